@@ -1,0 +1,1 @@
+"""Analysis of a training result: latents to classes, traversals, figures, volumes and STAR files."""
