@@ -1,0 +1,1 @@
+"""`dsdsh`: the everyday analysis commands under the names users type."""

@@ -1,0 +1,1 @@
+"""Euler, quaternion and Hopf rotations, and groups of viewing directions."""

@@ -1,0 +1,1 @@
+"""Files: STAR, MRC, CTF tables, pickles of poses, latents and checkpoints, atomic writing."""

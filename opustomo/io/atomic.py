@@ -1,0 +1,40 @@
+"""Files and folders that appear complete or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name to write to; it becomes `path` when the block ends well.
+
+    The temporary name lies in the folder of `path`, so that the renaming stays within one file system, and keeps its
+    suffix, because some writers look at it. Missing parent folders are made. The block may make a file or a folder
+    under the temporary name; an existing file at `path` is replaced, a folder only if it is empty.
+
+    Parameters
+    ----------
+    path
+        The final name.
+
+    Yields
+    ------
+    Path
+        The temporary name. Whatever lies there is removed when the block raises.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.stem[:60]}.{secrets.token_hex(6)}.tmp{final.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    except BaseException:
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise

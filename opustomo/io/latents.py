@@ -1,0 +1,83 @@
+"""Latents of all particles of one epoch: `z.N.pkl`."""
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from opustomo.errors import UserError
+from opustomo.io.pickles import dump_torch, load_torch
+
+
+def read_latents(
+    path: str | os.PathLike[str],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Read the latents of all particles.
+
+    Returns
+    -------
+    mu
+        Composition latents, float32 (N, zdim).
+    multi_mu
+        Conformation latents, float32 (N, zaffinedim); None when the run had none.
+
+    Raises
+    ------
+    UserError
+        The file is missing, unsafe, or not a table of finite latents.
+    """
+    content = load_torch(path)
+    if not isinstance(content, dict) or content.get("mu") is None:
+        raise UserError(f"{path}: holds no latents 'mu'; give the z.N.pkl of a training run.")
+    mu = _table(path, "mu", content["mu"])
+    raw = content.get("multi_mu")
+    multi_mu = None if raw is None else _table(path, "multi_mu", raw)
+    if multi_mu is not None and len(multi_mu) != len(mu):
+        raise UserError(
+            f"{path}: 'mu' has {len(mu)} rows but 'multi_mu' {len(multi_mu)}; write the latents again."
+        )
+    if multi_mu is not None and not multi_mu.shape[1]:
+        multi_mu = None
+    return mu, multi_mu
+
+
+def write_latents(
+    path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt.ArrayLike | None = None
+) -> None:
+    """Write latents as a torch file {"mu", "nn": None, "multi_mu"}, atomically.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mu
+        Composition latents (N, zdim).
+    multi_mu
+        Conformation latents (N, zaffinedim), left out of the file when None.
+    """
+    import torch
+
+    content: dict[str, Any] = {"mu": torch.tensor(np.asarray(mu, dtype=np.float32)), "nn": None}
+    if multi_mu is not None:
+        content["multi_mu"] = torch.tensor(np.asarray(multi_mu, dtype=np.float32))
+    if any(value is not None and value.ndim != 2 for value in content.values()):
+        raise ValueError("latents are tables of one row per particle")
+    dump_torch(path, content)
+
+
+def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[np.float32]:
+    try:
+        table = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run."
+        ) from error
+    if table.ndim != 2:
+        raise UserError(
+            f"{path}: '{name}' has the shape {table.shape} where (particles, dimensions) was expected."
+        )
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise UserError(f"{path}: '{name}' is not finite for particle {row}; use an earlier epoch.")
+    return table

@@ -1,0 +1,146 @@
+"""Volumes in MRC files."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import numpy.typing as npt
+
+from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
+
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_WRITABLE = {np.dtype(code) for code in _MODES.values()}
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What a reader needs to know before it touches the voxels.
+
+    Attributes
+    ----------
+    path
+        The file.
+    shape
+        Number of voxels along (z, y, x).
+    apix
+        Voxel size along x in Å; None when the header holds none.
+    dtype
+        Type of a voxel in the file, byte order included.
+    offset
+        Bytes before the first voxel.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    apix: float | None
+    dtype: np.dtype
+    offset: int
+
+
+def read_header(path: str | os.PathLike[str]) -> MrcHeader:
+    """Read the header of an MRC volume and check that the file is complete.
+
+    Modes 0, 1, 2, 6 and 12 in either byte order are read; a missing machine stamp or "MAP " identifier, as older
+    programs leave it, is tolerated.
+
+    Raises
+    ------
+    UserError
+        The file is missing, no MRC file, truncated, of complex or packed mode, or its axes are permuted.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such MRC file; check the path.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.open(path, permissive=True, header_only=True) as handle:
+                header = handle.header
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable MRC file ({error}); export it again.") from error
+    byte_order = _byte_order(path)
+    header = np.frombuffer(header.tobytes(), dtype=header.dtype.newbyteorder(byte_order))[0]
+    mode = int(header["mode"])
+    if mode not in _MODES:
+        raise UserError(
+            f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 12 (float16)."
+        )
+    shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+    axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
+    if axes not in ((1, 2, 3), (0, 0, 0)):
+        raise UserError(
+            f"{path}: its axes are stored in the order {axes}; convert it to columns, rows, sections = x, y, z."
+        )
+    dtype = np.dtype(_MODES[mode]).newbyteorder(byte_order)
+    offset = 1024 + int(header["nsymbt"])
+    size = path.stat().st_size
+    needed = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if min(shape) < 1 or int(header["nsymbt"]) < 0:
+        raise UserError(f"{path}: its header gives an impossible size {shape}; export it again.")
+    if size < needed:
+        raise UserError(f"{path}: truncated, {size} bytes instead of {needed}; copy or export it again.")
+    intervals = int(header["mx"]) or shape[2]
+    apix = float(header["cella"]["x"]) / intervals
+    return MrcHeader(path, shape, apix if np.isfinite(apix) and apix > 0 else None, dtype, offset)
+
+
+def read_volume(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], float | None]:
+    """Read a volume.
+
+    Returns
+    -------
+    volume
+        float32 array (z, y, x).
+    apix
+        Voxel size in Å; None when the header holds none.
+
+    Raises
+    ------
+    UserError
+        As `read_header`.
+    """
+    header = read_header(path)
+    count = int(np.prod(header.shape))
+    voxels = np.fromfile(header.path, dtype=header.dtype, count=count, offset=header.offset)
+    return voxels.reshape(header.shape).astype(np.float32), header.apix
+
+
+def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float) -> None:
+    """Write a volume as MRC2014.
+
+    Parameters
+    ----------
+    path
+        The file; it appears complete or not at all.
+    array
+        Volume (z, y, x). int8, int16, uint16, float16 and float32 keep their type, all others become float32.
+    apix
+        Voxel size in Å.
+    """
+    volume = np.asarray(array)
+    if volume.ndim != 3 or not volume.size:
+        raise ValueError(f"a volume has three axes and at least one voxel, not the shape {volume.shape}")
+    if not (np.isfinite(apix) and apix > 0):
+        raise ValueError(f"the voxel size must be positive, not {apix}")
+    native = volume.dtype.newbyteorder("=")
+    volume = np.ascontiguousarray(volume, dtype=native if native in _WRITABLE else np.float32)
+    with atomic_path(path) as temporary, mrcfile.new(temporary) as handle:
+        handle.set_data(volume)
+        handle.set_volume()
+        handle.voxel_size = float(apix)
+
+
+def _byte_order(path: Path) -> str:
+    """Tell the byte order by the axis sizes, which no sensible file has above 65535.
+
+    The machine stamp may be zero or wrong; sizes and mode read in the wrong order are huge.
+    """
+    with path.open("rb") as handle:
+        raw = handle.read(16)
+    little = np.frombuffer(raw, "<u4")
+    big = np.frombuffer(raw, ">u4")
+    return "<" if int(little.max()) <= int(big.max()) else ">"
