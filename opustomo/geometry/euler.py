@@ -40,8 +40,8 @@ def euler_to_matrix(eulers_deg: Tensor) -> Tensor:
 def matrix_to_euler(matrices: Tensor) -> Tensor:
     """Turn RELION matrices into Euler angles.
 
-    psi is found from the matrix and the rot already chosen, so that the three angles always give the matrix back;
-    at the poles, where only a sum or difference of rot and psi is defined, rot is 0.
+    psi is found from the matrix and the rot already chosen, so that the three angles always give the matrix
+    back; at the poles, where only a sum or difference of rot and psi is defined, rot is 0.
 
     Parameters
     ----------

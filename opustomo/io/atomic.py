@@ -12,9 +12,10 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name to write to; it becomes `path` when the block ends well.
 
-    The temporary name lies in the folder of `path`, so that the renaming stays within one file system, and keeps its
-    suffix, because some writers look at it. Missing parent folders are made. The block may make a file or a folder
-    under the temporary name; an existing file at `path` is replaced, a folder only if it is empty.
+    The temporary name lies in the folder of `path`, so that the renaming stays within one file system, and
+    keeps its suffix, because some writers look at it. Missing parent folders are made. The block may make a
+    file or a folder under the temporary name; an existing file at `path` is replaced, a folder only if it is
+    empty.
 
     Parameters
     ----------

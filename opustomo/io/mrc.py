@@ -44,8 +44,8 @@ class MrcHeader:
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     """Read the header of an MRC volume and check that the file is complete.
 
-    Modes 0, 1, 2, 6 and 12 in either byte order are read; a missing machine stamp or "MAP " identifier, as older
-    programs leave it, is tolerated.
+    Modes 0, 1, 2, 6 and 12 in either byte order are read; a missing machine stamp or "MAP " identifier, as
+    older programs leave it, is tolerated.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
     if axes not in ((1, 2, 3), (0, 0, 0)):
         raise UserError(
-            f"{path}: its axes are stored in the order {axes}; convert it to columns, rows, sections = x, y, z."
+            f"{path}: its axes are stored in the order {axes}; convert it to the order (1, 2, 3) = x, y, z."
         )
-    dtype = np.dtype(_MODES[mode]).newbyteorder(byte_order)
+    dtype = np.dtype(byte_order + _MODES[mode])
     offset = 1024 + int(header["nsymbt"])
     size = path.stat().st_size
     needed = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -1,7 +1,7 @@
 """Pickles and torch files from strangers, read without running anything in them.
 
-A pickle is a program. Only the few constructors that arrays, tensors, dates and plain containers need are admitted;
-a file that names anything else is refused before the name is looked up.
+A pickle is a program. Only the few constructors that arrays, tensors, dates and plain containers need are
+admitted; a file that names anything else is refused before the name is looked up.
 """
 
 import collections
@@ -74,8 +74,8 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("torch.storage", "_load_from_bytes"): _CONSTRUCTORS.storage_from_bytes,
     }
     for module in ("numpy.core", "numpy._core"):
-        names[f"{module}.multiarray", "_reconstruct"] = multiarray._reconstruct  # type: ignore[attr-defined]
-        names[f"{module}.multiarray", "scalar"] = multiarray.scalar  # type: ignore[attr-defined]
+        names[f"{module}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        names[f"{module}.multiarray", "scalar"] = multiarray.scalar
         names[f"{module}.numeric", "_frombuffer"] = _CONSTRUCTORS.array_from_buffer
     for module in ("builtins", "__builtin__"):
         for kind in (set, frozenset, complex, bytearray, slice, range, bytes, list, tuple, dict):
@@ -136,7 +136,7 @@ def load_pickles(path: str | os.PathLike[str]) -> list[Any]:
         As `load_pickle`.
     """
     path = _existing(path)
-    objects = []
+    objects: list[Any] = []
     with path.open("rb") as handle:
         size = path.stat().st_size
         while handle.tell() < size or not objects:
@@ -164,8 +164,8 @@ def _numpy_in_torch_files() -> Iterator[None]:
     ]
     arrays += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        arrays.append((multiarray._reconstruct, f"{module}._reconstruct"))  # type: ignore[attr-defined]
-        arrays.append((multiarray.scalar, f"{module}.scalar"))  # type: ignore[attr-defined]
+        arrays.append((multiarray._reconstruct, f"{module}._reconstruct"))
+        arrays.append((multiarray.scalar, f"{module}.scalar"))
     with torch.serialization.safe_globals(arrays):
         yield
 
@@ -188,13 +188,13 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its own message advises to switch the protection off
         raise UserError(
-            f"{path}: refused as a torch file, it is damaged or holds more than tensors, arrays and plain containers; "
-            "use another file."
+            f"{path}: refused as a torch file, it is damaged or holds more than tensors, arrays and plain "
+            "containers; use another file."
         ) from error
 
 
 def _is_legacy_torch(path: Path) -> bool:
-    """Tell whether the file was written by torch before its zip format: it begins with a pickled magic number."""
+    """Tell whether torch wrote the file before its zip format: it begins with a pickled magic number."""
     with path.open("rb") as handle:
         try:
             return bool(_RestrictedUnpickler(handle).load() == _TORCH_LEGACY_MAGIC)

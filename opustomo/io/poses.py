@@ -89,11 +89,12 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
         columns[name] = table
     if len(columns["trans"]) != len(columns["euler"]):
         raise UserError(
-            f"{path}: {len(columns['euler'])} orientations but {len(columns['trans'])} origins; make the poses again."
+            f"{path}: {len(columns['euler'])} orientations but {len(columns['trans'])} origins; "
+            "make the poses again."
         )
     return Poses(eulers_deg=columns["euler"], origins=columns["trans"])
 
 
 def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
-    """Write poses as a pickled tuple (rot f32 (N,3,3), trans f64 (N,3), euler f64 (N,3)) that agrees in itself."""
+    """Write poses as a pickled tuple (rot f32 (N,3,3), trans f64 (N,3), euler f64 (N,3)) in agreement."""
     dump_pickle(path, (poses.rotations, poses.origins, poses.eulers_deg))

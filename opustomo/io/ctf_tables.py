@@ -1,0 +1,228 @@
+"""CTF parameters of the tilts of a subtomogram: RELION CTF STAR, WARP csv, or the missing wedge alone."""
+
+import csv
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from opustomo.errors import UserError
+from opustomo.io.star import read_table, to_numbers
+
+_RELION_REQUIRED = (
+    "rlnDefocusU",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnAngleTilt",
+    "rlnCtfBfactor",
+    "rlnCtfScalefactor",
+)
+_WARP_REQUIRED = (
+    "TiltAngle",
+    "Voltage",
+    "Cs",
+    "Amplitude",
+    "Defocus",
+    "DefocusDelta",
+    "AstigmatismAngle",
+    "Bfactor",
+    "Scale",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TiltTable:
+    """CTF of each tilt, in the order of the file; all float64 (T,).
+
+    Attributes
+    ----------
+    tilt_deg
+        Tilt angle; the slice's x axis lies along (cos t, 0, -sin t) of the subtomogram.
+    defocus_u_A, defocus_v_A
+        Defocus along and across the astigmatism axis in Å, positive for underfocus.
+    astigmatism_deg
+        Azimuth of the astigmatism axis in degrees.
+    voltage_kv
+        Acceleration voltage in kV.
+    cs_mm
+        Spherical aberration in mm.
+    amplitude_contrast
+        Fraction of amplitude contrast, 0 to 1.
+    phase_shift_deg
+        Phase shift of a phase plate in degrees.
+    bfactor_A2
+        B-factor in Å², positive damps: envelope exp(-B s²/4).
+    scale
+        Weight of the tilt, usually cos(tilt).
+    """
+
+    tilt_deg: npt.NDArray[np.float64]
+    defocus_u_A: npt.NDArray[np.float64]  # noqa: N815
+    defocus_v_A: npt.NDArray[np.float64]  # noqa: N815
+    astigmatism_deg: npt.NDArray[np.float64]
+    voltage_kv: npt.NDArray[np.float64]
+    cs_mm: npt.NDArray[np.float64]
+    amplitude_contrast: npt.NDArray[np.float64]
+    phase_shift_deg: npt.NDArray[np.float64]
+    bfactor_A2: npt.NDArray[np.float64]  # noqa: N815
+    scale: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        tilts = np.shape(self.tilt_deg)
+        for field in fields(self):
+            values = np.array(getattr(self, field.name), dtype=np.float64)
+            if values.ndim != 1 or values.shape != tilts:
+                raise ValueError(f"{field.name} has the shape {values.shape} for tilts {tilts}")
+            object.__setattr__(self, field.name, values)
+
+    def __len__(self) -> int:
+        return len(self.tilt_deg)
+
+
+def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
+    """Read the CTF STAR of a subtomogram: `data_images` or any other block with the columns.
+
+    Needed are rlnDefocusU, rlnVoltage, rlnSphericalAberration, rlnAmplitudeContrast, rlnAngleTilt,
+    rlnCtfBfactor and rlnCtfScalefactor. rlnDefocusV defaults to U, rlnDefocusAngle and rlnPhaseShift to 0.
+
+    Raises
+    ------
+    UserError
+        The file or a column is missing, a value is no finite number, or one is physically impossible.
+    """
+    table = read_table(path, _RELION_REQUIRED)
+
+    def column(name: str, default: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.float64]:
+        return to_numbers(table[name], name, str(path)) if name in table or default is None else default
+
+    u = column("rlnDefocusU")
+    zeros = np.zeros_like(u)
+    return _checked(
+        path,
+        TiltTable(
+            tilt_deg=column("rlnAngleTilt"),
+            defocus_u_A=u,
+            defocus_v_A=column("rlnDefocusV", u),
+            astigmatism_deg=column("rlnDefocusAngle", zeros),
+            voltage_kv=column("rlnVoltage"),
+            cs_mm=column("rlnSphericalAberration"),
+            amplitude_contrast=column("rlnAmplitudeContrast"),
+            phase_shift_deg=column("rlnPhaseShift", zeros),
+            bfactor_A2=column("rlnCtfBfactor"),
+            scale=column("rlnCtfScalefactor"),
+        ),
+    )
+
+
+def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -> TiltTable:
+    """Read the CTF csv that WARP writes beside a subtomogram, in SI units.
+
+    Defocus is negative for underfocus, DefocusDelta the full difference u - v, the B-factor negative where it
+    damps.
+
+    Parameters
+    ----------
+    path
+        The csv file.
+    bfactor_scale
+        Factor on WARP's B-factors, which are too strong for this use; the original weakens them fourfold.
+
+    Raises
+    ------
+    UserError
+        The file or a column is missing, a value is no finite number, or one is physically impossible.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such CTF table; export the subtomograms with their csv files again.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable csv table ({error}); export it again.") from error
+    header = rows[0] if rows else []
+    lacking = next((name for name in _WARP_REQUIRED if name not in header), None)
+    if lacking is not None:
+        raise UserError(f"{path}: the CTF table has no column {lacking}; export it from WARP again.")
+    short = next((index for index, row in enumerate(rows) if len(row) != len(header)), None)
+    if short is not None:
+        raise UserError(
+            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; export it again."
+        )
+
+    def column(name: str) -> npt.NDArray[np.float64]:
+        place = header.index(name)
+        return to_numbers([row[place] for row in rows[1:]], name, str(path))
+
+    underfocus_A = -column("Defocus") * 1e10
+    half_delta_A = 0.5 * column("DefocusDelta") * 1e10
+    return _checked(
+        path,
+        TiltTable(
+            tilt_deg=column("TiltAngle"),
+            defocus_u_A=underfocus_A - half_delta_A,
+            defocus_v_A=underfocus_A + half_delta_A,
+            astigmatism_deg=np.rad2deg(column("AstigmatismAngle")),
+            voltage_kv=column("Voltage") * 1e-3,
+            cs_mm=column("Cs") * 1e3,
+            amplitude_contrast=column("Amplitude"),
+            phase_shift_deg=np.zeros_like(underfocus_A),
+            bfactor_A2=-column("Bfactor") * 1e20 * bfactor_scale,
+            scale=column("Scale"),
+        ),
+    )
+
+
+def wedge_only_table(tilt_range_deg: float, tilt_step_deg: float) -> TiltTable:
+    """Describe tilts from -range to +range without any CTF: it is 1 within the slices, scaled by cos(tilt).
+
+    Parameters
+    ----------
+    tilt_range_deg
+        Largest tilt in degrees, 0 < range < 90.
+    tilt_step_deg
+        Step between tilts in degrees; the last step may fall short of the range.
+    """
+    if not 0 < tilt_range_deg < 90 or not tilt_step_deg > 0:
+        raise ValueError(f"no tilts for a range of {tilt_range_deg} and steps of {tilt_step_deg} degrees")
+    # symmetric about 0, so that the untilted slice is always there
+    steps = int(np.floor(tilt_range_deg / tilt_step_deg + 1e-9))
+    tilts = np.arange(-steps, steps + 1) * float(tilt_step_deg)
+    zeros, ones = np.zeros_like(tilts), np.ones_like(tilts)
+    return TiltTable(
+        tilt_deg=tilts,
+        defocus_u_A=zeros,
+        defocus_v_A=zeros,
+        astigmatism_deg=zeros,
+        voltage_kv=300 * ones,
+        cs_mm=zeros,
+        amplitude_contrast=ones,
+        phase_shift_deg=zeros,
+        bfactor_A2=zeros,
+        scale=np.cos(np.deg2rad(tilts)),
+    )
+
+
+def _checked(path: str | os.PathLike[str], table: TiltTable) -> TiltTable:
+    if not len(table):
+        raise UserError(f"{path}: the CTF table has no tilts; export it again.")
+    bounds = (
+        ("tilt angle", table.tilt_deg, -180.0, 180.0, "degrees"),
+        ("voltage", table.voltage_kv, 1.0, 10_000.0, "kV"),
+        ("amplitude contrast", table.amplitude_contrast, 0.0, 1.0, "as a fraction"),
+        ("scale", table.scale, 0.0, np.inf, "as a weight"),
+    )
+    for name, values, low, high, unit in bounds:
+        bad = np.flatnonzero((values < low) | (values > high))
+        if bad.size:
+            tilt = int(bad[0])
+            raise UserError(
+                f"{path}: the {name} of tilt {tilt + 1} is {values[tilt]:g}, expected {low:g} to {high:g} {unit}; "
+                "correct the table."
+            )
+    if not table.scale.any():
+        raise UserError(f"{path}: the scales of all tilts are 0; correct the table.")
+    return table

@@ -1,0 +1,107 @@
+"""Where the subtomograms and CTF tables of a STAR file lie on this machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from opustomo.errors import UserError
+from opustomo.io.star import ParticleStar
+
+
+def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path]:
+    """Find the subtomogram of every particle.
+
+    `rlnImageName` is looked for as `{datadir}/{path}`, then `{datadir}/{basename}`, then relative to the STAR
+    file; without `datadir` only there. Windows paths are understood.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    datadir
+        Folder of the subtomograms.
+
+    Returns
+    -------
+    list of Path
+        One existing file per particle.
+
+    Raises
+    ------
+    UserError
+        No `rlnImageName`, or files are missing; the first and the number of them are named.
+    """
+    return _resolve(star, star.strings("rlnImageName"), datadir, "subtomograms")
+
+
+def resolve_ctf_tables(
+    star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool
+) -> list[Path] | None:
+    """Find the CTF table of every particle: `rlnCtfImage` with another suffix, looked for as
+    `resolve_images`.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    datadir
+        Folder of the subtomograms.
+    warp
+        True for WARP's `.csv`, False for RELION's `.star`.
+
+    Returns
+    -------
+    list of Path, or None
+        One existing file per particle; None when the STAR file has no `rlnCtfImage`.
+
+    Raises
+    ------
+    UserError
+        Files are missing; the first and the number of them are named.
+    """
+    if "rlnCtfImage" not in star:
+        return None
+    suffix = ".csv" if warp else ".star"
+    names = [_with_suffix(name, suffix) for name in star.strings("rlnCtfImage")]
+    return _resolve(star, names, datadir, "CTF tables")
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    old = PureWindowsPath(name).suffix
+    return (name[: -len(old)] if old else name) + suffix
+
+
+def _resolve(
+    star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str
+) -> list[Path]:
+    beside_star = star.path.parent if star.path is not None else Path()
+    # many particles may share one table
+    places: dict[str, Path | None] = {}
+    for name in names:
+        if name not in places:
+            candidates = _candidates(name, None if datadir is None else Path(datadir), beside_star)
+            places[name] = next((path for path in candidates if path.is_file()), None)
+    found = [places[name] for name in names]
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(names):
+        row = found.index(None)
+        searched = f"{datadir} and {beside_star}" if datadir is not None else f"{beside_star}"
+        source = star.path if star.path is not None else "the particle table"
+        raise UserError(
+            f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is {names[row]} "
+            f"(row {row + 1}), looked for in {searched}; give their folder with --datadir."
+        )
+    return paths
+
+
+def _candidates(name: str, datadir: Path | None, beside_star: Path) -> Iterator[Path]:
+    relative = PurePosixPath(name)
+    windows = PureWindowsPath(name)
+    if datadir is not None:
+        # an absolute path would replace the folder when joined
+        yield datadir / str(relative).lstrip("/")
+        yield datadir / relative.name
+        yield datadir / windows.name
+    yield beside_star / relative
+    if not windows.is_absolute():
+        yield beside_star / windows.as_posix()
