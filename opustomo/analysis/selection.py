@@ -68,14 +68,14 @@ def write_cluster_stars(
     outdir
         Folder to write to; made if absent.
     num_clusters
-        Write clusters 0 … num_clusters - 1 only: a second round labels the particles it left out with the number
-        of clusters. All labels that occur when None.
+        Write clusters 0 … num_clusters - 1 only: a second round labels the particles it left out with the
+        number of clusters. All labels that occur when None.
 
     Returns
     -------
     list of Path
-        The files, by cluster number. A cluster without particles gets no file, because an empty particle table is
-        refused by everything that would read it.
+        The files, by cluster number. A cluster without particles gets no file, because an empty particle
+        table is refused by everything that would read it.
 
     Raises
     ------
@@ -88,8 +88,8 @@ def write_cluster_stars(
         raise UserError(f"The cluster labels cannot be used: {error}.") from error
     if len(whole) != len(star):
         raise UserError(
-            f"{star.path or 'The STAR file'} has {len(star)} particles but there are {len(whole)} cluster labels; "
-            "give the STAR file that was used for training."
+            f"{star.path or 'The STAR file'} has {len(star)} particles but there are {len(whole)} cluster "
+            "labels; give the STAR file that was used for training."
         )
     clusters = [int(i) for i in np.unique(whole) if num_clusters is None or i < num_clusters]
     if not clusters:

@@ -1,0 +1,49 @@
+"""`dsdsh parse_pose`: one STAR file per cluster of an analysis."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write one STAR file per cluster of an analysis"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh parse_pose``."""
+    parser.add_argument("star", metavar="STAR", type=Path, help="the STAR file used for training")
+    parser.add_argument("D", type=int, help="box of the subtomograms in pixels")
+    parser.add_argument("apix", type=float, help="their pixel size in Å")
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("K", type=int, help="clusters of the k-means")
+    parser.add_argument(
+        "--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl"
+    )
+    parser.add_argument(
+        "--relion31", action="store_true", help="accepted for old scripts; the format is recognised by itself"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Split the STAR file by the labels of ``kmeans{K}`` and write the parts there."""
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.analysis.selection import load_labels, write_cluster_stars
+    from opustomo.errors import UserError
+    from opustomo.io.star import read_particles
+
+    if args.D < 2 or not args.apix > 0:
+        raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
+    star = read_particles(args.star)
+    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    path = results.analysed_file(which, f"kmeans{args.K}", "labels.pkl")
+    labels = load_labels(path)
+    if len(labels) != len(star):
+        raise UserError(
+            f"{args.star} has {len(star)} particles but {path} has {len(labels)} labels; "
+            "give the STAR file that was used for training."
+        )
+    if args.refined:
+        poses = results.load_poses(which.epoch, len(star))
+        star = star.with_poses(poses.eulers_deg, poses.origins * args.D, args.apix)
+    written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
+    print(f"{len(written)} STAR files written to {path.parent}")

@@ -1,0 +1,56 @@
+"""Two-dimensional UMAP picture of latents."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+NEIGHBORS = 15  # umap-learn's default
+SEED = 42
+
+
+def embed_latents(latents: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """UMAP embedding with umap-learn's default parameters and a fixed seed.
+
+    A handful of particles is too few for the spectral start, and a single distinct latent has no
+    neighbourhoods at all; both still give a picture.
+
+    Parameters
+    ----------
+    latents
+        Shape (N, zdim), finite.
+    seed
+        Random state; with it UMAP runs on one thread and repeats exactly.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, 2), float32.
+    """
+    if len(np.unique(latents, axis=0)) < 4:
+        return _plain_plane(latents)
+    import umap
+
+    few = len(latents) <= NEIGHBORS
+    with warnings.catch_warnings():
+        # Noise about its own thread count, and about disconnected vertices in sets with duplicates.
+        warnings.simplefilter("ignore", UserWarning)
+        reducer = umap.UMAP(
+            n_neighbors=min(NEIGHBORS, len(latents) - 1),
+            init="random" if few else "spectral",
+            random_state=seed,
+            n_jobs=1,
+        )
+        embedding = np.asarray(reducer.fit_transform(latents), dtype=np.float32)
+    if not np.isfinite(embedding).all():
+        return _plain_plane(latents)
+    return embedding
+
+
+def _plain_plane(latents: np.ndarray) -> np.ndarray:
+    """The first two latent dimensions, centred; what is left where UMAP has nothing to work with."""
+    plane = np.zeros((len(latents), 2), dtype=np.float32)
+    shown = latents[:, :2] - latents[:, :2].mean(axis=0)
+    plane[:, : shown.shape[1]] = shown
+    return plane

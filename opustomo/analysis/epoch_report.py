@@ -1,0 +1,195 @@
+"""Analysis of one epoch: composition, conformation, losses, and the second round on chosen clusters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import opustomo
+from opustomo.analysis.embedding import SEED, embed_latents
+from opustomo.analysis.figures import draw_losses
+from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report, write_table
+from opustomo.analysis.results import ResultDir, Round
+from opustomo.analysis.second_round import ClusterChoice, chosen_particles
+from opustomo.analysis.training_log import read_training_log
+from opustomo.errors import UserError
+from opustomo.geometry.viewing import viewing_groups
+from opustomo.io.atomic import atomic_path
+from opustomo.io.pickles import dump_pickle, load_pickle
+from opustomo.io.poses import write_poses
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """What to analyse and how.
+
+    Attributes
+    ----------
+    results, epoch
+        The run and its epoch.
+    num_pcs, num_clusters
+        Numbers of traversals and of k-means clusters.
+    skip_umap
+        Take ``umap.pkl`` of an earlier analysis instead of computing it.
+    joint
+        Also write ``centers_joint.txt``.
+    choice
+        Clusters of the first round for a second round, or None for the first round.
+    composition_only
+        Leave the conformation latents alone; the latents may be a bare array.
+    outdir
+        Folder for the composition instead of ``analyze.N``; the conformation goes beside it, ``def`` before
+        the name.
+    poses
+        Pose file instead of ``pose.N.pkl``.
+    """
+
+    results: ResultDir
+    epoch: int
+    num_pcs: int
+    num_clusters: int
+    skip_umap: bool = False
+    joint: bool = False
+    choice: ClusterChoice | None = None
+    composition_only: bool = False
+    outdir: Path | None = None
+    poses: Path | None = None
+
+    @property
+    def round(self) -> Round:
+        """First round of the epoch, or its second."""
+        return Round(self.epoch, self.choice is not None)
+
+    def folder(self, dynamics: bool = False) -> Path:
+        """Folder of the composition's analysis, or of the conformation's."""
+        if self.outdir is None:
+            return self.results.analysis(self.round, dynamics)
+        return self.outdir.with_name(f"def{self.outdir.name}") if dynamics else self.outdir
+
+
+def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
+    """Write the whole analysis of one epoch.
+
+    Returns
+    -------
+    list of Path
+        Folder of the composition and, when the run has one, of the conformation.
+
+    Raises
+    ------
+    UserError
+        The epoch is missing, files disagree in number, more clusters than particles, or nothing to do --joint
+        with.
+    """
+    results, epoch = request.results, request.epoch
+    if request.composition_only:
+        mu, multi_mu = results.load_plain_latents(epoch), None
+    else:
+        mu, multi_mu = results.load_latents(epoch)
+    if request.joint and multi_mu is None:
+        raise UserError(
+            f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint needs; leave it out."
+        )
+    poses = results.load_poses(epoch, len(mu), request.poses)
+    if request.choice is None:
+        indices = np.arange(len(mu))
+    else:
+        indices = chosen_particles(results, epoch, request.choice, len(mu))
+        say(f"Second round: {len(indices)} of {len(mu)} particles.")
+    if not 1 <= request.num_clusters <= len(indices):
+        raise UserError(
+            f"{request.num_clusters} clusters of {len(indices)} particles are impossible; "
+            f"ask for 1 to {len(indices)}."
+        )
+    if request.num_pcs < 0:
+        raise UserError(f"The number of principal components is {request.num_pcs}; give 0 or more.")
+
+    groups = viewing_groups(poses.eulers_deg)
+    dump_pickle(results.root / "groups.pkl", groups)
+    _write_losses(results, say)
+    written = []
+    for latents, dynamics in ((mu, False), (multi_mu, True)):
+        if latents is None:
+            continue
+        subject = LatentSet(latents[indices], groups[indices], indices, len(latents))
+        embedding = _embedding(request, subject, dynamics, say)
+        outdir = request.folder(dynamics)
+        clusters = write_latent_report(subject, embedding, request.num_pcs, request.num_clusters, outdir, say)
+        if request.choice is not None:
+            dump_pickle(outdir / f"ind.{request.round.label}.pkl", indices)
+            write_poses(outdir / f"pose.{request.round.label}.pkl", poses.subset(indices))
+        if request.joint and not dynamics and multi_mu is not None:
+            partner = multi_mu[indices[clusters.center_indices]]
+            table = np.concatenate([clusters.centers, partner], axis=1)
+            write_table(outdir / f"kmeans{request.num_clusters}" / "centers_joint.txt", table)
+        _write_config(request, subject, outdir)
+        written.append(outdir)
+    return written
+
+
+def _embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say: Say) -> np.ndarray | None:
+    """Compute the UMAP embedding, or with ``skip_umap`` find an earlier one of the same particles."""
+    if not request.skip_umap:
+        return embed_latents(subject.latents)
+    outdir = request.folder(dynamics)
+    stored = outdir / "umap.pkl"
+    if request.choice is None:
+        if stored.is_file():
+            return _load_embedding(stored, subject.total)
+    else:
+        # An embedding of the second round belongs to the clusters chosen then, which may have been others.
+        earlier = outdir / f"ind.{request.round.label}.pkl"
+        if stored.is_file() and earlier.is_file() and np.array_equal(load_pickle(earlier), subject.indices):
+            return _load_embedding(stored, len(subject.indices))
+        stored = request.results.analysis(Round(request.epoch), dynamics) / "umap.pkl"
+        if stored.is_file():
+            say(f"{outdir.name}: UMAP of the first round is shown.")
+            return _load_embedding(stored, subject.total)[subject.indices]
+    say(f"{stored} does not exist, so there are no UMAP figures; run once without --skip-umap to make it.")
+    return None
+
+
+def _load_embedding(path: Path, count: int) -> np.ndarray:
+    content = load_pickle(path)
+    embedding = np.asarray(content)
+    if embedding.shape != (count, 2) or embedding.dtype.kind != "f" or not np.isfinite(embedding).all():
+        raise UserError(
+            f"{path} is not a UMAP embedding of {count} particles; run without --skip-umap to make it anew."
+        )
+    return embedding.astype(np.float32)
+
+
+def _write_losses(results: ResultDir, say: Say) -> None:
+    log = results.root / "run.log"
+    curves = read_training_log(log) if log.is_file() else {}
+    if curves:
+        draw_losses(results.root / "train_losses.png", curves)
+    else:
+        say(f"{log} has no finished epoch, so there is no train_losses.png.")
+
+
+def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) -> None:
+    choice = request.choice
+    settings = {
+        "results": str(request.results.root),
+        "round": request.round.label,
+        "epoch": request.epoch,
+        "particles": len(subject.indices),
+        "particles_of_run": subject.total,
+        "latent_dimension": subject.latents.shape[1],
+        "num_pcs": min(request.num_pcs, subject.latents.shape[1]),
+        "num_clusters": request.num_clusters,
+        "kmeans_seed": 0,
+        "umap_seed": SEED,
+        "skip_umap": request.skip_umap,
+        "joint": request.joint,
+        "kpc": None
+        if choice is None
+        else {"num_clusters": choice.num_clusters, "chosen": list(choice.chosen)},
+        "version": opustomo.__version__,
+    }
+    with atomic_path(outdir / "analyze_config.json") as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n")

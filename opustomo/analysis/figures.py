@@ -1,0 +1,265 @@
+"""Figures of latents and losses, drawn with matplotlib's object interface (no global state, no display)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opustomo.analysis.clusters import Clusters
+from opustomo.analysis.colours import cluster_colours, viewing_colours, viewing_map
+from opustomo.analysis.label_layout import spread_labels
+from opustomo.analysis.training_log import LossCurve
+from opustomo.analysis.traversal import PERCENTILES
+from opustomo.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+_LEGEND_ROWS = 25
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points of a 2D picture: ``points`` (N, 2) and the names of both axes."""
+
+    points: np.ndarray
+    x_label: str
+    y_label: str
+
+
+def umap_plane(embedding: np.ndarray) -> Plane:
+    """The plane of a UMAP embedding (N, 2)."""
+    return Plane(embedding, "UMAP 1", "UMAP 2")
+
+
+def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
+    """The plane of the first two principal components; one-dimensional latents get random heights.
+
+    Parameters
+    ----------
+    scores
+        Shape (N, zdim).
+    variance_ratio
+        Explained variance of each component, shape (zdim,), for the axis labels.
+    """
+    labels = [f"PC{i + 1} ({100 * ratio:.1f} % of variance)" for i, ratio in enumerate(variance_ratio[:2])]
+    if scores.shape[1] == 1:
+        heights = np.random.default_rng(0).uniform(-1.0, 1.0, len(scores))
+        return Plane(
+            np.column_stack([scores[:, 0], heights]), labels[0], "random height (latent has one dimension)"
+        )
+    return Plane(scores[:, :2], labels[0], labels[1])
+
+
+def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False) -> None:
+    """Draw particles coloured by cluster (or their density), numbers at the particles that represent them."""
+    colours = cluster_colours(len(clusters))
+    figure, axes = _canvas(plane)
+    if hexagons:
+        _density(figure, axes, plane)
+    else:
+        _scatter(axes, plane, colours[clusters.labels])
+    _numbers(axes, plane.points[clusters.center_indices], range(len(clusters)), colours)
+    _cluster_legend(figure, clusters, colours)
+    axes.set_title(f"k-means, {len(clusters)} clusters of {len(clusters.labels):,} particles")
+    _save(figure, path)
+
+
+def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
+    """Draw particles coloured by viewing group (N,): latents should not follow the view."""
+    figure, axes = _canvas(plane)
+    _scatter(axes, plane, viewing_colours()[groups])
+    axes.set_title(f"{len(groups):,} particles by viewing direction ({len(np.unique(groups))} groups)")
+    key = figure.add_axes((0.78, 0.40, 0.19, 0.13))
+    key.imshow(viewing_map(), extent=(0, 360, 180, 0), aspect="auto", interpolation="nearest")
+    key.set(xticks=(0, 180, 360), yticks=(0, 90, 180))
+    key.set_xlabel("phi (°)", fontsize=8)
+    key.set_ylabel("theta (°)", fontsize=8)
+    key.tick_params(labelsize=7)
+    key.set_title("view", fontsize=9)
+    _save(figure, path)
+
+
+def draw_density(path: Path, plane: Plane) -> None:
+    """Draw the density of particles in hexagons."""
+    figure, axes = _canvas(plane)
+    _density(figure, axes, plane)
+    axes.set_title(f"Density of {len(plane.points):,} particles")
+    _save(figure, path)
+
+
+def draw_scatter(path: Path, plane: Plane) -> None:
+    """Draw all particles in one colour."""
+    figure, axes = _canvas(plane)
+    _scatter(axes, plane, np.tile([[0.20, 0.33, 0.55]], (len(plane.points), 1)))
+    axes.set_title(f"{len(plane.points):,} particles")
+    _save(figure, path)
+
+
+def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int, marked: np.ndarray) -> None:
+    """Draw particles coloured by their score along one component, the traversal's points numbered.
+
+    Parameters
+    ----------
+    scores
+        Score of each particle along the component, shape (N,).
+    component
+        Number of the component, from 1.
+    marked
+        Particle nearest to each point of the traversal, shape (P,), drawn under the number of its volume.
+    """
+    import matplotlib
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, axes = _canvas(plane)
+    low, high = np.percentile(scores, PERCENTILES)
+    # The colours end where the traversal ends; outliers beyond would wash the picture out.
+    scale = ScalarMappable(Normalize(low, high if high > low else low + 1.0), matplotlib.colormaps["viridis"])
+    _scatter(axes, plane, scale.to_rgba(scores)[:, :3])
+    bar = figure.colorbar(scale, cax=figure.add_axes((0.80, 0.12, 0.025, 0.78)))
+    bar.set_label(f"score along PC{component}")
+    _numbers(
+        axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked)))
+    )
+    axes.set_title(f"PC{component}; numbers: particles nearest to the traversal's points")
+    _save(figure, path)
+
+
+def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
+    """Draw generative loss, total loss and SNR over epochs, training and validation."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(11.0, 3.8)
+    panels = (("generative loss", "gen_loss"), ("total loss", "total_loss"), ("SNR (running SNR2)", "snr"))
+    colours = {"training": "tab:blue", "validation": "tab:orange"}
+    for i, (title, name) in enumerate(panels):
+        axes = figure.add_axes((0.07 + i * 0.32, 0.15, 0.25, 0.75))
+        for part, curve in curves.items():
+            axes.plot(curve.epochs, getattr(curve, name), ".-", color=colours[part], label=part, lw=1.4)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if i == 0:
+            axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def dot_style(count: int) -> tuple[float, float]:
+    """Area (points²) and opacity of a dot such that 200 and 100,000 particles are both readable."""
+    return float(np.clip(9000.0 / count, 0.8, 26.0)), float(
+        np.clip(1.35 - 0.22 * np.log10(count), 0.25, 0.85)
+    )
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _canvas(plane: Plane) -> tuple[Figure, Axes]:
+    """One square panel, room for a key at the right: all figures of a report have the same panel."""
+    figure = _figure(8.0, 6.2)
+    axes = figure.add_axes((0.09, 0.09, 0.655, 0.655 * 8.0 / 6.2))
+    axes.set(xlabel=plane.x_label, ylabel=plane.y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    low, high = plane.points.min(axis=0), plane.points.max(axis=0)
+    margin = np.where(high > low, 0.05 * (high - low), 1.0)
+    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    return figure, axes
+
+
+def _scatter(axes: Axes, plane: Plane, colours: np.ndarray) -> None:
+    # Drawn in random order: else the last cluster would hide the others where they overlap.
+    order = np.random.default_rng(0).permutation(len(plane.points))
+    size, alpha = dot_style(len(order))
+    x, y = plane.points[order].T
+    axes.scatter(x, y, c=colours[order], s=size, alpha=alpha, linewidths=0, rasterized=True)
+
+
+def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
+    cells = int(np.clip(np.sqrt(len(plane.points)) * 0.9, 8, 60))
+    x_low, x_high, y_low, y_high = *axes.get_xlim(), *axes.get_ylim()
+    # As many rows as make regular hexagons in the square panel.
+    cover = axes.hexbin(
+        *plane.points.T,
+        gridsize=(cells, max(int(cells / 1.73), 4)),
+        extent=(x_low, x_high, y_low, y_high),
+        mincnt=1,
+        bins="log" if len(plane.points) > 2000 else None,
+        cmap="Blues",
+        vmin=0 if len(plane.points) <= 2000 else None,
+        linewidths=0.2,
+    )
+    bar = figure.colorbar(cover, cax=figure.add_axes((0.78, 0.09, 0.02, 0.22)))
+    bar.set_label("particles per cell", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _numbers(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np.ndarray) -> None:
+    """Numbers in circles at ``points``, pushed apart where they would overlap; then a dot marks the point."""
+    to_page = axes.transData + axes.figure.dpi_scale_trans.inverted()
+    wanted = 72.0 * to_page.transform(points)
+    moved = spread_labels(wanted, distance=15.0) - wanted
+    for number, point, move, colour in zip(numbers, points, moved, colours, strict=True):
+        axes.annotate(
+            str(number),
+            tuple(point),
+            xytext=tuple(move),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            fontweight="bold",
+            bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": colour, "lw": 1.5},
+            arrowprops={"arrowstyle": "-", "color": "black", "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
+            zorder=4,
+            annotation_clip=False,
+        )
+    far = np.linalg.norm(moved, axis=1) > 5.0
+    axes.scatter(
+        points[far, 0], points[far, 1], s=9, color=colours[far], edgecolors="black", linewidths=0.6, zorder=3
+    )
+
+
+def _cluster_legend(figure: Figure, clusters: Clusters, colours: np.ndarray) -> None:
+    """Number, colour and size of every cluster; very many clusters have their numbers in the picture only."""
+    from matplotlib.lines import Line2D
+
+    shown = min(len(clusters), 2 * _LEGEND_ROWS)
+    handles = [
+        Line2D([], [], marker="o", ls="", ms=6, color=colours[i], label=f"{i}: {clusters.sizes[i]:,}")
+        for i in range(shown)
+    ]
+    title = "cluster: particles" if shown == len(clusters) else f"cluster: particles\n(first {shown})"
+    figure.legend(
+        handles=handles,
+        title=title,
+        title_fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(0.755, 0.95),
+        ncols=1 + (shown > _LEGEND_ROWS),
+        fontsize=8 if shown <= 20 else 7,
+        frameon=False,
+        handletextpad=0.2,
+        labelspacing=0.35,
+        columnspacing=0.8,
+    )
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=DPI)

@@ -1,0 +1,154 @@
+"""The folder of files and figures that describes one set of latents (spec 5, ``analyze.N``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis import figures
+from opustomo.analysis.clusters import Clusters, cluster_latents
+from opustomo.analysis.pca import PrincipalComponents, fit_pca
+from opustomo.analysis.traversal import pc_traversal
+from opustomo.io.atomic import atomic_path
+from opustomo.io.pickles import dump_pickle
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Latents to describe, and which of a run's particles they belong to.
+
+    Attributes
+    ----------
+    latents
+        Shape (n, d), finite.
+    groups
+        Viewing group of each, shape (n,).
+    indices
+        Index of each among all particles of the run, shape (n,), ascending.
+    total
+        Number of all particles of the run.
+    """
+
+    latents: np.ndarray
+    groups: np.ndarray
+    indices: np.ndarray
+    total: int
+
+
+def write_latent_report(
+    subject: LatentSet,
+    embedding: np.ndarray | None,
+    num_pcs: int,
+    num_clusters: int,
+    outdir: Path,
+    say: Say = print,
+) -> Clusters:
+    """Write principal components, traversals, clusters and all figures of one set of latents.
+
+    Parameters
+    ----------
+    subject
+        The latents.
+    embedding
+        UMAP embedding, shape (n, 2), or None for no UMAP figures.
+    num_pcs
+        Traversals to write; clipped to the dimension of the latent, which is said.
+    num_clusters
+        K of k-means.
+    outdir
+        Folder to write to.
+    say
+        Takes lines for the user.
+
+    Returns
+    -------
+    Clusters
+        The clusters, numbered as in the files; ``center_indices`` count within ``subject``.
+
+    Raises
+    ------
+    UserError
+        More clusters than particles.
+    """
+    dimension = subject.latents.shape[1]
+    if num_pcs > dimension:
+        say(
+            f"{outdir.name}: the latent has {dimension} dimension(s), so there are {dimension} traversals "
+            f"instead of {num_pcs}."
+        )
+        num_pcs = dimension
+    clusters = cluster_latents(subject.latents, num_clusters)
+    filled = int((clusters.sizes > 0).sum())
+    if filled < num_clusters:
+        say(
+            f"{outdir.name}: only {filled} of {num_clusters} clusters hold particles, "
+            "too few latents are distinct."
+        )
+    pca = fit_pca(subject.latents)
+    scores = pca.scores(subject.latents)
+
+    outdir.mkdir(parents=True, exist_ok=True)
+    _write_components(outdir, pca, scores)
+    planes = {"z_pca": figures.pca_plane(scores, pca.variance_ratio)}
+    if embedding is not None:
+        dump_pickle(outdir / "umap.pkl", embedding.astype(np.float32))
+        planes["umap"] = figures.umap_plane(embedding)
+        figures.draw_viewing_groups(outdir / "umap.png", planes["umap"], subject.groups)
+    figures.draw_scatter(outdir / "z_pca.png", planes["z_pca"])
+    for name, plane in planes.items():
+        figures.draw_density(outdir / f"{name}_hexbin.png", plane)
+    for component in range(num_pcs):
+        path, _ = pc_traversal(pca, scores, component)
+        folder = outdir / f"pc{component + 1}"
+        write_table(folder / "z_pc.txt", path)
+        if "umap" in planes:
+            marked = nearest_particles(subject.latents, path)
+            figures.draw_component(
+                folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked
+            )
+    _write_clusters(outdir / f"kmeans{num_clusters}", clusters, subject, planes)
+    return clusters
+
+
+def nearest_particles(latents: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Index of the particle nearest to each point; latents (n, d), points (P, d), result (P,)."""
+    return np.array([((latents - point) ** 2).sum(axis=1).argmin() for point in points], dtype=np.int64)
+
+
+def write_table(path: Path, values: np.ndarray) -> None:
+    """Write a matrix as text, nine digits: float32 values are restored exactly."""
+    with atomic_path(path) as partial:
+        np.savetxt(partial, values, fmt="%d" if values.dtype.kind in "iu" else "%.9g")
+
+
+def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray) -> None:
+    dump_pickle(outdir / "pc.pkl", scores.astype(np.float32))
+    # Plain arrays, not a pickled scikit-learn object: readable without scikit-learn of the same version.
+    axes = {
+        "mean": pca.mean,
+        "components": pca.components,
+        "explained_variance": pca.variance,
+        "explained_variance_ratio": pca.variance_ratio,
+    }
+    dump_pickle(outdir / "pca.pkl", axes)
+    write_table(outdir / "explained_variance_ratio.txt", pca.variance_ratio)
+
+
+def _write_clusters(
+    folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane]
+) -> None:
+    labels = np.full(subject.total, len(clusters), dtype=np.int64)
+    labels[subject.indices] = clusters.labels
+    folder.mkdir(parents=True, exist_ok=True)
+    dump_pickle(folder / "labels.pkl", labels)
+    dump_pickle(folder / "centers.pkl", clusters.centers)
+    write_table(folder / "centers.txt", clusters.centers)
+    write_table(folder / "centers_ind.txt", subject.indices[clusters.center_indices])
+    for name, plane in planes.items():
+        figures.draw_clusters(folder / f"{name}.png", plane, clusters)
+        figures.draw_clusters(folder / f"{name}_hex.png", plane, clusters, hexagons=True)

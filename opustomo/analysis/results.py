@@ -1,0 +1,172 @@
+"""Where things lie in a result directory, and errors that say what is there when something is not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.latents import read_latents
+from opustomo.io.pickles import load_torch
+from opustomo.io.poses import Poses, read_poses
+
+_ROUND = re.compile(r"(filter\.)?(\d+)")
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of analysis of an epoch: ``16``, or ``filter.16`` for the second round on chosen clusters."""
+
+    epoch: int
+    filtered: bool = False
+
+    @property
+    def label(self) -> str:
+        """The round as users type it and as folders are named."""
+        return f"filter.{self.epoch}" if self.filtered else str(self.epoch)
+
+
+def parse_round(text: str | int) -> Round:
+    """Read ``16`` or ``filter.16``.
+
+    Raises
+    ------
+    UserError
+        Anything else.
+    """
+    match = _ROUND.fullmatch(str(text).strip())
+    if match is None:
+        raise UserError(
+            f"{text!r} is not an epoch; give a number such as 16, or filter.16 for a second round."
+        )
+    return Round(int(match[2]), match[1] is not None)
+
+
+def parse_first_round(text: str | int) -> int:
+    """Read the epoch of an analysis yet to be made, where ``filter.16`` has no place (``UserError``)."""
+    which = parse_round(text)
+    if which.filtered:
+        raise UserError(
+            f"{text} names a finished second round; make one with the epoch {which.epoch} and --kpc."
+        )
+    return which.epoch
+
+
+@dataclass(frozen=True)
+class ResultDir:
+    """The output folder of ``dsd train_tomo``."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> ResultDir:
+        """Check that ``path`` is a folder with at least one epoch in it (``UserError`` otherwise)."""
+        results = cls(Path(path))
+        if not results.root.is_dir():
+            raise UserError(f"The result directory {path} does not exist.")
+        if not results.epochs():
+            raise UserError(f"{path} holds no z.N.pkl; give the output folder (-o) of dsd train_tomo.")
+        return results
+
+    def epochs(self) -> list[int]:
+        """Epochs whose latents are present, ascending."""
+        names = (re.fullmatch(r"z\.(\d+)\.pkl", path.name) for path in self.root.glob("z.*.pkl"))
+        return sorted(int(name[1]) for name in names if name is not None)
+
+    def epoch_file(self, kind: str, epoch: int) -> Path:
+        """Path of ``{kind}.{epoch}.pkl`` (kind ``z``, ``pose`` or ``weights``).
+
+        Raises
+        ------
+        UserError
+            It is absent; the message lists the epochs that are present.
+        """
+        path = self.root / f"{kind}.{epoch}.pkl"
+        if path.is_file():
+            return path
+        pattern = re.compile(rf"{kind}\.(\d+)\.pkl")
+        found = sorted(
+            int(match[1])
+            for file in self.root.iterdir()
+            if (match := pattern.fullmatch(file.name)) is not None
+        )
+        present = f"epochs present: {_ranges(found)}" if found else f"there is no {kind}.N.pkl at all"
+        raise UserError(f"{path} does not exist; {present} (epochs count from 0).")
+
+    def config(self) -> Path:
+        """Path of ``config.pkl`` (``UserError`` when absent)."""
+        path = self.root / "config.pkl"
+        if not path.is_file():
+            raise UserError(
+                f"{path} does not exist; volumes cannot be decoded without the training configuration."
+            )
+        return path
+
+    def load_latents(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Latents of an epoch: mu (N, zdim) float32 and multi_mu (N, zaffinedim) float32 or None.
+
+        Raises
+        ------
+        UserError
+            The epoch is missing, or its latents are not finite.
+        """
+        return read_latents(self.epoch_file("z", epoch))
+
+    def load_plain_latents(self, epoch: int) -> np.ndarray:
+        """Composition (N, zdim) float32 of a ``z.N.pkl`` that may be a bare array, as cryoDRGN writes it."""
+        path = self.epoch_file("z", epoch)
+        content = load_torch(path)
+        if isinstance(content, dict):
+            return read_latents(path)[0]
+        values = np.asarray(content)
+        if values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise UserError(f"{path} is not a table of finite latents; expected one row per particle.")
+        return values.astype(np.float32)
+
+    def load_poses(self, epoch: int, count: int, path: Path | None = None) -> Poses:
+        """Poses of an epoch (or of the file ``path``); ``UserError`` unless there are ``count`` of them."""
+        path = self.epoch_file("pose", epoch) if path is None else Path(path)
+        if not path.is_file():
+            raise UserError(f"The pose file {path} does not exist.")
+        poses = read_poses(path)
+        if len(poses) != count:
+            raise UserError(
+                f"{path} holds {len(poses)} poses but z.{epoch}.pkl has {count} particles; "
+                "both must come from one run."
+            )
+        return poses
+
+    def analysis(self, which: Round, dynamics: bool = False) -> Path:
+        """Folder of an analysis: ``analyze.N``, or ``defanalyze.N`` of the conformation latents."""
+        return self.root / f"{'def' if dynamics else ''}analyze.{which.label}"
+
+    def analysed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
+        """Path of a file inside an analysis folder (``UserError`` naming the command to run when absent)."""
+        folder = self.analysis(which, dynamics)
+        path = folder.joinpath(*parts)
+        if path.is_file():
+            return path
+        stem = re.sub(r"\d+$", "", parts[0])
+        if len(parts) > 1 and stem in ("kmeans", "pc"):
+            others = sorted(
+                (sub.name for sub in folder.glob(f"{stem}*") if (sub / parts[-1]).is_file()),
+                key=lambda name: (len(name), name),
+            )
+            if others:
+                raise UserError(f"{path} does not exist; {folder.name} has {', '.join(others)}.")
+        option = " with --kpc" if which.filtered else ""
+        raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {which.epoch}{option} first.")
+
+
+def _ranges(numbers: list[int]) -> str:
+    """``0-3, 7``: short even for hundreds of epochs."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

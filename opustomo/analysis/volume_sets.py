@@ -1,0 +1,167 @@
+"""Which latents an analysis decodes to volumes, and where the volumes go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis.results import ResultDir, Round
+from opustomo.errors import UserError
+from opustomo.io.pickles import load_pickles
+
+MODES = ("kmeans", "pc", "dpc", "joint")
+
+
+@dataclass(frozen=True)
+class VolumeSet:
+    """Latents of a set of volumes.
+
+    Attributes
+    ----------
+    latents
+        Compositions, shape (K, zdim), or composition ⊕ conformation (K, zdim + zaffinedim) for ``joint``.
+    dynamics
+        Conformations, shape (K, zaffinedim), where they come apart from the composition.
+    outdir
+        Folder of the volumes, where the latents were found.
+    deform
+        Whether the conformation is to move the bodies.
+    """
+
+    latents: np.ndarray
+    dynamics: np.ndarray | None
+    outdir: Path
+    deform: bool
+
+
+def volume_set(
+    results: ResultDir, which: Round, mode: str, number: int, kmeans: int | None = None, center: int = 0
+) -> VolumeSet:
+    """Collect the latents of one set of volumes from an analysis.
+
+    Parameters
+    ----------
+    results, which
+        The run and the round of analysis.
+    mode
+        ``kmeans``: centres of k-means ``number``; ``pc``: traversal along component ``number`` of the
+        composition; ``dpc``: along component ``number`` of the conformation with the composition of one
+        k-means centre; ``joint``: the centres of k-means ``number`` with the conformations of the same
+        particles.
+    number
+        K, or the component from 1.
+    kmeans, center
+        For ``dpc``: K and the number of the centre. Without K the only k-means of the analysis is taken.
+
+    Raises
+    ------
+    UserError
+        The analysis was not made, or has no such centre.
+    """
+    if mode in ("kmeans", "joint"):
+        name = "centers.txt" if mode == "kmeans" else "centers_joint.txt"
+        folder = results.analysis(which) / f"kmeans{number}"
+        if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
+            raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
+        path = results.analysed_file(which, f"kmeans{number}", name)
+        return VolumeSet(read_table(path), None, path.parent, deform=mode == "joint")
+    if mode == "pc":
+        path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
+        return VolumeSet(read_table(path), None, path.parent, deform=False)
+    if mode == "dpc":
+        path = results.analysed_file(which, f"pc{number}", "z_pc.txt", dynamics=True)
+        dynamics = read_table(path)
+        centers_path = _dpc_centers(results, which, kmeans)
+        centers = read_table(centers_path)
+        if not 0 <= center < len(centers):
+            raise UserError(f"--dfk {center}: {centers_path.parent} has centres 0 to {len(centers) - 1}.")
+        return VolumeSet(np.tile(centers[center], (len(dynamics), 1)), dynamics, path.parent, deform=True)
+    raise ValueError(f"mode {mode!r}")
+
+
+def decode_volume_set(
+    results: ResultDir, which: Round, chosen: VolumeSet, apix: float | None, flip: bool = False
+) -> list[Path]:
+    """Decode a set with the weights of its epoch to ``reference{i}.mrc`` in the set's folder.
+
+    Parameters
+    ----------
+    results, which
+        The run and the round.
+    chosen
+        The latents.
+    apix
+        Wanted pixel size in Å; the network's own when None.
+    flip
+        Reverse z.
+
+    Raises
+    ------
+    UserError
+        Weights or configuration are missing, or the pixel size is not positive.
+    """
+    if apix is not None and not (np.isfinite(apix) and apix > 0):
+        raise UserError(f"The pixel size {apix} is not a positive number of Å.")
+    weights, config = results.epoch_file("weights", which.epoch), results.config()
+    from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
+
+    request = EvalRequest(
+        weights=weights,
+        config=config,
+        outdir=chosen.outdir,
+        latents=chosen.latents,
+        apix=apix,
+        prefix="reference",
+        flip=flip,
+        deform=chosen.deform,
+        dynamics=chosen.dynamics,
+    )
+    return evaluate_volumes(request)
+
+
+def pixel_size_for_box(config: Path, box: int) -> float:
+    """Pixel size in Å at which the decoded volume has ``box`` points a side: (Dc - 1)·Apix/(box - 1).
+
+    Raises
+    ------
+    UserError
+        The configuration lacks the sizes, or fewer than 2 points are asked for.
+    """
+    if box < 2:
+        raise UserError(f"A volume of {box} points a side is too small; give -d 2 or more.")
+    try:
+        model = load_pickles(config)[0]["model_args"]
+        side, apix = int(model["down_vol_size"]), float(model["Apix"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{config} lacks model_args down_vol_size and Apix; is it the config.pkl of a run?"
+        ) from error
+    return (side - 1) * apix / (box - 1)
+
+
+def read_table(path: Path) -> np.ndarray:
+    """Read a matrix of finite numbers (rows, columns) from text (``UserError`` otherwise)."""
+    try:
+        table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{path} is not a table of numbers: {error}.") from error
+    if table.size == 0 or not np.isfinite(table).all():
+        raise UserError(f"{path} is empty or holds numbers that are not finite; run the analysis again.")
+    return table
+
+
+def _dpc_centers(results: ResultDir, which: Round, kmeans: int | None) -> Path:
+    if kmeans is not None:
+        return results.analysed_file(which, f"kmeans{kmeans}", "centers.txt")
+    found = [
+        path
+        for path in sorted(results.analysis(which).glob("kmeans*/centers.txt"))
+        if re.fullmatch(r"kmeans\d+", path.parent.name)
+    ]
+    if len(found) != 1:
+        names = ", ".join(path.parent.name for path in found) or "none"
+        raise UserError(f"dpc needs a composition: name its k-means with --kmeans K (present: {names}).")
+    return found[0]
