@@ -150,7 +150,8 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     short = next((index for index, row in enumerate(rows) if len(row) != len(header)), None)
     if short is not None:
         raise UserError(
-            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; export it again."
+            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; "
+            "export it again."
         )
 
     def column(name: str) -> npt.NDArray[np.float64]:
@@ -190,7 +191,7 @@ def wedge_only_table(tilt_range_deg: float, tilt_step_deg: float) -> TiltTable:
         raise ValueError(f"no tilts for a range of {tilt_range_deg} and steps of {tilt_step_deg} degrees")
     # symmetric about 0, so that the untilted slice is always there
     steps = int(np.floor(tilt_range_deg / tilt_step_deg + 1e-9))
-    tilts = np.arange(-steps, steps + 1) * float(tilt_step_deg)
+    tilts = np.arange(-steps, steps + 1, dtype=np.float64) * tilt_step_deg
     zeros, ones = np.zeros_like(tilts), np.ones_like(tilts)
     return TiltTable(
         tilt_deg=tilts,
@@ -220,8 +221,8 @@ def _checked(path: str | os.PathLike[str], table: TiltTable) -> TiltTable:
         if bad.size:
             tilt = int(bad[0])
             raise UserError(
-                f"{path}: the {name} of tilt {tilt + 1} is {values[tilt]:g}, expected {low:g} to {high:g} {unit}; "
-                "correct the table."
+                f"{path}: the {name} of tilt {tilt + 1} is {values[tilt]:g}, expected "
+                f"{low:g} to {high:g} {unit}; correct the table."
             )
     if not table.scale.any():
         raise UserError(f"{path}: the scales of all tilts are 0; correct the table.")

@@ -88,8 +88,8 @@ def _resolve(
         searched = f"{datadir} and {beside_star}" if datadir is not None else f"{beside_star}"
         source = star.path if star.path is not None else "the particle table"
         raise UserError(
-            f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is {names[row]} "
-            f"(row {row + 1}), looked for in {searched}; give their folder with --datadir."
+            f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is "
+            f"{names[row]} (row {row + 1}), looked for in {searched}; give their folder with --datadir."
         )
     return paths
 

@@ -202,9 +202,8 @@ class ParticleStar:
             Origins in Å without any pixel size.
         """
         if np.shape(eulers_deg) != (len(self), 3) or np.shape(origins_px) != (len(self), 3):
-            raise ValueError(
-                f"poses of shapes {np.shape(eulers_deg)}, {np.shape(origins_px)} do not fit {len(self)} particles"
-            )
+            shapes = f"{np.shape(eulers_deg)} and {np.shape(origins_px)}"
+            raise ValueError(f"angles and origins of shapes {shapes} do not fit {len(self)} particles")
         table = self.particles.copy()
         in_pixels, in_angst = self._has_any(ORIGIN_COLUMNS), self._has_any(ORIGIN_ANGST_COLUMNS)
         if not in_pixels and not in_angst:

@@ -1,0 +1,110 @@
+"""`dsd parse_pose_star`: poses of a STAR file to a pickle, clusters and refined poses back to STAR."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    from opustomo.io.poses import Poses
+    from opustomo.io.star import ParticleStar
+
+HELP = (
+    "Write the poses of a STAR file as a pickle; split the STAR file by clusters; put refined poses into it."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP"
+    )
+    parser.add_argument(
+        "-D", type=int, required=True, metavar="BOX", help="box length of the subtomograms, pixels"
+    )
+    parser.add_argument(
+        "--relion31", action="store_true", help="accepted; the format is recognised by itself"
+    )
+    parser.add_argument(
+        "--Apix", type=float, help="pixel size in Å, for origins in Å; else taken from the STAR file"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="PKL", help="poses to write")
+    parser.add_argument("--labels", type=Path, metavar="PKL", help="cluster of each particle")
+    parser.add_argument("--outdir", type=Path, metavar="DIR", help="folder for pre{i}.star of each label")
+    parser.add_argument(
+        "--poses", type=Path, metavar="PKL", help="refined poses, to use instead of the STAR file's"
+    )
+    parser.add_argument("--out-star", type=Path, metavar="STAR", help="write the STAR file with these poses")
+    parser.add_argument(
+        "--perturb-rot", type=float, default=0.0, metavar="DEG", help="turn by up to DEG degrees"
+    )
+    parser.add_argument(
+        "--perturb-trans", type=float, default=0.0, metavar="PX", help="shift by up to PX pixels"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the perturbation")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the options say."""
+    from opustomo.io.poses import read_poses, write_poses
+    from opustomo.io.star import read_particles
+    from opustomo.io.star_poses import check_box, poses_from_star, star_with_poses
+
+    _check_options(args)
+    star = read_particles(args.star)
+    check_box(star, args.D)
+    if args.poses is None:
+        poses = poses_from_star(star, args.D, args.Apix)
+    else:
+        poses = read_poses(args.poses)
+        if len(poses) != len(star):
+            raise UserError(
+                f"{args.poses}: {len(poses)} poses for the {len(star)} particles of {args.star}; "
+                "give the poses of this STAR file."
+            )
+    perturbed = args.perturb_rot > 0 or args.perturb_trans > 0
+    if perturbed:
+        poses = _perturbed(poses, args)
+    if args.poses is not None or perturbed:
+        star = star_with_poses(star, poses, args.D, args.Apix)
+    # labels may not fit; nothing is written before they are checked
+    if args.labels is not None:
+        _write_clusters(star, args.labels, args.outdir)
+    if args.out is not None:
+        write_poses(args.out, poses)
+        print(f"Wrote {len(poses)} poses to {args.out}")
+    if args.out_star is not None:
+        star.write(args.out_star)
+        print(f"Wrote {len(star)} particles to {args.out_star}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.out is None and args.labels is None and args.out_star is None:
+        raise UserError("nothing to write; give -o PKL, --labels PKL with --outdir DIR, or --out-star STAR.")
+    if (args.labels is None) != (args.outdir is None):
+        raise UserError("--labels and --outdir belong together; give both or neither.")
+    if args.Apix is not None and not args.Apix > 0:
+        raise UserError(f"--Apix must be a positive pixel size in Å, not {args.Apix:g}.")
+    for option, value in (("--perturb-rot", args.perturb_rot), ("--perturb-trans", args.perturb_trans)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"{option} must be 0 or a positive number, not {value:g}.")
+
+
+def _perturbed(poses: "Poses", args: argparse.Namespace) -> "Poses":
+    import numpy as np
+
+    from opustomo.geometry.perturbation import perturb_eulers
+    from opustomo.io.poses import Poses
+
+    generator = np.random.default_rng(args.seed)
+    eulers = perturb_eulers(poses.eulers_deg, args.perturb_rot, generator)
+    shifts = generator.uniform(-args.perturb_trans, args.perturb_trans, poses.origins.shape)
+    return Poses(eulers, poses.origins + shifts / args.D)
+
+
+def _write_clusters(star: "ParticleStar", labels: Path, outdir: Path) -> None:
+    from opustomo.analysis.selection import load_labels, write_cluster_stars
+
+    written = write_cluster_stars(star, load_labels(labels), outdir)
+    print(f"Wrote {len(written)} STAR files to {outdir}")

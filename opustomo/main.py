@@ -1,0 +1,15 @@
+"""The `dsd` program."""
+
+from collections.abc import Sequence
+
+from opustomo.commands.runner import run_cli
+
+COMMANDS = {
+    name: f"opustomo.commands.{name}"
+    for name in ("parse_pose_star", "train_tomo", "eval_vol", "analyze", "simulate", "demo")
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dsd`; see `run_cli` for the exit codes."""
+    return run_cli("dsd", "Structural heterogeneity of cryo-ET subtomograms.", COMMANDS, argv)
