@@ -1,0 +1,44 @@
+# Everything runs in .venv; the first target that needs it sets it up, again when the requirements change.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: setup test check lint format typecheck demo bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "opustomo needs Python 3.11 or newer; call make with PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+test: check
+	$(PY) -m pytest
+
+check: lint typecheck
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+typecheck: $(READY)
+	$(PY) -m mypy
+
+demo: $(READY)
+	$(PY) -m opustomo demo -o demo
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do \
+		test -e "$$script" || { echo "no benchmarks yet"; exit 0; }; \
+		echo "$$script"; $(PY) "$$script"; \
+	done
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,37 @@
+"""Settings all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# before torch is imported: tests share two cores, and small tensors gain nothing from more threads
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# the same examples in every run, and no failure because the machine is busy
+settings.register_profile("opustomo", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("opustomo")
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the example sets beside the repository; tests that need them are skipped elsewhere."""
+    if not _SHARED.is_dir():
+        pytest.skip("the shared example sets are not on this machine")
+    return _SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the GPU tests where there is no GPU."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
