@@ -150,6 +150,13 @@ def dump_pickle(path: str | os.PathLike[str], obj: Any) -> None:
         pickle.dump(obj, handle, protocol=4)
 
 
+def dump_pickles(path: str | os.PathLike[str], *objects: Any) -> None:
+    """Write several objects as pickles in a row, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        for obj in objects:
+            pickle.dump(obj, handle, protocol=4)
+
+
 @contextlib.contextmanager
 def _numpy_in_torch_files() -> Iterator[None]:
     """Let `torch.load(weights_only=True)` admit numpy arrays and dates as well."""
