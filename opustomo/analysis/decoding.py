@@ -1,0 +1,145 @@
+"""Volumes from latents: decode, resample to a pixel size, mask, write (spec 5, ``eval_vol``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.errors import UserError
+from opustomo.io.mrc import write_volume
+from opustomo.model.checkpoint import read_config, read_weights
+from opustomo.model.decoder import Decoder
+from opustomo.physics.boxes import Boxes
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What to decode and how to write it.
+
+    Attributes
+    ----------
+    weights, config
+        ``weights.N.pkl`` and ``config.pkl`` of a run.
+    outdir, prefix
+        Volumes are written as ``{outdir}/{prefix}{i}.mrc``.
+    latents
+        (K, zdim), or (K, zdim + zaffinedim).
+    apix
+        Pixel size of the volumes in Å; None takes that of the training.
+    flip
+        Reverse z (the other hand).
+    full_box
+        Pad to the field of view of the subtomograms, so that volumes overlay the consensus map.
+    device
+        ``cpu`` or ``cuda``; None takes a GPU if there is one.
+    """
+
+    weights: Path
+    config: Path
+    outdir: Path
+    latents: np.ndarray
+    apix: float | None = None
+    prefix: str = "reference"
+    flip: bool = False
+    full_box: bool = False
+    device: str | None = None
+
+
+class VolumeDecoder:
+    """Decoder of a finished run, with the geometry that turns its template into a volume.
+
+    Parameters
+    ----------
+    weights, config
+        Files of the run, ours or the original's.
+    device
+        Where to decode.
+    """
+
+    def __init__(self, weights: Path, config: Path, device: torch.device | str) -> None:
+        sizes, self.boxes, _ = read_config(config)
+        content = read_weights(weights)
+        state = {k: v for k, v in content["decoder_state_dict"].items() if k.startswith("template.")}
+        head = state.get("template.affine_out.2.weight")
+        self.decoder = Decoder(
+            sizes.zdim, sizes.templateres, sizes.zaffinedim, 0 if head is None else head.shape[0] // 6
+        )
+        known = self.decoder.state_dict()
+        try:
+            self.decoder.load_state_dict({k: v for k, v in state.items() if k in known})
+        except RuntimeError as error:
+            raise UserError(
+                f"{weights} does not fit {config}: the networks differ; give both files of one run"
+            ) from error
+        self.decoder.to(device).eval()
+        self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.latent_dim, torch.device(device)
+        mask = content.get("mask")
+        self.mask = None if mask is None else mask.float().to(device)
+
+    @torch.no_grad()
+    def decode(self, latents: np.ndarray) -> Tensor:
+        """Templates (K, T, T, T) at composition latents (K, ≥ zdim)."""
+        z = torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device)
+        return self.decoder(z[:, : self.zdim])
+
+    def volumes(self, latents: np.ndarray, apix: float, full_box: bool = False) -> Tensor:
+        """Masked volumes (K, n, n, n) of pixel size ``apix`` (Å) whose voxel n/2 is the centre of rotation."""
+        templates = self.decode(latents)
+        size = volume_size(self.boxes, apix, full_box)
+        volumes = on_pixels(templates, self.boxes, apix, size)
+        if self.mask is not None:
+            mask = on_pixels(self.mask[None], self.boxes, apix, size)
+            volumes = volumes * mask
+        return volumes
+
+
+def volume_size(boxes: Boxes, apix: float, full_box: bool) -> int:
+    """Even number of voxels of size ``apix`` (Å) within the crop, or within the whole box of the subtomograms."""
+    side = boxes.box * boxes.apix if full_box else boxes.crop * boxes.render_apix
+    size = 2 * round(side / apix / 2 - 1e-6)
+    if size < 2:
+        raise UserError(f"a pixel size of {apix:g} Å leaves no voxel of a box of {side:g} Å; give a smaller one")
+    return size
+
+
+def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int) -> Tensor:
+    """Sample cubes that span the crop (K, T, T, T) at voxels of ``apix`` Å about its centre: (K, size, size, size)."""
+    spacing = apix / boxes.render_apix * 2.0 / (boxes.crop - 1)  # in units of the grid from -1 to 1
+    at = (torch.arange(size, device=templates.device) - size // 2) * spacing + boxes.centre
+    inside = (at >= -1.0 - 1e-5) & (at <= 1.0 + 1e-5)
+    at = at.clamp(-1.0, 1.0)
+    grid = torch.stack(torch.meshgrid(at, at, at, indexing="ij")[::-1], -1).expand(len(templates), -1, -1, -1, -1)
+    sampled = torch.nn.functional.grid_sample(templates[:, None], grid, align_corners=True)[:, 0]
+    return sampled * (inside[:, None, None] & inside[None, :, None] & inside[None, None, :])
+
+
+def evaluate_volumes(request: EvalRequest) -> list[Path]:
+    """Decode ``request.latents`` and write one MRC file each; returns their paths."""
+    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("a GPU was asked for but none is available; run with --device cpu or on a machine with a GPU")
+    latents = np.atleast_2d(np.asarray(request.latents, dtype=np.float32))
+    decoder = VolumeDecoder(request.weights, request.config, device)
+    if latents.shape[1] not in (decoder.zdim, decoder.latent_dim):
+        raise UserError(
+            f"the latents have {latents.shape[1]} numbers each but {request.config} was trained with zdim "
+            f"{decoder.zdim}; give latents of that run"
+        )
+    if not np.isfinite(latents).all():
+        raise UserError("the latents to decode hold values that are not finite; check the file they come from")
+    apix = decoder.boxes.render_apix if request.apix is None else request.apix
+    request.outdir.mkdir(parents=True, exist_ok=True)
+    written = []
+    for first in range(0, len(latents), BATCH):
+        volumes = decoder.volumes(latents[first : first + BATCH], apix, request.full_box).cpu().numpy()
+        for offset, volume in enumerate(volumes):
+            path = request.outdir / f"{request.prefix}{first + offset}.mrc"
+            write_volume(path, volume[::-1] if request.flip else volume, apix)
+            written.append(path)
+    return written

@@ -1,0 +1,170 @@
+"""``dsd train_tomo``: train the autoencoder on a set of subtomograms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "train composition and conformation latents on subtomograms"
+
+INERT = (
+    "--ctf --group --group-stat --uninvert-data --no-window --window-r --lazy-single --preprocessed --max-threads "
+    "--readctf -e --do-pose-sgd --pretrain --emb-type --pose-lr --pose-enc --pose-only --enc-layers --enc-dim "
+    "--enc-mask --use-real --optimize-b --dec-layers --dec-dim --pe-type --template-type --warp-type --num-struct "
+    "--deform-size --pe-dim --domain --activation"
+).split()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; names, types and defaults are the original's (spec 5)."""
+    parser.add_argument("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
+    files = parser.add_argument_group("files")
+    files.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the results")
+    files.add_argument("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
+    files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
+    files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
+    files.add_argument("--split", type=Path, help="permutation that says which particles train")
+    files.add_argument("--tmp-prefix", default="tmp", help="name of the current template (default: %(default)s)")
+    files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
+    files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--zdim", type=_count, default=12, help="composition latent (default: %(default)s)")
+    model.add_argument("--zaffinedim", type=int, default=4, help="conformation latent (default: %(default)s)")
+    model.add_argument("--templateres", type=int, default=160, help="side of the template (default: %(default)s)")
+    model.add_argument("--encoderres", type=int, default=12, help="inner side of the encoder (default: %(default)s)")
+    model.add_argument("--encode-mode", choices=("grad", "fixed"), default="grad", help="fixed: one volume for all")
+    model.add_argument("--estpose", action="store_true", help="also estimate pose corrections")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--angpix", type=float, help="pixel size in Å (default: MRC header)")
+    data.add_argument("--downfrac", type=float, default=1.0, help="Fourier-crop to this fraction of the box")
+    data.add_argument("--norm", type=float, nargs=2, metavar=("SHIFT", "SCALE"), help="(value - shift) / scale")
+    data.add_argument("--valfrac", type=float, default=0.2, help="fraction held out (default: %(default)s)")
+    data.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
+    data.add_argument("--float16", action="store_true", help="accepted; the voxel type is read from the files")
+    data.add_argument("--num-workers", type=int, default=16, help="threads that read ahead (default: %(default)s)")
+
+    physics = parser.add_argument_group("CTF")
+    physics.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files")
+    physics.add_argument("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
+    physics.add_argument("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
+    physics.add_argument("--tilt-step", type=float, default=2.0, help="degrees (default: %(default)s)")
+    physics.add_argument("--tilt-range", type=float, default=50.0, help="± degrees (default: %(default)s)")
+    physics.add_argument("--tilt-limit", type=float, help="leave out tilts beyond ± this")
+    physics.add_argument("--ctfalpha", type=float, default=0.0, help="power of the CTF on the data side")
+    physics.add_argument("--ctfbeta", type=float, default=1.0, help="power of the CTF on the model side")
+    physics.add_argument("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
+    physics.add_argument("--bfactor", type=float, default=4.0, help="B-factor of the comparison (default: %(default)s)")
+
+    train = parser.add_argument_group("training")
+    train.add_argument("-n", "--num-epochs", type=_count, default=20, help="epochs (default: %(default)s)")
+    train.add_argument("-b", "--batch-size", type=_count, default=20, help="particles per GPU and step")
+    train.add_argument("--accum-step", type=_count, default=1, help="steps per update (default: %(default)s)")
+    train.add_argument("--lr", type=float, default=4e-5, help="learning rate (default: %(default)s)")
+    train.add_argument("--wd", type=float, default=0.0, help="weight decay (default: %(default)s)")
+    train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
+    train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
+    train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="all random draws derive from it (default: %(default)s)")
+    train.add_argument("-v", "--verbose", action="store_true", help="more lines in the log")
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
+    machine.add_argument(
+        "--amp", action=argparse.BooleanOptionalAction, default=None, help="networks in bfloat16 (default: on a GPU)"
+    )
+    for name in INERT:
+        parser.add_argument(name, nargs="?", const=True, dest="inert " + name, help=argparse.SUPPRESS)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train from parsed options."""
+    import torch
+
+    from opustomo.data.config import DataConfig
+    from opustomo.errors import UserError
+    from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.training.config import RunConfig, TrainingConfig
+    from opustomo.training.schedules import beta_at
+    from opustomo.training.setup import train
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    templateres = -(-args.templateres // 16) * 16
+    notes = [f"--{name}: has no effect here" for name in _inert_given(args)]
+    if templateres != args.templateres:
+        notes.append(f"--templateres {args.templateres} is rounded up to {templateres}, a multiple of 16")
+    try:
+        beta_at(args.beta, 0)
+        model = ModelConfig(
+            zdim=args.zdim,
+            zaffinedim=args.zaffinedim,
+            templateres=templateres,
+            encoderres=args.encoderres,
+            encode_mode=args.encode_mode,
+            estimate_pose=args.estpose,
+        )
+        if not 0 <= args.valfrac < 1:
+            raise ValueError(f"valfrac must lie in [0, 1), got {args.valfrac:g}")
+        if not 0 < args.downfrac <= 1:
+            raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    data = DataConfig(
+        star=args.particles,
+        poses=args.poses,
+        mask=args.mask,
+        datadir=args.datadir,
+        apix=args.angpix,
+        warp=args.warp,
+        warp_bfactor_scale=args.warp_bfactor_scale,
+        use_ctf=not args.no_ctf,
+        tilt_range_deg=args.tilt_range,
+        tilt_step_deg=args.tilt_step,
+        tilt_limit_deg=args.tilt_limit,
+        norm=None if args.norm is None else (args.norm[0], args.norm[1]),
+    )
+    physics = PhysicsConfig(
+        ctf_alpha=args.ctfalpha,
+        ctf_beta=args.ctfbeta,
+        ctf_normalised=args.normalizectf,
+        bfactor_A2=args.bfactor,
+    )
+    config = TrainingConfig(
+        epochs=args.num_epochs,
+        batch_size=args.batch_size,
+        accum_step=args.accum_step,
+        lr=args.lr,
+        weight_decay=args.wd,
+        beta=args.beta,
+        beta_control=args.beta_control,
+        lamb=args.lamb,
+        valfrac=args.valfrac,
+        split=args.split,
+        seed=args.seed,
+    )
+    where = RunConfig(
+        outdir=args.outdir,
+        device=device,
+        amp=device.startswith("cuda") if args.amp is None else args.amp,
+        checkpoint=args.checkpoint,
+        log_interval=args.log_interval,
+        workers=args.num_workers,
+        tmp_prefix=args.tmp_prefix,
+        command=tuple(getattr(args, "command_line", sys.argv)),
+        notes=tuple(notes),
+    )
+    train(data, model, physics, args.downfrac, config, where)
+
+
+def _inert_given(args: argparse.Namespace) -> list[str]:
+    given = vars(args)
+    return [name.lstrip("-") for name in INERT if given.get("inert " + name) is not None]

@@ -1,0 +1,1 @@
+"""The particle set of a run: what is in it, how it is split, batched and read."""

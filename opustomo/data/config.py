@@ -1,0 +1,42 @@
+"""Where a run's particles come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Inputs of a run.
+
+    Attributes
+    ----------
+    star, poses
+        Particle table and pose pickle; without poses the table's own angles and origins are taken.
+    mask
+        Solvent mask (``-r``), box of the subtomograms.
+    datadir
+        Folder that image paths are relative to.
+    apix
+        Pixel size in Å (``--angpix``); None takes the MRC headers'.
+    warp
+        CTF tables are WARP csv files.
+    use_ctf
+        False: a missing-wedge-only model from ``tilt_range_deg`` and ``tilt_step_deg``.
+    norm
+        (shift, scale) given by the user: values become (value - shift) / scale; None measures the scale.
+    """
+
+    star: Path
+    poses: Path | None = None
+    mask: Path | None = None
+    datadir: Path | None = None
+    apix: float | None = None
+    warp: bool = False
+    warp_bfactor_scale: float = 0.25
+    use_ctf: bool = True
+    tilt_range_deg: float = 50.0
+    tilt_step_deg: float = 2.0
+    tilt_limit_deg: float | None = None
+    norm: tuple[float, float] | None = None

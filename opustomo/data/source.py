@@ -1,0 +1,97 @@
+"""Reading voxels: headers are known, so a read is one seek and one copy; small sets stay in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.mrc import MrcHeader
+
+DEFAULT_CACHE_BYTES = 4 * 2**30
+SCALE_SAMPLE = 100
+
+
+class VoxelSource:
+    """Voxels of the subtomograms of a set, thread-safe.
+
+    Parameters
+    ----------
+    images
+        Headers of all subtomograms, one box.
+    cache_bytes
+        Voxels are kept in memory, as stored in the files, up to this many bytes.
+    """
+
+    def __init__(self, images: Sequence[MrcHeader], cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self._images = images
+        self._cache: dict[int, np.ndarray] = {}
+        self._room = cache_bytes
+        self._lock = threading.Lock()
+        self._not_finite: dict[int, int] = {}
+        self.box = images[0].shape[0]
+
+    def read(self, index: int) -> np.ndarray:
+        """Voxels (D, D, D) as stored; values that are not finite become 0 and are counted."""
+        kept = self._cache.get(index)
+        if kept is not None:
+            return kept
+        image = self._images[index]
+        count = int(np.prod(image.shape))
+        try:
+            flat = np.fromfile(image.path, dtype=image.dtype, count=count, offset=image.offset)
+        except OSError as error:
+            raise UserError(f"{image.path} can no longer be read ({error.strerror}); restore the file") from error
+        if len(flat) != count:
+            raise UserError(
+                f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again"
+            )
+        volume = flat.reshape(image.shape)
+        if not volume.dtype.isnative:
+            volume = volume.astype(volume.dtype.newbyteorder("="))
+        volume = self._finite(index, volume)
+        with self._lock:
+            if index not in self._cache and self._room >= volume.nbytes:
+                self._room -= volume.nbytes
+                self._cache[index] = volume
+        return volume
+
+    def read_batch(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Fill ``out`` (B, D, D, D), of any float type, with the voxels of the particles ``indices``."""
+        for row, index in zip(out, indices, strict=True):
+            row[...] = self.read(int(index))
+
+    @property
+    def not_finite(self) -> dict[int, int]:
+        """Voxels that were not finite, by particle index."""
+        return dict(self._not_finite)
+
+    def _finite(self, index: int, volume: np.ndarray) -> np.ndarray:
+        if volume.dtype.kind != "f":
+            return volume
+        bad = ~np.isfinite(volume)
+        if bad.any():
+            self._not_finite[index] = int(bad.sum())
+            volume = np.where(bad, volume.dtype.type(0), volume)
+        return volume
+
+
+def pooled_std(source: VoxelSource, count: int) -> float:
+    """One standard deviation for all: pooled over the first quarter of the z slices of about 100 subtomograms.
+
+    Raises
+    ------
+    UserError
+        The subtomograms are constant.
+    """
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SCALE_SAMPLE)).astype(int))
+    slices = max(1, source.box // 4)
+    values = [source.read(int(i))[:slices].astype(np.float64) for i in chosen]
+    number = sum(v.size for v in values)
+    mean = sum(float(v.sum()) for v in values) / number
+    variance = sum(float(((v - mean) ** 2).sum()) for v in values) / number
+    if variance <= 0:
+        raise UserError("the subtomograms hold one constant value; check the files the particle table names")
+    return float(np.sqrt(variance))

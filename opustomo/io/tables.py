@@ -1,0 +1,28 @@
+"""Plain text tables of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+
+
+def read_latent_rows(path: Path) -> np.ndarray:
+    """Read one latent per row of a text file: (K, zdim).
+
+    Raises
+    ------
+    UserError
+        The file is missing, empty, ragged or not numeric.
+    """
+    try:
+        rows = np.loadtxt(path, ndmin=2)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read; give a text file with one latent per row") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a table of numbers ({error}); give one latent per row") from error
+    if not rows.size:
+        raise UserError(f"{path} is empty; give one latent per row")
+    return rows

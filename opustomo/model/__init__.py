@@ -1,0 +1,1 @@
+"""Networks and the autoencoder that joins them to the physics."""

@@ -1,0 +1,206 @@
+"""The model: encoder, decoder and physics joined in three steps — inference, generative, loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from opustomo.model import energy, loss, observation
+from opustomo.model.batch import Batch
+from opustomo.model.candidates import symmetric_candidates
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.decoder import Decoder, small_rotation
+from opustomo.model.encoder import Encoder
+from opustomo.model.prior import prior_terms
+from opustomo.model.randomness import StepRandom
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.envelope import model_envelope
+from opustomo.physics.sampling import sample_posed
+from opustomo.physics.solvent import bounding_box, mask_norm
+
+BFACTOR_JITTER = 0.05 / 3
+BETA_JITTER = 0.01 / 4
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Schedules and running averages that a step needs; ``random`` is None in validation."""
+
+    bfactor_A2: float
+    beta: float
+    beta_control: float
+    lamb: float
+    snr: Tensor
+    random: StepRandom | None
+
+
+class Inference(NamedTuple):
+    """Result of the inference step: spectrum of the centred data, CTF, and the latents (B, latent_dim)."""
+
+    spectrum: Tensor
+    ctf: Tensor
+    mu: Tensor
+    logstd: Tensor | None
+    z: Tensor
+
+
+class Generated(NamedTuple):
+    """Result of the generative step; ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3)."""
+
+    template: Tensor
+    turn: Tensor
+    shift_px: Tensor
+    energies: energy.Energies
+    target2: Tensor
+
+
+class StepOutput(NamedTuple):
+    """What a step hands back to the trainer; all but ``terms.total`` detached."""
+
+    terms: loss.LossTerms
+    mu: Tensor
+    turn: Tensor
+    shift_px: Tensor
+
+
+class Neighbours(NamedTuple):
+    """Stored latents the prior compares with: near (B, n, L) and far (B, m, L)."""
+
+    near: Tensor
+    far: Tensor
+
+
+class Autoencoder(nn.Module):
+    """Variational autoencoder of subtomograms with a physical forward model.
+
+    Parameters
+    ----------
+    model, physics, boxes
+        Configuration.
+    mask
+        (Dc, Dc, Dc) solvent mask on the crop.
+    amp
+        Run the networks (not the physics) in bfloat16.
+    """
+
+    mask: Tensor
+    candidates: Tensor
+    fixed_latent: Tensor
+
+    def __init__(
+        self, model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, mask: Tensor, *, amp: bool = False
+    ) -> None:
+        super().__init__()
+        self.amp = amp
+        if tuple(mask.shape) != (boxes.crop,) * 3:
+            raise ValueError(f"the mask must be ({boxes.crop},)*3, got {tuple(mask.shape)}")
+        self.config, self.physics, self.boxes = model, physics, boxes
+        self.encoder = Encoder(model.latent_dim, model.encoderres) if model.encode_mode == "grad" else None
+        self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, int(model.estimate_pose))
+        self.norm = mask_norm(mask)
+        self._inside = bounding_box(mask, model.templateres)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("candidates", symmetric_candidates(), persistent=False)
+        self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
+
+    # -- the three steps -------------------------------------------------------------------------------------------
+
+    def inference(self, batch: Batch, state: StepState) -> Inference:
+        """Observe the batch and encode it: spectrum, CTF, mu, logstd and z."""
+        boxes, physics = self.boxes, self.physics
+        with torch.no_grad():
+            spectrum = observation.centred_spectrum(batch.volumes, batch.origin_px, boxes)
+            ctf = ctf_volume(
+                batch.tilts, boxes.render, boxes.render_apix, normalised=physics.ctf_normalised, nyquist=boxes.box / 2
+            )[batch.table]
+            if self.encoder is None:
+                latent = self.fixed_latent.expand(len(batch), -1)
+                return Inference(spectrum, ctf, latent, None, latent)
+            posed = observation.encoder_input(
+                spectrum, batch.rotation, self.mask, boxes, state.snr, state.random
+            )
+        with self._precision():
+            mu, logstd = self.encoder(posed)
+        z = mu if state.random is None else mu + torch.exp(logstd) * state.random.normal(mu.shape[1])
+        return Inference(spectrum, ctf, mu, logstd, z)
+
+    def pose_correction(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Correction of rotation δA (B, 3, 3) and shift t (B, 3, input pixels) from latents (B, latent_dim)."""
+        if not self.config.estimate_pose:
+            eye = torch.eye(3, device=z.device).expand(len(z), 3, 3)
+            return eye, z.new_zeros(len(z), 3)
+        rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])[:, -1]
+        return small_rotation(rows[:, :3]), rows[:, 3:]
+
+    def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
+        """Decode, pose and image the template; compare it with the data for every candidate rotation."""
+        boxes, physics = self.boxes, self.physics
+        with self._precision():
+            template = self.decoder(inferred.z[:, : self.config.zdim])
+        turn, shift_px = self.pose_correction(inferred.z)
+        shift = (shift_px * boxes.grid_per_pixel)[:, None]
+        pose = batch.rotation @ turn  # A δA
+
+        with torch.no_grad():
+            b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
+            target = observation.target(inferred.spectrum, inferred.ctf, b_data, physics.ctf_alpha, boxes)
+            mask = self.mask.expand(len(batch), -1, -1, -1)
+            posed_mask = sample_posed(mask, pose.mT[:, None], boxes.crop, shift)[:, 0]
+            target = target * posed_mask * contrast.view(-1, 1, 1, 1)
+            envelope = model_envelope(boxes.render, b_model)
+            transfer = inferred.ctf.abs() ** beta.view(-1, 1, 1, 1) * envelope
+
+        back = (pose[:, None] @ self.candidates).mT  # (A δA Q)ᵀ
+        posed = sample_posed(template, back, boxes.crop, shift)
+        compare = energy.crop_energies if physics.crop_energy else energy.render_energies
+        energies = compare(posed, transfer, target)
+        return Generated(template, turn, shift_px, energies, target.square().sum((1, 2, 3)))
+
+    def loss(
+        self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
+    ) -> loss.LossTerms:
+        """Join reconstruction, KL, smoothness and prior."""
+        total = generated.energies.total
+        prior = kl = None
+        if inferred.logstd is not None:
+            kl = loss.kl_divergence(inferred.mu, inferred.logstd)
+        if inferred.logstd is not None and neighbours is not None:
+            prior = prior_terms(inferred.mu, inferred.z, neighbours.near, neighbours.far)
+        z, y, x = self._inside
+        return loss.combine(
+            total,
+            generated.energies.power,
+            energy.candidate_weights(total, self.boxes.crop),
+            generated.target2,
+            kl,
+            loss.smoothness(generated.template[:, z, y, x]),
+            prior,
+            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm),
+        )
+
+    def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
+        """One step over a batch."""
+        inferred = self.inference(batch, state)
+        generated = self.generative(batch, inferred, state)
+        terms = self.loss(inferred, generated, neighbours, state)
+        return StepOutput(terms, inferred.mu.detach(), generated.turn.detach(), generated.shift_px.detach())
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)
+
+    def _image_parameters(self, count: int, state: StepState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Per particle: b of the data and of the model side (pixel²), β and contrast of the target."""
+        b = torch.full((count,), state.bfactor_A2 / self.boxes.render_apix**2, device=self.mask.device)
+        beta = torch.full_like(b, self.physics.ctf_beta)
+        if state.random is None or not self.physics.jitter:
+            return b, b, beta, torch.ones_like(b)
+        change = BFACTOR_JITTER * state.random.normal()
+        beta = beta + BETA_JITTER * state.random.normal()
+        contrast = 1.0 + state.snr.sqrt() * state.random.uniform(-0.5, 0.5)
+        return b * (1.0 + change), b * (1.0 - change), beta, contrast

@@ -1,0 +1,40 @@
+"""One batch of subtomograms on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from opustomo.physics.tilts import TiltBatch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Subtomograms of a step with the poses currently believed.
+
+    Attributes
+    ----------
+    index
+        (B,) particle indices.
+    volumes
+        (B, D, D, D) voxels divided by the data's standard deviation.
+    tilts
+        Distinct CTF tables of the batch, fields (U, T).
+    table
+        (B,) which of them belongs to each particle.
+    rotation
+        (B, 3, 3) RELION A.
+    origin_px
+        (B, 3) shift that centres the particle, pixels of the input box.
+    """
+
+    index: Tensor
+    volumes: Tensor
+    tilts: TiltBatch
+    table: Tensor
+    rotation: Tensor
+    origin_px: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)

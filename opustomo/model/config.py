@@ -1,0 +1,66 @@
+"""What defines a model: network sizes and the physics it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the networks (spec 2).
+
+    Attributes
+    ----------
+    zdim, zaffinedim
+        Sizes of the composition and the conformation latent.
+    templateres
+        T, side of the decoded template, a multiple of 16 and at least 32.
+    encoderres
+        Side of the encoder's inner grid.
+    encode_mode
+        ``grad`` (amortised) or ``fixed`` (one shared latent: homogeneous reconstruction).
+    estimate_pose
+        Whether the conformation latent also corrects the particle's pose (``--estpose``).
+    """
+
+    zdim: int
+    zaffinedim: int = 4
+    templateres: int = 160
+    encoderres: int = 12
+    encode_mode: str = "grad"
+    estimate_pose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.zdim < 1:
+            raise ValueError(f"zdim must be at least 1, got {self.zdim}")
+        if self.zaffinedim < 0 or (self.estimate_pose and self.zaffinedim < 1):
+            raise ValueError(f"zaffinedim must be at least 1 with pose estimation, got {self.zaffinedim}")
+        if self.templateres % 16 or self.templateres < 32:
+            raise ValueError(f"templateres must be a multiple of 16 and at least 32, got {self.templateres}")
+        if self.encoderres < 8:
+            raise ValueError(f"encoderres must be at least 8, got {self.encoderres}")
+        if self.encode_mode not in ("grad", "fixed"):
+            raise ValueError(f"encode_mode must be grad or fixed, got {self.encode_mode}")
+
+    @property
+    def latent_dim(self) -> int:
+        """Size of composition and conformation together."""
+        return self.zdim + self.zaffinedim
+
+
+@dataclass(frozen=True)
+class PhysicsConfig:
+    """How model and data are made comparable (spec 1).
+
+    ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's small random changes of b, β
+    and contrast in training.
+    """
+
+    ctf_alpha: float = 0.0
+    ctf_beta: float = 1.0
+    ctf_normalised: bool = False
+    bfactor_A2: float = 4.0
+    jitter: bool = True
+    tilt_limit_deg: float | None = None
+    crop_energy: bool = False
+    """Sum the model's energy over the crop (spec 3) instead of the render box (one transform less per candidate)."""

@@ -1,0 +1,113 @@
+"""ConvTemplate: composition latent to density, and the head that turns the conformation latent into a pose (spec 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from opustomo.geometry.quaternion import quaternion_to_matrix
+from opustomo.model import convolution
+from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
+
+MIDDLE_SIZE = 16
+HEAD_STD = 0.5 / 512
+QUATERNION_REAL = 16.0
+
+
+def _activation() -> nn.Module:
+    return nn.LeakyReLU(LEAKY_SLOPE)
+
+
+class ConvTemplate(nn.Module):
+    """Decoder with the original's parameter names.
+
+    Parameters
+    ----------
+    zdim
+        Size of the composition latent.
+    templateres
+        T, multiple of 16.
+    zaffinedim
+        Size of the conformation latent; with ``poses`` rows it gets the head ``affine_out``.
+    poses
+        Number of rows of six the head gives: bodies + 1, or 0 for no head.
+    """
+
+    def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
+        super().__init__()
+        self.templateres = templateres
+        self.template1 = nn.Sequential(nn.Linear(zdim, 512), _activation(), nn.Linear(512, 2048), _activation())
+        self.template2 = nn.Sequential(
+            convolution.BlockUpsample(2048, 1024), _activation(), convolution.BlockUpsample(1024, 512), _activation()
+        )
+        self.template3 = nn.Sequential(
+            convolution.upsample_layer(512, 256), _activation(), convolution.upsample_layer(256, 128), _activation()
+        )
+        self.template4 = nn.Sequential(
+            convolution.upsample_layer(128, 64),
+            _activation(),
+            convolution.upsample_layer(64, 32),
+            _activation(),
+            convolution.upsample_layer(32, 16),
+            _activation(),
+        )
+        self.conv_out = convolution.upsample_layer(16, 1)
+        for part in (self.template1, self.template2, self.template3, self.template4):
+            initialise_sequence(part)
+        initialise(self.conv_out)
+        self.affine_out: nn.Sequential | None = None
+        if poses:
+            self.affine_out = nn.Sequential(nn.Linear(zaffinedim, 512), _activation(), nn.Linear(512, 6 * poses))
+            initialise_sequence(self.affine_out, last_gain=1.0)
+            nn.init.normal_(self.affine_out[2].weight, std=HEAD_STD)  # type: ignore[arg-type]
+
+        # The resize after template3 reads few of its voxels when T is small; then only those are computed.
+        matrix = convolution.resize_matrix(MIDDLE_SIZE, templateres // 16)
+        self._middle = convolution.read_positions(matrix)
+        self._before = convolution.input_positions(self._middle, MIDDLE_SIZE // 2)
+        self._sparse = len(self._middle) ** 3 <= MIDDLE_SIZE**3 // 4
+        kept = list(self._middle) if self._sparse else list(range(MIDDLE_SIZE))
+        self.register_buffer("_resize", matrix[:, kept], persistent=False)
+        self._resize: Tensor
+
+    def _to_middle(self, features: Tensor) -> Tensor:
+        """512-channel grid of 4³ to the 128-channel grid of (T/16)³."""
+        first, act, second, _ = self.template3
+        if not self._sparse:
+            features = self.template3(features)
+        else:
+            assert isinstance(first, nn.ConvTranspose3d) and isinstance(second, nn.ConvTranspose3d)
+            every = tuple(range(features.shape[-1]))
+            features = act(convolution.upsample_at(features, first, every, self._before))
+            features = act(convolution.upsample_at(features, second, self._before, self._middle))
+        return convolution.apply_along_axes(self._resize, features)
+
+    def forward(self, composition: Tensor) -> Tensor:
+        """(B, zdim) to densities (B, T, T, T), float32."""
+        features = self.template2(self.template1(composition)[:, :, None, None, None])
+        features = self.template4(self._to_middle(features))
+        return self.conv_out(features)[:, 0].float()
+
+    def pose_rows(self, conformation: Tensor) -> Tensor:
+        """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""
+        if self.affine_out is None:
+            raise ValueError("this decoder has no pose head")
+        return self.affine_out(conformation).float().unflatten(-1, (-1, 6))
+
+
+class Decoder(nn.Module):
+    """Holds the template network under the name checkpoints use (``template.…``)."""
+
+    def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
+        super().__init__()
+        self.template = ConvTemplate(zdim, templateres, zaffinedim, poses)
+
+    def forward(self, composition: Tensor) -> Tensor:
+        """Densities (B, T, T, T)."""
+        return self.template(composition)
+
+
+def small_rotation(numbers: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) of quaternions (16, a₁, a₂, a₃) normalised: identity at zero, small near it."""
+    real = torch.full_like(numbers[..., :1], QUATERNION_REAL)
+    return quaternion_to_matrix(torch.cat([real, numbers], -1))

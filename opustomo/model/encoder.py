@@ -1,0 +1,52 @@
+"""The convolutional encoder: posed, masked subtomogram to latent mean and log standard deviation (spec 2, "Encoder")."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
+
+
+def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in zip(channels[:-1], channels[1:], strict=True):
+        layers += [nn.Conv3d(before, after, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(LEAKY_SLOPE)]
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """Encoder with the original's parameter names.
+
+    Parameters
+    ----------
+    latent_dim
+        zdim + zaffinedim.
+    inner_size
+        ``encoderres``: side of the grid to which the features are resized half-way.
+    """
+
+    def __init__(self, latent_dim: int, inner_size: int) -> None:
+        super().__init__()
+        self.inner_size = inner_size
+        self.down1 = _convolutions((1, 32, 64, 128))
+        self.down2 = _convolutions((128, 256, 512, 512))
+        self.down3 = nn.Sequential(nn.Linear(512, 512), nn.LeakyReLU(LEAKY_SLOPE))
+        self.mu = nn.Linear(512, latent_dim)
+        self.logstd = nn.Linear(512, latent_dim)
+        for part in (self.down1, self.down2, self.down3):
+            initialise_sequence(part)
+        for head in (self.mu, self.logstd):
+            initialise(head)
+
+    def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Dc, Dc, Dc) to mu and logstd, each (B, latent_dim), float32."""
+        features = self.down1(volumes[:, None])
+        features = nn.functional.interpolate(
+            features, size=(self.inner_size,) * 3, mode="trilinear", align_corners=True
+        )
+        features = self.down2(features)
+        pooled = torch.amax(features, dim=(2, 3, 4)).float()
+        with torch.autocast(pooled.device.type, enabled=False):  # latents need float32
+            features = self.down3(pooled)
+            return self.mu(features), self.logstd(features)

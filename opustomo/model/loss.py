@@ -1,0 +1,100 @@
+"""The loss and its terms (spec 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from opustomo.model.prior import PriorTerms
+
+TV_WEIGHT = 0.1
+L1_WEIGHT = 0.3
+SNR_SCALE = 0.01
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What weights the terms at this step: β(t), --beta-control, --lamb, the running SNR, N_norm."""
+
+    beta: float
+    beta_control: float
+    lamb: float
+    snr: Tensor
+    norm: float
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Scalars of one batch."""
+
+    total: Tensor
+    gen: Tensor
+    mse: Tensor
+    snr: Tensor
+    kl: Tensor
+    tv: Tensor
+    l1: Tensor
+    attract: Tensor
+    repel: Tensor
+    spread: Tensor
+    knn: Tensor
+
+    def stacked(self) -> Tensor:
+        """All terms, detached, in field order: (11,)."""
+        return torch.stack([getattr(self, f.name).detach() for f in fields(self)])
+
+
+TERM_NAMES = tuple(f.name for f in fields(LossTerms))
+
+
+def kl_divergence(mu: Tensor, logstd: Tensor) -> Tensor:
+    """KL of N(mu, exp(logstd)²) from N(0, 1), up to its constant, as spec 3 writes it: (B,)."""
+    return (-logstd + 0.5 * torch.exp(2.0 * logstd) + 0.5 * mu.square()).sum(1)
+
+
+def smoothness(template: Tensor) -> tuple[Tensor, Tensor]:
+    """Total variation ``mean sqrt(1e-8 + |∇V|²)`` (backward differences) and ``mean |V|`` of (B, z, y, x)."""
+    inner = template[:, 1:, 1:, 1:]
+    gradient2 = (
+        (inner - template[:, :-1, 1:, 1:]).square()
+        + (inner - template[:, 1:, :-1, 1:]).square()
+        + (inner - template[:, 1:, 1:, :-1]).square()
+    )
+    return torch.sqrt(1e-8 + gradient2).mean(), template.abs().mean()
+
+
+def combine(
+    energy: Tensor, power: Tensor, weights: Tensor, target2: Tensor, kl: Tensor | None, smooth: tuple[Tensor, Tensor],
+    prior: PriorTerms | None, step: LossWeights,
+) -> LossTerms:  # fmt: skip
+    """Join the terms of one batch.
+
+    Parameters
+    ----------
+    energy, power, weights
+        (B, P): E, Σx² and the candidates' weights.
+    target2
+        (B,) Σ r².
+    kl
+        (B,), None without an encoder.
+    smooth
+        Total variation and mean absolute value of the template.
+    prior
+        None without an encoder.
+    """
+    norm = step.norm
+    per_particle = (weights * energy).sum(1) / norm
+    gen = per_particle.mean()
+    mse = per_particle.detach() + target2 / norm
+    snr = ((weights * power.detach()).sum(1) / norm / mse.clamp(min=1e-8)).mean()
+    tv, l1 = smooth
+    total = gen + snr.sqrt().clamp(max=0.5) * (TV_WEIGHT * tv + L1_WEIGHT * l1) / norm
+    zero = torch.zeros_like(gen)
+    kl_mean = zero if kl is None else kl.mean()
+    total = total + step.beta_control * step.snr * step.beta * kl_mean / norm
+    terms = PriorTerms(zero, zero, zero, zero) if prior is None else prior
+    strength = step.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
+    total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
+    return LossTerms(total, gen, mse.mean(), snr, kl_mean, tv, l1, *terms)

@@ -1,0 +1,99 @@
+"""The data side: one transform per subtomogram gives the encoder's input and the target of the comparison.
+
+The frame of comparison is the subtomogram's own frame, and this module is the only place that knows it: the target is only
+shifted (in Fourier space), never resampled.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_to_matrix
+from opustomo.model.randomness import StepRandom
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.envelope import sharpening
+from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.physics.sampling import sample_posed, turn_about_z
+
+BLUR_RANGE = (-0.125, 0.375)
+VIEW_JITTER_DEG = 0.48
+CONTRAST_JITTER = 0.3
+OFFSET_JITTER = 0.1
+
+
+def centred_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor:
+    """Half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), moved by their origins (pixels of D)."""
+    spectrum = crop_spectrum(rfft3(volumes), boxes.render)
+    return spectrum * shift_phases(origin_px, boxes.box, boxes.render)
+
+
+def target(spectrum: Tensor, ctf: Tensor, bfactor_px: Tensor, alpha: float, boxes: Boxes) -> Tensor:
+    """``crop F⁻¹{exp(π² b k²) · sign(c)|c|^α · Y}``: (B, Dc, Dc, Dc), before the mask (spec 1)."""
+    phase = torch.sign(ctf) if alpha == 0 else torch.sign(ctf) * ctf.abs() ** alpha
+    return crop_centre(irfft3(spectrum * (phase * sharpening(boxes.render, bfactor_px))), boxes.crop)
+
+
+def swing_and_twist(rotation: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``A = Rz(-ψ)·R(φ, θ, 0)`` into the turn out of plane (B, 3, 3) and the turn about z (B, 2, 2)."""
+    w, _, _, z = matrix_to_quaternion(rotation).unbind(-1)
+    half = torch.atan2(z, w)
+    cos, sin = torch.cos(2 * half), torch.sin(2 * half)
+    about_z = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+    inverse = torch.zeros_like(rotation)
+    inverse[:, :2, :2] = about_z.transpose(1, 2)
+    inverse[:, 2, 2] = 1.0
+    return inverse @ rotation, about_z
+
+
+def view_jitter(random: StepRandom) -> Tensor:
+    """Turns by 0 … 0.48° about a random axis perpendicular to the view (z): (B, 3, 3)."""
+    half = 0.5 * torch.deg2rad(random.uniform(0.0, VIEW_JITTER_DEG))
+    direction = random.uniform(0.0, 2.0 * math.pi)
+    x, y = torch.cos(direction) * torch.sin(half), torch.sin(direction) * torch.sin(half)
+    return quaternion_to_matrix(torch.stack([torch.cos(half), x, y, torch.zeros_like(half)], -1))
+
+
+def encoder_input(
+    spectrum: Tensor, rotation: Tensor, mask: Tensor, boxes: Boxes, snr: Tensor, random: StepRandom | None
+) -> Tensor:
+    """Subtomograms in the reference frame, standardised and masked (spec 2, "Encoder" 1).
+
+    Parameters
+    ----------
+    spectrum
+        (B, Dr, Dr, Dr/2+1), centred.
+    rotation
+        (B, 3, 3) RELION A: the result is ``y(A x)``.
+    mask
+        (Dc, Dc, Dc).
+    snr
+        Running SNR estimate, scalar.
+    random
+        Draws of blur, contrast and view jitter; None in validation, which takes the mean blur and nothing else.
+
+    Returns
+    -------
+    Tensor
+        (B, Dc, Dc, Dc).
+    """
+    batch = len(spectrum)
+    if random is None:
+        blur = torch.full((batch,), sum(BLUR_RANGE) / 2, device=spectrum.device)
+    else:
+        blur = random.uniform(*BLUR_RANGE)
+    volumes = crop_centre(irfft3(spectrum * sharpening(boxes.render, -blur)), boxes.crop)
+    out_of_plane, about_z = swing_and_twist(rotation)
+    volumes = turn_about_z(volumes, about_z)
+    flat = volumes.flatten(1)
+    std, mean = torch.std_mean(flat, dim=1)
+    scale, offset = 1.0 / std.clamp(min=1e-8), torch.zeros_like(mean)
+    if random is not None:
+        root = snr.sqrt()
+        contrast = 1.0 + root * CONTRAST_JITTER * random.uniform(-0.5, 0.5)
+        scale, offset = scale * contrast, OFFSET_JITTER * root * random.normal()
+        out_of_plane = view_jitter(random) @ out_of_plane
+    volumes = (volumes - mean.view(-1, 1, 1, 1)) * scale.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)
+    return sample_posed(volumes, out_of_plane[:, None], boxes.crop)[:, 0] * mask

@@ -1,0 +1,1 @@
+"""Training: schedules, latent and pose memory, the loop, checkpoints and logs."""

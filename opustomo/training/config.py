@@ -1,0 +1,76 @@
+"""How a run is trained and where it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation (spec 3).
+
+    Attributes
+    ----------
+    epochs, batch_size, accum_step
+        Epochs to reach, particles per batch, batches summed per update.
+    lr, weight_decay
+        AdamW; the learning rate takes ``LR_DECAY`` after each epoch.
+    beta
+        Schedule name (``cos``, ``a`` … ``d``) or a constant.
+    beta_control, lamb
+        Weights of KL and of the disentanglement prior.
+    valfrac, split
+        Fraction of the particles held out, or a file that says which.
+    seed
+        All random draws derive from it.
+    """
+
+    epochs: int = 20
+    batch_size: int = 20
+    accum_step: int = 1
+    lr: float = 4e-5
+    weight_decay: float = 0.0
+    beta: str = "cos"
+    beta_control: float = 0.5
+    lamb: float = 1.0
+    valfrac: float = 0.2
+    split: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run works and writes.
+
+    Attributes
+    ----------
+    outdir
+        Folder of the results (``-o``).
+    device
+        ``cpu`` or ``cuda``.
+    amp
+        Networks in bfloat16.
+    checkpoint
+        Epochs between checkpoints; the last epoch is always kept.
+    log_interval
+        Particles between progress lines.
+    workers
+        Threads that read subtomograms ahead.
+    tmp_prefix
+        Name (without .mrc) of the current template, written at every log interval.
+    command
+        The command line, kept in config.pkl.
+    notes
+        What to say at the start of the log.
+    """
+
+    outdir: Path
+    device: str = "cpu"
+    amp: bool = False
+    checkpoint: int = 1
+    log_interval: int = 1000
+    workers: int = 2
+    tmp_prefix: str = "tmp"
+    command: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,45 @@
+"""The run's log: run.log for people and scripts, a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+
+
+def epoch_line(
+    epoch: int, kind: str, gen_loss: float, snr: float, total: float, seconds: float, now: datetime | None = None
+) -> str:
+    """One line per epoch in the original's format (spec 5, ``run.log``); ``kind`` is training or validation."""
+    stamp = (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S")
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return (
+        f"{stamp}     # =====> Epoch: {epoch + 1} Average {kind} gen_loss = {gen_loss:.6f}, SNR2 = {snr:.6f}, "
+        f"total loss = {total:.6f}; Finished in {hours}:{minutes:02d}:{rest:04.1f}"
+    )
+
+
+class RunLog:
+    """Appends lines to run.log and shows them; library messages go to the same places."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._handler = logging.StreamHandler(self._file)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s     %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logging.getLogger("opustomo").addHandler(self._handler)
+
+    def say(self, text: str) -> None:
+        """A line with the time."""
+        self.raw(f"{datetime.now():%Y-%m-%d %H:%M:%S}     {text}")
+
+    def raw(self, line: str) -> None:
+        """A line as it is."""
+        self._file.write(line + "\n")
+        print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Stop writing."""
+        logging.getLogger("opustomo").removeHandler(self._handler)
+        self._file.close()

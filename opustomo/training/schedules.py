@@ -1,0 +1,51 @@
+"""Schedules over particles seen and over epochs (spec 3)."""
+
+from __future__ import annotations
+
+import math
+
+LR_DECAY = 0.98
+CYCLE = 27_000
+RAMP = 20_000
+
+_LINEAR = {  # name: (first value, last value, particles at which the ramp starts and ends)
+    "a": (0.001, 1.0, 0, 500_000),
+    "b": (5.0, 15.0, 200_000, 800_000),
+    "c": (5.0, 18.0, 200_000, 800_000),
+    "d": (5.0, 18.0, 1_000_000, 5_000_000),
+}
+
+
+def beta_at(schedule: str, particles_seen: int) -> float:
+    """β(t) of a named schedule, or the constant that ``schedule`` spells.
+
+    ``cos`` is a linear ramp from 0.1 to 1 over 20,000 particles, held to 27,000, then restarted.
+
+    Raises
+    ------
+    ValueError
+        The schedule is neither known nor a number ≥ 0.
+    """
+    if schedule == "cos":
+        return 0.1 + 0.9 * min(1.0, (particles_seen % CYCLE) / RAMP)
+    if schedule in _LINEAR:
+        first, last, start, end = _LINEAR[schedule]
+        part = min(1.0, max(0.0, (particles_seen - start) / (end - start)))
+        return first + (last - first) * part
+    try:
+        value = float(schedule)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"beta must be cos, {', '.join(_LINEAR)} or a number of at least 0, got {schedule!r}")
+    return value
+
+
+def bfactor_at(bfactor_A2: float, epoch: int) -> float:
+    """B-factor of an epoch: grows by a quarter of a sigmoid, ``b (1 + 0.25 / (1 + 3 exp(-0.1 e)))``."""
+    return bfactor_A2 * (1.0 + 0.25 / (1.0 + 3.0 * math.exp(-0.1 * epoch)))
+
+
+def learning_rate_at(lr: float, epoch: int) -> float:
+    """Learning rate of an epoch counted from 0."""
+    return lr * LR_DECAY**epoch

@@ -1,0 +1,89 @@
+"""From settings to a trainer: reads the inputs, checks them, builds the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opustomo.data.config import DataConfig
+from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.source import VoxelSource, pooled_std
+from opustomo.data.split import read_split, split_particles, training_count, write_split
+from opustomo.errors import UserError
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.solvent import crop_window, mask_on_crop
+from opustomo.model.checkpoint import write_config
+from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.runlog import RunLog
+from opustomo.training.trainer import Trainer
+
+
+def check_device(name: str) -> None:
+    """Refuse a GPU that is not there."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("a GPU was asked for but none is available; run with --device cpu or on a machine with a GPU")
+
+
+def train(
+    data: DataConfig, model: ModelConfig, physics: PhysicsConfig, downfrac: float, config: TrainingConfig, run: RunConfig
+) -> None:
+    """Train a model from files (the work of ``dsd train_tomo``).
+
+    Nothing is written before all inputs have been read and checked.
+    """
+    check_device(run.device)
+    particles = load_particles(data)
+    mask = load_mask(data.mask, particles.box, particles.apix)
+    boxes = Boxes.from_window(particles.box, particles.apix, downfrac, crop_window(mask, model.templateres))
+    permutation = _permutation(config, len(particles))
+    source = VoxelSource(particles.images)
+    norm = data.norm or (0.0, pooled_std(source, len(particles)))
+
+    torch.manual_seed(config.seed)
+    network = Autoencoder(model, physics, boxes, mask_on_crop(mask, boxes), amp=run.amp).to(run.device)
+
+    run.outdir.mkdir(parents=True, exist_ok=True)
+    log = RunLog(run.outdir / "run.log")
+    try:
+        _describe(log, particles, boxes, norm, run)
+        write_config(run.outdir / "config.pkl", network, data, norm, config.seed, run.command)
+        if config.split is None:
+            write_split(run.outdir / "split.pkl", permutation)
+        cut = training_count(len(particles), config.valfrac)
+        Trainer(
+            network, particles, source, norm, permutation[:cut], permutation[cut:], config, run, log
+        ).fit()
+        _warn_not_finite(log, particles, source)
+        log.say(f"# finished: results in {run.outdir}")
+    finally:
+        log.close()
+
+
+def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
+    if config.split is not None:
+        return read_split(config.split, count)
+    return split_particles(count, config.valfrac, np.random.default_rng(config.seed))
+
+
+def _describe(
+    log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig
+) -> None:
+    log.say("# " + " ".join(run.command))
+    for note in run.notes:
+        log.say(f"# note: {note}")
+    log.say(
+        f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
+        f"crop {boxes.crop}; {len(particles.tilts)} CTF tables; voxels are divided by {norm[1]:.6g}; device {run.device}"
+    )
+
+
+def _warn_not_finite(log: RunLog, particles: ParticleSet, source: VoxelSource) -> None:
+    broken = source.not_finite
+    if broken:
+        first = min(broken)
+        path: Path = particles.images[first].path
+        log.say(f"# warning: {len(broken)} subtomograms held values that are not finite, first {path}; taken as 0")
