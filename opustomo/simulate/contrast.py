@@ -1,0 +1,74 @@
+"""Contrast transfer of single tilt images, evaluated on the half plane of their real Fourier transform."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def electron_wavelength(voltage_kv: float) -> float:
+    """Relativistic wavelength in Å of electrons accelerated by `voltage_kv` kilovolts."""
+    volt = 1e3 * voltage_kv
+    return 12.2643247 / math.sqrt(volt * (1.0 + 0.978466e-6 * volt))
+
+
+def plane_frequencies(box: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Integer frequencies of the half plane of a `box` x `box` image, in native FFT order.
+
+    Returns
+    -------
+    (x, y)
+        Tensors of shape (box//2 + 1,) = 0 … box/2 and (box,) = 0 … box/2 - 1, -box/2 … -1, in voxels.
+    """
+    x = torch.arange(box // 2 + 1, dtype=torch.float32, device=device)
+    y = (torch.fft.fftfreq(box, device=device) * box).round()
+    return x, y
+
+
+def tilt_image_transfer(
+    defocus_u_A: Tensor,
+    defocus_v_A: Tensor,
+    astigmatism_deg: Tensor,
+    bfactor_A2: Tensor,
+    *,
+    voltage_kv: float,
+    cs_mm: float,
+    amplitude_contrast: float,
+    phase_shift_deg: float = 0.0,
+    box: int,
+    apix: float,
+) -> Tensor:
+    """CTF times dose envelope of tilt images; positive at low frequency for underfocus.
+
+    Parameters
+    ----------
+    defocus_u_A, defocus_v_A, astigmatism_deg, bfactor_A2
+        Broadcastable tensors (...), one value per tilt image: the defoci along the two principal axes (Å,
+        underfocus positive), the angle of the first from the image's x axis (degrees), and the B factor of
+        the envelope exp(-B s²/4) (Å², positive damps).
+    voltage_kv, cs_mm, amplitude_contrast, phase_shift_deg
+        Optics, common to all images.
+    box, apix
+        Image size in pixels and pixel size in Å.
+
+    Returns
+    -------
+    Tensor (..., box, box//2 + 1), native FFT order, float32.
+    """
+    device = defocus_u_A.device
+    x, y = plane_frequencies(box, device)
+    x, y = (x / (box * apix))[None, :].double(), (y / (box * apix))[:, None].double()
+    s2 = x * x + y * y
+    # cos 2(a - angle) times s² needs no arctangent: s² cos 2a = x² - y², s² sin 2a = 2xy
+    twice = torch.deg2rad(2.0 * astigmatism_deg.double())[..., None, None]
+    s2_cos = (x * x - y * y) * torch.cos(twice) + 2.0 * x * y * torch.sin(twice)
+    mean = 0.5 * (defocus_u_A + defocus_v_A).double()[..., None, None]
+    half = 0.5 * (defocus_u_A - defocus_v_A).double()[..., None, None]
+    wavelength = electron_wavelength(voltage_kv)
+    defocus_phase = math.pi * wavelength * (mean * s2 + half * s2_cos)
+    aberration_phase = 0.5 * math.pi * 1e7 * cs_mm * wavelength**3 * s2 * s2
+    contrast_phase = math.asin(amplitude_contrast) + math.radians(phase_shift_deg)
+    envelope = torch.exp(-0.25 * bfactor_A2.double()[..., None, None] * s2)
+    return (torch.sin(defocus_phase - aberration_phase + contrast_phase) * envelope).float()
