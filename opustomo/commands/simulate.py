@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--builtin", nargs="+", default=[], metavar="NAME", help="shipped densities ('list' names them)")
     add("-o", "--outdir", type=Path, metavar="DIR", help="new folder for the set")
     add("--overwrite", action="store_true", help="replace an earlier simulated set in DIR")
-    add("-n", "--count", type=int, default=300, help="number of subtomograms (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
+    add("-n", "--count", type=int, default=300, help="number of subtomograms")
+    add("--seed", type=int, default=0, help="of all random numbers")
     add("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
 
     group = parser.add_argument_group("subtomograms")
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=2.0,
         metavar="PX",
-        help="largest origin per component (default: %(default)s)",
+        help="largest origin per component",
     )
     add("--rot-err", type=float, default=0.0, metavar="DEG", help="standard deviation of the error of angles")
     add(
@@ -69,10 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEG",
         help="±DEG, or lowest and highest tilt",
     )
-    add("--tilt-step", type=float, default=3.0, metavar="DEG", help="default: %(default)s")
+    add("--tilt-step", type=float, default=3.0, metavar="DEG", help="degrees between tilts")
     add("--tilts", type=Path, metavar="FILE", help="angles, one per line; second column: accumulated dose")
-    add("--dose", type=float, default=3.0, help="e/Å² per tilt, dose-symmetric (default: %(default)s)")
-    add("--snr", type=float, default=0.1, help="of the 0° image, whole box; inf: no noise (default: 0.1)")
+    add("--dose", type=float, default=3.0, help="e/Å² per tilt, exposed dose-symmetrically")
+    add("--snr", type=float, default=0.1, help="of the 0° image, whole box; inf: no noise")
     add(
         "--defocus",
         type=float,
@@ -82,9 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="underfocus, Å",
     )
     add("--astigmatism", type=float, default=0.0, metavar="Å", help="largest difference of the two defoci")
-    add("--voltage", type=float, default=300.0, metavar="KV", help="default: %(default)s")
-    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration (default: %(default)s)")
-    add("--amplitude", type=float, default=0.07, help="amplitude contrast (default: %(default)s)")
+    add("--voltage", type=float, default=300.0, metavar="KV", help="of the electrons")
+    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration")
+    add("--amplitude", type=float, default=0.07, help="amplitude contrast")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ class SliceInserter:
     """Puts the slices of a tilt series back into one Fourier grid and returns real subtomograms.
 
     Slices turn about y, so a sample at (x', y) of tilt t falls on row y exactly, and between four grid
-    columns at (kx, kz) = x'·(cos t, -sin t). Its linear weights on them are the same for every row and particle
-    of the tilt series: the whole insertion is one sparse matrix.
+    columns at (kx, kz) = x'·(cos t, -sin t). Its linear weights on them are the same for every row and
+    particle of the tilt series: the whole insertion is one sparse matrix.
 
     Parameters
     ----------

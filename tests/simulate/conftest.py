@@ -1,4 +1,4 @@
-"""Particle sets to simulate."""
+"""Densities with known answers, and particle sets to simulate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,37 @@ from opustomo.simulate.subtomograms import ParticleSet
 
 #: amplitude contrast 1 and no defocus: the contrast transfer is 1 everywhere
 NO_CTF = Optics(amplitude_contrast=1.0, cs_mm=0.0)
+
+
+BOX = 32
+
+
+def _gaussian_blob(centre_xyz: np.ndarray, sigma: float = 1.6, box: int = BOX) -> np.ndarray:
+    """Density (box, box, box) of one Gaussian at `centre_xyz` voxels from the centre of the box."""
+    axis = np.arange(box) - box // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    squared = (x - centre_xyz[0]) ** 2 + (y - centre_xyz[1]) ** 2 + (z - centre_xyz[2]) ** 2
+    return np.exp(-0.5 * squared / sigma**2).astype(np.float32)
+
+
+def _centroid(density: np.ndarray) -> np.ndarray:
+    """Centre of mass x, y, z of |density|^3, in voxels from the centre of the box."""
+    weight = np.abs(density.astype(np.float64)) ** 3
+    axis = np.arange(density.shape[0]) - density.shape[0] // 2
+    sums = [weight.sum(axis=other) @ axis for other in ((0, 1), (0, 2), (1, 2))]
+    return np.array(sums) / weight.sum()
+
+
+@pytest.fixture
+def gaussian_blob() -> Callable[..., np.ndarray]:
+    """Makes the density of one Gaussian: centre x, y, z from the centre of the box; sigma; box."""
+    return _gaussian_blob
+
+
+@pytest.fixture
+def centroid() -> Callable[[np.ndarray], np.ndarray]:
+    """Finds the centre of mass x, y, z of |density|³."""
+    return _centroid
 
 
 @pytest.fixture

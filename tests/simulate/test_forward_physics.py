@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from blobs import BOX, centroid, gaussian_blob
 from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.euler import euler_to_matrix
@@ -18,7 +17,10 @@ from opustomo.simulate.orientations import PoseSet, draw_poses
 from opustomo.simulate.projection import SliceSource, origin_phases
 from opustomo.simulate.subtomograms import ParticleSet, SubtomogramSimulator
 
+BOX = 32
 MakeParticles = Callable[..., ParticleSet]
+MakeBlob = Callable[..., np.ndarray]
+FindCentre = Callable[[np.ndarray], np.ndarray]
 DENSE = np.arange(-88.0, 89.0, 2.0)
 
 
@@ -37,7 +39,9 @@ def make_unscaled(simulator: SubtomogramSimulator, density: np.ndarray) -> np.nd
     return simulator.inserter.insert(slices / scale).numpy()
 
 
-def test_blob_lands_where_pose_and_origin_say(make_particles: MakeParticles) -> None:
+def test_blob_lands_where_pose_and_origin_say(
+    make_particles: MakeParticles, gaussian_blob: MakeBlob, centroid: FindCentre
+) -> None:
     """A blob at c in the reference is at A·c - origin in the subtomogram."""
     eulers = torch.tensor([[0.0, 0, 0], [40, 70, -20], [-120, 35, 95], [10, 0, 0], [0, 50, 0], [75, 180, 30]])
     rotations = euler_to_matrix(eulers.double()).numpy()
@@ -49,7 +53,9 @@ def test_blob_lands_where_pose_and_origin_say(make_particles: MakeParticles) -> 
         assert np.abs(centroid(box) - (rotation @ centre - origin)).max() < 0.15
 
 
-def test_moving_the_content_by_the_origin_centres_it(make_particles: MakeParticles) -> None:
+def test_moving_the_content_by_the_origin_centres_it(
+    make_particles: MakeParticles, gaussian_blob: MakeBlob
+) -> None:
     """RELION's definition: y_centred(x) = y(x - origin)."""
     origin = np.array([[3.0, -2.0, 1.0]])
     particles = make_particles([0], PoseSet(np.eye(3)[None], origin), DENSE)
@@ -58,7 +64,9 @@ def test_moving_the_content_by_the_origin_centres_it(make_particles: MakeParticl
     assert np.unravel_index(centred.argmax(), centred.shape) == (BOX // 2,) * 3
 
 
-def test_posed_density_equals_real_space_rotation(make_particles: MakeParticles) -> None:
+def test_posed_density_equals_real_space_rotation(
+    make_particles: MakeParticles, gaussian_blob: MakeBlob
+) -> None:
     """Dense tilts without CTF give V(Aᵀ(x + origin)), here evaluated blob by blob in real space."""
     rng = np.random.default_rng(3)
     poses = draw_poses(4, 1.5, rng)
@@ -83,7 +91,7 @@ def test_full_coverage_gives_the_density_back(make_particles: MakeParticles) -> 
 
 
 @pytest.mark.parametrize("tilt", [0.0, 30.0, -50.0])
-def test_projection_runs_along_the_beam(tilt: float) -> None:
+def test_projection_runs_along_the_beam(tilt: float, gaussian_blob: MakeBlob) -> None:
     """A slice is the projection along (sin t, 0, cos t), its x axis is (cos t, 0, -sin t)."""
     rotation = Rotation.random(random_state=5).as_matrix()
     centre, origin = np.array([4.0, 2.0, -5.0]), np.array([0.7, -1.2, 0.4])
@@ -102,7 +110,9 @@ def test_projection_runs_along_the_beam(tilt: float) -> None:
 
 
 @pytest.mark.parametrize("tilt", [25.0, -40.0])
-def test_single_tilt_smears_along_its_beam(tilt: float, make_particles: MakeParticles) -> None:
+def test_single_tilt_smears_along_its_beam(
+    tilt: float, make_particles: MakeParticles, gaussian_blob: MakeBlob
+) -> None:
     """Back-projected from one image, a blob becomes a streak along (sin t, 0, cos t)."""
     particles = make_particles([0], PoseSet(np.eye(3)[None], np.zeros((1, 3))), np.array([tilt]))
     blob = gaussian_blob(np.zeros(3), 1.2)
@@ -117,7 +127,7 @@ def test_single_tilt_smears_along_its_beam(tilt: float, make_particles: MakePart
     assert abs(streak @ beam) > 0.995
 
 
-def test_missing_wedge_is_on_the_right_side(make_particles: MakeParticles) -> None:
+def test_missing_wedge_is_on_the_right_side(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """Tilts -60…35° fill the directions (cos t, 0, -sin t): kz/kx from +tan 60° down to -tan 35°."""
     tilts = np.arange(-60.0, 36.0, 1.0)
     particles = make_particles([0], PoseSet(np.eye(3)[None], np.zeros((1, 3))), tilts)
@@ -207,7 +217,7 @@ def test_noise_does_not_depend_on_grouping(make_particles: MakeParticles) -> Non
     assert np.abs(make_boxes(simulator, sigma=5.0, seed=5) - together).std() > 0.5 * together.std()
 
 
-def test_empty_boxes_hold_noise_only(make_particles: MakeParticles) -> None:
+def test_empty_boxes_hold_noise_only(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     poses = draw_poses(2, 0.0, np.random.default_rng(0))
     particles = make_particles([-1, 0], poses, np.arange(-60.0, 61.0, 6.0))
     volume = gaussian_blob(np.zeros(3))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from blobs import centroid, gaussian_blob
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
@@ -16,8 +16,11 @@ from opustomo.simulate.resample import resample
 from opustomo.simulate.soft_mask import covering_mask
 from opustomo.simulate.volumes import gather_volumes
 
+MakeBlob = Callable[..., np.ndarray]
+FindCentre = Callable[[np.ndarray], np.ndarray]
 
-def test_resampling_keeps_place_and_value() -> None:
+
+def test_resampling_keeps_place_and_value(gaussian_blob: MakeBlob) -> None:
     """A blob of 3.2 voxels' width at 6 Å is one of 1.6 at 12 Å, at half the distance from the centre."""
     fine = gaussian_blob(np.array([6.0, -4.0, 8.0]), 3.2, 64)
     half = gaussian_blob(np.array([3.0, -2.0, 4.0]), 1.6)
@@ -31,7 +34,7 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
     assert np.abs(resample(noise, 5.0, 16, 5.0) - noise).max() < 1e-5
 
 
-def test_a_larger_box_is_filled_with_nothing() -> None:
+def test_a_larger_box_is_filled_with_nothing(gaussian_blob: MakeBlob) -> None:
     blob = gaussian_blob(np.array([2.0, 1.0, -3.0]))
     big = resample(blob, 10.0, 48, 10.0)
     assert np.abs(big[8:40, 8:40, 8:40] - blob).max() < 1e-5
@@ -44,7 +47,7 @@ def test_coarse_grid_loses_what_it_cannot_hold() -> None:
     assert np.abs(resample(wave.astype(np.float32), 5.0, 16, 10.0)).max() < 1e-5
 
 
-def test_mask_covers_every_state_and_ends() -> None:
+def test_mask_covers_every_state_and_ends(gaussian_blob: MakeBlob) -> None:
     states = np.stack([gaussian_blob(np.array([5.0, 0, 0])), gaussian_blob(np.array([-6.0, 2.0, 0]))])
     mask = covering_mask(states, 12.0)
     assert mask[states.max(axis=0) > 0.06].min() == 1
@@ -52,7 +55,7 @@ def test_mask_covers_every_state_and_ends() -> None:
     assert ((mask > 0) & (mask < 1)).sum() > 500
 
 
-def test_shipped_densities() -> None:
+def test_shipped_densities(centroid: FindCentre) -> None:
     names = list_densities()
     assert {"50S", "30S", "70S_vacant", "70S_APE_mRNA"} <= set(names)
     volumes = {name: load_density(name)[0] for name in names}
@@ -67,7 +70,7 @@ def test_shipped_densities() -> None:
     assert sum(path.stat().st_size for path in files if path.is_file()) < 2_000_000
 
 
-def test_volumes_from_files(tmp_path: Path) -> None:
+def test_volumes_from_files(tmp_path: Path, gaussian_blob: MakeBlob) -> None:
     blob = gaussian_blob(np.array([3.0, 0, 0]))
     write_volume(tmp_path / "state one.mrc", blob, 10.0)
     np.save(tmp_path / "stack.npy", np.stack([blob, blob]))
@@ -79,7 +82,7 @@ def test_volumes_from_files(tmp_path: Path) -> None:
     assert volumes.shape == (2, 24, 24, 24) and apix == 16.0
 
 
-def test_unusable_volumes_are_refused(tmp_path: Path) -> None:
+def test_unusable_volumes_are_refused(tmp_path: Path, gaussian_blob: MakeBlob) -> None:
     blob = gaussian_blob(np.zeros(3))
     write_volume(tmp_path / "a.mrc", blob, 10.0)
     write_volume(tmp_path / "other.mrc", blob, 12.0)
