@@ -57,55 +57,62 @@ def input_positions(outputs: Positions, size_in: int) -> Positions:
     return tuple(sorted(p - 1 for p in padded if 1 <= p <= size_in))
 
 
-def upsample_at(x: Tensor, layer: nn.ConvTranspose3d, have: Positions, want: Positions) -> Tensor:
-    """Outputs of an :func:`upsample_layer` at chosen positions only.
+class UpsampleAt(nn.Module):
+    """Outputs of an :func:`upsample_layer` at chosen positions only; the layer keeps the weights.
 
     Parameters
     ----------
-    x
-        (B, C, h, h, h): the layer's input at positions ``have`` along each axis; the others are not read.
-    layer
-        Supplies weight and bias.
-    have, want
-        Sorted positions along an axis, of the input and of the output.
-
-    Returns
-    -------
-    Tensor
-        (B, C', w, w, w), the output at ``want`` along each axis.
+    have
+        Sorted positions along an axis at which the input is given.
+    want
+        Sorted positions along an axis at which the output is wanted.
     """
-    batch, channels, count = x.shape[:3]
-    padded = nn.functional.pad(x, (0, 1) * 3)  # index `count` stands for the zero padding outside the grid
-    local = {position: i for i, position in enumerate(have)}
-    parities = [[o for o in want if o % 2 == parity] for parity in (0, 1)]
-    indices = [
-        torch.tensor(
-            [local.get((o + 1) // 2 + step - 1, count) for o in outputs for step in (0, 1)],
-            device=x.device,
-            dtype=torch.long,
-        )
-        for outputs in parities
-    ]
-    taps = [(3, 1), (2, 0)]
-    planes = []
-    for pz in (0, 1):
-        rows = []
-        for py in (0, 1):
-            cells = []
-            for px in (0, 1):
-                nz, ny, nx = len(parities[pz]), len(parities[py]), len(parities[px])
-                patch = padded[:, :, indices[pz]][:, :, :, indices[py]][:, :, :, :, indices[px]]
-                patch = patch.view(batch, channels, nz, 2, ny, 2, nx, 2).permute(0, 2, 4, 6, 1, 3, 5, 7)
-                kernel = layer.weight[:, :, taps[pz]][:, :, :, taps[py]][:, :, :, :, taps[px]]
-                kernel = kernel.permute(0, 2, 3, 4, 1).reshape(channels * 8, -1)
-                cell = patch.reshape(batch, nz * ny * nx, channels * 8) @ kernel
-                cells.append(cell.view(batch, nz, ny, nx, -1))
-            rows.append(torch.cat(cells, 3))
-        planes.append(torch.cat(rows, 2))
-    gathered = torch.cat(planes, 1)  # even positions first, then odd ones, along each axis
-    order = torch.tensor([*parities[0], *parities[1]]).argsort().to(x.device)
-    gathered = gathered[:, order][:, :, order][:, :, :, order].permute(0, 4, 1, 2, 3)
-    return gathered if layer.bias is None else gathered + layer.bias.to(gathered.dtype).view(-1, 1, 1, 1)
+
+    order: Tensor
+
+    def __init__(self, have: Positions, want: Positions) -> None:
+        super().__init__()
+        outside = len(have)  # stands for the zero padding around the grid
+        local = {position: i for i, position in enumerate(have)}
+        self.counts: list[int] = []
+        for parity in (0, 1):
+            outputs = [o for o in want if o % 2 == parity]
+            # later input first, so that taps ascend: (1, 3) for even outputs, (0, 2) for odd ones
+            reads = [local.get((o + 1) // 2 + step - 1, outside) for o in outputs for step in (1, 0)]
+            self.counts.append(len(outputs))
+            self.register_buffer(f"reads{parity}", torch.tensor(reads, dtype=torch.long), persistent=False)
+        position = [o for parity in (0, 1) for o in want if o % 2 == parity]
+        self.register_buffer("order", torch.tensor(position).argsort(), persistent=False)
+
+    def forward(self, x: Tensor, layer: nn.ConvTranspose3d) -> Tensor:
+        """(B, C, h, h, h) at ``have`` to (B, C', w, w, w) at ``want``."""
+        batch, channels = x.shape[:2]
+        reads = [self.get_buffer("reads0"), self.get_buffer("reads1")]
+        padded = nn.functional.pad(x, (0, 1) * 3)
+        # taps k = 2q + p, p = 1 for even outputs: one copy of the weights sorts them by output parity
+        taps = layer.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))
+        kernels = taps.permute(3, 5, 7, 0, 2, 4, 6, 1).reshape(8, channels * 8, -1).unbind(0)
+        planes = []
+        for z in (0, 1):
+            along_z = padded.index_select(2, reads[z])
+            rows = []
+            for y in (0, 1):
+                along_y = along_z.index_select(3, reads[y])
+                cells = []
+                for x_parity in (0, 1):
+                    count = (self.counts[z], self.counts[y], self.counts[x_parity])
+                    patch = along_y.index_select(4, reads[x_parity])
+                    patch = patch.view(batch, channels, count[0], 2, count[1], 2, count[2], 2)
+                    patch = patch.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+                    kernel = kernels[(1 - z) * 4 + (1 - y) * 2 + (1 - x_parity)]
+                    cells.append((patch @ kernel).view(batch, *count, -1))
+                rows.append(torch.cat(cells, 3))
+            planes.append(torch.cat(rows, 2))
+        out = torch.cat(planes, 1)  # even positions first, then odd ones, along each axis
+        for axis in (1, 2, 3):
+            out = out.index_select(axis, self.order)
+        out = out.permute(0, 4, 1, 2, 3)
+        return out if layer.bias is None else out + layer.bias.to(out.dtype).view(-1, 1, 1, 1)
 
 
 def apply_along_axes(matrix: Tensor, x: Tensor) -> Tensor:

@@ -63,23 +63,27 @@ class ConvTemplate(nn.Module):
 
         # The resize after template3 reads few of its voxels when T is small; then only those are computed.
         matrix = convolution.resize_matrix(MIDDLE_SIZE, templateres // 16)
-        self._middle = convolution.read_positions(matrix)
-        self._before = convolution.input_positions(self._middle, MIDDLE_SIZE // 2)
-        self._sparse = len(self._middle) ** 3 <= MIDDLE_SIZE**3 // 4
-        kept = list(self._middle) if self._sparse else list(range(MIDDLE_SIZE))
-        self.register_buffer("_resize", matrix[:, kept], persistent=False)
+        middle = convolution.read_positions(matrix)
+        self._sparse: nn.ModuleList | None = None
+        if len(middle) ** 3 <= MIDDLE_SIZE**3 // 4:
+            matrix = matrix[:, list(middle)]
+            before = convolution.input_positions(middle, MIDDLE_SIZE // 2)
+            every = tuple(range(MIDDLE_SIZE // 4))
+            self._sparse = nn.ModuleList(
+                [convolution.UpsampleAt(every, before), convolution.UpsampleAt(before, middle)]
+            )
+        self.register_buffer("_resize", matrix, persistent=False)
         self._resize: Tensor
 
     def _to_middle(self, features: Tensor) -> Tensor:
         """512-channel grid of 4³ to the 128-channel grid of (T/16)³."""
-        first, act, second, _ = self.template3
-        if not self._sparse:
+        if self._sparse is None:
             features = self.template3(features)
         else:
-            assert isinstance(first, nn.ConvTranspose3d) and isinstance(second, nn.ConvTranspose3d)
-            every = tuple(range(features.shape[-1]))
-            features = act(convolution.upsample_at(features, first, every, self._before))
-            features = act(convolution.upsample_at(features, second, self._before, self._middle))
+            for step, (layer, activation) in zip(
+                self._sparse, ((self.template3[0], self.template3[1]), (self.template3[2], self.template3[3])), strict=True
+            ):
+                features = activation(step(features, layer))
         return convolution.apply_along_axes(self._resize, features)
 
     def forward(self, composition: Tensor) -> Tensor:
