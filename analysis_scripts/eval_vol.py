@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kmeans", type=int, metavar="K", help="dpc: k-means whose centre gives the composition"
     )
-    parser.add_argument(
-        "--dfk", type=int, default=0, metavar="i", help="dpc: number of that centre (default: 0)"
-    )
+    parser.add_argument("--dfk", type=int, default=0, metavar="i", help="dpc: number of that centre")
     parser.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
     parser.add_argument(
         "--num-bodies", type=int, default=0, help="accepted for old scripts; the checkpoint knows its bodies"

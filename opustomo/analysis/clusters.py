@@ -88,9 +88,10 @@ def tree_order(centers: np.ndarray) -> np.ndarray:
     if len(centers) < 2:
         return np.arange(len(centers))
     from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import pdist
 
     first = np.lexsort(centers.T[::-1])
-    return first[leaves_list(linkage(centers[first], method="average"))]
+    return first[leaves_list(linkage(pdist(centers[first]), method="average"))]
 
 
 def _nearest(values: np.ndarray, labels: np.ndarray, center: np.ndarray, cluster: int) -> int:

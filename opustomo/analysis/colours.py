@@ -16,10 +16,10 @@ def cluster_colours(num_clusters: int) -> np.ndarray:
     """
     import matplotlib
 
-    for name in ("tab10", "tab20"):
-        colours = np.asarray(matplotlib.colormaps[name].colors)  # type: ignore[attr-defined]
-        if num_clusters <= len(colours):
-            return colours[:num_clusters]
+    pairs = np.asarray(matplotlib.colormaps["tab20"].colors)  # type: ignore[attr-defined]
+    qualitative = np.concatenate([pairs[0::2], pairs[1::2]])
+    if num_clusters <= len(qualitative):
+        return qualitative[:num_clusters]
     golden = 0.618034
     return np.array(
         [colorsys.hls_to_rgb(i * golden % 1.0, (0.38, 0.52, 0.66)[i % 3], 0.75) for i in range(num_clusters)]

@@ -172,7 +172,7 @@ def _figure(width: float, height: float) -> Figure:
 def _canvas(plane: Plane) -> tuple[Figure, Axes]:
     """One square panel, room for a key at the right: all figures of a report have the same panel."""
     figure = _figure(8.0, 6.2)
-    axes = figure.add_axes((0.09, 0.09, 0.655, 0.655 * 8.0 / 6.2))
+    axes = figure.add_axes((0.105, 0.09, 0.64, 0.64 * 8.0 / 6.2))
     axes.set(xlabel=plane.x_label, ylabel=plane.y_label)
     axes.spines[["top", "right"]].set_visible(False)
     low, high = plane.points.min(axis=0), plane.points.max(axis=0)
@@ -191,8 +191,13 @@ def _scatter(axes: Axes, plane: Plane, colours: np.ndarray) -> None:
 
 
 def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
-    cells = int(np.clip(np.sqrt(len(plane.points)) * 0.9, 8, 60))
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    cells = int(np.clip(2.0 * np.sqrt(len(plane.points)), 16, 60))
     x_low, x_high, y_low, y_high = *axes.get_xlim(), *axes.get_ylim()
+    # The map's palest end is left out: a cell with one particle must differ from an empty one.
+    shades = matplotlib.colormaps["Blues"](np.linspace(0.22, 1.0, 64))
     # As many rows as make regular hexagons in the square panel.
     cover = axes.hexbin(
         *plane.points.T,
@@ -200,7 +205,7 @@ def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
         extent=(x_low, x_high, y_low, y_high),
         mincnt=1,
         bins="log" if len(plane.points) > 2000 else None,
-        cmap="Blues",
+        cmap=LinearSegmentedColormap.from_list("ink", shades),
         vmin=0 if len(plane.points) <= 2000 else None,
         linewidths=0.2,
     )

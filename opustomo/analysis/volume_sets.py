@@ -22,17 +22,15 @@ class VolumeSet:
     Attributes
     ----------
     latents
-        Compositions, shape (K, zdim), or composition ⊕ conformation (K, zdim + zaffinedim) for ``joint``.
-    dynamics
-        Conformations, shape (K, zaffinedim), where they come apart from the composition.
+        Compositions, shape (K, zdim), or composition ⊕ conformation (K, zdim + zaffinedim) for ``dpc`` and
+        ``joint``.
     outdir
         Folder of the volumes, where the latents were found.
     deform
-        Whether the conformation is to move the bodies.
+        Whether the latents have a conformation, which moves the bodies.
     """
 
     latents: np.ndarray
-    dynamics: np.ndarray | None
     outdir: Path
     deform: bool
 
@@ -67,10 +65,10 @@ def volume_set(
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
         path = results.analysed_file(which, f"kmeans{number}", name)
-        return VolumeSet(read_table(path), None, path.parent, deform=mode == "joint")
+        return VolumeSet(read_table(path), path.parent, deform=mode == "joint")
     if mode == "pc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
-        return VolumeSet(read_table(path), None, path.parent, deform=False)
+        return VolumeSet(read_table(path), path.parent, deform=False)
     if mode == "dpc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt", dynamics=True)
         dynamics = read_table(path)
@@ -78,7 +76,8 @@ def volume_set(
         centers = read_table(centers_path)
         if not 0 <= center < len(centers):
             raise UserError(f"--dfk {center}: {centers_path.parent} has centres 0 to {len(centers) - 1}.")
-        return VolumeSet(np.tile(centers[center], (len(dynamics), 1)), dynamics, path.parent, deform=True)
+        latents = np.concatenate([np.tile(centers[center], (len(dynamics), 1)), dynamics], axis=1)
+        return VolumeSet(latents, path.parent, deform=True)
     raise ValueError(f"mode {mode!r}")
 
 
@@ -101,10 +100,16 @@ def decode_volume_set(
     Raises
     ------
     UserError
-        Weights or configuration are missing, or the pixel size is not positive.
+        Weights or configuration are missing, the pixel size is not positive, or the set needs moving bodies.
     """
     if apix is not None and not (np.isfinite(apix) and apix > 0):
         raise UserError(f"The pixel size {apix} is not a positive number of Å.")
+    if chosen.deform:
+        # Without bodies only the global pose would change, which volumes leave out: all would be the same.
+        raise UserError(
+            "dpc and joint volumes need a decoder with bodies, which this version does not have; "
+            "use kmeans or pc."
+        )
     weights, config = results.epoch_file("weights", which.epoch), results.config()
     from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
 
@@ -116,8 +121,6 @@ def decode_volume_set(
         apix=apix,
         prefix="reference",
         flip=flip,
-        deform=chosen.deform,
-        dynamics=chosen.dynamics,
     )
     return evaluate_volumes(request)
 

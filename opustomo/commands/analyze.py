@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--outdir",
         type=Path,
-        help="folder of the analysis (default: WORKDIR/analyze.EPOCH); conformation goes beside it",
+        help="folder of the analysis instead of WORKDIR/analyze.EPOCH; conformation goes beside it",
     )
     parser.add_argument("--skip-vol", action="store_true", help="do not decode volumes")
     add_report_options(parser)
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="composition only; z.N.pkl may be a plain array as cryoDRGN writes it",
     )
     parser.add_argument(
-        "--pose", type=Path, metavar="PKL", help="poses of the particles (default: WORKDIR/pose.EPOCH.pkl)"
+        "--pose", type=Path, metavar="PKL", help="poses of the particles instead of WORKDIR/pose.EPOCH.pkl"
     )
     parser.add_argument(
         "--D",
@@ -34,14 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="box of the subtomograms; read from the poses and the configuration, so not needed",
     )
     parser.add_argument(
-        "--pc", type=int, default=2, metavar="n", help="traversals along principal components (default: 2)"
+        "--pc", type=int, default=2, metavar="n", help="traversals along principal components"
     )
-    parser.add_argument(
-        "--ksample", type=int, default=20, metavar="K", help="clusters of k-means (default: 20)"
-    )
+    parser.add_argument("--ksample", type=int, default=20, metavar="K", help="clusters of k-means")
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument(
-        "--Apix", type=float, help="pixel size of the volumes in Å (default: that of the network)"
+        "--Apix", type=float, help="pixel size of the volumes in Å; that of the network when left out"
     )
     volumes.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
     volumes.add_argument(
@@ -109,6 +107,6 @@ def run(args: argparse.Namespace) -> None:
     tables = [composition / f"kmeans{args.ksample}" / "centers.txt"]
     tables += [path for i in range(args.pc) if (path := composition / f"pc{i + 1}" / "z_pc.txt").is_file()]
     for table in tables:
-        chosen = VolumeSet(read_table(table), None, table.parent, deform=False)
+        chosen = VolumeSet(read_table(table), table.parent, deform=False)
         written = decode_volume_set(results, request.round, chosen, apix, args.flip)
         print(f"{len(written)} volumes written to {table.parent}")

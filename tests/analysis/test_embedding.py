@@ -1,0 +1,22 @@
+import numpy as np
+
+from opustomo.analysis.embedding import embed_latents
+
+
+def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 40)
+    latents = (truth[:, None] * 12.0 + rng.normal(size=(80, 6))).astype(np.float32)
+    embedding = embed_latents(latents)
+    assert embedding.shape == (80, 2) and embedding.dtype == np.float32
+    gap = np.linalg.norm(embedding[:, None] - embedding[None], axis=-1)
+    same = truth[:, None] == truth[None]
+    assert gap[~same].min() > np.percentile(gap[same], 50)
+    np.testing.assert_array_equal(embedding, embed_latents(latents))
+    few = embed_latents(latents[:6])
+    assert few.shape == (6, 2) and np.isfinite(few).all()
+
+
+def test_equal_or_hardly_any_latents_give_a_picture() -> None:
+    assert np.all(embed_latents(np.full((30, 5), 2.5, dtype=np.float32)) == 0)
+    assert embed_latents(np.array([[1.0], [2.0]], dtype=np.float32)).tolist() == [[-0.5, 0.0], [0.5, 0.0]]

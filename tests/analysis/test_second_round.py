@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opustomo.analysis.results import ResultDir
+from opustomo.analysis.second_round import ClusterChoice, chosen_particles, parse_cluster_choice
+from opustomo.errors import UserError
+from opustomo.io.pickles import dump_pickle
+
+
+def test_reads_ranges_and_single_clusters() -> None:
+    assert parse_cluster_choice("20:2-5,8") == ClusterChoice(20, (2, 3, 4, 5, 8))
+    assert parse_cluster_choice(" 4: 3, 0 - 1 ") == ClusterChoice(4, (0, 1, 3))
+
+
+@pytest.mark.parametrize("text", ["20", "20:", "20:a", "20:2-", "20:2;3", "2-5", ":1", "20:-1"])
+def test_other_forms_are_told(text: str) -> None:
+    with pytest.raises(UserError, match="not understood"):
+        parse_cluster_choice(text)
+
+
+@pytest.mark.parametrize("text", ["20:5-2", "20:20", "20:3,18-20"])
+def test_clusters_that_do_not_exist(text: str) -> None:
+    with pytest.raises(UserError, match="not among clusters 0-19"):
+        parse_cluster_choice(text)
+
+
+def test_particles_of_the_chosen_clusters(tmp_path: Path) -> None:
+    (tmp_path / "analyze.7" / "kmeans3").mkdir(parents=True)
+    dump_pickle(tmp_path / "analyze.7" / "kmeans3" / "labels.pkl", np.array([0, 2, 1, 2, 0]))
+    results = ResultDir(tmp_path)
+    assert chosen_particles(results, 7, ClusterChoice(3, (1, 2)), 5).tolist() == [1, 2, 3]
+    with pytest.raises(UserError, match=r"5 labels but z\.7\.pkl 6 particles"):
+        chosen_particles(results, 7, ClusterChoice(3, (1, 2)), 6)
+    with pytest.raises(UserError, match=r"kmeans4.*analyze.7 has kmeans3"):
+        chosen_particles(results, 7, ClusterChoice(4, (1,)), 5)
+    with pytest.raises(UserError, match=r"run dsdsh analyze .* 8 first"):
+        chosen_particles(results, 8, ClusterChoice(3, (1,)), 5)
