@@ -55,6 +55,9 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such MRC file; check the path.")
+    with path.open("rb") as raw:
+        if raw.read(3)[:2] in (b"\x1f\x8b", b"BZ"):
+            raise UserError(f"{path}: compressed; unpack it with gunzip or bunzip2.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -132,6 +135,12 @@ def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float
         handle.set_data(volume)
         handle.set_volume()
         handle.voxel_size = float(apix)
+        with np.errstate(all="ignore"):
+            checked = volume.std()
+        # mrcfile.validate takes the deviation of float16 in float16, where squares overflow or vanish; in
+        # MRC2014 a negative one means "not determined"
+        if not np.isclose(checked, handle.header.rms, rtol=0.01):
+            handle.header.rms = -1
 
 
 def _byte_order(path: Path) -> str:

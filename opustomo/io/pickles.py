@@ -77,6 +77,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
         names[f"{module}.multiarray", "_reconstruct"] = multiarray._reconstruct
         names[f"{module}.multiarray", "scalar"] = multiarray.scalar
         names[f"{module}.numeric", "_frombuffer"] = _CONSTRUCTORS.array_from_buffer
+    names["__builtin__", "xrange"] = range
     for module in ("builtins", "__builtin__"):
         for kind in (set, frozenset, complex, bytearray, slice, range, bytes, list, tuple, dict):
             names[module, kind.__name__] = kind

@@ -50,10 +50,10 @@ def read_blocks(path: str | os.PathLike[str]) -> "dict[str, pd.DataFrame | dict[
     if not path.is_file():
         raise UserError(f"{path}: no such STAR file; check the path.")
     text = _text(path)
-    names = [
-        line.split(None, 1)[0].lstrip()[1:] for line in text.splitlines() if line.lstrip().startswith("_")
-    ]
-    hidden = "\n".join(_hide_line(line) for line in text.splitlines())
+    # not splitlines: it also splits at characters that may stand in values
+    lines = text.replace("\r\n", "\n").split("\n")
+    names = [line.split(None, 1)[0][1:] for line in lines if line.lstrip().startswith("_")]
+    hidden = "\n".join(_hide_line(line) for line in lines)
     try:
         with tempfile.TemporaryDirectory(prefix="opustomo-") as folder:
             copy = Path(folder) / "table.star"

@@ -1,0 +1,40 @@
+"""Files that appear complete or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from opustomo.io.atomic import atomic_path
+
+
+def test_file_appears_at_the_end(tmp_path: Path) -> None:
+    final = tmp_path / "new folder" / "a b.mrc"
+    with atomic_path(final) as temporary:
+        assert temporary.parent == final.parent
+        assert temporary.suffix == ".mrc"
+        temporary.write_text("whole")
+        assert not final.exists()
+    assert final.read_text() == "whole"
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    final = tmp_path / "z.pkl"
+    final.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(final) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert final.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_folders_too(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "set") as temporary:
+        temporary.mkdir()
+        (temporary / "x").write_text("1")
+    assert (tmp_path / "set" / "x").read_text() == "1"
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "other") as temporary:
+        temporary.mkdir()
+        (temporary / "x").write_text("1")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

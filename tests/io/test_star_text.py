@@ -1,0 +1,160 @@
+"""STAR text: every value comes back as the characters it was written with."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from opustomo.errors import UserError
+from opustomo.io.star_text import read_blocks, write_blocks
+
+AWKWARD = """\
+# version 30001
+data_general
+_rlnA "C:\\x y\\z" # a comment
+_rlnB ''
+_rlnC it's
+
+data_My.name
+loop_
+_rlnImageName #1
+_rlnAngleRot
+_rlnTag #3
+data_set/a.mrc 1.70500 001
+
+'b c.mrc' nan "it's #1"
+C:\\d\\e#2.mrc 1e3 ""
+f'g.mrc   +2.0  <NA> # trailing
+"h" -0 'say "x"'
+# between
+_ä 1 NaN
+
+data_empty
+loop_
+_rlnX #1
+_rlnY #2
+
+data_last
+loop_
+_rlnX
+7
+"""
+
+
+def lists(block: object) -> object:
+    return block.to_numpy().tolist() if isinstance(block, pd.DataFrame) else block
+
+
+def test_awkward_values(tmp_path: Path) -> None:
+    path = tmp_path / "a b.star"
+    path.write_text(AWKWARD, encoding="utf-8")
+    blocks = read_blocks(path)
+    assert list(blocks) == ["general", "My.name", "empty", "last"]
+    assert blocks["general"] == {"rlnA": "C:\\x y\\z", "rlnB": "", "rlnC": "it's"}
+    assert lists(blocks["My.name"]) == [
+        ["data_set/a.mrc", "1.70500", "001"],
+        ["b c.mrc", "nan", "it's #1"],
+        ["C:\\d\\e#2.mrc", "1e3", ""],
+        ["f'g.mrc", "+2.0", "<NA>"],
+        ["h", "-0", 'say "x"'],
+        ["_ä", "1", "NaN"],
+    ]
+    assert list(blocks["empty"]) == ["rlnX", "rlnY"]
+    assert len(blocks["empty"]) == 0
+    assert lists(blocks["last"]) == [["7"]]
+    write_blocks(tmp_path / "again.star", blocks)
+    again = read_blocks(tmp_path / "again.star")
+    assert list(again) == list(blocks)
+    for name in blocks:
+        assert list(again[name]) == list(blocks[name])
+        assert lists(again[name]) == lists(blocks[name])
+
+
+def test_values_are_written_as_other_programs_read_them(tmp_path: Path) -> None:
+    """Blanks and empty strings are quoted, nothing else is."""
+    path = tmp_path / "o.star"
+    row = ["a b", "", "001", "C:\\x\\y.mrc", "it's"]
+    write_blocks(
+        path, {"x": pd.DataFrame([row], columns=list("abcde"), dtype=object), "g": {"k": "a b", "e": ""}}
+    )
+    lines = path.read_text().splitlines()
+    assert '"a b"\t""\t001\tC:\\x\\y.mrc\tit\'s' in lines
+    assert '_k\t\t\t"a b"' in lines
+    assert '_e\t\t\t""' in lines
+
+
+# STAR has no escape character: a value cannot hold both kinds of quotes, or a line break
+VALUE = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Co", "Zl", "Zp"]), max_size=12
+).filter(lambda text: not ("'" in text and '"' in text))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=1, max_size=5), VALUE)
+def test_any_value_round_trips(tmp_path: Path, rows: list[tuple[str, str, str]], single: str) -> None:
+    path = tmp_path / "any.star"
+    table = pd.DataFrame(rows, columns=["rlnA", "rlnB", "rlnC"], dtype=object)
+    write_blocks(path, {"one": {"rlnS": single}, "": table, "after": table})
+    blocks = read_blocks(path)
+    assert blocks["one"] == {"rlnS": single}
+    assert lists(blocks[""]) == lists(blocks["after"]) == [list(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one_loop_16",
+        "relion30_origins_6",
+        "relion31_57",
+        "relion31_6optics",
+        "relion4_300",
+        "relion5_3d_5",
+        "warp_TS_1_points",
+        "warp_relion30_1399",
+    ],
+)
+def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name: str) -> None:
+    source = shared_data / "star" / f"{name}.star"
+    write_blocks(tmp_path / "o.star", read_blocks(source))
+
+    def tokens(path: Path) -> list[list[str]]:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        kept = [line for line in lines if line and not line[0].startswith("#")]
+        return [line[:1] if line[0].startswith("_rln") else line for line in kept]
+
+    # a column name may come with or without its number; nothing else may differ
+    def named(lines: list[list[str]]) -> list[list[str]]:
+        return [line[:1] if line[0].startswith("_") and len(line) <= 2 else line for line in lines]
+
+    assert named(tokens(tmp_path / "o.star")) == named(tokens(source))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no data_ block"),
+        ("hello\n", "no data_ block"),
+        ("data_\n", "not a readable STAR"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has fewer values"),
+        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "not a readable STAR"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3 4 5\n", "not a readable STAR"),
+        ("data_\nloop_\n_a\n_a\n1 2\n", "names a column twice"),
+        ("data_\n\x00\n", "not a text file"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "bad.star"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason) as mistake:
+        read_blocks(path)
+    assert "bad.star" in str(mistake.value)
+    assert "\n" not in str(mistake.value)
+
+
+def test_other_encodings(tmp_path: Path) -> None:
+    for encoding in ("latin-1", "utf-8-sig"):
+        path = tmp_path / "x.star"
+        path.write_bytes("data_\r\nloop_\r\n_rlnA #1\r\nM\u00fcller.mrc\r\n".encode(encoding))
+        assert lists(read_blocks(path)[""]) == [["Müller.mrc"]]
