@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.io.plain_loop import read_plain_loop
 from opustomo.io.star import read_table, to_numbers
 
 _RELION_REQUIRED = (
@@ -93,7 +94,9 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
     UserError
         The file or a column is missing, a value is no finite number, or one is physically impossible.
     """
-    table = read_table(path, _RELION_REQUIRED)
+    plain = read_plain_loop(path)
+    complete = plain is not None and all(name in plain for name in _RELION_REQUIRED)
+    table = plain if plain is not None and complete else read_table(path, _RELION_REQUIRED)
 
     def column(name: str, default: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.float64]:
         return to_numbers(table[name], name, str(path)) if name in table or default is None else default

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 
@@ -49,16 +51,22 @@ def read_blocks(path: str | os.PathLike[str]) -> "dict[str, pd.DataFrame | dict[
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such STAR file; check the path.")
-    text = _text(path)
+    text, is_utf8 = _text(path)
     # not splitlines: it also splits at characters that may stand in values
     lines = text.replace("\r\n", "\n").split("\n")
+    while lines and not lines[0].lstrip().startswith("data_"):
+        del lines[0]
     names = [line.split(None, 1)[0][1:] for line in lines if line.lstrip().startswith("_")]
-    hidden = "\n".join(_hide_line(line) for line in lines)
+    strings = list(dict.fromkeys(names))
+    hidden = [_hide_line(line) for line in lines]
     try:
-        with tempfile.TemporaryDirectory(prefix="opustomo-") as folder:
-            copy = Path(folder) / "table.star"
-            copy.write_text(hidden + "\n", encoding="utf-8")
-            blocks = starfile.read(copy, always_dict=True, parse_as_string=list(dict.fromkeys(names)))
+        if is_utf8 and hidden == lines:
+            blocks = starfile.read(path, always_dict=True, parse_as_string=strings)
+        else:
+            with tempfile.TemporaryDirectory(prefix="opustomo-") as folder:
+                copy = Path(folder) / "table.star"
+                copy.write_text("\n".join(hidden) + "\n", encoding="utf-8")
+                blocks = starfile.read(copy, always_dict=True, parse_as_string=strings)
     except Exception as error:  # the parser has no exception of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a readable STAR file ({reason}); write it again.") from error
@@ -83,15 +91,16 @@ def write_blocks(path: str | os.PathLike[str], blocks: "dict[str, pd.DataFrame |
         temporary.write_text(text, encoding="utf-8")
 
 
-def _text(path: Path) -> str:
-    raw = path.read_bytes()
+def _text(path: Path) -> tuple[str, bool]:
+    """Text of a file, and whether it was UTF-8, which is all the parser reads."""
+    raw, is_utf8 = path.read_bytes(), True
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+        text, is_utf8 = raw.decode("latin-1"), False
     if "\x00" in text or _PRIVATE.search(text):
         raise UserError(f"{path}: not a text file; give a STAR file.")
-    return text
+    return text, is_utf8
 
 
 def _hide_line(line: str) -> str:
@@ -119,21 +128,23 @@ def _hide_bare(token: str) -> str:
 
 
 def _shown(path: Path, name: str, block: "pd.DataFrame | dict[str, str]") -> "pd.DataFrame | dict[str, str]":
+    import pandas as pd
+
     if isinstance(block, dict):
         return {key: str(value).translate(_SHOW) for key, value in block.items()}
-    missing = block.isna() | (block == "")  # an empty string that was written has the guard
-    if missing.to_numpy().any():
-        row = int(missing.any(axis=1).to_numpy().argmax())
+    values = block.to_numpy(dtype=object)
+    # an empty string that was written has the guard; a missing number differs from itself
+    missing = (values == "") | (values != values)
+    if missing.any():
+        row = int(missing.any(axis=1).argmax())
         raise UserError(
             f"{path}: row {row + 1} of data_{name} has fewer values than the {len(block.columns)} columns; "
             "complete it."
         )
     if len(set(block.columns)) < len(block.columns):
         raise UserError(f"{path}: data_{name} names a column twice; remove one of them.")
-    table = block.astype(object)
-    for column in table.columns:
-        table[column] = [str(value).translate(_SHOW) for value in table[column]]
-    return table
+    shown = np.array([str(value).translate(_SHOW) for value in values.flat], dtype=object)
+    return pd.DataFrame(shown.reshape(values.shape), columns=block.columns)
 
 
 def _quoted(value: object) -> str:

@@ -170,3 +170,17 @@ def test_relion_and_warp_tables_of_the_shared_set_agree(shared_data: Path) -> No
     warp = read_warp_table(folder / "p000007_ctf.csv", bfactor_scale=1)
     for name in vars(relion):
         np.testing.assert_allclose(getattr(warp, name), getattr(relion, name), atol=0.01, err_msg=name)
+
+
+def test_warp_astigmatism_is_the_signed_formula_of_warp(tmp_path: Path) -> None:
+    """WARP's own kernel has Defocus + ½ DefocusDelta cos 2(a - angle), both with the csv's sign.
+
+    Checked once against warpylib 1.1.2: its 2D CTF and ours agree to 1e-5 with this sign, and differ by 2.0
+    with the other.
+    """
+    table = read_warp_table(write_warp(tmp_path, WARP | {"DefocusDelta": "-8e-7"}))
+    u, v, axis = table.defocus_u_A[0], table.defocus_v_A[0], np.deg2rad(table.astigmatism_deg[0])
+    azimuth = np.linspace(0, np.pi, 50)
+    ours = 0.5 * (u + v + (u - v) * np.cos(2 * (azimuth - axis)))
+    warp_m = -2.5e-6 + 0.5 * -8e-7 * np.cos(2 * (azimuth - 0.5))
+    np.testing.assert_allclose(ours, -warp_m * 1e10)
