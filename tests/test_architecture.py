@@ -23,6 +23,7 @@ ALLOWED = {
     "training": {"model", "physics", "geometry", "data", "io"},
     "analysis": {"model", "physics", "geometry", "data", "io"},
     "simulate": {"geometry", "io"},
+    "demo": {"simulate", "analysis", "geometry", "io"},
 }
 HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", "numba", "starfile"}
 MAX_LINES = 400
@@ -66,6 +67,11 @@ def imports(path: Path, into_functions: bool = True) -> set[str]:
                 if (ROOT / str(node.module).replace(".", "/") / f"{alias.name}.py").exists()
             }
     return found
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {path.name for path in (ROOT / "opustomo").iterdir() if (path / "__init__.py").exists()}
+    assert parts == {*ALLOWED, "commands"}
 
 
 def test_there_is_something_to_look_at() -> None:

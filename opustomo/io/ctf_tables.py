@@ -61,14 +61,14 @@ class TiltTable:
     """
 
     tilt_deg: npt.NDArray[np.float64]
-    defocus_u_A: npt.NDArray[np.float64]  # noqa: N815
-    defocus_v_A: npt.NDArray[np.float64]  # noqa: N815
+    defocus_u_A: npt.NDArray[np.float64]
+    defocus_v_A: npt.NDArray[np.float64]
     astigmatism_deg: npt.NDArray[np.float64]
     voltage_kv: npt.NDArray[np.float64]
     cs_mm: npt.NDArray[np.float64]
     amplitude_contrast: npt.NDArray[np.float64]
     phase_shift_deg: npt.NDArray[np.float64]
-    bfactor_A2: npt.NDArray[np.float64]  # noqa: N815
+    bfactor_A2: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
