@@ -1,0 +1,1 @@
+"""The demo: a simulated set through the commands a user types, scored against its truth."""

@@ -1,0 +1,110 @@
+"""What the demo simulates and the commands it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# The data: compositions of one complex, each 32³ voxels of 12 Å.
+STATES = ("50S", "30S", "70S_APE_mRNA")
+APIX = 12
+BOX = 32
+PARTICLES = 270
+SNR = 0.12
+ROTATION_ERROR_DEG = 2
+SHIFT_ERROR_PX = 0.5
+
+# The training.
+EPOCHS = 40
+TRAINING = (
+    "--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 20"
+).split()
+
+# `--quick` shows that everything runs, not that it works well.
+QUICK_PARTICLES = 48
+QUICK_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command line: the program (`dsd` or `dsdsh`) and its words."""
+
+    program: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        import shlex
+
+        return shlex.join((self.program, *self.words))
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """The demo in the folder `root`.
+
+    Attributes
+    ----------
+    root
+        Folder for everything.
+    particles, epochs, seed
+        Sizes and random numbers.
+    device
+        For training and simulation; None leaves it to the commands.
+    """
+
+    root: Path
+    particles: int = PARTICLES
+    epochs: int = EPOCHS
+    seed: int = 0
+    device: str | None = None
+
+    @property
+    def data(self) -> Path:
+        """Folder of the simulated set."""
+        return self.root / "data"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the training results."""
+        return self.root / "run"
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch, counted from 0: the one that is analysed."""
+        return self.epochs - 1
+
+    @property
+    def analysis(self) -> Path:
+        """Folder of the analysis of that epoch."""
+        return self.run / f"analyze.{self.epoch}"
+
+    @property
+    def kmeans(self) -> Path:
+        """Folder of its classes, their volumes and STAR files."""
+        return self.analysis / f"kmeans{len(STATES)}"
+
+    def steps(self) -> list[Step]:
+        """The commands, in order."""
+        star = str(self.data / "particles.star")
+        run, last, classes = str(self.run), str(self.epoch), str(len(STATES))
+        device = () if self.device is None else ("--device", self.device)
+        seed = ("--seed", str(self.seed))
+        simulate = (
+            *("simulate", "--builtin", *STATES, "-o", str(self.data), "-n", str(self.particles)),
+            *("--snr", str(SNR), "--rot-err", str(ROTATION_ERROR_DEG), "--shift-err", str(SHIFT_ERROR_PX)),
+            *("--tilt-range", "60", "--tilt-step", "3", "--float16", *seed, *device),
+        )
+        train = (
+            *("train_tomo", star, "--poses", str(self.data / "particles_pose_euler.pkl")),
+            *("-r", str(self.data / "mask.mrc"), "-o", run, "--angpix", str(APIX), "-n", str(self.epochs)),
+            *(*TRAINING, *seed, *device),
+        )
+        return [
+            Step("dsd", simulate),
+            Step("dsdsh", ("prepare", star, str(BOX), str(APIX))),
+            Step("dsd", train),
+            Step("dsdsh", ("analyze", run, last, "2", classes)),
+            Step("dsdsh", ("eval_vol", run, last, "kmeans", classes, str(APIX))),
+            Step("dsdsh", ("eval_vol", run, last, "pc", "1", str(APIX))),
+            Step("dsdsh", ("parse_pose", star, str(BOX), str(APIX), run, last, classes)),
+        ]
