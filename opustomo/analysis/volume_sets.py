@@ -10,7 +10,6 @@ import numpy as np
 
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.errors import UserError
-from opustomo.io.pickles import load_pickles
 
 MODES = ("kmeans", "pc", "dpc", "joint")
 
@@ -126,23 +125,19 @@ def decode_volume_set(
 
 
 def pixel_size_for_box(config: Path, box: int) -> float:
-    """Pixel size in Å at which the decoded volume has ``box`` points a side: (Dc - 1)·Apix/(box - 1).
+    """Pixel size in Å at which ``box`` voxels a side span the crop that is decoded.
 
     Raises
     ------
     UserError
-        The configuration lacks the sizes, or fewer than 2 points are asked for.
+        The configuration cannot be read, or the number is not even.
     """
-    if box < 2:
-        raise UserError(f"A volume of {box} points a side is too small; give -d 2 or more.")
-    try:
-        model = load_pickles(config)[0]["model_args"]
-        side, apix = int(model["down_vol_size"]), float(model["Apix"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{config} lacks model_args down_vol_size and Apix; is it the config.pkl of a run?"
-        ) from error
-    return (side - 1) * apix / (box - 1)
+    if box < 2 or box % 2:
+        raise UserError(f"Volumes of {box} voxels a side cannot be made; give an even number to -d.")
+    from opustomo.model.checkpoint import read_config
+
+    boxes = read_config(config)[1]
+    return boxes.crop * boxes.render_apix / box
 
 
 def read_table(path: Path) -> np.ndarray:

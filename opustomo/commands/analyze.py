@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--downsample",
         type=int,
         metavar="n",
-        help="points a side of the volumes; decides on the pixel size instead of --Apix",
+        help="voxels a side of the volumes; decides on the pixel size instead of --Apix",
     )
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from opustomo.analysis.decoding import volume_size
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.volume_sets import pixel_size_for_box, volume_set
 from opustomo.errors import UserError
+from opustomo.physics.boxes import Boxes
 
 CENTERS = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 JOINT = np.hstack([CENTERS, [[7.0, 8.0], [9.0, 10.0]]])
@@ -77,13 +79,19 @@ def test_tables_must_hold_numbers(run: ResultDir) -> None:
         volume_set(run, Round(5), "kmeans", 2)
 
 
-def test_pixel_size_of_a_wanted_box(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crop", [20, 30, 46])
+def test_pixel_size_of_a_wanted_box(tmp_path: Path, crop: int) -> None:
     config = tmp_path / "config.pkl"
-    config.write_bytes(pickle.dumps({"model_args": {"down_vol_size": 41, "Apix": 8.0}}))
-    assert pixel_size_for_box(config, 81) == pytest.approx(4.0)
-    assert pixel_size_for_box(config, 41) == pytest.approx(8.0)
-    with pytest.raises(UserError, match="-d 2 or more"):
-        pixel_size_for_box(config, 1)
-    config.write_bytes(pickle.dumps({"model_args": {}}))
-    with pytest.raises(UserError, match="down_vol_size"):
-        pixel_size_for_box(config, 10)
+    settings = {
+        "model_args": {"zdim": 3, "templateres": 32, "down_vol_size": crop, "Apix": 8.0},
+        "lattice_args": {"D": 49},
+        "dataset_args": {"downfrac": 1.0},
+    }
+    config.write_bytes(pickle.dumps(settings))
+    boxes = Boxes(48, 8.0, 48, crop)
+    assert pixel_size_for_box(config, crop) == pytest.approx(8.0)
+    for box in range(2, 200, 2):
+        assert volume_size(boxes, pixel_size_for_box(config, box), full_box=False) == box
+    for box in (0, 1, 81, -2):
+        with pytest.raises(UserError, match="give an even number to -d"):
+            pixel_size_for_box(config, box)

@@ -94,7 +94,9 @@ def decoded(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[EvalRequest]:
         return paths
 
     (run / "weights.2.pkl").touch()
-    dump_pickle(run / "config.pkl", {"model_args": {"down_vol_size": 41, "Apix": 8.0}})
+    sizes = {"zdim": ZDIM, "z_affine_dim": ZAFFINE, "templateres": 32, "down_vol_size": 40, "Apix": 8.0}
+    config = {"model_args": sizes, "lattice_args": {"D": BOX + 1}, "dataset_args": {"downfrac": 1.0}}
+    dump_pickle(run / "config.pkl", config)
     monkeypatch.setattr(decoding, "evaluate_volumes", evaluate)
     return requests
 
@@ -301,7 +303,7 @@ def test_dsd_analyze_decodes_centres_and_traversals(
     out.mkdir(parents=True)
     shutil.copy(run / "analyze.2" / "umap.pkl", out)
     words = ["analyze", str(run), "2", "-o", str(out), "--pc", "2", "--ksample", "3", "--skip-umap"]
-    assert opustomo.main.main([*words, "-d", "81", "--vanilla"]) == 0
+    assert opustomo.main.main([*words, "-d", "80", "--vanilla"]) == 0
     assert [request.outdir for request in decoded] == [out / "kmeans3", out / "pc1", out / "pc2"]
     assert [len(request.latents) for request in decoded] == [3, 10, 10]
     assert all(request.apix == pytest.approx(4.0) for request in decoded)
