@@ -66,7 +66,7 @@ def _summary(result: DemoResult) -> str:
     before, after = result.before, result.after
     parts = (
         f"{len(result.truth)} simulated subtomograms",
-        f"adjusted Rand index {result.ari:.2f}",
+        f"adjusted Rand index {round(result.ari, 2) + 0.0:.2f}",
         f"median pose error {before.angle_deg:.1f}° → {after.angle_deg:.1f}°, "
         f"{before.shift_px:.2f} → {after.shift_px:.2f} px",
     )
