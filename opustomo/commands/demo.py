@@ -78,9 +78,7 @@ def _run_step(program: str, words: tuple[str, ...], line: str) -> None:
     if code == 130:
         raise KeyboardInterrupt
     if code:
-        raise UserError(
-            f"The demo stops: '{program} {words[0]}' failed with exit code {code}, see its message above."
-        )
+        raise UserError(f"The demo stops: '{program} {words[0]}' failed with exit code {code}, see its message above.")
 
 
 def _clear(root: Path, folders: tuple[Path, ...]) -> None:

@@ -190,6 +190,4 @@ def _check_fits(volumes: np.ndarray, shift: float) -> None:
     from opustomo.errors import UserError
 
     if shift >= volumes.shape[-1] / 2:
-        raise UserError(
-            f"--shift {shift:g}: would move particles out of their boxes ({volumes.shape[-1]} voxels)."
-        )
+        raise UserError(f"--shift {shift:g}: would move particles out of their boxes ({volumes.shape[-1]} voxels).")

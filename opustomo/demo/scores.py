@@ -183,9 +183,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
         embedding=np.asarray(load_pickle(analysis / "umap.pkl")),
         centres=centres,
         volumes=[
-            _class_volume(
-                data, kmeans, cluster, int(state), int(table[:, cluster].sum()), int(centre), volumes
-            )
+            _class_volume(data, kmeans, cluster, int(state), int(table[:, cluster].sum()), int(centre), volumes)
             for cluster, (state, centre) in enumerate(zip(matching, centres, strict=True))
         ],
     )

@@ -52,9 +52,7 @@ def _dose_symmetric(tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
     return dose
 
 
-def regular_scheme(
-    lowest_deg: float, highest_deg: float, step_deg: float, dose_per_tilt: float
-) -> TiltScheme:
+def regular_scheme(lowest_deg: float, highest_deg: float, step_deg: float, dose_per_tilt: float) -> TiltScheme:
     """Tilts from `lowest_deg` to `highest_deg` in steps of `step_deg`, exposed dose-symmetrically.
 
     Raises
@@ -63,9 +61,7 @@ def regular_scheme(
         When the range is empty, reaches 90 degrees, or the step is not positive.
     """
     if not -90 < lowest_deg <= highest_deg < 90:
-        raise UserError(
-            f"--tilt-range {lowest_deg:g} {highest_deg:g} must rise and stay between -90 and 90 degrees."
-        )
+        raise UserError(f"--tilt-range {lowest_deg:g} {highest_deg:g} must rise and stay between -90 and 90 degrees.")
     if step_deg <= 0:
         raise UserError(f"--tilt-step must be positive, not {step_deg:g}.")
     count = int(np.floor((highest_deg - lowest_deg) / step_deg + 1e-6)) + 1

@@ -113,9 +113,7 @@ def draw_particles(config: SimulationConfig, states: int) -> tuple[ParticleSet, 
     return ParticleSet(labels, poses, defoci, config.scheme, config.optics), told, rng
 
 
-def simulate_dataset(
-    volumes: np.ndarray, config: SimulationConfig, out: Path, *, overwrite: bool = False
-) -> None:
+def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *, overwrite: bool = False) -> None:
     """Simulate a set and write it to the folder `out`, which appears complete or not at all.
 
     Parameters
@@ -136,9 +134,7 @@ def simulate_dataset(
     """
     check_target(out, overwrite)
     particles, told, rng = draw_particles(config, len(volumes))
-    simulator = SubtomogramSimulator(
-        volumes, config.apix, particles, normalise=config.normalise, device=config.device
-    )
+    simulator = SubtomogramSimulator(volumes, config.apix, particles, normalise=config.normalise, device=config.device)
     sigma = 0.0 if np.isinf(config.snr) else simulator.noise_sigma(config.snr)
     names = [f"subtomo/p{row:06d}" for row in range(config.count)]
     with _new_folder(out, overwrite) as folder:
@@ -170,9 +166,7 @@ def simulate_dataset(
             eulers_used=told.eulers_deg,
             origin_used=told.origins,
         )
-        (folder / PARAMETERS).write_text(
-            json.dumps(_parameters(config, simulator.box, sigma), indent=1) + "\n"
-        )
+        (folder / PARAMETERS).write_text(json.dumps(_parameters(config, simulator.box, sigma), indent=1) + "\n")
 
 
 def _write_subtomogram(path: Path, box: np.ndarray, config: SimulationConfig) -> None:
@@ -206,9 +200,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     except (OSError, ValueError, AttributeError):
         ours = False
     if not ours:
-        raise UserError(
-            f"{out} holds something else than a simulated set and is not overwritten; name another."
-        )
+        raise UserError(f"{out} holds something else than a simulated set and is not overwritten; name another.")
 
 
 @contextmanager

@@ -49,9 +49,7 @@ class SliceInserter:
         shape = (box * half, self.n_tilts * half)
         matrix = sparse.csr_array((weights.astype(np.float32), (rows, columns)), shape=shape)
         received = torch.from_numpy(matrix.sum(axis=1).reshape(box, half))
-        self.weights = self._add_mates(received[:, None, :].expand(box, box, half).to(torch.complex64)[None])[
-            0
-        ].real
+        self.weights = self._add_mates(received[:, None, :].expand(box, box, half).to(torch.complex64)[None])[0].real
         if normalise:
             filled = self.weights > self.EMPTY
             factor = torch.where(filled, 1.0 / self.weights.clamp(min=self.EMPTY), 0.0)
@@ -67,8 +65,7 @@ class SliceInserter:
                 torch.from_numpy(matrix.data),
                 shape,
                 check_invariants=False,
-                device=device,
-            )
+            ).to(device)
 
     @staticmethod
     def _within_nyquist(box: int) -> Tensor:

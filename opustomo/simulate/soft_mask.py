@@ -14,8 +14,8 @@ def covering_mask(volumes: np.ndarray, apix: float, *, level: float = 0.1) -> np
     volumes
         (K, D, D, D) densities, protein bright.
     apix
-        Pixel size in Å. The density gets a margin of 12 Å (at least a voxel), then a soft edge, a raised cosine
-        of 24 Å (at least 2 voxels).
+        Pixel size in Å. The density gets a margin of 12 Å (at least a voxel), then a soft edge, a raised
+        cosine of 24 Å (at least 2 voxels).
     level
         Fraction of each volume's maximum; ringing of a resampled volume stays below a tenth.
 

@@ -84,9 +84,7 @@ class SubtomogramSimulator:
         samples = len(particles.scheme) * self.box * (self.box // 2 + 1)
         self.chunk = max(1, CHUNK_SAMPLES // samples)
 
-    def signal_slices(
-        self, source: SliceSource, rows: np.ndarray, tilts: Sequence[int] | None = None
-    ) -> Tensor:
+    def signal_slices(self, source: SliceSource, rows: np.ndarray, tilts: Sequence[int] | None = None) -> Tensor:
         """Noise-free slices of some particles of one density: what the microscope records of them.
 
         Parameters
@@ -155,8 +153,7 @@ class SubtomogramSimulator:
         """Transforms of white noise images of the given particles, (B, T, D, D//2 + 1)."""
         shape = (len(self._tilts), self.box, self.box)
         images = [
-            np.random.default_rng([seed, int(row)]).standard_normal(shape, dtype=np.float32)
-            * np.float32(sigma)
+            np.random.default_rng([seed, int(row)]).standard_normal(shape, dtype=np.float32) * np.float32(sigma)
             for row in rows
         ]
         return torch.fft.rfft2(torch.from_numpy(np.stack(images)).to(self.device))

@@ -120,9 +120,7 @@ def test_other_folders_are_never_overwritten(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_failure_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
-) -> None:
+def test_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
     out = tmp_path / "s"
     if overwrite:
         command(*FAST, "-o", out)

@@ -53,9 +53,7 @@ def test_blob_lands_where_pose_and_origin_say(
         assert np.abs(centroid(box) - (rotation @ centre - origin)).max() < 0.15
 
 
-def test_moving_the_content_by_the_origin_centres_it(
-    make_particles: MakeParticles, gaussian_blob: MakeBlob
-) -> None:
+def test_moving_the_content_by_the_origin_centres_it(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """RELION's definition: y_centred(x) = y(x - origin)."""
     origin = np.array([[3.0, -2.0, 1.0]])
     particles = make_particles([0], PoseSet(np.eye(3)[None], origin), DENSE)
@@ -64,9 +62,7 @@ def test_moving_the_content_by_the_origin_centres_it(
     assert np.unravel_index(centred.argmax(), centred.shape) == (BOX // 2,) * 3
 
 
-def test_posed_density_equals_real_space_rotation(
-    make_particles: MakeParticles, gaussian_blob: MakeBlob
-) -> None:
+def test_posed_density_equals_real_space_rotation(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """Dense tilts without CTF give V(Aᵀ(x + origin)), here evaluated blob by blob in real space."""
     rng = np.random.default_rng(3)
     poses = draw_poses(4, 1.5, rng)
@@ -110,9 +106,7 @@ def test_projection_runs_along_the_beam(tilt: float, gaussian_blob: MakeBlob) ->
 
 
 @pytest.mark.parametrize("tilt", [25.0, -40.0])
-def test_single_tilt_smears_along_its_beam(
-    tilt: float, make_particles: MakeParticles, gaussian_blob: MakeBlob
-) -> None:
+def test_single_tilt_smears_along_its_beam(tilt: float, make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """Back-projected from one image, a blob becomes a streak along (sin t, 0, cos t)."""
     particles = make_particles([0], PoseSet(np.eye(3)[None], np.zeros((1, 3))), np.array([tilt]))
     blob = gaussian_blob(np.zeros(3), 1.2)
@@ -215,6 +209,21 @@ def test_noise_does_not_depend_on_grouping(make_particles: MakeParticles) -> Non
     one_by_one = make_boxes(simulator, sigma=5.0, seed=4)
     assert np.abs(together - one_by_one).max() < 1e-4 * together.std()
     assert np.abs(make_boxes(simulator, sigma=5.0, seed=5) - together).std() > 0.5 * together.std()
+
+
+@pytest.mark.cuda
+def test_gpu_makes_the_same_set(make_particles: MakeParticles) -> None:
+    volumes = np.stack([load_density(name)[0] for name in ("30S", "50S")])
+    poses = draw_poses(6, 1.0, np.random.default_rng(0))
+    optics = Optics(300.0, 2.7, 0.07)
+    particles = make_particles(
+        [0, 1, 0, -1, 1, 0], poses, np.arange(-60.0, 61.0, 3.0), defocus=25000.0, dose=3.0, optics=optics
+    )
+    boxes = []
+    for device in ("cpu", "cuda"):
+        simulator = SubtomogramSimulator(volumes, 12.0, particles, device=device)
+        boxes.append(make_boxes(simulator, sigma=simulator.noise_sigma(0.1), seed=1))
+    assert np.abs(boxes[0] - boxes[1]).max() < 1e-3 * boxes[0].std()
 
 
 def test_empty_boxes_hold_noise_only(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
