@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.weights import read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
-from opustomo.model.checkpoint import read_config, read_weights
 from opustomo.model.decoder import Decoder
 from opustomo.physics.boxes import Boxes
 

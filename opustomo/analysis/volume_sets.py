@@ -64,15 +64,15 @@ def volume_set(
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
         path = results.analysed_file(which, f"kmeans{number}", name)
-        return VolumeSet(read_table(path), path.parent, deform=mode == "joint")
+        return VolumeSet(read_latent_rows(path), path.parent, deform=mode == "joint")
     if mode == "pc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
-        return VolumeSet(read_table(path), path.parent, deform=False)
+        return VolumeSet(read_latent_rows(path), path.parent, deform=False)
     if mode == "dpc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt", dynamics=True)
-        dynamics = read_table(path)
+        dynamics = read_latent_rows(path)
         centers_path = _dpc_centers(results, which, kmeans)
-        centers = read_table(centers_path)
+        centers = read_latent_rows(centers_path)
         if not 0 <= center < len(centers):
             raise UserError(f"--dfk {center}: {centers_path.parent} has centres 0 to {len(centers) - 1}.")
         latents = np.concatenate([np.tile(centers[center], (len(dynamics), 1)), dynamics], axis=1)
@@ -134,32 +134,7 @@ def pixel_size_for_box(config: Path, box: int) -> float:
     """
     if box < 2 or box % 2:
         raise UserError(f"Volumes of {box} voxels a side cannot be made; give an even number to -d.")
-    from opustomo.model.checkpoint import read_config
+    from opustomo.checkpoint.config import read_config
 
     boxes = read_config(config)[1]
     return boxes.crop * boxes.render_apix / box
-
-
-def read_table(path: Path) -> np.ndarray:
-    """Read a matrix of finite numbers (rows, columns) from text (``UserError`` otherwise)."""
-    try:
-        table = np.loadtxt(path, dtype=np.float32, ndmin=2)
-    except ValueError as error:
-        raise UserError(f"{path} is not a table of numbers: {error}.") from error
-    if table.size == 0 or not np.isfinite(table).all():
-        raise UserError(f"{path} is empty or holds numbers that are not finite; run the analysis again.")
-    return table
-
-
-def _dpc_centers(results: ResultDir, which: Round, kmeans: int | None) -> Path:
-    if kmeans is not None:
-        return results.analysed_file(which, f"kmeans{kmeans}", "centers.txt")
-    found = [
-        path
-        for path in sorted(results.analysis(which).glob("kmeans*/centers.txt"))
-        if re.fullmatch(r"kmeans\d+", path.parent.name)
-    ]
-    if len(found) != 1:
-        names = ", ".join(path.parent.name for path in found) or "none"
-        raise UserError(f"dpc needs a composition: name its k-means with --kmeans K (present: {names}).")
-    return found[0]

@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.analysis.epoch_report import AnalysisRequest, analyze_epoch
     from opustomo.analysis.results import ResultDir, parse_first_round
     from opustomo.analysis.second_round import parse_cluster_choice
-    from opustomo.analysis.volume_sets import VolumeSet, decode_volume_set, pixel_size_for_box, read_table
+    from opustomo.analysis.volume_sets import VolumeSet, decode_volume_set, pixel_size_for_box
+    from opustomo.io.tables import read_latent_rows
 
     results = ResultDir.open(args.workdir)
     epoch = parse_first_round(args.epoch)
@@ -107,6 +108,6 @@ def run(args: argparse.Namespace) -> None:
     tables = [composition / f"kmeans{args.ksample}" / "centers.txt"]
     tables += [path for i in range(args.pc) if (path := composition / f"pc{i + 1}" / "z_pc.txt").is_file()]
     for table in tables:
-        chosen = VolumeSet(read_table(table), table.parent, deform=False)
+        chosen = VolumeSet(read_latent_rows(table), table.parent, deform=False)
         written = decode_volume_set(results, request.round, chosen, apix, args.flip)
         print(f"{len(written)} volumes written to {table.parent}")

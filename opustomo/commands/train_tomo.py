@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     physics = parser.add_argument_group("CTF")
     physics.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files")
-    physics.add_argument("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
+    physics.add_argument(
+        "--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)"
+    )
     physics.add_argument("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
     physics.add_argument("--tilt-step", type=float, default=2.0, help="degrees (default: %(default)s)")
     physics.add_argument("--tilt-range", type=float, default=50.0, help="± degrees (default: %(default)s)")
@@ -73,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
     machine.add_argument(
-        "--amp", action=argparse.BooleanOptionalAction, default=None, help="networks in bfloat16 (default: on a GPU)"
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="networks in bfloat16 (default: on a GPU)",
     )
     for name in INERT:
         parser.add_argument(name, nargs="?", const=True, dest="inert " + name, help=argparse.SUPPRESS)

@@ -10,8 +10,8 @@ def viewing_batches(
 ) -> list[np.ndarray]:
     """Cut particles into batches that each see, as far as possible, one viewing-direction group.
 
-    What does not fill a batch within its group is joined, in the order of the nested HEALPix index, with what is left of
-    neighbouring groups; only the very last batch can be smaller than ``batch_size``.
+    What does not fill a batch within its group is joined, in the order of the nested HEALPix index, with what is
+    left of neighbouring groups; only the very last batch can be smaller than ``batch_size``.
 
     Parameters
     ----------

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
@@ -17,7 +15,7 @@ from opustomo.io.images import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
-from opustomo.physics.tilts import TiltBatch
+from opustomo.io.star_poses import poses_from_star
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ class ParticleSet:
         Header of every subtomogram.
     poses
         Angles and origins as read in.
-    tilts, table
-        Distinct CTF tables, fields (U, T), and which one each particle has, (N,).
+    tables, table
+        Distinct CTF tables (U of them), and which one each particle has, (N,).
     box, apix
         Side of the subtomograms in voxels, pixel size in Å.
     """
@@ -46,8 +44,8 @@ class ParticleSet:
     star: ParticleStar
     images: list[MrcHeader]
     poses: Poses
-    tilts: TiltBatch
-    table: Tensor
+    tables: list[TiltTable]
+    table: np.ndarray
     box: int
     apix: float
 
@@ -69,8 +67,8 @@ def load_particles(config: DataConfig) -> ParticleSet:
     box = common_box(images)
     apix = pixel_size(images, star, config.apix)
     poses = load_poses(config, star, box, apix)
-    tilts, table = load_tilts(config, star, len(images))
-    return ParticleSet(star, images, poses, tilts, table, box, apix)
+    tables, table = load_tilts(config, star, len(images))
+    return ParticleSet(star, images, poses, tables, table, box, apix)
 
 
 def common_box(images: list[MrcHeader]) -> int:
@@ -117,7 +115,7 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None)
 def load_poses(config: DataConfig, star: ParticleStar, box: int, apix: float) -> Poses:
     """Poses from ``--poses``, else from the particle table."""
     if config.poses is None:
-        return Poses(star.eulers_deg(), star.origins_px(apix) / box)
+        return poses_from_star(star, box, apix)
     poses = read_poses(config.poses)
     if len(poses) != len(star):
         raise UserError(
@@ -127,7 +125,7 @@ def load_poses(config: DataConfig, star: ParticleStar, box: int, apix: float) ->
     return poses
 
 
-def load_tilts(config: DataConfig, star: ParticleStar, count: int) -> tuple[TiltBatch, Tensor]:
+def load_tilts(config: DataConfig, star: ParticleStar, count: int) -> tuple[list[TiltTable], np.ndarray]:
     """Distinct CTF tables of the set, each read once, and the table of every particle (N,)."""
     paths = resolve_ctf_tables(star, config.datadir, config.warp) if config.use_ctf else None
     if paths is None:
@@ -135,21 +133,26 @@ def load_tilts(config: DataConfig, star: ParticleStar, count: int) -> tuple[Tilt
             "no CTF is applied: a missing-wedge-only model from tilts up to ±%g° (--tilt-range, --tilt-step)",
             config.tilt_range_deg,
         )
-        tables: list[TiltTable] = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
-        table = torch.zeros(count, dtype=torch.long)
+        tables = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
+        table = np.zeros(count, dtype=np.int64)
     else:
         distinct: dict[Path, int] = {}
-        table = torch.tensor([distinct.setdefault(path, len(distinct)) for path in paths])
+        table = np.array([distinct.setdefault(path, len(distinct)) for path in paths])
         if config.warp:
             tables = [read_warp_table(path, config.warp_bfactor_scale) for path in distinct]
         else:
             tables = [read_relion_table(path) for path in distinct]
-    tilts = TiltBatch.pad(tables)
     if config.tilt_limit_deg is not None:
-        tilts = tilts.limit(config.tilt_limit_deg)
-        if not bool((tilts.scale > 0).any(1).all()):
-            raise UserError(f"--tilt-limit {config.tilt_limit_deg:g} leaves some particles without any tilt; raise it")
-    return tilts, table
+        tables = [_limited(table, config.tilt_limit_deg) for table in tables]
+    return tables, table
+
+
+def _limited(table: TiltTable, limit_deg: float) -> TiltTable:
+    """Give no weight to tilts beyond the limit."""
+    within = np.abs(table.tilt_deg) <= limit_deg
+    if not (table.scale[within] > 0).any():
+        raise UserError(f"--tilt-limit {limit_deg:g} leaves some particles without any tilt; raise it")
+    return replace(table, scale=np.where(within, table.scale, 0.0))
 
 
 def load_mask(path: Path | None, box: int, apix: float) -> np.ndarray | None:

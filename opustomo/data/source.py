@@ -45,9 +45,7 @@ class VoxelSource:
         except OSError as error:
             raise UserError(f"{image.path} can no longer be read ({error.strerror}); restore the file") from error
         if len(flat) != count:
-            raise UserError(
-                f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again"
-            )
+            raise UserError(f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again")
         volume = flat.reshape(image.shape)
         if not volume.dtype.isnative:
             volume = volume.astype(volume.dtype.newbyteorder("="))

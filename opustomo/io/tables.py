@@ -23,6 +23,6 @@ def read_latent_rows(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read; give a text file with one latent per row") from error
     except ValueError as error:
         raise UserError(f"{path}: not a table of numbers ({error}); give one latent per row") from error
-    if not rows.size:
-        raise UserError(f"{path} is empty; give one latent per row")
+    if not rows.size or not np.isfinite(rows).all():
+        raise UserError(f"{path} is empty or holds numbers that are not finite; give one latent per row")
     return rows

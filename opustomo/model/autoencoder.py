@@ -107,22 +107,22 @@ class Autoencoder(nn.Module):
         self.register_buffer("candidates", symmetric_candidates(), persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
 
-    # -- the three steps -------------------------------------------------------------------------------------------
-
     def inference(self, batch: Batch, state: StepState) -> Inference:
         """Observe the batch and encode it: spectrum, CTF, mu, logstd and z."""
         boxes, physics = self.boxes, self.physics
         with torch.no_grad():
             spectrum = observation.centred_spectrum(batch.volumes, batch.origin_px, boxes)
             ctf = ctf_volume(
-                batch.tilts, boxes.render, boxes.render_apix, normalised=physics.ctf_normalised, nyquist=boxes.box / 2
+                batch.tilts,
+                boxes.render,
+                boxes.render_apix,
+                normalised=physics.ctf_normalised,
+                nyquist=boxes.box / 2,
             )[batch.table]
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
-            posed = observation.encoder_input(
-                spectrum, batch.rotation, self.mask, boxes, state.snr, state.random
-            )
+            posed = observation.encoder_input(spectrum, batch.rotation, self.mask, boxes, state.snr, state.random)
         with self._precision():
             mu, logstd = self.encoder(posed)
         z = mu if state.random is None else mu + torch.exp(logstd) * state.random.normal(mu.shape[1])
@@ -188,8 +188,6 @@ class Autoencoder(nn.Module):
         generated = self.generative(batch, inferred, state)
         terms = self.loss(inferred, generated, neighbours, state)
         return StepOutput(terms, inferred.mu.detach(), generated.turn.detach(), generated.shift_px.detach())
-
-    # ---------------------------------------------------------------------------------------------------------------
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)

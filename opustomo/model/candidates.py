@@ -1,7 +1,7 @@
 """Candidate rotations tried around the current pose (spec 1, "Candidate rotations").
 
-The original's eight leave out the identity and average to a 1.3° turn, which the template then takes up. This set holds the
-identity and turns of ± one angle about each axis, so that it keeps the consensus frame.
+The original's eight leave out the identity and average to a 1.3° turn, which the template then takes up. This set
+holds the identity and turns of ± one angle about each axis, so that it keeps the consensus frame.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class ModelConfig:
 class PhysicsConfig:
     """How model and data are made comparable (spec 1).
 
-    ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's small random changes of b, β
-    and contrast in training.
+    ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's small random changes of
+    b, β and contrast in training.
     """
 
     ctf_alpha: float = 0.0

@@ -20,7 +20,7 @@ class BlockUpsample(nn.ConvTranspose3d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
         batch, channels, n = x.shape[:3]
         flat = x.flatten(2).transpose(1, 2)  # (B, n³, C)

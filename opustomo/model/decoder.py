@@ -38,10 +38,16 @@ class ConvTemplate(nn.Module):
         self.templateres = templateres
         self.template1 = nn.Sequential(nn.Linear(zdim, 512), _activation(), nn.Linear(512, 2048), _activation())
         self.template2 = nn.Sequential(
-            convolution.BlockUpsample(2048, 1024), _activation(), convolution.BlockUpsample(1024, 512), _activation()
+            convolution.BlockUpsample(2048, 1024),
+            _activation(),
+            convolution.BlockUpsample(1024, 512),
+            _activation(),
         )
         self.template3 = nn.Sequential(
-            convolution.upsample_layer(512, 256), _activation(), convolution.upsample_layer(256, 128), _activation()
+            convolution.upsample_layer(512, 256),
+            _activation(),
+            convolution.upsample_layer(256, 128),
+            _activation(),
         )
         self.template4 = nn.Sequential(
             convolution.upsample_layer(128, 64),
@@ -81,7 +87,9 @@ class ConvTemplate(nn.Module):
             features = self.template3(features)
         else:
             for step, (layer, activation) in zip(
-                self._sparse, ((self.template3[0], self.template3[1]), (self.template3[2], self.template3[3])), strict=True
+                self._sparse,
+                ((self.template3[0], self.template3[1]), (self.template3[2], self.template3[3])),
+                strict=True,
             ):
                 features = activation(step(features, layer))
         return convolution.apply_along_axes(self._resize, features)

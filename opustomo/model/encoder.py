@@ -1,6 +1,8 @@
-"""The convolutional encoder: posed, masked subtomogram to latent mean and log standard deviation (spec 2, "Encoder")."""
+"""The convolutional encoder: posed, masked subtomogram to latent mean and log standard deviation (spec 2)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequen
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(channels[:-1], channels[1:], strict=True):
+    for before, after in pairwise(channels):
         layers += [nn.Conv3d(before, after, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(LEAKY_SLOPE)]
     return nn.Sequential(*layers)
 

@@ -25,8 +25,8 @@ class Energies(NamedTuple):
 def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:
     """Energies with Σx² over the render box, without an inverse transform per candidate.
 
-    Σx² is a sum over Fourier space (Parseval), and ``Σ x r = Σ V·F⁻¹{H·F{r}}`` because H is real: the target is filtered
-    once instead of every candidate.
+    Σx² is a sum over Fourier space (Parseval), and ``Σ x r = Σ V·F⁻¹{H·F{r}}`` because H is real: the target is
+    filtered once instead of every candidate.
 
     Parameters
     ----------

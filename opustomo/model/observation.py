@@ -1,7 +1,7 @@
 """The data side: one transform per subtomogram gives the encoder's input and the target of the comparison.
 
-The frame of comparison is the subtomogram's own frame, and this module is the only place that knows it: the target is only
-shifted (in Fourier space), never resampled.
+The frame of comparison is the subtomogram's own frame, and this module is the only place that knows it: the target
+is only shifted (in Fourier space), never resampled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Random draws that belong to (seed, epoch, step) and to a particle's place in the global batch.
 
-Each process draws for the whole global batch and keeps its slice. So a run that is resumed, or split over another number
-of processes, draws the same numbers, and no generator state needs to be saved.
+Each process draws for the whole global batch and keeps its slice. So a run that is resumed, or split over another
+number of processes, draws the same numbers, and no generator state needs to be saved.
 """
 
 from __future__ import annotations

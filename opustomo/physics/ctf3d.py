@@ -1,4 +1,4 @@
-"""The 3D CTF of a subtomogram: the sum of its tilts' CTFs on their central slices (spec 1, "3D CTF of a subtomogram")."""
+"""The 3D CTF of a subtomogram: the sum of its tilts' CTFs on their central slices (spec 1)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ctf_volume(
     -----
     Only the (kz, kx) columns within the kernel's support of a slice are evaluated: about 4 Dr/2 of Dr·(Dr/2+1) a tilt.
     """
-    batch, count = tilts.scale.shape
+    batch = len(tilts)
     half = size // 2 + 1
     limit = size / 2 if nyquist is None else nyquist
     kz, ky, kx = frequencies(size, tilts.scale.device)

@@ -1,7 +1,7 @@
 """Sampling volumes at turned and shifted positions, about voxel Dc/2 (spec 1, "Centred FFT, resampling").
 
-A grid with ``align_corners=True`` turns about (Dc-1)/2, while FFT, origins and RELION poses have their centre at Dc/2. So a
-pull-back by matrix M samples at ``M (g - e) + e + t`` with e = 1/(Dc-1) in each component.
+A grid with ``align_corners=True`` turns about (Dc-1)/2, while FFT, origins and RELION poses have their centre at Dc/2.
+So a pull-back by matrix M samples at ``M (g - e) + e + t`` with e = 1/(Dc-1) in each component.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class LatentMemory:
     def neighbours(self, index: Tensor, generator: torch.Generator) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
 
-        Up to 12,800 latents are drawn from up to 8 viewing groups that the batch does not lie in; when it lies in all of
-        them, from all particles outside the batch.
+        Up to 12,800 latents are drawn from up to 8 viewing groups that the batch does not lie in; when it lies in all
+        of them, from all particles outside the batch.
         """
         pool = self._pool(index, generator)
         stored, drawn = self.values[index], self.values[pool]
@@ -74,8 +74,8 @@ class LatentMemory:
 class PoseMemory:
     """Poses in use: ``A = A₀U``, ``o = o₀ + u``, where U and u take in a share of each predicted correction.
 
-    Corrections compose: U goes a share of the way to U·δA, so the memory settles where nothing more is predicted (spec 3
-    notes that moving U toward δA itself stops at half of the correction).
+    Corrections compose: U goes a share of the way to U·δA, so the memory settles where nothing more is predicted (spec
+    3 notes that moving U toward δA itself stops at half of the correction).
     """
 
     def __init__(self, poses: Poses, box: int, device: torch.device) -> None:

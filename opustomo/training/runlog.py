@@ -9,7 +9,13 @@ from pathlib import Path
 
 
 def epoch_line(
-    epoch: int, kind: str, gen_loss: float, snr: float, total: float, seconds: float, now: datetime | None = None
+    epoch: int,
+    kind: str,
+    gen_loss: float,
+    snr: float,
+    total: float,
+    seconds: float,
+    now: datetime | None = None,
 ) -> str:
     """One line per epoch in the original's format (spec 5, ``run.log``); ``kind`` is training or validation."""
     stamp = (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S")

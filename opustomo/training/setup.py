@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from opustomo.checkpoint.config import dataset_settings, write_config
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
@@ -16,7 +18,6 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.solvent import crop_window, mask_on_crop
-from opustomo.model.checkpoint import write_config
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.runlog import RunLog
 from opustomo.training.trainer import Trainer
@@ -29,7 +30,12 @@ def check_device(name: str) -> None:
 
 
 def train(
-    data: DataConfig, model: ModelConfig, physics: PhysicsConfig, downfrac: float, config: TrainingConfig, run: RunConfig
+    data: DataConfig,
+    model: ModelConfig,
+    physics: PhysicsConfig,
+    downfrac: float,
+    config: TrainingConfig,
+    run: RunConfig,
 ) -> None:
     """Train a model from files (the work of ``dsd train_tomo``).
 
@@ -50,13 +56,11 @@ def train(
     log = RunLog(run.outdir / "run.log")
     try:
         _describe(log, particles, boxes, norm, run)
-        write_config(run.outdir / "config.pkl", network, data, norm, config.seed, run.command)
+        write_config(run.outdir / "config.pkl", network, dataset_settings(asdict(data), norm), config.seed, run.command)
         if config.split is None:
             write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
-        Trainer(
-            network, particles, source, norm, permutation[:cut], permutation[cut:], config, run, log
-        ).fit()
+        Trainer(network, particles, source, norm, permutation[:cut], permutation[cut:], config, run, log).fit()
         _warn_not_finite(log, particles, source)
         log.say(f"# finished: results in {run.outdir}")
     finally:
@@ -69,15 +73,14 @@ def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
     return split_particles(count, config.valfrac, np.random.default_rng(config.seed))
 
 
-def _describe(
-    log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig
-) -> None:
+def _describe(log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig) -> None:
     log.say("# " + " ".join(run.command))
     for note in run.notes:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
-        f"crop {boxes.crop}; {len(particles.tilts)} CTF tables; voxels are divided by {norm[1]:.6g}; device {run.device}"
+        f"crop {boxes.crop}; {len(particles.tables)} CTF tables; voxels are divided by {norm[1]:.6g}; "
+        f"device {run.device}"
     )
 
 

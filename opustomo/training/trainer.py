@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from opustomo.checkpoint.epoch import write_epoch
 from opustomo.data.batches import viewing_batches
 from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
@@ -21,8 +22,8 @@ from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.randomness import StepRandom
+from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
-from opustomo.model.checkpoint import write_epoch
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.runlog import RunLog, epoch_line
@@ -65,8 +66,8 @@ class Trainer:
         self.config, self.run, self.log = config, run, log
         self.device = torch.device(run.device)
         self.groups = viewing_groups(particles.poses.eulers_deg)
-        self.tilts = particles.tilts.to(self.device)
-        self.table = particles.table.to(self.device)
+        self.tilts = TiltBatch.pad(particles.tables).to(self.device)
+        self.table = torch.from_numpy(particles.table).to(self.device)
         self.latents = LatentMemory(self.groups, model.config.latent_dim, self.device, config.seed)
         self.poses = PoseMemory(particles.poses, particles.box, self.device)
         fused = self.device.type in ("cpu", "cuda")
@@ -88,8 +89,6 @@ class Trainer:
             if last or (epoch + 1) % self.run.checkpoint == 0:
                 write_epoch(self.run.outdir, epoch, self.model, self.latents.values.cpu().numpy(), self.poses.poses())
 
-    # ---------------------------------------------------------------------------------------------------------------
-
     def _pass(self, epoch: int, kind: str, members: np.ndarray) -> None:
         """Visit all ``members`` once and log their means."""
         started = time.monotonic()
@@ -108,7 +107,11 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, epoch, int(kind == "training")])
         batches = viewing_batches(members, self.groups, self.config.batch_size, rng)
         progress = tqdm(
-            total=len(members), desc=f"epoch {epoch + 1} {kind}", unit="part", disable=not sys.stderr.isatty(), leave=False
+            total=len(members),
+            desc=f"epoch {epoch + 1} {kind}",
+            unit="part",
+            disable=not sys.stderr.isatty(),
+            leave=False,
         )
         with progress:
             for indices, volumes in load_batches(self.source, batches, self.device, self.norm, self.run.workers):
@@ -142,7 +145,10 @@ class Trainer:
                 self.optimizer.zero_grad(set_to_none=True)
             self.particles_seen += len(batch)
             self.snr = SNR_DECAY * self.snr + (1.0 - SNR_DECAY) * output.terms.snr.detach()
-            if self.particles_seen // self.run.log_interval != (self.particles_seen - len(batch)) // self.run.log_interval:
+            if (
+                self.particles_seen // self.run.log_interval
+                != (self.particles_seen - len(batch)) // self.run.log_interval
+            ):
                 self._report(epoch, output, batch)
         self.latents.update(batch.index, output.mu)
         if self.model.config.estimate_pose:

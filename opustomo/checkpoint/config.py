@@ -1,0 +1,76 @@
+"""config.pkl: what rebuilds a run's model, in the original's entries and in ours (spec 2)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opustomo import __version__
+from opustomo.errors import UserError
+from opustomo.io.pickles import dump_pickles, load_pickles
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.config import ModelConfig
+from opustomo.physics.boxes import Boxes
+
+
+def dataset_settings(data: dict[str, Any], norm: tuple[float, float]) -> dict[str, Any]:
+    """Entries on the inputs: ``data`` with paths as text, and the (shift, scale) that normalises voxels."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
+    return plain | {"norm": [norm[0], np.float32(norm[1])]}
+
+
+def write_config(path: Path, model: Autoencoder, dataset: dict[str, Any], seed: int, command: tuple[str, ...]) -> None:
+    """Write config.pkl: two pickles in a row, the second with time, command and version."""
+    boxes, sizes = model.boxes, model.config
+    settings = {
+        "dataset_args": dataset | {"downfrac": boxes.render / boxes.box, "angpix": boxes.apix},
+        "lattice_args": {"D": boxes.box + 1},
+        "model_args": {
+            "zdim": sizes.zdim,
+            "z_affine_dim": sizes.zaffinedim,
+            "encode_mode": sizes.encode_mode,
+            "templateres": sizes.templateres,
+            "encoderres": sizes.encoderres,
+            "down_vol_size": boxes.crop,
+            "Apix": boxes.render_apix,
+        },
+        "seed": seed,
+        "opustomo": {"model": asdict(sizes), "physics": asdict(model.physics), "boxes": asdict(boxes)},
+    }
+    dump_pickles(path, settings, {"time": datetime.now(), "cmd": list(command), "version": __version__})
+
+
+def read_config(path: Path) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
+    """Model sizes, boxes and all settings of a run, of ours or of the original.
+
+    Raises
+    ------
+    UserError
+        The file is missing, unsafe, or lacks an entry.
+    """
+    settings = load_pickles(path)[0]
+    try:
+        own = settings.get("opustomo")
+        if own is not None:
+            return ModelConfig(**own["model"]), Boxes(**own["boxes"]), settings
+        sizes = settings["model_args"]
+        box = int(settings["lattice_args"]["D"]) - 1
+        downfrac = float(settings["dataset_args"].get("downfrac") or 1.0)
+        render = 2 * int(box * downfrac / 2 + 1e-9)
+        boxes = Boxes(box, float(sizes["Apix"]) * render / box, render, int(sizes["down_vol_size"]))
+        model = ModelConfig(
+            zdim=int(sizes["zdim"]),
+            zaffinedim=int(sizes.get("z_affine_dim") or 0),
+            templateres=int(sizes["templateres"]),
+            encoderres=int(sizes.get("encoderres") or 12),
+            encode_mode=str(sizes.get("encode_mode") or "grad"),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the config.pkl of a training run ({error!r}); give the one beside the weights"
+        ) from error
+    return model, boxes, settings
