@@ -64,8 +64,7 @@ def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0) -> Cl
         raise UserError(f"The number of clusters is {num_clusters}; give 1 or more.")
     if num_clusters > len(latents):
         raise UserError(
-            f"{num_clusters} clusters were asked for but there are only {len(latents)} particles; "
-            "ask for fewer."
+            f"{num_clusters} clusters were asked for but there are only {len(latents)} particles; ask for fewer."
         )
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

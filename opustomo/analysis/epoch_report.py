@@ -90,9 +90,7 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     else:
         mu, multi_mu = results.load_latents(epoch)
     if request.joint and multi_mu is None:
-        raise UserError(
-            f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint needs; leave it out."
-        )
+        raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint needs; leave it out.")
     poses = results.load_poses(epoch, len(mu), request.poses)
     if request.choice is None:
         indices = np.arange(len(mu))
@@ -101,8 +99,7 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         say(f"Second round: {len(indices)} of {len(mu)} particles.")
     if not 1 <= request.num_clusters <= len(indices):
         raise UserError(
-            f"{request.num_clusters} clusters of {len(indices)} particles are impossible; "
-            f"ask for 1 to {len(indices)}."
+            f"{request.num_clusters} clusters of {len(indices)} particles are impossible; ask for 1 to {len(indices)}."
         )
     if request.num_pcs < 0:
         raise UserError(f"The number of principal components is {request.num_pcs}; give 0 or more.")
@@ -186,9 +183,7 @@ def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) ->
         "umap_seed": SEED,
         "skip_umap": request.skip_umap,
         "joint": request.joint,
-        "kpc": None
-        if choice is None
-        else {"num_clusters": choice.num_clusters, "chosen": list(choice.chosen)},
+        "kpc": None if choice is None else {"num_clusters": choice.num_clusters, "chosen": list(choice.chosen)},
         "version": opustomo.__version__,
     }
     with atomic_path(outdir / "analyze_config.json") as partial:

@@ -51,9 +51,7 @@ def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
     labels = [f"PC{i + 1} ({100 * ratio:.1f} % of variance)" for i, ratio in enumerate(variance_ratio[:2])]
     if scores.shape[1] == 1:
         heights = np.random.default_rng(0).uniform(-1.0, 1.0, len(scores))
-        return Plane(
-            np.column_stack([scores[:, 0], heights]), labels[0], "random height (latent has one dimension)"
-        )
+        return Plane(np.column_stack([scores[:, 0], heights]), labels[0], "random height (latent has one dimension)")
     return Plane(scores[:, :2], labels[0], labels[1])
 
 
@@ -125,9 +123,7 @@ def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int,
     _scatter(axes, plane, scale.to_rgba(scores)[:, :3])
     bar = figure.colorbar(scale, cax=figure.add_axes((0.80, 0.12, 0.025, 0.78)))
     bar.set_label(f"score along PC{component}")
-    _numbers(
-        axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked)))
-    )
+    _numbers(axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked))))
     axes.set_title(f"PC{component}; numbers: particles nearest to the traversal's points")
     _save(figure, path)
 
@@ -155,9 +151,7 @@ def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
 
 def dot_style(count: int) -> tuple[float, float]:
     """Area (points²) and opacity of a dot such that 200 and 100,000 particles are both readable."""
-    return float(np.clip(9000.0 / count, 0.8, 26.0)), float(
-        np.clip(1.35 - 0.22 * np.log10(count), 0.25, 0.85)
-    )
+    return float(np.clip(9000.0 / count, 0.8, 26.0)), float(np.clip(1.35 - 0.22 * np.log10(count), 0.25, 0.85))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -235,9 +229,7 @@ def _numbers(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np
             annotation_clip=False,
         )
     far = np.linalg.norm(moved, axis=1) > 5.0
-    axes.scatter(
-        points[far, 0], points[far, 1], s=9, color=colours[far], edgecolors="black", linewidths=0.6, zorder=3
-    )
+    axes.scatter(points[far, 0], points[far, 1], s=9, color=colours[far], edgecolors="black", linewidths=0.6, zorder=3)
 
 
 def _cluster_legend(figure: Figure, clusters: Clusters, colours: np.ndarray) -> None:

@@ -38,8 +38,6 @@ def spread_labels(anchors: np.ndarray, distance: float, iterations: int = 200) -
         lack = distance - gap
         if lack.max() <= 1e-3 * distance:
             break
-        direction = np.where(
-            gap[..., None] > 1e-6 * distance, offset / np.maximum(gap, 1e-12)[..., None], tie
-        )
+        direction = np.where(gap[..., None] > 1e-6 * distance, offset / np.maximum(gap, 1e-12)[..., None], tie)
         places += 0.5 * (np.clip(lack, 0.0, None)[..., None] * direction).sum(axis=1)
     return places

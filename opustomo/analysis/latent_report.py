@@ -85,10 +85,7 @@ def write_latent_report(
     clusters = cluster_latents(subject.latents, num_clusters)
     filled = int((clusters.sizes > 0).sum())
     if filled < num_clusters:
-        say(
-            f"{outdir.name}: only {filled} of {num_clusters} clusters hold particles, "
-            "too few latents are distinct."
-        )
+        say(f"{outdir.name}: only {filled} of {num_clusters} clusters hold particles, too few latents are distinct.")
     pca = fit_pca(subject.latents)
     scores = pca.scores(subject.latents)
 
@@ -108,9 +105,7 @@ def write_latent_report(
         write_table(folder / "z_pc.txt", path)
         if "umap" in planes:
             marked = nearest_particles(subject.latents, path)
-            figures.draw_component(
-                folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked
-            )
+            figures.draw_component(folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked)
     _write_clusters(outdir / f"kmeans{num_clusters}", clusters, subject, planes)
     return clusters
 
@@ -139,9 +134,7 @@ def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray
     write_table(outdir / "explained_variance_ratio.txt", pca.variance_ratio)
 
 
-def _write_clusters(
-    folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane]
-) -> None:
+def _write_clusters(folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane]) -> None:
     labels = np.full(subject.total, len(clusters), dtype=np.int64)
     labels[subject.indices] = clusters.labels
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,9 +39,7 @@ def parse_round(text: str | int) -> Round:
     """
     match = _ROUND.fullmatch(str(text).strip())
     if match is None:
-        raise UserError(
-            f"{text!r} is not an epoch; give a number such as 16, or filter.16 for a second round."
-        )
+        raise UserError(f"{text!r} is not an epoch; give a number such as 16, or filter.16 for a second round.")
     return Round(int(match[2]), match[1] is not None)
 
 
@@ -49,9 +47,7 @@ def parse_first_round(text: str | int) -> int:
     """Read the epoch of an analysis yet to be made, where ``filter.16`` has no place (``UserError``)."""
     which = parse_round(text)
     if which.filtered:
-        raise UserError(
-            f"{text} names a finished second round; make one with the epoch {which.epoch} and --kpc."
-        )
+        raise UserError(f"{text} names a finished second round; make one with the epoch {which.epoch} and --kpc.")
     return which.epoch
 
 
@@ -89,9 +85,7 @@ class ResultDir:
             return path
         pattern = re.compile(rf"{kind}\.(\d+)\.pkl")
         found = sorted(
-            int(match[1])
-            for file in self.root.iterdir()
-            if (match := pattern.fullmatch(file.name)) is not None
+            int(match[1]) for file in self.root.iterdir() if (match := pattern.fullmatch(file.name)) is not None
         )
         present = f"epochs present: {_ranges(found)}" if found else f"there is no {kind}.N.pkl at all"
         raise UserError(f"{path} does not exist; {present} (epochs count from 0).")
@@ -100,9 +94,7 @@ class ResultDir:
         """Path of ``config.pkl`` (``UserError`` when absent)."""
         path = self.root / "config.pkl"
         if not path.is_file():
-            raise UserError(
-                f"{path} does not exist; volumes cannot be decoded without the training configuration."
-            )
+            raise UserError(f"{path} does not exist; volumes cannot be decoded without the training configuration.")
         return path
 
     def load_latents(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -134,8 +126,7 @@ class ResultDir:
         poses = read_poses(path)
         if len(poses) != count:
             raise UserError(
-                f"{path} holds {len(poses)} poses but z.{epoch}.pkl has {count} particles; "
-                "both must come from one run."
+                f"{path} holds {len(poses)} poses but z.{epoch}.pkl has {count} particles; both must come from one run."
             )
         return poses
 

@@ -37,8 +37,7 @@ def parse_cluster_choice(text: str) -> ClusterChoice:
         low, high = int(first), int(last or first)
         if low > high or high >= num_clusters:
             raise UserError(
-                f"--kpc {text!r}: {item.strip()} is not among clusters "
-                f"0-{num_clusters - 1} of k-means {num_clusters}."
+                f"--kpc {text!r}: {item.strip()} is not among clusters 0-{num_clusters - 1} of k-means {num_clusters}."
             )
         chosen.update(range(low, high + 1))
     return ClusterChoice(num_clusters, tuple(sorted(chosen)))
@@ -55,12 +54,8 @@ def chosen_particles(results: ResultDir, epoch: int, choice: ClusterChoice, tota
     path = results.analysed_file(Round(epoch), f"kmeans{choice.num_clusters}", "labels.pkl")
     labels = load_labels(path)
     if len(labels) != total:
-        raise UserError(
-            f"{path} has {len(labels)} labels but z.{epoch}.pkl {total} particles; run the analysis again."
-        )
+        raise UserError(f"{path} has {len(labels)} labels but z.{epoch}.pkl {total} particles; run the analysis again.")
     indices = np.flatnonzero(np.isin(labels, choice.chosen))
     if len(indices) == 0:
-        raise UserError(
-            f"{path}: no particle is in clusters {', '.join(map(str, choice.chosen))}; choose others."
-        )
+        raise UserError(f"{path}: no particle is in clusters {', '.join(map(str, choice.chosen))}; choose others.")
     return indices

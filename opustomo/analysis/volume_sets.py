@@ -10,6 +10,7 @@ import numpy as np
 
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.errors import UserError
+from opustomo.io.tables import read_latent_rows
 
 MODES = ("kmeans", "pc", "dpc", "joint")
 
@@ -106,8 +107,7 @@ def decode_volume_set(
     if chosen.deform:
         # Without bodies only the global pose would change, which volumes leave out: all would be the same.
         raise UserError(
-            "dpc and joint volumes need a decoder with bodies, which this version does not have; "
-            "use kmeans or pc."
+            "dpc and joint volumes need a decoder with bodies, which this version does not have; use kmeans or pc."
         )
     weights, config = results.epoch_file("weights", which.epoch), results.config()
     from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
@@ -138,3 +138,17 @@ def pixel_size_for_box(config: Path, box: int) -> float:
 
     boxes = read_config(config)[1]
     return boxes.crop * boxes.render_apix / box
+
+
+def _dpc_centers(results: ResultDir, which: Round, kmeans: int | None) -> Path:
+    if kmeans is not None:
+        return results.analysed_file(which, f"kmeans{kmeans}", "centers.txt")
+    found = [
+        path
+        for path in sorted(results.analysis(which).glob("kmeans*/centers.txt"))
+        if re.fullmatch(r"kmeans\d+", path.parent.name)
+    ]
+    if len(found) != 1:
+        names = ", ".join(path.parent.name for path in found) or "none"
+        raise UserError(f"dpc needs a composition: name its k-means with --kmeans K (present: {names}).")
+    return found[0]

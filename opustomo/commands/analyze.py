@@ -33,14 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="box of the subtomograms; read from the poses and the configuration, so not needed",
     )
-    parser.add_argument(
-        "--pc", type=int, default=2, metavar="n", help="traversals along principal components"
-    )
+    parser.add_argument("--pc", type=int, default=2, metavar="n", help="traversals along principal components")
     parser.add_argument("--ksample", type=int, default=20, metavar="K", help="clusters of k-means")
     volumes = parser.add_argument_group("volumes")
-    volumes.add_argument(
-        "--Apix", type=float, help="pixel size of the volumes in Å; that of the network when left out"
-    )
+    volumes.add_argument("--Apix", type=float, help="pixel size of the volumes in Å; that of the network when left out")
     volumes.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
     volumes.add_argument(
         "-d",

@@ -10,38 +10,22 @@ if TYPE_CHECKING:
     from opustomo.io.poses import Poses
     from opustomo.io.star import ParticleStar
 
-HELP = (
-    "Write the poses of a STAR file as a pickle; split the STAR file by clusters; put refined poses into it."
-)
+HELP = "Write the poses of a STAR file as a pickle; split the STAR file by clusters; put refined poses into it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP"
-    )
-    parser.add_argument(
-        "-D", type=int, required=True, metavar="BOX", help="box length of the subtomograms, pixels"
-    )
-    parser.add_argument(
-        "--relion31", action="store_true", help="accepted; the format is recognised by itself"
-    )
-    parser.add_argument(
-        "--Apix", type=float, help="pixel size in Å, for origins in Å; else taken from the STAR file"
-    )
+    parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
+    parser.add_argument("-D", type=int, required=True, metavar="BOX", help="box length of the subtomograms, pixels")
+    parser.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
+    parser.add_argument("--Apix", type=float, help="pixel size in Å, for origins in Å; else taken from the STAR file")
     parser.add_argument("-o", "--out", type=Path, metavar="PKL", help="poses to write")
     parser.add_argument("--labels", type=Path, metavar="PKL", help="cluster of each particle")
     parser.add_argument("--outdir", type=Path, metavar="DIR", help="folder for pre{i}.star of each label")
-    parser.add_argument(
-        "--poses", type=Path, metavar="PKL", help="refined poses, to use instead of the STAR file's"
-    )
+    parser.add_argument("--poses", type=Path, metavar="PKL", help="refined poses, to use instead of the STAR file's")
     parser.add_argument("--out-star", type=Path, metavar="STAR", help="write the STAR file with these poses")
-    parser.add_argument(
-        "--perturb-rot", type=float, default=0.0, metavar="DEG", help="turn by up to DEG degrees"
-    )
-    parser.add_argument(
-        "--perturb-trans", type=float, default=0.0, metavar="PX", help="shift by up to PX pixels"
-    )
+    parser.add_argument("--perturb-rot", type=float, default=0.0, metavar="DEG", help="turn by up to DEG degrees")
+    parser.add_argument("--perturb-trans", type=float, default=0.0, metavar="PX", help="shift by up to PX pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of the perturbation")
 
 

@@ -28,13 +28,10 @@ def load_batches(
     """
     shift, scale = norm
     pinned = device.type == "cuda"
+    voxel_type = torch.float16 if source.half else torch.float32
 
     def fetch(indices: np.ndarray) -> Tensor:
-        first = source.read(int(indices[0]))
-        half = first.dtype == np.float16
-        buffer = torch.empty(
-            (len(indices), *first.shape), dtype=torch.float16 if half else torch.float32, pin_memory=pinned
-        )
+        buffer = torch.empty((len(indices), *(source.box,) * 3), dtype=voxel_type, pin_memory=pinned)
         source.read_batch(indices, buffer.numpy())
         return buffer
 

@@ -94,10 +94,12 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None)
     Raises
     ------
     UserError
-        ``--angpix`` and the header differ by more than 1 %, or nothing tells the pixel size.
+        ``--angpix`` is not positive or differs from the header by more than 1 %, or nothing tells the pixel size.
     """
     header = images[0].apix
     if asked is not None:
+        if not 0 < asked < np.inf:
+            raise UserError(f"--angpix {asked:g} is no pixel size; give that of the subtomograms in Å")
         if header is not None and abs(asked / header - 1.0) > APIX_TOLERANCE:
             raise UserError(
                 f"--angpix {asked:g} disagrees with the header of {images[0].path}, which says {header:.4g} Å; "

@@ -32,6 +32,8 @@ class VoxelSource:
         self._lock = threading.Lock()
         self._not_finite: dict[int, int] = {}
         self.box = images[0].shape[0]
+        # one wider file in the set needs wider batches: its values may not fit half precision
+        self.half = all(image.dtype.kind == "f" and image.dtype.itemsize == 2 for image in images)
 
     def read(self, index: int) -> np.ndarray:
         """Voxels (D, D, D) as stored; values that are not finite become 0 and are counted."""

@@ -30,9 +30,13 @@ def write_split(path: Path, permutation: np.ndarray) -> None:
 
 def read_split(path: Path, count: int) -> np.ndarray:
     """Read a permutation and check that it is one of ``count`` particles."""
-    permutation = np.asarray(load_torch(path)).astype(np.int64).ravel()
-    if not np.array_equal(np.sort(permutation), np.arange(count)):
+    content = load_torch(path)
+    try:
+        values = np.asarray(content, dtype=np.float64).ravel()
+    except (TypeError, ValueError):  # not numbers at all
+        values = np.empty(0)
+    if not np.array_equal(np.sort(values), np.arange(count)):
         raise UserError(
             f"{path} is not a permutation of 0…{count - 1}; it belongs to another particle set, leave --split out"
         )
-    return permutation
+    return values.astype(np.int64)

@@ -153,8 +153,7 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     short = next((index for index, row in enumerate(rows) if len(row) != len(header)), None)
     if short is not None:
         raise UserError(
-            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; "
-            "export it again."
+            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; export it again."
         )
 
     def column(name: str) -> npt.NDArray[np.float64]:

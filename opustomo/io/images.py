@@ -34,9 +34,7 @@ def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -
     return _resolve(star, star.strings("rlnImageName"), datadir, "subtomograms")
 
 
-def resolve_ctf_tables(
-    star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool
-) -> list[Path] | None:
+def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path] | None:
     """Find the CTF table of every particle: `rlnCtfImage` with another suffix, looked for as
     `resolve_images`.
 
@@ -71,9 +69,7 @@ def _with_suffix(name: str, suffix: str) -> str:
     return (name[: -len(old)] if old else name) + suffix
 
 
-def _resolve(
-    star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str
-) -> list[Path]:
+def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str) -> list[Path]:
     beside_star = star.path.parent if star.path is not None else Path()
     # many particles may share one table
     places: dict[str, Path | None] = {}

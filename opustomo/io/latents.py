@@ -34,17 +34,13 @@ def read_latents(
     raw = content.get("multi_mu")
     multi_mu = None if raw is None else _table(path, "multi_mu", raw)
     if multi_mu is not None and len(multi_mu) != len(mu):
-        raise UserError(
-            f"{path}: 'mu' has {len(mu)} rows but 'multi_mu' {len(multi_mu)}; write the latents again."
-        )
+        raise UserError(f"{path}: 'mu' has {len(mu)} rows but 'multi_mu' {len(multi_mu)}; write the latents again.")
     if multi_mu is not None and not multi_mu.shape[1]:
         multi_mu = None
     return mu, multi_mu
 
 
-def write_latents(
-    path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt.ArrayLike | None = None
-) -> None:
+def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt.ArrayLike | None = None) -> None:
     """Write latents as a torch file {"mu", "nn": None, "multi_mu"}, atomically.
 
     Parameters
@@ -70,13 +66,9 @@ def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[
     try:
         table = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run."
-        ) from error
+        raise UserError(f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run.") from error
     if table.ndim != 2:
-        raise UserError(
-            f"{path}: '{name}' has the shape {table.shape} where (particles, dimensions) was expected."
-        )
+        raise UserError(f"{path}: '{name}' has the shape {table.shape} where (particles, dimensions) was expected.")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise UserError(f"{path}: '{name}' is not finite for particle {row}; use an earlier epoch.")

@@ -69,9 +69,7 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     header = np.frombuffer(header.tobytes(), dtype=header.dtype.newbyteorder(byte_order))[0]
     mode = int(header["mode"])
     if mode not in _MODES:
-        raise UserError(
-            f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 12 (float16)."
-        )
+        raise UserError(f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 12 (float16).")
     shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
     axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
     if axes not in ((1, 2, 3), (0, 0, 0)):

@@ -92,9 +92,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
-                f"it holds {module}.{name}, which is neither array nor container"
-            ) from None
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is neither array nor container") from None
 
 
 def _unpickle(path: Path, handle: BinaryIO) -> Any:

@@ -85,9 +85,7 @@ class ParticleStar:
             There is no such column.
         """
         if column not in self:
-            raise UserError(
-                f"{self._name()}: the particle table has no column {column}; export it with this column."
-            )
+            raise UserError(f"{self._name()}: the particle table has no column {column}; export it with this column.")
         return [str(value) for value in self.particles[column]]
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
@@ -237,9 +235,7 @@ class ParticleStar:
             (
                 table
                 for name, table in self.blocks.items()
-                if name != self.particle_block
-                and not isinstance(table, dict)
-                and "rlnOpticsGroup" in table.columns
+                if name != self.particle_block and not isinstance(table, dict) and "rlnOpticsGroup" in table.columns
             ),
             None,
         )
@@ -372,9 +368,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
             return table
     nearest = max(tables.values(), key=lambda table: sum(column in table.columns for column in columns))
     lacking = next(column for column in columns if column not in nearest.columns)
-    raise UserError(
-        f"{path}: no block has the column {lacking} with the others needed; export the table with it."
-    )
+    raise UserError(f"{path}: no block has the column {lacking} with the others needed; export the table with it.")
 
 
 def _as_table(block: "pd.DataFrame | dict[str, str]") -> "pd.DataFrame":

@@ -80,9 +80,7 @@ def write_blocks(path: str | os.PathLike[str], blocks: "dict[str, pd.DataFrame |
     import starfile
 
     written = {
-        name: {key: _quoted(value) for key, value in block.items()}
-        if isinstance(block, dict)
-        else block.map(_quoted)
+        name: {key: _quoted(value) for key, value in block.items()} if isinstance(block, dict) else block.map(_quoted)
         for name, block in blocks.items()
     }
     # our own quoting replaces the library's, which only knows blanks and the empty string
@@ -138,8 +136,7 @@ def _shown(path: Path, name: str, block: "pd.DataFrame | dict[str, str]") -> "pd
     if missing.any():
         row = int(missing.any(axis=1).argmax())
         raise UserError(
-            f"{path}: row {row + 1} of data_{name} has fewer values than the {len(block.columns)} columns; "
-            "complete it."
+            f"{path}: row {row + 1} of data_{name} has fewer values than the {len(block.columns)} columns; complete it."
         )
     if len(set(block.columns)) < len(block.columns):
         raise UserError(f"{path}: data_{name} names a column twice; remove one of them.")

@@ -49,12 +49,18 @@ class Inference(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Result of the generative step; ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3)."""
+    """Result of the generative step.
+
+    ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3), ``energies`` and ``weights`` of all candidates (B, P), ``drawn`` the
+    energies of one candidate each that carry the gradient (None: all do), ``target2`` Σ r² (B,).
+    """
 
     template: Tensor
     turn: Tensor
     shift_px: Tensor
     energies: energy.Energies
+    weights: Tensor
+    drawn: energy.Energies | None
     target2: Tensor
 
 
@@ -154,27 +160,41 @@ class Autoencoder(nn.Module):
             envelope = model_envelope(boxes.render, b_model)
             transfer = inferred.ctf.abs() ** beta.view(-1, 1, 1, 1) * envelope
 
-        back = (pose[:, None] @ self.candidates).mT  # (A δA Q)ᵀ
-        posed = sample_posed(template, back, boxes.crop, shift)
-        compare = energy.crop_energies if physics.crop_energy else energy.render_energies
-        energies = compare(posed, transfer, target)
-        return Generated(template, turn, shift_px, energies, target.square().sum((1, 2, 3)))
+        def compare(rotations: Tensor) -> energy.Energies:
+            posed = sample_posed(template, (pose[:, None] @ rotations).mT, boxes.crop, shift)  # at (A δA Q)ᵀ
+            if physics.crop_energy:
+                return energy.crop_energies(posed, transfer, target)
+            return energy.filtered_energies(posed, transfer, filtered)
+
+        filtered = energy.filter_target(target, transfer)
+        draws = state.random is not None and physics.gradient_candidates == "drawn"
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
+            energies = compare(self.candidates.expand(len(batch), -1, -1, -1))
+        weights = energy.candidate_weights(energies.total, boxes.crop)
+        drawn = None
+        if draws and state.random is not None:
+            chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
+            drawn = compare(self.candidates[chosen][:, None])
+        return Generated(template, turn, shift_px, energies, weights, drawn, target.square().sum((1, 2, 3)))
 
     def loss(
         self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        total = generated.energies.total
         prior = kl = None
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
         if inferred.logstd is not None and neighbours is not None:
             prior = prior_terms(inferred.mu, inferred.z, neighbours.near, neighbours.far)
         z, y, x = self._inside
+        weights = generated.weights
+        expected = (weights * generated.energies.total).sum(1)
+        if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
+            drawn = generated.drawn.total[:, 0]
+            expected = expected + (drawn - drawn.detach())
         return loss.combine(
-            total,
-            generated.energies.power,
-            energy.candidate_weights(total, self.boxes.crop),
+            expected,
+            (weights * generated.energies.power).sum(1),
             generated.target2,
             kl,
             loss.smoothness(generated.template[:, z, y, x]),

@@ -62,5 +62,7 @@ class PhysicsConfig:
     bfactor_A2: float = 4.0
     jitter: bool = True
     tilt_limit_deg: float | None = None
+    gradient_candidates: str = "drawn"
+    """Candidates that carry the gradient: ``all`` weighted, or one ``drawn`` by weight (same gradient on average)."""
     crop_energy: bool = False
     """Sum the model's energy over the crop (spec 3) instead of the render box (one transform less per candidate)."""

@@ -1,12 +1,18 @@
 """Transposed convolutions computed the short way: same weights, same function, fewer operations.
 
 * kernel 2, stride 2: output blocks do not overlap, so the layer is one matrix product.
+* kernel 4, stride 2, padding 1 with few output channels: one well-shaped kernel-2 convolution with eight times the
+  channels, one group for each output phase, then a voxel shuffle.
+* kernel 4, stride 2, padding 1 convolution of a grid of at most 3³: a single output, so one matrix product with the
+  taps that meet data.
 * kernel 4, stride 2, padding 1 followed by a trilinear resize to a smaller grid: only the voxels that the resize reads
   are computed. Along one axis output o reads padded inputs (o+1)//2 and (o+1)//2+1, with kernel taps (3, 1) for even o
   and (2, 0) for odd o.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +38,37 @@ class BlockUpsample(nn.ConvTranspose3d):
 def upsample_layer(in_channels: int, out_channels: int) -> nn.ConvTranspose3d:
     """The kernel-4, stride-2 transposed convolution that doubles a grid."""
     return nn.ConvTranspose3d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+
+def upsample_by_phase(x: Tensor, layer: nn.ConvTranspose3d) -> Tensor:
+    """Apply an :func:`upsample_layer` as one kernel-2 convolution: (B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
+    batch, _, n = x.shape[:3]
+    # taps k = 2q + p; output parity 1 - p reads padded inputs j + (1 - p) and the one before, later input first
+    taps = layer.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4, 6)
+    kernel = taps.permute(3, 5, 7, 1, 0, 2, 4, 6).flip(0, 1, 2).flatten(0, 3)  # (8 C', C, 2, 2, 2)
+    phases = nn.functional.conv3d(x, kernel, padding=1).unflatten(1, (2, 2, 2, -1))
+    out = phases.new_empty(batch, phases.shape[4], n, 2, n, 2, n, 2)
+    for z, y, x_parity in itertools.product((0, 1), repeat=3):
+        cut = phases[:, z, y, x_parity, :, z : z + n, y : y + n, x_parity : x_parity + n]
+        out[:, :, :, z, :, y, :, x_parity] = cut
+    out = out.view(batch, -1, 2 * n, 2 * n, 2 * n)
+    return out if layer.bias is None else out + layer.bias.to(out.dtype).view(-1, 1, 1, 1)
+
+
+class ClosingConv(nn.Conv3d):
+    """Conv3d with kernel 4, stride 2, padding 1, whose usual input is so small that it has a single output."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, n, n, n) to (B, C', 1, 1, 1) for n = 2 or 3; any larger n as ever."""
+        n = x.shape[-1]
+        if n not in (2, 3):
+            return super().forward(x)
+        met = slice(1, 1 + n)
+        out = nn.functional.linear(x.flatten(1), self.weight[:, :, met, met, met].flatten(1), self.bias)
+        return out[:, :, None, None, None]
 
 
 def resize_matrix(size_in: int, size_out: int) -> Tensor:

@@ -98,7 +98,7 @@ class ConvTemplate(nn.Module):
         """(B, zdim) to densities (B, T, T, T), float32."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
         features = self.template4(self._to_middle(features))
-        return self.conv_out(features)[:, 0].float()
+        return convolution.upsample_by_phase(features, self.conv_out)[:, 0].float()
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
         """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from opustomo.model.convolution import ClosingConv
 from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
 
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
-        layers += [nn.Conv3d(before, after, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(LEAKY_SLOPE)]
+        layer = ClosingConv if before == after else partial(nn.Conv3d, kernel_size=4, stride=2, padding=1)
+        layers += [layer(before, after), nn.LeakyReLU(LEAKY_SLOPE)]
     return nn.Sequential(*layers)
 
 

@@ -66,15 +66,20 @@ def smoothness(template: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combine(
-    energy: Tensor, power: Tensor, weights: Tensor, target2: Tensor, kl: Tensor | None, smooth: tuple[Tensor, Tensor],
-    prior: PriorTerms | None, step: LossWeights,
-) -> LossTerms:  # fmt: skip
+    energy: Tensor,
+    power: Tensor,
+    target2: Tensor,
+    kl: Tensor | None,
+    smooth: tuple[Tensor, Tensor],
+    prior: PriorTerms | None,
+    step: LossWeights,
+) -> LossTerms:
     """Join the terms of one batch.
 
     Parameters
     ----------
-    energy, power, weights
-        (B, P): E, Σx² and the candidates' weights.
+    energy, power
+        (B,): E and Σx², their means over the candidates.
     target2
         (B,) Σ r².
     kl
@@ -85,10 +90,9 @@ def combine(
         None without an encoder.
     """
     norm = step.norm
-    per_particle = (weights * energy).sum(1) / norm
-    gen = per_particle.mean()
-    mse = per_particle.detach() + target2 / norm
-    snr = ((weights * power.detach()).sum(1) / norm / mse.clamp(min=1e-8)).mean()
+    gen = energy.mean() / norm
+    mse = (energy.detach() + target2) / norm
+    snr = (power.detach() / norm / mse.clamp(min=1e-8)).mean()
     tv, l1 = smooth
     total = gen + snr.sqrt().clamp(max=0.5) * (TV_WEIGHT * tv + L1_WEIGHT * l1) / norm
     zero = torch.zeros_like(gen)

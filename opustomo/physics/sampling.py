@@ -6,9 +6,19 @@ So a pull-back by matrix M samples at ``M (g - e) + e + t`` with e = 1/(Dc-1) in
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+@lru_cache(maxsize=8)
+def cube_points(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Grid coordinates x, y, z of all voxels of a cube, end voxels at ±1: (1, size³, 3)."""
+    at = torch.linspace(-1.0, 1.0, size, device=device, dtype=dtype)
+    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+    return torch.stack([x, y, z], -1).view(1, -1, 3)
 
 
 def affine_rows(matrices: Tensor, centre: float, shift: Tensor | None = None) -> Tensor:
@@ -50,7 +60,8 @@ def sample_posed(volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | N
     """
     batch, poses = matrices.shape[:2]
     rows = affine_rows(matrices, 1.0 / (size - 1), shift).flatten(0, 1)
-    grid = functional.affine_grid(rows, [batch * poses, 1, size, size, size], align_corners=True)
+    points = cube_points(size, volumes.device, volumes.dtype).expand(batch * poses, -1, -1)
+    grid = torch.baddbmm(rows[:, None, :, 3], points, rows[:, :, :3].mT)
     grid = grid.view(batch, poses * size, size, size, 3)
     sampled = functional.grid_sample(volumes[:, None], grid, align_corners=True)
     return sampled.view(batch, poses, size, size, size)
