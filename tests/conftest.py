@@ -25,6 +25,22 @@ def shared_data() -> Path:
     return _SHARED
 
 
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 16 simulated subtomograms, 24³ voxels of 12 Å in float16, of two states; do not write into it."""
+    from opustomo.simulate.acquisition import regular_scheme
+    from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
+    from opustomo.simulate.volumes import gather_volumes
+
+    volumes, apix = gather_volumes([], ["50S", "30S"], None, 24)
+    config = SimulationConfig(
+        count=16, apix=apix, scheme=regular_scheme(-60.0, 60.0, 6.0, 3.0), snr=2.0, rot_err=2.0, float16=True
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "a tiny set"
+    simulate_dataset(volumes, config, folder)
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the GPU tests where there is no GPU."""
     marked = [item for item in items if item.get_closest_marker("cuda")]
