@@ -105,5 +105,5 @@ class PoseMemory:
         every = torch.arange(len(self.start), device=self.start.device)
         rotation, origin = self.current(every)
         eulers = matrix_to_euler(rotation.double().cpu()).numpy()
-        moved = (self.turn[:, 0] < 1.0).cpu().numpy()
+        moved = self.turn[:, 1:].any(1).cpu().numpy()  # the real part rounds to 1 for turns below 0.03°
         return Poses(np.where(moved[:, None], eulers, self._eulers), origin.double().cpu().numpy() / self._box)

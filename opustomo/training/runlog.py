@@ -19,11 +19,11 @@ def epoch_line(
 ) -> str:
     """One line per epoch in the original's format (spec 5, ``run.log``); ``kind`` is training or validation."""
     stamp = (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S")
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    hours, minutes = divmod(minutes, 60)
     return (
         f"{stamp}     # =====> Epoch: {epoch + 1} Average {kind} gen_loss = {gen_loss:.6f}, SNR2 = {snr:.6f}, "
-        f"total loss = {total:.6f}; Finished in {hours}:{minutes:02d}:{rest:04.1f}"
+        f"total loss = {total:.6f}; Finished in {hours}:{minutes:02d}:{tenths / 10:04.1f}"
     )
 
 
