@@ -8,10 +8,13 @@ from pathlib import Path
 
 HELP = "train composition and conformation latents on subtomograms"
 
-INERT = (
-    "--ctf --group --group-stat --uninvert-data --no-window --window-r --lazy-single --preprocessed --max-threads "
-    "--readctf -e --do-pose-sgd --pretrain --emb-type --pose-lr --pose-enc --pose-only --enc-layers --enc-dim "
-    "--enc-mask --use-real --optimize-b --dec-layers --dec-dim --pe-type --template-type --warp-type --num-struct "
+INERT_FLAGS = (
+    "--uninvert-data --no-window --lazy-single --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b"
+).split()
+"""Inert options that take no value: the particle table may follow them."""
+INERT_VALUES = (
+    "--ctf --group --group-stat --window-r --max-threads --readctf -e --pretrain --emb-type --pose-lr --pose-enc "
+    "--enc-layers --enc-dim --enc-mask --dec-layers --dec-dim --pe-type --template-type --warp-type --num-struct "
     "--deform-size --pe-dim --domain --activation"
 ).split()
 
@@ -80,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="networks in bfloat16 (default: on a GPU)",
     )
-    for name in INERT:
+    for name in INERT_FLAGS:
+        parser.add_argument(name, action="store_const", const=True, dest="inert " + name, help=argparse.SUPPRESS)
+    for name in INERT_VALUES:
         parser.add_argument(name, nargs="?", const=True, dest="inert " + name, help=argparse.SUPPRESS)
 
 
@@ -104,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     templateres = -(-args.templateres // 16) * 16
-    notes = [f"--{name}: has no effect here" for name in _inert_given(args)]
+    notes = [f"{name}: has no effect here" for name in _inert_given(args)]
     if templateres != args.templateres:
         notes.append(f"--templateres {args.templateres} is rounded up to {templateres}, a multiple of 16")
     try:
@@ -172,4 +177,4 @@ def run(args: argparse.Namespace) -> None:
 
 def _inert_given(args: argparse.Namespace) -> list[str]:
     given = vars(args)
-    return [name.lstrip("-") for name in INERT if given.get("inert " + name) is not None]
+    return [name for name in INERT_FLAGS + INERT_VALUES if given.get("inert " + name) is not None]

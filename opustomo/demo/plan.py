@@ -15,8 +15,8 @@ ROTATION_ERROR_DEG = 2
 SHIFT_ERROR_PX = 0.5
 
 # The training.
-EPOCHS = 40
-TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 20").split()
+EPOCHS = 24
+TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 4e-4 --checkpoint 24").split()
 
 # `--quick` shows that everything runs, not that it works well.
 QUICK_PARTICLES = 48

@@ -1,18 +1,19 @@
 """Transposed convolutions computed the short way: same weights, same function, fewer operations.
 
 * kernel 2, stride 2: output blocks do not overlap, so the layer is one matrix product.
-* kernel 4, stride 2, padding 1 with few output channels: one well-shaped kernel-2 convolution with eight times the
-  channels, one group for each output phase, then a voxel shuffle.
+* kernel 4, stride 2, padding 1: one well-shaped kernel-2 convolution with eight times the channels, then a voxel
+  shuffle.
 * kernel 4, stride 2, padding 1 convolution of a grid of at most 3³: a single output, so one matrix product with the
   taps that meet data.
 * kernel 4, stride 2, padding 1 followed by a trilinear resize to a smaller grid: only the voxels that the resize reads
-  are computed. Along one axis output o reads padded inputs (o+1)//2 and (o+1)//2+1, with kernel taps (3, 1) for even o
-  and (2, 0) for odd o.
+  are computed.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,24 +36,79 @@ class BlockUpsample(nn.ConvTranspose3d):
         return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
 
 
-def upsample_layer(in_channels: int, out_channels: int) -> nn.ConvTranspose3d:
-    """The kernel-4, stride-2 transposed convolution that doubles a grid."""
-    return nn.ConvTranspose3d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+def sort_taps(weight: Tensor) -> Tensor:
+    """PyTorch's weight (C, C', 4, 4, 4) to one kernel per output parity (8, C', C, 2, 2, 2).
+
+    Along one axis, even outputs 2j read inputs j-1 and j with taps 3 and 1, odd outputs 2j+1 read inputs j and j+1 with
+    taps 2 and 0.
+    """
+    taps = weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # tap = 2 q + p
+    taps = taps.flip(2, 3, 4, 5, 6, 7)  # earlier input first; parity = 1 - p
+    return taps.permute(3, 5, 7, 1, 0, 2, 4, 6).flatten(0, 2)
 
 
-def upsample_by_phase(x: Tensor, layer: nn.ConvTranspose3d) -> Tensor:
-    """Apply an :func:`upsample_layer` as one kernel-2 convolution: (B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
-    batch, _, n = x.shape[:3]
-    # taps k = 2q + p; output parity 1 - p reads padded inputs j + (1 - p) and the one before, later input first
-    taps = layer.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4, 6)
-    kernel = taps.permute(3, 5, 7, 1, 0, 2, 4, 6).flip(0, 1, 2).flatten(0, 3)  # (8 C', C, 2, 2, 2)
-    phases = nn.functional.conv3d(x, kernel, padding=1).unflatten(1, (2, 2, 2, -1))
-    out = phases.new_empty(batch, phases.shape[4], n, 2, n, 2, n, 2)
-    for z, y, x_parity in itertools.product((0, 1), repeat=3):
-        cut = phases[:, z, y, x_parity, :, z : z + n, y : y + n, x_parity : x_parity + n]
-        out[:, :, :, z, :, y, :, x_parity] = cut
-    out = out.view(batch, -1, 2 * n, 2 * n, 2 * n)
-    return out if layer.bias is None else out + layer.bias.to(out.dtype).view(-1, 1, 1, 1)
+def unsort_taps(kernels: Tensor) -> Tensor:
+    """Inverse of :func:`sort_taps`."""
+    taps = kernels.unflatten(0, (2, 2, 2)).permute(4, 3, 5, 0, 6, 1, 7, 2)
+    taps = taps.flip(2, 3, 4, 5, 6, 7)
+    return taps.flatten(6, 7).flatten(4, 5).flatten(2, 3).contiguous()
+
+
+def _parities(n: int) -> Iterator[tuple[tuple[int, int, int], tuple[slice, slice, slice]]]:
+    """Each output parity (z, y, x), and where its n³ outputs lie among the (n+1)³ of the kernel-2 convolution."""
+    for parity in itertools.product((0, 1), repeat=3):
+        z, y, x = (slice(p, p + n) for p in parity)
+        yield (parity[0], parity[1], parity[2]), (z, y, x)
+
+
+class _Interleave(torch.autograd.Function):
+    """Outputs of the eight parities (B, 2, 2, 2, C, n+1, n+1, n+1) to one grid (B, C, 2n, 2n, 2n)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, phases: Tensor) -> Tensor:
+        batch, channels, n = len(phases), phases.shape[4], phases.shape[-1] - 1
+        out = phases.new_empty(batch, channels, n, 2, n, 2, n, 2)
+        for (pz, py, px), (z, y, x) in _parities(n):
+            out[:, :, :, pz, :, py, :, px] = phases[:, pz, py, px, :, z, y, x]
+        return out.view(batch, channels, 2 * n, 2 * n, 2 * n)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
+        batch, channels, n = len(grad), grad.shape[1], grad.shape[-1] // 2
+        grad = grad.reshape(batch, channels, n, 2, n, 2, n, 2)
+        phases = grad.new_zeros(batch, 2, 2, 2, channels, n + 1, n + 1, n + 1)
+        for (pz, py, px), (z, y, x) in _parities(n):
+            phases[:, pz, py, px, :, z, y, x] = grad[:, :, :, pz, :, py, :, px]
+        return phases
+
+
+class Upsample(nn.Module):
+    """Transposed convolution with kernel 4, stride 2, padding 1: doubles a grid.
+
+    Runs as one kernel-2 convolution with a group of channels for each of the eight output parities, then a voxel
+    shuffle. The weights are held that way; state dicts have PyTorch's layout.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.weight = nn.Parameter(torch.empty(8, out_channels, in_channels, 2, 2, 2))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
+        phases = nn.functional.conv3d(x, self.weight.flatten(0, 1), self.bias.repeat(8), padding=1)
+        return cast(Tensor, _Interleave.apply(phases.unflatten(1, (2, 2, 2, -1))))
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = unsort_taps(destination[prefix + "weight"])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        name = prefix + "weight"
+        if name in state_dict and state_dict[name].dim() == 5:
+            state_dict = state_dict | {name: sort_taps(state_dict[name])}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ClosingConv(nn.Conv3d):
@@ -95,7 +151,7 @@ def input_positions(outputs: Positions, size_in: int) -> Positions:
 
 
 class UpsampleAt(nn.Module):
-    """Outputs of an :func:`upsample_layer` at chosen positions only; the layer keeps the weights.
+    """Outputs of an :class:`Upsample` at chosen positions only; the layer keeps the weights.
 
     Parameters
     ----------
@@ -114,21 +170,18 @@ class UpsampleAt(nn.Module):
         self.counts: list[int] = []
         for parity in (0, 1):
             outputs = [o for o in want if o % 2 == parity]
-            # later input first, so that taps ascend: (1, 3) for even outputs, (0, 2) for odd ones
-            reads = [local.get((o + 1) // 2 + step - 1, outside) for o in outputs for step in (1, 0)]
+            reads = [local.get((o + 1) // 2 + step - 1, outside) for o in outputs for step in (0, 1)]
             self.counts.append(len(outputs))
             self.register_buffer(f"reads{parity}", torch.tensor(reads, dtype=torch.long), persistent=False)
         position = [o for parity in (0, 1) for o in want if o % 2 == parity]
         self.register_buffer("order", torch.tensor(position).argsort(), persistent=False)
 
-    def forward(self, x: Tensor, layer: nn.ConvTranspose3d) -> Tensor:
+    def forward(self, x: Tensor, layer: Upsample) -> Tensor:
         """(B, C, h, h, h) at ``have`` to (B, C', w, w, w) at ``want``."""
         batch, channels = x.shape[:2]
         reads = [self.get_buffer("reads0"), self.get_buffer("reads1")]
         padded = nn.functional.pad(x, (0, 1) * 3)
-        # taps k = 2q + p, p = 1 for even outputs: one copy of the weights sorts them by output parity
-        taps = layer.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))
-        kernels = taps.permute(3, 5, 7, 0, 2, 4, 6, 1).reshape(8, channels * 8, -1).unbind(0)
+        kernels = iter(layer.weight.flatten(2).unbind(0))
         planes = []
         for z in (0, 1):
             along_z = padded.index_select(2, reads[z])
@@ -140,16 +193,14 @@ class UpsampleAt(nn.Module):
                     count = (self.counts[z], self.counts[y], self.counts[x_parity])
                     patch = along_y.index_select(4, reads[x_parity])
                     patch = patch.view(batch, channels, count[0], 2, count[1], 2, count[2], 2)
-                    patch = patch.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
-                    kernel = kernels[(1 - z) * 4 + (1 - y) * 2 + (1 - x_parity)]
-                    cells.append((patch @ kernel).view(batch, *count, -1))
+                    patch = patch.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+                    cells.append(nn.functional.linear(patch, next(kernels), layer.bias))
                 rows.append(torch.cat(cells, 3))
             planes.append(torch.cat(rows, 2))
         out = torch.cat(planes, 1)  # even positions first, then odd ones, along each axis
         for axis in (1, 2, 3):
             out = out.index_select(axis, self.order)
-        out = out.permute(0, 4, 1, 2, 3)
-        return out if layer.bias is None else out + layer.bias.to(out.dtype).view(-1, 1, 1, 1)
+        return out.permute(0, 4, 1, 2, 3)
 
 
 def apply_along_axes(matrix: Tensor, x: Tensor) -> Tensor:

@@ -44,20 +44,20 @@ class ConvTemplate(nn.Module):
             _activation(),
         )
         self.template3 = nn.Sequential(
-            convolution.upsample_layer(512, 256),
+            convolution.Upsample(512, 256),
             _activation(),
-            convolution.upsample_layer(256, 128),
+            convolution.Upsample(256, 128),
             _activation(),
         )
         self.template4 = nn.Sequential(
-            convolution.upsample_layer(128, 64),
+            convolution.Upsample(128, 64),
             _activation(),
-            convolution.upsample_layer(64, 32),
+            convolution.Upsample(64, 32),
             _activation(),
-            convolution.upsample_layer(32, 16),
+            convolution.Upsample(32, 16),
             _activation(),
         )
-        self.conv_out = convolution.upsample_layer(16, 1)
+        self.conv_out = convolution.Upsample(16, 1)
         for part in (self.template1, self.template2, self.template3, self.template4):
             initialise_sequence(part)
         initialise(self.conv_out)
@@ -98,7 +98,7 @@ class ConvTemplate(nn.Module):
         """(B, zdim) to densities (B, T, T, T), float32."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
         features = self.template4(self._to_middle(features))
-        return convolution.upsample_by_phase(features, self.conv_out)[:, 0].float()
+        return self.conv_out(features)[:, 0].float()
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
         """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from opustomo.model.convolution import BlockUpsample, Upsample
+
 LEAKY_SLOPE = 0.2
 
 
@@ -19,25 +21,25 @@ def leaky_gain() -> float:
 def initialise(layer: nn.Module, gain: float = 1.0) -> None:
     """Draw the weights of a linear, convolution or transposed-convolution layer in place.
 
-    Fans of a transposed convolution count kernel volume / stride³; one with an even kernel repeats one block over all
-    eight output phases, so that the first output is smooth (no checkerboard).
+    Fans of a transposed convolution count kernel volume / stride³, and it repeats one block over all eight output
+    parities, so that the first output is smooth (no checkerboard).
     """
-    if isinstance(layer, nn.ConvTranspose3d):
-        volume = math.prod(layer.kernel_size) / math.prod(layer.stride)
-        fans = (layer.in_channels + layer.out_channels) * volume
+    if isinstance(layer, Upsample):
+        fans = (layer.in_channels + layer.out_channels) * 8.0
+    elif isinstance(layer, BlockUpsample):
+        fans = float(layer.in_channels + layer.out_channels)
     elif isinstance(layer, nn.Conv3d):
-        fans = (layer.in_channels + layer.out_channels) * math.prod(layer.kernel_size)
+        fans = (layer.in_channels + layer.out_channels) * float(math.prod(layer.kernel_size))
     elif isinstance(layer, nn.Linear):
         fans = float(layer.in_features + layer.out_features)
     else:
         raise ValueError(f"no rule to initialise a {type(layer).__name__}")
     bound = gain * math.sqrt(6.0 / fans)
     layer.weight.uniform_(-bound, bound)
-    if isinstance(layer, nn.ConvTranspose3d) and layer.kernel_size[0] % 2 == 0:
-        block = layer.weight[:, :, ::2, ::2, ::2]
-        for axis in (2, 3, 4):
-            block = block.repeat_interleave(2, dim=axis)
-        layer.weight.copy_(block)
+    if isinstance(layer, Upsample):
+        layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
+    elif isinstance(layer, BlockUpsample):
+        layer.weight.copy_(layer.weight[:, :, :1, :1, :1].expand_as(layer.weight))
     if layer.bias is not None:
         layer.bias.zero_()
 

@@ -76,12 +76,11 @@ class Trainer:
         )
         self.snr = torch.tensor(SNR_START, device=self.device)
         self.particles_seen = 0
+        self.updates = 0
 
     def fit(self) -> None:
         """Train all epochs; checkpoints are written on the way."""
         for epoch in range(self.config.epochs):
-            for group in self.optimizer.param_groups:
-                group["lr"] = schedules.learning_rate_at(self.config.lr, epoch)
             self._pass(epoch, "training", self.training_index)
             if len(self.validation_index):
                 self._pass(epoch, "validation", self.validation_index)
@@ -141,8 +140,7 @@ class Trainer:
         if training:
             (output.terms.total / config.accum_step).backward()
             if (step + 1) % config.accum_step == 0:
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                self._update(epoch)
             self.particles_seen += len(batch)
             self.snr = SNR_DECAY * self.snr + (1.0 - SNR_DECAY) * output.terms.snr.detach()
             if (
@@ -154,6 +152,13 @@ class Trainer:
         if self.model.config.estimate_pose:
             self.poses.update(batch.index, output.turn, output.shift_px)
         return output
+
+    def _update(self, epoch: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedules.learning_rate_at(self.config.lr, epoch, self.updates)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
 
     def _report(self, epoch: int, output: StepOutput, batch: Batch) -> None:
         terms = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
