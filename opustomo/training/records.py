@@ -1,0 +1,77 @@
+"""What the trainer tells those who watch a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class IntervalRecord:
+    """State of the run at a logging interval; ``terms`` are the loss terms of the batch just seen (``TERM_NAMES``)."""
+
+    epoch: int
+    particles_seen: int
+    terms: Mapping[str, float]
+    lr: float
+    beta: float
+    running_snr: float
+    visits_per_second: float
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Projections:
+    """z-projections of one particle, each (Dc, Dc): centred input, model with CTF, masked target."""
+
+    observed: np.ndarray
+    model: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch just finished.
+
+    Attributes
+    ----------
+    epoch
+        Counted from 0.
+    training, validation
+        Means of the loss terms over the particles; no validation: None.
+    seconds
+        Wall time of the epoch.
+    latents
+        (N, zdim + zaffinedim), the latent memory.
+    zdim
+        How many of its columns are composition.
+    seen
+        (N,) particles visited at least once.
+    template
+        (T, T, T), the volume at the mean latent.
+    """
+
+    epoch: int
+    training: Mapping[str, float]
+    validation: Mapping[str, float] | None
+    seconds: float
+    latents: np.ndarray
+    zdim: int
+    seen: np.ndarray
+    template: np.ndarray
+
+
+class Watcher(Protocol):
+    """Somebody who is told; must never stop a run (errors are logged by the trainer)."""
+
+    def interval(self, record: IntervalRecord) -> None:
+        """At every logging interval."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """After every epoch."""
+
+    def close(self) -> None:
+        """At the end of the run."""
