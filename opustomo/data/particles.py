@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
 from opustomo.io.star_poses import poses_from_star
-
-log = logging.getLogger(__name__)
 
 APIX_TOLERANCE = 0.01
 """Relative disagreement of --angpix with the headers that stops a run."""
@@ -39,6 +36,8 @@ class ParticleSet:
         Distinct CTF tables (U of them), and which one each particle has, (N,).
     box, apix
         Side of the subtomograms in voxels, pixel size in Å.
+    notes
+        What to tell the user about the set.
     """
 
     star: ParticleStar
@@ -48,6 +47,7 @@ class ParticleSet:
     table: np.ndarray
     box: int
     apix: float
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,8 +67,8 @@ def load_particles(config: DataConfig) -> ParticleSet:
     box = common_box(images)
     apix = pixel_size(images, star, config.apix)
     poses = load_poses(config, star, box, apix)
-    tables, table = load_tilts(config, star, len(images))
-    return ParticleSet(star, images, poses, tables, table, box, apix)
+    tables, table, notes = load_tilts(config, star, len(images))
+    return ParticleSet(star, images, poses, tables, table, box, apix, notes)
 
 
 def common_box(images: list[MrcHeader]) -> int:
@@ -127,13 +127,17 @@ def load_poses(config: DataConfig, star: ParticleStar, box: int, apix: float) ->
     return poses
 
 
-def load_tilts(config: DataConfig, star: ParticleStar, count: int) -> tuple[list[TiltTable], np.ndarray]:
-    """Distinct CTF tables of the set, each read once, and the table of every particle (N,)."""
+def load_tilts(
+    config: DataConfig, star: ParticleStar, count: int
+) -> tuple[list[TiltTable], np.ndarray, tuple[str, ...]]:
+    """Distinct CTF tables of the set, each read once; the table of every particle (N,); what to tell the user."""
+    notes: tuple[str, ...] = ()
     paths = resolve_ctf_tables(star, config.datadir, config.warp) if config.use_ctf else None
     if paths is None:
-        log.info(
-            "no CTF is applied: a missing-wedge-only model from tilts up to ±%g° (--tilt-range, --tilt-step)",
-            config.tilt_range_deg,
+        why = "--no-ctf" if not config.use_ctf else "the particle table has no rlnCtfImage"
+        notes = (
+            f"no CTF is applied ({why}): a missing-wedge-only model from tilts up to ±{config.tilt_range_deg:g}° "
+            "(--tilt-range, --tilt-step)",
         )
         tables = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
         table = np.zeros(count, dtype=np.int64)
@@ -146,7 +150,7 @@ def load_tilts(config: DataConfig, star: ParticleStar, count: int) -> tuple[list
             tables = [read_relion_table(path) for path in distinct]
     if config.tilt_limit_deg is not None:
         tables = [_limited(table, config.tilt_limit_deg) for table in tables]
-    return tables, table
+    return tables, table, notes
 
 
 def _limited(table: TiltTable, limit_deg: float) -> TiltTable:

@@ -75,7 +75,7 @@ def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
 
 def _describe(log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig) -> None:
     log.say("# " + " ".join(run.command))
-    for note in run.notes:
+    for note in run.notes + particles.notes:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "

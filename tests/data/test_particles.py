@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ def star_of(folder: Path, *columns: str, rows: str = "a.mrc") -> ParticleStar:
 def test_a_simulated_set_is_read_as_it_was_written(tiny_set: Path) -> None:
     found = load_particles(DataConfig(tiny_set / "particles.star"))
     truth = np.load(tiny_set / "truth.npz")
-    assert (len(found), found.box) == (16, 24)
+    assert (len(found), found.box, found.notes) == (16, 24, ())
     assert found.apix == pytest.approx(12.0, rel=1e-6)
     np.testing.assert_allclose(found.poses.eulers_deg, truth["eulers_used"], atol=1e-5)
     np.testing.assert_allclose(found.poses.origins * 24, truth["origin_used"], atol=1e-5)
@@ -67,12 +66,12 @@ def test_both_kinds_of_ctf_table_say_the_same(tiny_set: Path) -> None:
     np.testing.assert_allclose(weaker.bfactor_A2, 0.25 * warp.bfactor_A2)
 
 
-def test_without_ctf_column_only_the_wedge_is_modelled(own_set: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_ctf_column_only_the_wedge_is_modelled(own_set: Path) -> None:
     path = own_set / "particles.star"
     path.write_text(path.read_text().replace("rlnCtfImage", "myNote"))
-    with caplog.at_level(logging.INFO, logger="opustomo"):
-        found = load_particles(DataConfig(path, tilt_range_deg=40.0, tilt_step_deg=5.0))
-    assert "no CTF is applied" in caplog.text and "±40°" in caplog.text
+    found = load_particles(DataConfig(path, tilt_range_deg=40.0, tilt_step_deg=5.0))
+    (note,) = found.notes
+    assert "no CTF is applied (the particle table has no rlnCtfImage)" in note and "±40°" in note
     (table,) = found.tables
     np.testing.assert_array_equal(table.tilt_deg, np.arange(-40, 41, 5))
     assert not found.table.any() and len(found.table) == 16

@@ -1,0 +1,53 @@
+"""A short training through the command line, shared by the tests of what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opustomo.main import main
+
+SMALL = (
+    "--zdim 2 --zaffinedim 3 --templateres 30 --encoderres 8 -b 6 --lr 1e-3 --valfrac 0.25 --normalizectf "
+    "--log-interval 10 --num-workers 1 --device cpu --seed 5"
+).split()
+"""Settings for a run of seconds; the template is rounded up to 32."""
+
+Train = Callable[..., str]
+
+
+def _train(folder: Path, outdir: Path, *words: str) -> str:
+    """Train on ``folder``; what appeared on stderr. Later words override the small settings."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(["train_tomo", str(folder / "particles.star"), "-o", str(outdir), *SMALL, *words])
+    assert code == 0, said.getvalue()
+    return said.getvalue()
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Result folder of three epochs with pose estimation; do not write into it."""
+    outdir = tmp_path_factory.mktemp("trained") / "my run"
+    _train(tiny_set, outdir, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "3", "--group", "7", "--lazy-single")
+    yield outdir
+    shutil.rmtree(outdir)  # weights of a quarter of a gigabyte each
+
+
+@pytest.fixture
+def train(tiny_set: Path, tmp_path: Path) -> Iterator[Train]:
+    """Train on the tiny set into ``tmp_path/name``: ``train(name, *words)``, gives what appeared on stderr."""
+    made: list[Path] = []
+
+    def run(name: str, *words: str) -> str:
+        made.append(tmp_path / name)
+        return _train(tiny_set, tmp_path / name, *words)
+
+    yield run
+    for outdir in made:
+        shutil.rmtree(outdir, ignore_errors=True)

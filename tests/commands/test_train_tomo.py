@@ -1,0 +1,234 @@
+"""`dsd train_tomo` on a tiny set: files, log, options, repeatability."""
+
+from __future__ import annotations
+
+import datetime
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+
+from opustomo.analysis.training_log import read_training_log
+from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.weights import read_weights
+from opustomo.data.split import read_split
+from opustomo.io.latents import read_latents
+from opustomo.io.poses import read_poses
+from opustomo.main import main
+
+Train = Callable[..., str]
+EPOCH = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d     # =====> Epoch: \d+ Average (training|validation) gen_loss = -?\d+\.\d+, "
+    r"SNR2 = \d+\.\d+, total loss = -?\d+\.\d+; Finished in \d+:\d\d:\d\d\.\d"
+)
+ORIGINAL_KEYS = """
+template.template1.0 template.template1.2 template.template2.0 template.template2.2 template.template3.0
+template.template3.2 template.template4.0 template.template4.2 template.template4.4 template.conv_out
+template.affine_out.0 template.affine_out.2
+""".split()
+ENCODER_KEYS = "down1.0 down1.2 down1.4 down2.0 down2.2 down2.4 down3.0 mu logstd".split()
+
+
+def with_parts(names: list[str]) -> set[str]:
+    return {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+
+
+def test_the_files_of_a_run_are_there_and_no_others(trained_run: Path) -> None:
+    epochs = {f"{kind}.{n}.pkl" for kind in ("weights", "z", "pose") for n in range(3)}
+    found = {path.name for path in trained_run.iterdir()}
+    assert found == epochs | {"config.pkl", "run.log", "split.pkl", "tmp.mrc"}
+
+
+def test_config_is_two_pickles_of_plain_values(trained_run: Path, tiny_set: Path) -> None:
+    with (trained_run / "config.pkl").open("rb") as handle:
+        settings, run = pickle.load(handle), pickle.load(handle)
+        assert not handle.read()
+    assert set(settings) >= {"dataset_args", "lattice_args", "model_args", "seed"}
+    assert settings["seed"] == 5 and settings["lattice_args"]["D"] == 25
+    sizes = settings["model_args"]
+    expected = {"zdim": 2, "z_affine_dim": 3, "encode_mode": "grad", "templateres": 32, "encoderres": 8}
+    assert {key: sizes[key] for key in expected} == expected
+    assert sizes["Apix"] == pytest.approx(12.0) and sizes["down_vol_size"] % 2 == 0
+    shift, scale = settings["dataset_args"]["norm"]
+    assert shift == 0 and isinstance(scale, np.floating) and scale > 0
+    assert settings["dataset_args"]["downfrac"] == 1.0
+    assert isinstance(run["time"], datetime.datetime) and isinstance(run["cmd"], list) and run["version"]
+    model, boxes, _ = read_config(trained_run / "config.pkl")
+    assert (model.estimate_pose, boxes.box, boxes.crop) == (True, 24, sizes["down_vol_size"])
+
+
+@pytest.mark.xfail(strict=True, reason="the runner hands its words not on: sys.argv of the calling program is kept")
+def test_the_command_line_is_kept(trained_run: Path) -> None:
+    with (trained_run / "config.pkl").open("rb") as handle:
+        pickle.load(handle)
+        assert "--lazy-single" in pickle.load(handle)["cmd"]
+    assert "--lazy-single" in (trained_run / "run.log").read_text().splitlines()[0]
+
+
+def test_weights_have_the_originals_keys(trained_run: Path) -> None:
+    content = torch.load(trained_run / "weights.2.pkl", weights_only=True)
+    assert content["epoch"] == 2
+    assert set(content["decoder_state_dict"]) == with_parts(ORIGINAL_KEYS)
+    assert set(content["encoder_state_dict"]) == with_parts(ENCODER_KEYS)
+    assert tuple(content["decoder_state_dict"]["template.template1.0.weight"].shape) == (512, 2)
+    assert tuple(content["decoder_state_dict"]["template.affine_out.2.weight"].shape) == (6, 512)
+    assert tuple(content["encoder_state_dict"]["mu.weight"].shape) == (5, 512)
+
+
+def test_latents_poses_and_split_are_of_all_particles(trained_run: Path, tiny_set: Path) -> None:
+    for epoch in range(3):
+        raw = torch.load(trained_run / f"z.{epoch}.pkl", weights_only=True)
+        assert set(raw) == {"mu", "nn", "multi_mu"} and raw["nn"] is None
+        assert raw["mu"].shape == (16, 2) and raw["multi_mu"].shape == (16, 3)
+        assert raw["mu"].dtype == torch.float32
+        rot, trans, euler = pickle.loads((trained_run / f"pose.{epoch}.pkl").read_bytes())
+        assert (rot.dtype, trans.dtype, euler.dtype) == (np.float32, np.float64, np.float64)
+        assert (rot.shape, trans.shape, euler.shape) == ((16, 3, 3), (16, 3), (16, 3))
+        np.testing.assert_allclose(rot, read_poses(trained_run / f"pose.{epoch}.pkl").rotations, atol=1e-6)
+    start = np.load(tiny_set / "truth.npz")["eulers_used"]
+    moved = np.abs(read_poses(trained_run / "pose.2.pkl").eulers_deg - start).max(1)
+    assert (moved > 1e-4).all()  # --estpose corrects the held-out particles too
+    assert sorted(read_split(trained_run / "split.pkl", 16)) == list(range(16))
+
+
+def test_the_log_tells_each_epoch_and_the_loss_falls(trained_run: Path) -> None:
+    lines = (trained_run / "run.log").read_text().splitlines()
+    epochs = [line for line in lines if "=====>" in line]
+    assert len(epochs) == 6 and all(EPOCH.fullmatch(line) for line in epochs)
+    curves = read_training_log(trained_run / "run.log")
+    for part in ("training", "validation"):
+        np.testing.assert_array_equal(curves[part].epochs, [1, 2, 3])
+        assert np.isfinite(curves[part].total_loss).all()
+        assert curves[part].gen_loss[2] < curves[part].gen_loss[0]
+    steps = [line for line in lines if re.search(r"\[epoch \d+, \d+ particles\]", line)]
+    assert len(steps) == 3  # 36 visits, a line every 10
+
+
+def test_options_without_effect_and_rounding_are_told_once(trained_run: Path) -> None:
+    text = (trained_run / "run.log").read_text()
+    for note in ("--group: has no effect here", "--lazy-single: has no effect here"):
+        assert text.count(note) == 1
+    assert text.count("has no effect") == 2
+    assert text.count("--templateres 30 is rounded up to 32, a multiple of 16") == 1
+
+
+def test_the_current_template_is_a_valid_volume(trained_run: Path) -> None:
+    with mrcfile.open(trained_run / "tmp.mrc") as handle:
+        assert handle.data.shape == (32, 32, 32) and np.isfinite(handle.data).all() and handle.data.std() > 0
+        _, boxes, _ = read_config(trained_run / "config.pkl")
+        # the template spans the crop from the centre of its first voxel to that of its last
+        assert float(handle.voxel_size.x) == pytest.approx((boxes.crop - 1) * 12.0 / 31, rel=1e-4)
+    assert mrcfile.validate(trained_run / "tmp.mrc")
+
+
+def test_the_same_seed_gives_the_same_numbers(trained_run: Path, tiny_set: Path, train: Train, tmp_path: Path) -> None:
+    train("again", "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "1")
+    again = tmp_path / "again"
+    losses = [re.sub(r"^.{19}|; Finished.*", "", line) for line in _epoch_lines(trained_run)[:2]]
+    assert losses == [re.sub(r"^.{19}|; Finished.*", "", line) for line in _epoch_lines(again)]
+    for one, two in zip(read_latents(trained_run / "z.0.pkl"), read_latents(again / "z.0.pkl"), strict=True):
+        assert one is not None and two is not None
+        np.testing.assert_array_equal(one, two)
+    first, second = read_poses(trained_run / "pose.0.pkl"), read_poses(again / "pose.0.pkl")
+    np.testing.assert_array_equal(first.eulers_deg, second.eulers_deg)
+    np.testing.assert_array_equal(first.origins, second.origins)
+    one, two = (read_weights(folder / "weights.0.pkl")["decoder_state_dict"] for folder in (trained_run, again))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def _epoch_lines(folder: Path) -> list[str]:
+    return [line for line in (folder / "run.log").read_text().splitlines() if "=====>" in line]
+
+
+def test_one_volume_for_all_without_mask_and_ctf(train: Train, tmp_path: Path, tiny_set: Path) -> None:
+    words = "--encode-mode fixed --no-ctf --tilt-range 60 -n 1 -b 8 --valfrac 0 --tmp-prefix now --amp".split()
+    train("fixed run", *words, "--split", str(_split_file(tmp_path)))
+    outdir = tmp_path / "fixed run"
+    names = {path.name for path in outdir.iterdir()}
+    assert names == {"config.pkl", "run.log", "now.mrc", "weights.0.pkl", "z.0.pkl", "pose.0.pkl"}
+    model, boxes, _ = read_config(outdir / "config.pkl")
+    assert (model.encode_mode, boxes.crop) == ("fixed", 20)  # 0.85 of the box
+    weights = read_weights(outdir / "weights.0.pkl")
+    assert "encoder_state_dict" not in weights and weights["fixed_latent"].shape == (5,)
+    log = (outdir / "run.log").read_text()
+    assert "no CTF is applied (--no-ctf): a missing-wedge-only model from tilts up to ±60°" in log
+    assert "validation" not in log.replace(str(outdir), "")
+    before = np.load(tiny_set / "truth.npz")["eulers_used"]
+    np.testing.assert_allclose(read_poses(outdir / "pose.0.pkl").eulers_deg, before, atol=1e-5)
+    assert main(["eval_vol", "--load", str(outdir / "weights.0.pkl"), "-o", str(tmp_path / "v"), "-z", "0", "0"]) == 0
+
+
+def _split_file(folder: Path) -> Path:
+    path = folder / "my split.pkl"
+    torch.save(torch.arange(16).flip(0), path)
+    return path
+
+
+@pytest.mark.xfail(strict=True, reason="the latent memory starts as noise in this mode too, so z.N.pkl holds noise")
+def test_all_particles_of_a_homogeneous_run_have_the_shared_latent(train: Train, tmp_path: Path) -> None:
+    train("fixed", *"--encode-mode fixed --no-ctf -n 1 -b 8".split())
+    shared = read_weights(tmp_path / "fixed" / "weights.0.pkl")["fixed_latent"].numpy()
+    mu, multi = read_latents(tmp_path / "fixed" / "z.0.pkl")
+    assert multi is not None
+    np.testing.assert_allclose(np.concatenate([mu, multi], 1), np.tile(shared, (16, 1)), atol=1e-6)
+
+
+def test_warp_tables_smaller_box_and_inert_option_before_the_table(
+    tiny_set: Path, tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--warp --downfrac 0.75 --angpix 12 --relion31 --float16 --tilt-limit 50 --accum-step 2 -n 1 --beta 0.5"
+    train("warp", *words.split(), "-r", str(tiny_set / "mask.mrc"), "--norm", "0", "0.02", "--zaffinedim", "0")
+    _, boxes, settings = read_config(tmp_path / "warp" / "config.pkl")
+    assert (boxes.box, boxes.render, boxes.render_apix) == (24, 18, pytest.approx(16.0))
+    assert settings["dataset_args"]["norm"][1] == pytest.approx(0.02)
+    assert read_latents(tmp_path / "warp" / "z.0.pkl")[1] is None
+    assert "has no effect" not in (tmp_path / "warp" / "run.log").read_text()
+    # flags of the original take no value: the table may follow them
+    capsys.readouterr()
+    flags = "--uninvert-data --no-window --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b --lazy-single"
+    for flag in flags.split():
+        assert main(["train_tomo", flag, str(tmp_path / "absent.star"), "-o", str(tmp_path / "none")]) == 1
+        assert "absent.star" in capsys.readouterr().err
+
+
+INERT = (
+    "--ctf x --group 1 --group-stat x --uninvert-data --no-window --window-r 0.8 --lazy-single --preprocessed "
+    "--max-threads 4 --readctf -e 3 --do-pose-sgd --pretrain 1 --emb-type quat --pose-lr 1e-4 --pose-enc --pose-only "
+    "--enc-layers 3 --enc-dim 256 --enc-mask 5 --use-real --optimize-b --dec-layers 3 --dec-dim 256 --pe-type vanilla "
+    "--template-type conv --warp-type blurmix --num-struct 1 --deform-size 64 --pe-dim 4 --domain fourier "
+    "--activation relu"
+).split()
+
+
+def test_every_inert_option_is_accepted_and_named(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opustomo.training import setup
+
+    notes: list[str] = []
+    monkeypatch.setattr(setup, "train", lambda *settings: notes.extend(settings[-1].notes))
+    assert main(["train_tomo", str(tiny_set / "particles.star"), *INERT, "-o", str(tmp_path / "o")]) == 0
+    named = [note.split(":")[0] for note in notes]
+    assert sorted(named) == sorted({word if word.startswith("--") else "-e" for word in INERT if word[0] == "-"})
+
+
+def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opustomo.training import setup
+
+    seen: list = []
+    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o")]) == 0
+    data, model, physics, downfrac, config, run = seen
+    assert (model.zdim, model.zaffinedim, model.templateres, model.encoderres) == (12, 4, 160, 12)
+    assert (physics.ctf_alpha, physics.ctf_beta, physics.bfactor_A2, physics.ctf_normalised) == (0.0, 1.0, 4.0, False)
+    assert (config.epochs, config.batch_size, config.lr, config.accum_step) == (20, 20, 4e-5, 1)
+    assert (config.beta, config.beta_control, config.lamb, config.valfrac) == ("cos", 0.5, 1.0, 0.2)
+    assert (run.checkpoint, run.log_interval, run.workers, run.tmp_prefix) == (1, 1000, 16, "tmp")
+    assert (data.tilt_range_deg, data.tilt_step_deg, data.tilt_limit_deg) == (50.0, 2.0, None)
+    assert (downfrac, data.warp_bfactor_scale, data.norm) == (1.0, 0.25, None)
+    assert run.notes == ()
