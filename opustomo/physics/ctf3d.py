@@ -10,6 +10,8 @@ from opustomo.physics.fourier import frequencies
 from opustomo.physics.tilts import TiltBatch
 
 SCALE_FLOOR = 1e-3
+KERNEL_FLOOR = 1e-5
+"""Below this a slice does not reach a voxel: rounding must not decide what lies in the wedge, as the sign of c does."""
 
 
 def cubic_kernel(distance: Tensor) -> Tensor:
@@ -65,9 +67,9 @@ def ctf_volume(
     cos, sin = torch.cos(angle), torch.sin(angle)
     distance = kx * sin + kz * cos
     in_plane = kx * cos - kz * sin
-    kernel = linear_kernel if normalised else cubic_kernel
-    covers = (in_plane.abs() <= limit) & (tilts.scale[..., None, None] > 0)
-    sampling = torch.where(covers, kernel(distance), 0.0).flatten(2)  # (B, T, Dr·half)
+    kernel = (linear_kernel if normalised else cubic_kernel)(distance)
+    covers = (in_plane.abs() <= limit) & (kernel.abs() > KERNEL_FLOOR) & (tilts.scale[..., None, None] > 0)
+    sampling = torch.where(covers, kernel, 0.0).flatten(2)  # (B, T, Dr·half)
     weight = sampling * tilts.scale[..., None]
 
     where = weight.nonzero(as_tuple=True)

@@ -1,0 +1,403 @@
+"""One validation step, written as the specification reads: particle by particle, candidate by candidate, in float64.
+
+Nothing here is fast, and nothing is taken from `opustomo`: transforms are numpy's with the shifts that put the zero
+frequency in the middle, sampling is scipy's, networks are applied layer by layer from their state dictionaries. Arrays
+are z, y, x; vectors x, y, z; angles degrees; lengths Å unless they say voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
+from torch.nn import functional
+
+Weights = dict[str, torch.Tensor]  # float64
+MEAN_BLUR = 0.125
+CANDIDATE_DEG = 1.46
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Input box D, pixel size, render box Dr, crop Dc; sizes of the template and of the encoder's inner grid."""
+
+    box: int
+    apix: float
+    render: int
+    crop: int
+    templateres: int
+    encoderres: int
+    zdim: int
+
+    @property
+    def render_apix(self) -> float:
+        return self.apix * self.box / self.render
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """One tilt image; B-factor in Å² damps when positive."""
+
+    angle: float
+    defocus_u: float
+    defocus_v: float
+    astigmatism: float
+    kilovolt: float
+    cs_mm: float
+    amplitude_contrast: float
+    phase_shift: float
+    bfactor: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One subtomogram (D, D, D), divided by the data's standard deviation, with RELION A and origin in voxels of D."""
+
+    voxels: np.ndarray
+    rotation: np.ndarray
+    origin: np.ndarray
+    tilts: list[Tilt]
+    near: np.ndarray
+    far: np.ndarray
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What enters a step besides networks and particles; ``snr`` is the running value, ``bfactor`` in Å²."""
+
+    alpha: float = 0.0
+    beta_ctf: float = 1.0
+    normalised: bool = False
+    bfactor: float = 4.0
+    energy_on_crop: bool = False
+    estimate_pose: bool = True
+    beta: float = 0.7
+    beta_control: float = 0.5
+    lamb: float = 1.0
+    snr: float = 0.02
+
+
+# --- Fourier transforms of centred boxes
+
+
+def rfft3(y: np.ndarray) -> np.ndarray:
+    """Half spectrum, zero frequency at (D/2, D/2, 0)."""
+    return np.fft.fftshift(np.fft.rfftn(np.fft.fftshift(y)), axes=(0, 1))
+
+
+def irfft3(spectrum: np.ndarray) -> np.ndarray:
+    """Inverse of rfft3."""
+    size = spectrum.shape[0]
+    return np.fft.fftshift(np.fft.irfftn(np.fft.ifftshift(spectrum, axes=(0, 1)), s=(size,) * 3, axes=(0, 1, 2)))
+
+
+def frequencies(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """kz, ky, kx in voxels, each of the half spectrum's shape."""
+    full = np.arange(size) - size // 2
+    kz, ky, kx = np.meshgrid(full, full, np.arange(size // 2 + 1), indexing="ij")
+    return kz.astype(float), ky.astype(float), kx.astype(float)
+
+
+def crop_spectrum(spectrum: np.ndarray, size: int) -> np.ndarray:
+    """Low frequencies; densities keep their values."""
+    full = spectrum.shape[0]
+    start = full // 2 - size // 2
+    return spectrum[start : start + size, start : start + size, : size // 2 + 1] * (size / full) ** 3
+
+
+def crop_centre(y: np.ndarray, size: int) -> np.ndarray:
+    """Central cube."""
+    start = y.shape[0] // 2 - size // 2
+    return y[(slice(start, start + size),) * 3]
+
+
+def pad_centre(y: np.ndarray, size: int) -> np.ndarray:
+    """Zeros around."""
+    out = np.zeros((size,) * 3)
+    start = size // 2 - y.shape[0] // 2
+    out[(slice(start, start + y.shape[0]),) * 3] = y
+    return out
+
+
+# --- contrast transfer
+
+
+def cubic(d: np.ndarray) -> np.ndarray:
+    """Cubic convolution kernel, a = -0.75."""
+    a, d = -0.75, np.abs(d)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d < 1, near, np.where(d < 2, far, 0.0))
+
+
+def linear(d: np.ndarray) -> np.ndarray:
+    """Linear interpolation kernel."""
+    return np.clip(1 - np.abs(d), 0, None)
+
+
+def ctf_2d(tilt: Tilt, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """CTF and envelope of a tilt at in-plane frequencies, 1/Å."""
+    volt = tilt.kilovolt * 1e3
+    wavelength = 12.2643247 / np.sqrt(volt + 0.978466e-6 * volt**2)
+    s, azimuth = np.hypot(x, y), np.arctan2(y, x)
+    u, v, w = tilt.defocus_u, tilt.defocus_v, tilt.amplitude_contrast
+    defocus = 0.5 * (u + v + (u - v) * np.cos(2 * (azimuth - np.radians(tilt.astigmatism))))
+    gamma = 2 * np.pi * (-0.5 * defocus * wavelength * s**2 + 0.25 * tilt.cs_mm * 1e7 * wavelength**3 * s**4)
+    gamma = gamma - np.radians(tilt.phase_shift)
+    return -np.sin(gamma - np.arctan2(w, np.sqrt(1 - w * w))) * np.exp(-tilt.bfactor * s**2 / 4)
+
+
+def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalised: bool) -> np.ndarray:
+    """3D CTF on the render grid."""
+    kz, ky, kx = frequencies(sizes.render)
+    length = sizes.render * sizes.render_apix
+    total, sampling = np.zeros_like(kz), np.zeros_like(kz)
+    for tilt in tilts:
+        cos, sin = np.cos(np.radians(tilt.angle)), np.sin(np.radians(tilt.angle))
+        x, distance = kx * cos - kz * sin, kx * sin + kz * cos
+        weight = (linear if normalised else cubic)(distance)
+        # the sign of c counts: what a kernel touches with its very end lies in the wedge
+        weight *= (np.abs(weight) > 1e-5) & (np.abs(x) <= sizes.box / 2) & (tilt.scale > 0)
+        total += weight * tilt.scale * ctf_2d(tilt, x / length, ky / length)
+        sampling += weight
+    return total / np.maximum(sampling, 1) if normalised else total / sum(tilt.scale for tilt in tilts)
+
+
+# --- sampling
+
+
+def sample(volume: np.ndarray, matrix: np.ndarray, size: int, shift: np.ndarray | None = None) -> np.ndarray:
+    """V(M (x - c) + c + shift) on a cube of ``size`` voxels about its voxel c = size/2; shift in these voxels.
+
+    The volume spans the cube, whatever its own number of voxels.
+    """
+    axis = np.arange(size) - size // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    at = np.einsum("ij,jzyx->izyx", matrix, np.stack([x, y, z])) + size // 2
+    if shift is not None:
+        at = at + shift[:, None, None, None]
+    at = at * (volume.shape[0] - 1) / (size - 1)
+    return map_coordinates(volume, at[::-1], order=1, mode="grid-constant")
+
+
+def turn_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Bicubic (a = -0.75) turn of every x, y plane about voxel D/2; zero outside."""
+    size = volume.shape[0]
+    axis = np.arange(size) - size // 2
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    at_x, at_y = np.einsum("ij,jyx->iyx", matrix, np.stack([x, y])) + size // 2
+    padded = np.pad(volume, ((0, 0), (size, size), (size, size)))
+    out = np.zeros_like(volume)
+    for step_y in range(-1, 3):
+        for step_x in range(-1, 3):
+            node_y, node_x = np.floor(at_y).astype(int) + step_y, np.floor(at_x).astype(int) + step_x
+            out += cubic(at_y - node_y) * cubic(at_x - node_x) * padded[:, node_y + size, node_x + size]
+    return out
+
+
+def split_turn(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A = (turn about z) · (turn out of plane): (2, 2) and (3, 3)."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+    angle = 2 * np.arctan2(z, w)
+    about_z = Rotation.from_euler("z", angle).as_matrix()
+    return about_z[:2, :2], about_z.T @ rotation
+
+
+# --- networks, layer by layer
+
+
+def _leaky(x: torch.Tensor) -> torch.Tensor:
+    return functional.leaky_relu(x, 0.2)
+
+
+def encode(weights: Weights, volume: np.ndarray, inner: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mu and logstd of one standardised, masked subtomogram."""
+    w = weights
+    x = torch.from_numpy(volume)[None, None]
+    for layer in ("down1.0", "down1.2", "down1.4"):
+        x = _leaky(functional.conv3d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], stride=2, padding=1))
+    x = functional.interpolate(x, size=(inner,) * 3, mode="trilinear", align_corners=True)
+    for layer in ("down2.0", "down2.2", "down2.4"):
+        x = _leaky(functional.conv3d(x, w[f"{layer}.weight"], w[f"{layer}.bias"], stride=2, padding=1))
+    x = _leaky(functional.linear(x.amax((2, 3, 4)), w["down3.0.weight"], w["down3.0.bias"]))
+    mu, logstd = (functional.linear(x, w[f"{head}.weight"], w[f"{head}.bias"])[0] for head in ("mu", "logstd"))
+    return mu.numpy(), logstd.numpy()
+
+
+def decode(weights: Weights, composition: np.ndarray, templateres: int) -> np.ndarray:
+    """Template (T, T, T) of one composition."""
+    w = weights
+
+    def transposed(x: torch.Tensor, layer: str, padding: int) -> torch.Tensor:
+        weight, bias = w[f"template.{layer}.weight"], w[f"template.{layer}.bias"]
+        return functional.conv_transpose3d(x, weight, bias, stride=2, padding=padding)
+
+    x = torch.from_numpy(composition)[None]
+    for layer in ("template1.0", "template1.2"):
+        x = _leaky(functional.linear(x, w[f"template.{layer}.weight"], w[f"template.{layer}.bias"]))
+    x = x[:, :, None, None, None]
+    for layer in ("template2.0", "template2.2"):
+        x = _leaky(transposed(x, layer, 0))
+    for layer in ("template3.0", "template3.2"):
+        x = _leaky(transposed(x, layer, 1))
+    x = functional.interpolate(x, size=(templateres // 16,) * 3, mode="trilinear", align_corners=True)
+    for layer in ("template4.0", "template4.2", "template4.4"):
+        x = _leaky(transposed(x, layer, 1))
+    return transposed(x, "conv_out", 1)[0, 0].numpy()
+
+
+def pose_correction(weights: Weights, conformation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """δA (3, 3) and t (3,) in voxels of the input box."""
+    w = weights
+    x = torch.from_numpy(conformation)[None]
+    x = _leaky(functional.linear(x, w["template.affine_out.0.weight"], w["template.affine_out.0.bias"]))
+    row = functional.linear(x, w["template.affine_out.2.weight"], w["template.affine_out.2.bias"])[0, -6:].numpy()
+    return Rotation.from_quat([*row[:3], 16.0]).as_matrix(), row[3:]
+
+
+# --- loss
+
+
+def candidates() -> list[np.ndarray]:
+    """Identity, and turns to either side about each axis."""
+    turns = [np.zeros(3), *np.eye(3), *-np.eye(3)]
+    return [Rotation.from_rotvec(np.radians(CANDIDATE_DEG) * turn).as_matrix() for turn in turns]
+
+
+def candidate_weights(energies: np.ndarray, crop: int) -> np.ndarray:
+    """Softmax at temperature max(½ std E, Dc/8)."""
+    temperature = max(0.5 * np.std(energies, ddof=1), crop / 8) if len(energies) > 1 else crop / 8
+    shifted = np.exp(-(energies - energies.min()) / temperature)
+    return shifted / shifted.sum()
+
+
+def kl_divergence(mu: np.ndarray, logstd: np.ndarray) -> float:
+    """KL of one particle's latent."""
+    return float(sum(-s + 0.5 * np.exp(2 * s) + 0.5 * m * m for m, s in zip(mu, logstd, strict=True)))
+
+
+def smoothness(template: np.ndarray) -> tuple[float, float]:
+    """Mean of sqrt(1e-8 + |∇V|²), backward differences, and mean |V|."""
+    squares = sum((template[1:, 1:, 1:] - np.roll(template, 1, axis)[1:, 1:, 1:]) ** 2 for axis in range(3))
+    return float(np.sqrt(1e-8 + squares).mean()), float(np.abs(template).mean())
+
+
+def inside(template: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of a template that the mask's bounding box covers."""
+    scale = (template.shape[0] - 1) / (mask.shape[0] - 1)
+    used = np.argwhere(mask > 0)
+    first, last = np.floor(used.min(0) * scale).astype(int), np.ceil(used.max(0) * scale).astype(int)
+    return template[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+
+
+def prior_terms(mu: np.ndarray, z: np.ndarray, near: np.ndarray, far: np.ndarray) -> dict[str, float]:
+    """The four terms of the disentanglement prior, pair by pair; mu, z (B, L), near (B, n, L), far (B, m, L)."""
+    epsilon, count = 1e-3, len(mu)
+    attract = [np.log(1 + np.sum((mu[i] - other) ** 2) + epsilon) for i in range(count) for other in near[i]]
+    repel = [np.log(1 + 1 / (np.sum((mu[i] - other) ** 2) + epsilon)) for i in range(count) for other in far[i]]
+    spread, knn = 0.0, []
+    for i in range(count):
+        others = [j for j in range(count) if j != i]
+        for j in others:
+            d2 = np.sum((mu[i] - mu[j]) ** 2) + epsilon
+            spread += np.log(1 + 1 / d2) * min(d2, 1.0) / count**2
+        for j in sorted(others, key=lambda j: np.sum((z[i] - z[j]) ** 2))[:3]:
+            knn.append(np.log(1 + np.sum((mu[i] - mu[j]) ** 2)))
+    return {
+        "attract": float(np.mean(attract)),
+        "repel": 3 * float(np.mean(repel)),
+        "spread": spread,
+        "knn": float(np.mean(knn)) if knn else 0.0,
+    }
+
+
+def combine(
+    energies: list[np.ndarray], powers: list[np.ndarray], target2: list[float], mask: np.ndarray,
+    kl: list[float], smooth: tuple[float, float], prior: dict[str, float], settings: Settings,
+) -> dict[str, float]:  # fmt: skip
+    """All terms of a batch from the candidates' energies and Σx² of each particle."""
+    crop = mask.shape[0]
+    norm = max(np.count_nonzero(mask > 0), 0.05 * np.pi * crop**3)
+    gen, mse, snr = [], [], []
+    for energy, power, y2 in zip(energies, powers, target2, strict=True):
+        w = candidate_weights(energy, crop)
+        gen.append(np.sum(w * energy) / norm)
+        mse.append(gen[-1] + y2 / norm)
+        snr.append(np.sum(w * power) / norm / mse[-1])
+    terms = {"gen": np.mean(gen), "mse": np.mean(mse), "snr": np.mean(snr), "kl": np.mean(kl)}
+    terms |= {"tv": smooth[0], "l1": smooth[1]} | prior
+    strength = settings.lamb * (1 - np.exp(-min(0.5 * (terms["snr"] / 0.01) ** 2, 16)))
+    terms["total"] = (
+        terms["gen"]
+        + settings.beta_control * settings.snr * settings.beta * terms["kl"] / norm
+        + min(np.sqrt(terms["snr"]), 0.5) * (0.1 * terms["tv"] + 0.3 * terms["l1"]) / norm
+        + strength * sum(prior.values()) * (settings.beta + 0.05) / 1.05 / norm
+    )
+    return {name: float(value) for name, value in terms.items()}
+
+
+# --- the step
+
+
+def encoder_input(spectrum: np.ndarray, rotation: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The centred subtomogram, blurred, turned into the reference frame, standardised, masked."""
+    kz, ky, kx = frequencies(spectrum.shape[0])
+    k2 = (kz**2 + ky**2 + kx**2) / spectrum.shape[0] ** 2
+    volume = crop_centre(irfft3(spectrum * np.exp(-(np.pi**2) * MEAN_BLUR * k2)), mask.shape[0])
+    about_z, out_of_plane = split_turn(rotation)
+    volume = turn_about_z(volume, about_z)
+    volume = (volume - volume.mean()) / volume.std(ddof=1)
+    return sample(volume, out_of_plane, mask.shape[0]) * mask
+
+
+def validation_step(
+    particles: list[Particle], encoder: Weights, decoder: Weights, mask: np.ndarray, sizes: Sizes, settings: Settings
+) -> dict[str, float]:
+    """All loss terms of a batch in validation: no augmentation, z = mu."""
+    encoder, decoder = ({name: value.double() for name, value in part.items()} for part in (encoder, decoder))
+    kz, ky, kx = frequencies(sizes.render)
+    k2 = (kz**2 + ky**2 + kx**2) / sizes.render**2
+    b = settings.bfactor / sizes.render_apix**2
+    length = sizes.render * sizes.render_apix
+    latents, energies, powers, target2, kl, smooth = [], [], [], [], [], []
+    for particle in particles:
+        ox, oy, oz = particle.origin * sizes.apix
+        centring = np.exp(-2j * np.pi * (kx * ox + ky * oy + kz * oz) / length)
+        spectrum = crop_spectrum(rfft3(particle.voxels), sizes.render) * centring
+        ctf = ctf_3d(particle.tilts, sizes, settings.normalised)
+
+        mu, logstd = encode(encoder, encoder_input(spectrum, particle.rotation, mask), sizes.encoderres)
+        template = decode(decoder, mu[: sizes.zdim], sizes.templateres)
+        turn, shift = np.eye(3), np.zeros(3)
+        if settings.estimate_pose:
+            turn, shift = pose_correction(decoder, mu[sizes.zdim :])
+        shift = shift * sizes.render / sizes.box  # voxels of the render grid
+        pose = particle.rotation @ turn
+
+        sharpened = spectrum * np.exp(np.pi**2 * b * k2) * np.sign(ctf) * np.abs(ctf) ** settings.alpha
+        posed_mask = np.clip(sample(mask, pose.T, sizes.crop, shift), 0, None)
+        target = posed_mask * crop_centre(irfft3(sharpened), sizes.crop)
+
+        damping = np.exp(-(np.pi**2) * b / 2 * k2) * np.exp(-(np.pi**2) * b / 2 * k2 * np.abs(np.arctan2(kz, kx)))
+        energy, power = [], []
+        for turn_p in candidates():
+            posed = sample(template, (pose @ turn_p).T, sizes.crop, shift)
+            whole = irfft3(damping * np.abs(ctf) ** settings.beta_ctf * rfft3(pad_centre(posed, sizes.render)))
+            image = crop_centre(whole, sizes.crop)
+            power.append(np.sum((image if settings.energy_on_crop else whole) ** 2))
+            energy.append(power[-1] - 2 * np.sum(image * target))
+        latents.append(mu)
+        energies.append(np.array(energy))
+        powers.append(np.array(power))
+        target2.append(float(np.sum(target**2)))
+        kl.append(kl_divergence(mu, logstd))
+        smooth.append(smoothness(inside(template, mask)))
+
+    mu = np.array(latents)
+    prior = prior_terms(mu, mu, np.array([p.near for p in particles]), np.array([p.far for p in particles]))
+    tv, l1 = np.mean(smooth, axis=0)
+    return combine(energies, powers, target2, mask, kl, (tv, l1), prior, settings)
