@@ -1,18 +1,21 @@
 """Volumes in MRC files."""
 
+import math
 import os
-import warnings
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import numpy.typing as npt
+from mrcfile.dtypes import HEADER_DTYPE
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_HEADERS = {order: HEADER_DTYPE.newbyteorder(order) for order in "<>"}
 _WRITABLE = {np.dtype(code) for code in _MODES.values()}
 
 
@@ -53,20 +56,20 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
         The file is missing, no MRC file, truncated, of complex or packed mode, or its axes are permuted.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such MRC file; check the path.")
-    with path.open("rb") as raw:
-        if raw.read(3)[:2] in (b"\x1f\x8b", b"BZ"):
-            raise UserError(f"{path}: compressed; unpack it with gunzip or bunzip2.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            with mrcfile.open(path, permissive=True, header_only=True) as handle:
-                header = handle.header
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a readable MRC file ({error}); export it again.") from error
-    byte_order = _byte_order(path)
-    header = np.frombuffer(header.tobytes(), dtype=header.dtype.newbyteorder(byte_order))[0]
+        with path.open("rb") as handle:
+            raw = handle.read(HEADER_DTYPE.itemsize)
+            size = os.fstat(handle.fileno()).st_size
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"{path}: no such MRC file; check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    if raw[:2] in (b"\x1f\x8b", b"BZ"):
+        raise UserError(f"{path}: compressed; unpack it with gunzip or bunzip2.")
+    if len(raw) < HEADER_DTYPE.itemsize:
+        raise UserError(f"{path}: not a readable MRC file ({len(raw)} bytes are no header); export it again.")
+    byte_order = _byte_order(raw)
+    header = np.frombuffer(raw, dtype=_HEADERS[byte_order])[0]
     mode = int(header["mode"])
     if mode not in _MODES:
         raise UserError(f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 12 (float16).")
@@ -78,15 +81,14 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
         )
     dtype = np.dtype(byte_order + _MODES[mode])
     offset = 1024 + int(header["nsymbt"])
-    size = path.stat().st_size
-    needed = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    needed = offset + math.prod(shape) * dtype.itemsize
     if min(shape) < 1 or int(header["nsymbt"]) < 0:
         raise UserError(f"{path}: its header gives an impossible size {shape}; export it again.")
     if size < needed:
         raise UserError(f"{path}: truncated, {size} bytes instead of {needed}; copy or export it again.")
     intervals = int(header["mx"]) or shape[2]
     apix = float(header["cella"]["x"]) / intervals
-    return MrcHeader(path, shape, apix if np.isfinite(apix) and apix > 0 else None, dtype, offset)
+    return MrcHeader(path, shape, apix if math.isfinite(apix) and apix > 0 else None, dtype, offset)
 
 
 def read_volume(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], float | None]:
@@ -141,13 +143,10 @@ def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float
             handle.header.rms = -1
 
 
-def _byte_order(path: Path) -> str:
+def _byte_order(header: bytes) -> str:
     """Tell the byte order by the axis sizes, which no sensible file has above 65535.
 
     The machine stamp may be zero or wrong; sizes and mode read in the wrong order are huge.
     """
-    with path.open("rb") as handle:
-        raw = handle.read(16)
-    little = np.frombuffer(raw, "<u4")
-    big = np.frombuffer(raw, ">u4")
-    return "<" if int(little.max()) <= int(big.max()) else ">"
+    little, big = struct.unpack_from("<4I", header), struct.unpack_from(">4I", header)
+    return "<" if max(little) <= max(big) else ">"

@@ -23,14 +23,13 @@ def read_plain_loop(path: str | os.PathLike[str]) -> dict[str, list[str]] | None
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    lines = [line.split() for line in text.split("\n")]
-    lines = [words for words in lines if words and not words[0].startswith("#")]
+    lines = [words for line in text.split("\n") if (words := line.split()) and words[0][0] != "#"]
     if len(lines) < 3 or not lines[0][0].startswith("data_") or lines[1] != ["loop_"]:
         return None
     count = next((i for i, words in enumerate(lines[2:]) if not words[0].startswith("_")), len(lines) - 2)
     columns, rows = [words[0][1:] for words in lines[2 : 2 + count]], lines[2 + count :]
     if not rows or len(set(columns)) < count or any(len(words) != count for words in rows):
         return None
-    if any(words[0].startswith("data_") or _UNUSUAL.search(" ".join(words)) for words in rows):
+    if any(words[0].startswith("data_") for words in rows) or _UNUSUAL.search(" ".join(map(" ".join, rows))):
         return None
     return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
