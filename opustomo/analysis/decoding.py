@@ -14,6 +14,7 @@ from opustomo.checkpoint.weights import read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
+from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes
 
 BATCH = 8
@@ -122,9 +123,7 @@ def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int) -> Tensor
 
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
     """Decode ``request.latents`` and write one MRC file each; returns their paths."""
-    device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("a GPU was asked for but none is available; run with --device cpu or on a machine with a GPU")
+    device = choose_device(request.device)
     latents = np.atleast_2d(np.asarray(request.latents, dtype=np.float32))
     decoder = VolumeDecoder(request.weights, request.config, device)
     if latents.shape[1] not in (decoder.zdim, decoder.latent_dim):
@@ -135,6 +134,7 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     if not np.isfinite(latents).all():
         raise UserError("the latents to decode hold values that are not finite; check the file they come from")
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
+    volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)
     written = []
     for first in range(0, len(latents), BATCH):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 HELP = "decode volumes at given latents"
@@ -10,6 +11,8 @@ HELP = "decode volumes at given latents"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options (spec 5)."""
+    # argparse takes -1.2e-01, as text files of latents hold it, for an option (until Python 3.14)
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
     parser.add_argument("--load", type=Path, required=True, metavar="WEIGHTS", help="weights.N.pkl")
     parser.add_argument("-c", "--config", type=Path, help="config.pkl (default: beside the weights)")
     parser.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the volumes")
@@ -41,8 +44,12 @@ def run(args: argparse.Namespace) -> None:
     else:
         if args.z_end is None or len(args.z_end) != len(args.z_start):
             raise UserError("--z-start needs --z-end with as many numbers")
-        part = np.linspace(0.0, 1.0, max(args.n, 1))[:, None]
+        if args.n < 1:
+            raise UserError(f"-n must be at least 1, got {args.n}")
+        part = np.linspace(0.0, 1.0, args.n)[:, None]
         latents = (1.0 - part) * np.array(args.z_start) + part * np.array(args.z_end)
+    if args.z_end is not None and args.z_start is None:
+        raise UserError("--z-end needs --z-start, the first latent of the path")
     if args.Apix is not None and not args.Apix > 0:
         raise UserError(f"--Apix must be positive, got {args.Apix:g}")
     written = evaluate_volumes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def _count(text: str) -> int:
     return value
 
 
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Ranges that argparse does not know; NaN lies in none."""
+    if not 0 <= args.valfrac < 1:
+        raise ValueError(f"valfrac must lie in [0, 1), got {args.valfrac:g}")
+    if not 0 < args.downfrac <= 1:
+        raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
+    if not 0 < args.lr < math.inf:
+        raise ValueError(f"lr must be positive, got {args.lr:g}")
+    for name in ("seed", "wd", "lamb", "beta-control", "bfactor", "ctfalpha", "ctfbeta", "warp-bfactor-scale"):
+        value = getattr(args, name.replace("-", "_"))
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number of at least 0, got {value:g}")
+    if args.norm is not None and not (math.isfinite(args.norm[0]) and 0 < abs(args.norm[1]) < math.inf):
+        raise ValueError(f"norm must be two numbers, the second not 0, got {args.norm[0]:g} {args.norm[1]:g}")
+
+
 def run(args: argparse.Namespace) -> None:
     """Train from parsed options."""
     import torch
@@ -122,10 +139,7 @@ def run(args: argparse.Namespace) -> None:
             encode_mode=args.encode_mode,
             estimate_pose=args.estpose,
         )
-        if not 0 <= args.valfrac < 1:
-            raise ValueError(f"valfrac must lie in [0, 1), got {args.valfrac:g}")
-        if not 0 < args.downfrac <= 1:
-            raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
+        _check_numbers(args)
     except ValueError as error:
         raise UserError(f"--{error}") from error
     data = DataConfig(

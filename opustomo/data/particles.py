@@ -139,7 +139,13 @@ def load_tilts(
             f"no CTF is applied ({why}): a missing-wedge-only model from tilts up to ±{config.tilt_range_deg:g}° "
             "(--tilt-range, --tilt-step)",
         )
-        tables = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
+        try:
+            tables = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
+        except ValueError as error:
+            raise UserError(
+                f"--tilt-range {config.tilt_range_deg:g} with --tilt-step {config.tilt_step_deg:g} gives no tilts; "
+                "expected a range between 0° and 90° and a positive step"
+            ) from error
         table = np.zeros(count, dtype=np.int64)
     else:
         distinct: dict[Path, int] = {}
@@ -173,6 +179,8 @@ def load_mask(path: Path | None, box: int, apix: float) -> np.ndarray | None:
         raise UserError(
             f"mask {path} has pixel size {mask_apix:.4g} Å but the subtomograms have {apix:.4g} Å; resample it"
         )
+    if not np.isfinite(mask).all():
+        raise UserError(f"mask {path} holds values that are not finite; make it again")
     if not (mask > 0).any():
         raise UserError(f"mask {path} has no voxel above zero; give a mask that covers the particle")
     return mask

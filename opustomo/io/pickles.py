@@ -99,8 +99,9 @@ def _unpickle(path: Path, handle: BinaryIO) -> Any:
     try:
         return _RestrictedUnpickler(handle).load()
     except Exception as error:  # a crafted or damaged pickle may raise anything
+        reason = " ".join(str(error).split())  # some span several lines
         raise UserError(
-            f"{path}: refused as a pickle of arrays and plain containers ({error}); use another file."
+            f"{path}: refused as a pickle of arrays and plain containers ({reason}); use another file."
         ) from error
 
 

@@ -16,17 +16,12 @@ from opustomo.data.split import read_split, split_particles, training_count, wri
 from opustomo.errors import UserError
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.runlog import RunLog
 from opustomo.training.trainer import Trainer
-
-
-def check_device(name: str) -> None:
-    """Refuse a GPU that is not there."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("a GPU was asked for but none is available; run with --device cpu or on a machine with a GPU")
 
 
 def train(
@@ -41,16 +36,19 @@ def train(
 
     Nothing is written before all inputs have been read and checked.
     """
-    check_device(run.device)
+    choose_device(run.device)
     particles = load_particles(data)
     mask = load_mask(data.mask, particles.box, particles.apix)
-    boxes = Boxes.from_window(particles.box, particles.apix, downfrac, crop_window(mask, model.templateres))
+    boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
+    solvent = mask_on_crop(mask, boxes)
+    if not (solvent > 0).any():
+        raise UserError(f"mask {data.mask} has no voxel above zero inside the box that is compared; centre it")
     permutation = _permutation(config, len(particles))
     source = VoxelSource(particles.images)
     norm = data.norm or (0.0, pooled_std(source, len(particles)))
 
     torch.manual_seed(config.seed)
-    network = Autoencoder(model, physics, boxes, mask_on_crop(mask, boxes), amp=run.amp).to(run.device)
+    network = Autoencoder(model, physics, boxes, solvent, amp=run.amp).to(run.device)
 
     run.outdir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run.outdir / "run.log")
@@ -65,6 +63,15 @@ def train(
         log.say(f"# finished: results in {run.outdir}")
     finally:
         log.close()
+
+
+def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:
+    try:
+        return Boxes.from_window(particles.box, particles.apix, downfrac, window)
+    except ValueError as error:
+        raise UserError(
+            f"subtomograms of {particles.box} voxels with --downfrac {downfrac:g} leave too little to compare ({error})"
+        ) from error
 
 
 def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
