@@ -20,8 +20,10 @@ ALLOWED = {
     "physics": {"geometry"},
     "data": {"geometry", "io"},
     "model": {"physics", "geometry"},
-    "training": {"model", "physics", "geometry", "data", "io"},
-    "analysis": {"model", "physics", "geometry", "data", "io"},
+    "checkpoint": {"model", "physics", "geometry", "io"},
+    "training": {"checkpoint", "model", "physics", "geometry", "data", "io"},
+    "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
+    "watch": {"training", "analysis", "io", "geometry"},
     "simulate": {"geometry", "io"},
     "demo": {"simulate", "analysis", "geometry", "io"},
 }
@@ -92,6 +94,12 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         assert not imports(path)
     if part not in (None, "main", "__main__", "commands"):
         assert not any(module.startswith("analysis_scripts") for module in imports(path)), name_of(path)
+
+
+def test_watchers_know_of_training_only_what_they_are_told() -> None:
+    files = sorted((ROOT / "opustomo" / "watch").glob("*.py"))
+    used = {module for path in files for module in imports(path) if part_of(module) == "training"}
+    assert used == {"opustomo.training.records"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "opustomo" / "commands").glob("*.py")), ids=name_of)

@@ -1,0 +1,108 @@
+"""A CSV file that grows by whole lines and can be taken up again after any interruption."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from opustomo.io.atomic import atomic_path
+
+Row = Mapping[str, str]
+
+
+class CsvTable:
+    """Rows of text under one header line.
+
+    A line goes to the file in one piece and without delay; what a failed write leaves of it is taken away again. The
+    file is opened anew for every line, so that it may be moved or deleted during a run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: list[str] | None = None
+
+    def rows(self) -> list[dict[str, str]]:
+        """All complete rows; none when there is no file. A last line without its end is left out."""
+        return self._read()[1]
+
+    def keep(self, wanted: Callable[[Row], bool]) -> None:
+        """Drop the rows that are not ``wanted`` and an incomplete last line.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read or written; it is then as before.
+        """
+        if self.path.exists():
+            columns, rows = self._read()
+            self._rewrite(columns, filter(wanted, rows))
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.path.unlink(missing_ok=True)
+        self._columns = None
+
+    def append(self, row: Row) -> None:
+        """Add a row; columns that the file does not have yet are added to it, values missing from ``row`` are empty.
+
+        Raises
+        ------
+        OSError
+            The row cannot be written; the file is then as before.
+        """
+        if self._columns is None or not set(row) <= set(self._columns) or not self.path.exists():
+            columns, rows = self._read()
+            self._columns = list(row) + [name for name in columns if name not in row]
+            if self.path.exists():
+                self._rewrite(self._columns, rows)
+            else:
+                self._add_line(_line(self._columns))
+        self._add_line(_line(row.get(name, "") for name in self._columns))
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return [], []
+        complete = text[: text.rfind("\n") + 1]
+        lines = [fields for fields in map(_fields, complete.split("\n")) if fields]
+        if not lines:
+            return [], []
+        columns = lines[0]
+        return columns, [dict(zip(columns, fields, strict=True)) for fields in lines[1:] if len(fields) == len(columns)]
+
+    def _rewrite(self, columns: list[str], rows: Iterable[Row]) -> None:
+        with atomic_path(self.path) as partial:
+            lines = [_line(row.get(name, "") for name in columns) for row in rows]
+            partial.write_text((_line(columns) if columns else "") + "".join(lines), encoding="utf-8")
+
+    def _add_line(self, line: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        data = line.encode()
+        # unbuffered: the line reaches the system in one call, or not at all when the process is killed before
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def _fields(line: str) -> list[str]:
+    """Values of a line; none in an empty or unreadable one."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def _line(fields: Iterable[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue()

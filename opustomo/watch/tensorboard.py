@@ -1,0 +1,69 @@
+"""Scalars for TensorBoard, when its extra is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from opustomo.training.records import EpochRecord, IntervalRecord
+
+
+def tensorboard_available() -> bool:
+    """Whether the package ``tensorboard`` (the extra of that name) is installed."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+class TensorBoardWatcher:
+    """Watcher that writes event files.
+
+    Batches go to ``training/TERM`` and the state to ``run/…``, over particles seen; means of an epoch go to
+    ``training_epoch/TERM`` and ``validation/TERM``, over epochs counted from 1.
+
+    Parameters
+    ----------
+    logdir
+        Folder of the event files.
+    resumed_at
+        Particles seen when an interrupted run was taken up: what it wrote beyond is hidden.
+
+    Raises
+    ------
+    ImportError
+        TensorBoard is not installed.
+    OSError
+        The folder cannot be written.
+    """
+
+    def __init__(self, logdir: Path, resumed_at: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = None if resumed_at is None else resumed_at + 1
+        self._writer = SummaryWriter(str(logdir), purge_step=purge)
+
+    def interval(self, record: IntervalRecord) -> None:
+        """Write the terms of a batch and the state of the run."""
+        self._write("training", record.terms, record.particles_seen)
+        state = {
+            "running_snr": record.running_snr,
+            "lr": record.lr,
+            "beta": record.beta,
+            "visits_per_second": record.visits_per_second,
+            "memory_gb": record.memory_gb,
+        }
+        self._write("run", state, record.particles_seen)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Write the means of an epoch."""
+        self._write("training_epoch", record.training, record.epoch + 1)
+        if record.validation is not None:
+            self._write("validation", record.validation, record.epoch + 1)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.close()
+
+    def _write(self, group: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
