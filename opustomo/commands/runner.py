@@ -60,7 +60,9 @@ def run_cli(
             formatter_class=_Formatter,
         )
         module.add_arguments(parser)
-        module.run(parser.parse_args(words[1:]))
+        args = parser.parse_args(words[1:])
+        args.command_line = (prog, *words)
+        module.run(args)
         # a closed pipe shows here, not at exit
         sys.stdout.flush()
         return 0

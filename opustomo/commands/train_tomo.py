@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
     files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
     files.add_argument("--split", type=Path, help="permutation that says which particles train")
+    files.add_argument("--load", metavar="WHAT", help="latest, or a weights.N.pkl, to go on from")
+    files.add_argument("--latents", type=Path, help="z.N.pkl to go with --load (default: the one beside it)")
+    files.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+    files.add_argument("--ind", type=Path, help="pickle or text file: indices of the particles to take")
     files.add_argument("--tmp-prefix", default="tmp", help="name of the current template (default: %(default)s)")
     files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
     files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
@@ -147,6 +151,7 @@ def run(args: argparse.Namespace) -> None:
         poses=args.poses,
         mask=args.mask,
         datadir=args.datadir,
+        ind=args.ind,
         apix=args.angpix,
         warp=args.warp,
         warp_bfactor_scale=args.warp_bfactor_scale,
@@ -183,6 +188,9 @@ def run(args: argparse.Namespace) -> None:
         log_interval=args.log_interval,
         workers=args.num_workers,
         tmp_prefix=args.tmp_prefix,
+        load=args.load,
+        latents=args.latents,
+        overwrite=args.overwrite,
         command=tuple(getattr(args, "command_line", sys.argv)),
         notes=tuple(notes),
     )

@@ -18,8 +18,12 @@ class DataConfig:
         Solvent mask (``-r``), box of the subtomograms.
     datadir
         Folder that image paths are relative to.
+    ind
+        Pickle or text file with the indices of the particles to take; None takes all.
     apix
         Pixel size in Å (``--angpix``); None takes the MRC headers'.
+    force
+        Go on, with a loud note, where the pixel size asked for disagrees with the headers (``--force``).
     warp
         CTF tables are WARP csv files.
     use_ctf
@@ -32,7 +36,9 @@ class DataConfig:
     poses: Path | None = None
     mask: Path | None = None
     datadir: Path | None = None
+    ind: Path | None = None
     apix: float | None = None
+    force: bool = False
     warp: bool = False
     warp_bfactor_scale: float = 0.25
     use_ctf: bool = True

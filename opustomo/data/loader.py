@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.data.source import VoxelSource
+from opustomo.data.source import BrokenSubtomogramError, VoxelSource
 
 AHEAD = 4
 
@@ -21,37 +21,43 @@ def load_batches(
     device: torch.device,
     norm: tuple[float, float],
     workers: int = 2,
+    leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield (particle indices, voxels (B, D, D, D) float32 on ``device``) in order, reading ahead.
 
-    Values become (value - shift) / scale for ``norm`` = (shift, scale).
+    Values become (value - shift) / scale for ``norm`` = (shift, scale). Broken subtomograms are missing from their
+    batch, which may so become empty; ``leave_out`` is told their index and the reason. Without it they are errors.
     """
     shift, scale = norm
     pinned = device.type == "cuda"
     voxel_type = torch.float16 if source.half else torch.float32
 
-    def fetch(indices: np.ndarray) -> Tensor:
+    def fetch(indices: np.ndarray) -> tuple[Tensor, dict[int, str]]:
         buffer = torch.empty((len(indices), *(source.box,) * 3), dtype=voxel_type, pin_memory=pinned)
-        source.read_batch(indices, buffer.numpy())
-        return buffer
+        return buffer, source.read_batch(indices, buffer.numpy())
+
+    def deliver(indices: np.ndarray, future: Future[tuple[Tensor, dict[int, str]]]) -> tuple[np.ndarray, Tensor]:
+        buffer, broken = future.result()
+        for place, reason in broken.items():
+            if leave_out is None:
+                raise BrokenSubtomogramError(reason)
+            leave_out(int(indices[place]), reason)
+        if broken:
+            usable = [place for place in range(len(indices)) if place not in broken]
+            indices, buffer = indices[usable], buffer[usable]
+        volumes = buffer.to(device, non_blocking=True).float()
+        return indices, (volumes - shift) / scale
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        pending: deque[tuple[np.ndarray, Future[Tensor]]] = deque()
+        pending: deque[tuple[np.ndarray, Future[tuple[Tensor, dict[int, str]]]]] = deque()
         waiting = iter(batches)
         try:
             for indices in waiting:
                 pending.append((indices, pool.submit(fetch, indices)))
                 if len(pending) > AHEAD:
-                    yield _deliver(*pending.popleft(), device, shift, scale)
+                    yield deliver(*pending.popleft())
             while pending:
-                yield _deliver(*pending.popleft(), device, shift, scale)
+                yield deliver(*pending.popleft())
         finally:
             for _, future in pending:
                 future.cancel()
-
-
-def _deliver(
-    indices: np.ndarray, future: Future[Tensor], device: torch.device, shift: float, scale: float
-) -> tuple[np.ndarray, Tensor]:
-    volumes = future.result().to(device, non_blocking=True).float()
-    return indices, (volumes - shift) / scale

@@ -11,6 +11,7 @@ from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table, wedge_only_table
 from opustomo.io.images import resolve_ctf_tables, resolve_images
+from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
@@ -38,6 +39,8 @@ class ParticleSet:
         Side of the subtomograms in voxels, pixel size in Å.
     notes
         What to tell the user about the set.
+    selected
+        Rows of the STAR file that were taken (``--ind``), None for all.
     """
 
     star: ParticleStar
@@ -48,6 +51,7 @@ class ParticleSet:
     box: int
     apix: float
     notes: tuple[str, ...] = ()
+    selected: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,14 +65,18 @@ def load_particles(config: DataConfig) -> ParticleSet:
     UserError
         A file is missing, broken or disagrees with another.
     """
-    star = read_particles(config.star)
+    whole = read_particles(config.star)
+    selected = None if config.ind is None else read_indices(config.ind, len(whole))
+    star = whole if selected is None else whole.subset(selected)
     paths = resolve_images(star, config.datadir)
     images = [read_header(path) for path in paths]
     box = common_box(images)
-    apix = pixel_size(images, star, config.apix)
-    poses = load_poses(config, star, box, apix)
+    apix = pixel_size(images, star, config.apix, config.force)
+    poses = load_poses(config, star, box, apix, len(whole), selected)
     tables, table, notes = load_tilts(config, star, len(images))
-    return ParticleSet(star, images, poses, tables, table, box, apix, notes)
+    if pixel_sizes_differ(images[0].apix, apix):
+        notes += (f"--force: {apix:g} Å/pixel is used although the headers say {images[0].apix:.4g}",)
+    return ParticleSet(star, images, poses, tables, table, box, apix, notes, selected)
 
 
 def common_box(images: list[MrcHeader]) -> int:
@@ -88,22 +96,25 @@ def common_box(images: list[MrcHeader]) -> int:
     return size
 
 
-def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None) -> float:
+def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None, force: bool = False) -> float:
     """Pixel size of the run: ``--angpix``, else the MRC headers', else the particle table's.
+
+    ``force`` takes ``--angpix`` whatever the headers say.
 
     Raises
     ------
     UserError
-        ``--angpix`` is not positive or differs from the header by more than 1 %, or nothing tells the pixel size.
+        ``--angpix`` is not positive or, without ``force``, differs from the header by more than 1 %; or nothing tells
+        the pixel size.
     """
     header = images[0].apix
     if asked is not None:
         if not 0 < asked < np.inf:
             raise UserError(f"--angpix {asked:g} is no pixel size; give that of the subtomograms in Å")
-        if header is not None and abs(asked / header - 1.0) > APIX_TOLERANCE:
+        if not force and pixel_sizes_differ(header, asked):
             raise UserError(
                 f"--angpix {asked:g} disagrees with the header of {images[0].path}, which says {header:.4g} Å; "
-                "give the pixel size of the subtomograms"
+                "give the pixel size of the subtomograms, or --force to go on with this one"
             )
         return asked
     if header is not None:
@@ -114,14 +125,24 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None)
     return float(sizes[0])
 
 
-def load_poses(config: DataConfig, star: ParticleStar, box: int, apix: float) -> Poses:
-    """Poses from ``--poses``, else from the particle table."""
+def pixel_sizes_differ(told: float | None, used: float) -> bool:
+    """Whether a file tells a pixel size that is more than 1 % off the one used."""
+    return told is not None and abs(told / used - 1.0) > APIX_TOLERANCE
+
+
+def load_poses(
+    config: DataConfig, star: ParticleStar, box: int, apix: float, whole: int, selected: np.ndarray | None
+) -> Poses:
+    """Poses from ``--poses`` (of all ``whole`` rows of the STAR file, or of those selected), else from the table."""
     if config.poses is None:
         return poses_from_star(star, box, apix)
     poses = read_poses(config.poses)
+    if selected is not None and len(poses) == whole:
+        return poses.subset(selected)
     if len(poses) != len(star):
         raise UserError(
-            f"{config.poses} holds {len(poses)} poses but {config.star} has {len(star)} particles; "
+            f"{config.poses} holds {len(poses)} poses but {config.star} has {whole} particles"
+            f"{'' if selected is None else f', {len(star)} of them taken'}; "
             "make it from this STAR file with dsdsh prepare"
         )
     return poses
@@ -167,15 +188,15 @@ def _limited(table: TiltTable, limit_deg: float) -> TiltTable:
     return replace(table, scale=np.where(within, table.scale, 0.0))
 
 
-def load_mask(path: Path | None, box: int, apix: float) -> np.ndarray | None:
-    """Solvent mask (N, N, N), or None; its box and pixel size must be the subtomograms'."""
+def load_mask(path: Path | None, box: int, apix: float, force: bool = False) -> np.ndarray | None:
+    """Solvent mask (N, N, N), or None; its box and, without ``force``, pixel size must be the subtomograms'."""
     if path is None:
         return None
     mask, mask_apix = read_volume(path)
     if mask.shape != (box, box, box):
         shape = "×".join(str(n) for n in reversed(mask.shape))
         raise UserError(f"mask {path} is {shape} voxels but the subtomograms are {box}³; resample it to their box")
-    if mask_apix is not None and abs(mask_apix / apix - 1.0) > APIX_TOLERANCE:
+    if not force and pixel_sizes_differ(mask_apix, apix):
         raise UserError(
             f"mask {path} has pixel size {mask_apix:.4g} Å but the subtomograms have {apix:.4g} Å; resample it"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -12,6 +13,12 @@ from opustomo.io.mrc import MrcHeader
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 SCALE_SAMPLE = 100
+PROBE = 4096
+"""Voxels that are looked at first to see that a subtomogram is not constant."""
+
+
+class BrokenSubtomogramError(UserError):
+    """A subtomogram that cannot be used; a run may go on without it."""
 
 
 class VoxelSource:
@@ -36,7 +43,13 @@ class VoxelSource:
         self.half = all(image.dtype.kind == "f" and image.dtype.itemsize == 2 for image in images)
 
     def read(self, index: int) -> np.ndarray:
-        """Voxels (D, D, D) as stored; values that are not finite become 0 and are counted."""
+        """Voxels (D, D, D) as stored; values that are not finite become 0 and are counted.
+
+        Raises
+        ------
+        BrokenSubtomogramError
+            The file cannot be read, is truncated, or holds no two different finite values.
+        """
         kept = self._cache.get(index)
         if kept is not None:
             return kept
@@ -45,23 +58,38 @@ class VoxelSource:
         try:
             flat = np.fromfile(image.path, dtype=image.dtype, count=count, offset=image.offset)
         except OSError as error:
-            raise UserError(f"{image.path} can no longer be read ({error.strerror}); restore the file") from error
+            raise BrokenSubtomogramError(f"{image.path} can no longer be read ({error.strerror})") from error
         if len(flat) != count:
-            raise UserError(f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again")
+            raise BrokenSubtomogramError(
+                f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again"
+            )
         volume = flat.reshape(image.shape)
         if not volume.dtype.isnative:
             volume = volume.astype(volume.dtype.newbyteorder("="))
         volume = self._finite(index, volume)
+        if (volume.flat[:PROBE] == volume.flat[0]).all() and (volume == volume.flat[0]).all():
+            raise BrokenSubtomogramError(f"{image.path} holds no finite density but one constant value")
         with self._lock:
             if index not in self._cache and self._room >= volume.nbytes:
                 self._room -= volume.nbytes
                 self._cache[index] = volume
         return volume
 
-    def read_batch(self, indices: np.ndarray, out: np.ndarray) -> None:
-        """Fill ``out`` (B, D, D, D), of any float type, with the voxels of the particles ``indices``."""
-        for row, index in zip(out, indices, strict=True):
-            row[...] = self.read(int(index))
+    def read_batch(self, indices: np.ndarray, out: np.ndarray) -> dict[int, str]:
+        """Fill ``out`` (B, D, D, D), of any float type, with the voxels of the particles ``indices``.
+
+        Returns
+        -------
+        dict
+            Why a place in the batch was left unfilled, for broken subtomograms.
+        """
+        broken = {}
+        for place, index in enumerate(indices):
+            try:
+                out[place] = self.read(int(index))
+            except BrokenSubtomogramError as error:
+                broken[place] = str(error)
+        return broken
 
     @property
     def not_finite(self) -> dict[int, int]:
@@ -88,7 +116,12 @@ def pooled_std(source: VoxelSource, count: int) -> float:
     """
     chosen = np.unique(np.linspace(0, count - 1, min(count, SCALE_SAMPLE)).astype(int))
     slices = max(1, source.box // 4)
-    values = [source.read(int(i))[:slices].astype(np.float64) for i in chosen]
+    values = []
+    for index in chosen:
+        with suppress(BrokenSubtomogramError):
+            values.append(source.read(int(index))[:slices].astype(np.float64))
+    if not values:
+        raise UserError("none of the subtomograms looked at can be used; check the files the particle table names")
     number = sum(v.size for v in values)
     mean = sum(float(v.sum()) for v in values) / number
     variance = sum(float(((v - mean) ** 2).sum()) for v in values) / number

@@ -59,6 +59,10 @@ class RunConfig:
         Threads that read subtomograms ahead.
     tmp_prefix
         Name (without .mrc) of the current template, written at every log interval.
+    load, latents
+        ``latest`` or a weights.N.pkl to go on from, and latents to go with it.
+    overwrite
+        Start anew in a folder that holds a run.
     command
         The command line, kept in config.pkl.
     notes
@@ -72,5 +76,8 @@ class RunConfig:
     log_interval: int = 1000
     workers: int = 2
     tmp_prefix: str = "tmp"
+    load: str | None = None
+    latents: Path | None = None
+    overwrite: bool = False
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -100,6 +100,12 @@ class PoseMemory:
         self.turn[index] = quaternion_slerp(old, goal, NEW_SHARE)
         self.shift_px[index] += NEW_SHARE * torch.einsum("bij,bj->bi", rotation, shift_px)
 
+    def set_poses(self, poses: Poses) -> None:
+        """Take over refined poses of the same particles."""
+        refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)
+        self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
+        self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
+
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""
         every = torch.arange(len(self.start), device=self.start.device)

@@ -20,8 +20,12 @@ from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.resume import choose_start, resume_command
 from opustomo.training.runlog import RunLog
+from opustomo.training.stop import stop_on_signal
 from opustomo.training.trainer import Trainer
+
+SELECTED_STAR = "particles.selected.star"
 
 
 def train(
@@ -45,7 +49,8 @@ def train(
         raise UserError(f"mask {data.mask} has no voxel above zero inside the box that is compared; centre it")
     permutation = _permutation(config, len(particles))
     source = VoxelSource(particles.images)
-    norm = data.norm or (0.0, pooled_std(source, len(particles)))
+    start = choose_start(run, len(particles))
+    norm = start.norm or data.norm or (0.0, pooled_std(source, len(particles)))
 
     torch.manual_seed(config.seed)
     network = Autoencoder(model, physics, boxes, solvent, amp=run.amp).to(run.device)
@@ -54,11 +59,19 @@ def train(
     log = RunLog(run.outdir / "run.log")
     try:
         _describe(log, particles, boxes, norm, run)
+        if particles.selected is not None:
+            particles.star.write(run.outdir / SELECTED_STAR)
+            log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
         write_config(run.outdir / "config.pkl", network, dataset_settings(asdict(data), norm), config.seed, run.command)
-        if config.split is None:
-            write_split(run.outdir / "split.pkl", permutation)
+        write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
-        Trainer(network, particles, source, norm, permutation[:cut], permutation[cut:], config, run, log).fit()
+        trainer = Trainer(network, particles, source, norm, (permutation[:cut], permutation[cut:]), config, run, log)
+        start.apply(trainer, log)
+        with stop_on_signal() as stop:
+            finished = trainer.fit(stop)
+        if not finished and stop.signal is not None:
+            log.say(f"# stopped by {stop.signal.name}; the state is saved, go on with: {resume_command(run.command)}")
+            return
         _warn_not_finite(log, particles, source)
         log.say(f"# finished: results in {run.outdir}")
     finally:

@@ -1,0 +1,45 @@
+"""state.pkl: all that the newest moment of a run needs to go on exactly as if it had never stopped."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from opustomo.errors import UserError
+from opustomo.io.pickles import dump_torch, load_torch
+
+STATE_FILE = "state.pkl"
+_SPARE = 1.05
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start writing what will not fit, before anything is overwritten.
+
+    Raises
+    ------
+    UserError
+        The file system of ``folder`` has less free space than ``needed_bytes`` and five per cent.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes * _SPARE:
+        raise UserError(
+            f"{folder}: {free / 1e6:.0f} MB free but the next checkpoint needs {needed_bytes * _SPARE / 1e6:.0f} MB; "
+            "nothing was overwritten: make room and go on with --load latest"
+        )
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the run's state.pkl."""
+    dump_torch(folder / STATE_FILE, state)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The run's state, None if it has none yet."""
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    state = load_torch(path)
+    if not isinstance(state, dict) or "progress" not in state:
+        raise UserError(f"{path}: not the state of a training run; remove it or choose another folder with -o")
+    return state

@@ -1,0 +1,145 @@
+"""``dsd check``: what training would find, without training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opustomo.data.config import DataConfig
+    from opustomo.model.config import ModelConfig
+    from opustomo.preflight.missing import Readiness
+
+HELP = "look at a set before training: files, pixel size, tilts, CTF, missing wedge, memory"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; those of ``train_tomo`` have its names and defaults."""
+    add = parser.add_argument
+    add("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
+    add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
+    add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
+    add("--datadir", type=Path, help="folder that the image paths are relative to")
+    add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
+    add("--force", action="store_true", help="go on where --angpix disagrees with the headers")
+    add("--warp", action="store_true", help="CTF tables are WARP csv files")
+    add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
+    add("--tilt-range", type=float, help="± degrees that are expected")
+    add("--tilt-step", type=float, help="step in degrees that is expected")
+    add("--tilt-limit", type=float, help="leave out tilts beyond ± this")
+    add("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
+    add("--downfrac", type=float, default=1.0, help="Fourier-crop to this fraction of the box (default: %(default)s)")
+    add("--templateres", type=int, default=160, help="side of the template (default: %(default)s)")
+    add("--zdim", type=int, default=12, help="composition latent (default: %(default)s)")
+    add("-b", "--batch-size", type=int, default=20, help="particles per GPU and step (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the findings as JSON")
+    add("--figure", type=Path, metavar="PNG", help="draw the power of the data beside the 3D CTF")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look, print, and exit with 1 when training could not start."""
+    from opustomo.errors import UserError
+    from opustomo.preflight.missing import examine
+
+    model = _model(args)
+    readiness = examine(_data(args))
+    text, content = _findings(args, readiness, model)
+    print(text)
+    for item in readiness.missing:
+        print(f"  {item.line}")
+    if args.json is not None:
+        _write_json(args.json, readiness, content)
+    if not readiness.can_train:
+        raise UserError("training could not start: see what is missing above.")
+    print("Training can start.")
+
+
+def _model(args: argparse.Namespace) -> ModelConfig:
+    from opustomo.errors import UserError
+    from opustomo.model.config import ModelConfig
+
+    if not 0 < args.downfrac <= 1:
+        raise UserError(f"--downfrac must lie in (0, 1], got {args.downfrac:g}")
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
+    for option, value in (("--tilt-range", args.tilt_range), ("--tilt-step", args.tilt_step)):
+        if value is not None and not 0 < value < 90:
+            raise UserError(f"{option} must lie between 0 and 90 degrees, got {value:g}")
+    try:
+        # as train_tomo rounds it
+        return ModelConfig(zdim=args.zdim, templateres=-(-args.templateres // 16) * 16)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+
+
+def _data(args: argparse.Namespace) -> DataConfig:
+    from opustomo.data.config import DataConfig
+
+    data = DataConfig(
+        star=args.particles,
+        poses=args.poses,
+        mask=args.mask,
+        datadir=args.datadir,
+        apix=args.angpix,
+        force=args.force,
+        warp=args.warp,
+        use_ctf=not args.no_ctf,
+        tilt_range_deg=args.tilt_range or DataConfig.tilt_range_deg,
+        tilt_step_deg=args.tilt_step or DataConfig.tilt_step_deg,
+        tilt_limit_deg=args.tilt_limit,
+    )
+    return data
+
+
+def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:
+    """Findings as text and JSON; draws the figure."""
+    from opustomo.data.source import VoxelSource
+    from opustomo.errors import UserError
+    from opustomo.model.config import PhysicsConfig
+    from opustomo.physics.boxes import Boxes
+    from opustomo.physics.solvent import crop_window
+    from opustomo.preflight.figure import draw_wedges
+    from opustomo.preflight.inspect import inspect_particles
+    from opustomo.preflight.wedge import wedge_planes
+
+    particles, mask = readiness.particles, readiness.mask
+    if particles is None:
+        return "Pre-flight: no subtomogram can be looked at", None
+    try:
+        boxes = Boxes.from_window(particles.box, particles.apix, args.downfrac, crop_window(mask, model.templateres))
+    except ValueError as error:
+        raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
+    source = VoxelSource(particles.images)
+    physics = PhysicsConfig(ctf_normalised=args.normalizectf, tilt_limit_deg=args.tilt_limit)
+    planes = wedge_planes(particles, source, physics.ctf_normalised)
+    report = inspect_particles(
+        particles,
+        source,
+        boxes,
+        mask,
+        physics,
+        model,
+        args.batch_size,
+        asked_range_deg=args.tilt_range,
+        asked_step_deg=args.tilt_step,
+        planes=planes,
+    )
+    if args.figure is not None:
+        draw_wedges(args.figure, planes, report.wedge)
+    return report.as_text(), report.as_json()
+
+
+def _write_json(path: Path, readiness: Readiness, findings: str | None) -> None:
+    import json
+    from dataclasses import asdict
+
+    from opustomo.io.atomic import atomic_path
+
+    content = {
+        "can_train": readiness.can_train,
+        "missing": [asdict(item) for item in readiness.missing],
+        "preflight": None if findings is None else json.loads(findings),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,170 @@
+"""Where a run starts: from nothing, from the state of an interrupted run, or from the weights of an epoch."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from opustomo.checkpoint.state import STATE_FILE, read_state
+from opustomo.checkpoint.weights import read_weights
+from opustomo.errors import UserError
+from opustomo.io.latents import read_latents
+from opustomo.io.poses import read_poses
+from opustomo.training.config import RunConfig
+from opustomo.training.progress import Progress
+from opustomo.training.runlog import RunLog
+from opustomo.training.trainer import Trainer
+
+_STEERING = ("epochs", "split", "valfrac")
+"""Settings that may change between the parts of a run (the split file then decides what is held out)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to restore before the first step.
+
+    Attributes
+    ----------
+    state
+        Complete state: the run goes on as if it had never stopped.
+    weights
+        weights.N.pkl to take the networks from; optimiser and schedules start anew.
+    latents
+        z.N.pkl for the latent memory; None takes the one beside the weights, if there is one.
+    note
+        What to say in the log.
+    """
+
+    state: dict[str, Any] | None = None
+    weights: Path | None = None
+    latents: Path | None = None
+    note: str | None = None
+
+    @property
+    def norm(self) -> tuple[float, float] | None:
+        """Normalisation of the voxels in the run to go on with."""
+        return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])
+
+    def apply(self, trainer: Trainer, log: RunLog) -> None:
+        """Restore ``trainer`` and say what was restored."""
+        if self.note:
+            log.say(f"# {self.note}")
+        if self.state is not None:
+            for name, value in self.state["config"].items():
+                now = str(getattr(trainer.config, name, value))
+                if now != value and name not in _STEERING:
+                    log.say(f"# note: {name} was {value} before, is {now} from here on")
+            try:
+                trainer.load_state(self.state)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{trainer.run.outdir / STATE_FILE} belongs to a model of other sizes; "
+                    "go on with the options of the first start"
+                ) from error
+            log.say(f"# goes on in epoch {trainer.progress.epoch + 1} after {trainer.progress.particles_seen} visits")
+        elif self.weights is not None:
+            _restore_weights(trainer, self.weights, self.latents, log)
+
+
+def choose_start(run: RunConfig, particles: int) -> Start:
+    """Decide from ``--load`` and the files there are where the run starts.
+
+    Raises
+    ------
+    UserError
+        The folder holds a run and nothing was said about it; a file to load is missing or belongs to another set.
+    """
+    here = run.outdir / STATE_FILE
+    if run.load is None:
+        if here.exists() and not run.overwrite:
+            raise UserError(
+                f"{run.outdir} holds the state of a run: go on with --load latest, choose another folder with -o, "
+                "or give --overwrite"
+            )
+        return Start()
+    if run.load == "latest":
+        state = read_state(run.outdir)
+        if state is None:
+            return Start(note=f"nothing to go on from in {run.outdir}: starts from the beginning")
+        return Start(state=_checked(state, here, particles))
+    path = Path(run.load)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file to --load; give a weights.N.pkl or the word latest")
+    state = read_state(path.parent)
+    epoch = epoch_of(path)
+    if run.latents is None and state is not None and epoch is not None:
+        progress = Progress.from_dict(state["progress"])
+        if progress.epoch == epoch + 1 and progress.step == 0 and state.get("particles") == particles:
+            return Start(state=state, note=f"{path.parent / STATE_FILE} holds the full state after that epoch")
+    return Start(weights=path, latents=run.latents)
+
+
+def epoch_of(path: Path) -> int | None:
+    """N of a file named weights.N.pkl, else None."""
+    match = re.fullmatch(r"weights\.(\d+)\.pkl", path.name)
+    return int(match.group(1)) if match else None
+
+
+def resume_command(command: tuple[str, ...]) -> str:
+    """The command line that goes on with a stopped run."""
+    words = list(command)
+    for option in ("--load", "--latents"):
+        while option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    words = [word for word in words if word != "--overwrite" and not word.startswith(("--load=", "--latents="))]
+    return shlex.join([*words, "--load", "latest"])
+
+
+def _checked(state: dict[str, Any], path: Path, particles: int) -> dict[str, Any]:
+    if state.get("particles") != particles:
+        raise UserError(
+            f"{path} is the state of a run on {state.get('particles')} particles but there are {particles} now; "
+            "give the same STAR file and --ind"
+        )
+    return state
+
+
+def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: RunLog) -> None:
+    content = read_weights(path)
+    model = trainer.model
+    try:
+        for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
+            if network is not None:
+                wanted = network.state_dict()
+                network.load_state_dict({k: v for k, v in content[key].items() if k in wanted})
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{path} holds networks of other sizes; give the options of the run it comes from") from error
+    if "fixed_latent" in content:
+        model.fixed_latent.copy_(content["fixed_latent"])
+    epoch = epoch_of(path)
+    if epoch is not None:
+        trainer.progress.epoch = epoch + 1
+        latents = latents or _existing(path.with_name(f"z.{epoch}.pkl"))
+        poses = _existing(path.with_name(f"pose.{epoch}.pkl"))
+        if poses is not None and trainer.model.config.estimate_pose:
+            refined = read_poses(poses)
+            if len(refined) == len(trainer.particles):
+                trainer.poses.set_poses(refined)
+    if latents is not None:
+        mu, multi = read_latents(latents)
+        stored = mu if multi is None else np.concatenate([mu, multi], 1)
+        if stored.shape != tuple(trainer.latents.values.shape):
+            raise UserError(
+                f"{latents} holds latents of shape {stored.shape} but the run needs "
+                f"{tuple(trainer.latents.values.shape)}; give the z.N.pkl of this set and model"
+            )
+        trainer.latents.values.copy_(torch.from_numpy(stored))
+    log.say(
+        f"# networks from {path}, goes on in epoch {trainer.progress.epoch + 1}; optimiser and schedules start anew"
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None

@@ -1,0 +1,182 @@
+"""An interrupted and resumed run equals the uninterrupted one, whenever it was interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.context
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opustomo.main import main as dsd
+from opustomo.training.resume import resume_command
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
+EPOCHS = 6
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume") / "set"
+    words = f"simulate --builtin 50S 30S -n 40 --box 24 --apix 16 --snr 0.5 --seed 3 -o {folder}"
+    assert dsd(words.split()) == 0
+    return folder
+
+
+def options(data: Path, outdir: Path) -> list[str]:
+    words = f"--zdim 3 --estpose --normalizectf -n {EPOCHS} -b 4 --templateres 32 --encoderres 8 --lr 1e-3 --seed 5"
+    words += " --accum-step 2 --log-interval 8 --num-workers 1"
+    return ["train_tomo", str(data / "particles.star"), "-r", str(data / "mask.mrc"), "-o", str(outdir), *words.split()]
+
+
+def start(data: Path, outdir: Path, *more: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*PROGRAM, *options(data, outdir), *more],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Weights, latents and poses of the last epoch are equal bit for bit."""
+    last = EPOCHS - 1
+    a, b = (torch.load(folder / f"weights.{last}.pkl", weights_only=True) for folder in (one, other))
+    for part in ("encoder_state_dict", "decoder_state_dict"):
+        assert a[part].keys() == b[part].keys()
+        for name in a[part]:
+            assert torch.equal(a[part][name], b[part][name]), name
+    assert (one / f"pose.{last}.pkl").read_bytes() == (other / f"pose.{last}.pkl").read_bytes()
+    a, b = (torch.load(folder / "split.pkl", weights_only=True) for folder in (one, other))
+    assert torch.equal(a, b)
+    a, b = (torch.load(folder / f"z.{last}.pkl", weights_only=False) for folder in (one, other))
+    assert np.array_equal(np.asarray(a["mu"]), np.asarray(b["mu"]))
+    assert np.array_equal(np.asarray(a["multi_mu"]), np.asarray(b["multi_mu"]))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    outdir = tmp_path_factory.mktemp("whole") / "run"
+    process = start(data, outdir)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return outdir
+
+
+def starts(log: Path) -> int:
+    """How many runs have got as far as training."""
+    return log.read_text().count("subtomograms, box") if log.exists() else 0
+
+
+def run_quietly(log: str, argv: list[str]) -> None:
+    """Body of a process forked from a server that has imported everything: starts in milliseconds."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import tiny_run
+
+    with open(log, "a") as stream, redirect_stderr(stream), redirect_stdout(stream):
+        sys.exit(tiny_run.main(argv))
+
+
+def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path: Path) -> None:
+    outdir, log, chance = tmp_path / "run", tmp_path / "log", random.Random(1)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["opustomo.training.setup", "opustomo.main", "starfile", "healpy"])
+    words = [*options(data, outdir), "--load", "latest"]
+
+    def launch() -> multiprocessing.context.ForkServerProcess:
+        """Start the program; back when it has read its inputs."""
+        begun = starts(log)
+        process = server.Process(target=run_quietly, args=(str(log), words))
+        process.start()
+        while process.is_alive() and starts(log) == begun:
+            process.join(0.01)
+        return process
+
+    process, began = launch(), time.monotonic()
+    process.join(120)
+    duration = time.monotonic() - began
+    assert_same_results(whole, outdir)
+    kills = 0
+    while kills < KILLS:
+        if (outdir / f"weights.{EPOCHS - 1}.pkl").exists():
+            shutil.rmtree(outdir)  # begin again: the moments to come are other ones
+        process = launch()
+        process.join(chance.uniform(0.0, 0.8) * duration)
+        kills += process.is_alive()
+        process.kill()
+        process.join()
+    process = launch()
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()[-2000:]
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("goes on in epoch") > KILLS / 4
+    assert_same_results(whole, outdir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+    outdir = tmp_path / "with space" / "run"
+    process = start(data, outdir)
+    assert process.stdout is not None
+    for line in process.stdout:  # stop in the middle of the second epoch
+        if "[epoch 2" in line:
+            process.send_signal(number)
+            break
+    output = process.stdout.read()
+    assert process.wait(timeout=60) == 0
+    assert f"stopped by {number.name}" in output
+    assert "--load latest" in output
+    assert not (outdir / f"weights.{EPOCHS - 1}.pkl").exists()
+    process = start(data, outdir, "--load", "latest")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "goes on in epoch 2" in output
+    assert_same_results(whole, outdir)
+
+
+def test_weights_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
+    outdir = tmp_path / "run"
+    process = start(data, outdir, "-n", "3")
+    process.communicate(timeout=120)
+    process = start(data, outdir, "--load", str(outdir / "weights.2.pkl"))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "full state" in output
+    assert_same_results(whole, outdir)
+
+
+def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: Path, tmp_path: Path) -> None:
+    process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "goes on in epoch 4; optimiser and schedules start anew" in output
+    assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
+
+
+def test_a_run_is_not_overwritten_by_accident(data: Path, whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
+    process = start(data, whole)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--load latest" in output and "--overwrite" in output
+    assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_resume_command_replaces_earlier_loads() -> None:
+    command = ("dsd", "train_tomo", "a b.star", "--load", "weights.3.pkl", "-o", "run", "--overwrite")
+    assert resume_command(command) == "dsd train_tomo 'a b.star' -o run --load latest"

@@ -1,0 +1,67 @@
+"""`dsd` with very small networks, so that tests of the training loop do not wait for arithmetic or disk.
+
+Only the networks are replaced; commands, trainer, physics, checkpoints and signals are the real ones.
+"""
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyEncoder(nn.Module):
+    """A linear map of the coarse volume makes the latents."""
+
+    def __init__(self, latent_dim: int, inner_size: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool3d(4)
+        self.mu = nn.Linear(64, latent_dim)
+        self.logstd = nn.Linear(64, latent_dim)
+
+    def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.pool(volumes[:, None]).flatten(1)
+        return self.mu(features), self.logstd(features) - 2.0
+
+
+class TinyTemplate(nn.Module):
+    """A linear map to a coarse grid, interpolated to the template."""
+
+    def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
+        super().__init__()
+        self.size = templateres
+        self.grid = nn.Linear(zdim, 512)
+        self.affine_out = nn.Linear(zaffinedim, 6 * poses) if poses else None
+
+    def forward(self, composition: Tensor) -> Tensor:
+        coarse = self.grid(composition).view(-1, 1, 8, 8, 8)
+        return nn.functional.interpolate(coarse, size=(self.size,) * 3, mode="trilinear", align_corners=True)[:, 0]
+
+    def pose_rows(self, conformation: Tensor) -> Tensor:
+        assert self.affine_out is not None
+        return self.affine_out(conformation).unflatten(-1, (-1, 6))
+
+
+class TinyDecoder(nn.Module):
+    """The place of ConvTemplate."""
+
+    def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
+        super().__init__()
+        self.template = TinyTemplate(zdim, templateres, zaffinedim, poses)
+
+    def forward(self, composition: Tensor) -> Tensor:
+        return self.template(composition)
+
+
+def main(argv: list[str]) -> int:
+    """Run `dsd` with the small networks."""
+    from opustomo.main import main as dsd
+    from opustomo.model import autoencoder
+
+    torch.set_num_threads(1)
+    autoencoder.Encoder = TinyEncoder  # type: ignore[misc, assignment]
+    autoencoder.Decoder = TinyDecoder  # type: ignore[misc, assignment]
+    return dsd(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
