@@ -76,7 +76,7 @@ def _model(args: argparse.Namespace) -> ModelConfig:
 def _data(args: argparse.Namespace) -> DataConfig:
     from opustomo.data.config import DataConfig
 
-    data = DataConfig(
+    return DataConfig(
         star=args.particles,
         poses=args.poses,
         mask=args.mask,
@@ -89,7 +89,6 @@ def _data(args: argparse.Namespace) -> DataConfig:
         tilt_step_deg=args.tilt_step or DataConfig.tilt_step_deg,
         tilt_limit_deg=args.tilt_limit,
     )
-    return data
 
 
 def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:

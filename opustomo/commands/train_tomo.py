@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.training.config import RunConfig, TrainingConfig
     from opustomo.training.schedules import beta_at
     from opustomo.training.setup import train
+    from opustomo.watch.standard import standard_watchers
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     templateres = -(-args.templateres // 16) * 16
@@ -194,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
         command=tuple(getattr(args, "command_line", sys.argv)),
         notes=tuple(notes),
     )
-    train(data, model, physics, args.downfrac, config, where)
+    train(data, model, physics, args.downfrac, config, where, standard_watchers)
 
 
 def _inert_given(args: argparse.Namespace) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -62,6 +63,13 @@ class EpochRecord:
     zdim: int
     seen: np.ndarray
     template: np.ndarray
+
+
+class WatcherFactory(Protocol):
+    """Makes the watchers of a run once its folder is there."""
+
+    def __call__(self, outdir: Path, say: Callable[[str], None], resumed_at: int | None) -> Sequence[Watcher]:
+        """``resumed_at``: particles seen at the point from which the run goes on, None for a new run."""
 
 
 class Watcher(Protocol):

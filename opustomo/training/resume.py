@@ -51,6 +51,11 @@ class Start:
         """Normalisation of the voxels in the run to go on with."""
         return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])
 
+    @property
+    def particles_seen(self) -> int | None:
+        """Training visits before the point from which a run goes on, None for a run that starts."""
+        return None if self.state is None else Progress.from_dict(self.state["progress"]).particles_seen
+
     def apply(self, trainer: Trainer, log: RunLog) -> None:
         """Restore ``trainer`` and say what was restored."""
         if self.note:

@@ -20,6 +20,7 @@ from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, resume_command
 from opustomo.training.runlog import RunLog
 from opustomo.training.stop import stop_on_signal
@@ -35,6 +36,7 @@ def train(
     downfrac: float,
     config: TrainingConfig,
     run: RunConfig,
+    watch: WatcherFactory | None = None,
 ) -> None:
     """Train a model from files (the work of ``dsd train_tomo``).
 
@@ -67,8 +69,14 @@ def train(
         cut = training_count(len(particles), config.valfrac)
         trainer = Trainer(network, particles, source, norm, (permutation[:cut], permutation[cut:]), config, run, log)
         start.apply(trainer, log)
-        with stop_on_signal() as stop:
-            finished = trainer.fit(stop)
+        if watch is not None:
+            trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
+        try:
+            with stop_on_signal() as stop:
+                finished = trainer.fit(stop)
+        finally:
+            for watcher in trainer.watchers:
+                watcher.close()
         if not finished and stop.signal is not None:
             log.say(f"# stopped by {stop.signal.name}; the state is saved, go on with: {resume_command(run.command)}")
             return
