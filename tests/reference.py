@@ -201,7 +201,7 @@ def turn_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def split_turn(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A = (turn about z) · (turn out of plane): (2, 2) and (3, 3)."""
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+    _, _, z, w = Rotation.from_matrix(rotation).as_quat()
     angle = 2 * np.arctan2(z, w)
     about_z = Rotation.from_euler("z", angle).as_matrix()
     return about_z[:2, :2], about_z.T @ rotation

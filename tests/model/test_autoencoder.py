@@ -1,0 +1,211 @@
+"""The autoencoder's own choices: training draws, gradients, modes, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
+from opustomo.model.batch import Batch
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.loss import TERM_NAMES
+from opustomo.model.randomness import StepRandom
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.tilts import TiltBatch
+from tests.physics.optics import tilt_table
+
+COUNT = 4
+BOXES = Boxes(16, 8.0, 16, 12)
+SIZES = ModelConfig(2, 2, 32, 8, estimate_pose=True)
+
+
+def make_batch(seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    return Batch(
+        index=torch.arange(COUNT),
+        volumes=torch.from_numpy(rng.normal(size=(COUNT, 16, 16, 16))).float(),
+        tilts=TiltBatch.pad([tilt_table(np.arange(-60.0, 61, 6)), tilt_table(np.arange(-30.0, 61, 6), 1)]),
+        table=torch.tensor([0, 1, 1, 0]),
+        rotation=torch.from_numpy(Rotation.random(COUNT, rng).as_matrix()).float(),
+        origin_px=torch.from_numpy(rng.uniform(-1, 1, (COUNT, 3))).float(),
+    )
+
+
+def make_neighbours() -> Neighbours:
+    generator = torch.Generator().manual_seed(0)
+    return Neighbours(torch.randn(COUNT, 3, 4, generator=generator), torch.randn(COUNT, 5, 4, generator=generator))
+
+
+def state(random: StepRandom | None) -> StepState:
+    return StepState(4.0, 0.5, 0.5, 1.0, torch.tensor(0.05), random)
+
+
+@pytest.fixture(scope="module")
+def model() -> Autoencoder:
+    torch.manual_seed(0)
+    network = Autoencoder(SIZES, PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
+    with torch.no_grad():
+        network.decoder.template.conv_out.weight.mul_(500)
+    return network
+
+
+def step(model: Autoencoder, random: StepRandom | None, physics: PhysicsConfig | None = None) -> StepOutput:
+    before = model.physics
+    model.physics = physics or before
+    try:
+        return model(make_batch(), make_neighbours(), state(random))
+    finally:
+        model.physics = before
+
+
+def test_every_parameter_is_trained(model: Autoencoder) -> None:
+    """Encoder, decoder and pose head all get a gradient, and it is finite."""
+    model.zero_grad()
+    step(model, StepRandom((0,), "cpu", COUNT)).terms.total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_training_steps_repeat_and_differ(model: Autoencoder) -> None:
+    with torch.no_grad():
+        first, again, other = (step(model, StepRandom((key,), "cpu", COUNT)) for key in (1, 1, 2))
+    assert torch.equal(first.terms.total, again.terms.total)
+    assert not torch.equal(first.terms.total, other.terms.total)
+
+
+def test_validation_is_deterministic(model: Autoencoder) -> None:
+    with torch.no_grad():
+        assert torch.equal(step(model, None).terms.stacked(), step(model, None).terms.stacked())
+
+
+def test_drawn_candidate_keeps_the_value(model: Autoencoder) -> None:
+    """Only the gradient is that of one candidate."""
+    outputs = [
+        step(model, StepRandom((3,), "cpu", COUNT), replace(model.physics, gradient_candidates=which)).terms.stacked()
+        for which in ("all", "drawn")
+    ]
+    for name, a, b in zip(TERM_NAMES, *outputs, strict=True):
+        assert float(a) == pytest.approx(float(b), rel=1e-5), name
+
+
+def test_drawn_candidates_have_the_weighted_gradient_on_average(model: Autoencoder) -> None:
+    """Over many draws, the gradient of the template's last layer tends to that of all candidates weighted."""
+    parameter = model.decoder.template.conv_out.weight
+    batch, validation = make_batch(), state(None)
+    with torch.no_grad():
+        inferred = model.inference(batch, validation)
+
+    def gradient(which: str, key: int) -> torch.Tensor:
+        before, model.physics = model.physics, replace(model.physics, gradient_candidates=which, jitter=False)
+        try:
+            now = state(StepRandom((key,), "cpu", COUNT))
+            terms = model.loss(inferred, model.generative(batch, inferred, now), None, now)
+            return torch.autograd.grad(terms.gen, parameter)[0]
+        finally:
+            model.physics = before
+
+    wanted = gradient("all", 0)
+    drawn = torch.stack([gradient("drawn", key) for key in range(32)])
+    error = (drawn.mean(0) - wanted).norm() / wanted.norm()
+    spread = (drawn - wanted).flatten(1).norm(dim=1).mean() / wanted.norm()
+    assert float(spread) > 0
+    assert float(error) < 0.4 * float(spread) + 1e-5  # of 32 independent draws, 0.18 is expected
+
+
+def test_jitter_changes_the_images(model: Autoencoder) -> None:
+    """b, β and contrast; without jitter only the encoder's augmentation and z are drawn."""
+    batch = make_batch()
+    with torch.no_grad():
+        inferred = model.inference(batch, state(None))
+        targets = []
+        for jitter, key in ((True, 1), (True, 2), (False, 1), (False, 2)):
+            model.physics, before = replace(model.physics, jitter=jitter), model.physics
+            targets.append(model.generative(batch, inferred, state(StepRandom((key,), "cpu", COUNT))).target2)
+            model.physics = before
+    assert not torch.allclose(targets[0], targets[1], rtol=1e-4)
+    assert torch.equal(targets[2], targets[3])
+    assert torch.allclose(targets[0] / targets[2], torch.ones(COUNT), rtol=0.4)
+
+
+def test_fixed_mode_shares_one_latent() -> None:
+    """No encoder, no KL, no prior; only the decoder trains."""
+    torch.manual_seed(0)
+    model = Autoencoder(replace(SIZES, encode_mode="fixed"), PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
+    assert model.encoder is None
+    output = step(model, StepRandom((0,), "cpu", COUNT))
+    assert torch.equal(output.mu, model.fixed_latent.expand(COUNT, -1))
+    assert float(output.terms.kl) == float(output.terms.attract) == float(output.terms.knn) == 0
+    output.terms.total.backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "affine_out" not in name)
+
+
+def test_without_pose_estimation_nothing_is_corrected() -> None:
+    model = Autoencoder(replace(SIZES, estimate_pose=False), PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
+    with torch.no_grad():
+        output = step(model, None)
+    assert torch.equal(output.turn, torch.eye(3).expand(COUNT, 3, 3))
+    assert float(output.shift_px.abs().max()) == 0
+
+
+def test_particles_do_not_see_each_other(model: Autoencoder) -> None:
+    """Without the prior, a batch is the mean of its particles."""
+    with torch.no_grad():
+        batch = make_batch()
+        whole = model(batch, None, state(None))
+        alone = [
+            model(
+                Batch(*(getattr(batch, name)[i : i + 1] if name != "tilts" else batch.tilts
+                        for name in ("index", "volumes", "tilts", "table", "rotation", "origin_px"))),
+                None,
+                state(None),
+            )
+            for i in range(COUNT)
+        ]  # fmt: skip
+    assert torch.allclose(torch.cat([o.mu for o in alone]), whole.mu, atol=1e-5)
+    for name in ("gen", "mse", "snr", "kl", "tv", "l1"):
+        mean = np.mean([float(getattr(o.terms, name)) for o in alone])
+        assert float(getattr(whole.terms, name)) == pytest.approx(mean, rel=1e-4), name
+
+
+def test_half_precision_networks_stay_close(model: Autoencoder) -> None:
+    with torch.no_grad():
+        exact = step(model, None)
+        model.amp = True
+        rough = step(model, None)
+        model.amp = False
+    assert torch.isfinite(rough.terms.stacked()).all()
+    assert float(rough.terms.mse) == pytest.approx(float(exact.terms.mse), rel=0.05)
+    assert not torch.equal(rough.mu, exact.mu)
+    assert rough.mu.dtype == torch.float32
+
+
+def test_mask_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="mask"):
+        Autoencoder(SIZES, PhysicsConfig(), BOXES, torch.ones(10, 10, 10))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"zdim": 0},
+        {"zaffinedim": 0, "estimate_pose": True},
+        {"zaffinedim": -1},
+        {"templateres": 40},
+        {"templateres": 16},
+        {"encoderres": 4},
+        {"encode_mode": "other"},
+    ],
+)
+def test_impossible_models_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError):
+        ModelConfig(**({"zdim": 2} | wrong))
+
+
+def test_latent_dimension() -> None:
+    assert ModelConfig(12).latent_dim == 16

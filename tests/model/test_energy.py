@@ -1,0 +1,153 @@
+"""Energies of candidates, their weights, and the draw of one for the gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from opustomo.model.candidates import symmetric_candidates
+from opustomo.model.energy import (
+    candidate_weights,
+    crop_energies,
+    draw_candidates,
+    filter_target,
+    filtered_energies,
+    render_energies,
+)
+from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.envelope import model_envelope
+from opustomo.physics.tilts import TiltBatch
+from tests import reference
+from tests.physics.optics import tilt_table
+
+RENDER, CROP = 16, 12
+BATCH, POSES = 2, 3
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Posed densities, transfer function and target; double precision."""
+    torch.manual_seed(0)
+    tables = [tilt_table(np.arange(-50.0, 61, 4), seed) for seed in range(BATCH)]
+    ctf = ctf_volume(TiltBatch.pad(tables, torch.float64), RENDER, 6.0)
+    transfer = ctf.abs() * model_envelope(RENDER, torch.tensor([0.3, 0.6], dtype=torch.float64))
+    # the Nyquist planes, on which a half spectrum does not say what the other half is
+    transfer[:, RENDER // 2], transfer[:, :, RENDER // 2], transfer[..., -1] = 0, 0, 0
+    posed = torch.randn(BATCH, POSES, CROP, CROP, CROP, dtype=torch.float64)
+    return posed, transfer, torch.randn(BATCH, CROP, CROP, CROP, dtype=torch.float64)
+
+
+def plain_images(posed: torch.Tensor, transfer: torch.Tensor) -> np.ndarray:
+    """x of spec 1 before the crop, one by one: (B, P, Dr, Dr, Dr)."""
+    out = np.zeros((BATCH, POSES, RENDER, RENDER, RENDER))
+    for i in range(BATCH):
+        centred = np.fft.fftshift(transfer[i].numpy(), axes=(0, 1))
+        for p in range(POSES):
+            out[i, p] = reference.irfft3(centred * reference.rfft3(reference.pad_centre(posed[i, p].numpy(), RENDER)))
+    return out
+
+
+@DEVICES
+def test_energies_on_the_crop_are_the_definition(scene, device: str) -> None:
+    posed, transfer, target = scene
+    energies = crop_energies(*(t.to(device) for t in scene))
+    images = plain_images(posed, transfer)
+    for i in range(BATCH):
+        for p in range(POSES):
+            x, r = reference.crop_centre(images[i, p], CROP), target[i].numpy()
+            assert float(energies.power[i, p]) == pytest.approx(np.sum(x**2))
+            assert float(energies.cross[i, p]) == pytest.approx(np.sum(x * r))
+            assert float(energies.total[i, p]) == pytest.approx(np.sum((x - r) ** 2) - np.sum(r**2))
+
+
+@DEVICES
+def test_energies_on_the_render_box(scene, device: str) -> None:
+    """The same cross term, and Σx² over the whole box, with no transform per candidate for either."""
+    posed, transfer, target = scene
+    energies = render_energies(*(t.to(device) for t in scene))
+    images = plain_images(posed, transfer)
+    for i in range(BATCH):
+        for p in range(POSES):
+            cross = np.sum(reference.crop_centre(images[i, p], CROP) * target[i].numpy())
+            assert float(energies.cross[i, p]) == pytest.approx(cross)
+            assert float(energies.power[i, p]) == pytest.approx(np.sum(images[i, p] ** 2))
+
+
+def test_both_energies_agree_on_a_crop_of_everything(scene) -> None:
+    _, transfer, _ = scene
+    posed = torch.randn(BATCH, POSES, RENDER, RENDER, RENDER, dtype=torch.float64)
+    target = torch.randn(BATCH, RENDER, RENDER, RENDER, dtype=torch.float64)
+    first, second = render_energies(posed, transfer, target), crop_energies(posed, transfer, target)
+    assert torch.allclose(first.power, second.power)
+    assert torch.allclose(first.cross, second.cross)
+
+
+def test_power_is_hardly_touched_by_the_nyquist_planes() -> None:
+    """There a real image sees the mean of c(k) and c(-k); Parseval's sum takes both squares."""
+    torch.manual_seed(1)
+    tables = [tilt_table(np.arange(-50.0, 61, 4))]
+    transfer = ctf_volume(TiltBatch.pad(tables, torch.float64), RENDER, 6.0).abs()
+    posed = torch.randn(1, 4, RENDER, RENDER, RENDER, dtype=torch.float64)
+    target = torch.zeros(1, RENDER, RENDER, RENDER, dtype=torch.float64)
+    fast, exact = render_energies(posed, transfer, target).power, crop_energies(posed, transfer, target).power
+    assert torch.allclose(fast, exact, rtol=0.02)  # white noise, the worst case: a sixth of it lies on these planes
+
+
+def test_filtered_target_serves_every_candidate(scene) -> None:
+    posed, transfer, target = scene
+    filtered = filtered_energies(posed, transfer, filter_target(target, transfer))
+    whole = render_energies(posed, transfer, target)
+    assert torch.equal(filtered.power, whole.power)
+    assert torch.equal(filtered.cross, whole.cross)
+
+
+@pytest.mark.parametrize(
+    "energies",
+    [
+        [5.0, 3.0, 4.0, 10.0],  # close: the floor of Dc/8 is the temperature
+        [100.0, 3.0, 45.0, -80.0],  # far: half their spread is
+        [-2.0],
+        [1e6, 1e6 + 5, 1e6 - 3, 1e6],
+    ],
+)
+@pytest.mark.parametrize("crop", [16, 64])
+def test_candidate_weights(energies: list[float], crop: int) -> None:
+    both = torch.tensor([energies, energies[::-1]], dtype=torch.float64, requires_grad=True)
+    weights = candidate_weights(both, crop)
+    assert not weights.requires_grad
+    for row, values in zip(weights, (energies, energies[::-1]), strict=True):
+        temperature = max(0.5 * np.std(values, ddof=1), crop / 8) if len(values) > 1 else crop / 8
+        expected = np.exp(-(np.array(values) - min(values)) / temperature)
+        assert row.numpy() == pytest.approx(expected / expected.sum())
+
+
+def test_candidates_are_drawn_by_weight() -> None:
+    weights = torch.tensor([0.5, 0.2, 0.0, 0.3]).expand(4000, -1)
+    uniform = torch.rand(4000, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(draw_candidates(weights, uniform), minlength=4) / 4000
+    assert counts.numpy() == pytest.approx([0.5, 0.2, 0.0, 0.3], abs=0.02)
+    assert counts[2] == 0
+
+
+def test_draw_at_the_ends() -> None:
+    """A sum that rounding left below the uniform number still names a candidate."""
+    weights = torch.tensor([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
+    assert draw_candidates(weights, torch.tensor([0.0, 0.5])).tolist() == [0, 1]
+    assert draw_candidates(weights, torch.tensor([1.0, 1.0])).tolist() == [2, 1]
+
+
+def test_candidates_are_symmetric_about_the_identity() -> None:
+    """Their mean is the identity, each has its inverse, and the identity itself is one."""
+    candidates = symmetric_candidates()
+    assert candidates.shape == (7, 3, 3)
+    turns = Rotation.from_matrix(candidates.double().numpy())
+    assert np.abs(turns.mean().as_rotvec()).max() < 1e-6
+    angles = np.degrees(turns.magnitude())
+    assert np.sort(angles) == pytest.approx([0, 1.46, 1.46, 1.46, 1.46, 1.46, 1.46], abs=1e-4)
+    for candidate in candidates:
+        assert any(torch.allclose(candidate.mT, other, atol=1e-6) for other in candidates)
+    wide = Rotation.from_matrix(symmetric_candidates(5.0).double().numpy())
+    assert np.degrees(wide.magnitude()).max() == pytest.approx(5.0, abs=1e-4)
