@@ -21,9 +21,10 @@ ALLOWED = {
     "data": {"geometry", "io"},
     "model": {"physics", "geometry"},
     "checkpoint": {"model", "physics", "geometry", "io"},
-    "training": {"checkpoint", "model", "physics", "geometry", "data", "io"},
+    "training": {"preflight", "checkpoint", "model", "physics", "geometry", "data", "io"},
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},
+    "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "simulate": {"geometry", "io"},
     "demo": {"simulate", "analysis", "geometry", "io"},
 }

@@ -59,9 +59,22 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
     """
     if "rlnCtfImage" not in star:
         return None
+    return _resolve(star, _ctf_names(star, warp), datadir, "CTF tables")
+
+
+def find_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path | None]:
+    """Find the subtomograms that are there, as `resolve_images`; None for those that are missing."""
+    return _find(star, star.strings("rlnImageName"), datadir)
+
+
+def find_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path | None]:
+    """Find the CTF tables that are there, as `resolve_ctf_tables`; None for those that are missing."""
+    return _find(star, _ctf_names(star, warp), datadir)
+
+
+def _ctf_names(star: ParticleStar, warp: bool) -> list[str]:
     suffix = ".csv" if warp else ".star"
-    names = [_with_suffix(name, suffix) for name in star.strings("rlnCtfImage")]
-    return _resolve(star, names, datadir, "CTF tables")
+    return [_with_suffix(name, suffix) for name in star.strings("rlnCtfImage")]
 
 
 def _with_suffix(name: str, suffix: str) -> str:
@@ -69,18 +82,22 @@ def _with_suffix(name: str, suffix: str) -> str:
     return (name[: -len(old)] if old else name) + suffix
 
 
-def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str) -> list[Path]:
-    beside_star = star.path.parent if star.path is not None else Path()
+def _find(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None) -> list[Path | None]:
     # many particles may share one table
     places: dict[str, Path | None] = {}
     for name in names:
         if name not in places:
-            candidates = _candidates(name, None if datadir is None else Path(datadir), beside_star)
+            candidates = _candidates(name, None if datadir is None else Path(datadir), _folder(star))
             places[name] = next((path for path in candidates if path.is_file()), None)
-    found = [places[name] for name in names]
+    return [places[name] for name in names]
+
+
+def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str) -> list[Path]:
+    found = _find(star, names, datadir)
     paths = [path for path in found if path is not None]
     if len(paths) < len(names):
         row = found.index(None)
+        beside_star = _folder(star)
         searched = f"{datadir} and {beside_star}" if datadir is not None else f"{beside_star}"
         source = star.path if star.path is not None else "the particle table"
         raise UserError(
@@ -88,6 +105,10 @@ def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[st
             f"{names[row]} (row {row + 1}), looked for in {searched}; give their folder with --datadir."
         )
     return paths
+
+
+def _folder(star: ParticleStar) -> Path:
+    return star.path.parent if star.path is not None else Path()
 
 
 def _candidates(name: str, datadir: Path | None, beside_star: Path) -> Iterator[Path]:

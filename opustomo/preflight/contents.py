@@ -1,0 +1,177 @@
+"""Particles, mask and viewing directions of a set, summed up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.data.particles import ParticleSet, pixel_sizes_differ
+from opustomo.geometry.viewing import viewing_groups
+from opustomo.physics.boxes import Boxes
+
+GROUPS = 48
+SMALL_MASK, LARGE_MASK = 0.005, 0.6
+MASK_SLACK = 0.01
+SAME_POSE_DEG = 1e-3
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """Particles and boxes.
+
+    Attributes
+    ----------
+    particles, tables
+        Number of subtomograms and of distinct CTF tables.
+    box, render, crop
+        Sides in voxels: of the files, after ``--downfrac``, inside the mask's window.
+    apix
+        Pixel size of the run, Å.
+    header_apix, other_headers, table_apix
+        What the first MRC header says, how many headers say something else, what the particle table says.
+    broken, first_broken
+        Subtomograms of the sample that cannot be used, and why the first cannot.
+    """
+
+    particles: int
+    tables: int
+    box: int
+    render: int
+    crop: int
+    apix: float
+    header_apix: float | None
+    other_headers: int
+    table_apix: float | None
+    broken: int
+    first_broken: str | None
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        header = "the headers tell none" if self.header_apix is None else f"header {self.header_apix:.4g}"
+        return (
+            f"{self.particles} subtomograms, box {self.box}, {self.apix:.4g} Å/pixel ({header}); "
+            f"render box {self.render}, crop {self.crop}; {self.tables} CTF tables"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        found = []
+        if pixel_sizes_differ(self.header_apix, self.apix):
+            found.append(
+                f"the headers say {self.header_apix:.4g} Å/pixel but {self.apix:.4g} is used: a wrong pixel size moves "
+                "every CTF zero"
+            )
+        if self.other_headers:
+            found.append(f"{self.other_headers} subtomograms have another pixel size in their header than the first")
+        if pixel_sizes_differ(self.table_apix, self.apix):
+            found.append(
+                f"the particle table says {self.table_apix:.4g} Å/pixel but {self.apix:.4g} is used; "
+                "origins in Å may be read wrong"
+            )
+        if self.broken:
+            found.append(f"{self.broken} of the subtomograms looked at cannot be used: {self.first_broken}")
+        return tuple(found)
+
+
+def summarise_set(particles: ParticleSet, boxes: Boxes, broken: list[str]) -> SetSummary:
+    """Sum up what the files are; ``broken`` are the reasons why some of the sample cannot be used."""
+    header = particles.images[0].apix
+    sizes = particles.star.pixel_sizes()
+    others = 0
+    if header is not None:
+        others = sum(pixel_sizes_differ(image.apix, header) for image in particles.images)
+    return SetSummary(
+        particles=len(particles),
+        tables=len(particles.tables),
+        box=boxes.box,
+        render=boxes.render,
+        crop=boxes.crop,
+        apix=boxes.apix,
+        header_apix=header,
+        other_headers=others,
+        table_apix=None if sizes is None or not len(sizes) else float(np.median(sizes)),
+        broken=len(broken),
+        first_broken=broken[0] if broken else None,
+    )
+
+
+@dataclass(frozen=True)
+class MaskSummary:
+    """Solvent mask: ``inside`` is the fraction of the box above zero, ``lowest`` and ``highest`` its values."""
+
+    given: bool
+    inside: float
+    lowest: float
+    highest: float
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        if not self.given:
+            return "none: the ball inside the crop is taken"
+        return f"{100 * self.inside:.1f} % of the box inside"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        if not self.given:
+            return ("no solvent mask (-r): noise and neighbours take part in the comparison",)
+        found = []
+        if self.inside > LARGE_MASK:
+            found.append(
+                f"the mask covers {100 * self.inside:.0f} % of the box: a tighter one is faster and leaves noise out"
+            )
+        if self.inside < SMALL_MASK:
+            found.append(f"the mask covers only {100 * self.inside:.2f} % of the box; does it hold the particle?")
+        if self.highest > 1 + MASK_SLACK or self.lowest < -MASK_SLACK:
+            found.append(f"the mask's values reach from {self.lowest:.3g} to {self.highest:.3g}, expected 0 to 1")
+        return tuple(found)
+
+
+def summarise_mask(mask: np.ndarray | None) -> MaskSummary:
+    """Sum up the mask (N, N, N)."""
+    if mask is None:
+        return MaskSummary(False, 0.0, 0.0, 0.0)
+    return MaskSummary(True, float((mask > 0).mean()), float(mask.min()), float(mask.max()))
+
+
+@dataclass(frozen=True)
+class ViewSummary:
+    """Viewing directions: groups with particles, members of the largest, whether all poses are the same."""
+
+    particles: int
+    occupied: int
+    largest: int
+    identical: bool
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.occupied} of {GROUPS} viewing groups occupied, the largest holds {self.largest} particles "
+            f"({100 * self.largest / self.particles:.0f} %)"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        if self.particles < 2:
+            return ()
+        if self.identical:
+            return (
+                "all particles have the same angles: are the poses in the table, or were the subtomograms turned "
+                "into the reference frame (their missing wedges then do not lie along y)?",
+            )
+        if self.occupied == 1:
+            return ("all particles are seen from one viewing group: resolution differs between directions",)
+        return ()
+
+
+def summarise_views(eulers_deg: np.ndarray) -> ViewSummary:
+    """Sum up the angles rot, tilt, psi (N, 3) in degrees."""
+    members = np.bincount(viewing_groups(eulers_deg), minlength=GROUPS)
+    same = bool((np.abs(eulers_deg - eulers_deg[0]) < SAME_POSE_DEG).all())
+    return ViewSummary(len(eulers_deg), int((members > 0).sum()), int(members.max()), same)

@@ -1,0 +1,131 @@
+"""Tilt angles of a set: range, number, schemes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.data.particles import ParticleSet
+
+OFF_CENTRE_DEG = 2.5
+"""A range whose middle lies farther from 0° is called asymmetric."""
+SHOWN = 4
+RANGE_SLACK_DEG = 2.0
+STEP_SLACK = 0.25
+
+
+@dataclass(frozen=True)
+class TiltScheme:
+    """Range (whole degrees) and number of tilts that ``particles`` particles share."""
+
+    lowest_deg: int
+    highest_deg: int
+    tilts: int
+    particles: int
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        return f"{self.lowest_deg}…{self.highest_deg}° in {self.tilts} tilts ({self.particles} particles)"
+
+
+@dataclass(frozen=True)
+class TiltSummary:
+    """Tilts that carry weight.
+
+    Attributes
+    ----------
+    lowest_deg, highest_deg, step_deg
+        Of the whole set; the step is the median distance between neighbouring tilts of one particle.
+    fewest, median, most
+        Tilts per particle.
+    off_centre, off_centre_deg
+        Particles whose range is not centred at 0°, and the median middle of their ranges.
+    schemes
+        Distinct ranges and numbers, most frequent first.
+    asked_range_deg, asked_step_deg
+        ``--tilt-range`` and ``--tilt-step`` if the user gave them and tables were read.
+    """
+
+    lowest_deg: float
+    highest_deg: float
+    step_deg: float
+    fewest: int
+    median: float
+    most: int
+    off_centre: int
+    off_centre_deg: float
+    schemes: tuple[TiltScheme, ...]
+    asked_range_deg: float | None = None
+    asked_step_deg: float | None = None
+
+    @property
+    def line(self) -> str:
+        """One line for people, two when there are several schemes or asymmetric ranges."""
+        number = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest}/{self.median:g}/{self.most}"
+        text = (
+            f"{self.lowest_deg:.4g}…{self.highest_deg:.4g}° in steps of {self.step_deg:.3g}°, "
+            f"{number} tilts per particle" + ("" if self.fewest == self.most else " (fewest/median/most)")
+        )
+        if len(self.schemes) > 1:
+            shown = ", ".join(scheme.line for scheme in self.schemes[:SHOWN])
+            more = f", and {len(self.schemes) - SHOWN} more" if len(self.schemes) > SHOWN else ""
+            text += f"\n{len(self.schemes)} schemes: {shown}{more}"
+        if self.off_centre:
+            text += (
+                f"\nasymmetric or pre-tilted: the range of {self.off_centre} particles is centred at "
+                f"{self.off_centre_deg:+.0f}°; all tilts are used as they are"
+            )
+        return text
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One warning when what the user expected is not what the tables say."""
+        expected = []
+        if self.asked_range_deg is not None:
+            farthest = max(abs(self.lowest_deg), abs(self.highest_deg))
+            if abs(farthest - self.asked_range_deg) > max(RANGE_SLACK_DEG, self.step_deg):
+                expected.append(f"--tilt-range {self.asked_range_deg:g}")
+        if self.asked_step_deg is not None and abs(self.step_deg / self.asked_step_deg - 1.0) > STEP_SLACK:
+            expected.append(f"--tilt-step {self.asked_step_deg:g}")
+        if not expected:
+            return ()
+        return (
+            f"{' and '.join(expected)} is not what the CTF tables say ({self.lowest_deg:.4g}…{self.highest_deg:.4g}° "
+            f"in steps of {self.step_deg:.3g}°); the tables are used",
+        )
+
+
+def summarise_tilts(
+    particles: ParticleSet, asked_range_deg: float | None = None, asked_step_deg: float | None = None
+) -> TiltSummary:
+    """Sum up the tilts of all particles; the asked values are what the user expects of tables that were read."""
+    shares = np.bincount(particles.table, minlength=len(particles.tables))
+    ranges, counts, steps = [], [], []
+    for table in particles.tables:
+        used = np.sort(table.tilt_deg[table.scale > 0])
+        ranges.append((used[0], used[-1]))
+        counts.append(len(used))
+        steps.append(np.median(np.diff(used)) if len(used) > 1 else 0.0)
+    limits, numbers = np.array(ranges), np.array(counts)
+    middles = limits.mean(1)
+    schemes: Counter[tuple[int, int, int]] = Counter()
+    for (low, high), number, share in zip(np.rint(limits).astype(int), numbers, shares, strict=True):
+        schemes[int(low), int(high), int(number)] += int(share)
+    off = np.abs(middles) > OFF_CENTRE_DEG
+    per_particle = np.repeat(numbers, shares)
+    return TiltSummary(
+        lowest_deg=float(limits[:, 0].min()),
+        highest_deg=float(limits[:, 1].max()),
+        step_deg=float(np.median(np.repeat(steps, shares))),
+        fewest=int(per_particle.min()),
+        median=float(np.median(per_particle)),
+        most=int(per_particle.max()),
+        off_centre=int(shares[off].sum()),
+        off_centre_deg=float(np.median(np.repeat(middles[off], shares[off]))) if off.any() else 0.0,
+        schemes=tuple(TiltScheme(*key, particles) for key, particles in schemes.most_common()),
+        asked_range_deg=asked_range_deg,
+        asked_step_deg=asked_step_deg,
+    )

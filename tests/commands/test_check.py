@@ -1,0 +1,135 @@
+"""`dsd check` on complete and incomplete sets."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opustomo.io.poses import Poses, write_poses
+from opustomo.main import main
+
+
+@pytest.fixture
+def own_set(tiny_set: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(tiny_set, tmp_path / "my set"))
+
+
+def check(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> tuple[int, str]:
+    code = main(["check", str(folder / "particles.star"), "--normalizectf", *words])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.out + said.err
+
+
+def test_a_complete_set(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = ("--json", str(tmp_path / "new" / "found.json"), "--figure", str(tmp_path / "a figure.png"))
+    code, said = check(capsys, tiny_set, "-r", str(tiny_set / "mask.mrc"), *outputs, "-b", "4")
+    assert code == 0 and "missing:" not in said and "without:" not in said
+    assert "correlation of the data's power with the 3D CTF" in said and "mirrored" in said
+    assert said.rstrip().endswith("Training can start.")
+    content = json.loads((tmp_path / "new" / "found.json").read_text())
+    assert content["can_train"] and content["missing"] == []
+    assert content["preflight"]["memory"]["batch_size"] == 4 and content["preflight"]["mask"]["given"]
+    assert (tmp_path / "a figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_merely_absent_lets_training_start(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = own_set / "particles.star"
+    star.write_text(star.read_text().replace("rlnCtfImage", "myNote"))
+    code, said = check(capsys, own_set)
+    assert code == 0
+    assert "without: the particle table has no rlnCtfImage" in said
+    assert "without: no solvent mask" in said and "dsdsh create_mask" in said
+
+
+def test_missing_images_are_counted_and_the_rest_looked_at(
+    own_set: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    gone = sorted((own_set / "subtomo").glob("*.mrc"))[:3]
+    for path in gone:
+        path.unlink()
+    code, said = check(capsys, own_set, "--json", str(tmp_path / "f.json"))
+    assert code == 1
+    assert "missing: " in said and "3 of 16 subtomograms are missing" in said and gone[0].name in said
+    assert "--datadir" in said and "only 13 of 16 particles could be looked at" in said
+    content = json.loads((tmp_path / "f.json").read_text())
+    assert not content["can_train"] and content["preflight"]["contents"]["particles"] == 13
+    assert [item["blocks"] for item in content["missing"]] == [True, False]
+
+
+def test_nothing_there_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "particles.star").write_text("data_\nloop_\n_rlnImageName\n_rlnCoordinateX\na.mrc 1\nb.mrc 2\n")
+    code, said = check(capsys, tmp_path)
+    assert code == 1 and "no subtomogram can be looked at" in said
+    assert "2 of 2 subtomograms are missing, the first is a.mrc" in said
+    assert "no poses: the particle table has no rlnAngleRot" in said and "dsdsh prepare" in said
+
+
+def test_missing_poses_name_the_command_that_makes_them(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = own_set / "particles.star"
+    star.write_text(re.sub("rlnAngle", "myAngle", star.read_text()))
+    code, said = check(capsys, own_set)
+    assert code == 1 and "no rlnAngleRot, rlnAngleTilt, rlnAnglePsi" in said
+    assert f"dsdsh prepare {star} 24 12" in said and "16 subtomograms, box 24" in said
+
+    write_poses(own_set / "few.pkl", Poses(np.zeros((3, 3)), np.zeros((3, 3))))
+    code, said = check(capsys, own_set, "--poses", str(own_set / "few.pkl"))
+    assert code == 1 and "holds 3 poses for 16 particles" in said
+    code, said = check(capsys, own_set, "--poses", str(own_set / "absent.pkl"))
+    assert code == 1 and "absent.pkl" in said
+
+
+def test_missing_and_damaged_ctf_tables(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = sorted(own_set.rglob("*_ctf.star"))
+    tables[0].unlink()
+    tables[1].write_text("data_\nloop_\n_rlnNothing\n1\n")
+    code, said = check(capsys, own_set)
+    assert code == 1 and "1 of 16 CTF tables are missing" in said and tables[0].stem in said
+    assert "1 CTF tables cannot be read" in said and "14 subtomograms" in said
+    code, said = check(capsys, own_set, "--warp")  # the csv tables are all there
+    assert code == 0 and "16 subtomograms" in said
+
+
+def test_truncated_images_and_wrong_masks(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sorted((own_set / "subtomo").glob("*.mrc"))[0]
+    code, said = check(capsys, own_set, "-r", str(first.with_name("none.mrc")))
+    assert code == 1 and "none.mrc" in said and "dsdsh create_mask" in said
+    first.write_bytes(first.read_bytes()[:3000])
+    code, said = check(capsys, own_set)
+    assert code == 1 and "1 subtomograms cannot be read" in said and "truncated" in said
+
+
+def test_pixel_size_mismatch_stops_unless_forced(tiny_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = check(capsys, tiny_set, "--angpix", "10")
+    assert code == 1 and "--angpix 10 disagrees" in said and "--force" in said
+    code, said = check(capsys, tiny_set, "--angpix", "10", "--force", "-r", str(tiny_set / "mask.mrc"))
+    assert code == 0 and "warning: the headers say 12 Å/pixel but 10 is used" in said
+
+
+def test_expected_tilts(tiny_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--tilt-range" not in check(capsys, tiny_set)[1]
+    code, said = check(capsys, tiny_set, "--tilt-range", "50", "--tilt-step", "2")
+    assert code == 0 and said.count("--tilt-range 50 and --tilt-step 2 is not what the CTF tables say") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--downfrac", "0"), "--downfrac"),
+        (("--zdim", "0"), "--zdim"),
+        (("-b", "0"), "--batch-size"),
+        (("--tilt-range", "95"), "--tilt-range"),
+        (("--tilt-limit", "-1"), "--tilt-limit"),
+    ],
+)
+def test_impossible_options(
+    tiny_set: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], expected: str
+) -> None:
+    code, said = check(capsys, tiny_set, *words)
+    assert code == 1 and expected in said
