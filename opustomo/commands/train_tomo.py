@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
     files.add_argument("--ind", type=Path, help="pickle or text file: indices of the particles to take")
     files.add_argument("--tmp-prefix", default="tmp", help="name of the current template (default: %(default)s)")
+    files.add_argument("--plot", action="store_true", help="show one particle at every log interval (PNG)")
+    files.add_argument("--write-ctf", action="store_true", help="write the 3D CTF of the first particle (MRC)")
     files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
     files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
 
@@ -81,6 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("-v", "--verbose", action="store_true", help="more lines in the log")
 
     machine = parser.add_argument_group("machine")
+    machine.add_argument("--multigpu", action="store_true", help="accepted; this version trains on one GPU")
+    machine.add_argument("--num-gpus", type=_count, default=4, help="accepted; this version trains on one GPU")
     machine.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
     machine.add_argument(
         "--amp",
@@ -119,6 +123,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train from parsed options."""
+    from functools import partial
+
     import torch
 
     from opustomo.data.config import DataConfig
@@ -132,6 +138,8 @@ def run(args: argparse.Namespace) -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     templateres = -(-args.templateres // 16) * 16
     notes = [f"{name}: has no effect here" for name in _inert_given(args)]
+    if args.multigpu:
+        notes.append("--multigpu: this version trains on one GPU")
     if templateres != args.templateres:
         notes.append(f"--templateres {args.templateres} is rounded up to {templateres}, a multiple of 16")
     try:
@@ -189,13 +197,16 @@ def run(args: argparse.Namespace) -> None:
         log_interval=args.log_interval,
         workers=args.num_workers,
         tmp_prefix=args.tmp_prefix,
+        plot=args.plot,
+        write_ctf=args.write_ctf,
         load=args.load,
         latents=args.latents,
         overwrite=args.overwrite,
         command=tuple(getattr(args, "command_line", sys.argv)),
         notes=tuple(notes),
     )
-    train(data, model, physics, args.downfrac, config, where, standard_watchers)
+    watch = partial(standard_watchers, plot=args.tmp_prefix if args.plot else None)
+    train(data, model, physics, args.downfrac, config, where, watch)
 
 
 def _inert_given(args: argparse.Namespace) -> list[str]:

@@ -19,6 +19,7 @@ from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.envelope import model_envelope
+from opustomo.physics.fourier import crop_centre, irfft3, pad_centre, rfft3
 from opustomo.physics.sampling import sample_posed
 from opustomo.physics.solvent import bounding_box, mask_norm
 
@@ -52,7 +53,8 @@ class Generated(NamedTuple):
     """Result of the generative step.
 
     ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3), ``energies`` and ``weights`` of all candidates (B, P), ``drawn`` the
-    energies of one candidate each that carry the gradient (None: all do), ``target2`` Σ r² (B,).
+    energies of one candidate each that carry the gradient (None: all do), ``target`` r (B, Dc, Dc, Dc), ``transfer``
+    what the model side is multiplied with in Fourier space.
     """
 
     template: Tensor
@@ -61,7 +63,8 @@ class Generated(NamedTuple):
     energies: energy.Energies
     weights: Tensor
     drawn: energy.Energies | None
-    target2: Tensor
+    target: Tensor
+    transfer: Tensor
 
 
 class StepOutput(NamedTuple):
@@ -175,7 +178,7 @@ class Autoencoder(nn.Module):
         if draws and state.random is not None:
             chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
             drawn = compare(self.candidates[chosen][:, None])
-        return Generated(template, turn, shift_px, energies, weights, drawn, target.square().sum((1, 2, 3)))
+        return Generated(template, turn, shift_px, energies, weights, drawn, target, transfer)
 
     def loss(
         self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
@@ -195,7 +198,7 @@ class Autoencoder(nn.Module):
         return loss.combine(
             expected,
             (weights * generated.energies.power).sum(1),
-            generated.target2,
+            generated.target.square().sum((1, 2, 3)),
             kl,
             loss.smoothness(generated.template[:, z, y, x]),
             prior,
@@ -208,6 +211,17 @@ class Autoencoder(nn.Module):
         generated = self.generative(batch, inferred, state)
         terms = self.loss(inferred, generated, neighbours, state)
         return StepOutput(terms, inferred.mu.detach(), generated.turn.detach(), generated.shift_px.detach())
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:
+        """Centred data, model as imaged, masked target of a batch, each (B, Dc, Dc, Dc)."""
+        inferred = self.inference(batch, state)
+        generated = self.generative(batch, inferred, state)
+        pose = (batch.rotation @ generated.turn)[:, None]
+        shift = (generated.shift_px * self.boxes.grid_per_pixel)[:, None]
+        posed = sample_posed(generated.template, pose.mT, self.boxes.crop, shift)[:, 0]
+        imaged = crop_centre(irfft3(rfft3(pad_centre(posed, self.boxes.render)) * generated.transfer), self.boxes.crop)
+        return crop_centre(irfft3(inferred.spectrum), self.boxes.crop), imaged, generated.target
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)

@@ -76,6 +76,13 @@ def shift_phases(shift_px: Tensor, box: int, size: int) -> Tensor:
     return along[2][:, :, None, None] * along[1][:, None, :, None] * along[0][:, None, None, :]
 
 
+def centred_full(half: Tensor) -> Tensor:
+    """Real, even half spectra (..., D, D, D/2+1) as people look at them: (..., D, D, D), zero frequency at D/2."""
+    size = half.shape[-2]
+    mates = half[..., 1 : size // 2].flip(-3, -2, -1).roll((1, 1), (-3, -2))  # c(-k) = c(k)
+    return torch.fft.fftshift(torch.cat([half, mates], -1), dim=(-3, -2, -1))
+
+
 def half_spectrum_weights(size: int, device: torch.device | str | None = None) -> Tensor:
     """How often each kx of a half spectrum stands in the full one: 1 at 0 and Nyquist, else 2; (D/2+1,)."""
     weights = torch.full((size // 2 + 1,), 2.0, device=device)

@@ -59,6 +59,10 @@ class RunConfig:
         Threads that read subtomograms ahead.
     tmp_prefix
         Name (without .mrc) of the current template, written at every log interval.
+    plot
+        Show one particle at every log interval.
+    write_ctf
+        Write the 3D CTF of the first particle.
     load, latents
         ``latest`` or a weights.N.pkl to go on from, and latents to go with it.
     overwrite
@@ -76,6 +80,8 @@ class RunConfig:
     log_interval: int = 1000
     workers: int = 2
     tmp_prefix: str = "tmp"
+    plot: bool = False
+    write_ctf: bool = False
     load: str | None = None
     latents: Path | None = None
     overwrite: bool = False

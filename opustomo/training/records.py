@@ -11,8 +11,21 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Projections:
+    """z-projections of one particle, each (Dc, Dc): centred input, model with CTF, masked target."""
+
+    observed: np.ndarray
+    model: np.ndarray
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
 class IntervalRecord:
-    """State of the run at a logging interval; ``terms`` are the loss terms of the batch just seen (``TERM_NAMES``)."""
+    """State of the run at a logging interval.
+
+    ``terms`` are the loss terms of the batch just seen (``TERM_NAMES``), ``projections`` (with ``--plot``) show one of
+    its particles.
+    """
 
     epoch: int
     particles_seen: int
@@ -22,15 +35,7 @@ class IntervalRecord:
     running_snr: float
     visits_per_second: float
     memory_gb: float
-
-
-@dataclass(frozen=True)
-class Projections:
-    """z-projections of one particle, each (Dc, Dc): centred input, model with CTF, masked target."""
-
-    observed: np.ndarray
-    model: np.ndarray
-    target: np.ndarray
+    projections: Projections | None = None
 
 
 @dataclass(frozen=True)

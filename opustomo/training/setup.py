@@ -14,10 +14,13 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
+from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes
+from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.records import WatcherFactory
@@ -68,6 +71,9 @@ def train(
         write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
         trainer = Trainer(network, particles, source, norm, (permutation[:cut], permutation[cut:]), config, run, log)
+        if run.write_ctf:
+            _write_ctf(run.outdir / "ctf.mrc", trainer)
+            log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
         if watch is not None:
             trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
@@ -99,6 +105,19 @@ def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
     if config.split is not None:
         return read_split(config.split, count)
     return split_particles(count, config.valfrac, np.random.default_rng(config.seed))
+
+
+def _write_ctf(path: Path, trainer: Trainer) -> None:
+    model = trainer.model
+    first = trainer.tilts[trainer.table[:1]]
+    ctf = ctf_volume(
+        first,
+        model.boxes.render,
+        model.boxes.render_apix,
+        normalised=model.physics.ctf_normalised,
+        nyquist=model.boxes.box / 2,
+    )
+    write_volume(path, centred_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
 
 
 def _describe(log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig) -> None:

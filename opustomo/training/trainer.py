@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress
-from opustomo.training.records import EpochRecord, IntervalRecord, Watcher
+from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.stop import StopRequest
 
@@ -260,7 +260,7 @@ class Trainer:
             before = progress.particles_seen // self.run.log_interval
             progress.particles_seen += len(batch)
             if progress.particles_seen // self.run.log_interval != before:
-                self._report(output, state)
+                self._report(batch, output, state)
         self.latents.update(batch.index, output.mu)
         if self.model.config.estimate_pose:
             self.poses.update(batch.index, output.turn, output.shift_px)
@@ -276,7 +276,7 @@ class Trainer:
 
     # What others see of it
 
-    def _report(self, output: StepOutput, state: StepState) -> None:
+    def _report(self, batch: Batch, output: StepOutput, state: StepState) -> None:
         progress = self.progress
         terms = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
         self.log.say(
@@ -295,12 +295,20 @@ class Trainer:
             running_snr=float(self.snr),
             visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
             memory_gb=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+            projections=self._projections(batch, state) if self.run.plot else None,
         )
         self._tell("interval", record)
         template = self._template(output.mu[:1])
         boxes = self.model.boxes
         spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
         write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
+
+    def _projections(self, batch: Batch, state: StepState) -> Projections:
+        one = Batch(
+            batch.index[:1], batch.volumes[:1], batch.tilts, batch.table[:1], batch.rotation[:1], batch.origin_px[:1]
+        )
+        along_z = [volume[0].sum(0).cpu().numpy() for volume in self.model.pictures(one, replace(state, random=None))]
+        return Projections(*along_z)
 
     def _epoch_record(
         self, epoch: int, training: dict[str, float], validation: dict[str, float] | None, seconds: float

@@ -7,11 +7,29 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.io.atomic import atomic_path
-from opustomo.training.records import Projections
+from opustomo.training.records import EpochRecord, IntervalRecord, Projections
 
 DPI = 110
 SMOOTHING_PX = 1.5
 INK, PALE = "0.15", "0.4"
+
+
+class ParticlePlot:
+    """Watcher that keeps the picture of one particle up to date."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def interval(self, record: IntervalRecord) -> None:
+        """Draw the particle of this interval."""
+        if record.projections is not None:
+            draw_particle(self._path, record.projections)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Nothing new to show."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def draw_particle(path: Path, projections: Projections) -> None:
