@@ -14,6 +14,7 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -22,6 +23,7 @@ from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
+from opustomo.preflight.inspect import inspect_particles
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, resume_command
@@ -64,6 +66,12 @@ def train(
     log = RunLog(run.outdir / "run.log")
     try:
         _describe(log, particles, boxes, norm, run)
+        if start.state is None:
+            report = inspect_particles(particles, source, boxes, mask, physics, model, config.batch_size)
+            for line in report.as_text().splitlines():
+                log.say(f"# {line}")
+            with atomic_path(run.outdir / "preflight.json") as temporary:
+                temporary.write_text(report.as_json(), encoding="utf-8")
         if particles.selected is not None:
             particles.star.write(run.outdir / SELECTED_STAR)
             log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
