@@ -123,9 +123,6 @@ def pad_centre(y: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-# --- contrast transfer
-
-
 def cubic(d: np.ndarray) -> np.ndarray:
     """Cubic convolution kernel, a = -0.75."""
     a, d = -0.75, np.abs(d)
@@ -165,9 +162,6 @@ def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalised: bool) -> np.ndarray:
         total += weight * tilt.scale * ctf_2d(tilt, x / length, ky / length)
         sampling += weight
     return total / np.maximum(sampling, 1) if normalised else total / sum(tilt.scale for tilt in tilts)
-
-
-# --- sampling
 
 
 def sample(volume: np.ndarray, matrix: np.ndarray, size: int, shift: np.ndarray | None = None) -> np.ndarray:
