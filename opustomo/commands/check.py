@@ -85,8 +85,8 @@ def _data(args: argparse.Namespace) -> DataConfig:
         force=args.force,
         warp=args.warp,
         use_ctf=not args.no_ctf,
-        tilt_range_deg=args.tilt_range or DataConfig.tilt_range_deg,
-        tilt_step_deg=args.tilt_step or DataConfig.tilt_step_deg,
+        tilt_range_deg=args.tilt_range,
+        tilt_step_deg=args.tilt_step,
         tilt_limit_deg=args.tilt_limit,
     )
 
@@ -110,7 +110,7 @@ def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig
     except ValueError as error:
         raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
     source = VoxelSource(particles.images)
-    physics = PhysicsConfig(ctf_normalised=args.normalizectf, tilt_limit_deg=args.tilt_limit)
+    physics = PhysicsConfig(ctf_normalised=args.normalizectf)
     planes = wedge_planes(particles, source, physics.ctf_normalised)
     report = inspect_particles(
         particles,

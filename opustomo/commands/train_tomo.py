@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)"
     )
     physics.add_argument("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
-    physics.add_argument("--tilt-step", type=float, default=2.0, help="degrees (default: %(default)s)")
-    physics.add_argument("--tilt-range", type=float, default=50.0, help="± degrees (default: %(default)s)")
+    physics.add_argument("--tilt-step", type=float, help="degrees; to check the tables, or for --no-ctf (then 2)")
+    physics.add_argument("--tilt-range", type=float, help="± degrees; to check the tables, or for --no-ctf (then 50)")
     physics.add_argument("--tilt-limit", type=float, help="leave out tilts beyond ± this")
     physics.add_argument("--ctfalpha", type=float, default=0.0, help="power of the CTF on the data side")
     physics.add_argument("--ctfbeta", type=float, default=1.0, help="power of the CTF on the model side")

@@ -27,7 +27,8 @@ class DataConfig:
     warp
         CTF tables are WARP csv files.
     use_ctf
-        False: a missing-wedge-only model from ``tilt_range_deg`` and ``tilt_step_deg``.
+        False: a missing-wedge-only model from ``tilt_range_deg`` (None: 50) and ``tilt_step_deg`` (None: 2); otherwise
+        they only say what the user expects of the tables.
     norm
         (shift, scale) given by the user: values become (value - shift) / scale; None measures the scale.
     """
@@ -42,7 +43,7 @@ class DataConfig:
     warp: bool = False
     warp_bfactor_scale: float = 0.25
     use_ctf: bool = True
-    tilt_range_deg: float = 50.0
-    tilt_step_deg: float = 2.0
+    tilt_range_deg: float | None = None
+    tilt_step_deg: float | None = None
     tilt_limit_deg: float | None = None
     norm: tuple[float, float] | None = None

@@ -17,6 +17,8 @@ from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
 from opustomo.io.star_poses import poses_from_star
 
+DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
+"""Tilts of the missing-wedge-only model when the user says nothing."""
 APIX_TOLERANCE = 0.01
 """Relative disagreement of --angpix with the headers that stops a run."""
 
@@ -155,16 +157,18 @@ def load_tilts(
     notes: tuple[str, ...] = ()
     paths = resolve_ctf_tables(star, config.datadir, config.warp) if config.use_ctf else None
     if paths is None:
+        reach = DEFAULT_RANGE_DEG if config.tilt_range_deg is None else config.tilt_range_deg
+        step = DEFAULT_STEP_DEG if config.tilt_step_deg is None else config.tilt_step_deg
         why = "--no-ctf" if not config.use_ctf else "the particle table has no rlnCtfImage"
         notes = (
-            f"no CTF is applied ({why}): a missing-wedge-only model from tilts up to ±{config.tilt_range_deg:g}° "
+            f"no CTF is applied ({why}): a missing-wedge-only model from tilts up to ±{reach:g}° "
             "(--tilt-range, --tilt-step)",
         )
         try:
-            tables = [wedge_only_table(config.tilt_range_deg, config.tilt_step_deg)]
+            tables = [wedge_only_table(reach, step)]
         except ValueError as error:
             raise UserError(
-                f"--tilt-range {config.tilt_range_deg:g} with --tilt-step {config.tilt_step_deg:g} gives no tilts; "
+                f"--tilt-range {reach:g} with --tilt-step {step:g} gives no tilts; "
                 "expected a range between 0° and 90° and a positive step"
             ) from error
         table = np.zeros(count, dtype=np.int64)

@@ -61,7 +61,6 @@ class PhysicsConfig:
     ctf_normalised: bool = False
     bfactor_A2: float = 4.0
     jitter: bool = True
-    tilt_limit_deg: float | None = None
     gradient_candidates: str = "drawn"
     """Candidates that carry the gradient: ``all`` weighted, or one ``drawn`` by weight (same gradient on average)."""
     crop_energy: bool = False

@@ -86,7 +86,7 @@ def examine(config: DataConfig) -> Readiness:
                 False,
             )
         )
-    make_mask = "dsdsh create_mask AVERAGE.mrc -o mask.mrc --soft-edge 3, then give -r mask.mrc"
+    make_mask = "relion_mask_create --i AVERAGE.mrc --o mask.mrc --width_soft_edge 3, then give -r mask.mrc"
     mask = None
     if config.mask is None:
         missing.append(Missing("no solvent mask (-r)", make_mask, False))

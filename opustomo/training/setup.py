@@ -49,7 +49,7 @@ def train(
     """
     choose_device(run.device)
     particles = load_particles(data)
-    mask = load_mask(data.mask, particles.box, particles.apix)
+    mask = load_mask(data.mask, particles.box, particles.apix, data.force)
     boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
     solvent = mask_on_crop(mask, boxes)
     if not (solvent > 0).any():
@@ -67,7 +67,17 @@ def train(
     try:
         _describe(log, particles, boxes, norm, run)
         if start.state is None:
-            report = inspect_particles(particles, source, boxes, mask, physics, model, config.batch_size)
+            report = inspect_particles(
+                particles,
+                source,
+                boxes,
+                mask,
+                physics,
+                model,
+                config.batch_size,
+                asked_range_deg=data.tilt_range_deg,
+                asked_step_deg=data.tilt_step_deg,
+            )
             for line in report.as_text().splitlines():
                 log.say(f"# {line}")
             with atomic_path(run.outdir / "preflight.json") as temporary:

@@ -45,7 +45,7 @@ def test_what_is_merely_absent_lets_training_start(own_set: Path, capsys: pytest
     code, said = check(capsys, own_set)
     assert code == 0
     assert "without: the particle table has no rlnCtfImage" in said
-    assert "without: no solvent mask" in said and "dsdsh create_mask" in said
+    assert "without: no solvent mask" in said and "mask_create" in said
 
 
 def test_missing_images_are_counted_and_the_rest_looked_at(
@@ -99,7 +99,7 @@ def test_missing_and_damaged_ctf_tables(own_set: Path, capsys: pytest.CaptureFix
 def test_truncated_images_and_wrong_masks(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = sorted((own_set / "subtomo").glob("*.mrc"))[0]
     code, said = check(capsys, own_set, "-r", str(first.with_name("none.mrc")))
-    assert code == 1 and "none.mrc" in said and "dsdsh create_mask" in said
+    assert code == 1 and "none.mrc" in said and "mask_create" in said
     first.write_bytes(first.read_bytes()[:3000])
     code, said = check(capsys, own_set)
     assert code == 1 and "1 subtomograms cannot be read" in said and "truncated" in said
