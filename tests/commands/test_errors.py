@@ -113,7 +113,7 @@ def odd_box(folder: Path) -> list[str]:
     return []
 
 
-@case("constant")
+@case("check the files the particle table names")
 def constant_subtomograms(folder: Path) -> list[str]:
     for path in (folder / "subtomo").glob("*.mrc"):
         write_volume(path, np.ones((24, 24, 24), np.float32), 12.0)
