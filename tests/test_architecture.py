@@ -80,9 +80,7 @@ def test_every_part_has_its_place() -> None:
 def test_there_is_something_to_look_at() -> None:
     assert len(MODULES) > 20
     assert "opustomo.geometry.euler" in imports(ROOT / "opustomo" / "io" / "poses.py")
-    assert "opustomo.geometry.euler" not in imports(
-        ROOT / "opustomo" / "io" / "poses.py", into_functions=False
-    )
+    assert "opustomo.geometry.euler" not in imports(ROOT / "opustomo" / "io" / "poses.py", into_functions=False)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -108,17 +106,14 @@ def test_commands_know_nothing_of_each_other(path: Path) -> None:
     others = {
         module
         for module in imports(path)
-        if module.startswith("opustomo.commands.")
-        and module not in (name_of(path), "opustomo.commands.runner")
+        if module.startswith("opustomo.commands.") and module not in (name_of(path), "opustomo.commands.runner")
     }
     assert not others
 
 
 def test_no_cycles() -> None:
     graph = {name_of(path): imports(path, into_functions=False) for path in MODULES}
-    graph = {
-        module: {name for name in used if name in graph and name != module} for module, used in graph.items()
-    }
+    graph = {module: {name for name in used if name in graph and name != module} for module, used in graph.items()}
     done: set[str] = set()
 
     def visit(module: str, trail: list[str]) -> None:
@@ -166,9 +161,7 @@ def test_help_is_quick_and_complete(program: str) -> None:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", start], capture_output=True, text=True, cwd=ROOT, env=os.environ
-        )
+        done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, cwd=ROOT, env=os.environ)
         times.append(time.perf_counter() - began)
     assert done.returncode == 0
     assert "not part of this installation" not in done.stdout

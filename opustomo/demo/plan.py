@@ -16,7 +16,7 @@ SHIFT_ERROR_PX = 0.5
 
 # The training.
 EPOCHS = 24
-TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 4e-4 --checkpoint 24").split()
+TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 24").split()
 
 # `--quick` shows that everything runs, not that it works well.
 QUICK_PARTICLES = 48

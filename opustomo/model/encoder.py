@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from opustomo.model.convolution import ClosingConv
 from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
 
+HIGHEST_LOGSTD = 4.0
+
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
@@ -54,4 +56,5 @@ class Encoder(nn.Module):
         pooled = torch.amax(features, dim=(2, 3, 4)).float()
         with torch.autocast(pooled.device.type, enabled=False):  # latents need float32
             features = self.down3(pooled)
-            return self.mu(features), self.logstd(features)
+            # far above any useful spread; without a limit one bad step can overflow exp(2 logstd) for good
+            return self.mu(features), self.logstd(features).clamp(max=HIGHEST_LOGSTD)

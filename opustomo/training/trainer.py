@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -39,6 +40,8 @@ SNR_START = 0.001
 SNR_DECAY = 0.99
 AUTOSAVE_SECONDS = 600.0
 TOLERATED_BROKEN = 0.01
+GRADIENT_LIMIT = 3.0
+"""A gradient longer than this many times the running mean of their lengths is shortened (not in the original)."""
 VALIDATION_KEY = 1_000_000
 """Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
 
@@ -270,7 +273,18 @@ class Trainer:
         progress = self.progress
         for group in self.optimizer.param_groups:
             group["lr"] = schedules.learning_rate_at(self.config.lr, progress.epoch, progress.updates)
-        self.optimizer.step()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        limit = GRADIENT_LIMIT * progress.gradient_norm if progress.gradient_norm else math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if math.isfinite(norm):
+            usual = min(norm, limit)
+            progress.gradient_norm = usual + (
+                0.99 * (progress.gradient_norm - usual) if progress.gradient_norm else 0.0
+            )
+            self.optimizer.step()
+        else:
+            progress.skipped += 1
+            self.log.say(f"# warning: an update is left out, its gradient is not finite ({progress.skipped} so far)")
         self.optimizer.zero_grad(set_to_none=True)
         progress.updates += 1
 

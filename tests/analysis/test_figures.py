@@ -94,9 +94,7 @@ def test_views_near_each_other_look_alike() -> None:
     colours = viewing_colours()
     assert len(np.unique(colours.round(6), axis=0)) == 48
     neighbours = healpy.get_all_neighbours(2, np.arange(48), nest=True)
-    near = np.mean(
-        [np.linalg.norm(colours[i] - colours[j]) for i in range(48) for j in neighbours[:, i] if j >= 0]
-    )
+    near = np.mean([np.linalg.norm(colours[i] - colours[j]) for i in range(48) for j in neighbours[:, i] if j >= 0])
     everywhere = np.linalg.norm(colours[:, None] - colours[None], axis=-1).mean()
     assert near < 0.75 * everywhere
     np.testing.assert_array_equal(viewing_map(5)[0, 0], colours[healpy.ang2pix(2, 0.0, 0.0, nest=True)])

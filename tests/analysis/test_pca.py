@@ -13,9 +13,7 @@ def test_agrees_with_sklearn() -> None:
     ours, reference = fit_pca(latents), PCA(5, svd_solver="full").fit(latents)
     np.testing.assert_allclose(ours.variance, reference.explained_variance_, rtol=1e-6)
     np.testing.assert_allclose(ours.variance_ratio, reference.explained_variance_ratio_, rtol=1e-6)
-    np.testing.assert_allclose(
-        np.abs(np.sum(ours.components * reference.components_, axis=1)), np.ones(5), atol=1e-9
-    )
+    np.testing.assert_allclose(np.abs(np.sum(ours.components * reference.components_, axis=1)), np.ones(5), atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None)

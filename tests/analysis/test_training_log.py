@@ -36,9 +36,7 @@ def test_reads_both_parts(tmp_path: Path) -> None:
 
 def test_last_record_of_a_resumed_epoch_counts(tmp_path: Path) -> None:
     log = tmp_path / "run.log"
-    log.write_text(
-        "\n".join(line(epoch, "training", gen, "0", "0") for epoch, gen in ((1, "9"), (2, "8"), (1, "7")))
-    )
+    log.write_text("\n".join(line(epoch, "training", gen, "0", "0") for epoch, gen in ((1, "9"), (2, "8"), (1, "7"))))
     np.testing.assert_allclose(read_training_log(log)["training"].gen_loss, [7, 8])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from opustomo.main import main
 
@@ -32,11 +33,23 @@ def _train(folder: Path, outdir: Path, *words: str) -> str:
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Result folder of three epochs with pose estimation; do not write into it."""
+    """Result folder of two epochs with pose estimation; do not write into it."""
     outdir = tmp_path_factory.mktemp("trained") / "my run"
-    _train(tiny_set, outdir, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "3", "--group", "7", "--lazy-single")
+    _train(tiny_set, outdir, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "2", "--group", "7", "--lazy-single")
     yield outdir
     shutil.rmtree(outdir)  # weights of a quarter of a gigabyte each
+
+
+@pytest.fixture(scope="session")
+def homogeneous_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Result folder of one epoch with one volume for all, without mask, CTF and held-out particles, split reversed."""
+    folder = tmp_path_factory.mktemp("homogeneous")
+    split = folder / "my split.pkl"
+    torch.save(torch.arange(16).flip(0), split)
+    words = "--encode-mode fixed --no-ctf --tilt-range 60 -n 1 -b 8 --valfrac 0 --tmp-prefix now --amp".split()
+    _train(tiny_set, folder / "fixed run", *words, "--split", str(split))
+    yield folder / "fixed run"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

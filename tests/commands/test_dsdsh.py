@@ -36,14 +36,12 @@ def fabricate(root: Path, count: int = COUNT, zdim: int = ZDIM, affine: int = ZA
     """A result folder of epoch 2 with three known clusters and the UMAP pictures of an earlier analysis."""
     rng = np.random.default_rng(0)
     truth = np.arange(count) % 3
-    mu = (
-        6.0 * np.eye(3, zdim)[truth] + 3.0 * truth[:, None] + rng.normal(scale=0.3, size=(count, zdim))
-    ).astype(np.float32)
+    mu = (6.0 * np.eye(3, zdim)[truth] + 3.0 * truth[:, None] + rng.normal(scale=0.3, size=(count, zdim))).astype(
+        np.float32
+    )
     root.mkdir(parents=True)
     write_latents(root / "z.2.pkl", mu, rng.normal(size=(count, affine)) if affine else None)
-    eulers = np.stack(
-        [rng.uniform(-180, 180, count), rng.uniform(0, 180, count), rng.uniform(-180, 180, count)], 1
-    )
+    eulers = np.stack([rng.uniform(-180, 180, count), rng.uniform(0, 180, count), rng.uniform(-180, 180, count)], 1)
     write_poses(root / "pose.2.pkl", Poses(eulers, rng.normal(size=(count, 3)) / BOX))
     lines = [EPOCH_LINE.format(epoch, part) for epoch in (1, 2, 3) for part in ("training", "validation")]
     (root / "run.log").write_text("\n".join(lines))
@@ -284,9 +282,7 @@ def test_eval_vol_of_a_second_round_takes_the_epochs_weights(run: Path, decoded:
     assert decoded[0].outdir == run / "analyze.filter.2" / "kmeans2"
 
 
-def test_mistakes_of_eval_vol(
-    run: Path, decoded: list[EvalRequest], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_of_eval_vol(run: Path, decoded: list[EvalRequest], capsys: pytest.CaptureFixture[str]) -> None:
     assert "positive" in mistake(capsys, "eval_vol", run, 2, "kmeans", 3, 0)
     assert "kmeans5" in mistake(capsys, "eval_vol", run, 2, "kmeans", 5, 4)
     assert "with bodies" in mistake(capsys, "eval_vol", run, 2, "dpc", 1, 4, "--kmeans", 3, "--dfk", 2)
@@ -296,9 +292,7 @@ def test_mistakes_of_eval_vol(
     assert decoded == []
 
 
-def test_dsd_analyze_decodes_centres_and_traversals(
-    run: Path, decoded: list[EvalRequest], tmp_path: Path
-) -> None:
+def test_dsd_analyze_decodes_centres_and_traversals(run: Path, decoded: list[EvalRequest], tmp_path: Path) -> None:
     out = tmp_path / "some where" / "out"
     out.mkdir(parents=True)
     shutil.copy(run / "analyze.2" / "umap.pkl", out)

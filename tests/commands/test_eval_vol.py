@@ -24,7 +24,7 @@ def decode(trained_run: Path, tmp_path: Path) -> Decode:
     """Runs the command into a folder of ``tmp_path``; gives its volumes (K, n, n, n) and pixel size."""
 
     def run(name: str, *words: str) -> tuple[np.ndarray, float]:
-        weights = str(trained_run / "weights.2.pkl")
+        weights = str(trained_run / "weights.1.pkl")
         assert main(["eval_vol", "--load", weights, "-o", str(tmp_path / name), "--device", "cpu", *words]) == 0
         count = len(list((tmp_path / name).iterdir()))
         found = [read_volume(tmp_path / name / f"reference{i}.mrc") for i in range(count)]
@@ -55,7 +55,7 @@ def test_negative_numbers_as_text_files_hold_them(decode: Decode) -> None:
 
 
 def test_one_row_and_conformation_columns(decode: Decode, tmp_path: Path, trained_run: Path) -> None:
-    mu, multi = read_latents(trained_run / "z.2.pkl")
+    mu, multi = read_latents(trained_run / "z.1.pkl")
     assert multi is not None
     np.savetxt(tmp_path / "row.txt", mu[:1])
     np.savetxt(tmp_path / "joint.txt", np.concatenate([mu, multi], 1)[:1])
@@ -89,7 +89,7 @@ def test_flip_and_prefix(decode: Decode, tmp_path: Path, trained_run: Path) -> N
     np.testing.assert_array_equal(flipped[0], plain[0, ::-1])
     words = [
         "--load",
-        str(trained_run / "weights.2.pkl"),
+        str(trained_run / "weights.1.pkl"),
         "-o",
         str(tmp_path / "p"),
         "-z",
@@ -104,7 +104,7 @@ def test_flip_and_prefix(decode: Decode, tmp_path: Path, trained_run: Path) -> N
 
 def test_the_configuration_may_lie_elsewhere(trained_run: Path, tmp_path: Path, decode: Decode) -> None:
     shutil.copy(trained_run / "config.pkl", tmp_path / "my config.pkl")
-    (tmp_path / "w.pkl").symlink_to(trained_run / "weights.1.pkl")
+    (tmp_path / "w.pkl").symlink_to(trained_run / "weights.0.pkl")
     out = tmp_path / "out"
     words = ["eval_vol", "--load", str(tmp_path / "w.pkl"), "-o", str(out), "-z", "0", "0"]
     assert main(words) == 1  # no config.pkl beside these weights
@@ -117,9 +117,9 @@ def test_the_configuration_may_lie_elsewhere(trained_run: Path, tmp_path: Path, 
 MISTAKES = {
     "no such weights": ("--load absent.pkl -z 0 0", "absent.pkl"),
     "no such config": ("-c absent.pkl -z 0 0", "absent.pkl"),
-    "not weights": ("--load {run}/z.2.pkl -z 0 0", "holds no decoder"),
+    "not weights": ("--load {run}/z.1.pkl -z 0 0", "holds no decoder"),
     "not a config": ("-c {run}/split.pkl -z 0 0", "split.pkl"),
-    "latents as config": ("-c {run}/pose.2.pkl -z 0 0", "not the config.pkl of a training run"),
+    "latents as config": ("-c {run}/pose.1.pkl -z 0 0", "not the config.pkl of a training run"),
     "too few numbers": ("-z 0", "1 numbers each"),
     "too many numbers": ("-z 0 0 0", "trained with zdim 2"),
     "not finite": ("-z 0 nan", "not finite"),
@@ -155,7 +155,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
     (tmp_path / "wide.txt").write_text("1 2 3 4\n")
     (tmp_path / "infinite.txt").write_text("1 inf\n")
     if "weights of" in case or "keys" in case:
-        state = torch.load(trained_run / "weights.2.pkl", weights_only=True)["decoder_state_dict"]
+        state = torch.load(trained_run / "weights.1.pkl", weights_only=True)["decoder_state_dict"]
         first = "template.template1.0.weight"
         torch.save({"decoder_state_dict": state | {first: state[first].repeat(1, 2)}}, tmp_path / "other.pkl")
         state.pop(first)
@@ -164,7 +164,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
     line = words.format(run="\0", tmp=tmp_path).replace("absent", str(tmp_path / "absent")).split()
     line = [word.replace("\0", str(trained_run)) for word in line]  # the run's path has a space
     if "--load" not in line:
-        line += ["--load", str(trained_run / "weights.2.pkl")]
+        line += ["--load", str(trained_run / "weights.1.pkl")]
     elif "-c" not in line:
         line += ["-c", str(trained_run / "config.pkl")]
     if "-o" not in line:
@@ -193,7 +193,7 @@ def test_options_that_do_not_parse_give_code_2(words: str, tmp_path: Path, capsy
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_absent(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--load", str(trained_run / "weights.2.pkl"), "-o", str(tmp_path / "out"), "-z", "0", "0"]
+    words = ["--load", str(trained_run / "weights.1.pkl"), "-o", str(tmp_path / "out"), "-z", "0", "0"]
     assert main(["eval_vol", *words, "--device", "cuda"]) == 1
     assert "a GPU was asked for but none is available" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

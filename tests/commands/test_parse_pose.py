@@ -78,10 +78,7 @@ def test_clusters_and_refined_poses(star: Path, tmp_path: Path) -> None:
     eulers = np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
     write_poses(refined, Poses(eulers, np.full((3, 3), 0.1)))
     options = ["--poses", str(refined), "--labels", str(labels), "--outdir", str(tmp_path / "c d")]
-    assert (
-        dsd(["parse_pose_star", str(star), "-D", "40", *options, "--out-star", str(tmp_path / "all.star")])
-        == 0
-    )
+    assert dsd(["parse_pose_star", str(star), "-D", "40", *options, "--out-star", str(tmp_path / "all.star")]) == 0
     first, second = (read_particles(tmp_path / "c d" / f"pre{i}.star") for i in (0, 1))
     assert first.strings("rlnNote") == ["007"]
     assert second.strings("rlnNote") == ["x y", "z"]
@@ -171,9 +168,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistakes_are_one_sentence(
-    star: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_one_sentence(star: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     words, reason = mistakes(star, tmp_path)[case]
     before = sorted(tmp_path.rglob("*"))
     assert dsd(["parse_pose_star", *words]) == 1

@@ -19,9 +19,7 @@ from opustomo.geometry.quaternion import (
 ANGLE = st.floats(-720, 720)
 TURN = st.floats(-180, 180)
 OFF_POLE = st.floats(0.01, 179.99)
-NEAR_POLE = st.sampled_from(
-    [0.0, 1e-12, 1e-9, 1e-6, 1e-4, 180.0, 180.0 - 1e-9, 180.0 - 1e-6, 180.0 - 1e-4, -0.0]
-)
+NEAR_POLE = st.sampled_from([0.0, 1e-12, 1e-9, 1e-6, 1e-4, 180.0, 180.0 - 1e-9, 180.0 - 1e-6, 180.0 - 1e-4, -0.0])
 UNIT_QUATERNION = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1)
 
 
@@ -51,9 +49,7 @@ def test_euler_matrix_by_the_written_formula() -> None:
         return np.array([[np.cos(a), np.sin(a), 0], [-np.sin(a), np.cos(a), 0], [0, 0, 1]])
 
     ry = np.array([[np.cos(tilt), 0, -np.sin(tilt)], [0, 1, 0], [np.sin(tilt), 0, np.cos(tilt)]])
-    np.testing.assert_allclose(
-        euler_to_matrix(tensor(20, 50, -110)).numpy(), rz(psi) @ ry @ rz(rot), atol=1e-15
-    )
+    np.testing.assert_allclose(euler_to_matrix(tensor(20, 50, -110)).numpy(), rz(psi) @ ry @ rz(rot), atol=1e-15)
 
 
 @given(TURN, OFF_POLE, TURN)
@@ -180,9 +176,7 @@ def test_batches_and_types_are_kept() -> None:
     "function", [euler_to_matrix, hopf_to_matrix, lambda e: matrix_to_euler(euler_to_matrix(e))], ids=str
 )
 def test_gradients(function) -> None:
-    angles = torch.tensor(
-        [[10.0, 40.0, -70.0], [100.0, 120.0, 30.0]], dtype=torch.float64, requires_grad=True
-    )
+    angles = torch.tensor([[10.0, 40.0, -70.0], [100.0, 120.0, 30.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(function, (angles,))
 
 

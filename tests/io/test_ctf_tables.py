@@ -80,10 +80,7 @@ def test_warp_units_and_signs(tmp_path: Path) -> None:
 def test_order_of_tilts_and_columns_is_free(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     names = list(reversed(WARP))
-    rows = [
-        ",".join(f" {(WARP | {'TiltAngle': angle})[name]} " for name in names)
-        for angle in ("0.02", "-31", "7")
-    ]
+    rows = [",".join(f" {(WARP | {'TiltAngle': angle})[name]} " for name in names) for angle in ("0.02", "-31", "7")]
     path.write_text("\ufeff" + "\r\n".join([",".join(names), *rows, ""]))
     np.testing.assert_array_equal(read_warp_table(path).tilt_deg, [0.02, -31, 7])
 

@@ -75,6 +75,4 @@ def test_ctf_tables(tmp_path: Path) -> None:
 def test_shared_sets(shared_data: Path) -> None:
     star = read_particles(shared_data / "ribosomes_10499" / "particles.star")
     assert len(set(resolve_images(star, None))) == 267
-    assert set(resolve_ctf_tables(star, None, warp=False) or []) == {
-        shared_data / "ribosomes_10499" / "ctf.star"
-    }
+    assert set(resolve_ctf_tables(star, None, warp=False) or []) == {shared_data / "ribosomes_10499" / "ctf.star"}

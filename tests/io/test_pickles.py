@@ -85,9 +85,7 @@ def attacks(witness: Path) -> dict[str, Any]:
         "numpy function": Call(np.save, str(witness), ARRAY),
         "numpy test runner": Call(np.testing._private.utils.runstring, command, {}),
         "torch.load": Call(torch.load, str(witness)),
-        "bytes of a torch storage": Call(
-            torch.storage._load_from_bytes, pickle.dumps(Call(os.system, command))
-        ),
+        "bytes of a torch storage": Call(torch.storage._load_from_bytes, pickle.dumps(Call(os.system, command))),
     }
 
 
@@ -120,9 +118,7 @@ def test_pickles_cannot_change_the_constructors(tmp_path: Path) -> None:
         load_pickle(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x04", b"hello", b"PK\x03\x04 cut short", b"\x80\x04\x95\xff\xff"]
-)
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"hello", b"PK\x03\x04 cut short", b"\x80\x04\x95\xff\xff"])
 def test_damaged_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.pkl"
     path.write_bytes(content)

@@ -76,9 +76,7 @@ def test_values_are_written_as_other_programs_read_them(tmp_path: Path) -> None:
     """Blanks and empty strings are quoted, nothing else is."""
     path = tmp_path / "o.star"
     row = ["a b", "", "001", "C:\\x\\y.mrc", "it's"]
-    write_blocks(
-        path, {"x": pd.DataFrame([row], columns=list("abcde"), dtype=object), "g": {"k": "a b", "e": ""}}
-    )
+    write_blocks(path, {"x": pd.DataFrame([row], columns=list("abcde"), dtype=object), "g": {"k": "a b", "e": ""}})
     lines = path.read_text().splitlines()
     assert '"a b"\t""\t001\tC:\\x\\y.mrc\tit\'s' in lines
     assert '_k\t\t\t"a b"' in lines
@@ -86,9 +84,9 @@ def test_values_are_written_as_other_programs_read_them(tmp_path: Path) -> None:
 
 
 # STAR has no escape character: a value cannot hold both kinds of quotes, or a line break
-VALUE = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Co", "Zl", "Zp"]), max_size=12
-).filter(lambda text: not ("'" in text and '"' in text))
+VALUE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Co", "Zl", "Zp"]), max_size=12).filter(
+    lambda text: not ("'" in text and '"' in text)
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
