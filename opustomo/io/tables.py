@@ -18,7 +18,7 @@ def read_latent_rows(path: Path) -> np.ndarray:
         The file is missing, empty, ragged or not numeric.
     """
     try:
-        rows = np.loadtxt(path, ndmin=2)
+        rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
     except OSError as error:
         raise UserError(f"{path}: cannot be read; give a text file with one latent per row") from error
     except ValueError as error:
