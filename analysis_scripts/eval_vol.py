@@ -19,9 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("num", type=int, help="clusters K (kmeans, joint) or component from 1 (pc, dpc)")
     parser.add_argument("apix", type=float, help="pixel size of the volumes in Å")
-    parser.add_argument(
-        "--kmeans", type=int, metavar="K", help="dpc: k-means whose centre gives the composition"
-    )
+    parser.add_argument("--kmeans", type=int, metavar="K", help="dpc: k-means whose centre gives the composition")
     parser.add_argument("--dfk", type=int, default=0, metavar="i", help="dpc: number of that centre")
     parser.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
     parser.add_argument(

@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument("K", type=int, help="clusters of the k-means")
-    parser.add_argument(
-        "--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl"
-    )
+    parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
     parser.add_argument(
         "--relion31", action="store_true", help="accepted for old scripts; the format is recognised by itself"
     )

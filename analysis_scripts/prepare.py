@@ -8,14 +8,10 @@ HELP = "Write the poses of a STAR file to {dir}/{stem}_pose_euler.pkl."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP"
-    )
+    parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
     parser.add_argument("box", type=int, metavar="D", help="box length of the subtomograms, pixels")
     parser.add_argument("apix", type=float, help="pixel size of the subtomograms, Å")
-    parser.add_argument(
-        "--relion31", action="store_true", help="accepted; the format is recognised by itself"
-    )
+    parser.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
 
 
 def run(args: argparse.Namespace) -> None:
