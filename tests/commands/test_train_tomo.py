@@ -165,7 +165,6 @@ def test_one_volume_for_all_without_mask_and_ctf(homogeneous_run: Path, tmp_path
     assert main(["eval_vol", *words]) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the latent memory starts as noise in this mode too, so z.N.pkl holds noise")
 def test_all_particles_of_a_homogeneous_run_have_the_shared_latent(homogeneous_run: Path) -> None:
     shared = read_weights(homogeneous_run / "weights.0.pkl")["fixed_latent"].numpy()
     mu, multi = read_latents(homogeneous_run / "z.0.pkl")
