@@ -83,7 +83,7 @@ class Trainer:
         self.tilts = TiltBatch.pad(particles.tables).to(self.device)
         self.table = torch.from_numpy(particles.table).to(self.device)
         self.latents = LatentMemory(self.groups, model.config.latent_dim, self.device, config.seed)
-        if model.encoder is None:
+        if model.config.encode_mode == "fixed":
             self.latents.values.copy_(model.fixed_latent.expand_as(self.latents.values))
         self.poses = PoseMemory(particles.poses, particles.box, self.device)
         fused = self.device.type in ("cpu", "cuda")
