@@ -92,7 +92,8 @@ def quaternion_slerp(start: Tensor, end: Tensor, fraction: Tensor | float) -> Te
     Tensor
         Unit quaternions (..., 4).
     """
-    step = torch.as_tensor(fraction, dtype=start.dtype, device=start.device)[..., None]
+    step = fraction if isinstance(fraction, Tensor) else torch.full((), fraction, device=start.device)
+    step = step.to(start)[..., None]
     end = torch.where((start * end).sum(dim=-1, keepdim=True) < 0, -end, end)
     # the angle from chord and sum is accurate for near and opposite quaternions alike, unlike acos
     chord = torch.linalg.vector_norm(end - start, dim=-1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from opustomo.physics import kernels
 from opustomo.physics.ctf2d import ctf_at
 from opustomo.physics.fourier import frequencies
 from opustomo.physics.tilts import TiltBatch
@@ -61,6 +62,10 @@ def ctf_volume(
     batch = len(tilts)
     half = size // 2 + 1
     limit = size / 2 if nyquist is None else nyquist
+    if kernels.usable(tilts.scale):
+        from opustomo.physics.kernels import ctf
+
+        return ctf.ctf_volume(tilts, size, apix, normalised, limit, KERNEL_FLOOR)
     kz, ky, kx = frequencies(size, tilts.scale.device)
     kz, kx = kz[:, 0].to(tilts.scale), kx[0].to(tilts.scale)  # (Dr, 1), (1, half)
     angle = torch.deg2rad(tilts.tilt_deg)[..., None, None]

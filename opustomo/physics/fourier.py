@@ -48,7 +48,8 @@ def crop_spectrum(spectra: Tensor, size: int) -> Tensor:
     if size == full:
         return spectra
     half = size // 2
-    keep = torch.cat([torch.arange(half), torch.arange(full - half, full)]).to(spectra.device)
+    keep = torch.arange(size, device=spectra.device)
+    keep = torch.where(keep < half, keep, keep + (full - size))
     kept = spectra[..., : half + 1].index_select(-3, keep).index_select(-2, keep)
     return kept * (size / full) ** 3
 
@@ -85,9 +86,8 @@ def centred_full(half: Tensor) -> Tensor:
 
 def half_spectrum_weights(size: int, device: torch.device | str | None = None) -> Tensor:
     """How often each kx of a half spectrum stands in the full one: 1 at 0 and Nyquist, else 2; (D/2+1,)."""
-    weights = torch.full((size // 2 + 1,), 2.0, device=device)
-    weights[0] = weights[-1] = 1.0
-    return weights
+    kx = torch.arange(size // 2 + 1, device=device)
+    return 2.0 - ((kx == 0) | (kx == size // 2)).float()
 
 
 def crop_centre(volumes: Tensor, size: int) -> Tensor:

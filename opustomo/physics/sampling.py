@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from opustomo.physics import kernels
+from opustomo.physics.fourier import pad_centre
+
 
 @lru_cache(maxsize=8)
 def cube_points(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -39,7 +42,9 @@ def affine_rows(matrices: Tensor, centre: float, shift: Tensor | None = None) ->
     return torch.cat([matrices, offset[..., None]], -1)
 
 
-def sample_posed(volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None = None) -> Tensor:
+def sample_posed(
+    volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None = None, padded: int | None = None
+) -> Tensor:
     """Trilinear samples ``V(M (x - e) + e + t)`` on a cube of ``size`` voxels, for several poses of each volume.
 
     Parameters
@@ -49,22 +54,39 @@ def sample_posed(volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | N
     matrices
         (B, P, 3, 3), x, y, z order. For a density posed by RELION's A pass the transpose of A.
     size
-        Side Dc of the output, voxels; its centre is voxel Dc/2.
+        Side Dc of the cube, voxels; its centre is voxel Dc/2.
     shift
         (B, P, 3) or (B, 1, 3) in grid units, optional.
+    padded
+        Side n of the box, zero around the cube, that is given back; ``size`` by default.
 
     Returns
     -------
     Tensor
-        (B, P, Dc, Dc, Dc); zero outside the volume.
+        (B, P, n, n, n); zero outside the volume.
     """
     batch, poses = matrices.shape[:2]
-    rows = affine_rows(matrices, 1.0 / (size - 1), shift).flatten(0, 1)
+    padded = size if padded is None else padded
+    rows = affine_rows(matrices, 1.0 / (size - 1), shift)
+    if kernels.usable(volumes, rows):
+        from opustomo.physics.kernels.sampling import Sample
+
+        sampled: Tensor = Sample.apply(volumes, voxel_rows(rows, size, volumes.shape[-1]), size, padded)
+        return sampled
+    rows = rows.flatten(0, 1)
     points = cube_points(size, volumes.device, volumes.dtype).expand(batch * poses, -1, -1)
     grid = torch.baddbmm(rows[:, None, :, 3], points, rows[:, :, :3].mT)
     grid = grid.view(batch, poses * size, size, size, 3)
-    sampled = functional.grid_sample(volumes[:, None], grid, align_corners=True)
-    return sampled.view(batch, poses, size, size, size)
+    sampled = functional.grid_sample(volumes[:, None], grid, align_corners=True).view(batch, poses, size, size, size)
+    return sampled if padded == size else pad_centre(sampled, padded)
+
+
+def voxel_rows(rows: Tensor, size: int, width: int) -> Tensor:
+    """Rows (..., 3, 4) on grids spanning [-1, 1], as maps of voxel numbers of ``size`` to voxels of ``width``."""
+    half = (width - 1) / 2
+    linear = rows[..., :3]
+    offset = (rows[..., 3] - linear.sum(-1) + 1.0) * half
+    return torch.cat([linear * (2.0 * half / (size - 1)), offset[..., None]], -1)
 
 
 def turn_about_z(volumes: Tensor, matrices: Tensor) -> Tensor:

@@ -1,0 +1,151 @@
+"""Trilinear sampling of posed volumes in one kernel, and its gradient in volume and pose."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 512
+
+
+@triton.jit
+def _position(affine, index, size: tl.constexpr):
+    """Voxel coordinates (and integer indices) that output voxels ``index`` of a cube are sampled at."""
+    x = (index % size).to(tl.float32)
+    y = ((index // size) % size).to(tl.float32)
+    z = (index // (size * size)).to(tl.float32)
+    px = tl.load(affine) * x + tl.load(affine + 1) * y + tl.load(affine + 2) * z + tl.load(affine + 3)
+    py = tl.load(affine + 4) * x + tl.load(affine + 5) * y + tl.load(affine + 6) * z + tl.load(affine + 7)
+    pz = tl.load(affine + 8) * x + tl.load(affine + 9) * y + tl.load(affine + 10) * z + tl.load(affine + 11)
+    return x, y, z, px, py, pz
+
+
+@triton.jit
+def _corner(volume, ix, iy, iz, width: tl.constexpr, valid):
+    inside = valid & (ix >= 0) & (ix < width) & (iy >= 0) & (iy < width) & (iz >= 0) & (iz < width)
+    return tl.load(volume + (iz * width + iy) * width + ix, mask=inside, other=0.0)
+
+
+@triton.jit
+def _sample_kernel(
+    out, volumes, affines, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr
+):
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    before: tl.constexpr = padded // 2 - size // 2
+    x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
+    valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
+    index = (z * size + y) * size + x
+    _, _, _, px, py, pz = _position(affines + item * 12, index, size)
+    fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
+    wx, wy, wz = px - fx, py - fy, pz - fz
+    ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+    volume = volumes + (item // poses) * width * width * width
+    low = _corner(volume, ix, iy, iz, width, valid) * (1 - wx) + _corner(volume, ix + 1, iy, iz, width, valid) * wx
+    high = _corner(volume, ix, iy + 1, iz, width, valid) * (1 - wx)
+    high += _corner(volume, ix + 1, iy + 1, iz, width, valid) * wx
+    near = low * (1 - wy) + high * wy
+    low = _corner(volume, ix, iy, iz + 1, width, valid) * (1 - wx)
+    low += _corner(volume, ix + 1, iy, iz + 1, width, valid) * wx
+    high = _corner(volume, ix, iy + 1, iz + 1, width, valid) * (1 - wx)
+    high += _corner(volume, ix + 1, iy + 1, iz + 1, width, valid) * wx
+    value = near * (1 - wz) + (low * (1 - wy) + high * wy) * wz
+    total: tl.constexpr = padded * padded * padded
+    tl.store(out + item * total + place, value, mask=place < total)
+
+
+@triton.jit
+def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
+    inside = valid & (ix >= 0) & (ix < width) & (iy >= 0) & (iy < width) & (iz >= 0) & (iz < width)
+    tl.atomic_add(gradient + (iz * width + iy) * width + ix, value, mask=inside, sem="relaxed")
+
+
+@triton.jit
+def _gradient_kernel(
+    to_volumes, to_affines, grad, volumes, affines, poses, blocks, width: tl.constexpr, size: tl.constexpr,
+    padded: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    item = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * block + tl.arange(0, block)
+    valid = index < size * size * size
+    x, y, z, px, py, pz = _position(affines + item * 12, index, size)
+    before: tl.constexpr = padded // 2 - size // 2
+    place = ((index // (size * size) + before) * padded + (index // size) % size + before) * padded
+    place += index % size + before
+    g = tl.load(grad + item * (padded * padded * padded) + place, mask=valid, other=0.0)
+    fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
+    wx, wy, wz = px - fx, py - fy, pz - fz
+    ux, uy, uz = 1 - wx, 1 - wy, 1 - wz
+    ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+    start = (item // poses) * width * width * width
+    volume, spread = volumes + start, to_volumes + start
+    v000 = _corner(volume, ix, iy, iz, width, valid)
+    v001 = _corner(volume, ix + 1, iy, iz, width, valid)
+    v010 = _corner(volume, ix, iy + 1, iz, width, valid)
+    v011 = _corner(volume, ix + 1, iy + 1, iz, width, valid)
+    v100 = _corner(volume, ix, iy, iz + 1, width, valid)
+    v101 = _corner(volume, ix + 1, iy, iz + 1, width, valid)
+    v110 = _corner(volume, ix, iy + 1, iz + 1, width, valid)
+    v111 = _corner(volume, ix + 1, iy + 1, iz + 1, width, valid)
+    dx = ((v001 - v000) * uy + (v011 - v010) * wy) * uz + ((v101 - v100) * uy + (v111 - v110) * wy) * wz
+    dy = ((v010 - v000) * ux + (v011 - v001) * wx) * uz + ((v110 - v100) * ux + (v111 - v101) * wx) * wz
+    dz = ((v100 - v000) * ux + (v101 - v001) * wx) * uy + ((v110 - v010) * ux + (v111 - v011) * wx) * wy
+    _spread(spread, ix, iy, iz, g * ux * uy * uz, width, valid)
+    _spread(spread, ix + 1, iy, iz, g * wx * uy * uz, width, valid)
+    _spread(spread, ix, iy + 1, iz, g * ux * wy * uz, width, valid)
+    _spread(spread, ix + 1, iy + 1, iz, g * wx * wy * uz, width, valid)
+    _spread(spread, ix, iy, iz + 1, g * ux * uy * wz, width, valid)
+    _spread(spread, ix + 1, iy, iz + 1, g * wx * uy * wz, width, valid)
+    _spread(spread, ix, iy + 1, iz + 1, g * ux * wy * wz, width, valid)
+    _spread(spread, ix + 1, iy + 1, iz + 1, g * wx * wy * wz, width, valid)
+    dx, dy, dz = dx * g, dy * g, dz * g
+    sums = to_affines + (item * blocks + tl.program_id(0)) * 12
+    tl.store(sums, tl.sum(dx * x))
+    tl.store(sums + 1, tl.sum(dx * y))
+    tl.store(sums + 2, tl.sum(dx * z))
+    tl.store(sums + 3, tl.sum(dx))
+    tl.store(sums + 4, tl.sum(dy * x))
+    tl.store(sums + 5, tl.sum(dy * y))
+    tl.store(sums + 6, tl.sum(dy * z))
+    tl.store(sums + 7, tl.sum(dy))
+    tl.store(sums + 8, tl.sum(dz * x))
+    tl.store(sums + 9, tl.sum(dz * y))
+    tl.store(sums + 10, tl.sum(dz * z))
+    tl.store(sums + 11, tl.sum(dz))
+
+
+class Sample(torch.autograd.Function):
+    """Samples (B, P, n, n, n) of volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1).
+
+    ``affines`` take the voxel numbers of a cube of ``size`` to voxel coordinates of the volume; the cube stands in the
+    middle of a box of ``padded`` voxels, zero around it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, volumes: Tensor, affines: Tensor, size: int, padded: int
+    ) -> Tensor:
+        volumes, affines = volumes.contiguous(), affines.contiguous()
+        batch, poses = affines.shape[:2]
+        out = volumes.new_empty(batch, poses, padded, padded, padded)
+        grid = (triton.cdiv(padded**3, BLOCK), batch * poses)
+        _sample_kernel[grid](out, volumes, affines, poses, volumes.shape[-1], size, padded, BLOCK)
+        ctx.save_for_backward(volumes, affines)
+        ctx.sizes = size, padded  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        volumes, affines = ctx.saved_tensors  # type: ignore[attr-defined]
+        size, padded = ctx.sizes  # type: ignore[attr-defined]
+        batch, poses = affines.shape[:2]
+        blocks = triton.cdiv(size**3, BLOCK)
+        to_volumes = torch.zeros_like(volumes)
+        to_affines = volumes.new_empty(batch, poses, blocks, 12)
+        _gradient_kernel[(blocks, batch * poses)](
+            to_volumes, to_affines, grad.contiguous(), volumes, affines, poses, blocks, volumes.shape[-1], size,
+            padded, BLOCK,
+        )  # fmt: skip
+        return to_volumes, to_affines.sum(2).view(batch, poses, 3, 4), None, None

@@ -1,0 +1,54 @@
+"""Sums over spectra and volumes in one pass, each block of voxels its own partial sum (so that order is fixed)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 2048
+
+
+@triton.jit
+def _power_kernel(partial, spectra, weights, poses, total, block: tl.constexpr):
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    inside = place < total
+    weight = tl.load(weights + (item // poses) * total + place, mask=inside, other=0.0)
+    at = spectra + 2 * (item * total + place)
+    real, imaginary = tl.load(at, mask=inside, other=0.0), tl.load(at + 1, mask=inside, other=0.0)
+    value = tl.sum(weight * (real * real + imaginary * imaginary))
+    tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), value)
+
+
+@triton.jit
+def _cross_kernel(partial, posed, filtered, poses, total, block: tl.constexpr):
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    inside = place < total
+    a = tl.load(posed + item * total + place, mask=inside, other=0.0)
+    b = tl.load(filtered + (item // poses) * total + place, mask=inside, other=0.0)
+    tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), tl.sum(a * b))
+
+
+def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
+    """``Σ_k w |S|²`` (B, P) of complex spectra (B, P, ...) and weights (B, ...)."""
+    batch, poses = spectra.shape[:2]
+    total = weights[0].numel()
+    blocks = triton.cdiv(total, BLOCK)
+    partial = weights.new_empty(batch, poses, blocks)
+    _power_kernel[(blocks, batch * poses)](
+        partial, torch.view_as_real(spectra.contiguous()), weights.contiguous(), poses, total, BLOCK
+    )
+    return partial.sum(-1)
+
+
+def cross(posed: Tensor, filtered: Tensor) -> Tensor:
+    """``Σ_x V h`` (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
+    batch, poses = posed.shape[:2]
+    total = filtered[0].numel()
+    blocks = triton.cdiv(total, BLOCK)
+    partial = filtered.new_empty(batch, poses, blocks)
+    _cross_kernel[(blocks, batch * poses)](partial, posed.contiguous(), filtered.contiguous(), poses, total, BLOCK)
+    return partial.sum(-1)
