@@ -18,8 +18,7 @@ from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.envelope import model_envelope
-from opustomo.physics.fourier import crop_centre, irfft3, pad_centre, rfft3
+from opustomo.physics.fourier import crop_centre, irfft3, rfft3
 from opustomo.physics.sampling import sample_posed
 from opustomo.physics.solvent import bounding_box, mask_norm
 
@@ -31,8 +30,8 @@ BETA_JITTER = 0.01 / 4
 class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation."""
 
-    bfactor_A2: float
-    beta: float
+    bfactor_A2: float | Tensor
+    beta: float | Tensor
     beta_control: float
     lamb: float
     snr: Tensor
@@ -53,8 +52,8 @@ class Generated(NamedTuple):
     """Result of the generative step.
 
     ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3), ``energies`` and ``weights`` of all candidates (B, P), ``drawn`` the
-    energies of one candidate each that carry the gradient (None: all do), ``target`` r (B, Dc, Dc, Dc), ``transfer``
-    what the model side is multiplied with in Fourier space.
+    energies at one pose each that carry the gradient (None: all candidates do), ``target`` r (B, Dr, Dr, Dr), zero
+    outside the crop, ``transfer`` what the model side is multiplied with in Fourier space.
     """
 
     template: Tensor
@@ -81,6 +80,9 @@ class Neighbours(NamedTuple):
 
     near: Tensor
     far: Tensor
+    near_count: Tensor | None = None
+    far_count: Tensor | None = None
+    """How many of them are meant, counted from the first; None: all."""
 
 
 class Autoencoder(nn.Module):
@@ -127,7 +129,9 @@ class Autoencoder(nn.Module):
                 boxes.render_apix,
                 normalised=physics.ctf_normalised,
                 nyquist=boxes.box / 2,
-            )[batch.table]
+            )
+            if batch.table is not None:
+                ctf = ctf[batch.table]
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
@@ -151,34 +155,37 @@ class Autoencoder(nn.Module):
         with self._precision():
             template = self.decoder(inferred.z[:, : self.config.zdim])
         turn, shift_px = self.pose_correction(inferred.z)
-        shift = (shift_px * boxes.grid_per_pixel)[:, None]
-        pose = batch.rotation @ turn  # A δA
 
         with torch.no_grad():
             b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
-            target = observation.target(inferred.spectrum, inferred.ctf, b_data, physics.ctf_alpha, boxes)
+            target, transfer = observation.target_and_transfer(
+                inferred.spectrum, inferred.ctf, b_data, b_model, physics.ctf_alpha, beta
+            )
             mask = self.mask.expand(len(batch), -1, -1, -1)
-            posed_mask = sample_posed(mask, pose.mT[:, None], boxes.crop, shift)[:, 0]
+            posed_mask = self._posed(mask, (batch.rotation @ turn)[:, None], shift_px)[:, 0]
             target = target * posed_mask * contrast.view(-1, 1, 1, 1)
-            envelope = model_envelope(boxes.render, b_model)
-            transfer = inferred.ctf.abs() ** beta.view(-1, 1, 1, 1) * envelope
+            filtered = energy.filter_target(target, transfer)
 
-        def compare(rotations: Tensor) -> energy.Energies:
-            posed = sample_posed(template, (pose[:, None] @ rotations).mT, boxes.crop, shift)  # at (A δA Q)ᵀ
+        def compare(posed: Tensor) -> energy.Energies:
             if physics.crop_energy:
-                return energy.crop_energies(posed, transfer, target)
+                return energy.crop_energies(posed, transfer, target, boxes.crop)
             return energy.filtered_energies(posed, transfer, filtered)
 
-        filtered = energy.filter_target(target, transfer)
+        pose = batch.rotation @ turn  # A δA
         draws = state.random is not None and physics.gradient_candidates == "drawn"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
-            energies = compare(self.candidates.expand(len(batch), -1, -1, -1))
+            energies = compare(self._posed(template, pose[:, None] @ self.candidates, shift_px))
         weights = energy.candidate_weights(energies.total, boxes.crop)
         drawn = None
         if draws and state.random is not None:
             chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
-            drawn = compare(self.candidates[chosen][:, None])
+            drawn = compare(self._posed(template, (pose @ self.candidates[chosen])[:, None], shift_px))
         return Generated(template, turn, shift_px, energies, weights, drawn, target, transfer)
+
+    def _posed(self, volumes: Tensor, rotations: Tensor, shift_px: Tensor) -> Tensor:
+        """Volumes (B, T, T, T) sampled at ``Rᵀ x + t`` for rotations (B, P, 3, 3): (B, P, Dr, Dr, Dr)."""
+        boxes = self.boxes
+        return sample_posed(volumes, rotations.mT, boxes.crop, (shift_px * boxes.grid_per_pixel)[:, None], boxes.render)
 
     def loss(
         self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
@@ -188,8 +195,7 @@ class Autoencoder(nn.Module):
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
         if inferred.logstd is not None and neighbours is not None:
-            prior = prior_terms(inferred.mu, inferred.z, neighbours.near, neighbours.far)
-        z, y, x = self._inside
+            prior = prior_terms(inferred.mu, inferred.z, *neighbours)
         weights = generated.weights
         expected = (weights * generated.energies.total).sum(1)
         if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
@@ -200,7 +206,7 @@ class Autoencoder(nn.Module):
             (weights * generated.energies.power).sum(1),
             generated.target.square().sum((1, 2, 3)),
             kl,
-            loss.smoothness(generated.template[:, z, y, x]),
+            loss.smoothness(generated.template, self._inside),
             prior,
             loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm),
         )
@@ -217,18 +223,17 @@ class Autoencoder(nn.Module):
         """Centred data, model as imaged, masked target of a batch, each (B, Dc, Dc, Dc)."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        pose = (batch.rotation @ generated.turn)[:, None]
-        shift = (generated.shift_px * self.boxes.grid_per_pixel)[:, None]
-        posed = sample_posed(generated.template, pose.mT, self.boxes.crop, shift)[:, 0]
-        imaged = crop_centre(irfft3(rfft3(pad_centre(posed, self.boxes.render)) * generated.transfer), self.boxes.crop)
-        return crop_centre(irfft3(inferred.spectrum), self.boxes.crop), imaged, generated.target
+        posed = self._posed(generated.template, (batch.rotation @ generated.turn)[:, None], generated.shift_px)[:, 0]
+        volumes = irfft3(inferred.spectrum), irfft3(rfft3(posed) * generated.transfer), generated.target
+        observed, imaged, target = (crop_centre(volume, self.boxes.crop) for volume in volumes)
+        return observed, imaged, target
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def _image_parameters(self, count: int, state: StepState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Per particle: b of the data and of the model side (pixel²), β and contrast of the target."""
-        b = torch.full((count,), state.bfactor_A2 / self.boxes.render_apix**2, device=self.mask.device)
+        b = torch.ones(count, device=self.mask.device) * (state.bfactor_A2 / self.boxes.render_apix**2)
         beta = torch.full_like(b, self.physics.ctf_beta)
         if state.random is None or not self.physics.jitter:
             return b, b, beta, torch.ones_like(b)

@@ -22,7 +22,7 @@ class Batch:
     tilts
         Distinct CTF tables of the batch, fields (U, T).
     table
-        (B,) which of them belongs to each particle.
+        (B,) which of them belongs to each particle; None: one each, in order.
     rotation
         (B, 3, 3) RELION A.
     origin_px
@@ -32,7 +32,7 @@ class Batch:
     index: Tensor
     volumes: Tensor
     tilts: TiltBatch
-    table: Tensor
+    table: Tensor | None
     rotation: Tensor
     origin_px: Tensor
 

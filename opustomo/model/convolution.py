@@ -1,22 +1,24 @@
-"""Transposed convolutions computed the short way: same weights, same function, fewer operations.
+"""Stride-2 convolutions and their transposes computed the short way: same weights, same function, better shapes.
 
-* kernel 2, stride 2: output blocks do not overlap, so the layer is one matrix product.
-* kernel 4, stride 2, padding 1: one well-shaped kernel-2 convolution with eight times the channels, then a voxel
-  shuffle.
-* kernel 4, stride 2, padding 1 convolution of a grid of at most 3³: a single output, so one matrix product with the
-  taps that meet data.
-* kernel 4, stride 2, padding 1 followed by a trilinear resize to a smaller grid: only the voxels that the resize reads
-  are computed.
+* transposed, kernel 2: output blocks do not overlap, so the layer is one matrix product.
+* transposed, kernel 4, padding 1: one kernel-2 convolution with eight times the channels (one group for each output
+  parity), then a voxel shuffle.
+* kernel 4, padding 1: voxels are gathered in blocks of 2³, then one kernel-2 convolution with eight times the channels.
+* kernel 4, padding 1 of a grid of at most 3³: a single output, so one matrix product with the taps that meet data.
+* transposed, kernel 4, followed by a trilinear resize to a smaller grid: only the voxels that the resize reads.
+
+On a GPU grids are held with channels last, the layout in which its matrix units are fast.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from opustomo.physics.kernels import have_triton
 
 Positions = tuple[int, ...]
 
@@ -32,8 +34,42 @@ class BlockUpsample(nn.ConvTranspose3d):
         batch, channels, n = x.shape[:3]
         flat = x.flatten(2).transpose(1, 2)  # (B, n³, C)
         blocks = (flat @ self.weight.view(channels, -1)).view(batch, n, n, n, self.out_channels, 2, 2, 2)
-        out = blocks.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.out_channels, 2 * n, 2 * n, 2 * n)
+        if x.is_cuda:
+            last = blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, 2 * n, 2 * n, 2 * n, self.out_channels)
+            out = last.permute(0, 4, 1, 2, 3)
+        else:
+            out = blocks.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.out_channels, 2 * n, 2 * n, 2 * n)
         return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and have_triton()
+
+
+def _leaky(x: Tensor, slope: float | None) -> Tensor:
+    return x if slope is None else nn.functional.leaky_relu_(x, slope)
+
+
+def through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Pass through layers each followed by its LeakyReLU; layers that can do both in one do."""
+    modules = list(layers)
+    for layer, activation in zip(modules[::2], modules[1::2], strict=True):
+        if isinstance(layer, (Upsample, Downsample)):
+            x = layer(x, cast(nn.LeakyReLU, activation).negative_slope)
+        else:
+            x = activation(layer(x))
+    return x
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    return torch.channels_last_3d if x.is_cuda else torch.contiguous_format
+
+
+def _computed(x: Tensor) -> Tensor:
+    """``x`` in the layout and, under autocast, the type that convolutions work in."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return x.to(dtype, memory_format=_memory_format(x))
 
 
 def sort_taps(weight: Tensor) -> Tensor:
@@ -54,32 +90,36 @@ def unsort_taps(kernels: Tensor) -> Tensor:
     return taps.flatten(6, 7).flatten(4, 5).flatten(2, 3).contiguous()
 
 
-def _parities(n: int) -> Iterator[tuple[tuple[int, int, int], tuple[slice, slice, slice]]]:
-    """Each output parity (z, y, x), and where its n³ outputs lie among the (n+1)³ of the kernel-2 convolution."""
-    for parity in itertools.product((0, 1), repeat=3):
-        z, y, x = (slice(p, p + n) for p in parity)
-        yield (parity[0], parity[1], parity[2]), (z, y, x)
+def _by_parity(phases: Tensor) -> Tensor:
+    """View of parities (B, 2, 2, 2, C, n+1, n+1, n+1) in the order of the doubled grid: (B, n, 2, n, 2, n, 2, C).
+
+    Output voxel 2j + p along an axis is voxel j + p of parity p: a stride in j, and the same plus that of the parity
+    in p.
+    """
+    of_batch, *of_parity, of_channel, sz, sy, sx = phases.stride()
+    n = phases.shape[-1] - 1
+    size = (len(phases), n, 2, n, 2, n, 2, phases.shape[4])
+    pz, py, px = of_parity
+    return phases.as_strided(size, (of_batch, sz, sz + pz, sy, sy + py, sx, sx + px, of_channel))
 
 
 class _Interleave(torch.autograd.Function):
-    """Outputs of the eight parities (B, 2, 2, 2, C, n+1, n+1, n+1) to one grid (B, C, 2n, 2n, 2n)."""
+    """Parities (B, 2, 2, 2, C, n+1, n+1, n+1) to a grid (B, n, 2, n, 2, n, 2, C), or C in the second place."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, phases: Tensor) -> Tensor:
-        batch, channels, n = len(phases), phases.shape[4], phases.shape[-1] - 1
-        out = phases.new_empty(batch, channels, n, 2, n, 2, n, 2)
-        for (pz, py, px), (z, y, x) in _parities(n):
-            out[:, :, :, pz, :, py, :, px] = phases[:, pz, py, px, :, z, y, x]
-        return out.view(batch, channels, 2 * n, 2 * n, 2 * n)
+    def forward(ctx: torch.autograd.function.FunctionCtx, phases: Tensor, channels_last: bool) -> Tensor:
+        ctx.layout = phases.shape, phases.stride(), phases.dtype, channels_last  # type: ignore[attr-defined]
+        ordered = _by_parity(phases)
+        if not channels_last:
+            ordered = ordered.permute(0, 7, 1, 2, 3, 4, 5, 6)
+        return ordered.clone(memory_format=torch.contiguous_format)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        batch, channels, n = len(grad), grad.shape[1], grad.shape[-1] // 2
-        grad = grad.reshape(batch, channels, n, 2, n, 2, n, 2)
-        phases = grad.new_zeros(batch, 2, 2, 2, channels, n + 1, n + 1, n + 1)
-        for (pz, py, px), (z, y, x) in _parities(n):
-            phases[:, pz, py, px, :, z, y, x] = grad[:, :, :, pz, :, py, :, px]
-        return phases
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        shape, stride, dtype, channels_last = ctx.layout  # type: ignore[attr-defined]
+        phases = torch.empty_strided(shape, stride, dtype=dtype, device=grad.device).zero_()
+        _by_parity(phases).copy_(grad if channels_last else grad.permute(0, 2, 3, 4, 5, 6, 7, 1))
+        return phases, None
 
 
 class Upsample(nn.Module):
@@ -95,10 +135,33 @@ class Upsample(nn.Module):
         self.weight = nn.Parameter(torch.empty(8, out_channels, in_channels, 2, 2, 2))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
-        phases = nn.functional.conv3d(x, self.weight.flatten(0, 1), self.bias.repeat(8), padding=1)
-        return cast(Tensor, _Interleave.apply(phases.unflatten(1, (2, 2, 2, -1))))
+    def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
+        """(B, C, n, n, n) to (B, C', 2n, 2n, 2n), with a LeakyReLU of this slope after it."""
+        x = _computed(x)
+        weight = self.weight.flatten(0, 1).to(x.dtype, memory_format=_memory_format(x))
+        if _has_kernels(x):
+            from opustomo.model.kernels.grids import Interleave
+
+            phases = nn.functional.conv3d(x, weight, padding=1)
+            out = Interleave.apply(phases, self.bias, 1.0 if slope is None else slope)
+            return cast(Tensor, out.permute(0, 4, 1, 2, 3))
+        phases = nn.functional.conv3d(x, weight, self.bias.repeat(8), padding=1)
+        split = _Interleave.apply(phases.unflatten(1, (2, 2, 2, -1)), x.is_cuda)
+        if x.is_cuda:
+            split = split.flatten(5, 6).flatten(3, 4).flatten(1, 2).permute(0, 4, 1, 2, 3)
+        else:
+            split = split.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        return _leaky(split, slope)
+
+    def to_density(self, x: Tensor) -> Tensor:
+        """The layer with one output channel: (B, C, n, n, n) to (B, 2n, 2n, 2n), float32."""
+        x = _computed(x)
+        if _has_kernels(x) and x.dtype != torch.float32 and self.in_channels == 16 and self.out_channels == 1:
+            from opustomo.model.kernels.output import OutputLayer
+
+            density: Tensor = OutputLayer.apply(x, unsort_taps(self.weight)[:, 0], self.bias)
+            return density
+        return self(x)[:, 0].float().contiguous()
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -109,6 +172,39 @@ class Upsample(nn.Module):
         if name in state_dict and state_dict[name].dim() == 5:
             state_dict = state_dict | {name: sort_taps(state_dict[name])}
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Downsample(nn.Conv3d):
+    """Conv3d with kernel 4, stride 2, padding 1: halves a grid; on a GPU as a kernel-2 convolution of 2³ blocks."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
+        """(B, C, n, n, n) to (B, C', n//2, n//2, n//2), with a LeakyReLU of this slope after it."""
+        return self.blockwise(x, slope) if x.is_cuda else _leaky(super().forward(x), slope)
+
+    def blockwise(self, x: Tensor, slope: float | None = None) -> Tensor:
+        """:meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, that is blocks j and j + 1."""
+        x = _computed(x)
+        taps = self.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # tap = 2 block + place
+        weight = taps.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(self.out_channels, -1, 2, 2, 2)
+        weight = weight.to(x.dtype, memory_format=torch.channels_last_3d)
+        if _has_kernels(x):
+            from opustomo.model.kernels.grids import Activate, Blocks
+
+            out = nn.functional.conv3d(Blocks.apply(x), weight)
+            return cast(Tensor, Activate.apply(out, self.bias, 1.0 if slope is None else slope))
+        return _leaky(nn.functional.conv3d(blocks_of(x), weight, self.bias), slope)
+
+
+def blocks_of(x: Tensor) -> Tensor:
+    """Voxels of (B, C, n, n, n), zeros around them, in blocks of 2³: (B, 8C, m, m, m), m = (n + 2)//2."""
+    batch, channels, n = x.shape[:3]
+    padded = nn.functional.pad(x, (1, 1 - n % 2) * 3)  # of an odd grid the last padding is not read
+    m = padded.shape[-1] // 2
+    split = padded.permute(0, 2, 3, 4, 1).unflatten(3, (m, 2)).unflatten(2, (m, 2)).unflatten(1, (m, 2))
+    return split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, m, m, m, 8 * channels).permute(0, 4, 1, 2, 3)
 
 
 class ClosingConv(nn.Conv3d):
@@ -137,6 +233,12 @@ def resize_matrix(size_in: int, size_out: int) -> Tensor:
     matrix[rows, low + 1] = at - low
     matrix[matrix.abs() < 1e-6] = 0.0  # end points: no trace of rounding, so that unread voxels stay unread
     return matrix
+
+
+@lru_cache(maxsize=8)
+def resize_matrix_on(size_in: int, size_out: int, device: torch.device) -> Tensor:
+    """:func:`resize_matrix`, kept on a device."""
+    return resize_matrix(size_in, size_out).to(device)
 
 
 def read_positions(matrix: Tensor) -> Positions:

@@ -15,7 +15,7 @@ QUATERNION_REAL = 16.0
 
 
 def _activation() -> nn.Module:
-    return nn.LeakyReLU(LEAKY_SLOPE)
+    return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
 
 class ConvTemplate(nn.Module):
@@ -84,7 +84,7 @@ class ConvTemplate(nn.Module):
     def _to_middle(self, features: Tensor) -> Tensor:
         """512-channel grid of 4³ to the 128-channel grid of (T/16)³."""
         if self._sparse is None:
-            features = self.template3(features)
+            features = convolution.through(self.template3, features)
         else:
             for step, (layer, activation) in zip(
                 self._sparse,
@@ -97,8 +97,8 @@ class ConvTemplate(nn.Module):
     def forward(self, composition: Tensor) -> Tensor:
         """(B, zdim) to densities (B, T, T, T), float32."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
-        features = self.template4(self._to_middle(features))
-        return self.conv_out(features)[:, 0].float()
+        features = convolution.through(self.template4, self._to_middle(features))
+        return self.conv_out.to_density(features)
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
         """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from opustomo.model.convolution import ClosingConv
+from opustomo.model.convolution import ClosingConv, Downsample, apply_along_axes, resize_matrix_on, through
 from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
 
 HIGHEST_LOGSTD = 4.0
@@ -17,8 +16,8 @@ HIGHEST_LOGSTD = 4.0
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
-        layer = ClosingConv if before == after else partial(nn.Conv3d, kernel_size=4, stride=2, padding=1)
-        layers += [layer(before, after), nn.LeakyReLU(LEAKY_SLOPE)]
+        layer = ClosingConv if before == after else Downsample
+        layers += [layer(before, after), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
     return nn.Sequential(*layers)
 
 
@@ -48,11 +47,10 @@ class Encoder(nn.Module):
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Dc, Dc, Dc) to mu and logstd, each (B, latent_dim), float32."""
-        features = self.down1(volumes[:, None])
-        features = nn.functional.interpolate(
-            features, size=(self.inner_size,) * 3, mode="trilinear", align_corners=True
-        )
-        features = self.down2(features)
+        features = through(self.down1, volumes[:, None])
+        resize = resize_matrix_on(features.shape[-1], self.inner_size, features.device)
+        features = apply_along_axes(resize, features)  # trilinear
+        features = through(self.down2, features)
         pooled = torch.amax(features, dim=(2, 3, 4)).float()
         with torch.autocast(pooled.device.type, enabled=False):  # latents need float32
             features = self.down3(pooled)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.physics.fourier import crop_centre, half_spectrum_weights, irfft3, pad_centre, rfft3
+from opustomo.physics import kernels
+from opustomo.physics.fourier import crop_centre, half_spectrum_weights, irfft3, rfft3
 
 
 class Energies(NamedTuple):
@@ -22,8 +23,27 @@ class Energies(NamedTuple):
         return self.power - 2.0 * self.cross
 
 
+def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
+    """``Σ_k w |S|²``: (B, P) of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
+    if kernels.usable(weights):
+        from opustomo.physics.kernels.sums import weighted_power
+
+        return weighted_power(spectra, weights)
+    squares = torch.view_as_real(spectra).square().sum(-1)
+    return torch.einsum("bpzyx,bzyx->bp", squares, weights)
+
+
+def _cross(posed: Tensor, filtered: Tensor) -> Tensor:
+    """``Σ_x V h``: (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
+    if kernels.usable(posed, filtered):
+        from opustomo.physics.kernels.sums import cross
+
+        return cross(posed, filtered)
+    return torch.bmm(posed.flatten(2), filtered.flatten(1)[:, :, None])[:, :, 0]
+
+
 class _RenderEnergies(torch.autograd.Function):
-    """Σx² over the render box and Σ V·h, with the gradient written out: 2 g_power·crop F⁻¹{H² F{V}} + g_cross·h.
+    """Σx² and Σ V·h over the render box, with the gradient written out: 2 g_power·F⁻¹{H² F{V}} + g_cross·h.
 
     One inverse transform in the backward pass replaces what differentiating the half spectrum would cost (a full
     complex transform and several copies of it).
@@ -34,29 +54,30 @@ class _RenderEnergies(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor
     ) -> tuple[Tensor, Tensor]:
         render = transfer.shape[-2]
-        spectrum = rfft3(pad_centre(posed, render))
-        weights = transfer.square() * (half_spectrum_weights(render, transfer.device) / render**3)
-        squares = torch.view_as_real(spectrum).square().sum(-1)
-        power = torch.einsum("bpzyx,bzyx->bp", squares, weights)
+        spectrum = rfft3(posed)
+        squared = transfer.square()
+        power = _weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
         if posed.requires_grad:
-            spectrum.mul_(transfer.square()[:, None])
+            spectrum.mul_(squared[:, None])
             ctx.save_for_backward(spectrum, filtered)
-        return power, torch.einsum("bpzyx,bzyx->bp", posed, filtered)
+        return power, _cross(posed, filtered)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, to_power: Tensor, to_cross: Tensor
     ) -> tuple[Tensor, None, None]:
         spectrum, filtered = ctx.saved_tensors  # type: ignore[attr-defined]
-        normal = crop_centre(irfft3(spectrum), filtered.shape[-1])
         by_power = (2.0 * to_power)[:, :, None, None, None]
-        return torch.addcmul(filtered[:, None] * to_cross[:, :, None, None, None], normal, by_power), None, None
+        return (
+            torch.addcmul(filtered[:, None] * to_cross[:, :, None, None, None], irfft3(spectrum), by_power),
+            None,
+            None,
+        )
 
 
 def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
-    """``h = crop F⁻¹{H·F{r}}`` (B, Dc, Dc, Dc), with which ``Σ x r = Σ V·h`` for every posed V (H is real)."""
-    render = transfer.shape[-2]
-    return crop_centre(irfft3(rfft3(pad_centre(target, render)) * transfer), target.shape[-1])
+    """``h = F⁻¹{H·F{r}}`` (B, Dr, Dr, Dr), with which ``Σ x r = Σ V·h`` for every posed V (H is real)."""
+    return irfft3(rfft3(target) * transfer)
 
 
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
@@ -73,20 +94,19 @@ def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies
     Parameters
     ----------
     posed
-        (B, P, Dc, Dc, Dc) densities in the subtomogram's frame.
+        (B, P, Dr, Dr, Dr) densities in the subtomogram's frame, zero outside the crop.
     transfer
         H = CTF and envelope, real, (B, Dr, Dr, Dr/2+1), native order.
     target
-        r, (B, Dc, Dc, Dc), masked.
+        r, (B, Dr, Dr, Dr), masked, hence zero outside the crop.
     """
     return filtered_energies(posed, transfer, filter_target(target, transfer))
 
 
-def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:
-    """Energies with Σx² over the crop, as spec 1 writes them; arguments as in :func:`render_energies`."""
-    render, crop = transfer.shape[-2], posed.shape[-1]
-    model = crop_centre(irfft3(rfft3(pad_centre(posed, render)) * transfer[:, None]), crop)
-    return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, target))
+def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
+    """Energies with Σx² over the central ``crop``, as spec 1 writes them; else as :func:`render_energies`."""
+    model = crop_centre(irfft3(rfft3(posed) * transfer[:, None]), crop)
+    return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_centre(target, crop)))
 
 
 def draw_candidates(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from opustomo.model.prior import PriorTerms
+from opustomo.physics import kernels
 
 TV_WEIGHT = 0.1
 L1_WEIGHT = 0.3
@@ -18,7 +19,7 @@ SNR_SCALE = 0.01
 class LossWeights:
     """What weights the terms at this step: β(t), --beta-control, --lamb, the running SNR, N_norm."""
 
-    beta: float
+    beta: float | Tensor
     beta_control: float
     lamb: float
     snr: Tensor
@@ -54,8 +55,16 @@ def kl_divergence(mu: Tensor, logstd: Tensor) -> Tensor:
     return (-logstd + 0.5 * torch.exp(2.0 * logstd) + 0.5 * mu.square()).sum(1)
 
 
-def smoothness(template: Tensor) -> tuple[Tensor, Tensor]:
-    """Total variation ``mean sqrt(1e-8 + |∇V|²)`` (backward differences) and ``mean |V|`` of (B, z, y, x)."""
+def smoothness(template: Tensor, part: tuple[slice, slice, slice] | None = None) -> tuple[Tensor, Tensor]:
+    """Total variation ``mean sqrt(1e-8 + |∇V|²)`` (backward differences) and ``mean |V|`` of a part of (B, T, T, T)."""
+    if part is not None and kernels.usable(template):
+        from opustomo.model.kernels.smoothness import Smoothness
+
+        z, y, x = (range(template.shape[-1])[axis] for axis in part)
+        tv, l1 = Smoothness.apply(template, (x[0], y[0], z[0], len(x), len(y), len(z)))
+        return tv, l1
+    if part is not None:
+        template = template[:, part[0], part[1], part[2]]
     inner = template[:, 1:, 1:, 1:]
     gradient2 = (
         (inner - template[:, :-1, 1:, 1:]).square()

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_to_matrix
 from opustomo.model.randomness import StepRandom
+from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.envelope import sharpening
+from opustomo.physics.envelope import model_envelope, sharpening
 from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed, turn_about_z
 
@@ -27,13 +28,50 @@ OFFSET_JITTER = 0.1
 def centred_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor:
     """Half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), moved by their origins (pixels of D)."""
     spectrum = crop_spectrum(rfft3(volumes), boxes.render)
+    if kernels.usable(volumes):
+        from opustomo.physics.kernels import spectra
+
+        return spectra.move(spectrum, origin_px, boxes.box)
     return spectrum * shift_phases(origin_px, boxes.box, boxes.render)
 
 
-def target(spectrum: Tensor, ctf: Tensor, bfactor_px: Tensor, alpha: float, boxes: Boxes) -> Tensor:
-    """``crop F⁻¹{exp(π² b k²) · sign(c)|c|^α · Y}``: (B, Dc, Dc, Dc), before the mask (spec 1)."""
+def sharpened(spectrum: Tensor, bfactor_px: Tensor) -> Tensor:
+    """Spectra (B, Dr, Dr, Dr/2+1) times ``exp(π² b k²)``, b (B,)."""
+    if kernels.usable(bfactor_px):
+        from opustomo.physics.kernels import spectra
+
+        return spectra.sharpen(spectrum, bfactor_px)
+    return spectrum * sharpening(spectrum.shape[1], bfactor_px)
+
+
+def target_and_transfer(
+    spectrum: Tensor, ctf: Tensor, data_px: Tensor, model_px: Tensor, alpha: float, beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is compared, before the mask, and what the model is multiplied with (spec 1, "What is compared").
+
+    Parameters
+    ----------
+    spectrum, ctf
+        Y and c, (B, Dr, Dr, Dr/2+1).
+    data_px, model_px
+        b of the data and of the model side, (B,) in pixel².
+    alpha, beta
+        Powers of the CTF on either side; beta (B,).
+
+    Returns
+    -------
+    tuple
+        ``F⁻¹{exp(π² b k²) · sign(c)|c|^α · Y}`` (B, Dr, Dr, Dr), and ``|c|^β`` times the model's envelope.
+    """
+    if kernels.usable(ctf, data_px):
+        from opustomo.physics.kernels import spectra
+
+        filtered, transfer = spectra.observe(spectrum, ctf, data_px, model_px, alpha, beta)
+        return irfft3(filtered), transfer
+    size = spectrum.shape[1]
     phase = torch.sign(ctf) if alpha == 0 else torch.sign(ctf) * ctf.abs() ** alpha
-    return crop_centre(irfft3(spectrum * (phase * sharpening(boxes.render, bfactor_px))), boxes.crop)
+    target = irfft3(spectrum * (phase * sharpening(size, data_px)))
+    return target, ctf.abs() ** beta.view(-1, 1, 1, 1) * model_envelope(size, model_px)
 
 
 def swing_and_twist(rotation: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +122,7 @@ def encoder_input(
         blur = torch.full((batch,), sum(BLUR_RANGE) / 2, device=spectrum.device)
     else:
         blur = random.uniform(*BLUR_RANGE)
-    volumes = crop_centre(irfft3(spectrum * sharpening(boxes.render, -blur)), boxes.crop)
+    volumes = crop_centre(irfft3(sharpened(spectrum, -blur)), boxes.crop)
     out_of_plane, about_z = swing_and_twist(rotation)
     volumes = turn_about_z(volumes, about_z)
     flat = volumes.flatten(1)

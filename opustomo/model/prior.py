@@ -25,7 +25,22 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1)
 
 
-def prior_terms(mu: Tensor, z: Tensor, near: Tensor, far: Tensor) -> PriorTerms:
+def mean_of_first(values: Tensor, count: Tensor | None) -> Tensor:
+    """Mean of (B, n) over the first ``count`` columns, None: over all."""
+    if count is None:
+        return values.mean()
+    meant = torch.arange(values.shape[1], device=values.device) < count
+    return (values * meant).sum() / (len(values) * count)
+
+
+def prior_terms(
+    mu: Tensor,
+    z: Tensor,
+    near: Tensor,
+    far: Tensor,
+    near_count: Tensor | None = None,
+    far_count: Tensor | None = None,
+) -> PriorTerms:
     """Attract to near, repel from far stored latents, spread the batch, keep in-batch neighbours together.
 
     Parameters
@@ -36,11 +51,13 @@ def prior_terms(mu: Tensor, z: Tensor, near: Tensor, far: Tensor) -> PriorTerms:
         (B, L) samples; they only rank the neighbours in the batch.
     near, far
         (B, n, L), (B, m, L) stored latents, without gradient.
+    near_count, far_count
+        Scalars: only so many of them are meant; None: all.
     """
     to_near = squared_distances(mu[:, None], near)[:, 0]
     to_far = squared_distances(mu[:, None], far)[:, 0]
-    attract = torch.log(1.0 + to_near + EPSILON).mean()
-    repel = 3.0 * torch.log(1.0 + 1.0 / (to_far + EPSILON)).mean()
+    attract = mean_of_first(torch.log(1.0 + to_near + EPSILON), near_count)
+    repel = 3.0 * mean_of_first(torch.log(1.0 + 1.0 / (to_far + EPSILON)), far_count)
     count = len(mu)
     if count < 2:
         zero = mu.new_zeros(())

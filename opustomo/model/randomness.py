@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 
+def seed_of(key: tuple[int, ...]) -> int:
+    """Seed of a generator for the integers that name a step."""
+    state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
+    return int(state) & 0x7FFF_FFFF_FFFF_FFFF
+
+
 class StepRandom:
     """Source of the random numbers of one step.
 
@@ -30,10 +36,17 @@ class StepRandom:
         self, key: tuple[int, ...], device: torch.device | str, total: int, local: slice | None = None
     ) -> None:
         self._generator = torch.Generator(device=device)
-        state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
-        self._generator.manual_seed(int(state) & 0x7FFF_FFFF_FFFF_FFFF)
+        self._generator.manual_seed(seed_of(key))
         self._total = total
         self._local = slice(0, total) if local is None else local
+
+    @classmethod
+    def of(cls, generator: torch.Generator, total: int, local: slice | None = None) -> StepRandom:
+        """Source that draws from a generator which has been seeded (:func:`seed_of`) already."""
+        random = cls.__new__(cls)
+        random._generator, random._total = generator, total
+        random._local = slice(0, total) if local is None else local
+        return random
 
     def normal(self, *shape: int) -> Tensor:
         """N(0, 1) draws, (B, *shape) for this process's B particles."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from opustomo.model.convolution import BlockUpsample, ClosingConv, Upsample, sort_taps, unsort_taps
+from opustomo.model.convolution import BlockUpsample, ClosingConv, Downsample, Upsample, sort_taps, unsort_taps
 from opustomo.model.decoder import ConvTemplate, Decoder, small_rotation
 from opustomo.model.encoder import Encoder
 from opustomo.model.initialise import initialise
@@ -269,3 +269,19 @@ def test_small_rotation() -> None:
     angle = 2 * math.atan(3 / 16)
     expected = torch.tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
     assert torch.allclose(about_z, expected.double())
+
+
+@pytest.mark.parametrize("size", [4, 6, 7, 9])
+def test_blockwise_downsampling_equals_the_convolution(size: int) -> None:
+    """Values and gradients, even and odd grids."""
+    layer = Downsample(3, 5).double()
+    x = torch.randn(2, 3, size, size, size, dtype=torch.float64, requires_grad=True)
+    ours, plain = layer.blockwise(x), functional.conv3d(x, layer.weight, layer.bias, 2, 1)
+    assert torch.allclose(ours, plain, atol=1e-12)
+    weight = torch.randn_like(plain)
+    inputs = [x, layer.weight]
+    for a, b in zip(
+        torch.autograd.grad((ours * weight).sum(), inputs), torch.autograd.grad((plain * weight).sum(), inputs),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.allclose(a, b, atol=1e-12)

@@ -7,9 +7,16 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.observation import VIEW_JITTER_DEG, centred_spectrum, encoder_input, target, view_jitter
+from opustomo.model.observation import (
+    VIEW_JITTER_DEG,
+    centred_spectrum,
+    encoder_input,
+    target_and_transfer,
+    view_jitter,
+)
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
+from opustomo.physics.envelope import model_envelope
 from opustomo.physics.fourier import irfft3
 from opustomo.physics.sampling import sample_posed
 
@@ -44,14 +51,15 @@ def test_target_flips_phases_and_keeps_the_wedge_empty() -> None:
     ctf = torch.randn(1, 20, 20, 11)
     ctf[:, 3:8] = 0
     ctf[:, 12:] = -ctf[:, 12:].abs()
-    whole = Boxes(24, 6.0, 20, 20)
-    flipped = target(spectrum, ctf, torch.zeros(1), 0.0, whole)
+    zero, one = torch.zeros(1), torch.ones(1)
+    flipped, transfer = target_and_transfer(spectrum, ctf, zero, zero, 0.0, one)
+    assert torch.allclose(transfer, ctf.abs())
     assert torch.allclose(flipped, irfft3(spectrum * torch.sign(ctf)), atol=1e-5)
-    weighted = target(spectrum, ctf, torch.tensor([0.4]), 0.5, whole)
+    weighted, damped = target_and_transfer(spectrum, ctf, torch.tensor([0.4]), torch.tensor([0.3]), 0.5, one)
+    assert torch.allclose(damped, ctf.abs() * model_envelope(20, torch.tensor([0.3])))
     z, y, x = np.meshgrid(np.fft.fftfreq(20), np.fft.fftfreq(20), np.fft.rfftfreq(20), indexing="ij")
     sharp = torch.from_numpy(np.exp(np.pi**2 * 0.4 * (x**2 + y**2 + z**2))).float()
     assert torch.allclose(weighted, irfft3(spectrum * ctf.sign() * ctf.abs().sqrt() * sharp), atol=1e-4)
-    assert torch.allclose(target(spectrum, ctf, torch.zeros(1), 0.0, BOXES), flipped[:, 2:18, 2:18, 2:18], atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))

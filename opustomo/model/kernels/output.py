@@ -1,0 +1,122 @@
+"""The decoder's last layer: a transposed convolution from 16 channels to one, which libraries run slowly.
+
+Output ``o = 2i - 1 + k`` gets ``x[i]·w[k]`` along each axis, k = 0 … 3. Each of the 2³ outputs 2j + p of a voxel j
+reads its 3³ neighbours; each input i reads the 4³ outputs around it in the backward pass.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CHANNELS = 16
+ROWS = 128
+CHUNKS = 16
+
+
+@triton.jit
+def _forward_kernel(out, x, weights, bias, n: tl.constexpr, rows: tl.constexpr):
+    item = tl.program_id(1).to(tl.int64)
+    voxel = tl.program_id(0) * rows + tl.arange(0, rows)
+    inside = voxel < n * n * n
+    jx, jy, jz = voxel % n, (voxel // n) % n, voxel // (n * n)
+    channel = tl.arange(0, 16)
+    total = tl.zeros((rows, 16), tl.float32)
+    source = x + item * n * n * n * 16
+    for neighbour in range(27):
+        ix, iy, iz = jx + neighbour % 3 - 1, jy + (neighbour // 3) % 3 - 1, jz + neighbour // 9 - 1
+        read = inside & (ix >= 0) & (ix < n) & (iy >= 0) & (iy < n) & (iz >= 0) & (iz < n)
+        at = ((iz * n + iy) * n + ix)[:, None] * 16 + channel[None, :]
+        values = tl.load(source + at, mask=read[:, None], other=0.0)
+        taps = tl.load(weights + neighbour * 256 + channel[:, None] * 16 + channel[None, :])
+        total += tl.dot(values, taps)
+    total += tl.load(bias)
+    px, py, pz = channel % 2, (channel // 2) % 2, channel // 4
+    oz, oy, ox = 2 * jz[:, None] + pz[None, :], 2 * jy[:, None] + py[None, :], 2 * jx[:, None] + px[None, :]
+    place = (oz * 2 * n + oy) * 2 * n + ox
+    tl.store(out + item * 8 * n * n * n + place, total, mask=inside[:, None] & (channel < 8)[None, :])
+
+
+@triton.jit
+def _patches(grad, voxel, inside, n: tl.constexpr):
+    """(rows, 64) outputs 2i - 1 + k around inputs i."""
+    k = tl.arange(0, 64)
+    kx, ky, kz = k % 4, (k // 4) % 4, k // 16
+    ix, iy, iz = voxel % n, (voxel // n) % n, voxel // (n * n)
+    ox = 2 * ix[:, None] - 1 + kx[None, :]
+    oy = 2 * iy[:, None] - 1 + ky[None, :]
+    oz = 2 * iz[:, None] - 1 + kz[None, :]
+    read = inside[:, None] & (ox >= 0) & (ox < 2 * n) & (oy >= 0) & (oy < 2 * n) & (oz >= 0) & (oz < 2 * n)
+    return tl.load(grad + (oz * 2 * n + oy) * 2 * n + ox, mask=read, other=0.0)
+
+
+@triton.jit
+def _backward_kernel(
+    to_x, partial, grad, x, weights, per_chunk: tl.constexpr, n: tl.constexpr, rows: tl.constexpr, chunks: tl.constexpr
+):
+    item = tl.program_id(1).to(tl.int64)
+    channel = tl.arange(0, 16)
+    k = tl.arange(0, 64)
+    taps = tl.load(weights + k[:, None] * 16 + channel[None, :])
+    to_weights = tl.zeros((16, 64), tl.float32)
+    total: tl.constexpr = n * n * n
+    for step in range(per_chunk):
+        voxel = (tl.program_id(0) * per_chunk + step) * rows + tl.arange(0, rows)
+        inside = voxel < total
+        patches = _patches(grad + item * 8 * total, voxel, inside, n).to(x.dtype.element_ty)
+        at = item * total * 16 + voxel[:, None] * 16 + channel[None, :]
+        tl.store(to_x + at, tl.dot(patches, taps), mask=inside[:, None])
+        values = tl.load(x + at, mask=inside[:, None], other=0.0)
+        to_weights += tl.dot(tl.trans(values), patches)
+    here = partial + (item * chunks + tl.program_id(0)) * 1024
+    tl.store(here + channel[:, None] * 64 + k[None, :], to_weights)
+
+
+@lru_cache(maxsize=8)
+def _choice(device: torch.device) -> Tensor:
+    """1 where neighbour d - 1 gives to parity p by tap k = p + 1 - 2(d - 1): (3, 2, 4)."""
+    choose = torch.zeros(3, 2, 4)
+    for d, p, k in ((0, 0, 3), (1, 0, 1), (1, 1, 2), (2, 1, 0)):
+        choose[d, p, k] = 1.0
+    return choose.to(device)
+
+
+def neighbour_weights(weight: Tensor) -> Tensor:
+    """(16, 4, 4, 4) taps as what each of 27 neighbours gives to each of 8 outputs, padded to 16: (27, 16, 16)."""
+    choose = _choice(weight.device)
+    spread = torch.einsum("dpk,eql,frm,cklm->defcpqr", choose, choose, choose, weight)
+    return torch.nn.functional.pad(spread.reshape(27, CHANNELS, 8), (0, 8))
+
+
+class OutputLayer(torch.autograd.Function):
+    """Transposed convolution (kernel 4, stride 2, padding 1) of (B, 16, n, n, n) to (B, 2n, 2n, 2n), float32.
+
+    ``weight`` is (16, 4, 4, 4), ``bias`` (1,).
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 4, 1).contiguous()
+        batch, n = x.shape[:2]
+        out = torch.empty(batch, 2 * n, 2 * n, 2 * n, device=x.device, dtype=torch.float32)
+        spread = neighbour_weights(weight).to(x.dtype).contiguous()
+        _forward_kernel[(triton.cdiv(n**3, ROWS), batch)](out, x, spread, bias, n, ROWS)
+        ctx.save_for_backward(x, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad = grad.contiguous()
+        batch, n = x.shape[:2]
+        to_x = torch.empty_like(x)
+        chunks = max(1, min(CHUNKS, n**3 // ROWS))
+        per_chunk = triton.cdiv(triton.cdiv(n**3, ROWS), chunks)
+        partial = torch.empty(batch * chunks, CHANNELS, 64, device=x.device, dtype=torch.float32)
+        taps = weight.flatten(1).t().to(x.dtype).contiguous()  # (64, 16)
+        _backward_kernel[(chunks, batch)](to_x, partial, grad, x, taps, per_chunk, n, ROWS, chunks)
+        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), grad.sum().view(1)

@@ -1,0 +1,97 @@
+"""The GPU kernels of the networks and the loss equal plain torch, values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from opustomo.model.convolution import Downsample, Upsample, unsort_taps
+from opustomo.model.loss import smoothness
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.fixture(autouse=True)
+def exact() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def compare(
+    ours: Callable[[Tensor], Tensor],
+    plain: Callable[[Tensor], Tensor],
+    x: Tensor,
+    parameters: list[nn.Parameter],
+    tolerance: float = 1e-5,
+) -> None:
+    """Values, and gradients in the input and the parameters."""
+    results = []
+    weight = None
+    for work in (ours, plain):
+        value = x.detach().clone().requires_grad_()
+        out = work(value)
+        weight = torch.randn_like(out) if weight is None else weight
+        results.append([out, *torch.autograd.grad((out * weight).sum(), [value, *parameters])])
+    for got, wanted in zip(*results, strict=True):
+        assert float((got - wanted).norm()) <= tolerance * float(wanted.norm())
+
+
+def filled(layer: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return layer.cuda()
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_upsampling(size: int) -> None:
+    layer = filled(Upsample(16, 8))
+    compare(
+        lambda x: layer(x, 0.2),
+        lambda x: functional.leaky_relu(_transposed(x, layer.weight, layer.bias), 0.2),
+        torch.randn(2, 16, size, size, size, device="cuda"),
+        [layer.weight, layer.bias],
+    )
+
+
+def _transposed(x: Tensor, kernels: nn.Parameter, bias: Tensor) -> Tensor:
+    return functional.conv_transpose3d(x, unsort_taps(kernels), bias, 2, 1)
+
+
+@pytest.mark.parametrize("size", [4, 7, 10])
+def test_downsampling(size: int) -> None:
+    layer = filled(Downsample(8, 16))
+    compare(
+        lambda x: layer(x, 0.2),
+        lambda x: functional.leaky_relu(functional.conv3d(x, layer.weight, layer.bias, 2, 1), 0.2),
+        torch.randn(2, 8, size, size, size, device="cuda"),
+        [layer.weight, layer.bias],
+    )
+
+
+@pytest.mark.parametrize("size", [5, 16])
+def test_output_layer(size: int) -> None:
+    """In bfloat16, against the same inputs in float32."""
+    layer = filled(Upsample(16, 1))
+    x = torch.randn(2, 16, size, size, size, device="cuda").bfloat16().float()
+    compare(
+        lambda x: layer.to_density(x.bfloat16()),
+        lambda x: _transposed(x, layer.weight, layer.bias)[:, 0],
+        x,
+        [layer.weight, layer.bias],
+        1e-2,
+    )
+
+
+def test_smoothness() -> None:
+    part = (slice(1, 8), slice(0, 9), slice(2, 7))
+
+    def combined(x: Tensor, where: tuple[slice, slice, slice] | None) -> Tensor:
+        tv, l1 = smoothness(x if where else x[:, part[0], part[1], part[2]], where)
+        return torch.stack([3 * tv, 2 * l1])
+
+    x = torch.randn(2, 9, 9, 9, device="cuda")
+    compare(lambda x: combined(x, part), lambda x: combined(x, None), x, [])
