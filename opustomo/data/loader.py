@@ -36,6 +36,8 @@ def load_batches(
         buffer = torch.empty((len(indices), *(source.box,) * 3), dtype=voxel_type, pin_memory=pinned)
         return buffer, source.read_batch(indices, buffer.numpy())
 
+    side = torch.cuda.Stream(device) if pinned else None
+
     def deliver(indices: np.ndarray, future: Future[tuple[Tensor, dict[int, str]]]) -> tuple[np.ndarray, Tensor]:
         buffer, broken = future.result()
         for place, reason in broken.items():
@@ -45,19 +47,34 @@ def load_batches(
         if broken:
             usable = [place for place in range(len(indices)) if place not in broken]
             indices, buffer = indices[usable], buffer[usable]
-        volumes = buffer.to(device, non_blocking=True).float()
-        return indices, (volumes - shift) / scale
+        if side is None:
+            return indices, (buffer.float() - shift) / scale
+        with torch.cuda.stream(side):  # beside the step before
+            return indices, (buffer.to(device, non_blocking=True).float() - shift) / scale
+
+    def hand_over(delivered: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
+        if side is not None:
+            torch.cuda.current_stream(device).wait_stream(side)
+            delivered[1].record_stream(torch.cuda.current_stream(device))
+        return delivered
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         pending: deque[tuple[np.ndarray, Future[tuple[Tensor, dict[int, str]]]]] = deque()
         waiting = iter(batches)
         try:
+            ready: tuple[np.ndarray, Tensor] | None = None
             for indices in waiting:
                 pending.append((indices, pool.submit(fetch, indices)))
                 if len(pending) > AHEAD:
-                    yield deliver(*pending.popleft())
+                    if ready is not None:
+                        yield hand_over(ready)
+                    ready = deliver(*pending.popleft())
             while pending:
-                yield deliver(*pending.popleft())
+                if ready is not None:
+                    yield hand_over(ready)
+                ready = deliver(*pending.popleft())
+            if ready is not None:
+                yield hand_over(ready)
         finally:
             for _, future in pending:
                 future.cancel()

@@ -28,47 +28,76 @@ class LatentMemory:
     def __init__(self, groups: np.ndarray, dim: int, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
-        self._groups = torch.from_numpy(np.asarray(groups, dtype=np.int64)).to(device)
-        self._present = torch.unique(self._groups)
+        self._groups = np.asarray(groups, dtype=np.int64)
+        self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
     def update(self, index: Tensor, mu: Tensor) -> None:
         """Take in new means (B, L) of the particles ``index``."""
         self.values[index] = (1.0 - NEW_SHARE) * self.values[index] + NEW_SHARE * mu.to(self.values)
 
-    def neighbours(self, index: Tensor, generator: torch.Generator) -> Neighbours:
+    @property
+    def pool_capacity(self) -> int:
+        """The most particles that :meth:`draw_pool` gives."""
+        return max(min(len(self._groups), POOL_SIZE), FAR)
+
+    def draw_pool(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Particles whose stored latents the batch ``index`` is compared with (spec 3).
+
+        Up to 12,800 from up to 8 viewing groups that the batch does not lie in; when it lies in all of them, from all
+        particles outside the batch.
+        """
+        own = set(self._groups[index].tolist())
+        others = [group for group in self._members if group not in own]
+        if others:
+            chosen = rng.permutation(others)[:POOL_GROUPS]
+            pool = np.concatenate([self._members[int(group)] for group in chosen])
+        else:
+            pool = np.setdiff1d(np.arange(len(self._groups)), index)
+            if not len(pool):
+                pool = index  # the batch is the whole set
+        return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
+
+    def neighbours(
+        self, index: Tensor, pool: Tensor, generator: torch.Generator, count: Tensor | None = None
+    ) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
 
-        Up to 12,800 latents are drawn from up to 8 viewing groups that the batch does not lie in; when it lies in all
-        of them, from all particles outside the batch.
+        Parameters
+        ----------
+        index
+            (B,) particles of the batch.
+        pool
+            (P,) particles to compare with.
+        generator
+            Source of the random part of far.
+        count
+            Scalar: only the first ``count`` of a pool of at least 256 are meant, and so are the first of near and far.
+            None: all.
         """
-        pool = self._pool(index, generator)
         stored, drawn = self.values[index], self.values[pool]
         distance = torch.cdist(stored, drawn)
-        count = len(pool)
-        near_count, far_count = (NEAR, FAR) if count >= FAR else (max(1, count // 4), max(1, 4 * (count // 4)))
-        far_count = min(far_count, count)
-        near = distance.topk(min(near_count, count), dim=1, largest=False).indices
-        farthest = distance.topk(far_count, dim=1).indices
-        random = torch.randint(count, farthest.shape, generator=generator, device=generator.device).to(index.device)
-        far = FARTHEST_SHARE * drawn[farthest] + (1.0 - FARTHEST_SHARE) * drawn[random]
-        return Neighbours(drawn[near], far)
-
-    def _pool(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        own = torch.unique(self._groups[index])
-        others = self._present[~torch.isin(self._present, own)]
-        device = generator.device
-        if len(others):
-            order = torch.randperm(len(others), generator=generator, device=device).to(others.device)
-            chosen = torch.isin(self._groups, others[order[:POOL_GROUPS]])
+        farthest_key = distance
+        if count is not None:
+            padding = torch.arange(len(pool), device=pool.device) >= count
+            farthest_key = distance.masked_fill(padding, -1.0)
+            distance = distance.masked_fill(padding, torch.inf)
+        if count is None:
+            quarter = max(1, len(pool) // 4)
+            full = len(pool) >= FAR
+            near_count, far_count = (min(NEAR, len(pool)), FAR) if full else (quarter, min(4 * quarter, len(pool)))
         else:
-            chosen = torch.ones_like(self._groups, dtype=torch.bool)
-            chosen[index] = False
-            if not chosen.any():
-                chosen[index] = True  # the batch is the whole set
-        pool = chosen.nonzero().flatten()
-        if len(pool) > POOL_SIZE:
-            pool = pool[torch.randperm(len(pool), generator=generator, device=device).to(pool.device)[:POOL_SIZE]]
-        return pool
+            near_count, far_count = NEAR, FAR
+        near = distance.topk(near_count, dim=1, largest=False).indices
+        farthest = farthest_key.topk(far_count, dim=1).indices
+        uniform = torch.rand(farthest.shape, generator=generator, device=generator.device).to(index.device)
+        among: Tensor | int = len(pool) if count is None else count
+        random = (uniform * among).long()
+        far = FARTHEST_SHARE * drawn[farthest] + (1.0 - FARTHEST_SHARE) * drawn[random]
+        if count is None:
+            return Neighbours(drawn[near], far)
+        quarters = torch.div(count, 4, rounding_mode="floor").clamp(min=1)
+        meant = quarters.clamp(max=NEAR), torch.minimum(4 * quarters, count).clamp(max=FAR)
+        return Neighbours(drawn[near], far, *meant)
 
 
 class PoseMemory:
@@ -93,12 +122,12 @@ class PoseMemory:
         return rotation, self.origin_px[index] + self.shift_px[index]
 
     def update(self, index: Tensor, turn: Tensor, shift_px: Tensor) -> None:
-        """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels) predicted at the poses in use."""
+        """Take in a share of corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels) to the poses in use."""
         rotation, _ = self.current(index)
         old = self.turn[index]
         goal = matrix_to_quaternion(quaternion_to_matrix(old) @ turn)
         self.turn[index] = quaternion_slerp(old, goal, NEW_SHARE)
-        self.shift_px[index] += NEW_SHARE * torch.einsum("bij,bj->bi", rotation, shift_px)
+        self.shift_px[index] += NEW_SHARE * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

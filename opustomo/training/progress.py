@@ -26,10 +26,6 @@ class Progress:
         Wall time spent in the pass so far.
     training_means
         Means of the training pass of this epoch, while its validation runs.
-    gradient_norm
-        Running mean of the gradient's length.
-    skipped
-        Updates left out because their gradient was not finite.
     broken
         Why particles were left out, by index.
     """
@@ -43,8 +39,6 @@ class Progress:
     counted: int = 0
     seconds: float = 0.0
     training_means: dict[str, float] = field(default_factory=dict)
-    gradient_norm: float = 0.0
-    skipped: int = 0
     broken: dict[int, str] = field(default_factory=dict)
 
     def start_pass(self, kind: str) -> None:

@@ -156,16 +156,16 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
         if poses is not None and trainer.model.config.estimate_pose:
             refined = read_poses(poses)
             if len(refined) == len(trainer.particles):
-                trainer.poses.set_poses(refined)
+                trainer.engine.poses.set_poses(refined)
     if latents is not None:
         mu, multi = read_latents(latents)
         stored = mu if multi is None else np.concatenate([mu, multi], 1)
-        if stored.shape != tuple(trainer.latents.values.shape):
+        if stored.shape != tuple(trainer.engine.latents.values.shape):
             raise UserError(
                 f"{latents} holds latents of shape {stored.shape} but the run needs "
-                f"{tuple(trainer.latents.values.shape)}; give the z.N.pkl of this set and model"
+                f"{tuple(trainer.engine.latents.values.shape)}; give the z.N.pkl of this set and model"
             )
-        trainer.latents.values.copy_(torch.from_numpy(stored))
+        trainer.engine.latents.values.copy_(torch.from_numpy(stored))
     log.say(
         f"# networks from {path}, goes on in epoch {trainer.progress.epoch + 1}; optimiser and schedules start anew"
     )

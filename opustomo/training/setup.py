@@ -127,7 +127,7 @@ def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
 
 def _write_ctf(path: Path, trainer: Trainer) -> None:
     model = trainer.model
-    first = trainer.tilts[trainer.table[:1]]
+    first = trainer.engine.tilts[trainer.engine.table[:1]]
     ctf = ctf_volume(
         first,
         model.boxes.render,

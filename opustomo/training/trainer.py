@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,26 +23,29 @@ from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
-from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
-from opustomo.model.randomness import StepRandom
+from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.engine import Engine, Visit, make_optimizer
+from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.stop import StopRequest
 
-SNR_START = 0.001
-SNR_DECAY = 0.99
 AUTOSAVE_SECONDS = 600.0
 TOLERATED_BROKEN = 0.01
-GRADIENT_LIMIT = 3.0
-"""A gradient longer than this many times the running mean of their lengths is shortened (not in the original)."""
 VALIDATION_KEY = 1_000_000
 """Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
+POOL_KEY = 1
+"""Tells the draw of the prior's pool, made on the host, from the draws of the step."""
+
+
+Loaded = tuple[np.ndarray, Tensor]
+"""Particle indices and their voxels."""
 
 
 class Trainer:
@@ -80,20 +82,26 @@ class Trainer:
         self.config, self.run, self.log, self.watchers = config, run, log, list(watchers)
         self.device = torch.device(run.device)
         self.groups = viewing_groups(particles.poses.eulers_deg)
-        self.tilts = TiltBatch.pad(particles.tables).to(self.device)
-        self.table = torch.from_numpy(particles.table).to(self.device)
-        self.latents = LatentMemory(self.groups, model.config.latent_dim, self.device, config.seed)
+        latents = LatentMemory(self.groups, model.config.latent_dim, self.device, config.seed)
         if model.config.encode_mode == "fixed":
-            self.latents.values.copy_(model.fixed_latent.expand_as(self.latents.values))
-        self.poses = PoseMemory(particles.poses, particles.box, self.device)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused
+            latents.values.copy_(model.fixed_latent.expand_as(latents.values))
+        self.engine = Engine(
+            model,
+            make_optimizer(model, config, self.device),
+            latents,
+            PoseMemory(particles.poses, particles.box, self.device),
+            TiltBatch.pad(particles.tables).to(self.device),
+            torch.from_numpy(particles.table).to(self.device),
+            config,
+            self.device,
         )
-        self.snr = torch.tensor(SNR_START, device=self.device)
+        self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
         self._saved_at = time.monotonic()
         self._reported = (time.monotonic(), 0)
+        self._skipped = 0
+        self._step_count = 0
+        self.waited = 0.0
 
     # The course of a run
 
@@ -106,7 +114,7 @@ class Trainer:
                     continue  # resumed in the middle of a validation
                 if self.progress.kind != kind:
                     self.progress.start_pass(kind)
-                if not self._pass(stop):
+                if not self.pass_over(stop):
                     self.save_state()
                     return False
             self._finish_epoch()
@@ -119,24 +127,12 @@ class Trainer:
             "config": {k: str(v) for k, v in asdict(self.config).items()},
             "particles": len(self.particles),
             "norm": list(self.norm),
-            "model": self.model.state_dict(),
-            "fixed_latent": self.model.fixed_latent,
-            "optimizer": self.optimizer.state_dict(),
-            "snr": self.snr,
-            "latents": self.latents.values,
-            "pose_turn": self.poses.turn,
-            "pose_shift_px": self.poses.shift_px,
+            **self.engine.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`state` gave."""
-        self.model.load_state_dict(state["model"])
-        self.model.fixed_latent.copy_(state["fixed_latent"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.snr = state["snr"].to(self.device)
-        self.latents.values.copy_(state["latents"])
-        self.poses.turn.copy_(state["pose_turn"])
-        self.poses.shift_px.copy_(state["pose_shift_px"])
+        self.engine.load_state(state)
         self.progress = Progress.from_dict(state["progress"])
         self._reported = (time.monotonic(), self.progress.particles_seen)
 
@@ -155,39 +151,37 @@ class Trainer:
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             require_space(self.run.outdir, 16 * self._parameter_count())
-            write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.poses.poses())
+            write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
             self.save_state()
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
 
     # One pass over the training or the validation particles
 
-    def _pass(self, stop: StopRequest) -> bool:
+    def pass_over(self, stop: StopRequest) -> bool:
         """Visit what is left of the pass; False when stopped on request before its end."""
         progress = self.progress
         training = progress.kind == TRAINING
         started = time.monotonic() - progress.seconds
         self.model.train(training)
-        sums = torch.tensor(progress.sums or [0.0] * len(TERM_NAMES), device=self.device)
-        batches = self._batches()
-        with torch.set_grad_enabled(training):
-            for batch in batches:
-                if len(batch):
-                    output = self._step(batch)
-                    sums += output.terms.stacked() * len(batch)
-                    progress.counted += len(batch)
-                progress.step += 1
-                progress.seconds = time.monotonic() - started
-                due = time.monotonic() - self._saved_at > AUTOSAVE_SECONDS
-                if (stop or due) and progress.step % self.config.accum_step == 0:
-                    progress.sums = sums.tolist()
-                    if stop:
-                        batches.close()
-                        return False
-                    self.save_state()
-        if training and progress.step % self.config.accum_step:
-            self._update()
+        sums = self.engine.sums
+        sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
+        for visit in (visits := self._visits()):
+            if visit is not None:
+                self._step(visit)
+                progress.counted += len(visit)
+            progress.step += 1
+            progress.seconds = time.monotonic() - started
+            due = time.monotonic() - self._saved_at > AUTOSAVE_SECONDS
+            if (stop or due) and progress.step % self.config.accum_step == 0:
+                progress.sums = sums.tolist()
+                if stop:
+                    visits.close()
+                    return False
+                self.save_state()
         progress.sums = sums.tolist()
+        progress.seconds = time.monotonic() - started
+        self._say_skipped()
         means = self._means()
         if training:
             progress.training_means = means
@@ -201,7 +195,8 @@ class Trainer:
         count = max(1, self.progress.counted)
         return {name: value / count for name, value in zip(TERM_NAMES, self.progress.sums, strict=True)}
 
-    def _batches(self) -> Generator[Batch]:
+    def _visits(self) -> Generator[Visit | None]:
+        """The batches that are left of the pass, None where no particle of one can be used."""
         progress = self.progress
         members = self.members[progress.kind]
         rng = np.random.default_rng([self.config.seed, progress.epoch, int(progress.kind == TRAINING)])
@@ -214,12 +209,22 @@ class Trainer:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
+        self._step_count = progress.step + len(batches)
         with bar:
-            for indices, volumes in load_batches(
-                self.source, batches, self.device, self.norm, self.run.workers, self._leave_out
-            ):
-                yield self._assemble(indices, volumes)
+            loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, self._leave_out)
+            for indices, volumes in self._wait_for(loaded):
+                yield self.make_visit(indices, volumes) if len(indices) else None
                 bar.update(len(indices))
+
+    def _wait_for(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+        """Pass on, and note how long the loop waits for data."""
+        while True:
+            started = time.monotonic()
+            item = next(loaded, None)
+            self.waited += time.monotonic() - started
+            if item is None:
+                return
+            yield item
 
     def _leave_out(self, index: int, reason: str) -> None:
         """Note a subtomogram that cannot be used; more than 1 % of them (and more than one) stops the run."""
@@ -234,66 +239,71 @@ class Trainer:
                 "repair them or take them out of the STAR file"
             )
 
-    def _assemble(self, indices: np.ndarray, volumes: Tensor) -> Batch:
-        index = torch.from_numpy(indices).to(self.device)
-        distinct, table = torch.unique(self.table[index], return_inverse=True)
-        rotation, origin_px = self.poses.current(index)
-        return Batch(index, volumes, self.tilts[distinct], table, rotation, origin_px)
-
     # One step
 
-    def _step(self, batch: Batch) -> StepOutput:
+    def make_visit(self, indices: np.ndarray, volumes: Tensor) -> Visit:
         config, progress = self.config, self.progress
-        training = progress.kind == TRAINING
-        random = StepRandom(
-            (config.seed, progress.epoch, progress.step + (0 if training else VALIDATION_KEY)), self.device, len(batch)
+        latents = self.engine.latents
+        pool = latents.draw_pool(indices, np.random.default_rng([*self._key(), POOL_KEY]))
+        count = None
+        if self.device.type == "cuda":  # one shape for all steps
+            count = self._to_device(np.array(len(pool)))
+            pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
+        schedule = (
+            schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
+            schedules.beta_at(config.beta, progress.particles_seen),
+            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
         )
-        state = StepState(
-            bfactor_A2=schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
-            beta=schedules.beta_at(config.beta, progress.particles_seen),
-            beta_control=config.beta_control,
-            lamb=config.lamb,
-            snr=self.snr,
-            random=random if training else None,
+        return Visit(
+            self._to_device(indices),
+            volumes,
+            self._to_device(pool),
+            count,
+            self._to_device(np.array(schedule, dtype=np.float32)),
         )
-        output: StepOutput = self.model(batch, self.latents.neighbours(batch.index, random.generator), state)
-        if training:
-            (output.terms.total / config.accum_step).backward()
-            if (progress.step + 1) % config.accum_step == 0:
-                self._update()
-            self.snr = SNR_DECAY * self.snr + (1.0 - SNR_DECAY) * output.terms.snr.detach()
-            before = progress.particles_seen // self.run.log_interval
-            progress.particles_seen += len(batch)
-            if progress.particles_seen // self.run.log_interval != before:
-                self._report(batch, output, state)
-        self.latents.update(batch.index, output.mu)
-        if self.model.config.estimate_pose:
-            self.poses.update(batch.index, output.turn, output.shift_px)
-        return output
 
-    def _update(self) -> None:
+    def _to_device(self, values: np.ndarray) -> Tensor:
+        """Copy without waiting for what the device still has to do."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def _key(self) -> tuple[int, int, int]:
+        """Names the random draws of the next step."""
         progress = self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = schedules.learning_rate_at(self.config.lr, progress.epoch, progress.updates)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        limit = GRADIENT_LIMIT * progress.gradient_norm if progress.gradient_norm else math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if math.isfinite(norm):
-            usual = min(norm, limit)
-            progress.gradient_norm = usual + (
-                0.99 * (progress.gradient_norm - usual) if progress.gradient_norm else 0.0
+        offset = 0 if progress.kind == TRAINING else VALIDATION_KEY
+        return self.config.seed, progress.epoch, progress.step + offset
+
+    def _step(self, visit: Visit) -> None:
+        config, progress = self.config, self.progress
+        if progress.kind != TRAINING:
+            self._steps(visit, self._key(), training=False)
+            return
+        place = progress.step % config.accum_step
+        last = place + 1 == config.accum_step or progress.step + 1 == self._step_count
+        output = self._steps(visit, self._key(), training=True, first=place == 0, last=last)
+        progress.updates += last
+        before = progress.particles_seen // self.run.log_interval
+        progress.particles_seen += len(visit)
+        if progress.particles_seen // self.run.log_interval != before:
+            self._report(visit, output)
+
+    def _say_skipped(self) -> None:
+        """Say how many updates have been left out since it was said last."""
+        skipped = int(self.engine.skipped)
+        if skipped > self._skipped:
+            self.log.say(
+                f"# warning: {skipped - self._skipped} updates are left out, their gradients are not finite "
+                f"({skipped} so far)"
             )
-            self.optimizer.step()
-        else:
-            progress.skipped += 1
-            self.log.say(f"# warning: an update is left out, its gradient is not finite ({progress.skipped} so far)")
-        self.optimizer.zero_grad(set_to_none=True)
-        progress.updates += 1
+        self._skipped = skipped
 
     # What others see of it
 
-    def _report(self, batch: Batch, output: StepOutput, state: StepState) -> None:
+    def _report(self, visit: Visit, output: StepOutput) -> None:
         progress = self.progress
+        self._say_skipped()
+        bfactor_A2, beta, lr = visit.schedule.tolist()
+        snr = float(self.engine.snr)
         terms = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
         self.log.say(
             f"# [epoch {progress.epoch + 1}, {progress.particles_seen} particles] "
@@ -306,12 +316,12 @@ class Trainer:
             epoch=progress.epoch,
             particles_seen=progress.particles_seen,
             terms=terms,
-            lr=self.optimizer.param_groups[0]["lr"],
-            beta=state.beta,
-            running_snr=float(self.snr),
+            lr=lr,
+            beta=beta,
+            running_snr=snr,
             visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
             memory_gb=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
-            projections=self._projections(batch, state) if self.run.plot else None,
+            projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
         template = self._template(output.mu[:1])
@@ -319,12 +329,11 @@ class Trainer:
         spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
         write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
 
-    def _projections(self, batch: Batch, state: StepState) -> Projections:
-        one = Batch(
-            batch.index[:1], batch.volumes[:1], batch.tilts, batch.table[:1], batch.rotation[:1], batch.origin_px[:1]
-        )
-        along_z = [volume[0].sum(0).cpu().numpy() for volume in self.model.pictures(one, replace(state, random=None))]
-        return Projections(*along_z)
+    def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
+        one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
+        state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.engine.snr, None)
+        pictures = self.model.pictures(self.engine.assemble(one), state)
+        return Projections(*(volume[0].sum(0).cpu().numpy() for volume in pictures))
 
     def _epoch_record(
         self, epoch: int, training: dict[str, float], validation: dict[str, float] | None, seconds: float
@@ -357,7 +366,7 @@ class Trainer:
         return self.model.decoder(latent[:, : self.model.config.zdim])[0].cpu().numpy()
 
     def _latents(self) -> np.ndarray:
-        return self.latents.values.cpu().numpy()
+        return self.engine.latents.values.cpu().numpy()
 
     def _parameter_count(self) -> int:
         return sum(p.numel() for p in self.model.parameters())

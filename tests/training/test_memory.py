@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.euler import euler_to_matrix
 from opustomo.io.poses import Poses
+from opustomo.model.autoencoder import Neighbours
+from opustomo.model.prior import prior_terms
 from opustomo.training import memory
 from opustomo.training.memory import LatentMemory, PoseMemory
 
@@ -21,6 +23,12 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def make_latents(groups: np.ndarray, dim: int = 3, seed: int = 0) -> LatentMemory:
     return LatentMemory(groups, dim, CPU, seed)
+
+
+def neighbours(latents: LatentMemory, index: torch.Tensor, seed: int = 0) -> Neighbours:
+    """Neighbours among a pool drawn for the batch."""
+    pool = latents.draw_pool(index.numpy(), np.random.default_rng(seed))
+    return latents.neighbours(index, torch.from_numpy(pool), draws(seed))
 
 
 def rows_of(table: torch.Tensor, rows: torch.Tensor) -> np.ndarray:
@@ -53,7 +61,7 @@ def test_near_and_far_are_those_of_other_groups_ranked_by_distance() -> None:
     groups = np.repeat([2, 5, 7], [40, 200, 110])
     latents = make_latents(groups)
     index = torch.tensor([0, 13, 39])
-    found = latents.neighbours(index, draws())
+    found = neighbours(latents, index)
     assert found.near.shape == (3, 64, 3) and found.far.shape == (3, 256, 3)
     others = latents.values[40:]
     for row, particle in enumerate(index):
@@ -76,7 +84,7 @@ def test_at_most_eight_other_groups_are_drawn_from() -> None:
     latents.values = 100.0 * torch.eye(48)[torch.from_numpy(groups)] + 0.01 * latents.values
     used: set[int] = set()
     for seed in range(12):
-        near = latents.neighbours(torch.tensor([0, 40, 41]), draws(seed)).near  # a batch of groups 0 and 1
+        near = neighbours(latents, torch.tensor([0, 40, 41]), seed).near  # a batch of groups 0 and 1
         drawn = {int(g) for g in near.argmax(-1).unique()}
         assert len(drawn) <= 8 and not drawn & {0, 1}
         used |= drawn
@@ -88,7 +96,7 @@ def test_large_groups_are_drawn_from_in_proportion(monkeypatch: pytest.MonkeyPat
     groups = np.repeat([0, 1, 2], [10, 20_000, 5_000])
     latents = make_latents(groups, 1)
     latents.values[:, 0] = torch.from_numpy(groups).float()
-    near = latents.neighbours(torch.tensor([4]), draws()).near[0, :, 0]
+    near = neighbours(latents, torch.tensor([4])).near[0, :, 0]
     assert len(near) == 12_800
     assert float((near == 1).float().mean()) == pytest.approx(0.8, abs=0.02)
     assert not (near == 0).any()
@@ -97,7 +105,7 @@ def test_large_groups_are_drawn_from_in_proportion(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("others", "near", "far"), [(255, 63, 252), (100, 25, 100), (10, 2, 8), (4, 1, 4)])
 def test_few_other_particles_give_a_quarter_near_and_the_rest_far(others: int, near: int, far: int) -> None:
     latents = make_latents(np.repeat([0, 9], [6, others]))
-    found = latents.neighbours(torch.tensor([1, 2]), draws())
+    found = neighbours(latents, torch.tensor([1, 2]))
     assert found.near.shape == (2, near, 3) and found.far.shape == (2, far, 3)
     assert (rows_of(latents.values[6:], found.near.flatten(0, 1)) >= 0).all()
 
@@ -105,7 +113,7 @@ def test_few_other_particles_give_a_quarter_near_and_the_rest_far(others: int, n
 def test_a_single_group_compares_with_the_particles_outside_the_batch() -> None:
     latents = make_latents(np.full(30, 11))
     index = torch.arange(10)
-    found = latents.neighbours(index, draws())
+    found = neighbours(latents, index)
     assert found.near.shape == (10, 5, 3) and found.far.shape == (10, 20, 3)
     assert (rows_of(latents.values[10:], found.near.flatten(0, 1)) >= 0).all()
 
@@ -113,7 +121,7 @@ def test_a_single_group_compares_with_the_particles_outside_the_batch() -> None:
 @pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2], [7], [3, 3]])
 def test_a_batch_of_the_whole_set_works(groups: list[int]) -> None:
     latents = make_latents(np.array(groups))
-    found = latents.neighbours(torch.arange(len(groups)), draws())
+    found = neighbours(latents, torch.arange(len(groups)))
     assert found.near.shape[0] == found.far.shape[0] == len(groups)
     assert found.near.shape[1] >= 1 and found.far.shape[1] >= 1
     assert torch.isfinite(found.near).all() and torch.isfinite(found.far).all()
@@ -121,10 +129,34 @@ def test_a_batch_of_the_whole_set_works(groups: list[int]) -> None:
 
 def test_neighbours_belong_to_the_generator() -> None:
     latents = make_latents(np.arange(600) % 20)
-    one, two = (latents.neighbours(torch.tensor([0, 20]), draws(4)) for _ in range(2))
+    one, two = (neighbours(latents, torch.tensor([0, 20]), 4) for _ in range(2))
     torch.testing.assert_close(one.near, two.near, rtol=0, atol=0)
     torch.testing.assert_close(one.far, two.far, rtol=0, atol=0)
-    assert (one.far != latents.neighbours(torch.tensor([0, 20]), draws(5)).far).any()
+    assert (one.far != neighbours(latents, torch.tensor([0, 20]), 5).far).any()
+
+
+@pytest.mark.parametrize("others", [4, 100, 255, 256, 400])
+def test_a_padded_pool_means_the_same(others: int) -> None:
+    """GPU steps keep one shape: what is beyond the count must not matter."""
+    latents = make_latents(np.repeat([0, 9], [6, others]))
+    index, pool = torch.tensor([1, 2]), torch.arange(6, 6 + others)
+    padded = torch.cat([pool, torch.zeros(latents.pool_capacity - others, dtype=torch.long)])
+    plain = latents.neighbours(index, pool, draws())
+    held = latents.neighbours(index, padded, draws(), torch.tensor(others))
+    assert held.near.shape == (2, 64, 3) and held.far.shape == (2, 256, 3)
+    near, far = int(held.near_count), int(held.far_count)
+    assert (near, far) == (plain.near.shape[1], plain.far.shape[1])
+    torch.testing.assert_close(held.near[:, :near], plain.near)
+    random = (held.far[:, :far] - 0.8 * _farthest(latents, index, pool, far)) / 0.2
+    assert (rows_of(latents.values[6:], random.flatten(0, 1)) >= 0).all()
+    mu = torch.randn(2, 3, generator=draws())
+    meant = prior_terms(mu, mu, held.near[:, :near], held.far[:, :far])
+    torch.testing.assert_close(torch.stack(prior_terms(mu, mu, *held)), torch.stack(meant))
+
+
+def _farthest(latents: LatentMemory, index: torch.Tensor, pool: torch.Tensor, count: int) -> torch.Tensor:
+    order = torch.cdist(latents.values[index], latents.values[pool]).argsort(1, descending=True)[:, :count]
+    return latents.values[pool][order]
 
 
 BOX = 48
@@ -175,7 +207,8 @@ def test_one_visit_takes_in_three_tenths_of_turn_and_shift() -> None:
     start = matrices(poses)
     np.testing.assert_allclose(degrees_between(start, rotation), 3.0, atol=1e-3)
     np.testing.assert_allclose(degrees_between(start @ turn.double(), rotation), 7.0, atol=1e-3)  # A δA, not δA A
-    expected = poses.origins * BOX + 0.3 * torch.einsum("bij,bj->bi", start, shift.double()).numpy()  # o + A t
+    moved = torch.einsum("bij,bj->bi", start @ turn.double(), shift.double())  # o + A δA t
+    expected = poses.origins * BOX + 0.3 * moved.numpy()
     np.testing.assert_allclose(origin.numpy(), expected, atol=1e-5)
 
 
@@ -187,7 +220,7 @@ def test_residual_corrections_lead_to_the_true_pose() -> None:
     found = PoseMemory(poses, BOX, CPU)
     for visit in range(1, 41):
         rotation, origin = found.current(EVERY)
-        shift = torch.einsum("bji,bj->bi", rotation, true_origin - origin)  # t = Aᵀ (o_true - o)
+        shift = torch.einsum("bji,bj->bi", true_rotation, true_origin - origin)  # t = (A δA)ᵀ (o_true - o)
         found.update(EVERY, rotation.mT @ true_rotation, shift)
         rotation, _ = found.current(EVERY)
         if visit == 5:

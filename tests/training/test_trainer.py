@@ -27,6 +27,7 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.engine import make_optimizer
 from opustomo.training.progress import VALIDATION
 from opustomo.training.runlog import RunLog
 from opustomo.training.schedules import learning_rate_at
@@ -52,7 +53,7 @@ class Known(nn.Module):
         self.visits: list[tuple[Batch, Neighbours | None, StepState, bool]] = []
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
-        self.visits.append((batch, neighbours, state, self.training))
+        self.visits.append((batch, neighbours, replace(state, snr=state.snr.clone()), self.training))
         gen = self.w * self.numbers[batch.index].float().mean() + batch.index.float().mean()
         zero = torch.zeros(())
         terms = LossTerms(gen, gen, zero, torch.tensor(SNR), *[zero] * 7)
@@ -102,11 +103,12 @@ class Session:
 
         def noted() -> None:
             assert self.model.w.grad is not None
+            del optimizer.grad_scale, optimizer.found_inf  # of the fused AdamW, which this is not
             self.updates.append(float(self.model.w.grad))
             step()
 
         optimizer.step = noted  # type: ignore[method-assign,assignment]
-        self.trainer.optimizer = optimizer  # type: ignore[assignment]
+        self.trainer.engine.optimizer = optimizer  # type: ignore[assignment]
 
     def fit(self) -> Session:
         self.trainer.fit()
@@ -172,25 +174,25 @@ def test_schedules_follow_epochs_and_particles_seen(session: MakeSession) -> Non
     run = session(epochs=2, lr=0.5, beta="cos")
     rates: list[float] = []
     run.use_plain_descent()
-    optimizer = run.trainer.optimizer
+    optimizer = run.trainer.engine.optimizer
     noted = optimizer.step
     optimizer.step = lambda: (rates.append(optimizer.param_groups[0]["lr"]), noted())[1]
     run.fit()
     assert rates == pytest.approx([learning_rate_at(0.5, update // 3, update) for update in range(6)])
     states = [state for _, _, state, training in run.model.visits if training]
-    assert [s.beta for s in states] == pytest.approx([0.1 + 0.9 * seen / 20_000 for seen in range(0, 24, 4)])
-    assert [s.bfactor_A2 for s in states[2:4]] == pytest.approx([4.25, 4.0 * (1 + 0.25 / (1 + 3 * np.exp(-0.1)))])
+    assert [float(s.beta) for s in states] == pytest.approx([0.1 + 0.9 * seen / 20_000 for seen in range(0, 24, 4)])
+    assert [float(s.bfactor_A2) for s in states[2:4]] == pytest.approx([4.25, 4 + 1 / (1 + 3 * np.exp(-0.1))])
     expected = [0.001]
     for _ in range(6):
         expected.append(0.99 * expected[-1] + 0.01 * SNR)
     assert [float(s.snr) for s in states] == pytest.approx(expected[:-1])
-    assert float(run.trainer.snr) == pytest.approx(expected[-1])
+    assert float(run.trainer.engine.snr) == pytest.approx(expected[-1])
 
 
 def test_accumulated_steps_move_as_one_step_of_the_joint_batch(
     session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opustomo.training.trainer.GRADIENT_LIMIT", float("inf"))
+    monkeypatch.setattr("opustomo.training.engine.GRADIENT_LIMIT", float("inf"))
     run = session(batch_size=2, accum_step=2)
     run.use_plain_descent()
     run.fit()
@@ -211,15 +213,14 @@ def test_batches_that_do_not_fill_an_update_count_in_their_own_epoch(session: Ma
     assert np.sign(run.updates[per_epoch]) == np.sign(np.sum(second))
     ratio = run.updates[per_epoch] / np.sum(second)
     assert any(ratio == pytest.approx(1 / n, rel=1e-4) for n in (1, len(second), accum_step))
-    assert run.model.w.grad is None or float(run.model.w.grad) == 0
 
 
 def test_latents_and_poses_are_remembered_of_all_particles(session: MakeSession, particles: ParticleSet) -> None:
     run = session(epochs=2, estimate_pose=True)
-    start = run.trainer.latents.values.clone()
+    start = run.trainer.engine.latents.values.clone()
     run.fit()
     expected = 0.49 * start + 0.51 * torch.tensor(MU)
-    torch.testing.assert_close(run.trainer.latents.values, expected)
+    torch.testing.assert_close(run.trainer.engine.latents.values, expected)
     mu, multi = read_latents(run.outdir / "z.1.pkl")
     assert multi is not None
     np.testing.assert_allclose(np.concatenate([mu, multi], 1), expected.numpy(), atol=1e-6)
@@ -264,6 +265,43 @@ def test_draws_belong_to_seed_epoch_and_step(session: MakeSession) -> None:
     assert one == two
     assert not set(one) & set(other)
     assert len(set(one)) == len(one)  # another draw at every step of every epoch
+
+
+def test_gradients_that_are_not_finite_are_left_out_and_long_ones_shortened(session: MakeSession) -> None:
+    """Twelve particles in twelve steps: one number is infinite, one a thousand times the others."""
+    run = session(batch_size=1, valfrac=0.0)
+    run.model.numbers[:] = 1.0
+    first, second = (int(i) for i in run.train[:2])
+    run.model.numbers[first], run.model.numbers[second] = float("inf"), 1000.0
+    gradients: list[float] = []
+    optimizer = torch.optim.SGD(run.model.parameters(), lr=1.0)
+    engine = run.trainer.engine
+
+    def noted() -> None:
+        skips = bool(optimizer.found_inf)  # type: ignore[attr-defined]
+        gradients.append(0.0 if skips else float(run.model.w.grad / optimizer.grad_scale))  # type: ignore
+
+    optimizer.step = noted  # type: ignore[method-assign,assignment]
+    engine.optimizer = optimizer
+    run.fit()
+    assert gradients.count(0.0) == 1 and float(engine.skipped) == 1
+    long = [g for g in gradients if g > 1.0]
+    assert long == [pytest.approx(3.0, rel=0.1)] or gradients[0] == pytest.approx(1000.0)  # nothing to compare with yet
+    assert "1 updates are left out" in (run.outdir / "run.log").read_text()
+
+
+def test_fused_adamw_takes_the_scale_and_leaves_steps_out() -> None:
+    """The engine leans on what AdamW does with these two attributes."""
+    results = []
+    for scale, skip, gradient in ((1.0, 0.0, 2.0), (4.0, 0.0, 8.0), (1.0, 1.0, float("nan"))):
+        w = nn.Parameter(torch.ones(3))
+        optimizer = make_optimizer(nn.ParameterList([w]), TrainingConfig(lr=0.1), torch.device("cpu"))
+        w.grad = torch.full((3,), gradient)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(skip)  # type: ignore
+        optimizer.step()
+        results.append(w.detach())
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], torch.ones(3))
+    assert torch.equal(results[2], torch.ones(3))
 
 
 def _sum(values: Tensor) -> float:

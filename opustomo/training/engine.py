@@ -1,0 +1,201 @@
+"""What happens on the device in one step: assemble the batch, run the model, update weights and memories.
+
+Nothing here waits for the device or depends on values it holds, so that a whole step can be recorded as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
+from opustomo.model.batch import Batch
+from opustomo.model.loss import TERM_NAMES
+from opustomo.model.randomness import StepRandom, seed_of
+from opustomo.physics import kernels
+from opustomo.physics.tilts import TiltBatch
+from opustomo.training.config import TrainingConfig
+from opustomo.training.memory import LatentMemory, PoseMemory
+
+SNR_START = 0.001
+SNR_DECAY = 0.99
+GRADIENT_LIMIT = 3.0
+"""A gradient longer than this many times the running mean of their lengths is shortened (not in the original)."""
+GRADIENT_DECAY = 0.99
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A batch as the host hands it over.
+
+    Attributes
+    ----------
+    index
+        (B,) particles.
+    volumes
+        (B, D, D, D) normalised voxels.
+    pool
+        (P,) particles for the prior; padded to one length where ``pool_count`` is given.
+    pool_count
+        Scalar: how many of the pool are meant.
+    schedule
+        (3,): B-factor in Å², β(t), learning rate.
+    """
+
+    index: Tensor
+    volumes: Tensor
+    pool: Tensor
+    pool_count: Tensor | None
+    schedule: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Engine:
+    """Model, optimiser and memories of a run, and the step that moves them all.
+
+    Parameters
+    ----------
+    model, optimizer
+        On ``device``.
+    latents, poses
+        Memories of the particles.
+    tilts, table
+        Distinct CTF tables (U, T) and which of them each particle has (N,).
+    config
+        Settings of the training.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        optimizer: torch.optim.Optimizer,
+        latents: LatentMemory,
+        poses: PoseMemory,
+        tilts: TiltBatch,
+        table: Tensor,
+        config: TrainingConfig,
+        device: torch.device,
+    ) -> None:
+        self.model, self.optimizer, self.latents, self.poses = model, optimizer, latents, poses
+        self.tilts, self.table, self.config, self.device = tilts, table, config, device
+        self.generator = torch.Generator(device=device)
+        self.snr = torch.tensor(SNR_START, device=device)
+        self.sums = torch.zeros(len(TERM_NAMES), device=device)
+        self.gradient_norm = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=device)
+        # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
+        self._scale = torch.ones((), device=device)
+        self._not_finite = torch.zeros((), device=device)
+
+    def seed(self, key: tuple[int, ...]) -> None:
+        """Let the draws of the next step be those of ``key``."""
+        self.generator.manual_seed(seed_of(key))
+
+    def step(self, visit: Visit, training: bool, first: bool = True, last: bool = True) -> StepOutput:
+        """One batch; ``first`` and ``last`` of the batches whose gradients are summed for an update."""
+        config = self.config
+        random = StepRandom.of(self.generator, len(visit))
+        state = StepState(
+            bfactor_A2=visit.schedule[0],
+            beta=visit.schedule[1],
+            beta_control=config.beta_control,
+            lamb=config.lamb,
+            snr=self.snr,
+            random=random if training else None,
+        )
+        neighbours = self.latents.neighbours(visit.index, visit.pool, self.generator, visit.pool_count)
+        with torch.set_grad_enabled(training):
+            output: StepOutput = self.model(self.assemble(visit), neighbours, state)
+        if training:
+            if first:
+                self.optimizer.zero_grad(set_to_none=True)
+            (output.terms.total / config.accum_step).backward()
+            if last:
+                self.update(visit.schedule[2])
+            self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
+        self.sums += output.terms.stacked() * len(visit)
+        self.latents.update(visit.index, output.mu)
+        if self.model.config.estimate_pose:
+            self.poses.update(visit.index, output.turn, output.shift_px)
+        return output
+
+    def assemble(self, visit: Visit) -> Batch:
+        """The batch with the poses in use and its CTF tables."""
+        mine, table = self.table[visit.index], None
+        if kernels.usable(self.tilts.scale):
+            tilts = self.tilts[mine]
+        else:
+            distinct, table = torch.unique(mine, return_inverse=True)
+            tilts = self.tilts[distinct]
+        rotation, origin_px = self.poses.current(visit.index)
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px)
+
+    def update(self, lr: Tensor) -> None:
+        """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        finite = torch.isfinite(norm)
+        known = self.gradient_norm > 0
+        limit = torch.where(known, GRADIENT_LIMIT * self.gradient_norm, torch.inf)
+        usual = torch.minimum(norm, limit)
+        mean = torch.where(known, usual + GRADIENT_DECAY * (self.gradient_norm - usual), usual)
+        self.gradient_norm.copy_(torch.where(finite, mean, self.gradient_norm))
+        self._scale.copy_(torch.where(finite, norm / usual, 1.0).nan_to_num(1.0))
+        self._not_finite.copy_(~finite)
+        self.skipped += self._not_finite
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(lr)
+            else:
+                group["lr"] = float(lr)
+        self.optimizer.grad_scale = self._scale  # type: ignore[attr-defined]
+        self.optimizer.found_inf = self._not_finite  # type: ignore[attr-defined]
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes in training, on the device."""
+        return {
+            "model": self.model.state_dict(),
+            "fixed_latent": self.model.fixed_latent,
+            "optimizer": self.optimizer.state_dict(),
+            "snr": self.snr,
+            "gradient_norm": self.gradient_norm,
+            "skipped": self.skipped,
+            "latents": self.latents.values,
+            "pose_turn": self.poses.turn,
+            "pose_shift_px": self.poses.shift_px,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`; all tensors keep their place in memory."""
+        self.model.load_state_dict(state["model"])
+        self.model.fixed_latent.copy_(state["fixed_latent"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        for tensor, name in (
+            (self.snr, "snr"),
+            (self.gradient_norm, "gradient_norm"),
+            (self.skipped, "skipped"),
+            (self.latents.values, "latents"),
+            (self.poses.turn, "pose_turn"),
+            (self.poses.shift_px, "pose_shift_px"),
+        ):
+            tensor.copy_(state[name])
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """Fused AdamW whose learning rate is a tensor on the device."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=torch.tensor(config.lr, device=device),
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=device.type == "cuda",
+    )

@@ -1,0 +1,84 @@
+"""Steps as CUDA graphs: a step of many small kernels is recorded once and replayed without Python in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from opustomo.model.autoencoder import StepOutput
+from opustomo.training.engine import Engine, Visit
+
+WARM_UP = 3
+"""Steps of a kind that are run as ever before it is recorded (libraries choose algorithms and allocate in them)."""
+
+
+@dataclass
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    visit: Visit
+    output: StepOutput
+
+
+class Steps:
+    """Runs the steps of an engine, on a GPU as graphs where the shapes of batches repeat.
+
+    Parameters
+    ----------
+    engine
+        Whose steps to run.
+    record
+        False runs every step as ever.
+    """
+
+    def __init__(self, engine: Engine, record: bool) -> None:
+        self.engine = engine
+        self._record = record and engine.config.accum_step == 1
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        self._warmed: dict[tuple[object, ...], int] = {}
+        self._pool: Any = None
+        self._stream = torch.cuda.Stream() if self._record else None
+
+    def __call__(
+        self, visit: Visit, key: tuple[int, ...], training: bool, first: bool = True, last: bool = True
+    ) -> StepOutput:
+        """One step with the random draws of ``key``; see :meth:`Engine.step`."""
+        engine = self.engine
+        engine.seed(key)
+        if self._stream is None or visit.pool_count is None:
+            return engine.step(visit, training, first, last)
+        kind = (training, tuple(visit.volumes.shape))
+        recorded = self._recorded.get(kind)
+        if recorded is None:
+            done = self._warmed.get(kind, 0)
+            self._warmed[kind] = done + 1
+            if done < WARM_UP:
+                return self._apart(visit, training)
+            recorded = self._recorded[kind] = self._capture(visit, training)
+            engine.seed(key)
+        for field in fields(Visit):
+            getattr(recorded.visit, field.name).copy_(getattr(visit, field.name), non_blocking=True)
+        recorded.graph.replay()
+        return recorded.output
+
+    def _apart(self, visit: Visit, training: bool) -> StepOutput:
+        """A step on the stream that graphs are recorded on."""
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            output = self.engine.step(visit, training)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return output
+
+    def _capture(self, visit: Visit, training: bool) -> _Recorded:
+        held = Visit(**{field.name: getattr(visit, field.name).clone() for field in fields(Visit)})
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.engine.generator)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        self.engine.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            output = self.engine.step(held, training)
+        self._pool = graph.pool()
+        return _Recorded(graph, held, output)
