@@ -1,0 +1,195 @@
+"""Subtomograms trained per second over whole epochs, everything included but checkpoints.
+
+    python benchmarks/train_throughput.py --box 64 --batch 8 [--templateres 128 --tilts 41 --particles 1024 --epochs 4]
+
+Trains on a set of noise made in a temporary folder, through the same trainer as ``dsd train_tomo --estpose``. Prints
+one JSON object per combination of ``--box`` and ``--batch``: visits/s (median of the epochs after the first two), ms
+per visit that the loop waited for data, peak memory, and ms that the parts of a step take on their own, one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree that is not installed
+
+
+def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int) -> Any:
+    """A trainer as ``dsd train_tomo`` makes it."""
+    import numpy as np
+    import torch
+
+    from opustomo.data.config import DataConfig
+    from opustomo.data.particles import load_particles
+    from opustomo.data.source import VoxelSource, pooled_std
+    from opustomo.model.autoencoder import Autoencoder
+    from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.physics.boxes import Boxes
+    from opustomo.physics.solvent import mask_on_crop
+    from opustomo.training.config import RunConfig, TrainingConfig
+    from opustomo.training.runlog import RunLog
+    from opustomo.training.trainer import Trainer
+
+    particles = load_particles(DataConfig(star))
+    boxes = Boxes.from_window(particles.box, particles.apix)
+    source = VoxelSource(particles.images, cache_bytes=args.cache_gb << 30)
+    torch.manual_seed(0)
+    model = Autoencoder(
+        ModelConfig(12, templateres=args.templateres, encoderres=args.encoderres, estimate_pose=True),
+        PhysicsConfig(ctf_normalised=True),
+        boxes,
+        mask_on_crop(None, boxes),
+        amp=args.amp,
+    ).to(args.device)
+    outdir.mkdir()
+    config = TrainingConfig(epochs=args.epochs, batch_size=batch, lr=4.5e-5, valfrac=0.0)
+    run = RunConfig(outdir, args.device, args.amp, checkpoint=10**6, log_interval=10**9, workers=args.workers)
+    members = np.arange(len(particles)), np.arange(0)
+    norm = (0.0, pooled_std(source, len(particles)))
+    return Trainer(model, particles, source, norm, members, config, run, RunLog(outdir / "run.log"))
+
+
+def measure(trainer: Any, epochs: int) -> dict[str, float]:
+    """Train; medians over the epochs after the first two."""
+    import torch
+
+    from opustomo.training.stop import StopRequest
+
+    cuda = trainer.device.type == "cuda"
+    count = len(trainer.particles)
+    rates, waits = [], []
+    for _ in range(epochs):
+        trainer.progress.start_pass("training")
+        waited, started = trainer.waited, time.perf_counter()
+        trainer.pass_over(StopRequest())
+        if cuda:
+            torch.cuda.synchronize()
+        rates.append(count / (time.perf_counter() - started))
+        waits.append(1e3 * (trainer.waited - waited) / count)
+        trainer.progress.epoch += 1
+    steady = slice(2 if epochs > 2 else 0, None)
+    return {
+        "visits_per_second": round(statistics.median(rates[steady]), 2),
+        "first_epoch_visits_per_second": round(rates[0], 2),
+        "ms_waiting_for_data_per_visit": round(statistics.median(waits[steady]), 4),
+        "peak_memory_gb": round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else 0.0,
+    }
+
+
+def stages(trainer: Any, batch: int) -> dict[str, float]:
+    """Milliseconds of the parts of a step, run one by one without a graph."""
+    import numpy as np
+    import torch
+
+    engine, model = trainer.engine, trainer.model
+    cuda = trainer.device.type == "cuda"
+    indices = np.arange(batch)
+    box = trainer.particles.box
+    visit = trainer.make_visit(indices, torch.randn(batch, box, box, box, device=trainer.device))
+
+    def time_of(work: Any) -> tuple[Any, float]:
+        best = float("inf")
+        for _ in range(4 if cuda else 1):
+            if cuda:
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            result = work()
+            if cuda:
+                torch.cuda.synchronize()
+            best = min(best, 1e3 * (time.perf_counter() - started))
+        return result, round(best, 3)
+
+    from opustomo.model.autoencoder import StepState
+    from opustomo.model.randomness import StepRandom
+
+    def state() -> StepState:
+        engine.seed((0,))
+        random = StepRandom.of(engine.generator, batch)
+        schedule = visit.schedule
+        return StepState(schedule[0], schedule[1], 0.5, 1.0, engine.snr, random)
+
+    times = {}
+    assembled, times["assemble"] = time_of(lambda: engine.assemble(visit))
+    neighbours, times["prior_search"] = time_of(
+        lambda: engine.latents.neighbours(visit.index, visit.pool, engine.generator, visit.pool_count)
+    )
+    inferred, times["inference"] = time_of(lambda: model.inference(assembled, state()))
+    generated, times["generative"] = time_of(lambda: model.generative(assembled, inferred, state()))
+    terms, times["loss"] = time_of(lambda: model.loss(inferred, generated, neighbours, state()))
+    _, times["backward"] = time_of(lambda: terms.total.backward(retain_graph=True))
+    _, times["update"] = time_of(lambda: engine.update(visit.schedule[2]))
+    engine.optimizer.zero_grad(set_to_none=True)
+    return times
+
+
+def main() -> None:
+    """Make sets, measure, print."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--box", type=int, nargs="+", default=[64])
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--tilts", type=int, default=41)
+    parser.add_argument("--templateres", type=int, default=128)
+    parser.add_argument("--encoderres", type=int, default=12)
+    parser.add_argument("--particles", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--profile", action="store_true", help="print the kernels that take most time, to stderr")
+    args = parser.parse_args()
+    from noise_set import make_set
+
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
+    for box in args.box:
+        with tempfile.TemporaryDirectory(prefix="opustomo-throughput-") as name:
+            folder = Path(name)
+            star = make_set(folder, args.particles, args.tilts, box, 0)
+            for batch in args.batch:
+                if args.device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
+                trainer = make_trainer(star, folder / f"run{batch}", args, batch)
+                with redirect_stdout(sys.stderr):
+                    found: dict[str, Any] = measure(trainer, args.epochs)
+                    if args.profile:
+                        print_profile(trainer)
+                    if args.stages:
+                        found["ms_per_stage"] = stages(trainer, batch)
+                settings = {k: getattr(args, k) for k in ("tilts", "templateres", "encoderres", "amp")}
+                print(json.dumps({"box": box, "batch": batch, "device": device, **settings, **found}), flush=True)
+                del trainer
+
+
+def print_profile(trainer: Any) -> None:
+    """Kernels of a pass by the time they take."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from opustomo.training.stop import StopRequest
+
+    trainer.progress.start_pass("training")
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        trainer.pass_over(StopRequest())
+    events = [e for e in recorded.key_averages() if e.self_device_time_total]
+    events.sort(key=lambda e: -e.self_device_time_total)
+    count = len(trainer.particles)
+    total = sum(e.self_device_time_total for e in events)
+    print(f"device {1e-3 * total / count:.4f} ms per visit", file=sys.stderr)
+    for e in events[:30]:
+        print(f"  {1e-3 * e.self_device_time_total / count:8.4f} ms x{e.count:5d} {e.key[:120]}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
