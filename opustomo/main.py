@@ -6,7 +6,7 @@ from opustomo.commands.runner import run_cli
 
 COMMANDS = {
     name: f"opustomo.commands.{name}"
-    for name in ("parse_pose_star", "check", "train_tomo", "eval_vol", "analyze", "simulate", "demo")
+    for name in ("parse_pose_star", "check", "train_tomo", "eval_vol", "analyze", "reconstruct", "simulate", "demo")
 }
 
 

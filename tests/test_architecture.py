@@ -22,6 +22,7 @@ ALLOWED = {
     "model": {"physics", "geometry"},
     "checkpoint": {"model", "physics", "geometry", "io"},
     "training": {"preflight", "checkpoint", "model", "physics", "geometry", "data", "io"},
+    "reconstruct": {"physics", "geometry", "data", "io"},
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},
     "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},

@@ -1,0 +1,95 @@
+"""FSC curves as CSV and picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opustomo.io.atomic import atomic_path
+from opustomo.physics.fsc import ShellCorrelation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+THRESHOLDS = (0.143, 0.5)
+INK, PALE = "0.15", "0.4"
+_STYLES = {
+    "true (mask's own correlation removed)": ("#0072B2", 2.2, "-"),
+    "masked": ("#E69F00", 1.3, "-"),
+    "no mask": ("#009E73", 1.3, "-"),
+    "masked, phases randomised": ("#CC79A7", 1.3, "--"),
+}
+
+
+def resolution_text(value_A: float) -> str:
+    """``17.3 Å``, or a dash where the curve never rises above the threshold."""
+    return f"{value_A:.1f} Å" if math.isfinite(value_A) else "—"
+
+
+def write_curve(path: Path, curve: ShellCorrelation) -> None:
+    """Write a row per shell: shell, frequency (1/Å), resolution (Å), and the curves there are."""
+    columns: dict[str, np.ndarray] = {"fsc_unmasked": curve.unmasked.numpy()}
+    if curve.masked is not None and curve.randomised is not None:
+        columns["fsc_masked"] = curve.masked.numpy()
+        columns["fsc_randomised"] = curve.randomised.numpy()
+        columns["fsc_true"] = curve.true.numpy()
+    frequencies = curve.frequencies.numpy()
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["shell", "frequency_per_A", "resolution_A", *columns])
+        for shell, frequency in enumerate(frequencies):
+            length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
+            writer.writerow(
+                [shell, f"{frequency:.8f}", length, *(f"{values[shell]:.6f}" for values in columns.values())]
+            )
+
+
+def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
+    """Draw the curves of two half maps with both thresholds."""
+    from matplotlib.figure import Figure
+
+    curves = {"no mask": curve.unmasked.numpy()}
+    if curve.masked is not None and curve.randomised is not None:
+        curves = {
+            "true (mask's own correlation removed)": curve.true.numpy(),
+            "masked": curve.masked.numpy(),
+            **curves,
+            "masked, phases randomised": curve.randomised.numpy(),
+        }
+    figure = Figure(figsize=(6.6, 4.2), facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    found = {threshold: resolution_text(curve.resolution_A(threshold)) for threshold in THRESHOLDS}
+    draw_axes(axes, curve.frequencies.numpy(), curves, found)
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def draw_axes(
+    axes: Axes, frequencies: np.ndarray, curves: Mapping[str, np.ndarray], resolutions: Mapping[float, str]
+) -> None:
+    """Draw curves (S,) over frequencies (S,) in 1/Å, ticks in Å, and the thresholds with what they give."""
+    for name, values in curves.items():
+        colour, width, dashes = _STYLES.get(name, ("#0072B2", 1.8, "-"))
+        axes.plot(frequencies[1:], values[1:], color=colour, lw=width, ls=dashes, label=name)
+    last = float(frequencies[-1])
+    for threshold, text in resolutions.items():
+        axes.axhline(threshold, color="0.55", lw=0.8, ls=":")
+        axes.text(last, threshold + 0.015, f"{threshold:g}: {text}", ha="right", fontsize=8.5, color=PALE)
+    axes.axhline(0.0, color="0.8", lw=0.8)
+    ticks = np.linspace(0.0, last, 7)[1:]
+    axes.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
+    axes.set_xlim(0.0, last)
+    axes.set_ylim(min(-0.1, *(float(values[1:].min()) - 0.05 for values in curves.values())), 1.03)
+    axes.set_xlabel("resolution (Å)", fontsize=9, color=PALE)
+    axes.set_ylabel("Fourier shell correlation", fontsize=9, color=PALE)
+    axes.tick_params(labelsize=8, colors=PALE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=8.5, loc="upper right")
