@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from opustomo.commands.runner import run_cli
 
-COMMANDS = {name: f"analysis_scripts.{name}" for name in ("prepare", "analyze", "eval_vol", "parse_pose")}
+COMMANDS = {name: f"analysis_scripts.{name}" for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,17 +9,24 @@ import numpy as np
 GROUP_NSIDE = 2  # HEALPix resolution of the 48 viewing groups
 
 
+QUALITATIVE = (
+    # Okabe and Ito, without black and the yellow that white paper swallows
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"),
+    # Tol's "muted", those that differ from the ones above
+    *("#332288", "#999933", "#882255", "#ddcc77", "#117733", "#aa4499"),
+)
+"""Colours that people with colour-blindness can tell apart; the first six best."""
+
+
 def cluster_colours(num_clusters: int) -> np.ndarray:
-    """Distinct colours (K, 3): a qualitative map up to 20, beyond it hues a golden section apart.
+    """Distinct colours (K, 3): safe for the colour-blind up to 12, beyond it hues a golden section apart.
 
     Neighbouring numbers are similar classes, so neighbours must not get similar colours.
     """
-    import matplotlib
+    from matplotlib.colors import to_rgb
 
-    pairs = np.asarray(matplotlib.colormaps["tab20"].colors)  # type: ignore[attr-defined]
-    qualitative = np.concatenate([pairs[0::2], pairs[1::2]])
-    if num_clusters <= len(qualitative):
-        return qualitative[:num_clusters]
+    if num_clusters <= len(QUALITATIVE):
+        return np.array([to_rgb(colour) for colour in QUALITATIVE[:num_clusters]])
     golden = 0.618034
     return np.array(
         [colorsys.hls_to_rgb(i * golden % 1.0, (0.38, 0.52, 0.66)[i % 3], 0.75) for i in range(num_clusters)]

@@ -85,7 +85,8 @@ def train(
         if particles.selected is not None:
             particles.star.write(run.outdir / SELECTED_STAR)
             log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
-        write_config(run.outdir / "config.pkl", network, dataset_settings(asdict(data), norm), config.seed, run.command)
+        remembered = dataset_settings(asdict(data), norm) | {"valfrac": config.valfrac}
+        write_config(run.outdir / "config.pkl", network, remembered, config.seed, run.command)
         write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
         trainer = Trainer(network, particles, source, norm, (permutation[:cut], permutation[cut:]), config, run, log)

@@ -1,0 +1,59 @@
+"""`dsdsh validate`: is it real? Evidence for each cluster of an analysis."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "evidence for each cluster: half-map FSC, held-out likelihood, tomograms"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh validate``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("K", type=int, help="clusters of the k-means")
+    parser.add_argument("--gmm", action="store_true", help="clusters of the Gaussian mixture instead")
+    parser.add_argument(
+        "star", nargs="?", metavar="STAR", type=Path, help="the STAR file used for training, if it moved"
+    )
+    parser.add_argument("--mask", type=Path, help="mask for the FSC (default: the one of the training)")
+    parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
+    parser.add_argument("--ind", type=Path, help="indices of the particles that were taken, if the file moved")
+    parser.add_argument("--angpix", type=float, help="pixel size in Å (default: that of the training)")
+    parser.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files (default: as in training)")
+    parser.add_argument(
+        "--normalizectf",
+        action="store_true",
+        help="reconstructions divided by sampling weights (default: as in training)",
+    )
+    parser.add_argument("--no-likelihood", action="store_true", help="leave out the pass over held-out particles")
+    parser.add_argument("-b", "--batch-size", type=int, default=8, help="held-out particles at a time")
+    parser.add_argument("--num-workers", type=int, default=2, help="threads that read ahead")
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write ``validation*.csv``, ``validation.png`` and back-projections into ``kmeans{K}``."""
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.evaluate.run import ValidationRequest, validate_run
+
+    request = ValidationRequest(
+        results=ResultDir.open(args.resdir),
+        which=parse_round(args.N),
+        num_clusters=args.K,
+        folder=f"{'gmm' if args.gmm else 'kmeans'}{args.K}",
+        star=args.star,
+        mask=args.mask,
+        datadir=args.datadir,
+        ind=args.ind,
+        apix=args.angpix,
+        warp=args.warp,
+        ctf_normalised=args.normalizectf,
+        likelihood=not args.no_likelihood,
+        batch_size=max(1, args.batch_size),
+        workers=max(1, args.num_workers),
+        device=args.device,
+    )
+    for path in validate_run(request):
+        print(f"wrote {path}")

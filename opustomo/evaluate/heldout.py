@@ -1,0 +1,79 @@
+"""The generative loss of single particles: how well the model explains data it was not fitted to."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from opustomo.data.loader import load_batches
+from opustomo.data.particles import ParticleSet
+from opustomo.data.source import VoxelSource
+from opustomo.model.autoencoder import Autoencoder, StepState
+from opustomo.model.batch import Batch
+from opustomo.physics.tilts import TiltBatch
+
+
+@torch.no_grad()
+def particle_losses(
+    model: Autoencoder,
+    particles: ParticleSet,
+    indices: np.ndarray,
+    norm: tuple[float, float],
+    bfactor_A2: float,
+    batch_size: int = 8,
+    workers: int = 2,
+) -> np.ndarray:
+    """Generative loss of each particle, as validation computes it: no augmentation, z = mu.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on its device.
+    particles
+        The set, with the poses to be used.
+    indices
+        (n,) particles to look at.
+    norm
+        (shift, scale) of the voxels in training.
+    bfactor_A2
+        B-factor of the comparison at the model's epoch.
+    batch_size, workers
+        Particles at a time; threads that read ahead.
+
+    Returns
+    -------
+    ndarray
+        (n,) float64, ``Σ_p w_p (Σ x_p² - 2 Σ x_p r) / N_norm`` (spec 3): 0 for a model that explains nothing, negative
+        the better it explains; NaN for a subtomogram that cannot be used.
+    """
+    device = model.mask.device
+    tilts = TiltBatch.pad(particles.tables).to(device)
+    table = torch.from_numpy(particles.table)
+    rotations = torch.from_numpy(particles.poses.rotations)
+    origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
+    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None)
+    losses = np.full(len(particles), np.nan)
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    source = VoxelSource(particles.images, cache_bytes=0)
+    bar = tqdm(total=len(indices), desc="held-out particles", unit=" particles", disable=not sys.stderr.isatty())
+    with bar:
+        for chosen, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
+            if len(chosen):
+                index = torch.from_numpy(chosen)
+                distinct, rows = torch.unique(table[index], return_inverse=True)
+                batch = Batch(
+                    index.to(device),
+                    volumes,
+                    tilts[distinct.to(device)],
+                    rows.to(device),
+                    rotations[index].to(device),
+                    origins[index].to(device),
+                )
+                generated = model.generative(batch, model.inference(batch, state), state)
+                energy = (generated.weights * generated.energies.total).sum(1) / model.norm
+                losses[chosen] = energy.double().cpu().numpy()
+            bar.update(len(chosen))
+    return losses[indices]

@@ -1,0 +1,123 @@
+"""The particles and the model of a finished run, as ``config.pkl`` remembers them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.weights import read_weights
+from opustomo.data.config import DataConfig
+from opustomo.data.split import read_split, training_count
+from opustomo.errors import UserError
+from opustomo.io.pickles import load_pickles
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.config import PhysicsConfig
+
+USUAL_VALFRAC = 0.2
+_PATHS = ("star", "poses", "mask", "datadir", "ind")
+
+
+def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> DataConfig:
+    """Inputs of a run, from its ``config.pkl``; what is given here takes their place.
+
+    Parameters
+    ----------
+    config
+        config.pkl of the run.
+    star
+        Particle table instead of the remembered one.
+    changes
+        Fields of :class:`DataConfig`; those that are None are not changed.
+
+    Raises
+    ------
+    UserError
+        The particle table is neither given nor remembered, or no longer where it was.
+    """
+    settings = read_config(config)[2]
+    remembered: dict[str, Any] = {}
+    if settings.get("opustomo") is not None:
+        stored = settings.get("dataset_args", {})
+        known = {field.name for field in fields(DataConfig)}
+        remembered = {name: value for name, value in stored.items() if name in known}
+        remembered.pop("norm", None)
+        remembered |= {name: Path(str(remembered[name])) for name in _PATHS if remembered.get(name) is not None}
+    remembered["star"] = star if star is not None else remembered.get("star")
+    if remembered["star"] is None:
+        raise UserError(f"{config} does not tell which STAR file was trained on; give it")
+    if not remembered["star"].is_file():
+        raise UserError(f"the STAR file {remembered['star']} is not there; give that of the training")
+    data = DataConfig(**remembered)
+    return replace(data, **{name: value for name, value in changes.items() if value is not None})
+
+
+def remembered_norm(config: Path) -> tuple[float, float]:
+    """(shift, scale) that normalised the voxels of a run."""
+    shift, scale = read_config(config)[2]["dataset_args"]["norm"]
+    return float(shift), float(scale)
+
+
+def remembered_physics(settings: Mapping[str, Any]) -> PhysicsConfig:
+    """Physics of a run from the settings in its ``config.pkl``; defaults for what they do not say."""
+    stored = (settings.get("opustomo") or {}).get("physics", {})
+    known = {field.name for field in fields(PhysicsConfig)}
+    return PhysicsConfig(**{name: value for name, value in stored.items() if name in known})
+
+
+def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
+    """The whole model of an epoch, in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        The files are missing or not of one run, or hold no mask (the original's do not).
+    """
+    sizes, boxes, settings = read_config(config)
+    content = read_weights(weights)
+    if content.get("mask") is None:
+        raise UserError(f"{weights} holds no mask, so that the comparison cannot be repeated; train with opustomo")
+    own = (settings.get("opustomo") or {}).get("model", {})
+    model = Autoencoder(sizes, remembered_physics(settings), boxes, content["mask"].float())
+    try:
+        for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
+            if network is not None:
+                wanted = network.state_dict()
+                network.load_state_dict({k: v for k, v in content[key].items() if k in wanted})
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{weights} does not fit {config} ({own}); give both files of one run") from error
+    if "fixed_latent" in content:
+        model.fixed_latent.copy_(content["fixed_latent"])
+    return model.to(device).eval()
+
+
+def held_out_particles(config: Path, count: int) -> np.ndarray:
+    """Indices, ascending, of the particles that a run of ``count`` held out; empty when it held none out.
+
+    Which they are stands in ``split.pkl`` beside ``config.pkl``; how many in its settings, else in its command line.
+    """
+    split = config.with_name("split.pkl")
+    if not split.is_file():
+        return np.empty(0, dtype=np.int64)
+    permutation = read_split(split, count)
+    return np.sort(permutation[training_count(count, _valfrac(config)) :])
+
+
+def _valfrac(config: Path) -> float:
+    settings, about = load_pickles(config)[:2]
+    stored = settings.get("dataset_args", {}).get("valfrac")
+    if stored is not None:
+        return float(stored)
+    words = [str(word) for word in about.get("cmd", [])]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name == "--valfrac":
+            try:
+                return float(value or following)
+            except ValueError:
+                break
+    return USUAL_VALFRAC

@@ -1,0 +1,96 @@
+"""`dsdsh validate` on a trained run."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analysis_scripts.main import main as dsdsh
+from opustomo.data.particles import load_particles
+from opustomo.data.source import VoxelSource
+from opustomo.evaluate.heldout import particle_losses
+from opustomo.evaluate.inputs import held_out_particles, load_model, remembered_data, remembered_norm
+from opustomo.io.pickles import dump_pickle, load_torch
+from opustomo.model.autoencoder import StepState
+from opustomo.model.batch import Batch
+from opustomo.physics.tilts import TiltBatch
+from opustomo.training.schedules import bfactor_at
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    """The trained run, its files linked, with a k-means of our own."""
+    root = tmp_path / "a run"
+    root.mkdir()
+    for path in trained_run.iterdir():
+        if path.is_file():
+            (root / path.name).symlink_to(path)
+    folder = root / "analyze.1" / "kmeans2"
+    folder.mkdir(parents=True)
+    dump_pickle(folder / "labels.pkl", np.arange(16) // 8)
+    return root
+
+
+def test_losses_are_those_of_validation(run: Path) -> None:
+    config = run / "config.pkl"
+    held_out = held_out_particles(config, 16)
+    assert held_out.tolist() == sorted(load_torch(run / "split.pkl")[12:].tolist())  # --valfrac 0.25
+    particles = load_particles(remembered_data(config, poses=run / "pose.1.pkl"))
+    model, norm = load_model(run / "weights.1.pkl", config, "cpu"), remembered_norm(config)
+    bfactor = bfactor_at(model.physics.bfactor_A2, 1)
+    losses = particle_losses(model, particles, held_out, norm, bfactor, batch_size=3)
+    # one by one, through the loss that training reports
+    state = StepState(bfactor, 1.0, 0.5, 1.0, torch.tensor(0.1), None)
+    source = VoxelSource(particles.images)
+    for index, loss in zip(held_out, losses, strict=True):
+        row = torch.tensor([index])
+        batch = Batch(
+            row,
+            (torch.from_numpy(source.read(int(index)).astype(np.float32))[None] - norm[0]) / norm[1],
+            TiltBatch.pad([particles.tables[particles.table[index]]]),
+            torch.zeros(1, dtype=torch.long),
+            torch.from_numpy(particles.poses.rotations[[index]]),
+            torch.from_numpy(particles.poses.origins[[index]] * particles.box).float(),
+        )
+        with torch.no_grad():
+            inferred = model.inference(batch, state)
+            terms = model.loss(inferred, model.generative(batch, inferred, state), None, state)
+        assert float(terms.gen) == pytest.approx(loss, rel=1e-3)
+    # the log's mean, whose poses were still those before that validation
+    last = re.findall(r"validation gen_loss = (\S+),", (run / "run.log").read_text())[-1]
+    assert losses.mean() == pytest.approx(float(last), rel=0.1)
+
+
+def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dsdsh(["validate", str(run), "1", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "Generative loss of 4 held-out particles" in said and "FSC inside" in said
+    with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["particles"] for row in rows] == ["8", "8"]
+    assert sum(int(row["held_out"]) for row in rows) == 4
+    assert (run / "analyze.1" / "kmeans2" / "validation.png").stat().st_size > 10_000
+
+
+def test_without_weights_only_the_likelihood_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "weights.1.pkl").unlink()
+    assert dsdsh(["validate", str(run), "1", "2"]) == 0
+    assert "No likelihood" in capsys.readouterr().out
+    with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
+        assert [row["held_out_loss"] for row in csv.DictReader(file)] == ["", ""]
+
+
+def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, part in (
+        (["1", "3"], "analyze.1 has kmeans2"),
+        (["0", "2"], "run dsdsh analyze"),
+        (["1", "2", str(tmp_path / "gone.star")], "give that of the training"),
+    ):
+        assert dsdsh(["validate", str(run), *words]) == 1
+        assert part in capsys.readouterr().err
+    dump_pickle(run / "analyze.1" / "kmeans2" / "labels.pkl", np.zeros(15, dtype=int))
+    assert dsdsh(["validate", str(run), "1", "2"]) == 1
+    assert "16 particles" in capsys.readouterr().err
