@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from opustomo.commands.runner import run_cli
 
-COMMANDS = {name: f"analysis_scripts.{name}" for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate")}
+COMMANDS = {
+    name: f"analysis_scripts.{name}"
+    for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate", "convergence")
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
