@@ -6,7 +6,7 @@ from opustomo.commands.runner import run_cli
 
 COMMANDS = {
     name: f"analysis_scripts.{name}"
-    for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate", "convergence")
+    for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate", "convergence", "report")
 }
 
 

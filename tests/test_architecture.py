@@ -23,6 +23,7 @@ ALLOWED = {
     "checkpoint": {"model", "physics", "geometry", "io"},
     "training": {"preflight", "checkpoint", "model", "physics", "geometry", "data", "io"},
     "reconstruct": {"physics", "geometry", "data", "io"},
+    "report": {"evaluate", "analysis", "checkpoint", "model", "physics", "geometry", "data", "io"},
     "evaluate": {"reconstruct", "analysis", "training", "checkpoint", "model", "physics", "geometry", "data", "io"},
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},

@@ -1,6 +1,8 @@
 """`dsdsh validate` on a trained run."""
 
+import base64
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -9,14 +11,17 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
+from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.data.particles import load_particles
 from opustomo.data.source import VoxelSource
 from opustomo.evaluate.heldout import particle_losses
 from opustomo.evaluate.inputs import held_out_particles, load_model, remembered_data, remembered_norm
 from opustomo.io.pickles import dump_pickle, load_torch
+from opustomo.io.tables import read_latent_rows
 from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
 from opustomo.physics.tilts import TiltBatch
+from opustomo.report.volumes import pictures
 from opustomo.training.schedules import bfactor_at
 
 
@@ -94,3 +99,24 @@ def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pyte
     dump_pickle(run / "analyze.1" / "kmeans2" / "labels.pkl", np.zeros(15, dtype=int))
     assert dsdsh(["validate", str(run), "1", "2"]) == 1
     assert "16 particles" in capsys.readouterr().err
+
+
+def test_report_decodes_what_is_not_there(run: Path) -> None:
+    """Volumes of a trained run, its inputs as its configuration remembers them."""
+    rng = np.random.default_rng(0)
+    dump_pickle(run / "analyze.1" / "umap.pkl", rng.normal(size=(16, 2)).astype(np.float32))
+    assert dsdsh(["analyze", str(run), "1", "1", "2", "--skip-umap"]) == 0
+    assert dsdsh(["report", str(run), "1"]) == 0
+    text = (run / "analyze.1" / "report.html").read_text()
+    content = json.loads(re.findall(r'id="report-data">(.*?)</script>', text)[0])
+    assert content["notes"] == [f"No evidence for the clusters yet: dsdsh validate {run} 1 … adds it."]
+    packed = content["volumes"]
+    volumes = np.frombuffer(base64.b64decode(packed["data"]), dtype=np.uint8).reshape(packed["shape"])
+    assert volumes.shape[:2] == (2, 6) and len(content["movies"]) == 1
+    latents = read_latent_rows(run / "analyze.1" / "kmeans2" / "centers.txt")
+    decoder = VolumeDecoder(run / "weights.1.pkl", run / "config.pkl", "cpu")
+    wanted = pictures(list(decoder.volumes(latents, decoder.boxes.render_apix).numpy()))
+    np.testing.assert_array_equal(volumes, wanted)
+    names = [category["name"] for category in content["points"]["categories"]]
+    assert names == ["cluster", "tomogram", "pose group", "training or held out"]
+    assert dict(dict(content["settings"])["model"])["zdim"] == "2" and "train_tomo" in content["command"]

@@ -1,0 +1,99 @@
+"""What ``dsdsh validate`` and ``dsdsh convergence`` found, from their tables."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from opustomo.errors import UserError
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a CSV file; none when it is not there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def number(text: str | None) -> float:
+    """A number of a table, NaN for an empty or unreadable one."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def describe_clusters(folder: Path, counts: list[int], colours: list[str]) -> list[dict[str, Any]]:
+    """Number, colour, share and evidence of each cluster of a clustering's folder."""
+    validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
+    stale = any(int(number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts))
+    curves = [] if stale else read_rows(folder / "validation_fsc.csv")
+    total = max(1, sum(counts))
+    clusters = []
+    for i, (count, colour) in enumerate(zip(counts, colours, strict=True)):
+        row = None if stale else validated.get(str(i))
+        clusters.append(
+            {
+                "number": i,
+                "count": count,
+                "share": count / total,
+                "colour": colour,
+                "evidence": [] if row is None else _evidence(row),
+                "curve": _curve(curves, i),
+            }
+        )
+    return clusters
+
+
+def _known(validated: dict[str, Row], counts: list[int]) -> list[tuple[str, Row]]:
+    return [(name, row) for name, row in validated.items() if name.isdigit() and int(name) < len(counts)]
+
+
+def _evidence(row: Row) -> list[tuple[str, str]]:
+    lines = []
+    for threshold in ("0.143", "0.5"):
+        own, control = (number(row.get(f"{kind}_{threshold}_A")) for kind in ("resolution", "control"))
+        if math.isfinite(own):
+            against = f" (control {control:.1f} Å)" if math.isfinite(control) else ""
+            lines.append((f"FSC {threshold}", f"{own:.1f} Å{against}"))
+    loss, error = number(row.get("held_out_loss")), number(row.get("held_out_loss_error"))
+    if math.isfinite(loss):
+        spread = f" ± {error:.2g}" if math.isfinite(error) else ""
+        lines.append((f"loss of {row.get('held_out')} held out", f"{loss:.4g}{spread}".replace("-", "−")))
+    share = number(row.get("largest_tomogram_share"))
+    if math.isfinite(share):
+        lines.append(("tomograms", f"{row.get('tomograms')}, at most {100 * share:.0f} % in one"))
+    return lines
+
+
+def _curve(rows: list[Row], cluster: int) -> dict[str, Any] | None:
+    if not rows or f"cluster{cluster}" not in rows[0]:
+        return None
+    control = f"control{cluster}"
+    return {
+        "frequency": [number(row["frequency_per_A"]) for row in rows],
+        "own": [number(row[f"cluster{cluster}"]) for row in rows],
+        "control": [number(row[control]) for row in rows] if control in rows[0] else None,
+    }
+
+
+def read_convergence(path: Path) -> dict[str, list[float]] | None:
+    """Columns of ``convergence.csv``, None when it is not there.
+
+    Raises
+    ------
+    UserError
+        It lacks a column.
+    """
+    rows = read_rows(path)
+    columns = ("epoch", "ari_previous", "ari_last", "displacement")
+    if not rows:
+        return None
+    if any(column not in rows[0] for column in columns):
+        raise UserError(f"{path} is not a table of dsdsh convergence; make it again")
+    return {column: [number(row[column]) for row in rows] for column in columns}

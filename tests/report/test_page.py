@@ -1,0 +1,310 @@
+"""The page's file: complete, needing nothing, and holding what the analysis holds."""
+
+import base64
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis_scripts.main import main as dsdsh
+from opustomo.analysis.convergence import EpochStability, write_convergence
+from opustomo.analysis.selection import load_labels
+from opustomo.geometry.viewing import viewing_groups
+from opustomo.io.pickles import dump_pickle, load_pickle
+from opustomo.io.poses import read_poses
+from opustomo.io.star import read_particles
+from opustomo.report.packing import pack, script_json
+from opustomo.report.page import SCRIPTS, asset
+from opustomo.report.volumes import pictures
+from tests.report.conftest import CLUSTERS, COUNT, TOMOGRAMS
+
+VOID = {"meta", "input", "br", "img", "link"}
+
+
+class Outline(HTMLParser):
+    """Identifiers, contents of scripts, and whether every element is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.identifiers: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if given.get("id"):
+            self.identifiers.append(str(given["id"]))
+        self.links += [str(given[name]) for name in ("src", "href", "action") if given.get(name)]
+        if tag == "script":
+            self.scripts.append((given, ""))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            given, text = self.scripts[-1]
+            self.scripts[-1] = (given, text + data)
+
+
+def outline(path: Path) -> Outline:
+    found = Outline()
+    found.feed(path.read_text(encoding="utf-8"))
+    found.close()
+    assert not found.open
+    return found
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    text = next(text for given, text in outline(path).scripts if given.get("type") == "application/json")
+    return dict(json.loads(text))
+
+
+def unpacked(packed: dict[str, Any]) -> np.ndarray:
+    data = base64.b64decode(packed["data"])
+    return np.frombuffer(data, dtype=f"<{packed['dtype']}").reshape(packed["shape"])
+
+
+def test_the_page_needs_nothing_else(page: Path) -> None:
+    found = outline(page)
+    assert all(link.startswith("#") for link in found.links), found.links
+    script = next(text for given, text in found.scripts if not given)
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import ", "importScripts", "eval("):
+        assert word not in script
+    assert set(re.findall(r"https?://[\w.]+", script)) == {"http://www.w3.org"}  # the name of SVG, not a place
+    assert "default-src 'none'" in page.read_text()
+
+
+def test_every_element_that_scripts_ask_for_is_there(page: Path) -> None:
+    found = outline(page)
+    assert len(set(found.identifiers)) == len(found.identifiers)
+    script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+    wanted = set(re.findall(r'getElementById\("([\w-]+)"\)', script)) | set(re.findall(r'fill\("(\w+)"', script))
+    assert len(wanted) > 20 and wanted <= set(found.identifiers)
+    assert all(link[1:] in found.identifiers for link in found.links if link != "#")
+
+
+def test_all_scripts_and_no_others_are_in_the_page(page: Path) -> None:
+    folder = Path(__file__).resolve().parents[2] / "opustomo" / "report" / "assets"
+    assert {path.stem for path in folder.glob("*.js")} == set(SCRIPTS)
+    script = next(text for given, text in outline(page).scripts if not given)
+    assert all(asset(f"{name}.js") in script for name in SCRIPTS)
+
+
+def without_literals(script: str) -> str:
+    """JavaScript without comments, strings, templates' text and regular expressions (of which we write none)."""
+    kept, i, templates = [], 0, [0]
+    while i < len(script):
+        two = script[i : i + 2]
+        if two == "//":
+            i = script.find("\n", i) if "\n" in script[i:] else len(script)
+        elif two == "/*":
+            i = script.index("*/", i) + 2
+        elif script[i] in "\"'":
+            end = i + 1
+            while script[end] != script[i]:
+                assert script[end] != "\n", f"open string: {script[i : i + 60]}"
+                end += 2 if script[end] == "\\" else 1
+            i = end + 1
+        elif script[i] == "`" or (script[i] == "}" and templates[-1] == 0 and len(templates) > 1):
+            if script[i] == "}":
+                templates.pop()
+            i += 1
+            while script[i] != "`" and script[i : i + 2] != "${":
+                i += 2 if script[i] == "\\" else 1
+            if script[i] == "`":
+                i += 1
+            else:
+                templates.append(0)
+                i += 2
+        else:
+            templates[-1] += {"{": 1, "}": -1}.get(script[i], 0)
+            kept.append(script[i])
+            i += 1
+    assert len(templates) == 1
+    return "".join(kept)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_well_formed(name: str, tmp_path: Path) -> None:
+    pairs, stack = {")": "(", "]": "[", "}": "{"}, []
+    for mark in without_literals(asset(f"{name}.js")):
+        if mark in "([{":
+            stack.append(mark)
+        elif mark in pairs:
+            assert stack and stack.pop() == pairs[mark]
+    assert not stack
+    node = shutil.which("node")
+    if node is not None:
+        (tmp_path / f"{name}.js").write_text(asset(f"{name}.js"), encoding="utf-8")
+        done = subprocess.run([node, "--check", str(tmp_path / f"{name}.js")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_points_are_those_of_the_analysis(page: Path, run: Path) -> None:
+    points = content_of(page)["points"]
+    assert (points["count"], points["total"], points["index"]) == (COUNT, COUNT, None)
+    labels = load_labels(run / "analyze.4" / "kmeans3" / "labels.pkl")
+    categories = {category["name"]: category for category in points["categories"]}
+    assert list(categories) == ["cluster", "tomogram", "pose group"]
+    np.testing.assert_array_equal(unpacked(categories["cluster"]["codes"]), labels)
+    np.testing.assert_array_equal(
+        unpacked(categories["pose group"]["codes"]), viewing_groups(read_poses(run / "pose.4.pkl").eulers_deg)
+    )
+    assert sorted(categories["tomogram"]["labels"]) == sorted(TOMOGRAMS)
+    names = [categories["tomogram"]["labels"][code] for code in unpacked(categories["tomogram"]["codes"])]
+    star = read_particles(run / "all.star")
+    assert names == star.strings("rlnMicrographName")
+    for column, wanted in (
+        ("umap1", load_pickle(run / "analyze.4" / "umap.pkl")[:, 1]),
+        ("pc2", load_pickle(run / "analyze.4" / "pc.pkl")[:, 2]),
+        ("rlnAutopickFigureOfMerit", star.numbers("rlnAutopickFigureOfMerit")),
+    ):
+        np.testing.assert_allclose(unpacked(points["columns"][column]), wanted, rtol=1e-6)
+    np.testing.assert_allclose(unpacked(points["coordinates"]["y"]), star.numbers("rlnCoordinateY"), rtol=1e-6)
+    chosen = np.loadtxt(run / "analyze.4" / "kmeans3" / "centers_ind.txt")
+    np.testing.assert_array_equal(unpacked(points["centres"]), chosen)
+    used = {plane[axis] for plane in points["planes"] for axis in ("x", "y")} | {s["column"] for s in points["scores"]}
+    assert used == set(points["columns"])
+
+
+def test_volumes_and_losses_are_in_the_page(page: Path) -> None:
+    content = content_of(page)
+    volumes = unpacked(content["volumes"])
+    assert volumes.shape == (CLUSTERS, 6, 16, 16) and volumes.max() == 255
+    # reference2 is 3 voxels long in z: slice y shows rows 5 to 7, and so does the sum along y
+    assert (volumes[2, 1].max(1) == 255).nonzero()[0].tolist() == [5, 6, 7]
+    assert volumes[2, 3].max() > volumes[0, 3].max()  # thicker along z, hence brighter in the sum along z
+    assert [unpacked(movie["frames"]).shape for movie in content["movies"]] == [(10, 6, 16, 16)] * 2
+    assert content["losses"]["validation"]["epochs"] == [1, 2, 3, 4, 5]
+    assert content["losses"]["training"]["gen_loss"][4] == pytest.approx(-0.5)
+    assert [cluster["count"] for cluster in content["clusters"]] == np.bincount(
+        unpacked(content["points"]["categories"][0]["codes"])
+    ).tolist()
+
+
+def test_evidence_is_shown_and_stale_evidence_is_not(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    counts = np.bincount(load_labels(root / "analyze.4" / "kmeans3" / "labels.pkl")).tolist()
+    folder = root / "analyze.4" / "kmeans3"
+
+    def write(numbers: list[int]) -> dict[str, Any]:
+        with (folder / "validation.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(
+                ["cluster", "particles", "resolution_0.143_A", "control_0.143_A", "held_out_loss", "held_out"]
+            )
+            table.writerows([i, number, 21.5, 30.0, -0.125, 7] for i, number in enumerate(numbers))
+        assert dsdsh(["report", str(root), "4", "--star", str(root / "all.star")]) == 0
+        return content_of(root / "analyze.4" / "report.html")
+
+    (folder / "validation_fsc.csv").write_text(
+        "shell,frequency_per_A,resolution_A,cluster1,control1\n0,0,inf,1,1\n1,0.01,100,0.9,0.8\n"
+    )
+    epochs = [EpochStability(3, None, np.nan, 0.5, np.nan, 1.0), EpochStability(4, 3, 0.5, 1.0, 0.2, 1.0)]
+    write_convergence(root / "convergence.csv", epochs)
+    content = write(counts)
+    assert dict(content["clusters"][1]["evidence"]) == {
+        "FSC 0.143": "21.5 Å (control 30.0 Å)",
+        "loss of 7 held out": "−0.125",
+    }
+    assert content["clusters"][1]["curve"]["own"] == [1.0, 0.9] and content["clusters"][0]["curve"] is None
+    assert content["convergence"]["ari_previous"] == [None, 0.5]
+    content = write([counts[0] + 1, *counts[1:]])  # of an earlier clustering
+    assert not any(cluster["evidence"] or cluster["curve"] for cluster in content["clusters"])
+    assert any("dsdsh validate" in note for note in content["notes"])
+
+
+def test_a_second_round_keeps_the_numbers_of_the_table(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    assert dsdsh(["analyze", str(root), "4", "1", "2", "--skip-umap", "--kpc", "3:0,2"]) == 0
+    assert dsdsh(["report", str(root), "filter.4", "--star", str(root / "all.star"), "--skip-vol"]) == 0
+    content = content_of(root / "analyze.filter.4" / "report.html")
+    indices = unpacked(content["points"]["index"])
+    first = load_labels(root / "analyze.4" / "kmeans3" / "labels.pkl")
+    np.testing.assert_array_equal(indices, np.flatnonzero(first != 1))
+    assert content["points"]["count"] == len(indices) and content["points"]["total"] == COUNT
+    chosen = np.loadtxt(root / "analyze.filter.4" / "kmeans2" / "centers_ind.txt")
+    np.testing.assert_array_equal(indices[unpacked(content["points"]["centres"])], chosen)
+    assert content["volumes"] is None and content["movies"] == []
+
+
+def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "bare"
+    shutil.copytree(run, root)
+    (root / "analyze.4" / "umap.pkl").unlink()
+    (root / "analyze.4" / "kmeans3" / "reference1.mrc").unlink()
+    assert dsdsh(["report", str(root), "4"]) == 0
+    said = capsys.readouterr().out
+    assert "No tomograms and scores" in said and "No volumes" in said
+    content = content_of(root / "analyze.4" / "report.html")
+    assert content["points"]["coordinates"] is None and content["volumes"] is None
+    assert content["points"]["planes"][0]["name"] == "PC1, PC2"
+
+
+def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    short = read_particles(root / "all.star").subset(np.arange(50))
+    short.write(tmp_path / "short.star")
+    dump_pickle(root / "analyze.4" / "pc.pkl", np.zeros((7, 5), dtype=np.float32))
+    for words, part in (
+        (["4", "-k", "9"], "analyze.4 has kmeans3"),
+        (["3"], "run dsdsh analyze"),
+        (["4", "--gmm"], "give it with -k"),
+        (["4"], "of different sets"),
+    ):
+        assert dsdsh(["report", str(root), *words]) == 1
+        assert part in capsys.readouterr().err
+    assert dsdsh(["report", str(run), "4", "--star", str(tmp_path / "short.star"), "-o", str(tmp_path / "x.html")]) == 1
+    assert "has 50 particles but the run 120" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists() and not (root / "analyze.4" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (np.array([[1.5, np.nan], [-2.0, 3e38]]), "f4"),
+        (np.array([0, 65535]), "u2"),
+        (np.array([0, 65536]), "i4"),
+        (np.array([-1, 5]), "i4"),
+        (np.array([0, 255], dtype=np.uint8), "u1"),
+        (np.empty(0, dtype=np.int64), "u2"),
+    ],
+)
+def test_arrays_come_back(values: np.ndarray, name: str) -> None:
+    packed = json.loads(script_json({"a": values}))["a"]
+    assert packed["dtype"] == name
+    np.testing.assert_array_equal(unpacked(packed), values.astype(np.float32) if name == "f4" else values)
+    with pytest.raises(ValueError, match="cannot be packed"):
+        pack(np.array(["text"]))
+
+
+def test_json_cannot_end_its_script() -> None:
+    text = script_json({"a": "</script><!--", "b": [float("nan"), np.float64("inf"), np.int64(3)]})
+    assert "<" not in text and json.loads(text) == {"a": "</script><!--", "b": [None, None, 3]}
+
+
+def test_large_volumes_become_small_pictures() -> None:
+    at = np.arange(120) - 60
+    z, y, x = np.meshgrid(at, at, at, indexing="ij")
+    volume = np.exp(-((x - 20) ** 2 + y**2 + z**2) / 200).astype(np.float32)
+    small = pictures([volume])
+    assert small.shape == (1, 6, 96, 96)
+    for view in (0, 3):
+        bright = small[0, view] > 128
+        assert np.nonzero(bright)[0].mean() == pytest.approx(48, abs=0.5)
+        assert np.nonzero(bright)[1].mean() == pytest.approx(48 + 20 * 96 / 120, abs=0.5)
+    assert pictures([np.zeros((8, 8, 8))]).max() <= 19  # an empty volume is not stretched to white
