@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
+from opustomo.io.progress import progress
 from opustomo.model.autoencoder import Autoencoder, StepState
 from opustomo.model.batch import Batch
 from opustomo.physics.tilts import TiltBatch
@@ -58,8 +56,7 @@ def particle_losses(
     losses = np.full(len(particles), np.nan)
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     source = VoxelSource(particles.images, cache_bytes=0)
-    bar = tqdm(total=len(indices), desc="held-out particles", unit=" particles", disable=not sys.stderr.isatty())
-    with bar:
+    with progress(len(indices), "held-out particles") as advance:
         for chosen, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
             if len(chosen):
                 index = torch.from_numpy(chosen)
@@ -75,5 +72,5 @@ def particle_losses(
                 generated = model.generative(batch, model.inference(batch, state), state)
                 energy = (generated.weights * generated.energies.total).sum(1) / model.norm
                 losses[chosen] = energy.double().cpu().numpy()
-            bar.update(len(chosen))
+            advance(len(chosen))
     return losses[indices]

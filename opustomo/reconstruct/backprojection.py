@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
 from opustomo.io.poses import Poses
+from opustomo.io.progress import progress
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import irfft3, rfft3, shift_phases
 from opustomo.physics.fsc import shell_numbers
@@ -142,8 +141,7 @@ def back_project(
     batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
     kept: tuple[np.ndarray, Tensor] | None = None
     source = VoxelSource(particles.images, cache_bytes=0)
-    progress = tqdm(total=len(wanted), desc="back-projecting", unit=" particles", disable=not sys.stderr.isatty())
-    with progress:
+    with progress(len(wanted), "back-projected") as advance:
         for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), workers):
             distinct, table = np.unique(particles.table[indices], return_inverse=True)
             if kept is None or not np.array_equal(kept[0], distinct):
@@ -156,5 +154,5 @@ def back_project(
                 torch.from_numpy(origins[indices]).to(device),
                 torch.from_numpy(assignment.members[:, indices]).to(device),
             )
-            progress.update(len(indices))
+            advance(len(indices))
     return result

@@ -67,7 +67,8 @@ def _evidence(row: Row) -> list[tuple[str, str]]:
         lines.append((f"loss of {row.get('held_out')} held out", f"{loss:.4g}{spread}".replace("-", "−")))
     share = number(row.get("largest_tomogram_share"))
     if math.isfinite(share):
-        lines.append(("tomograms", f"{row.get('tomograms')}, at most {100 * share:.0f} % in one"))
+        most = f", at most {100 * share:.0f} % in one" if row.get("tomograms") != "1" else ""
+        lines.append(("tomograms", f"{row.get('tomograms')}{most}"))
     return lines
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from opustomo.analysis.colours import QUALITATIVE, cluster_colours, viewing_colours
+from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star import ParticleStar
 from opustomo.io.star_places import coordinates_of, scores_of, tomograms_of
@@ -78,7 +79,10 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
         measured = scores_of(star)
         columns |= measured
         scores = [{"name": name.removeprefix("rln"), "column": name} for name in measured]
-        places = coordinates_of(star)
+        try:
+            places = coordinates_of(star)
+        except UserError:  # coordinates that are not there for some: tomograms are left out
+            places = None
         if places is not None and any(category["name"] == "tomogram" for category in categories):
             unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
             coordinates = {axis: places[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}

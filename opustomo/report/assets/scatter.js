@@ -1,7 +1,7 @@
 // A scatter plot of any number of points: drawn into pixels directly, with hover, lasso, pan and zoom.
 "use strict";
 
-const MARGIN = { left: 34, right: 12, top: 12, bottom: 32 };
+const MARGIN = { left: 46, right: 12, top: 12, bottom: 32 };
 const FAINT = packedColour("#dde2e8");
 
 function range(values, members) {
@@ -304,7 +304,7 @@ class Scatter {
     context.textAlign = "right";
     const ends = [(MARGIN.top - oy) / sy, (bottom - oy) / sy].sort((a, b) => a - b);
     for (const value of niceTicks(ends[0], ends[1], this.height / 60))
-      if (oy + value * sy > MARGIN.top + 30) context.fillText(short(value), MARGIN.left - 4, oy + value * sy + 4);
+      context.fillText(short(value), MARGIN.left - 4, oy + value * sy + 4);
   }
 
   // the pointer
