@@ -37,7 +37,7 @@ function fscChart(curve, colour, width) {
 }
 
 function showClusters(report, host, showOnly) {
-  const cards = element("div", { class: "cards" });
+  const cards = element("div", { class: report.clusters.length > 3 ? "cards" : "cards few" });
   for (const cluster of report.clusters) {
     const head = element("header", {},
       element("span", { class: "badge", style: `background:${cluster.colour};color:${inkOn(cluster.colour)}` }, String(cluster.number)),
@@ -106,7 +106,7 @@ class Movie {
 }
 
 function showMovies(report, host) {
-  const grid = element("div", { class: "movies" });
+  const grid = element("div", { class: report.movies.length > 2 ? "movies" : "movies few" });
   const movies = report.movies.map((movie) => new Movie(movie));
   grid.append(...movies.map((movie) => movie.card));
   host.append(grid);
