@@ -36,6 +36,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int)
     from opustomo.physics.boxes import Boxes
     from opustomo.physics.solvent import mask_on_crop
     from opustomo.training.config import RunConfig, TrainingConfig
+    from opustomo.training.ranks import join, place_from_environment
     from opustomo.training.runlog import RunLog
     from opustomo.training.trainer import Trainer
 
@@ -50,12 +51,16 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int)
         mask_on_crop(None, boxes),
         amp=args.amp,
     ).to(args.device)
-    outdir.mkdir()
+    outdir.mkdir(exist_ok=True)
     config = TrainingConfig(epochs=args.epochs, batch_size=batch, lr=4.5e-5, valfrac=0.0)
     run = RunConfig(outdir, args.device, args.amp, checkpoint=10**6, log_interval=10**9, workers=args.workers)
     members = np.arange(len(particles)), np.arange(0)
     norm = (0.0, pooled_std(source, len(particles)))
-    return Trainer(model, particles, source, norm, members, config, run, RunLog(outdir / "run.log"))
+    place = place_from_environment()
+    leads = place is None or place.rank == 0
+    log = RunLog(outdir / "run.log" if leads else None)
+    ranks = join(place, torch.device(args.device))
+    return Trainer(model, particles, source, norm, members, config, run, log, ranks=ranks)
 
 
 def measure(trainer: Any, epochs: int) -> dict[str, float]:
@@ -117,10 +122,11 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         schedule = visit.schedule
         return StepState(schedule[0], schedule[1], 0.5, 1.0, engine.snr, random)
 
-    times = {}
+    times: dict[str, float] = {}
+    random = StepRandom.of(engine.generator, batch)
     assembled, times["assemble"] = time_of(lambda: engine.assemble(visit))
     neighbours, times["prior_search"] = time_of(
-        lambda: engine.latents.neighbours(visit.index, visit.pool, engine.generator, visit.pool_count)
+        lambda: engine.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
     )
     inferred, times["inference"] = time_of(lambda: model.inference(assembled, state()))
     generated, times["generative"] = time_of(lambda: model.generative(assembled, inferred, state()))
@@ -142,6 +148,8 @@ def main() -> None:
     parser.add_argument("--templateres", type=int, default=128)
     parser.add_argument("--encoderres", type=int, default=12)
     parser.add_argument("--particles", type=int, default=1024)
+    parser.add_argument("--gpus", type=int, default=1, help="processes, one per GPU; --batch is for each")
+    parser.add_argument("--star", type=Path, help="a set that is there already")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
@@ -152,11 +160,25 @@ def main() -> None:
     args = parser.parse_args()
     from noise_set import make_set
 
+    from opustomo.training.launch import launch
+    from opustomo.training.ranks import place_from_environment
+
+    place = place_from_environment()
+    if args.gpus > 1 and place is None:
+        for box in args.box:
+            with tempfile.TemporaryDirectory(prefix="opustomo-throughput-") as name:
+                star = make_set(Path(name), args.particles, args.tilts, box, 0)
+                words = [sys.executable, __file__, *sys.argv[1:], "--box", str(box), "--star", str(star)]
+                launch(args.gpus, words)
+        return
+    if place is not None and args.device == "cuda":
+        args.device = f"cuda:{place.local_rank}"
+        args.stages = args.profile = False
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
     for box in args.box:
         with tempfile.TemporaryDirectory(prefix="opustomo-throughput-") as name:
             folder = Path(name)
-            star = make_set(folder, args.particles, args.tilts, box, 0)
+            star = args.star or make_set(folder, args.particles, args.tilts, box, 0)
             for batch in args.batch:
                 if args.device.startswith("cuda"):
                     torch.cuda.empty_cache()
@@ -169,7 +191,10 @@ def main() -> None:
                     if args.stages:
                         found["ms_per_stage"] = stages(trainer, batch)
                 settings = {k: getattr(args, k) for k in ("tilts", "templateres", "encoderres", "amp")}
-                print(json.dumps({"box": box, "batch": batch, "device": device, **settings, **found}), flush=True)
+                named = {"box": box, "batch": batch, "gpus": args.gpus, "device": device}
+                if place is None or place.rank == 0:
+                    print(json.dumps({**named, **settings, **found}), flush=True)
+                trainer.ranks.close()
                 del trainer
 
 

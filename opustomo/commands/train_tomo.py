@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from pathlib import Path
 
 HELP = "train composition and conformation latents on subtomograms"
 
+PATIENCE_SECONDS = 5.0
 INERT_FLAGS = (
     "--uninvert-data --no-window --lazy-single --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b"
 ).split()
@@ -84,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("-v", "--verbose", action="store_true", help="more lines in the log")
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--multigpu", action="store_true", help="accepted; this version trains on one GPU")
-    machine.add_argument("--num-gpus", type=_count, default=4, help="accepted; this version trains on one GPU")
+    machine.add_argument("--multigpu", action="store_true", help="one process per GPU (torchrun and srun work too)")
+    machine.add_argument("--num-gpus", type=_count, default=4, help="GPUs of --multigpu (default: %(default)s)")
     machine.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
     machine.add_argument(
         "--amp",
@@ -132,15 +134,27 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
+    from opustomo.training.launch import launch
+    from opustomo.training.ranks import place_from_environment
     from opustomo.training.schedules import beta_at
     from opustomo.training.setup import train
     from opustomo.watch.standard import standard_watchers
 
+    place = place_from_environment()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if place is not None and device == "cuda":
+        device = f"cuda:{place.local_rank}"
     templateres = -(-args.templateres // 16) * 16
     notes = [f"{name}: has no effect here" for name in _inert_given(args)]
-    if args.multigpu:
-        notes.append("--multigpu: this version trains on one GPU")
+    if args.multigpu and place is None:
+        on_gpus = device.startswith("cuda")
+        count = min(args.num_gpus, torch.cuda.device_count()) if on_gpus else args.num_gpus
+        if on_gpus and count < args.num_gpus:
+            notes.append(f"--num-gpus {args.num_gpus}: this machine has {count}")
+        if count > 1 and (on_gpus or args.device == "cpu"):
+            words = list(getattr(args, "command_line", sys.argv))[1:]
+            sys.exit(launch(count, [sys.executable, "-m", "opustomo", *words]))
+        notes.append("--multigpu: only one device is used")
     if templateres != args.templateres:
         notes.append(f"--templateres {args.templateres} is rounded up to {templateres}, a multiple of 16")
     try:
@@ -208,7 +222,13 @@ def run(args: argparse.Namespace) -> None:
         notes=tuple(notes),
     )
     watch = partial(standard_watchers, plot=args.tmp_prefix if args.plot else None)
-    train(data, model, physics, args.downfrac, config, where, watch)
+    try:
+        train(data, model, physics, args.downfrac, config, where, watch, place)
+    except UserError as error:
+        if place is None or place.rank == 0:
+            raise
+        time.sleep(PATIENCE_SECONDS)  # the first process says what all found; this one speaks if it is alone
+        raise UserError(f"process {place.rank}: {error}") from error
 
 
 def _inert_given(args: argparse.Namespace) -> list[str]:

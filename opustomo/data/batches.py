@@ -6,7 +6,7 @@ import numpy as np
 
 
 def viewing_batches(
-    members: np.ndarray, groups: np.ndarray, batch_size: int, rng: np.random.Generator
+    members: np.ndarray, groups: np.ndarray, batch_size: int, rng: np.random.Generator, smallest: int = 1
 ) -> list[np.ndarray]:
     """Cut particles into batches that each see, as far as possible, one viewing-direction group.
 
@@ -23,6 +23,8 @@ def viewing_batches(
         Particles per batch.
     rng
         Shuffles particles within groups, and the batches.
+    smallest
+        A last batch of fewer particles goes with the one before it.
 
     Returns
     -------
@@ -41,4 +43,7 @@ def viewing_batches(
         leftovers.append(inside[full:])
     rest = np.concatenate(leftovers) if leftovers else shuffled[:0]
     batches += [rest[i : i + batch_size] for i in range(0, len(rest), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) < smallest:
+        last = batches.pop()
+        batches[-1] = np.concatenate([batches[-1], last])
     return [batches[i] for i in rng.permutation(len(batches))]

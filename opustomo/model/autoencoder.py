@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from opustomo.model import energy, loss, observation
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import symmetric_candidates
+from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder, small_rotation
 from opustomo.model.encoder import Encoder
@@ -36,6 +37,7 @@ class StepState:
     lamb: float
     snr: Tensor
     random: StepRandom | None
+    ranks: Collective = ALONE
 
 
 class Inference(NamedTuple):
@@ -188,14 +190,20 @@ class Autoencoder(nn.Module):
         return sample_posed(volumes, rotations.mT, boxes.crop, (shift_px * boxes.grid_per_pixel)[:, None], boxes.render)
 
     def loss(
-        self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
+        self,
+        inferred: Inference,
+        generated: Generated,
+        neighbours: Neighbours | None,
+        state: StepState,
+        weight: Tensor | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
         prior = kl = None
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
         if inferred.logstd is not None and neighbours is not None:
-            prior = prior_terms(inferred.mu, inferred.z, *neighbours)
+            part = None if weight is None else loss.share_of_mean(weight, state.ranks)
+            prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
         weights = generated.weights
         expected = (weights * generated.energies.total).sum(1)
         if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
@@ -209,13 +217,15 @@ class Autoencoder(nn.Module):
             loss.smoothness(generated.template, self._inside),
             prior,
             loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm),
+            weight,
+            state.ranks,
         )
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
         """One step over a batch."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        terms = self.loss(inferred, generated, neighbours, state)
+        terms = self.loss(inferred, generated, neighbours, state, batch.weight)
         return StepOutput(terms, inferred.mu.detach(), generated.turn.detach(), generated.shift_px.detach())
 
     @torch.no_grad()

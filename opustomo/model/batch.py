@@ -27,6 +27,8 @@ class Batch:
         (B, 3, 3) RELION A.
     origin_px
         (B, 3) shift that centres the particle, pixels of the input box.
+    weight
+        (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
 
     index: Tensor
@@ -35,6 +37,7 @@ class Batch:
     table: Tensor | None
     rotation: Tensor
     origin_px: Tensor
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from opustomo.model.collective import ALONE, Collective
 from opustomo.model.prior import PriorTerms
 from opustomo.physics import kernels
 
@@ -74,6 +75,11 @@ def smoothness(template: Tensor, part: tuple[slice, slice, slice] | None = None)
     return torch.sqrt(1e-8 + gradient2).mean(), template.abs().mean()
 
 
+def share_of_mean(weight: Tensor, ranks: Collective) -> Tensor:
+    """What each particle (B,) adds to a mean over the batch, so that the mean over processes is that of all of it."""
+    return weight * (ranks.size / ranks.total(weight.sum()).clamp(min=1.0))
+
+
 def combine(
     energy: Tensor,
     power: Tensor,
@@ -82,8 +88,13 @@ def combine(
     smooth: tuple[Tensor, Tensor],
     prior: PriorTerms | None,
     step: LossWeights,
+    weight: Tensor | None = None,
+    ranks: Collective = ALONE,
 ) -> LossTerms:
     """Join the terms of one batch.
+
+    Of a batch shared by several processes every process gets its share of each term; their mean over the processes is
+    the term of the whole batch.
 
     Parameters
     ----------
@@ -97,17 +108,23 @@ def combine(
         Total variation and mean absolute value of the template.
     prior
         None without an encoder.
+    weight
+        (B,) 1, or 0 for places to leave out.
+    ranks
+        Processes that hold the batch.
     """
     norm = step.norm
-    gen = energy.mean() / norm
+    weight = torch.ones_like(energy.detach()) if weight is None else weight
+    part = share_of_mean(weight, ranks)
+    gen = (part * energy).sum() / norm
     mse = (energy.detach() + target2) / norm
-    snr = (power.detach() / norm / mse.clamp(min=1e-8)).mean()
-    tv, l1 = smooth
+    snr = ranks.total((part * power.detach() / norm / mse.clamp(min=1e-8)).sum()) / ranks.size
+    tv, l1 = (term * part.sum() for term in smooth)
     total = gen + snr.sqrt().clamp(max=0.5) * (TV_WEIGHT * tv + L1_WEIGHT * l1) / norm
     zero = torch.zeros_like(gen)
-    kl_mean = zero if kl is None else kl.mean()
+    kl_mean = zero if kl is None else (part * kl).sum()
     total = total + step.beta_control * step.snr * step.beta * kl_mean / norm
     terms = PriorTerms(zero, zero, zero, zero) if prior is None else prior
     strength = step.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
-    return LossTerms(total, gen, mse.mean(), snr, kl_mean, tv, l1, *terms)
+    return LossTerms(total, gen, (part * mse).sum(), snr, kl_mean, tv, l1, *terms)

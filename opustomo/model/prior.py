@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from opustomo.model.collective import ALONE, Collective, shared_by
+
 EPSILON = 1e-3
 NEIGHBOURS_IN_BATCH = 3
 
@@ -26,11 +28,11 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mean_of_first(values: Tensor, count: Tensor | None) -> Tensor:
-    """Mean of (B, n) over the first ``count`` columns, None: over all."""
+    """Mean of each row of (B, n) over the first ``count`` columns, None: over all; (B,)."""
     if count is None:
-        return values.mean()
+        return values.mean(1)
     meant = torch.arange(values.shape[1], device=values.device) < count
-    return (values * meant).sum() / (len(values) * count)
+    return (values * meant).sum(1) / count
 
 
 def prior_terms(
@@ -40,6 +42,8 @@ def prior_terms(
     far: Tensor,
     near_count: Tensor | None = None,
     far_count: Tensor | None = None,
+    part: Tensor | None = None,
+    ranks: Collective = ALONE,
 ) -> PriorTerms:
     """Attract to near, repel from far stored latents, spread the batch, keep in-batch neighbours together.
 
@@ -53,11 +57,18 @@ def prior_terms(
         (B, n, L), (B, m, L) stored latents, without gradient.
     near_count, far_count
         Scalars: only so many of them are meant; None: all.
+    part
+        (B,) what each particle adds to a mean over the batch; None: 1/B.
+    ranks
+        Processes that hold the batch; pairs within it are those of all.
     """
     to_near = squared_distances(mu[:, None], near)[:, 0]
     to_far = squared_distances(mu[:, None], far)[:, 0]
-    attract = mean_of_first(torch.log(1.0 + to_near + EPSILON), near_count)
-    repel = 3.0 * mean_of_first(torch.log(1.0 + 1.0 / (to_far + EPSILON)), far_count)
+    if part is None:
+        part = torch.full_like(mu[:, 0], 1.0 / len(mu))
+    attract = (part * mean_of_first(torch.log(1.0 + to_near + EPSILON), near_count)).sum()
+    repel = 3.0 * (part * mean_of_first(torch.log(1.0 + 1.0 / (to_far + EPSILON)), far_count)).sum()
+    mu, z = ranks.gather(mu), ranks.gather(z.detach())
     count = len(mu)
     if count < 2:
         zero = mu.new_zeros(())
@@ -67,7 +78,7 @@ def prior_terms(
     shifted = within + EPSILON
     pairs = torch.log(1.0 + 1.0 / shifted) * shifted.detach().clamp(max=1.0)
     spread = (pairs * others).sum() / count**2
-    ranked = squared_distances(z.detach(), z.detach()).masked_fill(~others, float("inf"))
+    ranked = squared_distances(z, z).masked_fill(~others, float("inf"))
     nearest = ranked.topk(min(NEIGHBOURS_IN_BATCH, count - 1), dim=1, largest=False).indices
     knn = torch.log(1.0 + within.gather(1, nearest)).mean()
-    return PriorTerms(attract, repel, spread, knn)
+    return PriorTerms(attract, repel, shared_by(ranks, spread), shared_by(ranks, knn))

@@ -5,6 +5,7 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.memory import LatentMemory, PoseMemory
+from opustomo.training.ranks import OneProcess, Ranks
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
@@ -43,6 +45,8 @@ class Visit:
         Scalar: how many of the pool are meant.
     schedule
         (3,): B-factor in Å², β(t), learning rate.
+    weight
+        (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
 
     index: Tensor
@@ -50,6 +54,7 @@ class Visit:
     pool: Tensor
     pool_count: Tensor | None
     schedule: Tensor
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -68,6 +73,8 @@ class Engine:
         Distinct CTF tables (U, T) and which of them each particle has (N,).
     config
         Settings of the training.
+    ranks
+        Processes that share the batches.
     """
 
     def __init__(
@@ -80,26 +87,41 @@ class Engine:
         table: Tensor,
         config: TrainingConfig,
         device: torch.device,
+        ranks: OneProcess | Ranks | None = None,
     ) -> None:
+        self.ranks = OneProcess() if ranks is None else ranks
+        self.forward: Callable[..., StepOutput] = model
         self.model, self.optimizer, self.latents, self.poses = model, optimizer, latents, poses
         self.tilts, self.table, self.config, self.device = tilts, table, config, device
         self.generator = torch.Generator(device=device)
         self.snr = torch.tensor(SNR_START, device=device)
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
+        self.terms = torch.zeros_like(self.sums)
         self.gradient_norm = torch.zeros((), device=device)
         self.skipped = torch.zeros((), device=device)
         # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
         self._scale = torch.ones((), device=device)
         self._not_finite = torch.zeros((), device=device)
 
+    def parallelise(self) -> None:
+        """Let gradients be averaged over the processes."""
+        if self.ranks.size > 1:
+            unused = self.model.encoder is None  # the pose head of a homogeneous run may get no gradient
+            self.forward = torch.nn.parallel.DistributedDataParallel(
+                self.model, gradient_as_bucket_view=True, find_unused_parameters=unused
+            )
+
     def seed(self, key: tuple[int, ...]) -> None:
         """Let the draws of the next step be those of ``key``."""
         self.generator.manual_seed(seed_of(key))
 
-    def step(self, visit: Visit, training: bool, first: bool = True, last: bool = True) -> StepOutput:
-        """One batch; ``first`` and ``last`` of the batches whose gradients are summed for an update."""
-        config = self.config
-        random = StepRandom.of(self.generator, len(visit))
+    def step(self, visit: Visit, count: int, training: bool, first: bool = True, last: bool = True) -> StepOutput:
+        """One batch of ``count`` particles in all processes.
+
+        ``first`` and ``last`` of the batches whose gradients are summed for an update.
+        """
+        config, ranks = self.config, self.ranks
+        random = StepRandom.of(self.generator, count, ranks.prepare(count))
         state = StepState(
             bfactor_A2=visit.schedule[0],
             beta=visit.schedule[1],
@@ -107,10 +129,12 @@ class Engine:
             lamb=config.lamb,
             snr=self.snr,
             random=random if training else None,
+            ranks=ranks,
         )
-        neighbours = self.latents.neighbours(visit.index, visit.pool, self.generator, visit.pool_count)
+        neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
         with torch.set_grad_enabled(training):
-            output: StepOutput = self.model(self.assemble(visit), neighbours, state)
+            forward = self.forward if training else self.model
+            output: StepOutput = forward(self.assemble(visit), neighbours, state)
         if training:
             if first:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -118,11 +142,23 @@ class Engine:
             if last:
                 self.update(visit.schedule[2])
             self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
-        self.sums += output.terms.stacked() * len(visit)
-        self.latents.update(visit.index, output.mu)
-        if self.model.config.estimate_pose:
-            self.poses.update(visit.index, output.turn, output.shift_px)
+        self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
+        self.sums += self.terms * count
+        self._remember(visit, output)
         return output
+
+    def _remember(self, visit: Visit, output: StepOutput) -> None:
+        """Let every process's memories take in what all processes found."""
+        index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
+        if self.ranks.size > 1:
+            used = torch.ones_like(mu[:, :1]) if weight is None else weight[:, None]
+            rows = self.ranks.gather(torch.cat([used, mu, turn.flatten(1), shift_px], 1))
+            index = self.ranks.gather(index)
+            mu, turn, shift_px = rows[:, 1:-12], rows[:, -12:-3].unflatten(1, (3, 3)), rows[:, -3:]
+            weight = None if weight is None else rows[:, 0]
+        self.latents.update(index, mu, weight)
+        if self.model.config.estimate_pose:
+            self.poses.update(index, turn, shift_px, weight)
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""
@@ -133,7 +169,7 @@ class Engine:
             distinct, table = torch.unique(mine, return_inverse=True)
             tilts = self.tilts[distinct]
         rotation, origin_px = self.poses.current(visit.index)
-        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px)
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight)
 
     def update(self, lr: Tensor) -> None:
         """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ import torch
 from opustomo.model.autoencoder import StepOutput
 from opustomo.training.engine import Engine, Visit
 
-WARM_UP = 3
-"""Steps of a kind that are run as ever before it is recorded (libraries choose algorithms and allocate in them)."""
+WARM_UP, WARM_UP_PARALLEL = 3, 11
+"""Steps of a kind that are run as ever before it is recorded: libraries choose algorithms and allocate in them, and
+torch's DistributedDataParallel settles only after ten."""
 
 
 @dataclass
@@ -39,46 +41,56 @@ class Steps:
         self._warmed: dict[tuple[object, ...], int] = {}
         self._pool: Any = None
         self._stream = torch.cuda.Stream() if self._record else None
+        parallel = engine.ranks.size > 1
+        self._warm_up = WARM_UP_PARALLEL if parallel else WARM_UP
+        self._usual_count = engine.config.batch_size * engine.ranks.size
+        with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
+            engine.parallelise()
 
     def __call__(
-        self, visit: Visit, key: tuple[int, ...], training: bool, first: bool = True, last: bool = True
+        self, visit: Visit, count: int, key: tuple[int, ...], training: bool, first: bool = True, last: bool = True
     ) -> StepOutput:
         """One step with the random draws of ``key``; see :meth:`Engine.step`."""
         engine = self.engine
         engine.seed(key)
         if self._stream is None or visit.pool_count is None:
-            return engine.step(visit, training, first, last)
-        kind = (training, tuple(visit.volumes.shape))
+            return engine.step(visit, count, training, first, last)
+        kind = (training, count, tuple(visit.volumes.shape))
         recorded = self._recorded.get(kind)
         if recorded is None:
             done = self._warmed.get(kind, 0)
             self._warmed[kind] = done + 1
-            if done < WARM_UP:
-                return self._apart(visit, training)
-            recorded = self._recorded[kind] = self._capture(visit, training)
+            # the one odd batch at the end of a pass is not worth recording
+            if done < self._warm_up or count != self._usual_count:
+                return self._apart(visit, count, training)
+            recorded = self._recorded[kind] = self._capture(visit, count, training)
             engine.seed(key)
-        for field in fields(Visit):
-            getattr(recorded.visit, field.name).copy_(getattr(visit, field.name), non_blocking=True)
+        for name in self._tensors(visit):
+            getattr(recorded.visit, name).copy_(getattr(visit, name), non_blocking=True)
         recorded.graph.replay()
         return recorded.output
 
-    def _apart(self, visit: Visit, training: bool) -> StepOutput:
+    @staticmethod
+    def _tensors(visit: Visit) -> list[str]:
+        return [field.name for field in fields(Visit) if getattr(visit, field.name) is not None]
+
+    def _apart(self, visit: Visit, count: int, training: bool) -> StepOutput:
         """A step on the stream that graphs are recorded on."""
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            output = self.engine.step(visit, training)
+            output = self.engine.step(visit, count, training)
         torch.cuda.current_stream().wait_stream(self._stream)
         return output
 
-    def _capture(self, visit: Visit, training: bool) -> _Recorded:
-        held = Visit(**{field.name: getattr(visit, field.name).clone() for field in fields(Visit)})
+    def _capture(self, visit: Visit, count: int, training: bool) -> _Recorded:
+        held = replace(visit, **{name: getattr(visit, name).clone() for name in self._tensors(visit)})
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.engine.generator)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         self.engine.optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = self.engine.step(held, training)
+            output = self.engine.step(held, count, training)
         self._pool = graph.pool()
         return _Recorded(graph, held, output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from opustomo.geometry.euler import matrix_to_euler
 from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_slerp, quaternion_to_matrix
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
+from opustomo.model.randomness import StepRandom
 
 NEW_SHARE = 0.3
 POOL_GROUPS = 8
@@ -17,6 +20,11 @@ POOL_SIZE = 12_800
 NEAR = 64
 FAR = 256
 FARTHEST_SHARE = 0.8
+
+
+def _share(weight: Tensor | None) -> Any:
+    """Share of what is new, for all or as (B, 1)."""
+    return NEW_SHARE if weight is None else NEW_SHARE * weight[:, None]
 
 
 class LatentMemory:
@@ -31,9 +39,10 @@ class LatentMemory:
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
-    def update(self, index: Tensor, mu: Tensor) -> None:
-        """Take in new means (B, L) of the particles ``index``."""
-        self.values[index] = (1.0 - NEW_SHARE) * self.values[index] + NEW_SHARE * mu.to(self.values)
+    def update(self, index: Tensor, mu: Tensor, weight: Tensor | None = None) -> None:
+        """Take in new means (B, L) of the particles ``index``, where ``weight`` (B,) is not 0."""
+        share = _share(weight)
+        self.values[index] = (1.0 - share) * self.values[index] + share * mu.to(self.values)
 
     @property
     def pool_capacity(self) -> int:
@@ -57,9 +66,7 @@ class LatentMemory:
                 pool = index  # the batch is the whole set
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
-    def neighbours(
-        self, index: Tensor, pool: Tensor, generator: torch.Generator, count: Tensor | None = None
-    ) -> Neighbours:
+    def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
 
         Parameters
@@ -68,7 +75,7 @@ class LatentMemory:
             (B,) particles of the batch.
         pool
             (P,) particles to compare with.
-        generator
+        random
             Source of the random part of far.
         count
             Scalar: only the first ``count`` of a pool of at least 256 are meant, and so are the first of near and far.
@@ -89,10 +96,10 @@ class LatentMemory:
             near_count, far_count = NEAR, FAR
         near = distance.topk(near_count, dim=1, largest=False).indices
         farthest = farthest_key.topk(far_count, dim=1).indices
-        uniform = torch.rand(farthest.shape, generator=generator, device=generator.device).to(index.device)
+        uniform = random.uniform(0.0, 1.0, far_count).to(index.device)
         among: Tensor | int = len(pool) if count is None else count
-        random = (uniform * among).long()
-        far = FARTHEST_SHARE * drawn[farthest] + (1.0 - FARTHEST_SHARE) * drawn[random]
+        chosen = (uniform * among).long()
+        far = FARTHEST_SHARE * drawn[farthest] + (1.0 - FARTHEST_SHARE) * drawn[chosen]
         if count is None:
             return Neighbours(drawn[near], far)
         quarters = torch.div(count, 4, rounding_mode="floor").clamp(min=1)
@@ -121,13 +128,14 @@ class PoseMemory:
         rotation = self.start[index] @ quaternion_to_matrix(self.turn[index])
         return rotation, self.origin_px[index] + self.shift_px[index]
 
-    def update(self, index: Tensor, turn: Tensor, shift_px: Tensor) -> None:
-        """Take in a share of corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels) to the poses in use."""
+    def update(self, index: Tensor, turn: Tensor, shift_px: Tensor, weight: Tensor | None = None) -> None:
+        """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0."""
+        share = _share(weight)
         rotation, _ = self.current(index)
         old = self.turn[index]
         goal = matrix_to_quaternion(quaternion_to_matrix(old) @ turn)
-        self.turn[index] = quaternion_slerp(old, goal, NEW_SHARE)
-        self.shift_px[index] += NEW_SHARE * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
+        self.turn[index] = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
+        self.shift_px[index] += share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

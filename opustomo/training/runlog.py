@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -28,10 +29,14 @@ def epoch_line(
 
 
 class RunLog:
-    """Appends lines to run.log and shows them; library messages go to the same places."""
+    """Appends lines to run.log and shows them; library messages go to the same places.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+    Without a path (a process that does not lead the run) nothing is written or shown.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._silent = path is None
+        self._file = Path(path or os.devnull).open("a", encoding="utf-8", buffering=1)
         self._handler = logging.StreamHandler(self._file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s     %(message)s", "%Y-%m-%d %H:%M:%S"))
         logging.getLogger("opustomo").addHandler(self._handler)
@@ -43,7 +48,8 @@ class RunLog:
     def raw(self, line: str) -> None:
         """A line as it is."""
         self._file.write(line + "\n")
-        print(line, file=sys.stderr, flush=True)
+        if not self._silent:
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Stop writing."""

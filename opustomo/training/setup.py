@@ -25,6 +25,7 @@ from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.preflight.inspect import inspect_particles
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.ranks import Place, join
 from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, resume_command
 from opustomo.training.runlog import RunLog
@@ -42,12 +43,15 @@ def train(
     config: TrainingConfig,
     run: RunConfig,
     watch: WatcherFactory | None = None,
+    place: Place | None = None,
 ) -> None:
     """Train a model from files (the work of ``dsd train_tomo``).
 
-    Nothing is written before all inputs have been read and checked.
+    Nothing is written before all inputs have been read and checked. ``place`` says which of several processes this is;
+    the first of them writes.
     """
     choose_device(run.device)
+    leads = place is None or place.rank == 0
     particles = load_particles(data)
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
     boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
@@ -60,13 +64,18 @@ def train(
     norm = start.norm or data.norm or (0.0, pooled_std(source, len(particles)))
 
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = run.amp  # full precision means full
     network = Autoencoder(model, physics, boxes, solvent, amp=run.amp).to(run.device)
+    if place is not None and place.size > len(particles):
+        raise UserError(f"{place.size} processes are too many for {len(particles)} particles; give --num-gpus less")
 
     run.outdir.mkdir(parents=True, exist_ok=True)
-    log = RunLog(run.outdir / "run.log")
+    log = RunLog(run.outdir / "run.log" if leads else None)
+    ranks = join(place, torch.device(run.device))
     try:
-        _describe(log, particles, boxes, norm, run)
-        if start.state is None:
+        _describe(log, particles, boxes, norm, run, ranks.size)
+        if start.state is None and leads:
             report = inspect_particles(
                 particles,
                 source,
@@ -82,23 +91,26 @@ def train(
                 log.say(f"# {line}")
             with atomic_path(run.outdir / "preflight.json") as temporary:
                 temporary.write_text(report.as_json(), encoding="utf-8")
-        if particles.selected is not None:
+        if particles.selected is not None and leads:
             particles.star.write(run.outdir / SELECTED_STAR)
             log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
         remembered = dataset_settings(asdict(data), norm) | {"valfrac": config.valfrac}
-        write_config(run.outdir / "config.pkl", network, remembered, config.seed, run.command)
-        write_split(run.outdir / "split.pkl", permutation)
+        if leads:
+            write_config(run.outdir / "config.pkl", network, remembered, config.seed, run.command)
+            write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
-        trainer = Trainer(network, particles, source, norm, (permutation[:cut], permutation[cut:]), config, run, log)
-        if run.write_ctf:
+        members = permutation[:cut], permutation[cut:]
+        trainer = Trainer(network, particles, source, norm, members, config, run, log, ranks=ranks)
+        if run.write_ctf and leads:
             _write_ctf(run.outdir / "ctf.mrc", trainer)
             log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
-        if watch is not None:
+        if watch is not None and leads:
             trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
         try:
             with stop_on_signal() as stop:
                 finished = trainer.fit(stop)
+            ranks.close()
         finally:
             for watcher in trainer.watchers:
                 watcher.close()
@@ -139,14 +151,16 @@ def _write_ctf(path: Path, trainer: Trainer) -> None:
     write_volume(path, centred_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
 
 
-def _describe(log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig) -> None:
+def _describe(
+    log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig, processes: int
+) -> None:
     log.say("# " + " ".join(run.command))
     for note in run.notes + particles.notes:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
         f"crop {boxes.crop}; {len(particles.tables)} CTF tables; voxels are divided by {norm[1]:.6g}; "
-        f"device {run.device}"
+        f"device {run.device}" + (f", {processes} processes" if processes > 1 else "")
     )
 
 

@@ -32,6 +32,7 @@ from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress
+from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.stop import StopRequest
@@ -44,6 +45,8 @@ POOL_KEY = 1
 """Tells the draw of the prior's pool, made on the host, from the draws of the step."""
 
 
+AGREE_STEPS = 8
+"""Steps between which several processes ask each other whether to stop."""
 Loaded = tuple[np.ndarray, Tensor]
 """Particle indices and their voxels."""
 
@@ -63,6 +66,8 @@ class Trainer:
         Settings and the open log.
     watchers
         Told of the run's course.
+    ranks
+        Processes that share the batches; the first of them writes.
     """
 
     def __init__(
@@ -76,7 +81,10 @@ class Trainer:
         run: RunConfig,
         log: RunLog,
         watchers: Sequence[Watcher] = (),
+        ranks: OneProcess | Ranks | None = None,
     ) -> None:
+        self.ranks = OneProcess() if ranks is None else ranks
+        self.leads = self.ranks.rank == 0
         self.model, self.particles, self.source, self.norm = model, particles, source, norm
         self.members = dict(zip((TRAINING, VALIDATION), members, strict=True))
         self.config, self.run, self.log, self.watchers = config, run, log, list(watchers)
@@ -94,13 +102,14 @@ class Trainer:
             torch.from_numpy(particles.table).to(self.device),
             config,
             self.device,
+            self.ranks,
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
         self._saved_at = time.monotonic()
         self._reported = (time.monotonic(), 0)
         self._skipped = 0
-        self._step_count = 0
+        self._batches: list[np.ndarray] = []
         self.waited = 0.0
 
     # The course of a run
@@ -138,8 +147,9 @@ class Trainer:
 
     def save_state(self) -> None:
         """Replace the run's state.pkl (weights and both moments of the optimiser)."""
-        require_space(self.run.outdir, 12 * self._parameter_count())
-        write_state(self.run.outdir, self.state())
+        if self.leads:
+            require_space(self.run.outdir, 12 * self._parameter_count())
+            write_state(self.run.outdir, self.state())
         self._saved_at = time.monotonic()
 
     def _finish_epoch(self) -> None:
@@ -150,8 +160,9 @@ class Trainer:
         progress.epoch += 1
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            require_space(self.run.outdir, 16 * self._parameter_count())
-            write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
+            if self.leads:
+                require_space(self.run.outdir, 16 * self._parameter_count())
+                write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
             self.save_state()
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
@@ -168,16 +179,20 @@ class Trainer:
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
         for visit in (visits := self._visits()):
             if visit is not None:
-                self._step(visit)
-                progress.counted += len(visit)
+                count = len(visit) if self.ranks.size == 1 else len(self._batches[progress.step])
+                self._step(visit, count)
+                progress.counted += count
             progress.step += 1
             progress.seconds = time.monotonic() - started
             due = time.monotonic() - self._saved_at > AUTOSAVE_SECONDS
-            if (stop or due) and progress.step % self.config.accum_step == 0:
+            if progress.step % self.config.accum_step:
+                continue
+            if self._asked(stop):
                 progress.sums = sums.tolist()
-                if stop:
-                    visits.close()
-                    return False
+                visits.close()
+                return False
+            if due:
+                progress.sums = sums.tolist()
                 self.save_state()
         progress.sums = sums.tolist()
         progress.seconds = time.monotonic() - started
@@ -200,20 +215,22 @@ class Trainer:
         progress = self.progress
         members = self.members[progress.kind]
         rng = np.random.default_rng([self.config.seed, progress.epoch, int(progress.kind == TRAINING)])
-        batches = viewing_batches(members, self.groups, self.config.batch_size, rng)[progress.step :]
+        together = self.config.batch_size * self.ranks.size
+        self._batches = viewing_batches(members, self.groups, together, rng, smallest=self.ranks.size)
+        batches = [self.ranks.part_of(batch) for batch in self._batches[progress.step :]]
         bar = tqdm(
             total=len(members),
             initial=len(members) - sum(len(batch) for batch in batches),
             desc=f"epoch {progress.epoch + 1} {progress.kind}",
             unit=" particles",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and self.leads),
             leave=False,
         )
-        self._step_count = progress.step + len(batches)
         with bar:
             loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, self._leave_out)
             for indices, volumes in self._wait_for(loaded):
-                yield self.make_visit(indices, volumes) if len(indices) else None
+                wanted = self.ranks.part_of(self._batches[progress.step])
+                yield self.make_visit(indices, volumes, wanted) if len(indices) or self.ranks.size > 1 else None
                 bar.update(len(indices))
 
     def _wait_for(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
@@ -241,10 +258,19 @@ class Trainer:
 
     # One step
 
-    def make_visit(self, indices: np.ndarray, volumes: Tensor) -> Visit:
+    def make_visit(self, indices: np.ndarray, volumes: Tensor, wanted: np.ndarray | None = None) -> Visit:
+        """A batch as the engine takes it; of several processes' batches, places that nothing fills have no weight."""
         config, progress = self.config, self.progress
         latents = self.engine.latents
-        pool = latents.draw_pool(indices, np.random.default_rng([*self._key(), POOL_KEY]))
+        batch = indices if self.ranks.size == 1 else self._batches[progress.step]
+        pool = latents.draw_pool(batch, np.random.default_rng([*self._key(), POOL_KEY]))
+        weight = None
+        if self.ranks.size > 1 and wanted is not None:
+            weight = np.isin(wanted, indices)
+            if len(indices) < len(wanted):
+                filled = volumes.new_zeros(len(wanted), *(self.particles.box,) * 3)
+                filled[torch.from_numpy(weight).to(filled.device)] = volumes
+                indices, volumes = wanted, filled
         count = None
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
@@ -260,6 +286,7 @@ class Trainer:
             self._to_device(pool),
             count,
             self._to_device(np.array(schedule, dtype=np.float32)),
+            None if weight is None else self._to_device(weight.astype(np.float32)),
         )
 
     def _to_device(self, values: np.ndarray) -> Tensor:
@@ -273,18 +300,24 @@ class Trainer:
         offset = 0 if progress.kind == TRAINING else VALIDATION_KEY
         return self.config.seed, progress.epoch, progress.step + offset
 
-    def _step(self, visit: Visit) -> None:
+    def _asked(self, stop: StopRequest) -> bool:
+        """Whether the run is to stop; several processes agree on it every few steps."""
+        if self.ranks.size == 1:
+            return bool(stop)
+        return self.progress.step % AGREE_STEPS == 0 and self.ranks.any(bool(stop))
+
+    def _step(self, visit: Visit, count: int) -> None:
         config, progress = self.config, self.progress
         if progress.kind != TRAINING:
-            self._steps(visit, self._key(), training=False)
+            self._steps(visit, count, self._key(), training=False)
             return
         place = progress.step % config.accum_step
-        last = place + 1 == config.accum_step or progress.step + 1 == self._step_count
-        output = self._steps(visit, self._key(), training=True, first=place == 0, last=last)
+        last = place + 1 == config.accum_step or progress.step + 1 == len(self._batches)
+        output = self._steps(visit, count, self._key(), training=True, first=place == 0, last=last)
         progress.updates += last
         before = progress.particles_seen // self.run.log_interval
-        progress.particles_seen += len(visit)
-        if progress.particles_seen // self.run.log_interval != before:
+        progress.particles_seen += count
+        if progress.particles_seen // self.run.log_interval != before and self.leads:
             self._report(visit, output)
 
     def _say_skipped(self) -> None:
@@ -304,7 +337,7 @@ class Trainer:
         self._say_skipped()
         bfactor_A2, beta, lr = visit.schedule.tolist()
         snr = float(self.engine.snr)
-        terms = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
+        terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))
         self.log.say(
             f"# [epoch {progress.epoch + 1}, {progress.particles_seen} particles] "
             + ", ".join(f"{name} {value:.5g}" for name, value in terms.items())

@@ -1,0 +1,106 @@
+"""Several processes train as one would on the joint batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opustomo.errors import UserError
+from opustomo.io.poses import read_poses
+from opustomo.main import main as dsd
+from opustomo.training.ranks import Place, place_from_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks") / "set"
+    assert dsd(f"simulate --builtin 50S 30S -n 26 --box 24 --apix 16 --snr 0.5 --seed 3 -o {folder}".split()) == 0
+    return folder
+
+
+def words(data: Path, outdir: Path, batch: int, *more: str) -> list[str]:
+    options = f"--zdim 3 --estpose --normalizectf -n 3 -b {batch} --templateres 32 --encoderres 8 --lr 1e-3 --seed 5"
+    options += " --log-interval 1 --num-workers 1 --device cpu --valfrac 0.2"
+    return ["train_tomo", str(data / "particles.star"), "-r", str(data / "mask.mrc"), "-o", str(outdir),
+            *options.split(), *more]  # fmt: skip
+
+
+def run_ranks(count: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """The processes as torchrun would start them."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(count),
+                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 500)}  # fmt: skip
+    started = [
+        subprocess.Popen(
+            [*PROGRAM, *arguments], env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=240) for process in started]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(started, outputs, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_joint_batch(data: Path, tmp_path: Path) -> None:
+    """Losses of every step, weights, latents and poses; 21 training particles, so that the last batch is uneven."""
+    one = run_ranks(1, words(data, tmp_path / "one", 6))
+    two = run_ranks(2, words(data, tmp_path / "two", 3))
+    for done in one + two:
+        assert done.returncode == 0, done.stderr
+    assert not two[1].stderr  # the first process alone speaks
+    curves = []
+    for name in ("one", "two"):
+        rows = (tmp_path / name / "metrics.csv").read_text().splitlines()
+        head = rows[0].split(",")
+        columns = [head.index(term) for term in ("total", "gen", "snr", "kl", "spread", "knn", "attract", "repel")]
+        curves.append(np.array([[float(row.split(",")[c]) for c in columns] for row in rows[1:]]))
+    assert curves[0].shape == curves[1].shape and len(curves[0]) >= 12
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4, atol=1e-6)
+    a, b = (torch.load(tmp_path / name / "z.2.pkl", weights_only=False)["mu"] for name in ("one", "two"))
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
+    p, q = (read_poses(tmp_path / name / "pose.2.pkl") for name in ("one", "two"))
+    np.testing.assert_allclose(p.eulers_deg, q.eulers_deg, atol=1e-2)
+    np.testing.assert_allclose(p.origins, q.origins, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_starts_the_processes_and_goes_on_after_a_stop(data: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1")
+    done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
+                          capture_output=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stderr
+    assert (tmp_path / "run" / "weights.0.pkl").exists()
+
+
+def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    arguments = words(tmp_path / "nowhere", tmp_path / "run", 2, "--multigpu", "--num-gpus", "2")
+    done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
+                          capture_output=True, timeout=120)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("particles.star") == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_places() -> None:
+    assert place_from_environment({}) is None
+    assert place_from_environment({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert place_from_environment({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) == Place(3, 4, 1)
+    srun = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0"}
+    with pytest.raises(UserError, match="MASTER_ADDR"):
+        place_from_environment(srun)
+    assert place_from_environment(srun | {"MASTER_ADDR": "a", "MASTER_PORT": "1"}) == Place(1, 2, 0)
