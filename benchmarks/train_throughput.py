@@ -168,12 +168,14 @@ def main() -> None:
         for box in args.box:
             with tempfile.TemporaryDirectory(prefix="opustomo-throughput-") as name:
                 star = make_set(Path(name), args.particles, args.tilts, box, 0)
-                words = [sys.executable, __file__, *sys.argv[1:], "--box", str(box), "--star", str(star)]
-                launch(args.gpus, words)
+                for batch in args.batch:
+                    here = ["--box", str(box), "--batch", str(batch), "--star", str(star)]
+                    launch(args.gpus, [sys.executable, __file__, *sys.argv[1:], *here])
         return
-    if place is not None and args.device == "cuda":
-        args.device = f"cuda:{place.local_rank}"
+    if place is not None:
         args.stages = args.profile = False
+        if args.device == "cuda":
+            args.device = f"cuda:{place.local_rank}"
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu"
     for box in args.box:
         with tempfile.TemporaryDirectory(prefix="opustomo-throughput-") as name:
