@@ -196,7 +196,7 @@ def main() -> None:
                 named = {"box": box, "batch": batch, "gpus": args.gpus, "device": device}
                 if place is None or place.rank == 0:
                     print(json.dumps({**named, **settings, **found}), flush=True)
-                trainer.ranks.close()
+                trainer.close()
                 del trainer
 
 

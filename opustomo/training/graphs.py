@@ -70,6 +70,12 @@ class Steps:
         recorded.graph.replay()
         return recorded.output
 
+    def close(self) -> None:
+        """Let go of the graphs; while they are held, NCCL cannot end."""
+        if self._recorded:
+            torch.cuda.synchronize()
+            self._recorded.clear()
+
     @staticmethod
     def _tensors(visit: Visit) -> list[str]:
         return [field.name for field in fields(Visit) if getattr(visit, field.name) is not None]

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 GRACE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
+"""How long processes may take to save and end when they are asked to; SLURM gives less."""
 
 
 def launch(count: int, command: Sequence[str]) -> int:
@@ -28,7 +30,10 @@ def launch(count: int, command: Sequence[str]) -> int:
         for rank in range(count)
     ]
 
+    asked: list[float] = []
+
     def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(time.monotonic())
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
@@ -39,27 +44,29 @@ def launch(count: int, command: Sequence[str]) -> int:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
     }
     try:
-        return _wait(processes)
+        return _wait(processes, asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+def _wait(processes: list[subprocess.Popen[bytes]], asked: list[float]) -> int:
+    """Exit code once all have ended, or one has failed, or they have not ended long after they were asked to."""
     while True:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
-        if failed or all(code == 0 for code in codes):
+        if all(code == 0 for code in codes):
+            return 0
+        late = bool(asked) and time.monotonic() - asked[0] > PATIENCE_SECONDS
+        if failed or late:
             break
         time.sleep(0.1)
-    if failed:
-        for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
-        for process in processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-        return abs(failed[0])
-    return 0
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return abs(failed[0]) if failed else 1

@@ -110,7 +110,7 @@ def train(
         try:
             with stop_on_signal() as stop:
                 finished = trainer.fit(stop)
-            ranks.close()
+            trainer.close()
         finally:
             for watcher in trainer.watchers:
                 watcher.close()

@@ -129,6 +129,11 @@ class Trainer:
             self._finish_epoch()
         return True
 
+    def close(self) -> None:
+        """Wait for the other processes and part from them."""
+        self._steps.close()
+        self.ranks.close()
+
     def state(self) -> dict[str, Any]:
         """Everything that changes in training, for :func:`opustomo.checkpoint.state.write_state`."""
         return {
