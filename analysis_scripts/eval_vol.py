@@ -14,14 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument(
         "mode",
-        choices=("kmeans", "pc", "dpc", "joint"),
-        help="kmeans: centres; pc, dpc: traversal of composition, conformation; joint: centres with both",
+        choices=("kmeans", "gmm", "pc", "dpc", "joint"),
+        help="kmeans, gmm: centres; pc, dpc: traversal of composition, conformation; joint: centres with both",
     )
     parser.add_argument("num", type=int, help="clusters K (kmeans, joint) or component from 1 (pc, dpc)")
     parser.add_argument("apix", type=float, help="pixel size of the volumes in Å")
     parser.add_argument("--kmeans", type=int, metavar="K", help="dpc: k-means whose centre gives the composition")
     parser.add_argument("--dfk", type=int, default=0, metavar="i", help="dpc: number of that centre")
     parser.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
+    parser.add_argument(
+        "--full-box",
+        action="store_true",
+        help="volumes in the box of the subtomograms, as the consensus map, instead of the crop around the mask",
+    )
     parser.add_argument(
         "--num-bodies", type=int, default=0, help="accepted for old scripts; the checkpoint knows its bodies"
     )
@@ -37,5 +42,5 @@ def run(args: argparse.Namespace) -> None:
     if args.num_bodies or args.masks:
         print("--num-bodies and --masks are not needed: the checkpoint holds the geometry of its bodies.")
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
-    written = decode_volume_set(results, which, chosen, args.apix, args.flip)
-    print(f"{len(written)} volumes written to {chosen.outdir}")
+    written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box)
+    print(f"{len(written)} volumes written to {chosen.outdir}; {chosen.prefix}.cxc there shows them in ChimeraX")

@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("apix", type=float, help="their pixel size in Å")
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
-    parser.add_argument("K", type=int, help="clusters of the k-means")
+    parser.add_argument("K", type=int, help="number of clusters")
+    parser.add_argument("--gmm", action="store_true", help="clusters of the Gaussian mixture instead of k-means")
     parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
     parser.add_argument(
         "--relion31", action="store_true", help="accepted for old scripts; the format is recognised by itself"
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Split the STAR file by the labels of ``kmeans{K}`` and write the parts there."""
+    """Split the STAR file by the labels of ``kmeans{K}`` or ``gmm{K}`` and write the parts there."""
+    from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import load_labels, write_cluster_stars
     from opustomo.errors import UserError
@@ -33,13 +35,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
     star = read_particles(args.star)
     results, which = ResultDir.open(args.resdir), parse_round(args.N)
-    path = results.analysed_file(which, f"kmeans{args.K}", "labels.pkl")
+    path = results.analysed_file(which, Clustering(args.K, "gmm" if args.gmm else "kmeans").folder, "labels.pkl")
     labels = load_labels(path)
-    if len(labels) != len(star):
-        raise UserError(
-            f"{args.star} has {len(star)} particles but {path} has {len(labels)} labels; "
-            "give the STAR file that was used for training."
-        )
+    results.require_same_particles(star, len(labels), path)
     if args.refined:
         poses = results.load_poses(which.epoch, len(star))
         star = star.with_poses(poses.eulers_deg, poses.origins * args.D, args.apix)

@@ -1,4 +1,4 @@
-"""k-means classes of latents, represented by real particles and numbered so that neighbours look alike."""
+"""Classes of latents, represented by real particles and numbered so that neighbours look alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.errors import UserError
+
+METHODS = {"kmeans": "k-means", "gmm": "Gaussian mixture"}
+"""Ways to find classes: the start of their folder's name, and their name in figures."""
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How latents are divided.
+
+    Attributes
+    ----------
+    number
+        Number of classes, K.
+    method
+        One of `METHODS`.
+    """
+
+    number: int
+    method: str = "kmeans"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r}")
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its files within an analysis, ``kmeans20`` say."""
+        return f"{self.method}{self.number}"
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return METHODS[self.method]
 
 
 @dataclass(frozen=True)
@@ -37,8 +70,8 @@ class Clusters:
         return np.bincount(self.labels, minlength=len(self))
 
 
-def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0) -> Clusters:
-    """k-means; centres are replaced by their nearest particles, classes ordered along a tree of the centres.
+def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, method: str = "kmeans") -> Clusters:
+    """Divide latents; centres are replaced by their nearest particles, classes ordered along a tree of the centres.
 
     The nearest particle is sought among the members of the class, so that a class is always represented by
     one of its own. The order is that of the leaves of an average-linkage tree of the centres; the centres
@@ -53,7 +86,11 @@ def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0) -> Cl
         K; with fewer than K distinct latents some classes stay empty (their centre is the nearest particle of
         all).
     seed
-        Random state of k-means.
+        Random state.
+    method
+        ``kmeans``, or ``gmm`` for a mixture of Gaussians, whose classes may differ in size and be longish.
+        Its covariances are full where every class has at least five particles per parameter on average,
+        else diagonal.
 
     Raises
     ------
@@ -66,16 +103,14 @@ def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0) -> Cl
         raise UserError(
             f"{num_clusters} clusters were asked for but there are only {len(latents)} particles; ask for fewer."
         )
-    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     values = latents.astype(np.float64)
     with warnings.catch_warnings():
         # Fewer distinct latents than classes: told to the user in words by the caller, see `Clusters.sizes`.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(num_clusters, n_init=10, random_state=seed).fit(values)
-    labels = model.labels_.astype(np.int64)
-    nearest = np.array([_nearest(values, labels, model.cluster_centers_[i], i) for i in range(num_clusters)])
+        labels, centers = {"kmeans": _k_means, "gmm": _gaussian_mixture}[method](values, num_clusters, seed)
+    nearest = np.array([_nearest(values, labels, centers[i], i) for i in range(num_clusters)])
     order = tree_order(values[nearest])
     rank = np.empty(num_clusters, dtype=np.int64)
     rank[order] = np.arange(num_clusters)
@@ -91,6 +126,27 @@ def tree_order(centers: np.ndarray) -> np.ndarray:
 
     first = np.lexsort(centers.T[::-1])
     return first[leaves_list(linkage(pdist(centers[first]), method="average"))]
+
+
+def _k_means(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.cluster import KMeans
+
+    model = KMeans(num_clusters, n_init=10, random_state=seed).fit(values)
+    return model.labels_.astype(np.int64), model.cluster_centers_
+
+
+def _gaussian_mixture(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.mixture import GaussianMixture
+
+    # one scale for all dimensions: their ratio means something, but the floor of the variances needs a unit
+    scale = float(values.std(axis=0).max()) or 1.0
+    dimension = values.shape[1]
+    parameters = dimension * (dimension + 3) / 2
+    shape = "full" if len(values) >= 5 * parameters * num_clusters else "diag"
+    model = GaussianMixture(
+        num_clusters, covariance_type=shape, reg_covar=1e-4, max_iter=500, n_init=1, random_state=seed
+    ).fit(values / scale)
+    return model.predict(values / scale).astype(np.int64), model.means_ * scale
 
 
 def _nearest(values: np.ndarray, labels: np.ndarray, center: np.ndarray, cluster: int) -> int:

@@ -1,4 +1,9 @@
-"""Volumes from latents: decode, resample to a pixel size, mask, write (spec 5, ``eval_vol``)."""
+"""Volumes from latents: decode, resample to a pixel size, mask, write (spec 5, ``eval_vol``).
+
+Voxel n/2 of a volume is the centre of rotation, as voxel D/2 of the subtomograms and of a consensus map in their box
+is. The place of the first voxel in the MRC header is such that both centres coincide in a viewer, also where n voxels
+do not fill the box exactly or the volume holds the crop only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.errors import UserError
@@ -40,6 +46,8 @@ class EvalRequest:
         Pad to the field of view of the subtomograms, so that volumes overlay the consensus map.
     device
         ``cpu`` or ``cuda``; None takes a GPU if there is one.
+    names
+        What the volumes are called in ChimeraX when they are classes; None when they are steps of a path.
     """
 
     weights: Path
@@ -51,6 +59,7 @@ class EvalRequest:
     flip: bool = False
     full_box: bool = False
     device: str | None = None
+    names: tuple[str, ...] | None = None
 
 
 class VolumeDecoder:
@@ -121,8 +130,20 @@ def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int) -> Tensor
     return sampled * (inside[:, None, None] & inside[None, :, None] & inside[None, None, :])
 
 
+def first_voxel(boxes: Boxes, apix: float, size: int, flip: bool = False) -> tuple[float, float, float]:
+    """Place x, y, z (Å) of the first of ``size`` voxels of ``apix`` Å, that of the subtomograms being 0.
+
+    Reversing z takes the centre from voxel n/2 to n/2 - 1.
+    """
+    corner = boxes.box / 2 * boxes.apix - size // 2 * apix
+    return corner, corner, corner + (apix if flip else 0.0)
+
+
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
-    """Decode ``request.latents`` and write one MRC file each; returns their paths."""
+    """Decode ``request.latents`` and write one MRC file each; returns their paths.
+
+    Beside two or more volumes stands ``{prefix}.cxc``, which shows them in ChimeraX.
+    """
     device = choose_device(request.device)
     latents = np.atleast_2d(np.asarray(request.latents, dtype=np.float32))
     decoder = VolumeDecoder(request.weights, request.config, device)
@@ -136,11 +157,19 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, levels = [], []
     for first in range(0, len(latents), BATCH):
         volumes = decoder.volumes(latents[first : first + BATCH], apix, request.full_box).cpu().numpy()
         for offset, volume in enumerate(volumes):
             path = request.outdir / f"{request.prefix}{first + offset}.mrc"
-            write_volume(path, volume[::-1] if request.flip else volume, apix)
+            origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)
+            write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
             written.append(path)
+            levels.append(contour_level(volume))
+    if len(written) > 1:
+        script, level = request.outdir / f"{request.prefix}.cxc", float(np.median(levels))
+        if request.names is None:
+            write_series_script(script, written, level)
+        else:
+            write_set_script(script, written, level, request.names)
     return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ NEIGHBORS = 15  # umap-learn's default
 SEED = 42
 
 
-def embed_latents(latents: np.ndarray, seed: int = SEED) -> np.ndarray:
+def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False) -> np.ndarray:
     """UMAP embedding with umap-learn's default parameters and a fixed seed.
 
     A handful of particles is too few for the spectral start, and a single distinct latent has no
@@ -22,6 +23,8 @@ def embed_latents(latents: np.ndarray, seed: int = SEED) -> np.ndarray:
         Shape (N, zdim), finite.
     seed
         Random state; with it UMAP runs on one thread and repeats exactly.
+    progress
+        Show a bar on a terminal.
 
     Returns
     -------
@@ -41,6 +44,7 @@ def embed_latents(latents: np.ndarray, seed: int = SEED) -> np.ndarray:
             init="random" if few else "spectral",
             random_state=seed,
             n_jobs=1,
+            tqdm_kwds={"desc": "UMAP", "disable": not (progress and sys.stderr.isatty())},
         )
         embedding = np.asarray(reducer.fit_transform(latents), dtype=np.float32)
     if not np.isfinite(embedding).all():

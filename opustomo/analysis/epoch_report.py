@@ -1,4 +1,4 @@
-"""Analysis of one epoch: composition, conformation, losses, and the second round on chosen clusters."""
+"""Analysis of one epoch: composition, conformation, losses, and further rounds on chosen clusters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 import opustomo
+from opustomo.analysis.clusters import Clustering
 from opustomo.analysis.embedding import SEED, embed_latents
 from opustomo.analysis.figures import draw_losses
 from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report, write_table
 from opustomo.analysis.results import ResultDir, Round
-from opustomo.analysis.second_round import ClusterChoice, chosen_particles
+from opustomo.analysis.second_round import ClusterChoice, chosen_particles, round_particles
 from opustomo.analysis.training_log import read_training_log
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
@@ -28,16 +29,18 @@ class AnalysisRequest:
 
     Attributes
     ----------
-    results, epoch
-        The run and its epoch.
-    num_pcs, num_clusters
-        Numbers of traversals and of k-means clusters.
+    results, source
+        The run, and the round of analysis that is made (again), or whose clusters are chosen with ``choice``.
+    num_pcs
+        Number of traversals.
+    clustering
+        How the latents are divided.
     skip_umap
         Take ``umap.pkl`` of an earlier analysis instead of computing it.
     joint
         Also write ``centers_joint.txt``.
     choice
-        Clusters of the first round for a second round, or None for the first round.
+        Clusters of ``source`` whose particles the next round is about; None for ``source`` itself.
     composition_only
         Leave the conformation latents alone; the latents may be a bare array.
     outdir
@@ -48,9 +51,9 @@ class AnalysisRequest:
     """
 
     results: ResultDir
-    epoch: int
+    source: Round
     num_pcs: int
-    num_clusters: int
+    clustering: Clustering
     skip_umap: bool = False
     joint: bool = False
     choice: ClusterChoice | None = None
@@ -59,9 +62,14 @@ class AnalysisRequest:
     poses: Path | None = None
 
     @property
+    def epoch(self) -> int:
+        """The epoch."""
+        return self.source.epoch
+
+    @property
     def round(self) -> Round:
-        """First round of the epoch, or its second."""
-        return Round(self.epoch, self.choice is not None)
+        """The round that is made."""
+        return self.source if self.choice is None else self.source.next
 
     def folder(self, dynamics: bool = False) -> Path:
         """Folder of the composition's analysis, or of the conformation's."""
@@ -93,13 +101,14 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint needs; leave it out.")
     poses = results.load_poses(epoch, len(mu), request.poses)
     if request.choice is None:
-        indices = np.arange(len(mu))
+        indices = round_particles(results, request.source, len(mu))
     else:
-        indices = chosen_particles(results, epoch, request.choice, len(mu))
-        say(f"Second round: {len(indices)} of {len(mu)} particles.")
-    if not 1 <= request.num_clusters <= len(indices):
+        indices = chosen_particles(results, request.source, request.choice, len(mu))
+        say(f"Round {request.round.filtered + 1}: {len(indices)} of {len(mu)} particles.")
+    if not 1 <= request.clustering.number <= len(indices):
         raise UserError(
-            f"{request.num_clusters} clusters of {len(indices)} particles are impossible; ask for 1 to {len(indices)}."
+            f"{request.clustering.number} clusters of {len(indices)} particles are impossible; "
+            f"ask for 1 to {len(indices)}."
         )
     if request.num_pcs < 0:
         raise UserError(f"The number of principal components is {request.num_pcs}; give 0 or more.")
@@ -114,14 +123,16 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         subject = LatentSet(latents[indices], groups[indices], indices, len(latents))
         embedding = _embedding(request, subject, dynamics, say)
         outdir = request.folder(dynamics)
-        clusters = write_latent_report(subject, embedding, request.num_pcs, request.num_clusters, outdir, say)
-        if request.choice is not None:
+        if request.round.filtered:
+            _name_stale(outdir, request, indices, say)
+        clusters = write_latent_report(subject, embedding, request.num_pcs, request.clustering, outdir, say)
+        if request.round.filtered:
             dump_pickle(outdir / f"ind.{request.round.label}.pkl", indices)
             write_poses(outdir / f"pose.{request.round.label}.pkl", poses.subset(indices))
         if request.joint and not dynamics and multi_mu is not None:
             partner = multi_mu[indices[clusters.center_indices]]
             table = np.concatenate([clusters.centers, partner], axis=1)
-            write_table(outdir / f"kmeans{request.num_clusters}" / "centers_joint.txt", table)
+            write_table(outdir / request.clustering.folder / "centers_joint.txt", table)
         _write_config(request, subject, outdir)
         written.append(outdir)
     return written
@@ -129,15 +140,16 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
 
 def _embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say: Say) -> np.ndarray | None:
     """Compute the UMAP embedding, or with ``skip_umap`` find an earlier one of the same particles."""
-    if not request.skip_umap:
-        return embed_latents(subject.latents)
     outdir = request.folder(dynamics)
+    if not request.skip_umap:
+        say(f"{outdir.name}: UMAP of {len(subject.latents):,} latents …")
+        return embed_latents(subject.latents, progress=True)
     stored = outdir / "umap.pkl"
-    if request.choice is None:
+    if not request.round.filtered:
         if stored.is_file():
             return _load_embedding(stored, subject.total)
     else:
-        # An embedding of the second round belongs to the clusters chosen then, which may have been others.
+        # An embedding of a later round belongs to the clusters chosen then, which may have been others.
         earlier = outdir / f"ind.{request.round.label}.pkl"
         if stored.is_file() and earlier.is_file() and np.array_equal(load_pickle(earlier), subject.indices):
             return _load_embedding(stored, len(subject.indices))
@@ -147,6 +159,17 @@ def _embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say
             return _load_embedding(stored, subject.total)[subject.indices]
     say(f"{stored} does not exist, so there are no UMAP figures; run once without --skip-umap to make it.")
     return None
+
+
+def _name_stale(outdir: Path, request: AnalysisRequest, indices: np.ndarray, say: Say) -> None:
+    """Tell of clusterings that an earlier choice of clusters left in the folder of this round."""
+    earlier = outdir / f"ind.{request.round.label}.pkl"
+    if not earlier.is_file() or np.array_equal(load_pickle(earlier), indices):
+        return
+    stale = sorted(path.parent.name for path in outdir.glob("*/labels.pkl"))
+    stale = [name for name in stale if name != request.clustering.folder]
+    if stale:
+        say(f"{outdir.name}: {', '.join(stale)} belong to another choice of clusters; remove or make them again.")
 
 
 def _load_embedding(path: Path, count: int) -> np.ndarray:
@@ -178,12 +201,20 @@ def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) ->
         "particles_of_run": subject.total,
         "latent_dimension": subject.latents.shape[1],
         "num_pcs": min(request.num_pcs, subject.latents.shape[1]),
-        "num_clusters": request.num_clusters,
+        "num_clusters": request.clustering.number,
+        "clustering": request.clustering.method,
         "kmeans_seed": 0,
         "umap_seed": SEED,
         "skip_umap": request.skip_umap,
         "joint": request.joint,
-        "kpc": None if choice is None else {"num_clusters": choice.num_clusters, "chosen": list(choice.chosen)},
+        "kpc": None
+        if choice is None
+        else {
+            "round": request.source.label,
+            "clustering": choice.method,
+            "num_clusters": choice.num_clusters,
+            "chosen": list(choice.chosen),
+        },
         "version": opustomo.__version__,
     }
     with atomic_path(outdir / "analyze_config.json") as partial:

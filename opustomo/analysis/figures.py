@@ -55,7 +55,7 @@ def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
     return Plane(scores[:, :2], labels[0], labels[1])
 
 
-def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False) -> None:
+def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False, title: str = "k-means") -> None:
     """Draw particles coloured by cluster (or their density), numbers at the particles that represent them."""
     colours = cluster_colours(len(clusters))
     figure, axes = _canvas(plane)
@@ -65,7 +65,7 @@ def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool =
         _scatter(axes, plane, colours[clusters.labels])
     _numbers(axes, plane.points[clusters.center_indices], range(len(clusters)), colours)
     _cluster_legend(figure, clusters, colours)
-    axes.set_title(f"k-means, {len(clusters)} clusters of {len(clusters.labels):,} particles")
+    axes.set_title(f"{title}, {len(clusters)} clusters of {len(clusters.labels):,} particles")
     _save(figure, path)
 
 

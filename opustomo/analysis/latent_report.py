@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis import figures
-from opustomo.analysis.clusters import Clusters, cluster_latents
+from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
 from opustomo.analysis.pca import PrincipalComponents, fit_pca
 from opustomo.analysis.traversal import pc_traversal
 from opustomo.io.atomic import atomic_path
@@ -44,7 +44,7 @@ def write_latent_report(
     subject: LatentSet,
     embedding: np.ndarray | None,
     num_pcs: int,
-    num_clusters: int,
+    clustering: Clustering,
     outdir: Path,
     say: Say = print,
 ) -> Clusters:
@@ -58,8 +58,8 @@ def write_latent_report(
         UMAP embedding, shape (n, 2), or None for no UMAP figures.
     num_pcs
         Traversals to write; clipped to the dimension of the latent, which is said.
-    num_clusters
-        K of k-means.
+    clustering
+        How to divide the latents.
     outdir
         Folder to write to.
     say
@@ -82,10 +82,14 @@ def write_latent_report(
             f"instead of {num_pcs}."
         )
         num_pcs = dimension
-    clusters = cluster_latents(subject.latents, num_clusters)
+    say(f"{outdir.name}: {clustering.title}, {clustering.number} clusters of {len(subject.latents):,} particles.")
+    clusters = cluster_latents(subject.latents, clustering.number, method=clustering.method)
     filled = int((clusters.sizes > 0).sum())
-    if filled < num_clusters:
-        say(f"{outdir.name}: only {filled} of {num_clusters} clusters hold particles, too few latents are distinct.")
+    if filled < clustering.number:
+        say(
+            f"{outdir.name}: only {filled} of {clustering.number} clusters hold particles, "
+            "too few latents are distinct."
+        )
     pca = fit_pca(subject.latents)
     scores = pca.scores(subject.latents)
 
@@ -106,7 +110,7 @@ def write_latent_report(
         if "umap" in planes:
             marked = nearest_particles(subject.latents, path)
             figures.draw_component(folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked)
-    _write_clusters(outdir / f"kmeans{num_clusters}", clusters, subject, planes)
+    _write_clusters(outdir / clustering.folder, clusters, subject, planes, clustering.title)
     return clusters
 
 
@@ -134,7 +138,9 @@ def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray
     write_table(outdir / "explained_variance_ratio.txt", pca.variance_ratio)
 
 
-def _write_clusters(folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane]) -> None:
+def _write_clusters(
+    folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane], title: str
+) -> None:
     labels = np.full(subject.total, len(clusters), dtype=np.int64)
     labels[subject.indices] = clusters.labels
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,5 +149,5 @@ def _write_clusters(folder: Path, clusters: Clusters, subject: LatentSet, planes
     write_table(folder / "centers.txt", clusters.centers)
     write_table(folder / "centers_ind.txt", subject.indices[clusters.center_indices])
     for name, plane in planes.items():
-        figures.draw_clusters(folder / f"{name}.png", plane, clusters)
-        figures.draw_clusters(folder / f"{name}_hex.png", plane, clusters, hexagons=True)
+        figures.draw_clusters(folder / f"{name}.png", plane, clusters, title=title)
+        figures.draw_clusters(folder / f"{name}_hex.png", plane, clusters, hexagons=True, title=title)

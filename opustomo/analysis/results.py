@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,24 +14,46 @@ from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_torch
 from opustomo.io.poses import Poses, read_poses
 
-_ROUND = re.compile(r"(filter\.)?(\d+)")
+if TYPE_CHECKING:
+    from opustomo.io.star import ParticleStar
+
+_ROUND = re.compile(r"((?:filter\.)*)(\d+)")
+_STEP = "filter."
+SELECTED_STAR = "particles.selected.star"
+"""Particle table of a run with ``--ind``, as the trainer writes it."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """A round of analysis of an epoch: ``16``, or ``filter.16`` for the second round on chosen clusters."""
+    """A round of analysis of an epoch.
+
+    ``16`` is the first round, on all particles; ``filter.16`` the second, on chosen clusters of the first;
+    ``filter.filter.16`` the third, on chosen clusters of the second; and so on.
+
+    Attributes
+    ----------
+    epoch
+        The epoch.
+    filtered
+        How many times clusters were chosen, 0 for the first round.
+    """
 
     epoch: int
-    filtered: bool = False
+    filtered: int = 0
 
     @property
     def label(self) -> str:
         """The round as users type it and as folders are named."""
-        return f"filter.{self.epoch}" if self.filtered else str(self.epoch)
+        return _STEP * self.filtered + str(self.epoch)
+
+    @property
+    def next(self) -> Round:
+        """The round on chosen clusters of this one."""
+        return Round(self.epoch, self.filtered + 1)
 
 
 def parse_round(text: str | int) -> Round:
-    """Read ``16`` or ``filter.16``.
+    """Read ``16``, ``filter.16``, ``filter.filter.16`` …
 
     Raises
     ------
@@ -40,15 +63,7 @@ def parse_round(text: str | int) -> Round:
     match = _ROUND.fullmatch(str(text).strip())
     if match is None:
         raise UserError(f"{text!r} is not an epoch; give a number such as 16, or filter.16 for a second round.")
-    return Round(int(match[2]), match[1] is not None)
-
-
-def parse_first_round(text: str | int) -> int:
-    """Read the epoch of an analysis yet to be made, where ``filter.16`` has no place (``UserError``)."""
-    which = parse_round(text)
-    if which.filtered:
-        raise UserError(f"{text} names a finished second round; make one with the epoch {which.epoch} and --kpc.")
-    return which.epoch
+    return Round(int(match[2]), len(match[1]) // len(_STEP))
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,15 @@ class ResultDir:
             )
         return poses
 
+    def require_same_particles(self, star: ParticleStar, count: int, source: Path) -> None:
+        """Check that a particle table has the ``count`` rows of a result file (``UserError`` otherwise)."""
+        if len(star) == count:
+            return
+        selected = self.root / SELECTED_STAR
+        # of a run with --ind the results count the particles that were taken
+        right = f"{selected}, the particles that were taken" if selected.is_file() else "the STAR file of the training"
+        raise UserError(f"{star.path} has {len(star)} particles but {source} has {count}; give {right}.")
+
     def analysis(self, which: Round, dynamics: bool = False) -> Path:
         """Folder of an analysis: ``analyze.N``, or ``defanalyze.N`` of the conformation latents."""
         return self.root / f"{'def' if dynamics else ''}analyze.{which.label}"
@@ -141,15 +165,17 @@ class ResultDir:
         if path.is_file():
             return path
         stem = re.sub(r"\d+$", "", parts[0])
-        if len(parts) > 1 and stem in ("kmeans", "pc"):
+        if len(parts) > 1 and stem in ("kmeans", "gmm", "pc"):
             others = sorted(
                 (sub.name for sub in folder.glob(f"{stem}*") if (sub / parts[-1]).is_file()),
                 key=lambda name: (len(name), name),
             )
             if others:
                 raise UserError(f"{path} does not exist; {folder.name} has {', '.join(others)}.")
-        option = " with --kpc" if which.filtered else ""
-        raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {which.epoch}{option} first.")
+        if which.filtered and not folder.is_dir():
+            before = Round(which.epoch, which.filtered - 1).label
+            raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {before} with --kpc first.")
+        raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {which.label} first.")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Choosing clusters of a first k-means for a second round (``--kpc``)."""
+"""Choosing clusters of one round of analysis for the next (``--kpc``)."""
 
 from __future__ import annotations
 
@@ -7,54 +7,78 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opustomo.analysis.clusters import Clustering
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import load_labels
 from opustomo.errors import UserError
+from opustomo.io.indices import read_indices
 
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """Some clusters of a k-means with ``num_clusters`` classes."""
+    """Some classes of a clustering of ``num_clusters`` classes."""
 
     num_clusters: int
     chosen: tuple[int, ...]
+    method: str = "kmeans"
+
+    @property
+    def clustering(self) -> Clustering:
+        """The clustering they are classes of."""
+        return Clustering(self.num_clusters, self.method)
 
 
-def parse_cluster_choice(text: str) -> ClusterChoice:
-    """Read ``20:2-5,8``: clusters 2, 3, 4, 5 and 8 of the k-means with 20 clusters.
+def parse_cluster_choice(text: str, option: str = "--kpc") -> ClusterChoice:
+    """Read ``20:2-5,8``: clusters 2, 3, 4, 5 and 8 of the k-means with 20 clusters; ``gmm20:…`` of a mixture.
 
     Raises
     ------
     UserError
         Another form, or a cluster that this k-means does not have.
     """
-    match = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+(?:\s*-\s*\d+)?(?:\s*,\s*\d+(?:\s*-\s*\d+)?)*)\s*", text)
+    match = re.fullmatch(r"\s*(kmeans|gmm)?(\d+)\s*:\s*(\d+(?:\s*-\s*\d+)?(?:\s*,\s*\d+(?:\s*-\s*\d+)?)*)\s*", text)
     if match is None:
-        raise UserError(f"--kpc {text!r} is not understood; give K:clusters such as 20:2-5,8.")
-    num_clusters, chosen = int(match[1]), set[int]()
-    for item in match[2].split(","):
+        raise UserError(f"{option} {text!r} is not understood; give K:clusters such as 20:2-5,8.")
+    num_clusters, chosen = int(match[2]), set[int]()
+    for item in match[3].split(","):
         first, _, last = item.partition("-")
         low, high = int(first), int(last or first)
         if low > high or high >= num_clusters:
             raise UserError(
-                f"--kpc {text!r}: {item.strip()} is not among clusters 0-{num_clusters - 1} of k-means {num_clusters}."
+                f"{option} {text!r}: {item.strip()} is not among clusters 0-{num_clusters - 1} of "
+                f"{match[1] or 'kmeans'}{num_clusters}."
             )
         chosen.update(range(low, high + 1))
-    return ClusterChoice(num_clusters, tuple(sorted(chosen)))
+    return ClusterChoice(num_clusters, tuple(sorted(chosen)), match[1] or "kmeans")
 
 
-def chosen_particles(results: ResultDir, epoch: int, choice: ClusterChoice, total: int) -> np.ndarray:
-    """Indices (n,), ascending, of the particles in the chosen clusters of the epoch's first round.
+def round_particles(results: ResultDir, which: Round, total: int) -> np.ndarray:
+    """Indices (n,), ascending, of the particles that a round of analysis is about, among all ``total``.
 
     Raises
     ------
     UserError
-        That k-means was not made, belongs to another number of particles, or the clusters are empty.
+        The round was not made, or belongs to another number of particles.
     """
-    path = results.analysed_file(Round(epoch), f"kmeans{choice.num_clusters}", "labels.pkl")
+    if not which.filtered:
+        return np.arange(total)
+    return np.sort(read_indices(results.analysed_file(which, f"ind.{which.label}.pkl"), total))
+
+
+def chosen_particles(results: ResultDir, which: Round, choice: ClusterChoice, total: int) -> np.ndarray:
+    """Indices (n,), ascending, of the particles in the chosen clusters of a round.
+
+    Raises
+    ------
+    UserError
+        That clustering was not made, belongs to another number of particles, or the clusters are empty.
+    """
+    path = results.analysed_file(which, choice.clustering.folder, "labels.pkl")
     labels = load_labels(path)
     if len(labels) != total:
-        raise UserError(f"{path} has {len(labels)} labels but z.{epoch}.pkl {total} particles; run the analysis again.")
+        raise UserError(
+            f"{path} has {len(labels)} labels but z.{which.epoch}.pkl {total} particles; run the analysis again."
+        )
     indices = np.flatnonzero(np.isin(labels, choice.chosen))
     if len(indices) == 0:
         raise UserError(f"{path}: no particle is in clusters {', '.join(map(str, choice.chosen))}; choose others.")

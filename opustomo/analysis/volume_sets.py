@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis.results import ResultDir, Round
+from opustomo.analysis.selection import load_labels
 from opustomo.errors import UserError
 from opustomo.io.tables import read_latent_rows
 
-MODES = ("kmeans", "pc", "dpc", "joint")
+MODES = ("kmeans", "gmm", "pc", "dpc", "joint")
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,18 @@ class VolumeSet:
         Folder of the volumes, where the latents were found.
     deform
         Whether the latents have a conformation, which moves the bodies.
+    prefix
+        Start of the volumes' names. It is ``reference`` but for ``joint``, whose volumes lie beside those of
+        ``kmeans`` and must not replace them.
+    names
+        What the volumes are called when they are classes; None for the steps of a path.
     """
 
     latents: np.ndarray
     outdir: Path
     deform: bool
+    prefix: str = "reference"
+    names: tuple[str, ...] | None = None
 
 
 def volume_set(
@@ -45,7 +53,8 @@ def volume_set(
     results, which
         The run and the round of analysis.
     mode
-        ``kmeans``: centres of k-means ``number``; ``pc``: traversal along component ``number`` of the
+        ``kmeans``, ``gmm``: centres of k-means or of the Gaussian mixture with ``number`` classes; ``pc``:
+        traversal along component ``number`` of the
         composition; ``dpc``: along component ``number`` of the conformation with the composition of one
         k-means centre; ``joint``: the centres of k-means ``number`` with the conformations of the same
         particles.
@@ -59,13 +68,14 @@ def volume_set(
     UserError
         The analysis was not made, or has no such centre.
     """
-    if mode in ("kmeans", "joint"):
-        name = "centers.txt" if mode == "kmeans" else "centers_joint.txt"
-        folder = results.analysis(which) / f"kmeans{number}"
+    if mode in ("kmeans", "gmm", "joint"):
+        name = "centers_joint.txt" if mode == "joint" else "centers.txt"
+        stem = f"gmm{number}" if mode == "gmm" else f"kmeans{number}"
+        folder = results.analysis(which) / stem
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
-        path = results.analysed_file(which, f"kmeans{number}", name)
-        return VolumeSet(read_latent_rows(path), path.parent, deform=mode == "joint")
+        path = results.analysed_file(which, stem, name)
+        return class_set(path, "joint" if mode == "joint" else "reference")
     if mode == "pc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
         return VolumeSet(read_latent_rows(path), path.parent, deform=False)
@@ -81,10 +91,26 @@ def volume_set(
     raise ValueError(f"mode {mode!r}")
 
 
+def class_set(table: Path, prefix: str = "reference") -> VolumeSet:
+    """The centres of a clustering, from its ``centers.txt`` or ``centers_joint.txt``."""
+    latents = read_latent_rows(table)
+    names = tuple(f"cluster {i}" for i in range(len(latents)))
+    labels = table.with_name("labels.pkl")
+    if labels.is_file():
+        sizes = np.bincount(load_labels(labels), minlength=len(latents))
+        names = tuple(f"{name} ({size} particles)" for name, size in zip(names, sizes, strict=False))
+    return VolumeSet(latents, table.parent, deform=prefix == "joint", prefix=prefix, names=names)
+
+
 def decode_volume_set(
-    results: ResultDir, which: Round, chosen: VolumeSet, apix: float | None, flip: bool = False
+    results: ResultDir,
+    which: Round,
+    chosen: VolumeSet,
+    apix: float | None,
+    flip: bool = False,
+    full_box: bool = False,
 ) -> list[Path]:
-    """Decode a set with the weights of its epoch to ``reference{i}.mrc`` in the set's folder.
+    """Decode a set with the weights of its epoch to ``{prefix}{i}.mrc`` in the set's folder.
 
     Parameters
     ----------
@@ -96,6 +122,8 @@ def decode_volume_set(
         Wanted pixel size in Å; the network's own when None.
     flip
         Reverse z.
+    full_box
+        Volumes in the box of the subtomograms instead of the crop around the mask.
 
     Raises
     ------
@@ -118,8 +146,10 @@ def decode_volume_set(
         outdir=chosen.outdir,
         latents=chosen.latents,
         apix=apix,
-        prefix="reference",
+        prefix=chosen.prefix,
         flip=flip,
+        full_box=full_box,
+        names=chosen.names,
     )
     return evaluate_volumes(request)
 

@@ -11,7 +11,7 @@ HELP = "analyse the latents of an epoch: PCA, k-means, UMAP, figures and volumes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsd analyze``."""
     parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("epoch", metavar="EPOCH", help="epoch N (z.N.pkl, weights.N.pkl; counts from 0)")
+    parser.add_argument("epoch", metavar="EPOCH", help="epoch N (z.N.pkl, weights.N.pkl; counts from 0), or filter.N")
     parser.add_argument(
         "-o",
         "--outdir",
@@ -34,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="box of the subtomograms; read from the poses and the configuration, so not needed",
     )
     parser.add_argument("--pc", type=int, default=2, metavar="n", help="traversals along principal components")
-    parser.add_argument("--ksample", type=int, default=20, metavar="K", help="clusters of k-means")
+    parser.add_argument("--ksample", type=int, default=20, metavar="K", help="number of clusters")
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument("--Apix", type=float, help="pixel size of the volumes in Å; that of the network when left out")
     volumes.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
+    volumes.add_argument("--full-box", action="store_true", help="volumes in the box of the subtomograms")
     volumes.add_argument(
         "-d",
         "--downsample",
@@ -57,7 +58,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kpc",
         metavar="K:a-b,c",
-        help="second round on these clusters of an earlier k-means with K clusters (20:2-5,8)",
+        help="next round, on these clusters of an earlier k-means with K clusters (20:2-5,8; gmm20:2 of a mixture)",
+    )
+    parser.add_argument(
+        "--gmm",
+        action="store_true",
+        help="divide by a mixture of Gaussians into gmm{K} instead of k-means into kmeans{K}",
     )
     parser.add_argument(
         "--joint",
@@ -68,19 +74,19 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Analyse and, unless ``--skip-vol``, decode the centres and the traversals."""
+    from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.epoch_report import AnalysisRequest, analyze_epoch
-    from opustomo.analysis.results import ResultDir, parse_first_round
+    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.second_round import parse_cluster_choice
-    from opustomo.analysis.volume_sets import VolumeSet, decode_volume_set, pixel_size_for_box
+    from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, pixel_size_for_box
     from opustomo.io.tables import read_latent_rows
 
     results = ResultDir.open(args.workdir)
-    epoch = parse_first_round(args.epoch)
     request = AnalysisRequest(
         results=results,
-        epoch=epoch,
+        source=parse_round(args.epoch),
         num_pcs=args.pc,
-        num_clusters=args.ksample,
+        clustering=Clustering(args.ksample, "gmm" if args.gmm else "kmeans"),
         skip_umap=args.skip_umap,
         joint=args.joint,
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
@@ -91,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     apix = args.Apix
     if not args.skip_vol:
         # Missing weights are to be told before minutes of UMAP, not after.
-        results.epoch_file("weights", epoch)
+        results.epoch_file("weights", request.epoch)
         config = results.config()
         if args.downsample is not None:
             apix = pixel_size_for_box(config, args.downsample)
@@ -101,9 +107,9 @@ def run(args: argparse.Namespace) -> None:
     if args.skip_vol:
         return
     composition = folders[0]
-    tables = [composition / f"kmeans{args.ksample}" / "centers.txt"]
-    tables += [path for i in range(args.pc) if (path := composition / f"pc{i + 1}" / "z_pc.txt").is_file()]
-    for table in tables:
-        chosen = VolumeSet(read_latent_rows(table), table.parent, deform=False)
-        written = decode_volume_set(results, request.round, chosen, apix, args.flip)
-        print(f"{len(written)} volumes written to {table.parent}")
+    sets = [class_set(composition / request.clustering.folder / "centers.txt")]
+    paths = (composition / f"pc{i + 1}" / "z_pc.txt" for i in range(args.pc))
+    sets += [VolumeSet(read_latent_rows(path), path.parent, deform=False) for path in paths if path.is_file()]
+    for chosen in sets:
+        written = decode_volume_set(results, request.round, chosen, apix, args.flip, args.full_box)
+        print(f"{len(written)} volumes written to {chosen.outdir}")

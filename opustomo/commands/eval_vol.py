@@ -22,6 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--z-start", type=float, nargs="+", help="first latent of a straight path")
     parser.add_argument("--z-end", type=float, nargs="+", help="last latent of the path")
     parser.add_argument("-n", type=int, default=10, help="points on the path")
+    parser.add_argument(
+        "--template-z",
+        type=Path,
+        metavar="TXT",
+        help="text file of compositions; the latents given are then conformations for one of them",
+    )
+    parser.add_argument("--template-z-ind", type=int, default=0, metavar="i", help="row of --template-z, from 0")
+    parser.add_argument(
+        "--deform", action="store_true", help="accepted; conformations are used wherever the decoder has bodies"
+    )
+    parser.add_argument("--masks", type=Path, help="accepted; the checkpoint knows its bodies")
     parser.add_argument("--prefix", default="reference", help="name of the volumes before their number")
     parser.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the training)")
     parser.add_argument("--flip", action="store_true", help="reverse z")
@@ -52,6 +63,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--z-end needs --z-start, the first latent of the path")
     if args.Apix is not None and not args.Apix > 0:
         raise UserError(f"--Apix must be positive, got {args.Apix:g}")
+    if args.template_z is not None:
+        compositions = read_latent_rows(args.template_z)
+        if not 0 <= args.template_z_ind < len(compositions):
+            raise UserError(
+                f"--template-z-ind {args.template_z_ind}: {args.template_z} has rows 0 to {len(compositions) - 1}"
+            )
+        repeated = np.tile(compositions[args.template_z_ind], (len(latents), 1))
+        latents = np.concatenate([repeated, latents], axis=1)
     written = evaluate_volumes(
         EvalRequest(
             weights=args.load,

@@ -112,7 +112,12 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], 
     return voxels.reshape(header.shape).astype(np.float32), header.apix
 
 
-def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float) -> None:
+def write_volume(
+    path: str | os.PathLike[str],
+    array: npt.ArrayLike,
+    apix: float,
+    origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> None:
     """Write a volume as MRC2014.
 
     Parameters
@@ -123,6 +128,8 @@ def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float
         Volume (z, y, x). int8, int16, uint16, float16 and float32 keep their type, all others become float32.
     apix
         Voxel size in Å.
+    origin_A
+        Place x, y, z of the first voxel in Å, where viewers such as ChimeraX draw it.
     """
     volume = np.asarray(array)
     if volume.ndim != 3 or not volume.size:
@@ -135,6 +142,7 @@ def write_volume(path: str | os.PathLike[str], array: npt.ArrayLike, apix: float
         handle.set_data(volume)
         handle.set_volume()
         handle.voxel_size = float(apix)
+        handle.header.origin.x, handle.header.origin.y, handle.header.origin.z = origin_A
         with np.errstate(all="ignore"):
             checked = volume.std()
         # mrcfile.validate takes the deviation of float16 in float16, where squares overflow or vanish; in

@@ -124,7 +124,7 @@ def test_a_pixel_larger_than_the_box_is_refused(apix: float) -> None:
 def test_files_have_the_pixel_size_asked_for(request_of: EvalRequest, apix: float | None) -> None:
     written = evaluate_volumes(replace(request_of, apix=apix, prefix="vol", latents=np.zeros((3, 3))))
     assert [path.name for path in written] == ["vol0.mrc", "vol1.mrc", "vol2.mrc"]
-    assert sorted(request_of.outdir.iterdir()) == written
+    assert sorted(request_of.outdir.glob("*.mrc")) == written
     for path in written:
         with mrcfile.open(path) as handle:
             for axis in "xyz":
@@ -187,3 +187,38 @@ def test_runs_of_the_original_decode_too(request_of: EvalRequest) -> None:
     assert decoder.boxes.apix == pytest.approx(4.0)
     volume = decoder.volumes(np.zeros((1, 3)), 4.0, full_box=True)[0].numpy()
     np.testing.assert_allclose(centre_of(volume, 4.0), BLOB_A, atol=0.15)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("full_box", [True, False])
+@pytest.mark.parametrize("apix", [4.0, 3.1, 5.0])
+def test_volumes_overlay_the_consensus_map_in_a_viewer(
+    request_of: EvalRequest, apix: float, full_box: bool, flip: bool
+) -> None:
+    """By the places in the header, the blob lies where it is from voxel D/2 = 24 of a map of 48 voxels of 4 Å."""
+    (path,) = evaluate_volumes(replace(request_of, apix=apix, full_box=full_box, flip=flip))
+    with mrcfile.open(path) as handle:
+        corner = np.array([float(handle.header.origin[axis]) for axis in "xyz"])
+        voxels = handle.data.copy()
+    if full_box and apix == 4.0 and not flip:
+        assert voxels.shape == (48, 48, 48)
+        np.testing.assert_array_equal(corner, 0.0)
+    axes = [corner[i] + np.arange(len(voxels)) * apix - 24 * 4.0 for i in range(3)]
+    z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    mirrored = BLOB_A * [1, 1, -1 if flip else 1]
+    expected = np.exp(-0.5 * ((x - mirrored[0]) ** 2 + (y - mirrored[1]) ** 2 + (z - mirrored[2]) ** 2) / SIGMA_A**2)
+    inside = voxels > 0
+    assert inside.sum() * apix**3 > 0.7 * 160**3
+    assert np.abs(voxels - expected)[inside].max() < 0.05
+
+
+def test_series_and_sets_come_with_a_file_for_chimerax(request_of: EvalRequest) -> None:
+    evaluate_volumes(replace(request_of, prefix="one"))
+    assert not (request_of.outdir / "one.cxc").exists()
+    evaluate_volumes(replace(request_of, latents=np.zeros((2, 3)), prefix="path"))
+    series = (request_of.outdir / "path.cxc").read_text()
+    assert "open path0.mrc path1.mrc vseries true" in series
+    level = float(series.split("level ")[-1].split()[0])
+    assert 0.1 < level < 0.9  # between the solvent's 0 and the blob's 1
+    evaluate_volumes(replace(request_of, latents=np.zeros((2, 3)), prefix="set", names=("cluster 0", "cluster 1")))
+    assert 'open set1.mrc id 2 name "cluster 1"' in (request_of.outdir / "set.cxc").read_text()

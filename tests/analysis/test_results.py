@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.results import ResultDir, Round, parse_first_round, parse_round
+from opustomo.analysis.results import ResultDir, Round, parse_round
 from opustomo.errors import UserError
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle
@@ -22,14 +22,14 @@ def run(tmp_path: Path) -> ResultDir:
 
 def test_rounds() -> None:
     assert parse_round("16") == Round(16)
-    assert parse_round("filter.16") == Round(16, filtered=True)
-    assert parse_round("filter.16").label == "filter.16"
-    assert parse_first_round(7) == 7
-    for text in ("x", "-1", "filter", "filter.a", "1.5", ""):
+    assert parse_round(7) == Round(7)
+    for text, depth in (("16", 0), ("filter.16", 1), ("filter.filter.16", 2)):
+        assert parse_round(text) == Round(16, depth)
+        assert parse_round(text).label == text
+    assert Round(16).next == parse_round("filter.16") and Round(16).next.next.label == "filter.filter.16"
+    for text in ("x", "-1", "filter", "filter.a", "1.5", "", "filterfilter.3", "filter.filter3"):
         with pytest.raises(UserError, match="is not an epoch"):
             parse_round(text)
-    with pytest.raises(UserError, match="--kpc"):
-        parse_first_round("filter.16")
 
 
 def test_epochs_and_latents(run: ResultDir) -> None:

@@ -68,6 +68,12 @@ def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out but left as empty files, which is quick."""
+    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+
+
+@pytest.fixture
 def star(tmp_path: Path) -> Path:
     path = tmp_path / "my particles.star"
     head = ["data_optics", "loop_", "_rlnOpticsGroup #1", "_rlnImagePixelSize #2", f"1 {APIX:.3f}", ""]
@@ -177,6 +183,50 @@ def test_second_round(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "41 clusters of 40 particles" in mistake(capsys, "analyze", run, 2, 1, 41, "--kpc", "3:0,2")
 
 
+def test_third_round_and_a_round_clustered_again(
+    run: Path, star: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
+    words = ["--skip-umap"]
+    assert dsdsh(["analyze", str(run), "2", "1", "4", "--kpc", "3:0,2", *words]) == 0
+    assert dsdsh(["analyze", str(run), "filter.2", "1", "3", "--kpc", "4:1-2", *words]) == 0
+    second = load_pickle(run / "analyze.filter.2" / "kmeans4" / "labels.pkl")
+    folder = run / "analyze.filter.filter.2"
+    chosen = np.flatnonzero((second == 1) | (second == 2))
+    np.testing.assert_array_equal(load_pickle(folder / "ind.filter.filter.2.pkl"), chosen)
+    labels = load_pickle(folder / "kmeans3" / "labels.pkl")
+    assert len(labels) == COUNT and set(labels[chosen].tolist()) == {0, 1, 2}
+    assert np.all(np.delete(labels, chosen) == 3)
+    assert (run / "defanalyze.filter.filter.2" / "kmeans3" / "labels.pkl").is_file()
+    assert "kmeans3" in json.loads((folder / "analyze_config.json").read_text())["clustering"] + "3"
+    assert dsdsh(["parse_pose", str(star), str(BOX), str(APIX), str(run), "filter.filter.2", "3"]) == 0
+    assert len(read_particles(folder / "kmeans3" / "pre2.star")) == int((labels == 2).sum())
+    # the second round again with other numbers, of the same particles
+    before = load_pickle(run / "analyze.filter.2" / "ind.filter.2.pkl")
+    assert dsdsh(["analyze", str(run), "filter.2", "2", "2", *words]) == 0
+    np.testing.assert_array_equal(load_pickle(run / "analyze.filter.2" / "ind.filter.2.pkl"), before)
+    again = load_pickle(run / "analyze.filter.2" / "kmeans2" / "labels.pkl")
+    np.testing.assert_array_equal(np.flatnonzero(again < 2), before)
+    # another choice leaves clusterings of the first one behind, which is told
+    capsys.readouterr()
+    assert dsdsh(["analyze", str(run), "2", "1", "5", "--kpc", "3:0", *words]) == 0
+    assert "kmeans2, kmeans4 belong to another choice" in capsys.readouterr().out
+
+
+def test_gaussian_mixture_beside_k_means(run: Path, star: Path, decoded: list[EvalRequest], undrawn: None) -> None:
+    assert dsdsh(["analyze", str(run), "2", "1", "3", "--skip-umap", "--gmm", "--joint"]) == 0
+    names = sorted(path.name for path in (run / "analyze.2" / "gmm3").iterdir())
+    assert names == sorted(path.name for path in (run / "analyze.2" / "kmeans3").iterdir())
+    labels = load_pickle(run / "analyze.2" / "gmm3" / "labels.pkl")
+    assert len(set(zip(TRUTH, labels, strict=True))) == 3
+    assert dsdsh(["eval_vol", str(run), "2", "gmm", "3", "4"]) == 0
+    assert decoded[0].outdir == run / "analyze.2" / "gmm3"
+    assert dsdsh(["parse_pose", str(star), str(BOX), str(APIX), str(run), "2", "3", "--gmm"]) == 0
+    assert len(read_particles(run / "analyze.2" / "gmm3" / "pre1.star")) == COUNT // 3
+    assert dsdsh(["analyze", str(run), "2", "1", "2", "--skip-umap", "--kpc", "gmm3:1"]) == 0
+    chosen = load_pickle(run / "analyze.filter.2" / "ind.filter.2.pkl")
+    np.testing.assert_array_equal(chosen, np.flatnonzero(labels == 1))
+
+
 @pytest.mark.parametrize(("zdim", "count"), [(1, 10), (2, 30), (12, 4)])
 def test_few_particles_and_dimensions_without_umap(
     tmp_path: Path, zdim: int, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -207,7 +257,7 @@ def test_equal_latents_do_not_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_mistakes_of_analyze(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "epochs present: 2 " in mistake(capsys, "analyze", run, 3, 2, 3)
     assert "ask for 1 to 60" in mistake(capsys, "analyze", run, 2, 2, 61)
-    assert "and --kpc" in mistake(capsys, "analyze", run, "filter.2", 2, 3)
+    assert "2 with --kpc first" in mistake(capsys, "analyze", run, "filter.2", 2, 3)
     assert "does not exist" in mistake(capsys, "analyze", tmp_path / "none", 2, 2, 3)
     assert "kmeans9" in mistake(capsys, "analyze", run, 2, 2, 3, "--kpc", "9:1")
     dump_pickle(run / "analyze.2" / "umap.pkl", np.zeros((3, 2), dtype=np.float32))
@@ -253,7 +303,7 @@ def test_mistakes_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFix
     shorter = star.with_name("shorter.star")
     shorter.write_text("\n".join(text[:-1]) + "\n")
     message = mistake(capsys, "parse_pose", shorter, BOX, APIX, run, 2, 3)
-    assert f"has {COUNT - 1} particles" in message and f"has {COUNT} labels" in message
+    assert f"has {COUNT - 1} particles" in message and f"labels.pkl has {COUNT}" in message
     assert "kmeans7" in mistake(capsys, "parse_pose", star, BOX, APIX, run, 2, 7)
     assert "must be positive" in mistake(capsys, "parse_pose", star, BOX, -1.0, run, 2, 3)
     assert "none.star" in mistake(capsys, "parse_pose", star.with_name("none.star"), BOX, APIX, run, 2, 3)

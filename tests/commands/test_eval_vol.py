@@ -26,7 +26,7 @@ def decode(trained_run: Path, tmp_path: Path) -> Decode:
     def run(name: str, *words: str) -> tuple[np.ndarray, float]:
         weights = str(trained_run / "weights.1.pkl")
         assert main(["eval_vol", "--load", weights, "-o", str(tmp_path / name), "--device", "cpu", *words]) == 0
-        count = len(list((tmp_path / name).iterdir()))
+        count = len(list((tmp_path / name).glob("*.mrc")))
         found = [read_volume(tmp_path / name / f"reference{i}.mrc") for i in range(count)]
         assert found[0][1] is not None
         return np.stack([volume for volume, _ in found]), found[0][1]

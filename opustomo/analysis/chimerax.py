@@ -1,0 +1,98 @@
+"""Command files that show volumes in ChimeraX, one beside every series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis.colours import cluster_colours
+from opustomo.io.atomic import atomic_path
+
+_BINS = 256
+
+
+def contour_level(volume: np.ndarray) -> float:
+    """Density that best divides voxels into particle and solvent (Otsu 1979, doi:10.1109/TSMC.1979.4310076).
+
+    Parameters
+    ----------
+    volume
+        Any shape; voxels that are exactly zero, as outside a mask, do not count.
+
+    Returns
+    -------
+    float
+        The level; 0 for a volume without contrast.
+    """
+    values = np.asarray(volume, dtype=np.float64)
+    values = values[values != 0]
+    if not values.size or values.min() == values.max():
+        return 0.0
+    counts, edges = np.histogram(values, _BINS)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below, sums = np.cumsum(counts), np.cumsum(counts * middles)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (sums[-1] * below / below[-1] - sums) ** 2 / (below * above)
+    # equal all along an empty gap between the two: its middle
+    best = np.flatnonzero(between[:-1] >= np.nanmax(between[:-1]) * (1 - 1e-12))
+    return float(edges[1 + best].mean())
+
+
+def write_series_script(path: Path, volumes: Sequence[Path], level: float) -> None:
+    """Write a command file that plays volumes one after another, as along a traversal.
+
+    Parameters
+    ----------
+    path
+        The file, ``.cxc``. ChimeraX takes names in it from its own folder, so that folders may be moved.
+    volumes
+        MRC files in the same folder, of one size.
+    level
+        Contour level of all of them.
+    """
+    names = " ".join(_quoted(volume.name) for volume in volumes)
+    lines = [
+        "# A series of volumes: open this file in an empty ChimeraX session.",
+        "# Slider and buttons come up with the series; another level: volume #1 level 0.1",
+        f"open {names} vseries true",
+        f"volume #1 style surface step 1 level {level:.5g}",
+        "view",
+        "vseries play #1 direction oscillate loop true maxFrameRate 5",
+    ]
+    _write(path, lines)
+
+
+def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: Sequence[str]) -> None:
+    """Write a command file that shows volumes side by side in the colours of their clusters.
+
+    Parameters
+    ----------
+    path, volumes, level
+        As `write_series_script`.
+    names
+        What each volume is called in the list of models.
+    """
+    lines = [
+        "# Volumes of clusters: open this file in an empty ChimeraX session; ~tile puts them on top of each other.",
+        "# Coloured as in the figures of the analysis.",
+    ]
+    colours = np.rint(255 * cluster_colours(len(volumes))).astype(int)
+    for number, (volume, name, colour) in enumerate(zip(volumes, names, colours, strict=True), start=1):
+        lines += [
+            f"open {_quoted(volume.name)} id {number} name {_quoted(name)}",
+            f"volume #{number} style surface step 1 level {level:.5g}",
+            f"color #{number} #{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}",
+        ]
+    _write(path, [*lines, "view", "tile"])
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if any(character.isspace() for character in text) else text
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
