@@ -6,7 +6,20 @@ from opustomo.commands.runner import run_cli
 
 COMMANDS = {
     name: f"opustomo.commands.{name}"
-    for name in ("parse_pose_star", "check", "train_tomo", "eval_vol", "analyze", "reconstruct", "simulate", "demo")
+    for name in (
+        "parse_pose_star",
+        "check",
+        "train_tomo",
+        "eval_vol",
+        "analyze",
+        "pc_traversal",
+        "graph_traversal",
+        "interpolate",
+        "view_config",
+        "reconstruct",
+        "simulate",
+        "demo",
+    )
 }
 
 

@@ -12,7 +12,7 @@ import opustomo
 from opustomo.analysis.clusters import Clustering
 from opustomo.analysis.embedding import SEED, embed_latents
 from opustomo.analysis.figures import draw_losses
-from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report, write_table
+from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.second_round import ClusterChoice, chosen_particles, round_particles
 from opustomo.analysis.training_log import read_training_log
@@ -21,6 +21,7 @@ from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.atomic import atomic_path
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import write_poses
+from opustomo.io.tables import write_table
 
 
 @dataclass(frozen=True)

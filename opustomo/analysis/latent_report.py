@@ -12,8 +12,8 @@ from opustomo.analysis import figures
 from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
 from opustomo.analysis.pca import PrincipalComponents, fit_pca
 from opustomo.analysis.traversal import pc_traversal
-from opustomo.io.atomic import atomic_path
 from opustomo.io.pickles import dump_pickle
+from opustomo.io.tables import write_table
 
 Say = Callable[[str], None]
 
@@ -117,12 +117,6 @@ def write_latent_report(
 def nearest_particles(latents: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Index of the particle nearest to each point; latents (n, d), points (P, d), result (P,)."""
     return np.array([((latents - point) ** 2).sum(axis=1).argmin() for point in points], dtype=np.int64)
-
-
-def write_table(path: Path, values: np.ndarray) -> None:
-    """Write a matrix as text, nine digits: float32 values are restored exactly."""
-    with atomic_path(path) as partial:
-        np.savetxt(partial, values, fmt="%d" if values.dtype.kind in "iu" else "%.9g")
 
 
 def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray) -> None:

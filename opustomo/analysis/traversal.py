@@ -16,8 +16,9 @@ def pc_traversal(
     component: int,
     num_points: int = NUM_POINTS,
     percentiles: tuple[float, float] = PERCENTILES,
+    by_percentile: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Evenly spaced latents along one component between two percentiles of its scores, all other scores 0.
+    """Latents spaced along one component between two percentiles of its scores, all other scores 0.
 
     Parameters
     ----------
@@ -31,6 +32,9 @@ def pc_traversal(
         Number of points.
     percentiles
         Percentiles of the particles' scores at which the path starts and ends.
+    by_percentile
+        Space the points evenly in percentiles, so that as many particles lie between any two, instead of evenly
+        along the component.
 
     Returns
     -------
@@ -41,7 +45,10 @@ def pc_traversal(
     """
     if not 0 <= component < scores.shape[1]:
         raise ValueError(f"component {component} of {scores.shape[1]}")
-    start, end = np.percentile(scores[:, component], percentiles)
     path = np.zeros((num_points, scores.shape[1]))
-    path[:, component] = np.linspace(start, end, num_points)
+    if by_percentile:
+        path[:, component] = np.percentile(scores[:, component], np.linspace(*percentiles, num_points))
+    else:
+        start, end = np.percentile(scores[:, component], percentiles)
+        path[:, component] = np.linspace(start, end, num_points)
     return pca.latents(path), path[:, component]

@@ -1,6 +1,7 @@
 """Latents of all particles of one epoch: `z.N.pkl`."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
+from opustomo.io.tables import read_latent_rows
 
 
 def read_latents(
@@ -38,6 +40,31 @@ def read_latents(
     if multi_mu is not None and not multi_mu.shape[1]:
         multi_mu = None
     return mu, multi_mu
+
+
+def read_latent_table(path: str | os.PathLike[str], conformation: bool = False) -> npt.NDArray[np.float32]:
+    """Read one latent per row from a `z.N.pkl` or a text file such as `centers.txt`: float32 (N, dimension).
+
+    Parameters
+    ----------
+    path
+        The file; text when its name ends in .txt.
+    conformation
+        Take the conformation of a `z.N.pkl` instead of the composition.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, or has no conformation.
+    """
+    if os.fspath(path).endswith(".txt"):
+        return read_latent_rows(Path(path))
+    mu, multi_mu = read_latents(path)
+    if not conformation:
+        return mu
+    if multi_mu is None:
+        raise UserError(f"{path}: has no conformation latents 'multi_mu'; leave --conformation out.")
+    return multi_mu
 
 
 def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt.ArrayLike | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
 
 
 def read_latent_rows(path: Path) -> np.ndarray:
@@ -26,3 +27,9 @@ def read_latent_rows(path: Path) -> np.ndarray:
     if not rows.size or not np.isfinite(rows).all():
         raise UserError(f"{path} is empty or holds numbers that are not finite; give one latent per row")
     return rows
+
+
+def write_table(path: Path, values: np.ndarray) -> None:
+    """Write numbers as text, a row per line, nine digits: float32 values are restored exactly."""
+    with atomic_path(path) as partial:
+        np.savetxt(partial, values, fmt="%d" if values.dtype.kind in "iu" else "%.9g")
