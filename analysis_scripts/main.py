@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from opustomo.commands.runner import run_cli
 
 COMMANDS = {
-    name: f"analysis_scripts.{name}"
-    for name in ("prepare", "analyze", "eval_vol", "parse_pose", "validate", "convergence", "report")
+    **{name: f"analysis_scripts.{name}" for name in ("prepare", "analyze", "eval_vol", "parse_pose")},
+    # not select.py: a script run from its folder would find it in place of Python's own module
+    "select": "analysis_scripts.select_particles",
+    **{name: f"analysis_scripts.{name}" for name in ("artiax", "validate", "convergence", "report")},
 }
 
 

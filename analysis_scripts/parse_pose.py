@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> None:
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     if args.refined:
-        poses = results.load_poses(which.epoch, len(star))
-        star = star.with_poses(poses.eulers_deg, poses.origins * args.D, args.apix)
+        star = results.with_refined_poses(star, which.epoch, args.D, args.apix)
     written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
     print(f"{len(written)} STAR files written to {path.parent}")

@@ -145,6 +145,33 @@ class ResultDir:
             )
         return poses
 
+    def with_refined_poses(
+        self, star: ParticleStar, epoch: int, box: int | None = None, apix: float | None = None
+    ) -> ParticleStar:
+        """Particle table with the refined poses of an epoch.
+
+        Parameters
+        ----------
+        star
+            All particles of the run.
+        epoch
+            The epoch.
+        box, apix
+            Box of the subtomograms in pixels and their pixel size in Å; from ``config.pkl`` when None.
+
+        Raises
+        ------
+        UserError
+            There are no poses of the epoch, or another number of them.
+        """
+        if box is None or apix is None:
+            from opustomo.checkpoint.config import read_config
+
+            boxes = read_config(self.config())[1]
+            box, apix = boxes.box, boxes.apix
+        poses = self.load_poses(epoch, len(star))
+        return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
+
     def require_same_particles(self, star: ParticleStar, count: int, source: Path) -> None:
         """Check that a particle table has the ``count`` rows of a result file (``UserError`` otherwise)."""
         if len(star) == count:

@@ -153,18 +153,18 @@ class ParticleStar:
         UserError
             A size is not positive, or a row's optics group is not in the optics table.
         """
-        sizes = self._per_row("rlnImagePixelSize")
+        sizes = self.per_row("rlnImagePixelSize")
         if sizes is None:
-            sizes = self._per_row("rlnPixelSize")
+            sizes = self.per_row("rlnPixelSize")
         if sizes is None:
-            detector, magnification = self._per_row("rlnDetectorPixelSize"), self._per_row("rlnMagnification")
+            detector, magnification = self.per_row("rlnDetectorPixelSize"), self.per_row("rlnMagnification")
             if detector is not None and magnification is not None:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     sizes = detector / magnification * 1e4
         if sizes is None:
             unbinned, binning = (
-                self._per_row("rlnTomoTiltSeriesPixelSize"),
-                self._per_row("rlnTomoSubtomogramBinning"),
+                self.per_row("rlnTomoTiltSeriesPixelSize"),
+                self.per_row("rlnTomoSubtomogramBinning"),
             )
             if unbinned is not None and binning is not None:
                 sizes = unbinned * binning
@@ -253,8 +253,8 @@ class ParticleStar:
             )
         return sizes
 
-    def _per_row(self, column: str) -> npt.NDArray[np.float64] | None:
-        """Give each row a value, from its own column or its optics group; None when neither has it."""
+    def per_row(self, column: str) -> npt.NDArray[np.float64] | None:
+        """Value of each row, of its own or of its optics group, float64 (N,); None when neither has the column."""
         if column in self:
             return self.numbers(column)
         optics = self._optics()
