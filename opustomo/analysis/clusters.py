@@ -50,7 +50,7 @@ class Clusters:
     Attributes
     ----------
     labels
-        Class of each particle, shape (N,), int64, 0 … K - 1.
+        Class of each particle, shape (N,), int64, 0 … K - 1; K for particles that a later round leaves out.
     centers
         Latent of the particle that represents each class, shape (K, zdim).
     center_indices
@@ -67,7 +67,7 @@ class Clusters:
     @property
     def sizes(self) -> np.ndarray:
         """Particles per class, shape (K,)."""
-        return np.bincount(self.labels, minlength=len(self))
+        return np.bincount(self.labels, minlength=len(self))[: len(self)]
 
 
 def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, method: str = "kmeans") -> Clusters:

@@ -7,10 +7,12 @@ do not fill the box exactly or the volume holds the crop only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -139,33 +141,43 @@ def first_voxel(boxes: Boxes, apix: float, size: int, flip: bool = False) -> tup
     return corner, corner, corner + (apix if flip else 0.0)
 
 
+def check_latents(latents: npt.ArrayLike, decoder: VolumeDecoder, config: Path) -> np.ndarray:
+    """Latents as float32 (K, dimension); ``UserError`` unless they are finite and fit the decoder of ``config``."""
+    rows = np.atleast_2d(np.asarray(latents, dtype=np.float32))
+    if rows.ndim != 2 or rows.shape[1] not in (decoder.zdim, decoder.latent_dim):
+        raise UserError(
+            f"the latents have {rows.shape[-1]} numbers each but {config} was trained with zdim "
+            f"{decoder.zdim}; give latents of that run"
+        )
+    if not np.isfinite(rows).all():
+        raise UserError("the latents to decode hold values that are not finite; check the file they come from")
+    return rows
+
+
+def decode_batches(decoder: VolumeDecoder, latents: np.ndarray, apix: float, full_box: bool) -> Iterator[np.ndarray]:
+    """Volumes (n, n, n) of pixel size ``apix`` (Å) one by one, decoded in batches."""
+    for first in range(0, len(latents), BATCH):
+        yield from decoder.volumes(latents[first : first + BATCH], apix, full_box).cpu().numpy()
+
+
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
     """Decode ``request.latents`` and write one MRC file each; returns their paths.
 
     Beside two or more volumes stands ``{prefix}.cxc``, which shows them in ChimeraX.
     """
     device = choose_device(request.device)
-    latents = np.atleast_2d(np.asarray(request.latents, dtype=np.float32))
     decoder = VolumeDecoder(request.weights, request.config, device)
-    if latents.shape[1] not in (decoder.zdim, decoder.latent_dim):
-        raise UserError(
-            f"the latents have {latents.shape[1]} numbers each but {request.config} was trained with zdim "
-            f"{decoder.zdim}; give latents of that run"
-        )
-    if not np.isfinite(latents).all():
-        raise UserError("the latents to decode hold values that are not finite; check the file they come from")
+    latents = check_latents(request.latents, decoder, request.config)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)
     written, levels = [], []
-    for first in range(0, len(latents), BATCH):
-        volumes = decoder.volumes(latents[first : first + BATCH], apix, request.full_box).cpu().numpy()
-        for offset, volume in enumerate(volumes):
-            path = request.outdir / f"{request.prefix}{first + offset}.mrc"
-            origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)
-            write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
-            written.append(path)
-            levels.append(contour_level(volume))
+    for number, volume in enumerate(decode_batches(decoder, latents, apix, request.full_box)):
+        path = request.outdir / f"{request.prefix}{number}.mrc"
+        origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)
+        write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
+        written.append(path)
+        levels.append(contour_level(volume))
     if len(written) > 1:
         script, level = request.outdir / f"{request.prefix}.cxc", float(np.median(levels))
         if request.names is None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 
 NEIGHBORS = 15  # umap-learn's default
 SEED = 42
+OWN_PROCESS = 20_000
+"""Particles from which starting a process takes less time than it saves."""
 
 
 def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False) -> np.ndarray:
@@ -50,6 +55,25 @@ def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False)
     if not np.isfinite(embedding).all():
         return _plain_plane(latents)
     return embedding
+
+
+def embed_all(sets: Sequence[np.ndarray], progress: bool = False) -> list[np.ndarray]:
+    """Embed several sets of latents, each as `embed_latents` does.
+
+    Large sets beyond the first are embedded in processes of their own: with a fixed seed UMAP keeps to one thread.
+
+    Parameters
+    ----------
+    sets
+        Latents of shape (N, dimension) each.
+    progress
+        Show a bar for the first on a terminal.
+    """
+    if len(sets) < 2 or max(len(latents) for latents in sets) < OWN_PROCESS:
+        return [embed_latents(latents, progress=progress) for latents in sets]
+    with ProcessPoolExecutor(len(sets) - 1, mp_context=get_context("spawn")) as pool:
+        others = [pool.submit(embed_latents, latents) for latents in sets[1:]]
+        return [embed_latents(sets[0], progress=progress), *(other.result() for other in others)]
 
 
 def _plain_plane(latents: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 import opustomo
 from opustomo.analysis.clusters import Clustering
-from opustomo.analysis.embedding import SEED, embed_latents
+from opustomo.analysis.embedding import SEED, embed_all
 from opustomo.analysis.figures import draw_losses
 from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
 from opustomo.analysis.results import ResultDir, Round
@@ -117,12 +118,11 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     groups = viewing_groups(poses.eulers_deg)
     dump_pickle(results.root / "groups.pkl", groups)
     _write_losses(results, say)
+    tables = [table for table in (mu, multi_mu) if table is not None]
+    subjects = [LatentSet(table[indices], groups[indices], indices, len(table)) for table in tables]
+    embeddings = _embeddings(request, subjects, say)
     written = []
-    for latents, dynamics in ((mu, False), (multi_mu, True)):
-        if latents is None:
-            continue
-        subject = LatentSet(latents[indices], groups[indices], indices, len(latents))
-        embedding = _embedding(request, subject, dynamics, say)
+    for dynamics, subject, embedding in zip((False, True), subjects, embeddings, strict=False):
         outdir = request.folder(dynamics)
         if request.round.filtered:
             _name_stale(outdir, request, indices, say)
@@ -139,12 +139,17 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     return written
 
 
-def _embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say: Say) -> np.ndarray | None:
-    """Compute the UMAP embedding, or with ``skip_umap`` find an earlier one of the same particles."""
+def _embeddings(request: AnalysisRequest, subjects: list[LatentSet], say: Say) -> Sequence[np.ndarray | None]:
+    """UMAP embeddings of the composition and, if there is one, the conformation."""
+    if request.skip_umap:
+        return [_earlier_embedding(request, subject, bool(i), say) for i, subject in enumerate(subjects)]
+    say(f"UMAP of {len(subjects[0].latents):,} particles …")
+    return embed_all([subject.latents for subject in subjects], progress=True)
+
+
+def _earlier_embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say: Say) -> np.ndarray | None:
+    """Find an earlier embedding of the same particles."""
     outdir = request.folder(dynamics)
-    if not request.skip_umap:
-        say(f"{outdir.name}: UMAP of {len(subject.latents):,} latents …")
-        return embed_latents(subject.latents, progress=True)
     stored = outdir / "umap.pkl"
     if not request.round.filtered:
         if stored.is_file():

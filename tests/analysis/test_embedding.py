@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from opustomo.analysis.embedding import embed_latents
+from opustomo.analysis import embedding as embedding_module
+from opustomo.analysis.embedding import embed_all, embed_latents
 
 
 def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
@@ -20,3 +22,13 @@ def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
 def test_equal_or_hardly_any_latents_give_a_picture() -> None:
     assert np.all(embed_latents(np.full((30, 5), 2.5, dtype=np.float32)) == 0)
     assert embed_latents(np.array([[1.0], [2.0]], dtype=np.float32)).tolist() == [[-0.5, 0.0], [0.5, 0.0]]
+
+
+def test_sets_in_processes_of_their_own_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    # latents that need no UMAP: what is tested is that each set comes back in its place
+    sets = [np.repeat(np.eye(3, dtype=np.float32)[:2], 20, axis=0), np.full((40, 1), 2.0, dtype=np.float32)]
+    one_by_one = embed_all(sets)
+    assert one_by_one[0].any() and not one_by_one[1].any()
+    monkeypatch.setattr(embedding_module, "OWN_PROCESS", 10)
+    for apart, together in zip(embed_all(sets), one_by_one, strict=True):
+        np.testing.assert_array_equal(apart, together)
