@@ -66,6 +66,14 @@ def parse_round(text: str | int) -> Round:
     return Round(int(match[2]), len(match[1]) // len(_STEP))
 
 
+def parse_first_round(text: str | int) -> int:
+    """Read an epoch where ``filter.16`` has no place (``UserError``)."""
+    which = parse_round(text)
+    if which.filtered:
+        raise UserError(f"{text} names chosen clusters of an epoch; give the epoch {which.epoch} alone.")
+    return which.epoch
+
+
 @dataclass(frozen=True)
 class ResultDir:
     """The output folder of ``dsd train_tomo``."""
