@@ -7,6 +7,7 @@ do not fill the box exactly or the volume holds the crop only.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
 from opustomo.checkpoint.config import read_config
@@ -172,7 +174,9 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)
     written, levels = [], []
-    for number, volume in enumerate(decode_batches(decoder, latents, apix, request.full_box)):
+    quiet = len(latents) <= BATCH or not sys.stderr.isatty()
+    volumes = decode_batches(decoder, latents, apix, request.full_box)
+    for number, volume in enumerate(tqdm(volumes, total=len(latents), unit="volume", disable=quiet)):
         path = request.outdir / f"{request.prefix}{number}.mrc"
         origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)
         write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
