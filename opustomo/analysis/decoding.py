@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
+from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.errors import UserError
@@ -165,7 +166,7 @@ def decode_batches(decoder: VolumeDecoder, latents: np.ndarray, apix: float, ful
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
     """Decode ``request.latents`` and write one MRC file each; returns their paths.
 
-    Beside two or more volumes stands ``{prefix}.cxc``, which shows them in ChimeraX.
+    Beside two or more volumes stand ``{prefix}.cxc``, which shows them in ChimeraX, and a picture ``{prefix}.png``.
     """
     device = choose_device(request.device)
     decoder = VolumeDecoder(request.weights, request.config, device)
@@ -173,7 +174,8 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)
-    written, levels = [], []
+    titles = request.names or tuple(str(number) for number in range(len(latents)))
+    written, levels, views = [], [], []
     quiet = len(latents) <= BATCH or not sys.stderr.isatty()
     volumes = decode_batches(decoder, latents, apix, request.full_box)
     for number, volume in enumerate(tqdm(volumes, total=len(latents), unit="volume", disable=quiet)):
@@ -182,10 +184,12 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
         write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
         written.append(path)
         levels.append(contour_level(volume))
+        views.append(view_of(volume, titles[number]))
     if len(written) > 1:
         script, level = request.outdir / f"{request.prefix}.cxc", float(np.median(levels))
         if request.names is None:
             write_series_script(script, written, level)
         else:
             write_set_script(script, written, level, request.names)
+        draw_views(request.outdir / f"{request.prefix}.png", views)
     return written

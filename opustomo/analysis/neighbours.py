@@ -126,8 +126,10 @@ def _neighbour_graph(latents: np.ndarray, settings: GraphSettings) -> object:
     if near < 1:
         raise UserError("A single particle has no neighbours; a path needs two particles or more.")
     values = latents.astype(np.float64)
-    lengths, others = NearestNeighbors(n_neighbors=near).fit(values).kneighbors()
-    rows, columns, lengths = np.repeat(np.arange(count), near), others.ravel(), lengths.ravel()
+    search = NearestNeighbors(n_neighbors=near)
+    columns = search.fit(values).kneighbors(return_distance=False).ravel()
+    rows = np.repeat(np.arange(count), near)
+    lengths = np.linalg.norm(values[rows] - values[columns], axis=1)
     if settings.avg_neighbors is not None:
         kept = np.argsort(lengths, kind="stable")[: round(settings.avg_neighbors * count)]
         rows, columns, lengths = rows[kept], columns[kept], lengths[kept]

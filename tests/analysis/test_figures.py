@@ -98,3 +98,25 @@ def test_views_near_each_other_look_alike() -> None:
     everywhere = np.linalg.norm(colours[:, None] - colours[None], axis=-1).mean()
     assert near < 0.75 * everywhere
     np.testing.assert_array_equal(viewing_map(5)[0, 0], colours[healpy.ang2pix(2, 0.0, 0.0, nest=True)])
+
+
+def test_volumes_are_shown_in_slices_and_projections(tmp_path: Path) -> None:
+    """Bright where the density is: x to the right, y upwards; ten a row."""
+    from matplotlib.image import imread
+
+    from opustomo.analysis.volume_figure import draw_views, view_of
+
+    volumes = np.zeros((12, 16, 16, 16), dtype=np.float32)
+    volumes[:, 8, 12:14, 3:5] = 1.0
+    volumes[3, 8] = 0.0
+    volumes[3, 2, 12:14, 3:5] = 1.0
+    view = view_of(volumes[3], "4")
+    assert not view.slice.any() and view.projection[12, 3] == 1.0
+    draw_views(tmp_path / "v.png", [view_of(volume, str(i)) for i, volume in enumerate(volumes)])
+    picture = imread(tmp_path / "v.png")[..., 0]
+    height, width = picture.shape
+    assert width > 2 * height * 10 / 12 / 2  # two bands of ten columns
+    first = picture[: height // 4, : width // 10]
+    bright = np.argwhere(first[15:] > 0.9) / np.array(first[15:].shape)
+    inside = bright[(np.abs(bright - 0.5) < 0.45).all(axis=1)]
+    assert (picture[: height // 4] < 0.1).any() and len(inside)
