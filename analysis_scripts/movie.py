@@ -68,7 +68,7 @@ def main(session: object, words: list[str]) -> None:
         level_words(level)
     except ValueError:
         raise UserError(f"{level!r} is no contour level; give a density such as 0.985, or 3sd. {USAGE}") from None
-    used = [model.id[0] for model in session.models.list()]  # type: ignore[attr-defined]
+    used = [model.id[0] for model in session.models.list() if model.id]  # type: ignore[attr-defined]
     for line in commands(paths, level, max(used, default=0) + 1):
         run(session, line)
 

@@ -38,6 +38,9 @@ def test_kmeans_and_joint(run: ResultDir) -> None:
     joint = volume_set(run, Round(5), "joint", 2)
     np.testing.assert_array_equal(joint.latents, JOINT)
     assert joint.deform
+    # both lie in one folder
+    assert joint.outdir == chosen.outdir and (joint.prefix, chosen.prefix) == ("joint", "reference")
+    assert chosen.names == ("cluster 0", "cluster 1")
     second = volume_set(run, Round(5, filtered=True), "kmeans", 1)
     np.testing.assert_array_equal(second.latents, CENTERS[1:])
     assert second.outdir == run.root / "analyze.filter.5" / "kmeans1"

@@ -312,8 +312,11 @@ def test_mistakes_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFix
 
 def test_eval_vol_hands_the_right_latents_over(run: Path, decoded: list[EvalRequest]) -> None:
     for words in (["kmeans", "3"], ["pc", "2"]):
-        assert dsdsh(["eval_vol", str(run), "2", *words, "4.0", "--flip"]) == 0
+        assert dsdsh(["eval_vol", str(run), "2", *words, "4.0", "--flip", "--full-box"]) == 0
     kmeans, pc = decoded
+    assert kmeans.full_box and pc.full_box and pc.names is None
+    sizes = np.bincount(load_pickle(run / "analyze.2" / "kmeans3" / "labels.pkl"))
+    assert kmeans.names == tuple(f"cluster {i} ({sizes[i]} particles)" for i in range(3))
     folder = run / "analyze.2"
     centers = np.loadtxt(folder / "kmeans3" / "centers.txt", dtype=np.float32)
     np.testing.assert_array_equal(kmeans.latents, centers)

@@ -64,6 +64,22 @@ def test_one_row_and_conformation_columns(decode: Decode, tmp_path: Path, traine
     np.testing.assert_array_equal(one, joint)
 
 
+def test_conformations_of_one_composition(decode: Decode, tmp_path: Path, trained_run: Path) -> None:
+    mu, multi = read_latents(trained_run / "z.1.pkl")
+    assert multi is not None
+    np.savetxt(tmp_path / "compositions.txt", mu[:3])
+    np.savetxt(tmp_path / "conformations.txt", multi[:2])
+    words = ["--template-z", str(tmp_path / "compositions.txt"), "--template-z-ind", "2"]
+    moved, _ = decode("moved", "--zfile", str(tmp_path / "conformations.txt"), *words)
+    np.savetxt(tmp_path / "joint.txt", np.concatenate([mu[[2, 2]], multi[:2]], 1))
+    joint, _ = decode("joint", "--zfile", str(tmp_path / "joint.txt"))
+    np.testing.assert_array_equal(moved, joint)
+    out = str(tmp_path / "none")
+    line = ["eval_vol", "--load", str(trained_run / "weights.1.pkl"), "-o", out, "-z", "0", "0", "0"]
+    assert main([*line, *words[:3], "3"]) == 1
+    assert not Path(out).exists()
+
+
 @pytest.mark.parametrize(("words", "apix"), [("", 12.0), ("--Apix 9.3", 9.3), ("--Apix 24 --full-box", 24.0)])
 def test_headers_tell_the_true_pixel_size(decode: Decode, tmp_path: Path, words: str, apix: float) -> None:
     volumes, found = decode("out", "-z", "0", "0", *words.split())
