@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
 
     latents = read_latent_table(args.latents, args.conformation)
     path = graph_path(latents, args.anchors, GraphSettings(args.max_neighbors, args.avg_neighbors))
-    write_table(args.out, path)
-    write_table(args.out_z, latents[path])
-    print(f"{len(path)} particles written to {args.out}, their latents to {args.out_z}")
+    for one, other in path.jumps:
+        print(f"No near neighbours lead from particle {one} to {other}, so the path jumps there.")
+    write_table(args.out, path.particles)
+    write_table(args.out_z, latents[path.particles])
+    print(f"{len(path.particles)} particles written to {args.out}, their latents to {args.out_z}")

@@ -26,7 +26,7 @@ def length(latents: np.ndarray, path: np.ndarray) -> float:
 
 def test_the_path_follows_the_particles_and_not_the_gap() -> None:
     latents = moon()
-    path = graph_path(latents, [0, 199], GraphSettings())
+    path = graph_path(latents, [0, 199], GraphSettings()).particles
     assert path[0] == 0 and path[-1] == 199 and len(path) > 40
     assert length(latents, path) == pytest.approx(np.pi * 10, rel=0.1)  # the straight line is 20
     assert np.linalg.norm(latents[path], axis=1).min() > 9.5
@@ -46,7 +46,9 @@ def test_it_is_the_shortest_in_the_graph(settings: GraphSettings) -> None:
     graph.add_weighted_edges_from([(i, j, d) for d, i, j in joins])
     for anchors in ([3, 77], [5, 60, 5, 110]):
         wanted = sum(networkx.dijkstra_path_length(graph, a, b) for a, b in pairwise(anchors))
-        path = graph_path(latents, anchors, settings)
+        found = graph_path(latents, anchors, settings)
+        path = found.particles
+        assert not found.jumps
         assert length(latents, path) == pytest.approx(wanted, rel=1e-9)
         assert all(graph.has_edge(a, b) for a, b in pairwise(path))
         places = iter(path.tolist())
@@ -55,14 +57,23 @@ def test_it_is_the_shortest_in_the_graph(settings: GraphSettings) -> None:
 
 def test_equal_latents_are_joined() -> None:
     latents = np.repeat(np.array([[0.0], [1.0], [2.0]], dtype=np.float32), 4, axis=0)
-    path = graph_path(latents, [0, 11], GraphSettings(5, None))
+    path = graph_path(latents, [0, 11], GraphSettings(5, None)).particles
     assert length(latents, path) == pytest.approx(2.0)
 
 
+def test_groups_that_lie_apart_are_bridged_where_they_are_nearest() -> None:
+    latents = np.concatenate([moon(), moon() + np.array([40, 0, 0, 0, 0], dtype=np.float32)])
+    path = graph_path(latents, [100, 300, 50], GraphSettings())
+    distance = np.linalg.norm(latents[:200, None] - latents[None, 200:], axis=-1)
+    near = np.unravel_index(distance.argmin(), distance.shape)
+    pair = (int(near[0]), 200 + int(near[1]))
+    assert path.jumps == [pair, pair[::-1]]
+    steps = np.linalg.norm(np.diff(latents[path.particles], axis=0), axis=1)
+    assert (steps > 5).sum() == 2 and path.particles[[0, -1]].tolist() == [100, 50]
+
+
 def test_mistakes() -> None:
-    latents = np.concatenate([moon(30), moon(30) + 1000])
-    with pytest.raises(UserError, match=r"No path of near neighbours leads from particle 2 to 45"):
-        graph_path(latents, [2, 45], GraphSettings(5, None))
+    latents = moon(60)
     with pytest.raises(UserError, match="particle 60 does not exist; there are particles 0 to 59"):
         graph_path(latents, [2, 60], GraphSettings())
     with pytest.raises(UserError, match="two particles or more"):
