@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opustomo.analysis.pca import fit_pca
 from opustomo.errors import UserError
 
 METHODS = {"kmeans": "k-means", "gmm": "Gaussian mixture"}
@@ -138,15 +139,26 @@ def _k_means(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarr
 def _gaussian_mixture(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.mixture import GaussianMixture
 
-    # one scale for all dimensions: their ratio means something, but the floor of the variances needs a unit
-    scale = float(values.std(axis=0).max()) or 1.0
     dimension = values.shape[1]
     parameters = dimension * (dimension + 3) / 2
     shape = "full" if len(values) >= 5 * parameters * num_clusters else "diag"
-    model = GaussianMixture(
-        num_clusters, covariance_type=shape, reg_covar=1e-4, max_iter=500, n_init=1, random_state=seed
-    ).fit(values / scale)
-    return model.predict(values / scale).astype(np.int64), model.means_ * scale
+    pca = fit_pca(values)
+    scale = float(np.sqrt(pca.variance.max())) or 1.0
+    # EM stays near its start, a k-means. With the axes as they are k-means cuts long classes; with all axes made
+    # equally long it may cut others. The likelier end counts.
+    spaces = [np.full(dimension, scale)]
+    if pca.variance.min() > 1e-6 * pca.variance.max():
+        spaces.append(np.sqrt(pca.variance))
+    ends = []
+    for widths in spaces:
+        scores = pca.scores(values) / widths
+        model = GaussianMixture(
+            num_clusters, covariance_type=shape, reg_covar=1e-4, max_iter=500, random_state=seed
+        ).fit(scores)
+        likelihood = model.score(scores) - np.log(widths).sum()
+        ends.append((likelihood, model.predict(scores).astype(np.int64), pca.latents(model.means_ * widths)))
+    _, labels, centers = max(ends, key=lambda end: end[0])
+    return labels, centers
 
 
 def _nearest(values: np.ndarray, labels: np.ndarray, center: np.ndarray, cluster: int) -> int:

@@ -87,3 +87,26 @@ def test_equal_latents_fill_one_cluster() -> None:
     clusters = cluster_latents(np.ones((20, 3), dtype=np.float32), 4)
     assert sorted(clusters.sizes.tolist()) == [0, 0, 0, 20]
     np.testing.assert_array_equal(clusters.centers, np.ones((4, 3)))
+
+
+def test_a_mixture_finds_long_classes_that_k_means_cuts() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 400)
+    latents = np.stack([rng.normal(scale=20.0, size=800), 6.0 * truth + rng.normal(scale=0.5, size=800)], axis=1)
+    mixture = cluster_latents(latents.astype(np.float32), 2, method="gmm")
+    agreement = np.mean(mixture.labels == truth)
+    assert max(agreement, 1 - agreement) > 0.99
+    cut = np.mean(cluster_latents(latents.astype(np.float32), 2).labels == truth)
+    assert max(cut, 1 - cut) < 0.7
+    assert mixture.labels[mixture.center_indices].tolist() == [0, 1]
+    again = cluster_latents(latents.astype(np.float32) * 1e-3, 2, method="gmm")  # the unit of latents is free
+    np.testing.assert_array_equal(again.labels, mixture.labels)
+
+
+@pytest.mark.parametrize("count", [6, 30])
+def test_a_mixture_of_hardly_any_or_equal_particles(count: int) -> None:
+    latents = np.random.default_rng(1).normal(size=(count, 12)).astype(np.float32)
+    clusters = cluster_latents(latents, 5, method="gmm")
+    assert len(clusters) == 5 and clusters.sizes.sum() == count
+    equal = cluster_latents(np.ones((count, 3), dtype=np.float32), 4, method="gmm")
+    assert equal.sizes.sum() == count
