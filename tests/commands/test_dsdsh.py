@@ -62,15 +62,9 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A private copy of the analysed folder."""
-    monkeypatch.setattr(figures, "DPI", 40)
-    return Path(shutil.copytree(analysed, tmp_path / "a run"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are laid out but left as empty files, which is quick."""
+    """A private copy of the analysed folder; further figures are laid out but left empty, which is quick."""
     monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    return Path(shutil.copytree(analysed, tmp_path / "a run"))
 
 
 @pytest.fixture
@@ -183,9 +177,7 @@ def test_second_round(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "41 clusters of 40 particles" in mistake(capsys, "analyze", run, 2, 1, 41, "--kpc", "3:0,2")
 
 
-def test_third_round_and_a_round_clustered_again(
-    run: Path, star: Path, capsys: pytest.CaptureFixture[str], undrawn: None
-) -> None:
+def test_third_round_and_a_round_clustered_again(run: Path, star: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--skip-umap"]
     assert dsdsh(["analyze", str(run), "2", "1", "4", "--kpc", "3:0,2", *words]) == 0
     assert dsdsh(["analyze", str(run), "filter.2", "1", "3", "--kpc", "4:1-2", *words]) == 0
@@ -212,7 +204,7 @@ def test_third_round_and_a_round_clustered_again(
     assert "kmeans2, kmeans4 belong to another choice" in capsys.readouterr().out
 
 
-def test_gaussian_mixture_beside_k_means(run: Path, star: Path, decoded: list[EvalRequest], undrawn: None) -> None:
+def test_gaussian_mixture_beside_k_means(run: Path, star: Path, decoded: list[EvalRequest]) -> None:
     assert dsdsh(["analyze", str(run), "2", "1", "3", "--skip-umap", "--gmm", "--joint"]) == 0
     names = sorted(path.name for path in (run / "analyze.2" / "gmm3").iterdir())
     assert names == sorted(path.name for path in (run / "analyze.2" / "kmeans3").iterdir())
