@@ -78,7 +78,7 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
     if scale.coordinate_apix is not None:
         own: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
     else:
-        own = star.per_row("rlnTomoTiltSeriesPixelSize")
+        own = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
         own = subtomogram if own is None else own
     view = own if scale.view_apix is None else np.full(len(star), scale.view_apix)
     if own is None or view is None:

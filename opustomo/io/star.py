@@ -153,18 +153,21 @@ class ParticleStar:
         UserError
             A size is not positive, or a row's optics group is not in the optics table.
         """
-        sizes = self.per_row("rlnImagePixelSize")
+        sizes = self.value_per_particle("rlnImagePixelSize")
         if sizes is None:
-            sizes = self.per_row("rlnPixelSize")
+            sizes = self.value_per_particle("rlnPixelSize")
         if sizes is None:
-            detector, magnification = self.per_row("rlnDetectorPixelSize"), self.per_row("rlnMagnification")
+            detector, magnification = (
+                self.value_per_particle("rlnDetectorPixelSize"),
+                self.value_per_particle("rlnMagnification"),
+            )
             if detector is not None and magnification is not None:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     sizes = detector / magnification * 1e4
         if sizes is None:
             unbinned, binning = (
-                self.per_row("rlnTomoTiltSeriesPixelSize"),
-                self.per_row("rlnTomoSubtomogramBinning"),
+                self.value_per_particle("rlnTomoTiltSeriesPixelSize"),
+                self.value_per_particle("rlnTomoSubtomogramBinning"),
             )
             if unbinned is not None and binning is not None:
                 sizes = unbinned * binning
@@ -253,8 +256,8 @@ class ParticleStar:
             )
         return sizes
 
-    def per_row(self, column: str) -> npt.NDArray[np.float64] | None:
-        """Value of each row, of its own or of its optics group, float64 (N,); None when neither has the column."""
+    def value_per_particle(self, column: str) -> npt.NDArray[np.float64] | None:
+        """Give each row a value, from its own column or its optics group; None when neither has it."""
         if column in self:
             return self.numbers(column)
         optics = self._optics()

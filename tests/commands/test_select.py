@@ -242,7 +242,7 @@ def test_places_of_every_kind_of_table(shared_data: Path, tmp_path: Path, capsys
         assert sum(len(table) for table in tables.values()) == len(star)
         everything = pd.concat(tables.values()).sort_values("opusParticle")
         if name == "relion5_3d_5":
-            apix = star.per_row("rlnTomoTiltSeriesPixelSize")
+            apix = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
             assert apix is not None
             shift = star.numbers("rlnCenteredCoordinateYAngst") - star.numbers("rlnOriginYAngst")
             np.testing.assert_allclose(everything["rlnCoordinateY"], shift / apix + 400, atol=2e-3)
