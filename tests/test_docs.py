@@ -87,25 +87,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_the_tutorial_then_the_readme_and_old_runs(place: Path) -> None:
-    smaller = {r" -n 240\b": " -n 24", r" -n 8\b": " -n 1"}
-    earlier = {r"\brun 7\b": "run 0", r"\b(z|weights|analyze|filter)\.7\b": r"\g<1>.0"}
+def test_the_tutorial_and_then_the_other_pages(place: Path) -> None:
+    smaller = {r" -n 240\b": " -n 24", r" -n 8\b": " -n 2 --checkpoint 1", " -b 8 ": " -b 24 "}
+    earlier = {r"\brun 7\b": "run 1", r"\b(z|weights|analyze|filter)\.7\b": r"\g<1>.1"}
     training = "--templateres 32 --encoderres 8 --num-workers 1 --device cpu --zdim 3"
-    once = {"dsd train_tomo": training, "dsdsh analyze run 0 2 2 --kpc": "--skip-umap"}
+    once = {"dsd train_tomo": training, "dsdsh analyze run 1 2 2 --kpc": "--skip-umap"}
     run_page("docs/tutorial.md", {**smaller, **earlier}, once)
-    assert list(place.glob("run/analyze.0/kmeans3/pre*.star")) and list(place.glob("run/analyze.filter.0/kmeans2/*"))
-    volumes = set(place.glob("run/analyze.0/**/reference0.mrc"))
+    assert list(place.glob("run/analyze.1/kmeans3/pre*.star")) and list(place.glob("run/analyze.filter.1/kmeans2/*"))
+    volumes = set(place.glob("run/analyze.1/**/reference0.mrc"))
     assert len(volumes) == 2
 
     # the other pages on the same run, under the names they use; one training is enough
     for path in (place / "data").iterdir():
         (place / path.name).symlink_to(path)
     size = {r" 96 4\.0": " 32 12.0", r" 4\.0\b": " 12.0", r" 4 12$": " 1 4"}
-    last = {r"\brun 29\b": "run 0", r"kmeans 12 ": "kmeans 4 ", " 12:": " 4:", r"run 0 12$": "run 0 4"}
+    last = {r"\brun 29\b": "run 1", r"kmeans 12 ": "kmeans 4 ", " 12:": " 4:", r"run 1 12$": "run 1 4"}
     quick = {"dsdsh analyze": "--skip-umap"}
     run_page("README.md", {**size, **last}, quick, ("dsd train_tomo",))
-    assert (place / "run" / "analyze.0" / "kmeans4" / "reference3.mrc").is_file() and (place / "good.star").is_file()
+    assert (place / "run" / "analyze.1" / "kmeans4" / "reference3.mrc").is_file() and (place / "good.star").is_file()
     run_page("docs/from-opus-tomo.md", {**size, **last}, quick)
+    smaller = {"--box 48 -n 150": "--box 24 -n 12", "--apix 8": "--apix 16"}
+    assert (place / "run" / "analyze.1" / "report.html").is_file()
+    run_page("docs/is-it-real.md", {**smaller, **size, **last}, quick, ("dsdsh validate", "dsdsh report"))
+    assert (place / "sim" / "map_fsc.csv").is_file()
 
 
 def test_simulation(place: Path) -> None:
