@@ -28,8 +28,10 @@ ALLOWED = {
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},
     "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},
-    "simulate": {"geometry", "io"},
-    "demo": {"simulate", "analysis", "geometry", "io"},
+    "reconstruction": set(),
+    "simulate": {"reconstruction", "geometry", "io"},
+    "prepare": {"reconstruction", "geometry", "io"},
+    "demo": {"simulate", "reconstruction", "analysis", "geometry", "io"},
 }
 HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", "numba", "starfile"}
 MAX_LINES = 400

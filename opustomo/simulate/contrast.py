@@ -7,24 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from opustomo.reconstruction.frequencies import plane_frequencies
+
 
 def electron_wavelength(voltage_kv: float) -> float:
     """Relativistic wavelength in Å of electrons accelerated by `voltage_kv` kilovolts."""
     volt = 1e3 * voltage_kv
     return 12.2643247 / math.sqrt(volt * (1.0 + 0.978466e-6 * volt))
-
-
-def plane_frequencies(box: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Integer frequencies of the half plane of a `box` x `box` image, in native FFT order.
-
-    Returns
-    -------
-    (x, y)
-        Tensors of shape (box//2 + 1,) = 0 … box/2 and (box,) = 0 … box/2 - 1, -box/2 … -1, in voxels.
-    """
-    x = torch.arange(box // 2 + 1, dtype=torch.float32, device=device)
-    y = (torch.fft.fftfreq(box, device=device) * box).round()
-    return x, y
 
 
 def tilt_image_transfer(

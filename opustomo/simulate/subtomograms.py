@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opustomo.reconstruction.insertion import SliceInserter
 from opustomo.simulate.acquisition import Defoci, Optics, TiltScheme
 from opustomo.simulate.contrast import tilt_image_transfer
-from opustomo.simulate.insertion import SliceInserter
 from opustomo.simulate.orientations import PoseSet
 from opustomo.simulate.projection import SliceSource, origin_phases
 

@@ -10,9 +10,9 @@ import pytest
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
+from opustomo.reconstruction.resample import resample
 from opustomo.simulate import densities
 from opustomo.simulate.densities import list_densities, load_density
-from opustomo.simulate.resample import resample
 from opustomo.simulate.soft_mask import covering_mask
 from opustomo.simulate.volumes import gather_volumes
 

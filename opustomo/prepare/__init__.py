@@ -1,0 +1,1 @@
+"""Inputs of training from what other programs leave: masks, cubes, CTF tables, subtomograms."""
