@@ -9,6 +9,17 @@ COMMANDS = {
     # not select.py: a script run from its folder would find it in place of Python's own module
     "select": "analysis_scripts.select_particles",
     **{name: f"analysis_scripts.{name}" for name in ("artiax", "validate", "convergence", "report")},
+    name: f"analysis_scripts.{name}"
+    for name in (
+        "prepare",
+        "create_mask",
+        "analyze",
+        "eval_vol",
+        "parse_pose",
+        "validate",
+        "convergence",
+        "report",
+    )
 }
 
 
