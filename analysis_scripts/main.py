@@ -13,6 +13,7 @@ COMMANDS = {
     for name in (
         "prepare",
         "create_mask",
+        "extract_tomo_cubes",
         "analyze",
         "eval_vol",
         "parse_pose",

@@ -1,0 +1,79 @@
+"""Which rows of a particle table belong to a tomogram."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.star import ParticleStar
+
+TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
+_DECORATION = re.compile(r"(_\d+(\.\d+)?Apx|\.mrc|\.rec|\.st|\.tomostar|\.ali|\.xml)$", re.IGNORECASE)
+
+
+def tomogram_key(name: str) -> str:
+    """Name of a tomogram without folders, suffixes and WARP's pixel size: `a/TS_1_10.00Apx.mrc` and `TS_1.tomostar`
+    are both `TS_1`."""
+    key = PureWindowsPath(name).name
+    while (shorter := _DECORATION.sub("", key)) != key and shorter:
+        key = shorter
+    return key
+
+
+def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
+    """Column that names the tomogram: the one asked for, else rlnTomoName, else rlnMicrographName, else None.
+
+    Raises
+    ------
+    UserError
+        The column asked for is not there.
+    """
+    if asked is not None:
+        star.strings(asked)  # says what is missing
+        return asked
+    return next((column for column in TOMOGRAM_COLUMNS if column in star), None)
+
+
+def rows_of_tomogram(
+    star: ParticleStar, tomogram: Path, column: str | None = None, tomogram_id: str | None = None
+) -> np.ndarray:
+    """Rows of the particles in one tomogram.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    tomogram
+        File of the tomogram; without `tomogram_id` its name says which rows are meant. A table of one tomogram only
+        is taken whole.
+    column, tomogram_id
+        Column that names the tomogram, and the value wanted.
+
+    Raises
+    ------
+    UserError
+        No row belongs to the tomogram.
+    """
+    column = tomogram_column(star, column)
+    if column is None:
+        if tomogram_id is not None:
+            raise UserError(f"{star.path}: has no column that names tomograms; give it with --tomo-col.")
+        return np.arange(len(star))
+    names = np.array(star.strings(column), dtype=object)
+    distinct = list(dict.fromkeys(names))
+    if tomogram_id is not None:
+        rows = np.flatnonzero(names == tomogram_id)
+        wanted = tomogram_id
+    else:
+        wanted = tomogram_key(tomogram.name)
+        same = {name for name in distinct if tomogram_key(name) == wanted}
+        if not same and len(distinct) == 1:
+            return np.arange(len(star))
+        rows = np.flatnonzero([name in same for name in names])
+    if not rows.size:
+        some = ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
+        raise UserError(f"{star.path}: no row of {column} is {wanted}, there are {some}; choose one with --tomo-id.")
+    return rows
