@@ -8,6 +8,7 @@ COMMANDS = {
     name: f"opustomo.commands.{name}"
     for name in (
         "parse_pose_star",
+        "prepare_ctf",
         "check",
         "train_tomo",
         "eval_vol",

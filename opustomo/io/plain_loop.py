@@ -1,12 +1,17 @@
-"""A quick reader of the plainest STAR files: one block, one loop, no quotes.
+"""A quick reader and writer of the plainest STAR files: one block, one loop, no quotes.
 
-A run may have as many CTF tables as subtomograms. The general reader takes milliseconds for each, minutes for
-all; this one takes a fraction of that, and leaves everything out of the ordinary to the general one.
+A run may have as many CTF tables as subtomograms. The general reader and writer take milliseconds for each, minutes
+for all; these take a fraction of that. Everything out of the ordinary is left to the general ones.
 """
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+
+from opustomo.io.atomic import atomic_path
 
 _UNUSUAL = re.compile("""['"#]""")
 
@@ -33,3 +38,22 @@ def read_plain_loop(path: str | os.PathLike[str]) -> dict[str, list[str]] | None
     if any(words[0].startswith("data_") for words in rows) or _UNUSUAL.search(" ".join(map(" ".join, rows))):
         return None
     return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def write_plain_loop(path: str | os.PathLike[str], block: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Write one loop of numbers, six digits after the point, atomically.
+
+    Parameters
+    ----------
+    path
+        The file.
+    block
+        Its name without "data_".
+    columns
+        Column name → (T,) numbers.
+    """
+    header = "".join(f"_{name} #{place}\n" for place, name in enumerate(columns, 1))
+    line = " ".join(["%14.6f"] * len(columns))
+    rows = "\n".join(line % values for values in zip(*(column.tolist() for column in columns.values()), strict=True))
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"data_{block}\n\nloop_\n{header}{rows}\n", encoding="utf-8")

@@ -1,0 +1,196 @@
+"""Where a point of a tomogram appears in the images of its tilt series, and how deep it lies.
+
+Coordinates are Å, x, y, z, counted from the centre of the tomogram (2D: of the image; index n//2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.geometry.spline_grid import SplineGrid
+
+
+def rotation_x(degrees: np.ndarray) -> np.ndarray:
+    """Right-handed rotations about x, (..., 3, 3)."""
+    return _about(degrees, 1, 2)
+
+
+def rotation_y(degrees: np.ndarray) -> np.ndarray:
+    """Right-handed rotations about y, (..., 3, 3); RELION's Ry of Euler angles is its transpose."""
+    return _about(degrees, 2, 0)
+
+
+def rotation_z(degrees: np.ndarray) -> np.ndarray:
+    """Right-handed rotations about z, (..., 3, 3); RELION's Rz of Euler angles is its transpose."""
+    return _about(degrees, 0, 1)
+
+
+def _about(degrees: np.ndarray, first: int, second: int) -> np.ndarray:
+    angle = np.deg2rad(np.asarray(degrees, dtype=np.float64))
+    matrix = np.zeros((*angle.shape, 3, 3))
+    matrix[..., range(3), range(3)] = 1.0
+    matrix[..., first, first] = matrix[..., second, second] = np.cos(angle)
+    matrix[..., second, first] = np.sin(angle)
+    matrix[..., first, second] = -np.sin(angle)
+    return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """What WARP and M add to the rigid geometry.
+
+    Attributes
+    ----------
+    volume_size_A, image_size_A
+        Sizes that grid coordinates 0 … 1 span.
+    time
+        (T,) accumulated dose, scaled to 0 … 1.
+    movement
+        x, y shift (Å) of the image content, over image x, y and tilt index.
+    warp
+        x, y, z shift (Å) of the specimen, over x, y, z and dose.
+    angles
+        x, y, z corrections (degrees) of the orientation, over x, y and tilt index.
+    """
+
+    volume_size_A: np.ndarray
+    image_size_A: np.ndarray
+    time: np.ndarray
+    movement: tuple[SplineGrid, SplineGrid]
+    warp: tuple[SplineGrid, SplineGrid, SplineGrid]
+    angles: tuple[SplineGrid, SplineGrid, SplineGrid]
+
+
+@dataclass(frozen=True, eq=False)
+class TiltGeometry:
+    """Geometry of a tilt series.
+
+    Attributes
+    ----------
+    rotations
+        (T, 3, 3) matrices M; M x holds image x, image y and the coordinate along the beam of x.
+    shifts_A
+        (T, 2) image coordinates of the tomogram's centre.
+    hand
+        +1: defocus grows with the coordinate along the beam; -1: it falls (RELION's rlnTomoHand).
+    deformation
+        What WARP and M add; None for a rigid specimen.
+    """
+
+    rotations: np.ndarray
+    shifts_A: np.ndarray
+    hand: int = 1
+    deformation: Deformation | None = None
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    def project(self, positions_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image positions and depths.
+
+        Parameters
+        ----------
+        positions_A
+            (N, 3).
+
+        Returns
+        -------
+        image_A
+            (N, T, 2) image x, y from the image's centre.
+        depth_A
+            (N, T) what the height of the point adds to the defocus of the tilt.
+        """
+        points = np.asarray(positions_A, dtype=np.float64)[:, None, :]
+        bent = self.deformation
+        if bent is not None:
+            at = points / bent.volume_size_A + 0.5
+            points = points + np.stack([grid(*np.moveaxis(at, -1, 0), bent.time) for grid in bent.warp], axis=-1)
+        seen = np.einsum("tij,ntj->nti", self.rotations, np.broadcast_to(points, (len(points), len(self), 3)))
+        image = seen[..., :2] + self.shifts_A
+        if bent is not None:
+            on_image = image / bent.image_size_A + 0.5
+            image = image - np.stack([grid(*np.moveaxis(on_image, -1, 0), self._index()) for grid in bent.movement], -1)
+        return image, self.hand * seen[..., 2]
+
+    def orientations(self, positions_A: np.ndarray) -> np.ndarray:
+        """(N, T, 3, 3) rotations at (N, 3) positions, with M's corrections of the angles."""
+        bent = self.deformation
+        if bent is None:
+            return np.broadcast_to(self.rotations, (len(positions_A), *self.rotations.shape))
+        at = np.asarray(positions_A, dtype=np.float64)[:, None, :2] / bent.volume_size_A[:2] + 0.5
+        x, y, z = (grid(at[..., 0], at[..., 1], self._index()) for grid in bent.angles)
+        return rotation_z(z) @ rotation_y(y) @ rotation_x(x) @ self.rotations
+
+    def _index(self) -> np.ndarray:
+        """Tilt index, 0 … 1."""
+        return np.linspace(0.0, 1.0, len(self)) if len(self) > 1 else np.zeros(1)
+
+
+@dataclass(frozen=True, eq=False)
+class SliceFrame:
+    """Tilts as central slices about y, as 3D CTFs take them.
+
+    Attributes
+    ----------
+    frame
+        (3, 3) rotation F that takes tomogram coordinates to the frame in which the tilt axis is y.
+    tilt_deg
+        (T,) tilt: the slice's x axis lies along (cos t, 0, -sin t) of that frame.
+    in_plane
+        (T, 2, 2): columns are the slice's x and y axis as seen in the image.
+    residual_deg
+        Largest angle between a slice's normal and the plane across y: what this description neglects.
+    """
+
+    frame: np.ndarray
+    tilt_deg: np.ndarray
+    in_plane: np.ndarray
+    residual_deg: float
+
+    @property
+    def turn_deg(self) -> float:
+        """Angle of the rotation `frame`."""
+        return float(np.rad2deg(np.arccos(np.clip((np.trace(self.frame) - 1) / 2, -1, 1))))
+
+    @property
+    def image_angle_deg(self) -> np.ndarray:
+        """(T,) azimuth of the slice's x axis in the image."""
+        return np.rad2deg(np.arctan2(self.in_plane[:, 1, 0], self.in_plane[:, 0, 0]))
+
+
+def slice_frame(rotations: np.ndarray, *, turn: bool = True) -> SliceFrame:
+    """Describe tilts as slices about y.
+
+    Parameters
+    ----------
+    rotations
+        (T, 3, 3), as in `TiltGeometry`.
+    turn
+        True: turn the frame so that the common tilt axis is y. False: keep the tomogram's frame.
+    """
+    normals = rotations[:, 2]
+    axis = np.array([0.0, 1.0, 0.0])
+    if turn and len(normals) > 1:
+        # the direction to which all normals are most perpendicular
+        spread, directions = np.linalg.eigh(normals.T @ normals)
+        if spread[1] > 1e-6 * len(normals):
+            axis = directions[:, 0] * (np.sign(directions[1, 0]) or 1.0)
+    frame = _shortest_turn_to_y(axis)
+    turned = rotations @ frame.T
+    normal = turned[:, 2]
+    tilt = np.arctan2(normal[:, 0], normal[:, 2])
+    along_x = np.stack([np.cos(tilt), np.zeros_like(tilt), -np.sin(tilt)], axis=-1)
+    x_axis = np.einsum("tij,tj->ti", turned, along_x)[:, :2]
+    in_plane = np.stack([x_axis, turned[:, :2, 1]], axis=-1)
+    residual = np.rad2deg(np.arcsin(np.clip(np.abs(normal[:, 1]), 0, 1)))
+    return SliceFrame(frame, np.rad2deg(tilt), in_plane, float(residual.max(initial=0.0)))
+
+
+def _shortest_turn_to_y(axis: np.ndarray) -> np.ndarray:
+    """Rotation about axis × y that takes `axis` to y (Rodrigues)."""
+    y = np.array([0.0, 1.0, 0.0])
+    cross = np.cross(axis, y)
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    return np.eye(3) + skew + skew @ skew / (1.0 + axis @ y)

@@ -1,0 +1,218 @@
+"""Small text files of IMOD, ctfplotter and CTFFIND that tell of a tilt series."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+
+_ASTIGMATISM, _RADIANS, _PHASE, _PHASE_RADIANS, _INVERTED = 1, 2, 4, 8, 16
+
+
+@dataclass(frozen=True, eq=False)
+class TiltDefoci:
+    """Defocus of each tilt, (T,): Å (underfocus positive) and degrees."""
+
+    u_A: np.ndarray
+    v_A: np.ndarray
+    angle_deg: np.ndarray
+    phase_shift_deg: np.ndarray
+
+
+def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: str) -> np.ndarray:
+    """Numbers of a text file, separated by blanks or commas; lines with # are comments.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Numbers of columns that are possible.
+    what
+        What a line holds, for messages.
+
+    Raises
+    ------
+    UserError
+        The file is missing or holds something else.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it must hold {what} per line.") from error
+    try:
+        with warnings.catch_warnings():
+            # an empty file is told below
+            warnings.simplefilter("ignore", UserWarning)
+            table = np.loadtxt(text.replace(",", " ").splitlines(), ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{path}: must hold {what} per line ({str(error).split(';')[0]}); correct it.") from error
+    if not table.size or table.shape[1] not in columns or not np.isfinite(table).all():
+        raise UserError(f"{path}: must hold {what} per line, has {table.shape[1] if table.size else 0} columns.")
+    return table
+
+
+def read_tlt(path: str | os.PathLike[str]) -> np.ndarray:
+    """(T,) tilt angles in degrees of a .tlt or .rawtlt file.
+
+    Raises
+    ------
+    UserError
+        As `read_columns`, or an angle is 90° or more.
+    """
+    tilt = read_columns(path, (1,), "one tilt angle")[:, 0]
+    if np.abs(tilt).max() >= 90:
+        raise UserError(f"{path}: holds {tilt[np.abs(tilt).argmax()]:g}, no tilt between -90 and 90 degrees.")
+    return tilt
+
+
+def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
+    """(T,) accumulated dose of each tilt, e/Å², from an .order file.
+
+    Two columns are tilt angle and accumulated dose, in any order, matched by angle. One column is the number of each
+    tilt in the order of exposure, from 1 (or 0); each exposure adds `dose_per_tilt`.
+
+    Raises
+    ------
+    UserError
+        As `read_columns`, an angle has no match within 1°, or the numbers do not fit the tilts.
+    """
+    table = read_columns(path, (1, 2), "angle and accumulated dose, or the place in the order of exposure,")
+    if table.shape[1] == 2:
+        distance = np.abs(table[None, :, 0] - tilt_deg[:, None])
+        if distance.min(axis=1).max() > 1.0:
+            lost = tilt_deg[distance.min(axis=1).argmax()]
+            raise UserError(f"{path}: has no angle within 1 degree of the tilt {lost:g}; complete it.")
+        return table[distance.argmin(axis=1), 1]
+    place = table[:, 0]
+    if len(place) != len(tilt_deg) or len(np.unique(place)) != len(place):
+        raise UserError(
+            f"{path}: has {len(np.unique(place))} different places for {len(tilt_deg)} tilts; give one for each tilt."
+        )
+    return (place - place.min() + 1) * dose_per_tilt
+
+
+def read_xf(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """IMOD transforms: `aligned - centre = A (raw - centre) + d`; A (T, 2, 2) and d (T, 2) in pixels.
+
+    Raises
+    ------
+    UserError
+        As `read_columns`, or a matrix cannot be inverted.
+    """
+    table = read_columns(path, (6,), "the six numbers of a transform")
+    matrices = table[:, :4].reshape(-1, 2, 2)
+    if np.abs(np.linalg.det(matrices)).min() < 1e-3:
+        raise UserError(f"{path}: holds a transform that cannot be inverted; align the tilt series again.")
+    return matrices, table[:, 4:]
+
+
+def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Entries of an IMOD command file such as tilt.com: `NAME value` lines, names in capitals.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the tilt.com of eTomo.") from error
+    pairs = (line.split(None, 1) for line in lines if re.match(r"[A-Za-z]", line))
+    return {pair[0].upper(): pair[1].strip() if len(pair) > 1 else "" for pair in pairs}
+
+
+def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoci:
+    """Defocus of each tilt from ctfplotter (.defocus) or CTFFIND (.txt, one line per tilt).
+
+    Raises
+    ------
+    UserError
+        As `read_columns`, or the file has no line for a tilt.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give ctfplotter's or CTFFIND's file.") from error
+    rows = []
+    for line in lines:
+        if line.strip() and not line.lstrip().startswith("#"):
+            try:
+                rows.append([float(word) for word in line.split()])
+            except ValueError as error:
+                raise UserError(f"{path}: the line {line.strip()[:40]!r} is no row of defocus values.") from error
+    if not rows:
+        raise UserError(f"{path}: holds no defocus; estimate it with ctfplotter or CTFFIND first.")
+    if not np.isfinite(np.concatenate(rows)).all():
+        raise UserError(f"{path}: holds a defocus that is no finite number; estimate it again.")
+    return _ctffind(path, rows, len(tilt_deg)) if _is_ctffind(lines, rows) else _ctfplotter(path, rows, tilt_deg)
+
+
+def _is_ctffind(lines: list[str], rows: list[list[float]]) -> bool:
+    """CTFFIND comments its columns, writes 7 or more, and defoci of thousands of Å in the second."""
+    return all(len(row) >= 7 for row in rows) and (
+        any(line.lstrip().startswith("#") for line in lines) or all(abs(row[1]) > 500 for row in rows)
+    )
+
+
+def _ctffind(path: Path, rows: list[list[float]], count: int) -> TiltDefoci:
+    if len(rows) != count:
+        raise UserError(f"{path}: has {len(rows)} lines for {count} tilts; estimate all of them.")
+    table = np.array([row[:5] for row in rows])
+    return TiltDefoci(table[:, 1], table[:, 2], table[:, 3], np.rad2deg(table[:, 4]))
+
+
+def _ctfplotter(path: Path, rows: list[list[float]], tilt_deg: np.ndarray) -> TiltDefoci:
+    """Versions 1 to 3: first and last view (from 1), angles, defocus (nm), and what the flags of version 3 say."""
+    flags = 0
+    first = rows[0]
+    if len(first) >= 6 and first[-1] >= 3 and not any(first[1:5]):
+        flags, rows = int(first[0]), rows[1:]
+    needed = 5 + (2 if flags & _ASTIGMATISM else 0) + (1 if flags & _PHASE else 0)
+    if not rows or any(len(row) < needed for row in rows):
+        raise UserError(f"{path}: each line must hold views, angles and defocus, {needed} numbers in all; correct it.")
+    count = len(tilt_deg)
+    # the first versions of ctfplotter counted views from 0
+    start = 0 if min(row[0] for row in rows) == 0 else 1
+    sums, hits = np.zeros((count, 5)), np.zeros(count)
+    for row in rows:
+        low, high = int(row[0]) - start, int(row[1]) - start
+        if not 0 <= low <= high < count:
+            raise UserError(f"{path}: views {row[0]:g} to {row[1]:g} are not among the {count} tilts; check the files.")
+        sums[low : high + 1] += _fields(row, flags)
+        hits[low : high + 1] += 1
+    known = np.flatnonzero(hits)
+    mean = sums[known] / hits[known, None]
+    order = known[np.argsort(tilt_deg[known])]
+    filled = np.empty((count, 5))
+    for i in range(5):
+        value = np.empty(count)
+        value[known] = mean[:, i]
+        filled[:, i] = np.interp(tilt_deg, tilt_deg[order], value[order])
+        filled[known, i] = mean[:, i]
+    angle = 0.5 * np.rad2deg(np.arctan2(filled[:, 3], filled[:, 2]))
+    return TiltDefoci(filled[:, 0], filled[:, 1], angle, filled[:, 4])
+
+
+def _fields(row: list[float], flags: int) -> np.ndarray:
+    """U and V in Å, cosine and sine of twice the angle, phase shift in degrees."""
+    u = v = 10.0 * row[4]
+    angle, place = 0.0, 5
+    if flags & _ASTIGMATISM:
+        v = 10.0 * row[5]
+        angle = row[6] if flags & _RADIANS else np.deg2rad(row[6])
+        place = 7
+    phase = row[place] if flags & _PHASE else 0.0
+    if flags & _PHASE_RADIANS:
+        phase = float(np.rad2deg(phase))
+    return np.array([u, v, np.cos(2 * angle), np.sin(2 * angle), phase])

@@ -1,0 +1,198 @@
+"""CTF tables of all particles of many tomograms, and the particle table that names them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.geometry.tilt_geometry import slice_frame
+from opustomo.io.progress import progress
+from opustomo.io.star import ParticleStar
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ctf_table
+from opustomo.prepare.pool import work_through
+from opustomo.prepare.positions import from_corner, positions_from_star, read_coords, rows_by_tomogram
+from opustomo.prepare.series_source import SeriesSource
+
+MAGNIFICATION = 10000.0
+"""Written where a table needs one: the detector pixel size then is the pixel size in Å."""
+
+
+@dataclass(frozen=True)
+class CtfConfig:
+    """How CTF tables are made.
+
+    Attributes
+    ----------
+    folder
+        Where tables and the particle table go.
+    out_star
+        The particle table.
+    coord_apix
+        Pixel size of coordinates in pixels, Å; None takes that of the tilt series.
+    original_sign
+        Given, depths follow the original's formula, with this times the written tilt, instead of the series' geometry.
+    clip_from_deg, clip_sigmas
+        See `ctf_tables.clipped_defoci`; None leaves defoci as they are.
+    image_name
+        Name of a subtomogram, with {name} and {index}, for particles from .coords files.
+    magnification
+        Written with the detector pixel size.
+    workers
+        Processes.
+    """
+
+    folder: Path
+    out_star: Path
+    coord_apix: float | None = None
+    original_sign: int | None = None
+    clip_from_deg: float = 45.0
+    clip_sigmas: float | None = None
+    image_name: str = "{name}/{name}_{index:06d}.mrc"
+    magnification: float = MAGNIFICATION
+    workers: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    series: TiltSeries
+    positions_A: np.ndarray
+    paths: list[Path]
+    config: CtfConfig
+
+
+def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> int:
+    """CTF tables for the particles of a table; the table is written again with rlnCtfImage.
+
+    Returns
+    -------
+    int
+        Number of tomograms.
+
+    Raises
+    ------
+    UserError
+        A tilt series or column is missing.
+    """
+    rows = rows_by_tomogram(star)
+    found = source.find(rows)
+    tables = [""] * len(star)
+    jobs = []
+    for name, members in rows.items():
+        series = found[name]
+        paths = [Path(name) / f"{name}_{index:06d}_ctf.star" for index in range(1, len(members) + 1)]
+        for row, path in zip(members, paths, strict=True):
+            tables[row] = path.with_suffix(".mrc").as_posix()
+        jobs.append(_Job(series, positions_from_star(star, members, series, config.coord_apix), paths, config))
+    _write_all(jobs, config)
+    folder = os.path.relpath(config.folder, config.out_star.parent)
+    columns = {"rlnCtfImage": [str(Path(folder) / name) for name in tables]}
+    if "rlnImageName" in star:
+        columns["rlnImageName"] = moved_names(star, config.out_star.parent)
+    star.with_columns(columns).write(config.out_star)
+    return len(jobs)
+
+
+def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfig) -> int:
+    """CTF tables and a particle table for .coords files, each beside the files of its tilt series.
+
+    Returns
+    -------
+    int
+        Number of particles.
+
+    Raises
+    ------
+    UserError
+        A file is missing or damaged, or two have one name.
+    """
+    stems = [path.stem for path in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice}.coords is given twice; the tomograms of one set need different names.")
+    jobs: list[_Job] = []
+    columns: dict[str, list[str]] = {}
+    for path in files:
+        name = path.stem
+        series = source.from_text(source.text or path.parent, name)
+        pixels = read_coords(path)
+        tables = [Path(name) / f"{name}_{index:06d}_ctf.star" for index in range(1, len(pixels) + 1)]
+        jobs.append(_Job(series, from_corner(pixels, series, config.coord_apix), tables, config))
+        _append_rows(columns, series, pixels, tables, config)
+    _write_all(jobs, config)
+    table_of(columns).write(config.out_star)
+    return sum(len(job.paths) for job in jobs)
+
+
+def table_of(columns: dict[str, list[str]]) -> ParticleStar:
+    """A particle table of these columns."""
+    import pandas as pd
+
+    return ParticleStar(None, {"": pd.DataFrame(columns, dtype=object)}, "")
+
+
+def _append_rows(
+    columns: dict[str, list[str]], series: TiltSeries, pixels: np.ndarray, tables: list[Path], config: CtfConfig
+) -> None:
+    folder = Path(os.path.relpath(config.folder, config.out_star.parent))
+    count, apix = len(pixels), series.apix or 0.0
+    images = [config.image_name.format(name=series.name, index=index) for index in range(1, count + 1)]
+    rows = {
+        "rlnMicrographName": [f"{series.name}.mrc"] * count,
+        **{f"rlnCoordinate{axis}": [f"{value:.3f}" for value in pixels[:, i]] for i, axis in enumerate("XYZ")},
+        "rlnImageName": [(folder / name).as_posix() for name in images],
+        "rlnCtfImage": [(folder / path).with_suffix(".mrc").as_posix() for path in tables],
+        "rlnMagnification": [f"{config.magnification:.6g}"] * count,
+        "rlnDetectorPixelSize": [f"{apix * config.magnification * 1e-4:.6f}"] * count,
+    }
+    for column, values in rows.items():
+        columns.setdefault(column, []).extend(values)
+
+
+def moved_names(star: ParticleStar, folder: Path) -> list[str]:
+    """rlnImageName as seen from another folder; names that lead nowhere from the table's own stay as they are."""
+    names = star.strings("rlnImageName")
+    if star.path is None or star.path.parent.resolve() == folder.resolve():
+        return names
+    home = star.path.parent
+    places: dict[str, str] = {}
+    moved = []
+    for name in names:
+        parent, _, base = name.rpartition("/")
+        if parent not in places:
+            there = (home / name).is_file() and not Path(name).is_absolute()
+            places[parent] = os.path.relpath(home / parent, folder) if there else parent
+        moved.append(f"{places[parent]}/{base}" if places[parent] else base)
+    return moved
+
+
+def _write_all(jobs: Sequence[_Job], config: CtfConfig) -> None:
+    total = sum(len(job.paths) for job in jobs)
+    with progress(total, "CTF tables") as advance:
+        for _, count in work_through(_write_tables, jobs, config.workers):
+            advance(count)
+
+
+def _write_tables(job: _Job) -> int:
+    """Write the tables of one tomogram."""
+    series, config = job.series, job.config
+    geometry = series.geometry
+    frame = slice_frame(geometry.rotations, turn=False)
+    optics = series.optics
+    if config.clip_sigmas is not None:
+        optics = clipped_defoci(optics, frame.tilt_deg, config.clip_from_deg, config.clip_sigmas)
+    optics = replace(optics, astigmatism_deg=optics.astigmatism_deg - frame.image_angle_deg)
+    if config.original_sign is not None:
+        depth = original_depth(job.positions_A, config.original_sign * frame.tilt_deg)
+    else:
+        _, depth = geometry.project(job.positions_A)
+    tilts = np.flatnonzero(series.used)
+    optics, tilt_deg, depth = optics.take(tilts), frame.tilt_deg[tilts], depth[:, tilts]
+    for path, deep in zip(job.paths, depth, strict=True):
+        write_ctf_table(config.folder / path, optics, tilt_deg, deep)
+    return len(job.paths)

@@ -1,0 +1,84 @@
+"""Where particles lie in their tomograms, from particle tables and .coords files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.star import ParticleStar
+from opustomo.io.tilt_files import read_columns
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.prepare.tomogram_rows import tomogram_column, tomogram_key
+
+CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
+
+
+def positions_from_star(
+    star: ParticleStar, rows: np.ndarray, series: TiltSeries, coord_apix: float | None = None
+) -> np.ndarray:
+    """Positions of some rows, (N, 3) Å from the centre of the tomogram.
+
+    Centred coordinates in Å (RELION 5) are taken as they are, others count pixels of `coord_apix` from the corner.
+
+    Raises
+    ------
+    UserError
+        There are no coordinates, or the size of the tomogram is not known.
+    """
+    if all(column in star for column in CENTRED):
+        return np.stack([star.numbers(column)[rows] for column in CENTRED], axis=1)
+    pixels = np.stack([star.numbers(column)[rows] for column in CORNER], axis=1)
+    return from_corner(pixels, series, coord_apix)
+
+
+def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: float | None = None) -> np.ndarray:
+    """Pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre (index n//2).
+
+    Raises
+    ------
+    UserError
+        The size of the tomogram or the pixel size is not known.
+    """
+    if series.volume_px is None:
+        raise UserError(
+            f"{series.source}: the size of tomogram {series.name} is not known, from whose centre defoci count; "
+            "give it with --tomo-size."
+        )
+    if series.apix is None:
+        raise UserError(f"{series.source}: the pixel size of {series.name} is not known; give it with --apix.")
+    centre = np.array([size // 2 for size in series.volume_px]) * series.apix
+    return pixels * (coord_apix or series.apix) - centre
+
+
+def read_coords(path: Path) -> np.ndarray:
+    """(N, 3) x, y, z in pixels of a .coords file.
+
+    Raises
+    ------
+    UserError
+        The file is missing or has no three numbers per line.
+    """
+    return read_columns(path, (3,), "x, y and z")
+
+
+def rows_by_tomogram(star: ParticleStar) -> dict[str, np.ndarray]:
+    """Rows of each tomogram, in the order of the table; names without folders, suffixes and pixel size.
+
+    Raises
+    ------
+    UserError
+        No column names tomograms.
+    """
+    column = tomogram_column(star)
+    if column is None:
+        raise UserError(f"{star.path}: has neither rlnTomoName nor rlnMicrographName; add the tomograms' names.")
+    names = star.strings(column)
+    places: dict[str, int] = {}
+    keys = {name: tomogram_key(name) for name in dict.fromkeys(names)}
+    index = np.array([places.setdefault(keys[name], len(places)) for name in names])
+    order = np.argsort(index, kind="stable")
+    ends = np.searchsorted(index[order], np.arange(1, len(places)))
+    return dict(zip(places, np.split(order, ends), strict=True))

@@ -1,0 +1,162 @@
+"""Finds the tilt series of tomograms in what RELION, WARP or IMOD left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from opustomo.errors import UserError
+from opustomo.io.mrc import read_header
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.io.tilt_series_imod import ImodFiles, Microscope, read_imod_series
+from opustomo.io.tilt_series_relion import find_beside, read_relion_series
+from opustomo.io.tilt_series_warp import read_warp_series
+from opustomo.prepare.tomogram_rows import tomogram_key
+
+DEFOCUS_NAMES = (
+    "{stem}.defocus",
+    "{stem}_ctfplotter.defocus",
+    "{stem}ctfplotter.defocus",
+    "{stem}.ctfplotter.defocus",
+    "{stem}_ctffind.txt",
+    "{stem}_ctf.txt",
+    "{stem}_CTF.txt",
+    "ctfplotter.defocus",
+)
+TOMOGRAM_SUFFIXES = (".mrc", ".rec", "_full.rec", "_rec.mrc")
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """Where tilt series are told, and what the files may not tell. One of the first three is given.
+
+    Attributes
+    ----------
+    relion
+        tomograms.star of RELION 4 or 5.
+    warp
+        Folder with WARP's XML files.
+    text
+        Folder with .tlt, .order, defocus files and the like, one set per tomogram.
+    apix
+        Pixel size of coordinates and `tomo_size`, Å; None takes the files'.
+    tomo_size
+        x, y, z of the tomograms in such pixels.
+    image_size
+        Width and height of WARP's images in such pixels.
+    hand
+        Sign of the depth; None takes what the files say.
+    tilt_sign
+        -1: .tlt angles are IMOD's; 1: they are RELION's and WARP's already.
+    defocus_name
+        Name of defocus files, `{stem}` for the tomogram's; None tries the usual ones.
+    microscope
+        For `text`.
+    """
+
+    relion: Path | None = None
+    warp: Path | None = None
+    text: Path | None = None
+    apix: float | None = None
+    tomo_size: tuple[int, int, int] | None = None
+    image_size: tuple[int, int] | None = None
+    hand: int | None = None
+    tilt_sign: int = -1
+    defocus_name: str | None = None
+    microscope: Microscope = field(default_factory=Microscope)
+
+    def find(self, names: Iterable[str]) -> dict[str, TiltSeries]:
+        """The tilt series of tomograms, by their names without folders and suffixes.
+
+        Raises
+        ------
+        UserError
+            A series is missing or damaged.
+        """
+        if self.relion is not None:
+            return self._from_relion(self.relion, list(names))
+        if self.warp is not None:
+            return {name: self._from_warp(self.warp, name) for name in names}
+        if self.text is not None:
+            return {name: self.from_text(self.text, name) for name in names}
+        raise UserError("no tilt series are given: --tomograms, --warp or --tilts tells where they are.")
+
+    def _from_relion(self, path: Path, names: list[str]) -> dict[str, TiltSeries]:
+        def image_size(name: str) -> tuple[int, int]:
+            shape = read_header(find_beside(name, path)).shape
+            return shape[2], shape[1]
+
+        found = {tomogram_key(series.name): series for series in read_relion_series(path, image_size)}
+        lost = [name for name in names if name not in found]
+        if lost:
+            raise UserError(
+                f"{path}: lacks {len(lost)} of the {len(names)} tomograms of the particles, the first is {lost[0]}; "
+                "give the tomograms.star that belongs to them."
+            )
+        return {name: self._told(found[name]) for name in names}
+
+    def _from_warp(self, folder: Path, name: str) -> TiltSeries:
+        path = folder if folder.is_file() else folder / f"{name}.xml"
+        if not path.is_file():
+            raise UserError(f"{folder}: has no {name}.xml; give the folder of WARP's tilt-series XML files.")
+        volume_A = None
+        if self.tomo_size is not None and self.apix is not None:
+            x, y, z = self.tomo_size
+            volume_A = (x * self.apix, y * self.apix, z * self.apix)
+        series = read_warp_series(path, apix=self.apix, image_px=self.image_size, volume_A=volume_A)
+        return self._told(series)
+
+    def _told(self, series: TiltSeries) -> TiltSeries:
+        """With what the user says instead of the files."""
+        if self.hand is not None:
+            series = replace(series, geometry=replace(series.geometry, hand=self.hand))
+        if self.tomo_size is not None:
+            series = replace(series, volume_px=self.tomo_size)
+        return series
+
+    def from_text(self, folder: Path, stem: str) -> TiltSeries:
+        """A series from the text files of its name in a folder, or in a folder of that name in it.
+
+        Raises
+        ------
+        UserError
+            There is no .tlt or defocus file, a file is damaged, or nothing tells the pixel size.
+        """
+        folders = [folder, folder / stem]
+        tlt = _first(folders, (f"{stem}.tlt", f"{stem}.rawtlt"))
+        if tlt is None:
+            raise UserError(f"{folder}: has no {stem}.tlt with the tilt angles of {stem}; put it there.")
+        names = DEFOCUS_NAMES if self.defocus_name is None else (self.defocus_name,)
+        defocus = _first(folders, [name.format(stem=stem) for name in names])
+        if defocus is None:
+            tried = " or ".join(name.format(stem=stem) for name in (names[0], names[-1]))
+            raise UserError(f"{tlt.parent}: has no {tried} with the defoci of {stem}; name it with --defocus-name.")
+        files = ImodFiles(
+            tlt=tlt,
+            defocus=defocus,
+            order=_first(folders, (f"{stem}.order", f"{stem}_order.csv", f"{stem}_order_list.csv")),
+            xf=_first(folders, (f"{stem}.xf",)),
+            com=_first(folders, (f"{stem}_tilt.com", "tilt.com")),
+            stack=_first(folders, (f"{stem}.ali", f"{stem}_ali.mrc", f"{stem}.st", f"{stem}.mrcs")),
+        )
+        if files.stack is None or files.stack.suffix == ".ali" or files.stack.stem.endswith("_ali"):
+            # an aligned stack has been transformed already
+            files = replace(files, xf=None)
+        apix, size = self.apix, self.tomo_size
+        if size is None or apix is None:
+            tomogram = _first(folders, [stem + suffix for suffix in TOMOGRAM_SUFFIXES])
+            header = None if tomogram is None else read_header(tomogram)
+            if header is not None and size is None:
+                size = (header.shape[2], header.shape[1], header.shape[0])
+            if header is not None and apix is None:
+                apix = header.apix
+        if apix is None:
+            raise UserError(f"{tlt.parent}: nothing tells the pixel size of tomogram {stem}; give it with --apix.")
+        return read_imod_series(
+            stem, files, apix, microscope=self.microscope, volume_px=size, hand=self.hand or -1, sign=-self.tilt_sign
+        )
+
+
+def _first(folders: list[Path], names: Iterable[str]) -> Path | None:
+    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
