@@ -9,6 +9,7 @@ COMMANDS = {
     for name in (
         "parse_pose_star",
         "prepare_ctf",
+        "extract_subtomos",
         "check",
         "train_tomo",
         "eval_vol",

@@ -82,5 +82,10 @@ class TiltSeries:
     apix: float | None
     volume_px: tuple[int, int, int] | None = None
 
+    def __post_init__(self) -> None:
+        lengths = {len(self.geometry), len(self.optics), len(self.used), len(self.images) or len(self.geometry)}
+        if len(lengths) > 1:
+            raise ValueError(f"geometry, optics, use and images are of {sorted(lengths)} tilts")
+
     def __len__(self) -> int:
         return len(self.geometry)

@@ -70,7 +70,7 @@ def _one_series(
 ) -> TiltSeries:
     name = row["rlnTomoName"]
     source, tilts = _tilt_table(path, row, blocks)
-    count = len(tilts)
+    count = len(next(iter(tilts.values())))
 
     def column(label: str, default: np.ndarray | None = None) -> np.ndarray:
         if label in tilts:

@@ -182,7 +182,7 @@ def _write_tables(job: _Job) -> int:
     """Write the tables of one tomogram."""
     series, config = job.series, job.config
     geometry = series.geometry
-    frame = slice_frame(geometry.rotations, turn=False)
+    frame = slice_frame(geometry.orientations(np.zeros((1, 3)))[0], turn=False)
     optics = series.optics
     if config.clip_sigmas is not None:
         optics = clipped_defoci(optics, frame.tilt_deg, config.clip_from_deg, config.clip_sigmas)

@@ -1,0 +1,121 @@
+"""`dsd extract_subtomos`: subtomograms and CTF tables straight from tilt series."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opustomo.prepare.extraction import ExtractionConfig
+    from opustomo.prepare.series_source import SeriesSource
+
+HELP = "reconstruct subtomograms with matching CTF tables from the tilt series of RELION 5, WARP, M or IMOD"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("particles", type=Path, metavar="STAR", help="particle table with coordinates and tomogram names")
+    add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="folder for subtomograms and particles.star")
+    add("--box", type=int, required=True, metavar="D", help="side in voxels, even")
+    add("--apix", type=float, required=True, metavar="Å", help="pixel size of the subtomograms")
+    add("--workers", type=int, default=2, help="processes")
+
+    add = parser.add_argument_group("tilt series, one of the first three").add_argument
+    add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
+    add("--warp", type=Path, metavar="DIR", help="folder of WARP's or M's tilt-series XML files")
+    add("--tilts", type=Path, metavar="DIR", help="folder of IMOD's .tlt, .xf, .ali or .st, .order and defocus files")
+    add("--images", type=Path, metavar="DIR", help="folder of tilt images or stacks (default: what the files name)")
+    add("--image-apix", type=float, metavar="Å", help="their pixel size (default: their headers)")
+    add("--series-apix", type=float, metavar="Å", help="pixel size before binning (default: what the files say)")
+    add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: that)")
+    add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="tomogram in pixels before binning")
+    add("--image-size", type=int, nargs=2, metavar=("NX", "NY"), help="WARP's tilt images in pixels before binning")
+    add("--hand", type=int, choices=(-1, 1), help="sign of the depth, docs/handedness.md (default: what the files say)")
+    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="1: angles of .tlt are RELION's already")
+    add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's")
+    add("--voltage", type=float, default=300.0, metavar="KV", help="for --tilts")
+    add("--cs", type=float, default=2.7, metavar="MM", help="for --tilts")
+    add("--amplitude", type=float, default=0.07, help="amplitude contrast, for --tilts")
+    add("--dose", type=float, default=3.0, metavar="E", help="e/Å² per tilt, where .order holds no doses")
+
+    add = parser.add_argument_group("subtomograms").add_argument
+    add("--no-invert", action="store_true", help="particles are bright in the tilt images already")
+    add("--keep-scale", action="store_true", help="do not divide every tilt image by its standard deviation")
+    add("--raw", action="store_true", help="do not divide by the sampling weights; train without --normalizectf then")
+    add("--recentre", "--recenter", action="store_true", dest="recentre", help="put origins into the coordinates")
+    add("--keep-frame", action="store_true", help="keep the tomogram's axes where the tilt axis is not exactly y")
+    add("--float16", action="store_true", help="write half precision")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Extract, and say what to do next."""
+    from opustomo.io.star import read_particles
+    from opustomo.prepare.extraction import extract_subtomograms
+
+    _check(args)
+    star = read_particles(args.particles)
+    report = extract_subtomograms(star, _source(args), _config(args))
+    print(f"{len(star)} particles in {args.particles}: {report.particles} subtomograms of {report.tomograms} tomograms")
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"Wrote {report.star}; train with {'' if args.raw else '--normalizectf '}--angpix {args.apix:g}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    from opustomo.errors import UserError
+
+    if args.box < 8 or args.box % 2:
+        raise UserError(f"--box {args.box}: must be even and at least 8.")
+    for option in ("apix", "image_apix", "series_apix", "coord_apix", "voltage"):
+        value = getattr(args, option)
+        if value is not None and not 0 < value < 1e6:
+            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be positive.")
+    for option in ("tomo_size", "image_size"):
+        value = getattr(args, option)
+        if value is not None and min(value) < 1:
+            raise UserError(f"--{option.replace('_', '-')} {' '.join(map(str, value))}: must be positive.")
+    if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
+        raise UserError(f"{args.particles}: its tilt series are needed: give one of --tomograms, --warp and --tilts.")
+
+
+def _source(args: argparse.Namespace) -> SeriesSource:
+    from opustomo.io.tilt_series_imod import Microscope
+    from opustomo.prepare.series_source import SeriesSource
+
+    return SeriesSource(
+        relion=args.tomograms,
+        warp=args.warp,
+        text=args.tilts,
+        apix=args.series_apix,
+        tomo_size=None if args.tomo_size is None else tuple(args.tomo_size),
+        image_size=None if args.image_size is None else tuple(args.image_size),
+        hand=args.hand,
+        tilt_sign=args.tilt_sign,
+        defocus_name=args.defocus_name,
+        microscope=Microscope(args.voltage, args.cs, args.amplitude, args.dose),
+    )
+
+
+def _config(args: argparse.Namespace) -> ExtractionConfig:
+    from opustomo.prepare.extraction import ExtractionConfig
+    from opustomo.prepare.subtomograms import ReconstructionConfig
+
+    return ExtractionConfig(
+        folder=args.outdir,
+        reconstruction=ReconstructionConfig(
+            args.box,
+            args.apix,
+            normalise=not args.raw,
+            invert=not args.no_invert,
+            keep_scale=args.keep_scale,
+            float16=args.float16,
+        ),
+        images=args.images,
+        image_apix=args.image_apix,
+        coord_apix=args.coord_apix,
+        recentre=args.recentre,
+        turn=not args.keep_frame,
+        workers=max(1, args.workers),
+    )

@@ -1,0 +1,191 @@
+"""Subtomograms of all particles of a table, from the tilt series of their tomograms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
+from opustomo.io.progress import progress
+from opustomo.io.star import ParticleStar
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
+from opustomo.prepare.pool import work_through
+from opustomo.prepare.positions import CENTRED, CORNER, positions_from_star, rows_by_tomogram
+from opustomo.prepare.series_source import SeriesSource
+from opustomo.prepare.subtomograms import ReconstructionConfig, SubtomogramJob, particles_at_once, write_subtomograms
+from opustomo.prepare.tilt_images import TiltImages, find_images
+
+APIX_SLACK = 1e-3
+SMALL_TURN_DEG = 0.01
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """Where subtomograms come from and go.
+
+    Attributes
+    ----------
+    folder
+        For subtomograms, tables and particles.star.
+    reconstruction
+        How each is made; its pixel size is that of the images where it is 0.
+    images
+        Folder of the tilt images; None takes what the metadata name.
+    image_apix
+        Their pixel size, Å.
+    coord_apix
+        Pixel size of coordinates in pixels, Å; None takes that of the tilt series.
+    recentre
+        Put origins into the coordinates.
+    turn
+        Turn frames so that tilt axes are y.
+    workers
+        Processes.
+    """
+
+    folder: Path
+    reconstruction: ReconstructionConfig
+    images: Path | None = None
+    image_apix: float | None = None
+    coord_apix: float | None = None
+    recentre: bool = False
+    turn: bool = True
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What was done: particles, tomograms, the particle table, and what the user should know."""
+
+    particles: int
+    tomograms: int
+    star: Path
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tomogram:
+    """What belongs to one tomogram."""
+
+    name: str
+    rows: np.ndarray
+    series: TiltSeries
+    images: TiltImages
+    frame: SliceFrame
+    positions_A: np.ndarray
+
+
+def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: ExtractionConfig) -> ExtractionReport:
+    """Reconstruct the subtomograms of all particles, write their CTF tables and the particle table.
+
+    Everything is looked at before the first is reconstructed.
+
+    Raises
+    ------
+    UserError
+        A series, image or column is missing, or sizes do not fit.
+    """
+    rows = rows_by_tomogram(star)
+    found = source.find(rows)
+    first = next(iter(found.values()))
+    poses = tomogram_poses(star, config.coord_apix or first.apix)
+    tomograms = [_tomogram(name, members, found[name], star, poses, config) for name, members in rows.items()]
+    names, frames = [""] * len(star), np.empty((len(star), 3, 3))
+    for tomogram in tomograms:
+        frames[tomogram.rows] = tomogram.frame.frame
+        for index, row in enumerate(tomogram.rows.tolist(), 1):
+            names[row] = f"{tomogram.name}/{tomogram.name}_{index:06d}"
+    config.folder.mkdir(parents=True, exist_ok=True)
+    jobs = list(_jobs(tomograms, names, config))
+    with progress(len(star), "subtomograms") as advance:
+        for _, count in work_through(write_subtomograms, jobs, config.workers):
+            advance(count)
+    table = _recentred(star, poses, tomograms, config) if config.recentre else star
+    if config.recentre:
+        poses = replace(poses, origins_A=np.zeros_like(poses.origins_A))
+    columns = {
+        "rlnImageName": [f"{name}.mrc" for name in names],
+        "rlnCtfImage": [f"{name}_ctf.mrc" for name in names],
+    }
+    size = config.reconstruction
+    path = config.folder / "particles.star"
+    with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
+    return ExtractionReport(len(star), len(tomograms), path, _notes(tomograms))
+
+
+def _tomogram(
+    name: str,
+    rows: np.ndarray,
+    series: TiltSeries,
+    star: ParticleStar,
+    poses: TomogramPoses,
+    config: ExtractionConfig,
+) -> _Tomogram:
+    images = find_images(series, config.images, config.image_apix)
+    wanted = config.reconstruction.apix
+    if wanted < images.apix * (1 - APIX_SLACK):
+        raise UserError(
+            f"--apix {wanted:g}: is finer than {images.apix:.4g} Å of the tilt images of {name} "
+            f"({images.headers[0].path}); give that or a larger one."
+        )
+    rotations = series.geometry.orientations(np.zeros((1, 3)))[0]
+    frame = slice_frame(rotations, turn=config.turn and poses.matrices is not None)
+    positions = positions_from_star(star, rows, series, config.coord_apix)
+    if config.recentre:
+        positions = positions - poses.origins_A[rows]
+    return _Tomogram(name, rows, series, images, frame, positions)
+
+
+def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig) -> Iterator[SubtomogramJob]:
+    """Parts of tomograms, so that neither memory nor the wait for progress grows with the number of particles."""
+    reconstruction = replace(config.reconstruction, one_thread=config.workers > 1)
+    for tomogram in tomograms:
+        step = min(particles_at_once(len(tomogram.images.tilts), reconstruction.box), 100)
+        for start in range(0, len(tomogram.rows), step):
+            part = slice(start, start + step)
+            stems = [config.folder / names[row] for row in tomogram.rows[part].tolist()]
+            yield SubtomogramJob(
+                tomogram.series,
+                tomogram.images,
+                tomogram.frame,
+                tomogram.positions_A[part],
+                [stem.with_name(f"{stem.name}.mrc") for stem in stems],
+                [stem.with_name(f"{stem.name}_ctf.star") for stem in stems],
+                reconstruction,
+            )
+
+
+def _recentred(
+    star: ParticleStar, poses: TomogramPoses, tomograms: list[_Tomogram], config: ExtractionConfig
+) -> ParticleStar:
+    """The table with origins put into the coordinates."""
+    centred = all(column in star for column in CENTRED)
+    columns = CENTRED if centred else CORNER
+    unit = np.ones(len(star))
+    if not centred:
+        for tomogram in tomograms:
+            unit[tomogram.rows] = config.coord_apix or tomogram.series.apix or 1.0
+    values = {}
+    for axis, column in enumerate(columns):
+        moved = star.numbers(column) - poses.origins_A[:, axis] / unit
+        values[column] = [f"{value:.6f}" for value in moved]
+    return star.with_columns(values)
+
+
+def _notes(tomograms: list[_Tomogram]) -> tuple[str, ...]:
+    notes = []
+    turned = max(tomogram.frame.turn_deg for tomogram in tomograms)
+    if turned > SMALL_TURN_DEG:
+        notes.append(
+            f"frames were turned by up to {turned:.2f}° so that tilt axes are y; angles and origins follow, "
+            "rlnTomoSubtomogramRot, Tilt, Psi lead back to the tomogram"
+        )
+    residual = max(tomogram.frame.residual_deg for tomogram in tomograms)
+    if residual > 1.0:
+        notes.append(f"tilt axes differ by up to {residual:.1f}° from y, which a table of tilt angles cannot tell")
+    return tuple(notes)

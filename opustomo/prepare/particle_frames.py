@@ -1,0 +1,145 @@
+"""Particle tables that follow subtomograms into another frame, pixel size and box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+
+SUBTOMOGRAM_COLUMNS = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
+"""Orientation of a subtomogram's frame in the tomogram (RELION 4 and 5): a particle's is this times its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class TomogramPoses:
+    """Poses in the frame of the tomogram.
+
+    Attributes
+    ----------
+    matrices
+        (N, 3, 3) from reference to tomogram coordinates; None when the table has no angles.
+    origins_A
+        (N, 3) Å: the particle's centre is at its coordinates minus this.
+    """
+
+    matrices: np.ndarray | None
+    origins_A: np.ndarray
+
+    def in_frames(self, frames: np.ndarray) -> TomogramPoses:
+        """Poses seen from frames F (N, 3, 3), x' = F x."""
+        matrices = None if self.matrices is None else frames @ self.matrices
+        return TomogramPoses(matrices, np.einsum("nij,nj->ni", frames, self.origins_A))
+
+
+def tomogram_poses(star: ParticleStar, apix: float | None) -> TomogramPoses:
+    """Poses of a table in the frame of the tomogram, whatever frame its subtomograms had.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    apix
+        Pixel size of origins in pixels where the table tells none, Å.
+    """
+    sizes = star.pixel_sizes()
+    if sizes is None:
+        sizes = np.full(len(star), apix or 1.0)
+    origins = star.origins_px(None if star.pixel_sizes() is not None else float(sizes[0])) * sizes[:, None]
+    matrices = None
+    if all(column in star for column in EULER_COLUMNS):
+        matrices = _matrices(star.eulers_deg())
+    if all(column in star for column in SUBTOMOGRAM_COLUMNS):
+        frames = _matrices(np.stack([star.numbers(column) for column in SUBTOMOGRAM_COLUMNS], axis=1))
+        return TomogramPoses(matrices, origins).in_frames(frames)
+    return TomogramPoses(matrices, origins)
+
+
+def with_subtomograms(
+    star: ParticleStar,
+    poses: TomogramPoses,
+    frames: np.ndarray,
+    *,
+    box: int,
+    apix: float,
+    columns: Mapping[str, list[str]],
+) -> ParticleStar:
+    """The table of new subtomograms.
+
+    Parameters
+    ----------
+    star
+        The table so far; what is not named here stays.
+    poses
+        In the frame of the subtomograms.
+    frames
+        (N, 3, 3) F that takes tomogram to subtomogram coordinates; the inverse is written when it is no identity.
+    box, apix
+        Of the subtomograms.
+    columns
+        More columns: names of images and tables.
+    """
+    values = dict(columns)
+    if poses.matrices is not None:
+        values |= _columns(EULER_COLUMNS, _eulers(poses.matrices))
+    in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS) or (
+        "optics" in star.blocks and not any(column in star for column in ORIGIN_COLUMNS)
+    )
+    if in_angst:
+        values |= _columns(ORIGIN_ANGST_COLUMNS, poses.origins_A)
+    if not in_angst or any(column in star for column in ORIGIN_COLUMNS):
+        values |= _columns(ORIGIN_COLUMNS, poses.origins_A / apix)
+    if np.abs(frames - np.eye(3)).max() > 1e-6 or SUBTOMOGRAM_COLUMNS[0] in star:
+        values |= _columns(SUBTOMOGRAM_COLUMNS, _eulers(frames.transpose(0, 2, 1)))
+    blocks, has_optics = _imaging_blocks(star, box, apix)
+    count = len(star)
+    for column in ("rlnImagePixelSize", "rlnPixelSize"):
+        if column in star:
+            values[column] = [f"{apix:.6f}"] * count
+    if not has_optics:
+        values |= {"rlnMagnification": ["10000"] * count, "rlnDetectorPixelSize": [f"{apix:.6f}"] * count}
+    return replace(star, blocks=blocks).with_columns(values)
+
+
+def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bool]:
+    """All blocks, with what optics and general tables say of the images; whether there is an optics table."""
+    import pandas as pd
+
+    says = {"rlnImagePixelSize": f"{apix:.6f}", "rlnImageSize": str(box), "rlnImageDimensionality": "3"}
+    blocks = dict(star.blocks)
+    has_optics = False
+    for name, block in blocks.items():
+        if name == star.particle_block:
+            continue
+        table = pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block.copy()
+        if "rlnOpticsGroup" in table:
+            has_optics = True
+            for column, value in says.items():
+                table[column] = value
+            if "rlnCtfDataAreCtfPremultiplied" in table:
+                table["rlnCtfDataAreCtfPremultiplied"] = "0"
+            if {"rlnTomoSubtomogramBinning", "rlnTomoTiltSeriesPixelSize"} <= set(table.columns):
+                unbinned = table["rlnTomoTiltSeriesPixelSize"].astype(float)
+                table["rlnTomoSubtomogramBinning"] = [f"{apix / size:.6f}" for size in unbinned]
+            blocks[name] = table
+        elif "rlnTomoSubTomosAre2DStacks" in table:
+            blocks[name] = {key: str(value) for key, value in table.iloc[0].items()} | {
+                "rlnTomoSubTomosAre2DStacks": "0"
+            }
+    return blocks, has_optics
+
+
+def _matrices(eulers_deg: np.ndarray) -> np.ndarray:
+    return euler_to_matrix(torch.from_numpy(eulers_deg)).numpy()
+
+
+def _eulers(matrices: np.ndarray) -> np.ndarray:
+    return matrix_to_euler(torch.from_numpy(np.ascontiguousarray(matrices))).numpy()
+
+
+def _columns(names: tuple[str, ...], values: np.ndarray) -> dict[str, list[str]]:
+    return {name: [f"{value:.6f}" for value in values[:, axis]] for axis, name in enumerate(names)}

@@ -1,0 +1,146 @@
+"""Subtomograms reconstructed from the tilt images themselves, and the CTF tables that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opustomo.errors import UserError
+from opustomo.geometry.tilt_geometry import SliceFrame
+from opustomo.io.mrc import write_volume
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.prepare.ctf_tables import write_ctf_table
+from opustomo.prepare.slices import SliceGrid, cut_slices
+from opustomo.prepare.tilt_images import TiltImages
+from opustomo.reconstruction.insertion import SliceInserter
+
+CHUNK_BYTES = 128_000_000
+"""Slices held at once by one process."""
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """How subtomograms are made.
+
+    Attributes
+    ----------
+    box, apix
+        Side in voxels, pixel size in Å.
+    normalise
+        Divide by the sampling weights (weighted back-projection).
+    invert
+        Turn dark particles into bright ones.
+    keep_scale
+        Do not divide tilt images by their standard deviations.
+    float16
+        Write half precision.
+    one_thread
+        Leave the other cores to other processes.
+    """
+
+    box: int
+    apix: float
+    normalise: bool = True
+    invert: bool = True
+    keep_scale: bool = False
+    float16: bool = False
+    one_thread: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SubtomogramJob:
+    """Some particles of one tilt series.
+
+    Attributes
+    ----------
+    series, images, frame
+        The series, its images, and its tilts as slices.
+    positions_A
+        (N, 3) from the centre of the tomogram.
+    volumes, tables
+        Files to write.
+    config
+        How.
+    """
+
+    series: TiltSeries
+    images: TiltImages
+    frame: SliceFrame
+    positions_A: np.ndarray
+    volumes: Sequence[Path]
+    tables: Sequence[Path]
+    config: ReconstructionConfig
+
+
+def particles_at_once(tilts: int, box: int) -> int:
+    """Particles whose slices fit in `CHUNK_BYTES`."""
+    return max(1, CHUNK_BYTES // (8 * tilts * box * (box // 2 + 1)))
+
+
+def write_subtomograms(job: SubtomogramJob) -> int:
+    """Reconstruct and write subtomograms and their CTF tables.
+
+    A tilt whose image does not hold the particle's centre is left out of both.
+
+    Returns
+    -------
+    int
+        Number of particles.
+
+    Raises
+    ------
+    UserError
+        A particle is in no image at all.
+    """
+    if job.config.one_thread:
+        torch.set_num_threads(1)
+    image_A, depth_A = job.series.geometry.project(job.positions_A)
+    centres = image_A[:, job.images.tilts] / job.images.apix + np.array([n // 2 for n in job.images.size])
+    seen = ((centres >= 0) & (centres <= np.array(job.images.size) - 1)).all(axis=2)
+    if not seen.any(axis=1).all():
+        lost = int(np.flatnonzero(~seen.any(axis=1))[0])
+        place = ", ".join(f"{value:.0f}" for value in job.positions_A[lost])
+        raise UserError(
+            f"{job.series.source}: the particle of {job.volumes[lost].name}, {place} Å from the tomogram's centre, is "
+            "in no tilt image; check the pixel sizes of coordinates and series (--coord-apix, --series-apix)."
+        )
+    slices = _slices(job, centres, seen)
+    # particles that the same tilts hold share the insertion matrix
+    patterns, which = np.unique(seen, axis=0, return_inverse=True)
+    for pattern, tilts in enumerate(patterns):
+        rows = np.flatnonzero(which.ravel() == pattern)
+        kept = np.flatnonzero(tilts)
+        inserter = SliceInserter(
+            job.frame.tilt_deg[job.images.tilts[kept]], job.config.box, normalise=job.config.normalise
+        )
+        for row in rows.tolist():
+            volume = inserter.insert(torch.from_numpy(slices[row, kept])[None])[0].numpy()
+            dtype = np.float16 if job.config.float16 else np.float32
+            write_volume(job.volumes[row], volume.astype(dtype), job.config.apix)
+            _write_table(job, row, job.images.tilts[kept], depth_A[row])
+    return len(job.volumes)
+
+
+def _slices(job: SubtomogramJob, centres: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(N, T, box, box//2 + 1), tilt by tilt, so that each image is opened once; 0 where it does not show a particle."""
+    config = job.config
+    grid = SliceGrid(config.box, config.apix, config.keep_scale)
+    slices = np.zeros((*seen.shape, config.box, config.box // 2 + 1), dtype=np.complex64)
+    for entry, tilt in enumerate(job.images.tilts):
+        rows = np.flatnonzero(seen[:, entry])
+        if rows.size:
+            cut = cut_slices(
+                job.images.open(entry), job.images.apix, centres[rows, entry], job.frame.in_plane[tilt], grid
+            )
+            slices[rows, entry] = -cut if config.invert else cut
+    return slices
+
+
+def _write_table(job: SubtomogramJob, row: int, tilts: np.ndarray, depth_A: np.ndarray) -> None:
+    optics = job.series.optics.take(tilts)
+    optics = replace(optics, astigmatism_deg=optics.astigmatism_deg - job.frame.image_angle_deg[tilts])
+    write_ctf_table(job.tables[row], optics, job.frame.tilt_deg[tilts], depth_A[tilts])

@@ -1,0 +1,183 @@
+"""The images of a tilt series: where they are, and parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.mrc import MrcHeader, read_header
+from opustomo.io.tilt_series import TiltSeries
+from opustomo.io.tilt_series_relion import find_beside
+
+STACK_SUFFIXES = (".st", ".ali", ".mrcs", ".mrc", "_aligned.mrc", "_ali.mrc")
+STATISTICS_ROWS = 512
+"""Rows that mean and deviation of an image are measured on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiltImages:
+    """Images of the tilts of a series.
+
+    Attributes
+    ----------
+    headers, sections
+        File and section (from 0) of each tilt; tilts that have no image are not in `tilts`.
+    tilts
+        Indices of the tilts that the entries belong to.
+    apix
+        Pixel size of the images, Å.
+    """
+
+    headers: tuple[MrcHeader, ...]
+    sections: tuple[int, ...]
+    tilts: np.ndarray
+    apix: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.headers[0].shape[2], self.headers[0].shape[1]
+
+    def open(self, entry: int) -> np.ndarray:
+        """One image, mapped; (height, width) in the type of the file."""
+        header = self.headers[entry]
+        return np.memmap(header.path, header.dtype, "r", header.offset, header.shape)[self.sections[entry]]
+
+
+def find_images(series: TiltSeries, folder: Path | None = None, apix: float | None = None) -> TiltImages:
+    """Find the images of a series.
+
+    Looked for are, in this order: a stack named for the series in `folder`; the images that the metadata name, beside
+    them or in folders above; for WARP's movies the averages of the same name, in `folder` or in `average`; WARP's
+    stacks in `tiltstack`.
+
+    Parameters
+    ----------
+    series
+        The series.
+    folder
+        Where images are.
+    apix
+        Their pixel size, Å; None takes the headers', or the series' where these tell none.
+
+    Raises
+    ------
+    UserError
+        Nothing is found, or what is found has other sections or sizes.
+    """
+    stack = _stack(series, folder)
+    used = np.flatnonzero(series.used)
+    if stack is not None:
+        header = read_header(stack)
+        count = header.shape[0]
+        if count not in (len(series), len(used)):
+            raise UserError(
+                f"{stack}: has {count} sections, but {series.source} tells of {len(series)} tilts, {len(used)} of them "
+                "used; give the stack that belongs to it."
+            )
+        there = used.tolist() if count == len(series) else list(range(count))
+        return TiltImages((header,) * len(used), tuple(there), used, _apix(series, header, apix))
+    if not series.images:
+        raise UserError(f"{series.source}: names no images of {series.name}; give their folder with --images.")
+    headers: list[MrcHeader] = []
+    sections: list[int] = []
+    for tilt in used:
+        image = series.images[tilt]
+        header = read_header(_single(series, image.name, folder))
+        if image.section >= header.shape[0]:
+            raise UserError(
+                f"{header.path}: has {header.shape[0]} sections, but tilt {tilt + 1} is {image.section + 1}."
+            )
+        headers.append(header)
+        sections.append(image.section)
+        if header.shape[1:] != headers[0].shape[1:]:
+            raise UserError(f"{header.path}: has another size than {headers[0].path}; give images of one size.")
+    return TiltImages(tuple(headers), tuple(sections), used, _apix(series, headers[0], apix))
+
+
+def _stack(series: TiltSeries, folder: Path | None) -> Path | None:
+    names = [
+        name for suffix in STACK_SUFFIXES for name in (f"{series.name}{suffix}", f"{series.name}/{series.name}{suffix}")
+    ]
+    places = [] if folder is None else [folder]
+    if series.source.suffix == ".xml":
+        places.append(series.source.parent / "tiltstack")
+    return next((place / name for place in places for name in names if (place / name).is_file()), None)
+
+
+def _single(series: TiltSeries, name: str, folder: Path | None) -> Path:
+    base = PureWindowsPath(name).name
+    stem = base.rpartition(".")[0] or base
+    if folder is not None:
+        for candidate in (folder / base, folder / f"{stem}.mrc", folder / series.name / base):
+            if candidate.is_file() and candidate.suffix in (".mrc", ".mrcs", ".st", ".ali"):
+                return candidate
+    if series.source.suffix == ".xml":
+        home = series.source.parent
+        for place in (home / "average", home / name.rpartition("/")[0] / "average"):
+            if (place / f"{stem}.mrc").is_file():
+                return place / f"{stem}.mrc"
+        raise UserError(
+            f"{series.source}: neither a stack nor {stem}.mrc is in {home / 'average'}; "
+            "give the folder of the averages or stacks with --images."
+        )
+    if Path(name).is_file():
+        return Path(name)
+    try:
+        return find_beside(name, series.source)
+    except UserError as error:
+        raise UserError(f"{str(error).split(';')[0]}; give the folder of the images with --images.") from error
+
+
+def _apix(series: TiltSeries, header: MrcHeader, asked: float | None) -> float:
+    told = header.apix
+    if told is not None and abs(told - 1.0) < 1e-6 and series.apix is not None:
+        # many programs write 1 Å where they do not know
+        told = None
+    apix = asked or told or series.apix
+    if apix is None:
+        raise UserError(f"{header.path}: its header tells no pixel size; give it with --image-apix.")
+    return apix
+
+
+def image_statistics(image: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, from evenly spaced rows; a deviation of 0 becomes 1."""
+    step = max(1, image.shape[0] // STATISTICS_ROWS)
+    rows = np.asarray(image[::step], dtype=np.float32)
+    return float(rows.mean(dtype=np.float64)), float(rows.std(dtype=np.float64)) or 1.0
+
+
+def cut_patches(image: np.ndarray, corners: np.ndarray, side: int, *, keep_scale: bool) -> Iterator[np.ndarray]:
+    """Square parts of an image, less its mean and divided by its deviation; 0 outside of it.
+
+    Parameters
+    ----------
+    image
+        (height, width).
+    corners
+        (N, 2) first pixel x, y of each part; may lie outside.
+    side
+        Pixels.
+    keep_scale
+        Do not divide.
+
+    Yields
+    ------
+    (side, side) float32.
+    """
+    mean, deviation = image_statistics(image)
+    if keep_scale:
+        deviation = 1.0
+    height, width = image.shape
+    for x, y in corners:
+        patch = np.zeros((side, side), dtype=np.float32)
+        left, right = max(int(x), 0), min(int(x) + side, width)
+        low, high = max(int(y), 0), min(int(y) + side, height)
+        if left < right and low < high:
+            part = np.asarray(image[low:high, left:right], dtype=np.float32)
+            patch[low - y : high - y, left - x : right - x] = (part - mean) / deviation
+        yield patch
