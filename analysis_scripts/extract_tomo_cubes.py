@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
     """Cut, write, and say how many particles went in and out."""
     from opustomo.errors import UserError
     from opustomo.io.mrc import read_header
-    from opustomo.io.star import read_particles
     from opustomo.prepare.cube_files import CubeConfig, extract_cubes
+    from opustomo.prepare.particle_columns import particles_of_block
     from opustomo.prepare.tomogram_rows import rows_of_tomogram
 
     if args.box_size < 2 or args.box_size % 2:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     apix = args.apix or header.apix
     if apix is None:
         raise UserError(f"{args.tomo}: its header tells no pixel size; give it with --apix.")
-    star = read_particles(args.star, block=args.data_block)
+    star = particles_of_block(args.star, args.data_block)
     rows = rows_of_tomogram(star, args.tomo, args.tomo_col, args.tomo_id)
     config = CubeConfig(
         box=args.box_size,

@@ -10,6 +10,7 @@ COMMANDS = {
         "parse_pose_star",
         "prepare_ctf",
         "extract_subtomos",
+        "prepare_subtomos",
         "check",
         "train_tomo",
         "eval_vol",

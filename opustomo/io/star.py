@@ -10,7 +10,7 @@ Pixel size of a row, the first that is present: `rlnImagePixelSize` (of the row,
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,13 +220,6 @@ class ParticleStar:
             table[column] = np.array([f"{number:.6f}" for number in numbers], dtype=object)
         return self._with_particles(table)
 
-    def with_columns(self, values: Mapping[str, Sequence[str]]) -> "ParticleStar":
-        """Replace or add columns of the particle table; each has one string per particle."""
-        table = self.particles.copy()
-        for column, strings in values.items():
-            table[column] = np.array(strings, dtype=object)
-        return self._with_particles(table)
-
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write all blocks, atomically."""
         write_blocks(path, self.blocks)
@@ -311,32 +304,19 @@ def _number(text: object) -> float:
         return float("nan")
 
 
-def read_particles(path: str | os.PathLike[str], block: str | None = None) -> ParticleStar:
+def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     """Read a STAR file and find its particle table.
 
     The table is the block with most of the columns that particles have (Euler angles, origins, image name,
     coordinates, …), whatever its name; a block of single values counts as a table of one row.
 
-    Parameters
-    ----------
-    path
-        The file.
-    block
-        Name of the block to take whatever its columns, with or without "data_".
-
     Raises
     ------
     UserError
-        The file is missing or damaged, has no particle table or not the block asked for, or an empty one.
+        The file is missing or damaged, has no particle table, or an empty one.
     """
     path = Path(path)
     blocks = dict(read_blocks(path))
-    if block is not None:
-        name = block if block in blocks else block.removeprefix("data_")
-        if name not in blocks:
-            names = ", ".join(f"data_{other}" for other in blocks)
-            raise UserError(f"{path}: has no block data_{name}, only {names}; name one of them.")
-        return _particle_star(path, blocks, name)
     scores = {
         name: sum(column in block for column in _PARTICLE_COLUMNS)
         for name, block in blocks.items()
@@ -347,10 +327,7 @@ def read_particles(path: str | os.PathLike[str], block: str | None = None) -> Pa
             f"{path}: no block has particle columns (rlnAngleRot, rlnImageName or rlnCoordinateX); "
             "give a particle STAR."
         )
-    return _particle_star(path, blocks, max(scores, key=lambda name: scores[name]))
-
-
-def _particle_star(path: Path, blocks: "dict[str, pd.DataFrame | dict[str, str]]", name: str) -> ParticleStar:
+    name = max(scores, key=lambda block: scores[block])
     blocks[name] = _as_table(blocks[name])
     if not len(blocks[name]):
         raise UserError(f"{path}: the particle table data_{name} has no rows; give one with particles.")

@@ -15,6 +15,7 @@ from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ctf_table
+from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.positions import from_corner, positions_from_star, read_coords, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
@@ -94,7 +95,7 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
     columns = {"rlnCtfImage": [str(Path(folder) / name) for name in tables]}
     if "rlnImageName" in star:
         columns["rlnImageName"] = moved_names(star, config.out_star.parent)
-    star.with_columns(columns).write(config.out_star)
+    with_columns(star, columns).write(config.out_star)
     return len(jobs)
 
 

@@ -17,6 +17,7 @@ from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.progress import progress
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.prepare.cubes import CubePlan, cut_cubes, plan_cubes
+from opustomo.prepare.particle_columns import with_columns
 
 
 @dataclass(frozen=True)
@@ -137,4 +138,4 @@ def _cube_table(
         old = cut.numbers(columns[axis]) if columns[axis] in cut else np.zeros(len(rows))
         origin = old * factor - plan.remainder[rows, axis] * unit
         values[columns[axis]] = [f"{value:.6f}" for value in origin]
-    return cut.with_columns(values)
+    return with_columns(cut, values)

@@ -13,6 +13,7 @@ from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
 from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_series import TiltSeries
+from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.positions import CENTRED, CORNER, positions_from_star, rows_by_tomogram
@@ -174,7 +175,7 @@ def _recentred(
     for axis, column in enumerate(columns):
         moved = star.numbers(column) - poses.origins_A[:, axis] / unit
         values[column] = [f"{value:.6f}" for value in moved]
-    return star.with_columns(values)
+    return with_columns(star, values)
 
 
 def _notes(tomograms: list[_Tomogram]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 
 from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.prepare.particle_columns import with_columns
 
 SUBTOMOGRAM_COLUMNS = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
 """Orientation of a subtomogram's frame in the tomogram (RELION 4 and 5): a particle's is this times its own."""
@@ -102,7 +103,7 @@ def with_subtomograms(
             values[column] = [f"{apix:.6f}"] * count
     if not has_optics:
         values |= {"rlnMagnification": ["10000"] * count, "rlnDetectorPixelSize": [f"{apix:.6f}"] * count}
-    return replace(star, blocks=blocks).with_columns(values)
+    return with_columns(replace(star, blocks=blocks), values)
 
 
 def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bool]:

@@ -11,7 +11,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
 
 TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
-_DECORATION = re.compile(r"(_\d+(\.\d+)?Apx|\.mrc|\.rec|\.st|\.tomostar|\.ali|\.xml)$", re.IGNORECASE)
+_DECORATION = re.compile(r"(_\d+(\.\d+)?Apx|\.(mrcs?|rec|st|tomostar|ali|xml|map|em|hdf))$", re.IGNORECASE)
 
 
 def tomogram_key(name: str) -> str:

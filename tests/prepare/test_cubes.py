@@ -125,7 +125,15 @@ def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_of_tomograms() -> None:
-    same = ["TS_1", "TS_1.mrc", "a/b/TS_1.tomostar", "TS_1_10.00Apx.mrc", "D:\\x\\TS_1.rec", "TS_1_7.84Apx"]
+    same = [
+        "TS_1",
+        "TS_1.mrc",
+        "a/b/TS_1.tomostar",
+        "TS_1_10.00Apx.mrc",
+        "D:\\x\\TS_1.rec",
+        "TS_1.mrc_15.00Apx.mrc",
+        "TS_1_7.84Apx",
+    ]
     assert {tomogram_key(name) for name in same} == {"TS_1"}
     assert tomogram_key("TS_10.mrc") == "TS_10" and tomogram_key("TS_1.5.mrc") == "TS_1.5"
 

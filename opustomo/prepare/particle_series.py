@@ -1,0 +1,276 @@
+"""Subtomograms from two-dimensional particle series: one image per particle and tilt, as M exports them.
+
+Every row of such a table has the orientation of its image against the reference, `x_image = A x_reference`. The slices
+of one particle share a tilt axis; the subtomogram gets the frame in which that axis is y and the middle tilt is 0.
+The particle's own angles then are those that take the reference to that frame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opustomo.errors import UserError
+from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.tilt_geometry import SliceFrame, rotation_y, slice_frame
+from opustomo.io.images import find_images
+from opustomo.io.mrc import read_header, write_volume
+from opustomo.io.progress import progress
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tilt_series import TiltOptics
+from opustomo.prepare.ctf_tables import write_ctf_table
+from opustomo.prepare.particle_columns import values_of_rows, with_columns
+from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
+from opustomo.prepare.pool import work_through
+from opustomo.prepare.slices import SliceGrid, cut_slices
+from opustomo.reconstruction.insertion import SliceInserter
+
+RESIDUAL_DEG = 5.0
+"""Slices of one particle whose normals leave their common plane by more than this are no tilt series."""
+PARTICLES_PER_JOB = 50
+GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
+
+
+@dataclass(frozen=True)
+class SeriesConfig:
+    """How subtomograms are made from particle series.
+
+    Attributes
+    ----------
+    folder
+        Where they go.
+    apix
+        Pixel size, Å; None takes the images'.
+    box
+        Side in voxels; None takes the images'.
+    datadir
+        Folder of the stacks.
+    group_column
+        Column that tells particles apart; None takes each stack as one particle.
+    invert, normalise, float16, workers
+        As in `subtomograms.ReconstructionConfig` and `extraction.ExtractionConfig`.
+    """
+
+    folder: Path
+    apix: float | None = None
+    box: int | None = None
+    datadir: Path | None = None
+    group_column: str | None = None
+    invert: bool = False
+    normalise: bool = True
+    float16: bool = False
+    workers: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Particle:
+    """Images of one particle."""
+
+    stem: Path
+    stacks: list[Path]
+    sections: np.ndarray
+    origins_px: np.ndarray
+    frame: SliceFrame
+    optics: TiltOptics
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    particles: list[_Particle]
+    image_apix: float
+    grid: SliceGrid
+    config: SeriesConfig
+
+
+def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]:
+    """Reconstruct a subtomogram for each particle, write its CTF table, and one particle table for all.
+
+    Returns
+    -------
+    particles, star
+        Number of particles, and the table written.
+
+    Raises
+    ------
+    UserError
+        The table is no particle series, images are missing, or a particle's images share no tilt axis.
+    """
+    _check_kind(star)
+    sections, names = _sections(star)
+    groups = _groups(star, names, config.group_column)
+    located = find_images(with_columns(star, {"rlnImageName": names}), config.datadir)
+    lost = next((row for row, path in enumerate(located) if path is None), None)
+    if lost is not None:
+        count = len({name for name, path in zip(names, located, strict=True) if path is None})
+        raise UserError(f"{star.path}: {count} stacks are missing, the first is {names[lost]}; give --datadir.")
+    stacks = [path for path in located if path is not None]
+    header = read_header(stacks[0])
+    image_apix, box = _size(star, header.apix), config.box or header.shape[2]
+    grid = SliceGrid(box, config.apix or image_apix, keep_scale=True)
+    if grid.apix < image_apix * 0.999:
+        raise UserError(f"--apix {grid.apix:g}: is finer than the {image_apix:.4g} Å of the images; give that or more.")
+    if box % 2:
+        raise UserError(f"{stacks[0]}: has an odd box of {box} pixels; give an even one with --box.")
+    optics = _optics(star)
+    matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
+    origins = star.origins_px(image_apix)
+    particles, poses = [], np.empty((len(groups), 3, 3))
+    for index, (name, rows) in enumerate(groups.items()):
+        frame = middle_frame(matrices[rows])
+        if frame.residual_deg > RESIDUAL_DEG:
+            raise UserError(
+                f"{star.path}: the images of particle {name} (row {rows[0] + 1}) share no tilt axis, they are off by "
+                f"{frame.residual_deg:.0f}°; see --group-col."
+            )
+        poses[index] = frame.frame
+        stem = config.folder / "subtomo" / f"particle_{index + 1:06d}"
+        mine = [stacks[row] for row in rows.tolist()]
+        particles.append(_Particle(stem, mine, sections[rows], origins[rows], frame, optics.take(rows)))
+    step = PARTICLES_PER_JOB
+    jobs = [_Job(particles[i : i + step], image_apix, grid, config) for i in range(0, len(particles), step)]
+    with progress(len(particles), "subtomograms") as advance:
+        for _, done in work_through(_write_particles, jobs, config.workers):
+            advance(done)
+    return len(particles), _write_table(star, groups, poses, particles, grid, config)
+
+
+def middle_frame(matrices: np.ndarray) -> SliceFrame:
+    """Frame in which slices turn about y and the mean direction of their normals is z.
+
+    Parameters
+    ----------
+    matrices
+        (T, 3, 3) from reference to image coordinates.
+    """
+    frame = slice_frame(matrices)
+    angle = np.deg2rad(frame.tilt_deg)
+    middle = np.rad2deg(np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()))
+    # normals lie along (sin t, 0, cos t): a turn about y by -middle brings their mean to z
+    turned = rotation_y(np.asarray(-middle)) @ frame.frame
+    rest = slice_frame(matrices @ turned.T, turn=False)
+    return replace(rest, frame=turned)
+
+
+def _check_kind(star: ParticleStar) -> None:
+    if "rlnTomoVisibleFrames" in star or ("rlnTomoName" in star and EULER_COLUMNS[0] in star and not _indexed(star)):
+        raise UserError(
+            f"{star.path}: has one row per particle, not one per image; RELION 5's stacks are multiplied by the CTF "
+            "already, use dsd extract_subtomos on the tilt series instead."
+        )
+    for column in (*EULER_COLUMNS, "rlnDefocusU"):
+        star.strings(column)  # says what is missing
+
+
+def _indexed(star: ParticleStar) -> bool:
+    return "@" in star.strings("rlnImageName")[0]
+
+
+def _sections(star: ParticleStar) -> tuple[np.ndarray, list[str]]:
+    """Sections (from 0) and stacks of all rows."""
+    sections, names = np.empty(len(star), dtype=np.int64), []
+    for row, text in enumerate(star.strings("rlnImageName")):
+        match = re.fullmatch(r"(\d+)@(.+)", text)
+        if match is None or int(match[1]) < 1:
+            raise UserError(f"{star.path}: rlnImageName of row {row + 1} is {text}, expected 000001@stack.mrcs.")
+        sections[row] = int(match[1]) - 1
+        names.append(match[2])
+    return sections, names
+
+
+def _groups(star: ParticleStar, names: list[str], column: str | None) -> dict[str, np.ndarray]:
+    """Rows of each particle, in the order of the table."""
+    if column is None:
+        column = next((c for c in GROUP_COLUMNS if c in star and 1 < len(set(star.strings(c))) < len(star)), None)
+    keys = names if column is None else star.strings(column)
+    places: dict[str, int] = {}
+    index = np.array([places.setdefault(key, len(places)) for key in keys])
+    order = np.argsort(index, kind="stable")
+    return dict(zip(places, np.split(order, np.searchsorted(index[order], np.arange(1, len(places)))), strict=True))
+
+
+def _size(star: ParticleStar, header_apix: float | None) -> float:
+    sizes = star.pixel_sizes()
+    if sizes is None and header_apix is None:
+        raise UserError(f"{star.path}: neither it nor the stacks tell the pixel size of the images; add it.")
+    return float(sizes[0]) if sizes is not None else float(header_apix or 0)
+
+
+def _optics(star: ParticleStar) -> TiltOptics:
+    """CTF of every image; voltage, Cs and amplitude contrast are those of the first."""
+    u = star.numbers("rlnDefocusU")
+    return TiltOptics(
+        defocus_u_A=u,
+        defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
+        astigmatism_deg=values_of_rows(star, "rlnDefocusAngle", 0.0),
+        phase_shift_deg=values_of_rows(star, "rlnPhaseShift", 0.0),
+        bfactor_A2=values_of_rows(star, "rlnCtfBfactor", 0.0),
+        scale=values_of_rows(star, "rlnCtfScalefactor", 1.0),
+        voltage_kv=float(values_of_rows(star, "rlnVoltage")[0]),
+        cs_mm=float(values_of_rows(star, "rlnSphericalAberration")[0]),
+        amplitude_contrast=float(values_of_rows(star, "rlnAmplitudeContrast")[0]),
+    )
+
+
+def _write_particles(job: _Job) -> int:
+    """Reconstruct and write some particles."""
+    if job.config.workers > 1:
+        torch.set_num_threads(1)
+    for particle in job.particles:
+        frame = particle.frame
+        inserter = SliceInserter(frame.tilt_deg, job.grid.box, normalise=job.config.normalise)
+        slices = np.stack([_slice(job, particle, tilt) for tilt in range(len(particle.sections))])
+        volume = inserter.insert(torch.from_numpy(slices)[None])[0].numpy()
+        dtype = np.float16 if job.config.float16 else np.float32
+        write_volume(particle.stem.with_suffix(".mrc"), volume.astype(dtype), job.grid.apix)
+        optics = particle.optics
+        optics = replace(optics, astigmatism_deg=optics.astigmatism_deg - frame.image_angle_deg)
+        table = particle.stem.with_name(f"{particle.stem.name}_ctf.star")
+        write_ctf_table(table, optics, frame.tilt_deg, np.zeros(len(frame.tilt_deg)))
+    return len(job.particles)
+
+
+def _slice(job: _Job, particle: _Particle, tilt: int) -> np.ndarray:
+    header = read_header(particle.stacks[tilt])
+    section = int(particle.sections[tilt])
+    if section >= header.shape[0]:
+        raise UserError(f"{header.path}: has {header.shape[0]} images, but the table names number {section + 1}.")
+    image = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)[section]
+    centre = np.array([[image.shape[1] // 2, image.shape[0] // 2]]) - particle.origins_px[tilt, :2]
+    cut = cut_slices(image, job.image_apix, centre, particle.frame.in_plane[tilt], job.grid)[0]
+    return -cut if job.config.invert else cut
+
+
+def _write_table(
+    star: ParticleStar,
+    groups: dict[str, np.ndarray],
+    poses: np.ndarray,
+    particles: list[_Particle],
+    grid: SliceGrid,
+    config: SeriesConfig,
+) -> Path:
+    """One row per particle: what its first image has, less what belongs to images."""
+    first = star.subset(np.array([rows[0] for rows in groups.values()]))
+    dropped = [c for c in (*_of_images(first), *ORIGIN_COLUMNS, *ORIGIN_ANGST_COLUMNS) if c in first]
+    table = first.particles.drop(columns=dropped)
+    kept = replace(first, blocks={**first.blocks, first.particle_block: table})
+    names = [particle.stem.relative_to(config.folder).as_posix() for particle in particles]
+    columns = {
+        "rlnImageName": [f"{name}.mrc" for name in names],
+        "rlnCtfImage": [f"{name}_ctf.mrc" for name in names],
+    }
+    same = np.broadcast_to(np.eye(3), poses.shape)
+    centred = TomogramPoses(poses, np.zeros((len(poses), 3)))
+    path = config.folder / "particles.star"
+    with_subtomograms(kept, centred, same, box=grid.box, apix=grid.apix, columns=columns).write(path)
+    return path
+
+
+def _of_images(star: ParticleStar) -> Iterator[str]:
+    for column in star.particles.columns:
+        if re.match(r"rlnDefocus|rlnCtf|rlnPhaseShift|rlnMicrographPreExposure|rlnBeamTilt", column):
+            yield column

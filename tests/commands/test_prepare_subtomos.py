@@ -1,0 +1,128 @@
+"""`dsd prepare_subtomos` on rendered particle series: its subtomograms and tables must fit our forward model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from opustomo.io.mrc import write_volume
+from opustomo.io.star import read_particles
+from opustomo.main import main
+from tests.commands.test_extract_subtomos import AGREE, extracted, score
+from tests.prepare import imaged_series
+from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS
+
+FINE_APIX = APIX / 2
+COUNT = 3
+
+
+def image_of(rotation: np.ndarray, origin_px: np.ndarray, tilt: int) -> np.ndarray:
+    """One image of the particle, (BOX, BOX); Fourier-cropped from half the pixel size."""
+    window = imaged_series.WINDOW
+    seen = (imaged_series.blob_centres() @ rotation.T)[:, :2] / FINE_APIX - 2 * origin_px + window // 2
+    fine = imaged_series._projection(seen, imaged_series.BLOB_SIGMA_A / FINE_APIX)
+    spectrum = np.fft.fftshift(np.fft.fft2(fine))
+    transfer = imaged_series._transfer(tilt, 0.0, FINE_APIX)
+    whole = np.fft.fftshift(np.fft.fft2(np.fft.irfft2(transfer, s=fine.shape)))
+    quarter = slice(window // 4, -window // 4)
+    coarse = np.fft.ifft2(np.fft.ifftshift((spectrum * whole)[quarter, quarter])).real / 4
+    middle = slice(window // 4 - BOX // 2, window // 4 + BOX // 2)
+    return coarse[middle, middle].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RELION 3.1's table of images: orientation of each, tilt axis at 70°, origins in Å, refined by half a degree."""
+    folder = tmp_path_factory.mktemp("m") / "my series"
+    rng = np.random.default_rng(3)
+    rows = []
+    for particle in range(COUNT):
+        pose = Rotation.from_euler("ZYZ", rng.uniform(-180, 180, 3), degrees=True).as_matrix().T
+        images = []
+        for tilt, angle in enumerate(TILTS):
+            turn = Rotation.from_euler("ZYZ", [0, angle, -70 + rng.normal(0, 0.3)], degrees=True).as_matrix().T
+            origin = rng.uniform(-1.5, 1.5, 2)
+            images.append(image_of(turn @ pose, origin, tilt))
+            eulers = Rotation.from_matrix((turn @ pose).T).as_euler("ZYZ", degrees=True)
+            numbers = [
+                *eulers,
+                *(origin * APIX),
+                DEFOCUS_A[tilt] + ASTIGMATISM_A / 2,
+                DEFOCUS_A[tilt] - ASTIGMATISM_A / 2,
+            ]
+            numbers += [AZIMUTH_DEG, 4 * DOSE[tilt], np.cos(np.deg2rad(angle))]
+            rows.append(
+                f"{tilt + 1:06d}@stacks/p{particle}.mrcs " + " ".join(f"{v:.6f}" for v in numbers) + f" n{particle} 1"
+            )
+        (folder / "stacks").mkdir(parents=True, exist_ok=True)
+        write_volume(folder / "stacks" / f"p{particle}.mrcs", np.stack(images), APIX)
+    optics = "_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnImagePixelSize\n"
+    optics += "1 300 2.7 0.07 8"
+    names = "ImageName AngleRot AngleTilt AnglePsi OriginXAngst OriginYAngst".split()
+    names += "DefocusU DefocusV DefocusAngle CtfBfactor CtfScalefactor".split()
+    head = "".join(f"_rln{name}\n" for name in names) + "_myNote\n_rlnOpticsGroup\n"
+    text = f"data_optics\n\nloop_\n{optics}\n\ndata_particles\n\nloop_\n{head}" + "\n".join(rows) + "\n"
+    (folder / "series.star").write_text(text)
+    return folder
+
+
+def test_fits_the_forward_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    assert main(["prepare_subtomos", str(folder / "series.star"), "-o", str(out), "--workers", "1"]) == 0
+    assert f"{COUNT * len(TILTS)} images" in (said := capsys.readouterr().out) and "3 subtomograms" in said
+    found = extracted(out)
+    scores = score(found)
+    assert scores.min() > AGREE
+    star = read_particles(out / "particles.star")
+    assert star.strings("myNote") == ["n0", "n1", "n2"] and "rlnDefocusU" not in star
+    assert np.abs(found.origins_px).max() == 0
+    # the middle of -30 … 60 degrees becomes 0
+    assert np.allclose(found.tables[0].tilt_deg, TILTS - 15.0, atol=1.0)
+    mirrored = replace(found, tables=[replace(table, tilt_deg=-table.tilt_deg) for table in found.tables])
+    assert (score(mirrored) < scores - 0.01).all()
+    turned = replace(found, tables=[replace(t, astigmatism_deg=-t.astigmatism_deg) for t in found.tables])
+    assert (score(turned) < scores - 0.005).all()
+
+
+def test_other_ways(folder: Path) -> None:
+    """In two processes, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
+    (folder / "sub").mkdir()
+    text = (folder / "series.star").read_text().replace("@stacks/", "@C:\\x\\stacks\\")
+    (folder / "sub" / "series.star").write_text(text)
+    words = ["--datadir", str(folder / "stacks"), "--group-col", "myNote", "--raw", "--float16", "--workers", "2"]
+    out = folder / "out2"
+    assert main(["prepare_subtomos", str(folder / "sub" / "series.star"), "-o", str(out), *words]) == 0
+    found = extracted(out, normalised=False)
+    assert score(found).min() > AGREE
+    dark = folder / "out3"
+    words = [*words[:5], "--invert", "--workers", "1"]
+    assert main(["prepare_subtomos", str(folder / "sub" / "series.star"), "-o", str(dark), *words]) == 0
+    assert np.allclose(extracted(dark).images, -found.images, atol=2e-3 * np.abs(found.images).max())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words", "expected"),
+    [
+        ("", "", ("--box", "7"), "--box 7"),
+        ("", "", ("--apix", "4"), "--apix 4: is finer than the 8 Å"),
+        ("000001@stacks/p0.mrcs", "p0.mrcs", (), "rlnImageName of row 1 is p0.mrcs"),
+        ("@stacks/p1", "@stacks/p9", (), "1 stacks are missing, the first is stacks/p9.mrcs"),
+        ("000005@", "000099@", (), "has 31 images, but the table names number 99"),
+        ("rlnDefocusU", "rlnElse", (), "no column rlnDefocusU"),
+        ("_rlnVoltage", "_rlnElse", (), "have rlnVoltage"),
+        ("rlnDefocusAngle", "rlnTomoVisibleFrames", (), "dsd extract_subtomos on the tilt series"),
+        ("", "", ("--group-col", "rlnOpticsGroup"), "share no tilt axis"),
+    ],
+)
+def test_mistakes(
+    old: str, new: str, words: tuple[str, ...], expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.star").write_text((folder / "series.star").read_text().replace(old, new))
+    out = folder / "bad"
+    assert main(["prepare_subtomos", str(folder / "bad.star"), "-o", str(out), *words, "--workers", "1"]) == 1
+    said = capsys.readouterr().err
+    assert expected in said and not (out / "particles.star").exists()
