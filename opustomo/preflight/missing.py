@@ -19,6 +19,8 @@ from opustomo.io.mrc import read_header
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import EULER_COLUMNS, ParticleStar, read_particles
 from opustomo.io.star_poses import poses_from_star
+from opustomo.preflight.kinds import is_image_series, is_not_extracted, is_premultiplied, is_stack_set
+from opustomo.preflight.remedies import Remedies, refuse_other_inputs
 
 Value = TypeVar("Value")
 
@@ -69,24 +71,37 @@ def examine(config: DataConfig) -> Readiness:
     UserError
         There is no particle table.
     """
+    refuse_other_inputs(config.star)
     star = read_particles(config.star)
     missing: list[Missing] = []
     particles = None
+    other = _other_kind(star)
+    if other is not None:
+        return Readiness(None, None, (other,))
     try:
         particles = load_particles(config)
     except UserError as error:
         missing, particles = _search(config, star)
         if not missing:  # the inputs are fine one by one
             missing.append(Missing(str(error), "correct this and check again", True))
-    if config.use_ctf and "rlnCtfImage" not in star:
+    remedies = Remedies(star, *((particles.box, particles.apix) if particles is not None else (None, config.apix)))
+    if config.use_ctf and "rlnCtfImage" not in star and not is_not_extracted(star):
         missing.append(
             Missing(
                 "the particle table has no rlnCtfImage: only the missing wedge will be modelled",
-                "export the subtomograms with CTF tables (WARP's csv need --warp), or say --no-ctf to leave it so",
+                f"{remedies.ctf}; or say --no-ctf to leave it so",
                 False,
             )
         )
-    make_mask = "relion_mask_create --i AVERAGE.mrc --o mask.mrc --width_soft_edge 3, then give -r mask.mrc"
+    if is_premultiplied(star):
+        missing.append(
+            Missing(
+                "subtomograms free of the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the CTF is modelled once only",
+                f"{remedies.extract}",
+                False,
+            )
+        )
+    make_mask = remedies.mask
     mask = None
     if config.mask is None:
         missing.append(Missing("no solvent mask (-r)", make_mask, False))
@@ -96,6 +111,16 @@ def examine(config: DataConfig) -> Readiness:
         except UserError as error:
             missing.append(Missing(str(error), make_mask, True))
     return Readiness(particles, mask, tuple(missing))
+
+
+def _other_kind(star: ParticleStar) -> Missing | None:
+    """What a table that does not tell of subtomograms lacks."""
+    remedies = Remedies(star)
+    if is_stack_set(star):
+        return Missing("subtomograms: this table tells of RELION 5's 2D stacks of tilt images", remedies.extract, True)
+    if is_image_series(star):
+        return Missing("subtomograms: this table has one row per tilt image, as M's 2D series", remedies.series, True)
+    return None
 
 
 def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], ParticleSet | None]:
@@ -109,10 +134,11 @@ def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], Part
             found.append(Missing(str(error), remedy, True))
             return None
 
-    tried(
-        lambda: resolve_images(star, config.datadir),
-        "export the subtomograms (WARP, M, RELION), or give the folder that rlnImageName is relative to: --datadir",
-    )
+    remedies = Remedies(star, apix=config.apix)
+    if is_not_extracted(star):
+        found.append(Missing("subtomograms: the particle table has no rlnImageName", remedies.extract, True))
+    else:
+        tried(lambda: resolve_images(star, config.datadir), remedies.images)
     headers = _readable(_images_there(config, star), read_header, "subtomograms", found)
     there = [header for header in headers if header is not None]
     box = tried(lambda: common_box(there), _AGAIN) if there else None
@@ -123,7 +149,7 @@ def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], Part
     if with_tables:
         tried(
             lambda: resolve_ctf_tables(star, config.datadir, config.warp),
-            "export the CTF tables too; WARP's csv need --warp, --no-ctf goes without any",
+            f"WARP's csv need --warp, --no-ctf goes without any; or {remedies.ctf}",
         )
         read = partial(read_warp_table, bfactor_scale=config.warp_bfactor_scale) if config.warp else read_relion_table
         paths = find_ctf_tables(star, config.datadir, config.warp)
@@ -185,7 +211,7 @@ def _poses(
 ) -> Poses:
     """Poses from wherever they are; upright ones when they are missing."""
     upright = Poses(np.zeros((len(star), 3)), np.zeros((len(star), 3)))
-    make = f"dsdsh prepare {config.star} {box or 'BOX'} {f'{apix:.4g}' if apix else 'APIX'}, then --poses"
+    make = Remedies(star, box, apix).poses
     given = config.poses
     if given is not None:
         poses = tried(lambda: read_poses(given), make)

@@ -45,7 +45,8 @@ def test_what_is_merely_absent_lets_training_start(own_set: Path, capsys: pytest
     code, said = check(capsys, own_set)
     assert code == 0
     assert "without: the particle table has no rlnCtfImage" in said
-    assert "without: no solvent mask" in said and "mask_create" in said
+    assert "without: no solvent mask" in said and "dsdsh create_mask AVERAGE.mrc -o mask.mrc --box 24 --apix 12" in said
+    assert f"dsd prepare_ctf '{star}'" in said
 
 
 def test_missing_images_are_counted_and_the_rest_looked_at(
@@ -76,7 +77,7 @@ def test_missing_poses_name_the_command_that_makes_them(own_set: Path, capsys: p
     star.write_text(re.sub("rlnAngle", "myAngle", star.read_text()))
     code, said = check(capsys, own_set)
     assert code == 1 and "no rlnAngleRot, rlnAngleTilt, rlnAnglePsi" in said
-    assert f"dsdsh prepare {star} 24 12" in said and "16 subtomograms, box 24" in said
+    assert f"dsdsh prepare '{star}' 24 12" in said and "16 subtomograms, box 24" in said
 
     write_poses(own_set / "few.pkl", Poses(np.zeros((3, 3)), np.zeros((3, 3))))
     code, said = check(capsys, own_set, "--poses", str(own_set / "few.pkl"))
@@ -99,7 +100,7 @@ def test_missing_and_damaged_ctf_tables(own_set: Path, capsys: pytest.CaptureFix
 def test_truncated_images_and_wrong_masks(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = sorted((own_set / "subtomo").glob("*.mrc"))[0]
     code, said = check(capsys, own_set, "-r", str(first.with_name("none.mrc")))
-    assert code == 1 and "none.mrc" in said and "mask_create" in said
+    assert code == 1 and "none.mrc" in said and "dsdsh create_mask" in said
     first.write_bytes(first.read_bytes()[:3000])
     code, said = check(capsys, own_set)
     assert code == 1 and "1 subtomograms cannot be read" in said and "truncated" in said
@@ -133,3 +134,85 @@ def test_impossible_options(
 ) -> None:
     code, said = check(capsys, tiny_set, *words)
     assert code == 1 and expected in said
+
+
+PICKS = """
+data_particles
+
+loop_
+_rlnTomoName
+_rlnCenteredCoordinateXAngst
+_rlnCenteredCoordinateYAngst
+_rlnCenteredCoordinateZAngst
+_rlnAngleRot
+_rlnAngleTilt
+_rlnAnglePsi
+TS_1 0 0 0 10 20 30
+TS_1 100 0 0 10 20 30
+"""
+TOMOGRAMS = "data_global\n\nloop_\n_rlnTomoName\n_rlnTomoTiltSeriesStarFile\nTS_1 tilt_series/TS_1.star\n"
+
+
+def said_of(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> str:
+    code = main(["check", str(path), *words])
+    said = capsys.readouterr()
+    assert code == 1 and "Traceback" not in said.err
+    return said.out + said.err
+
+
+def test_relion5_picks_without_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my project" / "Extract" / "job5"
+    folder.mkdir(parents=True)
+    (folder / "particles.star").write_text(PICKS)
+    said = said_of(capsys, folder / "particles.star", "--angpix", "8")
+    assert "missing: subtomograms: the particle table has no rlnImageName" in said
+    assert f"dsd extract_subtomos '{folder}/particles.star' --tomograms tomograms.star --box D --apix 8" in said
+    assert "rlnCtfImage" not in said  # it comes with the subtomograms
+    (tmp_path / "my project" / "tomograms.star").write_text(TOMOGRAMS)
+    assert f"--tomograms '{tmp_path}/my project/tomograms.star'" in said_of(capsys, folder / "particles.star")
+    # the tables of tomograms themselves are no particles
+    said = said_of(capsys, tmp_path / "my project" / "tomograms.star")
+    assert "tells of tomograms, not of particles" in said and "dsd extract_subtomos particles.star" in said
+
+
+def test_stacks_and_series_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = tmp_path / "particles.star"
+    general = "data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n"
+    images = PICKS.replace("_rlnAngleRot", "_rlnImageName\n_rlnAngleRot")
+    images = images.replace(" 0 0 10", " 0 0 Subtomograms/1_stack2d.mrcs 10")
+    star.write_text(general + images)
+    said = said_of(capsys, star)
+    assert "RELION 5's 2D stacks" in said and "dsd extract_subtomos" in said
+    star.write_text(images.replace("Subtomograms/", "000001@Subtomograms/"))
+    said = said_of(capsys, star)
+    assert "one row per tilt image" in said and f"dsd prepare_subtomos {star} -o subtomos" in said
+
+
+def test_premultiplied_subtomograms(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = own_set / "particles.star"
+    rows = star.read_text().split("loop_", 1)[1]
+    optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnCtfDataAreCtfPremultiplied\n1 1\n\ndata_particles\n\nloop_"
+    star.write_text(optics + rows)
+    code, said = check(capsys, own_set)
+    assert code == 0 and "without: subtomograms free of the CTF" in said and "dsd extract_subtomos" in said
+
+
+def test_tilt_series_that_lie_beside(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command names what is there: text files of IMOD, XML files of WARP."""
+    star = own_set / "particles.star"
+    star.write_text(star.read_text().replace("rlnCtfImage", "myNote"))
+    (own_set / "tilts").mkdir()
+    (own_set / "tilts" / "TS_1.tlt").write_text("0\n")
+    assert f"dsd prepare_ctf '{star}' --tilts '{own_set}/tilts' -o ctf" in check(capsys, own_set)[1]
+    (own_set / "warp_tiltseries").mkdir()
+    (own_set / "warp_tiltseries" / "TS_1.xml").write_text("<TiltSeries></TiltSeries>")
+    assert f"--warp '{own_set}/warp_tiltseries'" in check(capsys, own_set)[1]
+
+
+def test_files_from_which_tables_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.xml").write_text("<TiltSeries></TiltSeries>")
+    (tmp_path / "b.xml").write_text("<ParticleList></ParticleList>")
+    assert "dsd extract_subtomos particles.star --warp" in said_of(capsys, tmp_path / "a.xml")
+    assert "dsdsh convert_pytom_to_star" in said_of(capsys, tmp_path / "b.xml")
+    assert "dsd prepare_ctf" in said_of(capsys, tmp_path / "c.coords")
+    assert "Dynamo" in said_of(capsys, tmp_path / "d.tbl")
