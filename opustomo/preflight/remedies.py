@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
@@ -114,17 +115,24 @@ class Remedies:
     def _apix(self) -> str:
         return f"{self.apix:.4g}" if self.apix else "Å"
 
+    def _tomograms(self) -> set[str]:
+        """Names of the tomograms without folders, as they are and up to the first dot or WARP's pixel size."""
+        column = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in self.star), None)
+        names = {PureWindowsPath(name).name for name in self.star.strings(column)} if column else set()
+        return names | {re.split(r"\.|_\d+\.\d+Apx", name)[0] for name in names}
+
     @property
     def _series(self) -> str:
         """The option that names tilt series: those found beside the table or above it, else a placeholder."""
+        names = self._tomograms()
         for folder in _folders(self.star.path):
             files = sorted(folder.iterdir())[:_LOOKED_AT] if folder.is_dir() else []
             for path in files:
                 if path.suffix == ".star" and "tomogram" in path.name and _tells_of_tomograms(path):
                     return f"--tomograms {_quoted(path)}"
-            if any(path.suffix == ".xml" and _is_warp(path) for path in files):
+            if any(path.suffix == ".xml" and path.stem in names and _is_warp(path) for path in files):
                 return f"--warp {_quoted(folder)}"
-            if any(path.suffix in (".tlt", ".coords") for path in files):
+            if any(path.suffix == ".tlt" and path.stem in names for path in files):
                 return f"--tilts {_quoted(folder)}"
         if "rlnCenteredCoordinateXAngst" in self.star:
             return "--tomograms tomograms.star"

@@ -202,10 +202,12 @@ def test_tilt_series_that_lie_beside(own_set: Path, capsys: pytest.CaptureFixtur
     star = own_set / "particles.star"
     star.write_text(star.read_text().replace("rlnCtfImage", "myNote"))
     (own_set / "tilts").mkdir()
-    (own_set / "tilts" / "TS_1.tlt").write_text("0\n")
+    (own_set / "tilts" / "other.tlt").write_text("0\n")
+    assert "--tomograms tomograms.star (or --warp DIR, --tilts DIR)" in check(capsys, own_set)[1]
+    (own_set / "tilts" / "tomo00.tlt").write_text("0\n")
     assert f"dsd prepare_ctf '{star}' --tilts '{own_set}/tilts' -o ctf" in check(capsys, own_set)[1]
     (own_set / "warp_tiltseries").mkdir()
-    (own_set / "warp_tiltseries" / "TS_1.xml").write_text("<TiltSeries></TiltSeries>")
+    (own_set / "warp_tiltseries" / "tomo00.xml").write_text("<TiltSeries></TiltSeries>")
     assert f"--warp '{own_set}/warp_tiltseries'" in check(capsys, own_set)[1]
 
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.io.ctf_tables import read_relion_table
 from opustomo.io.images import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star import ParticleStar, read_particles
 from opustomo.main import main
 from tests.physics import posed_sets
 from tests.physics.posed_sets import PosedSet
@@ -251,6 +251,31 @@ def test_wrong_tilt_sign_disagrees(series: Series, fitting: PosedSet) -> None:
 def turned_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """A tilt axis at 70°, at which an azimuth that is turned the wrong way shows."""
     return relion_series(tmp_path_factory.mktemp("turned") / "series", 300.0, axis_deg=70.0, size=(400, 400))
+
+
+def test_poses_lead_back_to_the_tomogram(series: Series) -> None:
+    """RELION's rlnTomoSubtomogramRot, Tilt, Psi times the particle's matrix is the pose that went in; with
+    --keep-frame it is the pose itself, and the slices fit a little worse."""
+
+    def matrices(star: ParticleStar, start: str) -> np.ndarray:
+        eulers = np.stack([star.numbers(f"{start}{angle}") for angle in ("Rot", "Tilt", "Psi")], axis=1)
+        return Rotation.from_euler("ZYZ", eulers, degrees=True).as_matrix().swapaxes(1, 2)
+
+    star = read_particles(extract(series) / "particles.star")
+    turned = matrices(star, "rlnAngle")
+    origins = star.origins_px() * APIX
+    if "rlnTomoSubtomogramRot" in star:
+        frames = matrices(star, "rlnTomoSubtomogram")
+        turned, origins = frames @ turned, np.einsum("nij,nj->ni", frames, origins)
+    else:
+        assert "imod" in str(series.folder)
+    assert np.allclose(turned, series.particles.matrices, atol=1e-6)
+    assert np.allclose(origins, series.particles.origins_A, atol=1e-5)
+    out = extract(series, "--keep-frame")
+    kept = read_particles(out / "particles.star")
+    assert "rlnTomoSubtomogramRot" not in kept
+    assert np.allclose(kept.eulers_deg(), series.particles.eulers_deg, atol=1e-5)
+    assert score(extracted(out)).min() > 0.95
 
 
 def test_azimuth_of_astigmatism_follows_the_slice(turned_series: Series) -> None:
