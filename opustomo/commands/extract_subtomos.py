@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--series-apix", type=float, metavar="Å", help="pixel size before binning (default: what the files say)")
     add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: that)")
     add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="tomogram in pixels before binning")
-    add("--image-size", type=int, nargs=2, metavar=("NX", "NY"), help="WARP's tilt images in pixels before binning")
+    add(
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar=("NX", "NY"),
+        help="WARP's tilt images before binning (default: what files say)",
+    )
     add("--hand", type=int, choices=(-1, 1), help="sign of the depth, docs/handedness.md (default: what the files say)")
     add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="1: angles of .tlt are RELION's already")
     add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's")
@@ -91,6 +97,7 @@ def _source(args: argparse.Namespace) -> SeriesSource:
         apix=args.series_apix,
         tomo_size=None if args.tomo_size is None else tuple(args.tomo_size),
         image_size=None if args.image_size is None else tuple(args.image_size),
+        images=args.images,
         hand=args.hand,
         tilt_sign=args.tilt_sign,
         defocus_name=args.defocus_name,

@@ -25,6 +25,7 @@ def read_warp_series(
     *,
     apix: float | None = None,
     image_px: tuple[int, int] | None = None,
+    image_A: tuple[float, float] | None = None,
     volume_A: tuple[float, float, float] | None = None,
 ) -> TiltSeries:
     """Read the XML of a tilt series.
@@ -38,6 +39,8 @@ def read_warp_series(
     image_px
         Width and height of the images in such pixels; needed when grids of movement vary over the image and the file
         does not tell it.
+    image_A
+        The same in Å, where `image_px` is not given.
     volume_A
         Size of the tomogram; needed when grids vary over the specimen and the file does not tell it.
 
@@ -60,7 +63,9 @@ def read_warp_series(
     # WARP's tilt is RELION's, a left-handed turn about y; its axis angle a right-handed turn about z
     rotations = rotation_z(axis) @ rotation_y(-(tilt + level_y)) @ rotation_x(np.asarray(level_x))
     hand = -1 if root.get("AreAnglesInverted", "False").strip().lower() == "true" else 1
-    bent = reader.deformation(dose, apix, image_px, volume_A)
+    if image_px is not None and apix is not None:
+        image_A = (image_px[0] * apix, image_px[1] * apix)
+    bent = reader.deformation(dose, image_A, volume_A)
     used = reader.flags("UseTilt", count)
     optics = reader.optics(tilt, dose, used)
     names = (root.findtext("MoviePath") or "").split("\n")
@@ -190,8 +195,7 @@ class _Reader:
     def deformation(
         self,
         dose: np.ndarray,
-        apix: float | None,
-        image_px: tuple[int, int] | None,
+        image_A: tuple[float, float] | None,
         volume_A: tuple[float, float, float] | None,
     ) -> Deformation | None:
         movement = [self.grid(f"GridMovement{axis}") or SplineGrid.constant(0.0) for axis in "XY"]
@@ -200,8 +204,8 @@ class _Reader:
         if not any(grid.nodes.any() for grid in (*movement, *warp, *angles)):
             return None
         image = self._size("ImageDimensionsAngstrom", 2)
-        if image is None and image_px is not None and apix is not None:
-            image = np.array(image_px) * apix
+        if image is None and image_A is not None:
+            image = np.array(image_A)
         if image is None and any(max(grid.nodes.shape[:2]) > 1 for grid in movement):
             raise UserError(
                 f"{self.path}: its grids of movement need the size of the images, which it does not tell; "

@@ -44,7 +44,10 @@ class SeriesSource:
     tomo_size
         x, y, z of the tomograms in such pixels.
     image_size
-        Width and height of WARP's images in such pixels.
+        Width and height of WARP's images in such pixels; None takes those of a stack or average in `images` or beside
+        the XML files, where these tell none.
+    images
+        Folder of tilt images.
     hand
         Sign of the depth; None takes what the files say.
     tilt_sign
@@ -61,6 +64,7 @@ class SeriesSource:
     apix: float | None = None
     tomo_size: tuple[int, int, int] | None = None
     image_size: tuple[int, int] | None = None
+    images: Path | None = None
     hand: int | None = None
     tilt_sign: int = -1
     defocus_name: str | None = None
@@ -104,8 +108,27 @@ class SeriesSource:
         if self.tomo_size is not None and self.apix is not None:
             x, y, z = self.tomo_size
             volume_A = (x * self.apix, y * self.apix, z * self.apix)
-        series = read_warp_series(path, apix=self.apix, image_px=self.image_size, volume_A=volume_A)
+        series = read_warp_series(
+            path,
+            apix=self.apix,
+            image_px=self.image_size,
+            image_A=self._image_A(path.parent, name),
+            volume_A=volume_A,
+        )
         return self._told(series)
+
+    def _image_A(self, home: Path, name: str) -> tuple[float, float] | None:
+        """Size of a stack or average of a WARP series, Å; None when there is none or it tells no pixel size."""
+        folders = [home / "tiltstack", home / "average", *([self.images] if self.images is not None else [])]
+        stack = _first(
+            folders, (f"{name}/{name}.st", f"{name}.st", f"{name}/{name}.mrc", f"{name}.mrc", f"{name}.mrcs")
+        )
+        if stack is None:
+            stack = next((path for folder in folders for path in sorted(folder.glob("*.mrc"))), None)
+        if stack is None:
+            return None
+        header = read_header(stack)
+        return None if header.apix is None else (header.shape[2] * header.apix, header.shape[1] * header.apix)
 
     def _told(self, series: TiltSeries) -> TiltSeries:
         """With what the user says instead of the files."""

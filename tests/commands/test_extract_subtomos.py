@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,7 +175,7 @@ def warp_series(folder: Path, far_A: float = FAR_A) -> Series:
     )
     (folder / "TS_1.xml").write_text(text)
     write_star(folder, particles, centred(particles), tomo="TS_1.tomostar")
-    return Series(folder, particles, ("--warp", str(folder), "--image-size", *(str(2 * side) for side in size)))
+    return Series(folder, particles, ("--warp", str(folder)))
 
 
 MAKERS = {"imod": imod_series, "relion5": relion_series, "warp": warp_series}
@@ -190,12 +192,12 @@ def fitting(series: Series) -> PosedSet:
     return extracted(extract(series))
 
 
-def extract(series: Series, *words: str, workers: int = 1) -> Path:
+def extract(series: Series, *words: str) -> Path:
     """Folder of the subtomograms; without noise, deviations of images would tell of the particles in them."""
     out = series.folder / f"out {len(list(series.folder.glob('out *')))}"
     star = str(series.folder / "p.star")
     start = ["extract_subtomos", star, "-o", str(out), "--box", str(BOX), "--apix", str(APIX)]
-    assert main([*start, *series.words, "--keep-scale", *words, "--workers", str(workers)]) == 0
+    assert main([*start, *series.words, "--keep-scale", *words, "--workers", "1"]) == 0
     return out
 
 
@@ -289,14 +291,19 @@ def test_azimuth_of_astigmatism_follows_the_slice(turned_series: Series) -> None
 
 
 def test_other_ways(series: Series) -> None:
-    """Recentred, plain back-projection, in two processes, half precision: all fit."""
-    out = extract(series, "--recentre", "--raw", "--float16", workers=2)
+    """Recentred, plain back-projection, half precision: all fit."""
+    out = extract(series, "--recentre", "--raw", "--float16")
     found = extracted(out, normalised=False)
     assert np.abs(found.origins_px).max() < 1e-6 and score(found).min() > AGREE
     moved = read_particles(out / "particles.star")
     if "rlnCoordinateX" in moved:
         pixels = (series.particles.coordinates_A - series.particles.origins_A) / IMAGE_APIX + np.array(VOLUME) // 2
         assert np.allclose(moved.numbers("rlnCoordinateX"), pixels[:, 0], atol=1e-5)
+
+
+def travelling(work: Callable, jobs: list, workers: int) -> Iterator[tuple[int, object]]:
+    """As `work_through`, with jobs that went through a pickle, in reverse order."""
+    return ((index, work(pickle.loads(pickle.dumps(jobs[index])))) for index in reversed(range(len(jobs))))
 
 
 def small_series(folder: Path) -> Series:
@@ -336,6 +343,25 @@ def test_tilts_that_do_not_show_a_particle_are_left_out(tmp_path: Path) -> None:
     assert main(["extract_subtomos", str(star), "-o", str(out), *series.words, "--box", "20", "--apix", "4"]) == 0
     tilts = [read_relion_table(out / "TS_1" / f"TS_1_00000{i}_ctf.star").tilt_deg.tolist() for i in (1, 2, 3)]
     assert tilts == [[50, 0, -20, -50], [50, 0, -20], [50, 0, -20, -50]]
+
+
+def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of two tomograms in turn; the same when jobs travel to other processes and are done in another order."""
+    series = small_series(tmp_path / "s")
+    for path in list(series.folder.glob("TS_1*")):
+        (series.folder / path.name.replace("TS_1", "TS_2")).write_bytes(path.read_bytes())
+    star = series.folder / "p.star"
+    star.write_text(star.read_text() + "TS_2 12 0 0\nTS_1 0 16 0\nTS_2 0 0 20\n")
+    words = [*series.words, "--box", "20", "--apix", "4"]
+    for name in ("one", "two"):
+        if name == "two":
+            monkeypatch.setattr("opustomo.prepare.extraction.work_through", travelling)
+        assert main(["extract_subtomos", str(star), "-o", str(tmp_path / name), *words, "--workers", "1"]) == 0
+        assert "4 subtomograms of 2 tomograms" in capsys.readouterr().out
+    names = read_particles(tmp_path / "two" / "particles.star").strings("rlnImageName")
+    assert names == [f"TS_{t}/TS_{t}_00000{i}.mrc" for t, i in ((1, 1), (2, 1), (1, 2), (2, 2))]
+    for name in names:
+        assert np.array_equal(read_volume(tmp_path / "one" / name)[0], read_volume(tmp_path / "two" / name)[0])
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

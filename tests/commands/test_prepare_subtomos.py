@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.io.mrc import write_volume
 from opustomo.io.star import read_particles
 from opustomo.main import main
-from tests.commands.test_extract_subtomos import AGREE, extracted, score
+from tests.commands.test_extract_subtomos import AGREE, extracted, score, travelling
 from tests.prepare import imaged_series
 from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS
 
@@ -88,8 +88,10 @@ def test_fits_the_forward_model(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (score(turned) < scores - 0.005).all()
 
 
-def test_other_ways(folder: Path) -> None:
-    """In two processes, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
+def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several jobs, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
+    monkeypatch.setattr("opustomo.prepare.particle_series.PARTICLES_PER_JOB", 1)
+    monkeypatch.setattr("opustomo.prepare.particle_series.work_through", travelling)
     (folder / "sub").mkdir()
     text = (folder / "series.star").read_text().replace("@stacks/", "@C:\\x\\stacks\\")
     (folder / "sub" / "series.star").write_text(text)
