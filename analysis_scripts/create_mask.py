@@ -81,7 +81,7 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
 
     from opustomo.errors import UserError
     from opustomo.io.mrc import read_volume
-    from opustomo.reconstruction.resample import resample
+    from opustomo.slices.resample import resample
 
     density, apix = read_volume(args.map)
     apix = args.map_apix or apix

@@ -28,10 +28,10 @@ ALLOWED = {
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},
     "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},
-    "reconstruction": set(),
-    "simulate": {"reconstruction", "geometry", "io"},
-    "prepare": {"reconstruction", "geometry", "io"},
-    "demo": {"simulate", "reconstruction", "analysis", "geometry", "io"},
+    "slices": set(),
+    "simulate": {"slices", "geometry", "io"},
+    "prepare": {"slices", "geometry", "io"},
+    "demo": {"simulate", "slices", "analysis", "geometry", "io"},
 }
 HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", "numba", "starfile"}
 MAX_LINES = 400

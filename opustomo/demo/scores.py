@@ -10,7 +10,7 @@ import numpy as np
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_pickle
 from opustomo.io.poses import Poses, read_poses
-from opustomo.reconstruction.resample import resample
+from opustomo.slices.resample import resample
 
 #: half voxels a volume may be moved by, along each axis, before it is compared
 SHIFT_STEPS = (-2, -1, 0, 1, 2)

@@ -28,7 +28,7 @@ from opustomo.prepare.particle_columns import values_of_rows, with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.slices import SliceGrid, cut_slices
-from opustomo.reconstruction.insertion import SliceInserter
+from opustomo.slices.insertion import SliceInserter
 
 RESIDUAL_DEG = 5.0
 """Slices of one particle whose normals leave their common plane by more than this are no tilt series."""

@@ -16,7 +16,7 @@ from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.ctf_tables import write_ctf_table
 from opustomo.prepare.slices import SliceGrid, cut_slices
 from opustomo.prepare.tilt_images import TiltImages
-from opustomo.reconstruction.insertion import SliceInserter
+from opustomo.slices.insertion import SliceInserter
 
 CHUNK_BYTES = 128_000_000
 """Slices held at once by one process."""

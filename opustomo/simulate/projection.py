@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from opustomo.reconstruction.frequencies import plane_frequencies
+from opustomo.slices.frequencies import plane_frequencies
 
 
 class SliceSource:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.reconstruction.insertion import SliceInserter
 from opustomo.simulate.acquisition import Defoci, Optics, TiltScheme
 from opustomo.simulate.contrast import tilt_image_transfer
 from opustomo.simulate.orientations import PoseSet
 from opustomo.simulate.projection import SliceSource, origin_phases
+from opustomo.slices.insertion import SliceInserter
 
 #: slice samples worked on at once; bounds memory to about 200 MB
 CHUNK_SAMPLES = 1_500_000

@@ -9,8 +9,8 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import read_volume
-from opustomo.reconstruction.resample import resample
 from opustomo.simulate.densities import load_density
+from opustomo.slices.resample import resample
 
 
 def gather_volumes(

@@ -23,8 +23,8 @@ from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import Poses, write_poses
-from opustomo.reconstruction.resample import resample
 from opustomo.simulate.densities import load_density
+from opustomo.slices.resample import resample
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from opustomo.reconstruction.frequencies import plane_frequencies
+from opustomo.slices.frequencies import plane_frequencies
 
 
 class SliceInserter:
