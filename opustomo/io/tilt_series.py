@@ -71,6 +71,8 @@ class TiltSeries:
         Pixel size in Å of the images and of coordinates in pixels, before any binning.
     volume_px
         Size x, y, z of the tomogram in such pixels; None when it is not told.
+    notes
+        What the metadata say that is not followed.
     """
 
     name: str
@@ -81,6 +83,7 @@ class TiltSeries:
     images: tuple[TiltImage, ...]
     apix: float | None
     volume_px: tuple[int, int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.geometry), len(self.optics), len(self.used), len(self.images) or len(self.geometry)}

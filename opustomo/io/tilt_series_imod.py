@@ -96,7 +96,8 @@ def read_imod_series(
     dose = np.zeros(len(tilt))
     if files.order is not None:
         dose = read_dose(files.order, tilt, microscope.dose_per_tilt)
-    rotations, shifts = _geometry(files, sign * tilt, apix)
+    options = {} if files.com is None else read_com_options(files.com)
+    rotations, shifts = _geometry(files, options, sign * tilt, apix)
     return TiltSeries(
         name=name,
         source=files.tlt,
@@ -106,6 +107,7 @@ def read_imod_series(
         images=() if files.stack is None else tuple(TiltImage(str(files.stack), i) for i in range(len(tilt))),
         apix=apix,
         volume_px=volume_px,
+        notes=_notes(files, options),
     )
 
 
@@ -124,8 +126,26 @@ def imod_optics(tilt_deg: np.ndarray, defoci: TiltDefoci, dose: np.ndarray, micr
     )
 
 
-def _geometry(files: ImodFiles, tilt: np.ndarray, apix: float) -> tuple[np.ndarray, np.ndarray]:
-    options = {} if files.com is None else read_com_options(files.com)
+def _notes(files: ImodFiles, options: dict[str, str]) -> tuple[str, ...]:
+    notes = []
+    if any(float(word) != 0 for word in options.get("SHIFT", "").replace(",", " ").split()[:2] if _is_number(word)):
+        notes.append(f"{files.com}: SHIFT {options['SHIFT']} is not followed; coordinates must not contain it")
+    if "LOCALFILE" in options:
+        notes.append(f"{files.com}: the local alignments of LOCALFILE are not followed")
+    return tuple(notes)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _geometry(
+    files: ImodFiles, options: dict[str, str], tilt: np.ndarray, apix: float
+) -> tuple[np.ndarray, np.ndarray]:
     x_tilt, offset = _number(files.com, options, "XAXISTILT"), _number(files.com, options, "OFFSET")
     rotations = rotation_y(tilt + offset) @ rotation_x(np.asarray(x_tilt))
     if files.xf is None:

@@ -8,20 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from opustomo.errors import UserError
+from opustomo.geometry.euler import euler_to_matrix
 from opustomo.geometry.tilt_geometry import slice_frame
 from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ctf_table
 from opustomo.prepare.particle_columns import with_columns
+from opustomo.prepare.particle_frames import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.positions import from_corner, positions_from_star, read_coords, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
 
 MAGNIFICATION = 10000.0
 """Written where a table needs one: the detector pixel size then is the pixel size in Å."""
+
+LARGEST_TURN_DEG = 5.0
+"""Turn of a subtomogram against its tomogram up to which tables of the tomogram's tilts are good enough."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
     UserError
         A tilt series or column is missing.
     """
+    _check_frames(star)
     rows = rows_by_tomogram(star)
     found = source.find(rows)
     tables = [""] * len(star)
@@ -97,6 +104,21 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
         columns["rlnImageName"] = moved_names(star, config.out_star.parent)
     with_columns(star, columns).write(config.out_star)
     return len(jobs)
+
+
+def _check_frames(star: ParticleStar) -> None:
+    """A table of tilt angles tells nothing of subtomograms that are turned against their tomograms."""
+    if not all(column in star for column in SUBTOMOGRAM_COLUMNS):
+        return
+    eulers = np.stack([star.numbers(column) for column in SUBTOMOGRAM_COLUMNS], axis=1)
+    trace = np.trace(euler_to_matrix(torch.from_numpy(eulers)).numpy(), axis1=1, axis2=2)
+    turned = np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+    if turned.max() > LARGEST_TURN_DEG:
+        row = int(turned.argmax())
+        raise UserError(
+            f"{star.path}: the subtomogram of row {row + 1} is turned by {turned[row]:.0f}° against its tomogram "
+            "(rlnTomoSubtomogramRot, Tilt, Psi); make subtomograms that are not with dsd extract_subtomos."
+        )
 
 
 def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfig) -> int:

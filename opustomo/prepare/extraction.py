@@ -179,7 +179,7 @@ def _recentred(
 
 
 def _notes(tomograms: list[_Tomogram]) -> tuple[str, ...]:
-    notes = []
+    notes = list(dict.fromkeys(note for tomogram in tomograms for note in tomogram.series.notes))
     turned = max(tomogram.frame.turn_deg for tomogram in tomograms)
     if turned > SMALL_TURN_DEG:
         notes.append(

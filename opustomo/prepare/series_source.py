@@ -24,6 +24,7 @@ DEFOCUS_NAMES = (
     "{stem}_CTF.txt",
     "ctfplotter.defocus",
 )
+STACK_SUFFIXES = (".ali", "_ali.mrc", ".st", "_st.mrc", ".mrcs")
 TOMOGRAM_SUFFIXES = (".mrc", ".rec", "_full.rec", "_rec.mrc")
 
 
@@ -146,8 +147,9 @@ class SeriesSource:
         UserError
             There is no .tlt or defocus file, a file is damaged, or nothing tells the pixel size.
         """
-        folders = [folder, folder / stem]
-        tlt = _first(folders, (f"{stem}.tlt", f"{stem}.rawtlt"))
+        # AreTomo adds _st to names and _Imod to the folder
+        folders = [folder, folder / stem, folder / f"{stem}_Imod"]
+        tlt = _first(folders, (f"{stem}.tlt", f"{stem}_st.tlt", f"{stem}.rawtlt"))
         if tlt is None:
             raise UserError(f"{folder}: has no {stem}.tlt with the tilt angles of {stem}; put it there.")
         names = DEFOCUS_NAMES if self.defocus_name is None else (self.defocus_name,)
@@ -159,9 +161,9 @@ class SeriesSource:
             tlt=tlt,
             defocus=defocus,
             order=_first(folders, (f"{stem}.order", f"{stem}_order.csv", f"{stem}_order_list.csv")),
-            xf=_first(folders, (f"{stem}.xf",)),
-            com=_first(folders, (f"{stem}_tilt.com", "tilt.com")),
-            stack=_first(folders, (f"{stem}.ali", f"{stem}_ali.mrc", f"{stem}.st", f"{stem}.mrcs")),
+            xf=_first(folders, (f"{stem}.xf", f"{stem}_st.xf")),
+            com=_first(folders, (f"{stem}_tilt.com", f"{stem}_st_tilt.com", "tilt.com")),
+            stack=_first(folders, [stem + suffix for suffix in STACK_SUFFIXES]),
         )
         if files.stack is None or files.stack.suffix == ".ali" or files.stack.stem.endswith("_ali"):
             # an aligned stack has been transformed already

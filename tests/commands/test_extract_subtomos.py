@@ -318,13 +318,18 @@ def small_series(folder: Path) -> Series:
     return Series(folder, imaged_series.draw_particles(0.0), ("--tilts", str(folder), "--series-apix", "4"))
 
 
-def test_images_are_brought_to_one_scale(tmp_path: Path) -> None:
+def test_images_are_brought_to_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By default each image has mean 0 and deviation 1, whatever it was; and picks without angles are taken."""
     series = small_series(tmp_path / "a series")
     images = mrcfile.read(series.folder / "TS_1.ali").copy()
     words = [*series.words, "--box", "20", "--apix", "4"]
     star = str(series.folder / "p.star")
+    # as AreTomo names its files
+    (series.folder / "TS_1_Imod").mkdir()
+    (series.folder / "TS_1.tlt").rename(series.folder / "TS_1_Imod" / "TS_1_st.tlt")
+    (series.folder / "TS_1_Imod" / "tilt.com").write_text("SHIFT 0 3\n")
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "a"), *words, "--workers", "1"]) == 0
+    assert "note: " in (said := capsys.readouterr().out) and "SHIFT 0 3 is not followed" in said
     scaled = images * np.array([1, 5, 0.2, 3])[:, None, None].astype(np.float32) + 7
     write_volume(series.folder / "TS_1.ali", scaled, 4.0)
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "b"), *words, "--workers", "1"]) == 0

@@ -185,5 +185,8 @@ def test_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\nx 1\n")
     assert "give one of --tilts, --tomograms and --warp" in said(tmp_path / "p.star")
     assert "has no x.xml" in said(tmp_path / "p.star", "--warp", tmp_path)
+    turned = "".join(f"_rlnTomoSubtomogram{angle}\n" for angle in ("Rot", "Tilt", "Psi"))
+    (tmp_path / "p.star").write_text(f"data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n{turned}x 1 0 90 0\n")
+    assert "row 1 is turned by 90° against its tomogram" in said(tmp_path / "p.star", "--warp", tmp_path)
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnImageName\n_rlnCoordinateX\nx 1\n")
     assert "neither rlnTomoName nor rlnMicrographName" in said(tmp_path / "p.star", "--warp", tmp_path)

@@ -189,6 +189,13 @@ def test_missing_relion_files(tmp_path: Path) -> None:
     assert not is_tomogram_set(tmp_path / "a.star")
 
 
+def test_what_is_not_followed_is_told(tmp_path: Path) -> None:
+    com = f"XAXISTILT {X_TILT}\nSHIFT 0.0 12.5\nLOCALFILE a.local\n"
+    shift, local = read_imod_series("a", imod(tmp_path, com=com), APIX).notes
+    assert "SHIFT 0.0 12.5 is not followed" in shift and "a.com" in shift and "LOCALFILE" in local
+    assert read_imod_series("a", imod(tmp_path, com="SHIFT 0.0 0\n"), APIX).notes == ()
+
+
 def test_imod_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 4 transforms for the 5 tilts"):
         read_imod_series("a", imod(tmp_path, xf="1 0 0 1 0 0\n" * 4), APIX)
