@@ -145,14 +145,17 @@ def _apix(series: TiltSeries, header: MrcHeader, asked: float | None) -> float:
 
 
 def image_statistics(image: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, from evenly spaced rows; a deviation of 0 becomes 1."""
+    """Mean and standard deviation of the finite values of evenly spaced rows; a deviation of 0 becomes 1."""
     step = max(1, image.shape[0] // STATISTICS_ROWS)
     rows = np.asarray(image[::step], dtype=np.float32)
+    rows = rows[np.isfinite(rows)]
+    if not rows.size:
+        return 0.0, 1.0
     return float(rows.mean(dtype=np.float64)), float(rows.std(dtype=np.float64)) or 1.0
 
 
 def cut_patches(image: np.ndarray, corners: np.ndarray, side: int, *, keep_scale: bool) -> Iterator[np.ndarray]:
-    """Square parts of an image, less its mean and divided by its deviation; 0 outside of it.
+    """Square parts of an image, less its mean and divided by its deviation; 0 outside of it and where not finite.
 
     Parameters
     ----------
@@ -179,5 +182,6 @@ def cut_patches(image: np.ndarray, corners: np.ndarray, side: int, *, keep_scale
         low, high = max(int(y), 0), min(int(y) + side, height)
         if left < right and low < high:
             part = np.asarray(image[low:high, left:right], dtype=np.float32)
-            patch[low - y : high - y, left - x : right - x] = (part - mean) / deviation
+            part = np.where(np.isfinite(part), (part - mean) / deviation, 0.0)
+            patch[low - y : high - y, left - x : right - x] = part
         yield patch
