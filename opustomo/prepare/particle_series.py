@@ -21,19 +21,19 @@ from opustomo.geometry.tilt_geometry import SliceFrame, rotation_y, slice_frame
 from opustomo.io.images import find_images
 from opustomo.io.mrc import read_header, write_volume
 from opustomo.io.progress import progress
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tilt_series import TiltOptics
 from opustomo.prepare.ctf_tables import write_ctf_table
-from opustomo.prepare.particle_columns import values_of_rows, with_columns
+from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
 from opustomo.prepare.pool import work_through
+from opustomo.prepare.series_rows import check_kind, image_optics, image_pixel_size, rows_by_particle, stack_sections
 from opustomo.prepare.slices import SliceGrid, cut_slices
 from opustomo.slices.insertion import SliceInserter
 
 RESIDUAL_DEG = 5.0
 """Slices of one particle whose normals leave their common plane by more than this are no tilt series."""
 PARTICLES_PER_JOB = 50
-GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]
     UserError
         The table is no particle series, images are missing, or a particle's images share no tilt axis.
     """
-    _check_kind(star)
-    sections, names = _sections(star)
-    groups = _groups(star, names, config.group_column)
+    check_kind(star)
+    sections, names = stack_sections(star)
+    groups = rows_by_particle(star, names, config.group_column)
     located = find_images(with_columns(star, {"rlnImageName": names}), config.datadir)
     lost = next((row for row, path in enumerate(located) if path is None), None)
     if lost is not None:
@@ -110,13 +110,13 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]
         raise UserError(f"{star.path}: {count} stacks are missing, the first is {names[lost]}; give --datadir.")
     stacks = [path for path in located if path is not None]
     header = read_header(stacks[0])
-    image_apix, box = _size(star, header.apix), config.box or header.shape[2]
+    image_apix, box = image_pixel_size(star, header.apix), config.box or header.shape[2]
     grid = SliceGrid(box, config.apix or image_apix, keep_scale=True)
     if grid.apix < image_apix * 0.999:
         raise UserError(f"--apix {grid.apix:g}: is finer than the {image_apix:.4g} Å of the images; give that or more.")
     if box % 2:
         raise UserError(f"{stacks[0]}: has an odd box of {box} pixels; give an even one with --box.")
-    optics = _optics(star)
+    optics = image_optics(star)
     matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
     origins = star.origins_px(image_apix)
     particles, poses = [], np.empty((len(groups), 3, 3))
@@ -154,66 +154,6 @@ def middle_frame(matrices: np.ndarray) -> SliceFrame:
     turned = rotation_y(np.asarray(-middle)) @ frame.frame
     rest = slice_frame(matrices @ turned.T, turn=False)
     return replace(rest, frame=turned)
-
-
-def _check_kind(star: ParticleStar) -> None:
-    if "rlnTomoVisibleFrames" in star or ("rlnTomoName" in star and EULER_COLUMNS[0] in star and not _indexed(star)):
-        raise UserError(
-            f"{star.path}: has one row per particle, not one per image; RELION 5's stacks are multiplied by the CTF "
-            "already, use dsd extract_subtomos on the tilt series instead."
-        )
-    for column in (*EULER_COLUMNS, "rlnDefocusU"):
-        star.strings(column)  # says what is missing
-
-
-def _indexed(star: ParticleStar) -> bool:
-    return "@" in star.strings("rlnImageName")[0]
-
-
-def _sections(star: ParticleStar) -> tuple[np.ndarray, list[str]]:
-    """Sections (from 0) and stacks of all rows."""
-    sections, names = np.empty(len(star), dtype=np.int64), []
-    for row, text in enumerate(star.strings("rlnImageName")):
-        match = re.fullmatch(r"(\d+)@(.+)", text)
-        if match is None or int(match[1]) < 1:
-            raise UserError(f"{star.path}: rlnImageName of row {row + 1} is {text}, expected 000001@stack.mrcs.")
-        sections[row] = int(match[1]) - 1
-        names.append(match[2])
-    return sections, names
-
-
-def _groups(star: ParticleStar, names: list[str], column: str | None) -> dict[str, np.ndarray]:
-    """Rows of each particle, in the order of the table."""
-    if column is None:
-        column = next((c for c in GROUP_COLUMNS if c in star and 1 < len(set(star.strings(c))) < len(star)), None)
-    keys = names if column is None else star.strings(column)
-    places: dict[str, int] = {}
-    index = np.array([places.setdefault(key, len(places)) for key in keys])
-    order = np.argsort(index, kind="stable")
-    return dict(zip(places, np.split(order, np.searchsorted(index[order], np.arange(1, len(places)))), strict=True))
-
-
-def _size(star: ParticleStar, header_apix: float | None) -> float:
-    sizes = star.pixel_sizes()
-    if sizes is None and header_apix is None:
-        raise UserError(f"{star.path}: neither it nor the stacks tell the pixel size of the images; add it.")
-    return float(sizes[0]) if sizes is not None else float(header_apix or 0)
-
-
-def _optics(star: ParticleStar) -> TiltOptics:
-    """CTF of every image; voltage, Cs and amplitude contrast are those of the first."""
-    u = star.numbers("rlnDefocusU")
-    return TiltOptics(
-        defocus_u_A=u,
-        defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
-        astigmatism_deg=values_of_rows(star, "rlnDefocusAngle", 0.0),
-        phase_shift_deg=values_of_rows(star, "rlnPhaseShift", 0.0),
-        bfactor_A2=values_of_rows(star, "rlnCtfBfactor", 0.0),
-        scale=values_of_rows(star, "rlnCtfScalefactor", 1.0),
-        voltage_kv=float(values_of_rows(star, "rlnVoltage")[0]),
-        cs_mm=float(values_of_rows(star, "rlnSphericalAberration")[0]),
-        amplitude_contrast=float(values_of_rows(star, "rlnAmplitudeContrast")[0]),
-    )
 
 
 def _write_particles(job: _Job) -> int:

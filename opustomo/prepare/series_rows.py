@@ -1,0 +1,94 @@
+"""Tables of two-dimensional particle series: one row per particle and tilt image."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.io.star import EULER_COLUMNS, ParticleStar
+from opustomo.io.tilt_series import TiltOptics
+from opustomo.prepare.particle_columns import values_of_rows
+
+GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
+
+
+def check_kind(star: ParticleStar) -> None:
+    """See that a table has one row per image.
+
+    Raises
+    ------
+    UserError
+        It has one per particle, or a column is missing.
+    """
+    if "rlnTomoVisibleFrames" in star or ("rlnTomoName" in star and EULER_COLUMNS[0] in star and not _indexed(star)):
+        raise UserError(
+            f"{star.path}: has one row per particle, not one per image; RELION 5's stacks are multiplied by the CTF "
+            "already, use dsd extract_subtomos on the tilt series instead."
+        )
+    for column in (*EULER_COLUMNS, "rlnDefocusU"):
+        star.strings(column)  # says what is missing
+
+
+def _indexed(star: ParticleStar) -> bool:
+    return "@" in star.strings("rlnImageName")[0]
+
+
+def stack_sections(star: ParticleStar) -> tuple[np.ndarray, list[str]]:
+    """Sections (from 0) and stacks of all rows.
+
+    Raises
+    ------
+    UserError
+        A name is not like 000001@stack.mrcs.
+    """
+    sections, names = np.empty(len(star), dtype=np.int64), []
+    for row, text in enumerate(star.strings("rlnImageName")):
+        match = re.fullmatch(r"(\d+)@(.+)", text)
+        if match is None or int(match[1]) < 1:
+            raise UserError(f"{star.path}: rlnImageName of row {row + 1} is {text}, expected 000001@stack.mrcs.")
+        sections[row] = int(match[1]) - 1
+        names.append(match[2])
+    return sections, names
+
+
+def rows_by_particle(star: ParticleStar, names: list[str], column: str | None) -> dict[str, np.ndarray]:
+    """Rows of each particle, in the order of the table: by a column, else by its name or its stack."""
+    if column is None:
+        column = next((c for c in GROUP_COLUMNS if c in star and 1 < len(set(star.strings(c))) < len(star)), None)
+    keys = names if column is None else star.strings(column)
+    places: dict[str, int] = {}
+    index = np.array([places.setdefault(key, len(places)) for key in keys])
+    order = np.argsort(index, kind="stable")
+    return dict(zip(places, np.split(order, np.searchsorted(index[order], np.arange(1, len(places)))), strict=True))
+
+
+def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
+    """Pixel size of the images: the table's, else the stacks'.
+
+    Raises
+    ------
+    UserError
+        Nothing tells it.
+    """
+    sizes = star.pixel_sizes()
+    if sizes is None and header_apix is None:
+        raise UserError(f"{star.path}: neither it nor the stacks tell the pixel size of the images; add it.")
+    return float(sizes[0]) if sizes is not None else float(header_apix or 0)
+
+
+def image_optics(star: ParticleStar) -> TiltOptics:
+    """CTF of every image; voltage, Cs and amplitude contrast are those of the first."""
+    u = star.numbers("rlnDefocusU")
+    return TiltOptics(
+        defocus_u_A=u,
+        defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
+        astigmatism_deg=values_of_rows(star, "rlnDefocusAngle", 0.0),
+        phase_shift_deg=values_of_rows(star, "rlnPhaseShift", 0.0),
+        bfactor_A2=values_of_rows(star, "rlnCtfBfactor", 0.0),
+        scale=values_of_rows(star, "rlnCtfScalefactor", 1.0),
+        voltage_kv=float(values_of_rows(star, "rlnVoltage")[0]),
+        cs_mm=float(values_of_rows(star, "rlnSphericalAberration")[0]),
+        amplitude_contrast=float(values_of_rows(star, "rlnAmplitudeContrast")[0]),
+    )
