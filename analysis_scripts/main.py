@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 from opustomo.commands.runner import run_cli
 
+# not select.py: a script run from its folder would find it in place of Python's own module
+MODULES = {"select": "select_particles"}
 COMMANDS = {
-    **{name: f"analysis_scripts.{name}" for name in ("prepare", "analyze", "eval_vol", "parse_pose")},
-    # not select.py: a script run from its folder would find it in place of Python's own module
-    "select": "analysis_scripts.select_particles",
-    **{name: f"analysis_scripts.{name}" for name in ("artiax", "validate", "convergence", "report")},
-    name: f"analysis_scripts.{name}"
+    name: f"analysis_scripts.{MODULES.get(name, name)}"
     for name in (
         "prepare",
         "create_mask",
         "extract_tomo_cubes",
         "analyze",
         "eval_vol",
+        "select",
         "parse_pose",
+        "artiax",
         "validate",
         "convergence",
         "report",
