@@ -86,7 +86,7 @@ class ParticleStar:
         """
         if column not in self:
             raise UserError(f"{self._name()}: the particle table has no column {column}; export it with this column.")
-        return [str(value) for value in self.particles[column]]
+        return [str(value) for value in self.particles[column].to_numpy(dtype=object)]
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
         """Values of one column of the particle table as float64 (N,).
@@ -233,15 +233,17 @@ class ParticleStar:
     def _has_any(self, columns: Iterable[str]) -> bool:
         return any(column in self for column in columns)
 
-    def _optics(self) -> "pd.DataFrame | None":
+    @property
+    def optics_block(self) -> str | None:
+        """Name of the block with the optics groups, whatever it is called; None without one."""
         return next(
-            (
-                table
-                for name, table in self.blocks.items()
-                if name != self.particle_block and not isinstance(table, dict) and "rlnOpticsGroup" in table.columns
-            ),
+            (name for name, block in self.blocks.items() if name != self.particle_block and "rlnOpticsGroup" in block),
             None,
         )
+
+    def _optics(self) -> "pd.DataFrame | None":
+        name = self.optics_block
+        return None if name is None else _as_table(self.blocks[name])
 
     def _sizes(self, apix: float | None) -> npt.NDArray[np.float64]:
         if apix is not None:
@@ -266,8 +268,8 @@ class ParticleStar:
         values = to_numbers(optics[column], column, f"{self._name()}, optics table")
         if len(values) == 1 and "rlnOpticsGroup" not in self:
             return np.full(len(self), values[0])
-        place = {str(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
-        groups = self.strings("rlnOpticsGroup")
+        place = {group_key(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
+        groups = [group_key(group) for group in self.strings("rlnOpticsGroup")]
         unknown = next((row for row, group in enumerate(groups) if group not in place), None)
         if unknown is not None:
             raise UserError(
@@ -287,7 +289,7 @@ def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArra
     """
     texts = list(values)
     try:
-        numbers = np.array(texts, dtype=object).astype(np.float64)
+        numbers = np.asarray(texts, dtype=object).astype(np.float64)
     except ValueError:
         numbers = np.array([_number(text) for text in texts])
     bad = np.flatnonzero(~np.isfinite(numbers))
@@ -295,6 +297,12 @@ def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArra
         row = int(bad[0])
         raise UserError(f"{source}: {column} of row {row + 1} is {texts[row]!r}; a finite number is needed.")
     return numbers
+
+
+def group_key(text: object) -> str:
+    """Text by which the number of an optics group is compared: some programs write 1 as 1.0 or 01."""
+    number = _number(text)
+    return str(int(number)) if np.isfinite(number) and number == int(number) else str(text)
 
 
 def _number(text: object) -> float:
@@ -328,6 +336,12 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
             "give a particle STAR."
         )
     name = max(scores, key=lambda block: scores[block])
+    twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)
+    if twin is not None and len(_as_table(blocks[name])) and len(_as_table(blocks[twin])):
+        raise UserError(
+            f"{path}: holds two particle tables, data_{name} and data_{twin}; "
+            "split the file, then combine the tables with dsdsh combine_star."
+        )
     blocks[name] = _as_table(blocks[name])
     if not len(blocks[name]):
         raise UserError(f"{path}: the particle table data_{name} has no rows; give one with particles.")

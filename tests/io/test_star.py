@@ -91,6 +91,18 @@ def test_blocks_of_any_name_and_order(tmp_path: Path) -> None:
         np.testing.assert_allclose(star.origins_px(apix=1.0), [[8, 0, 0], [8, 0, 0]])
 
 
+def test_optics_of_any_form(tmp_path: Path) -> None:
+    """A single group without loop, and numbers of groups written in other ways."""
+    table = loop("particles", "AngleRot OpticsGroup OriginXAngst", "0 1.0 6")
+    for optics in (
+        "data_optics\n_rlnOpticsGroup 1\n_rlnImagePixelSize 2\n",
+        loop("x", "OpticsGroup PixelSize", "01 2"),
+    ):
+        star = star_of(tmp_path, table + optics)
+        assert star.origins_px()[0, 0] == 3
+        assert star.optics_block in ("optics", "x")
+
+
 def test_one_particle_without_loop(tmp_path: Path) -> None:
     star = star_of(
         tmp_path, "data_particles\n_rlnAngleRot 10\n_rlnAngleTilt 20\n_rlnAnglePsi 30\n_rlnImageName 'a b'\n"
@@ -155,6 +167,7 @@ def test_the_binned_tomogram_pixel_size_is_the_last_resort(tmp_path: Path) -> No
     [
         (loop("", "Foo", "1"), "no block has particle columns"),
         (loop("particles", "AngleRot ImageName"), "has no rows"),
+        (loop("", "AngleRot ImageName", "1 a") + loop("b", "AngleRot ImageName", "2 b"), "two particle tables"),
         (loop("", "AngleRot AngleTilt", "1 2"), "no column rlnAnglePsi"),
         (loop("", "AngleRot AngleTilt AnglePsi", "1 2 3", "1 x 3"), "rlnAngleTilt of row 2 is 'x'"),
         (loop("", "AngleRot AngleTilt AnglePsi", "1 inf 3"), "rlnAngleTilt of row 1 is 'inf'"),

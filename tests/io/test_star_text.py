@@ -1,9 +1,11 @@
 """STAR text: every value comes back as the characters it was written with."""
 
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import starfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -136,9 +138,13 @@ def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name:
         ("hello\n", "no data_ block"),
         ("data_\n", "not a readable STAR"),
         ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has fewer values"),
-        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "not a readable STAR"),
-        ("data_\nloop_\n_a\n_b\n1 2\n3 4 5\n", "not a readable STAR"),
+        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "row 1 of data_ has more values"),
+        ("data_\nloop_\n_a\n_b\n\n1 2\n# x\n3 4 5\n", "row 2 of data_ has more values"),
         ("data_\nloop_\n_a\n_a\n1 2\n", "names a column twice"),
+        ("data_\n_a 1\n_a 2\n", "names a column twice"),
+        ("data_\n_a 1\nb 2\n", "line 3 of data_ stands outside of a loop"),
+        ("data_\nloop_\n1 2\n", "loop of data_ has no columns"),
+        ("# x\ndata_x\n\n1 2\n", "line 4 is neither loop_ nor a column"),
         ("data_\n\x00\n", "not a text file"),
     ],
 )
@@ -156,3 +162,90 @@ def test_other_encodings(tmp_path: Path) -> None:
         path = tmp_path / "x.star"
         path.write_bytes("data_\r\nloop_\r\n_rlnA #1\r\nM\u00fcller.mrc\r\n".encode(encoding))
         assert lists(read_blocks(path)[""]) == [["Müller.mrc"]]
+    path.write_bytes("data_\nloop_\n_rlnA\nMüller.mrc\n".encode("utf-16"))
+    assert lists(read_blocks(path)[""]) == [["Müller.mrc"]]
+    path.write_bytes(b"data_\rloop_\r_rlnA\ra.mrc\rb.mrc\r")
+    assert lists(read_blocks(path)[""]) == [["a.mrc"], ["b.mrc"]]
+
+
+ODD = """\
+junk before the first block
+
+data_empty
+
+data_job # of a pipeline
+_rlnJobTypeLabel   relion.extract   # why
+_rlnArgs ""
+_rlnMissing
+_rlnWords two words
+
+data_
+LOOP_
+# a comment in the header
+_rlnImageName#1
+
+_rlnAngleRot #2
+  1@a.mrcs 1
+
+\t2@a.mrcs\t2
+data_optics # second name
+loop_
+_rlnOpticsGroup #1
+1
+data_
+loop_
+_rlnB
+x"""
+
+
+def test_odd_files(tmp_path: Path) -> None:
+    """Empty blocks, comments, two blocks of one name, an uppercase keyword, no line break at the end."""
+    path = tmp_path / "odd.star"
+    path.write_text(ODD)
+    blocks = read_blocks(path)
+    assert list(blocks) == ["empty", "job", "", "optics", "_2"]
+    assert blocks["empty"] == {}
+    assert blocks["job"] == {
+        "rlnJobTypeLabel": "relion.extract",
+        "rlnArgs": "",
+        "rlnMissing": "",
+        "rlnWords": "two words",
+    }
+    assert list(blocks[""]) == ["rlnImageName", "rlnAngleRot"]
+    assert [lists(blocks[name]) for name in ("", "optics", "_2")] == [
+        [["1@a.mrcs", "1"], ["2@a.mrcs", "2"]],
+        [["1"]],
+        [["x"]],
+    ]
+    write_blocks(path, blocks)
+    again = read_blocks(path)
+    assert {name: lists(block) for name, block in again.items()} == {name: lists(blocks[name]) for name in blocks}
+
+
+PLAIN = st.text("abc019._@/-+[],", min_size=1, max_size=8).filter(lambda text: text[0] not in "_")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PLAIN, PLAIN), min_size=1, max_size=4), PLAIN)
+def test_the_starfile_library_agrees(tmp_path: Path, rows: list[tuple[str, str]], single: str) -> None:
+    path = tmp_path / "s.star"
+    table = pd.DataFrame(rows, columns=["rlnA", "rlnB"], dtype=object)
+    write_blocks(path, {"g": {"rlnS": single}, "particles": table, "b": table})
+    found = starfile.read(path, always_dict=True, parse_as_string=["rlnA", "rlnB", "rlnS"])
+    assert found["g"] == {"rlnS": single}
+    assert lists(found["particles"]) == lists(found["b"]) == [list(row) for row in rows]
+    starfile.write({"g": {"rlnS": single}, "particles": table}, path)
+    assert lists(read_blocks(path)["particles"]) == [list(row) for row in rows]
+
+
+@pytest.mark.slow
+def test_400000_particles_take_seconds(tmp_path: Path) -> None:
+    row = "-12.345600  101.5 C:\\\\data\\\\TS_01.mrc 'a b' subtomo/TS_01/TS_01_{:07d}.mrc 2\n"
+    head = "data_particles\nloop_\n" + "".join(f"_rln{name}\n" for name in "ABCDEF")
+    (tmp_path / "big.star").write_text(head + "".join(row.format(index) for index in range(400_000)))
+    began = time.process_time()
+    blocks = read_blocks(tmp_path / "big.star")
+    write_blocks(tmp_path / "again.star", blocks)
+    assert time.process_time() - began < 15
+    assert len(blocks["particles"]) == 400_000
+    assert (tmp_path / "again.star").read_text().splitlines()[-2].endswith("399999.mrc\t2")
