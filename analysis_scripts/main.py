@@ -20,6 +20,9 @@ COMMANDS = {
         "validate",
         "convergence",
         "report",
+        "combine_star",
+        "convert_star",
+        "convert_warp",
     )
 }
 

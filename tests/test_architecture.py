@@ -28,6 +28,7 @@ ALLOWED = {
     "analysis": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "watch": {"training", "analysis", "io", "geometry"},
     "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},
+    "convert": {"geometry", "io"},
     "slices": set(),
     "simulate": {"slices", "geometry", "io"},
     "prepare": {"slices", "geometry", "io"},

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.io.star_kinds import describe, remedy
+from opustomo.io.star_numbers import group_key, to_numbers
 from opustomo.io.star_text import read_blocks, write_blocks
 
 if TYPE_CHECKING:
@@ -178,6 +180,30 @@ class ParticleStar:
             )
         return sizes
 
+    def optics_rows(self) -> npt.NDArray[np.int64]:
+        """Row of the optics table for each particle, (N,); 0 for all when there is one group and no column.
+
+        Raises
+        ------
+        UserError
+            A row's optics group is not in the optics table, or there is no optics table.
+        """
+        optics = self._optics()
+        if optics is None:
+            raise UserError(f"{self._name()}: there is no optics table; export the particles with it.")
+        if len(optics) == 1 and "rlnOpticsGroup" not in self:
+            return np.zeros(len(self), dtype=np.int64)
+        place = {group_key(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
+        groups = self.strings("rlnOpticsGroup")
+        keys = {group: group_key(group) for group in set(groups)}
+        unknown = next((row for row, group in enumerate(groups) if keys[group] not in place), None)
+        if unknown is not None:
+            raise UserError(
+                f"{self._name()}: row {unknown + 1} is of optics group {groups[unknown]}, "
+                "which the optics table lacks; add it there."
+            )
+        return np.array([place[keys[group]] for group in groups], dtype=np.int64)
+
     def with_poses(
         self,
         eulers_deg: npt.NDArray[np.float64],
@@ -266,50 +292,7 @@ class ParticleStar:
         if optics is None or column not in optics.columns:
             return None
         values = to_numbers(optics[column], column, f"{self._name()}, optics table")
-        if len(values) == 1 and "rlnOpticsGroup" not in self:
-            return np.full(len(self), values[0])
-        place = {group_key(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
-        groups = [group_key(group) for group in self.strings("rlnOpticsGroup")]
-        unknown = next((row for row, group in enumerate(groups) if group not in place), None)
-        if unknown is not None:
-            raise UserError(
-                f"{self._name()}: row {unknown + 1} is of optics group {groups[unknown]}, "
-                "which the optics table lacks; add it there."
-            )
-        return values[[place[group] for group in groups]]
-
-
-def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArray[np.float64]:
-    """Turn the strings of a column into float64 (N,).
-
-    Raises
-    ------
-    UserError
-        A value is no finite number; `source`, row and column are named.
-    """
-    texts = list(values)
-    try:
-        numbers = np.asarray(texts, dtype=object).astype(np.float64)
-    except ValueError:
-        numbers = np.array([_number(text) for text in texts])
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if bad.size:
-        row = int(bad[0])
-        raise UserError(f"{source}: {column} of row {row + 1} is {texts[row]!r}; a finite number is needed.")
-    return numbers
-
-
-def group_key(text: object) -> str:
-    """Text by which the number of an optics group is compared: some programs write 1 as 1.0 or 01."""
-    number = _number(text)
-    return str(int(number)) if np.isfinite(number) and number == int(number) else str(text)
-
-
-def _number(text: object) -> float:
-    try:
-        return float(str(text))
-    except ValueError:
-        return float("nan")
+        return values[self.optics_rows()]
 
 
 def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
@@ -332,8 +315,8 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     }
     if not scores:
         raise UserError(
-            f"{path}: no block has particle columns (rlnAngleRot, rlnImageName or rlnCoordinateX); "
-            "give a particle STAR."
+            f"{path}: holds {describe(blocks)}; no block has particle columns (rlnAngleRot, rlnImageName or "
+            f"rlnCoordinateX), {remedy(blocks)}."
         )
     name = max(scores, key=lambda block: scores[block])
     twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)

@@ -1,0 +1,34 @@
+"""What the converting commands share: writing the new table and saying what went in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    from opustomo.convert.columns import Converted
+
+
+def positive(value: float, option: str) -> float:
+    """Return a number given as an option.
+
+    Raises
+    ------
+    UserError
+        It is not positive and finite.
+    """
+    if not 0 < value < float("inf"):
+        raise UserError(f"{option} must be a positive number, not {value:g}.")
+    return value
+
+
+def write_converted(result: Converted, out: Path) -> None:
+    """Write the table; print the notes and the numbers of particles."""
+    if out.suffix.lower() != ".star":
+        raise UserError(f"{out}: the table is a STAR file; give a name that ends in .star.")
+    result.star.write(out)
+    for note in result.notes:
+        print(f"Note: {note}.")
+    print(f"{result.count_in} particles in, {len(result.star)} out: {out}")

@@ -1,0 +1,1 @@
+"""Particle tables of other programs, in and out: pure functions, one format a module."""

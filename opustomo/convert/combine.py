@@ -1,0 +1,168 @@
+"""Particle tables put one after the other, of any RELION versions."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from opustomo.convert.columns import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    Converted,
+    Numbers,
+    Texts,
+    fixed,
+    make_table,
+    repeated,
+    with_columns,
+    without_columns,
+    xyz_columns,
+)
+from opustomo.convert.optics_groups import merge_optics, with_optics
+from opustomo.convert.relion30 import particle_keys
+from opustomo.errors import UserError
+from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+
+# with a magnification of 10,000 the pixel size of the detector is that of the image
+_PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
+_NEUTRAL = {"rlnMagnification": "10000.0", "rlnNormCorrection": "1.000000", "rlnGroupNumber": "1"}
+
+
+def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Converted:
+    """Put particle tables one after the other.
+
+    With an optics table in any of them, the result is of RELION 3.1: the others get optics groups from their rows
+    and origins in Å. Optics groups are merged and renumbered. A column that a table lacks is filled with 0, or None
+    where it holds text. Blocks other than optics and particles come from the first table that has them.
+
+    Parameters
+    ----------
+    stars
+        Two tables or more.
+    drop_duplicates
+        Keep only the first row of each particle.
+
+    Raises
+    ------
+    UserError
+        Places of one table are in pixels, of another in Å from the tomogram's centre; or a table without optics
+        groups tells no pixel size.
+    """
+    _refuse_mixed_places(stars)
+    notes: list[str] = []
+    optics = None
+    sizes = [star.pixel_sizes() for star in stars]
+    if any(star.optics_block is not None for star in stars):
+        stars, optics, notes = merge_optics([_origins_in_angst(with_optics(star)) for star in stars])
+    else:
+        stars = _origins_alike(stars)
+    columns, filled = _joined(stars, sizes)
+    notes += filled
+    block = "particles" if optics is not None else stars[0].particle_block
+    blocks = {} if optics is None else {"optics": make_table(optics)}
+    blocks[block] = make_table(columns)
+    for star in stars:
+        own = {star.particle_block, star.optics_block}
+        blocks = {**{name: other for name, other in star.blocks.items() if name not in own}, **blocks}
+    result = ParticleStar(stars[0].path, blocks, block)
+    count = len(result)
+    result, duplicates = _without_duplicates(result, stars, drop_duplicates)
+    return Converted(result, count, (*duplicates, *notes))
+
+
+def _refuse_mixed_places(stars: Sequence[ParticleStar]) -> None:
+    for kind, other in ((COORDINATES, CENTERED_COORDINATES), (CENTERED_COORDINATES, COORDINATES)):
+        if all(column in stars[0] for column in kind):
+            odd = next(
+                (star for star in stars if other[0] in star and not all(column in star for column in kind)), None
+            )
+            if odd is not None:
+                raise UserError(
+                    f"{odd.path}: has places as {other[0]} but {stars[0].path} as {kind[0]}; "
+                    "bring them into one form with dsdsh convert_relion5 first."
+                )
+
+
+def _origins_in_angst(star: ParticleStar) -> ParticleStar:
+    """Bring origins into Å in a table with optics groups."""
+    if not any(column in star for column in ORIGIN_COLUMNS):
+        return star
+    if not any(column in star for column in ORIGIN_ANGST_COLUMNS):
+        sizes = star.pixel_sizes()
+        if sizes is None:
+            raise UserError(f"{star.path}: origins are in pixels but no pixel size is told; add rlnImagePixelSize.")
+        star = with_columns(star, xyz_columns(ORIGIN_ANGST_COLUMNS, star.origins_px() * sizes[:, None]))
+    return without_columns(star, set(ORIGIN_COLUMNS))
+
+
+def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
+    """Bring origins in Å into pixels where tables without optics groups differ in it."""
+    in_angst = [any(column in star for column in ORIGIN_ANGST_COLUMNS) for star in stars]
+    in_pixels = [any(column in star for column in ORIGIN_COLUMNS) for star in stars]
+    if not (any(in_angst) and any(in_pixels)):
+        return list(stars)
+    alike = []
+    for star, angst in zip(stars, in_angst, strict=True):
+        if angst:
+            star = with_columns(star, xyz_columns(ORIGIN_COLUMNS, star.origins_px()))
+            star = without_columns(star, set(ORIGIN_ANGST_COLUMNS))
+        alike.append(star)
+    return alike
+
+
+def _joined(stars: Sequence[ParticleStar], sizes: Sequence[Numbers | None]) -> tuple[dict[str, Texts], list[str]]:
+    columns: dict[str, Texts] = {}
+    filled: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(column for star in stars for column in star.particles.columns):
+        given = {index: star.particles[name].to_numpy(dtype=object) for index, star in enumerate(stars) if name in star}
+        if len(given) < len(stars):
+            numeric = all(_numeric(values[0]) for values in given.values() if len(values))
+            filler = _NEUTRAL.get(name, "0" if numeric else "None")
+            for index, star in enumerate(stars):
+                own = sizes[index]
+                if index in given:
+                    continue
+                if name in _PIXEL_SIZES and own is not None:
+                    given[index] = fixed(own)
+                else:
+                    given[index] = repeated(filler, len(star))
+                    filled.setdefault((str(star.path), filler), []).append(name)
+        columns[name] = np.concatenate([given[index] for index in range(len(stars))])
+    return columns, [
+        f"{path} lacks {', '.join(names)}; filled with {filler}" for (path, filler), names in filled.items()
+    ]
+
+
+def _numeric(text: object) -> bool:
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _without_duplicates(
+    result: ParticleStar, stars: Sequence[ParticleStar], drop: bool
+) -> tuple[ParticleStar, list[str]]:
+    """Count rows of the same particle; leave out all but the first if asked to."""
+    told = [column for column in ("rlnImageName", "rlnTomoParticleName") if column in result]
+    # a column that was filled in does not tell particles apart
+    unsure = {column for column in told if not all(column in star for star in stars)}
+    bare = without_columns(result, unsure)
+    keys = particle_keys(bare)
+    if keys is None:
+        return result, ["duplicates could not be looked for: no column tells particles apart"]
+    counts = Counter(keys)
+    repeats = len(keys) - len(counts)
+    if not repeats:
+        return result, []
+    example = next(key for key, count in counts.items() if count > 1)
+    words = example if isinstance(example, str) else " ".join(map(str, example))  # type: ignore[call-overload]
+    action = "left out" if drop else "kept; --drop-duplicates leaves them out"
+    note = f"{repeats} duplicates ({action}), for example {words}"
+    if drop:
+        first = dict[object, int]()
+        for row, key in enumerate(keys):
+            first.setdefault(key, row)
+        result = result.subset(list(first.values()))
+    return result, [note]

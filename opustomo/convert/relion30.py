@@ -1,0 +1,137 @@
+"""Particle tables of RELION 3.1 and later to RELION 3.0: origins in pixels, optics in the rows, one block.
+
+Half-sets (`rlnRandomSubset`) are written as they were read.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from opustomo.convert.columns import COORDINATES, Converted, make_table, repeated, xyz, xyz_columns
+from opustomo.errors import UserError
+from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_numbers import group_key
+
+_PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
+
+
+def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = None) -> Converted:
+    """Put origins into pixels and the optics into the rows.
+
+    Parameters
+    ----------
+    star
+        Particles of any RELION version.
+    apix
+        Pixel size of the subtomograms in Å: divides origins in Å; coordinates in pixels count in it.
+    rescale_apix
+        Write coordinates and origins in pixels of this size instead.
+
+    Returns
+    -------
+    Converted
+        All particles. The particle block comes first and is called `data_`, as RELION 3.0 reads it; columns of the
+        optics table stand in the rows; unknown columns and other blocks are kept.
+    """
+    target = apix if rescale_apix is None else rescale_apix
+    notes = []
+    known = star.pixel_sizes()
+    if known is not None and not np.allclose(known, apix, rtol=1e-3):
+        sizes = " and ".join(f"{size:g}" for size in np.unique(np.round(known, 4))[:4])
+        notes.append(f"the file gives a pixel size of {sizes} Å, not {apix:g} Å")
+    table = star.particles
+    columns = {name: table[name].to_numpy(dtype=object) for name in table.columns}
+    places = [column for column in COORDINATES if column in star]
+    if target != apix and places:
+        columns |= xyz_columns(tuple(places), xyz(star, tuple(places)) * (apix / target))
+    elif target != apix:
+        notes.append("there are no coordinates in pixels to rescale")
+    if any(column in star for column in (*ORIGIN_ANGST_COLUMNS, *ORIGIN_COLUMNS)):
+        in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS)
+        if in_angst or target != apix:
+            columns = _replaced(columns, xyz_columns(ORIGIN_COLUMNS, star.origins_px(apix) * (apix / target)))
+    columns = _replaced(columns, _optics_in_rows(star), keep=True)
+    size = repeated(f"{target:g}", len(star))
+    columns |= {column: size for column in _PIXEL_SIZE_COLUMNS if column in columns}
+    columns |= {"rlnMagnification": repeated("10000.0", len(star)), "rlnDetectorPixelSize": size}
+    left_out = {star.particle_block, star.optics_block}
+    others = {name: block for name, block in star.blocks.items() if name not in left_out and name != ""}
+    result = replace(star, blocks={"": make_table(columns), **others}, particle_block="")
+    return Converted(result, len(star), tuple(notes))
+
+
+def one_of_each(star: ParticleStar) -> npt.NDArray[np.int64]:
+    """Rows to keep so that every particle of a symmetry-expanded table is there once, at its first place.
+
+    Copies of a particle share `rlnImageName`; without that column, name and place in the tomogram.
+
+    Raises
+    ------
+    UserError
+        The table has none of these columns.
+    """
+    keys = particle_keys(star)
+    if keys is None:
+        raise UserError(
+            f"{star.path}: without rlnImageName, rlnTomoParticleName or coordinates, copies of a particle cannot be "
+            "told; leave out --remove-symexp."
+        )
+    first = dict[object, int]()
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return np.array(list(first.values()), dtype=np.int64)
+
+
+def particle_keys(star: ParticleStar) -> list[object] | None:
+    """What tells a particle from others: image, else RELION 5 name, else tomogram and place; None without these."""
+    for column in ("rlnImageName", "rlnTomoParticleName"):
+        if column in star:
+            return list(star.strings(column))
+    for places in (COORDINATES, tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")):
+        if all(column in star for column in places):
+            names = next((name for name in ("rlnMicrographName", "rlnTomoName") if name in star), None)
+            tomograms = star.strings(names) if names else [""] * len(star)
+            numbers = np.round(xyz(star, places), 3).tolist()
+            return [(tomogram, *place) for tomogram, place in zip(tomograms, numbers, strict=True)]
+    return None
+
+
+def rows_with_label(star: ParticleStar, label: str) -> npt.NDArray[np.int64]:
+    """Rows whose label is the one given: `1` means `rlnRandomSubset` 1, `rlnClassNumber=3` any other column.
+
+    Raises
+    ------
+    UserError
+        The column is missing, or no row has the label.
+    """
+    column, equals, value = label.rpartition("=")
+    column = column.lstrip("_") if equals else "rlnRandomSubset"
+    texts = star.strings(column)
+    rows = np.flatnonzero([group_key(text) == group_key(value) for text in texts])
+    if not rows.size:
+        some = ", ".join(sorted(set(texts))[:8])
+        raise UserError(f"{star.path}: no particle has {column} {value} (there are {some}); give one of these.")
+    return rows
+
+
+def _optics_in_rows(star: ParticleStar) -> dict[str, npt.NDArray[np.object_]]:
+    name = star.optics_block
+    if name is None:
+        return {}
+    block = star.blocks[name]
+    optics = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
+    rows = star.optics_rows()
+    return {column: optics[column].to_numpy(dtype=object)[rows] for column in optics.columns}
+
+
+def _replaced(columns: dict, new: dict, keep: bool = False) -> dict:
+    """Put new columns in; origins in Å give way to those in pixels, at their place."""
+    if keep:
+        return {**columns, **{name: values for name, values in new.items() if name not in columns}}
+    renamed = dict(zip(ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, strict=True))
+    kept = {}
+    for name, values in columns.items():
+        target = renamed.get(name, name)
+        kept[target] = new.get(target, values)
+    return {**kept, **new}

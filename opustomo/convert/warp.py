@@ -1,0 +1,92 @@
+"""Particle tables of M species (`wrp…` columns) to RELION 3.0.
+
+M keeps places in Å and, for species with several poses over the exposure, one set of columns per pose
+(`wrpCoordinateX1`, `wrpCoordinateX2`, …); the first is taken. Half-sets are 1 and 2 as in RELION; old files count
+from 0. All other columns are carried along.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.convert.columns import COORDINATES, Converted, fixed, make_table, repeated, table_numbers, xyz_columns
+from opustomo.errors import UserError
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_kinds import find_block
+from opustomo.io.star_text import read_blocks
+
+_PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
+_ANGLES = tuple(f"wrpAngle{name}1" for name in ("Rot", "Tilt", "Psi"))
+
+
+def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 300.0, cs: float = 2.7) -> Converted:
+    """Read an M species table and turn it into a RELION 3.0 particle table.
+
+    Parameters
+    ----------
+    path
+        STAR file of the species' particles.
+    apix
+        Pixel size in Å of the places to write (that of the subtomograms to be exported).
+    kv, cs
+        Voltage in kV and spherical aberration in mm to write.
+
+    Returns
+    -------
+    Converted
+        `rlnMicrographName` (from `wrpSourceName`), `rlnCoordinate…` in pixels of `apix`, angles, zero origins,
+        `rlnRandomSubset`, pixel size and optics; then all columns that were not translated.
+
+    Raises
+    ------
+    UserError
+        The file is no species table, is empty, or holds a value that is no number.
+    """
+    path = Path(path)
+    blocks = dict(read_blocks(path))
+    needed = (*_PLACE, "wrpSourceName")
+    name = find_block(
+        blocks,
+        needed,
+        path,
+        "an M species table with wrpCoordinateX1, Y1, Z1 and wrpSourceName",
+        "give the particle STAR of an M species (RELION tables need no conversion, or dsdsh convert_star)",
+    )
+    block = blocks[name]
+    table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
+    if not len(table):
+        raise UserError(f"{path}: the table data_{name} has no rows; give a species with particles.")
+    places = np.stack([table_numbers(table, column, path) for column in _PLACE], axis=1) / apix
+    columns = {"rlnMicrographName": table["wrpSourceName"].to_numpy(dtype=object), **xyz_columns(COORDINATES, places)}
+    translated, notes = {*needed}, []
+    for source, column in zip(_ANGLES, EULER_COLUMNS, strict=True):
+        if source in table.columns:
+            table_numbers(table, source, path)
+            columns[column] = table[source].to_numpy(dtype=object)
+            translated.add(source)
+        else:
+            columns[column] = repeated("0.000000", len(table))
+            notes.append(f"{column} is 0, because {source} is missing")
+    columns |= {column: repeated("0.000000", len(table)) for column in ORIGIN_COLUMNS}
+    if "wrpRandomSubset" in table.columns:
+        subsets = table_numbers(table, "wrpRandomSubset", path)
+        columns["rlnRandomSubset"] = table["wrpRandomSubset"].to_numpy(dtype=object)
+        translated.add("wrpRandomSubset")
+        if (subsets == 0).any() and np.isin(subsets, (0, 1)).all():
+            columns["rlnRandomSubset"] = fixed(subsets + 1, 0)
+            notes.append("half-sets 0 and 1 became 1 and 2")
+    optics = {
+        "rlnMagnification": "10000.0",
+        "rlnDetectorPixelSize": f"{apix:g}",
+        "rlnVoltage": f"{kv:g}",
+        "rlnSphericalAberration": f"{cs:g}",
+    }
+    columns |= {column: repeated(value, len(table)) for column, value in optics.items()}
+    poses = sum(re.fullmatch(r"wrpCoordinateX\d+", column) is not None for column in table.columns)
+    if poses > 1:
+        notes.append(f"the first of {poses} poses per particle was taken")
+    columns |= {column: table[column].to_numpy(dtype=object) for column in table.columns if column not in translated}
+    others = {key: value for key, value in blocks.items() if key != name}
+    return Converted(ParticleStar(path, {name: make_table(columns), **others}, name), len(table), tuple(notes))

@@ -1,0 +1,64 @@
+"""What a STAR file holds, in words, so that a converter can say what it was given instead of what it needs."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Blocks = dict[str, pd.DataFrame | dict[str, str]]
+
+# the first whose columns are all in one block is what the file is; the most telling come first
+_KINDS = (
+    (("wrpCoordinateX1",), "an M species table (wrpCoordinateX1 …)"),
+    (("wrpMovieName",), "a WARP tilt series (wrpMovieName …)"),
+    (("rlnCenteredCoordinateXAngst",), "a RELION 5 particle set (rlnCenteredCoordinateXAngst …)"),
+    (("rlnTomoTomogramsFile",), "a RELION optimisation set (rlnTomoTomogramsFile …)"),
+    (("rlnTomoParticlesFile",), "a RELION optimisation set (rlnTomoParticlesFile …)"),
+    (("rlnTomoTiltSeriesName",), "a RELION tomogram set (rlnTomoTiltSeriesName …)"),
+    (("rlnTomoTiltSeriesStarFile",), "a RELION tomogram set (rlnTomoTiltSeriesStarFile …)"),
+    (("rlnTomoSizeX", "rlnTomoName"), "a RELION tomogram set (rlnTomoSizeX …)"),
+    (("rlnTomoParticleName", "rlnAngleRot"), "a RELION 4 particle set (rlnTomoParticleName …)"),
+    (("rlnOriginXAngst", "rlnOpticsGroup"), "a RELION 3.1 particle table (rlnOriginXAngst …)"),
+    (("rlnBodyMaskName",), "a multi-body mask list (rlnBodyMaskName …)"),
+    (("rlnDefocusU", "rlnCtfScalefactor"), "a CTF table (rlnDefocusU, rlnCtfScalefactor …)"),
+    (("rlnCoordinateX",), "a RELION particle table (rlnCoordinateX …)"),
+    (("rlnImageName",), "a RELION particle table (rlnImageName …)"),
+    (("rlnAngleRot",), "a RELION particle table (rlnAngleRot …)"),
+)
+
+
+def describe(blocks: "Blocks") -> str:
+    """Say what a STAR file holds."""
+    for columns, words in _KINDS:
+        if any(all(column in block for column in columns) for block in blocks.values()):
+            return words
+    names = next((list(block)[:3] for block in blocks.values() if len(list(block))), [])
+    return f"a table of {', '.join(names)} …" if names else "no columns"
+
+
+def remedy(blocks: "Blocks") -> str:
+    """Say what to do to get a RELION particle table."""
+    words = describe(blocks)
+    if "M species" in words:
+        return "convert it with dsdsh convert_warp"
+    if "optimisation set" in words:
+        return "give its particles, or convert it with dsdsh convert_relion5"
+    return "give a particle STAR"
+
+
+def find_block(blocks: "Blocks", columns: Collection[str], path: Path, needed: str, advice: str) -> str:
+    """Find the block that has all `columns`.
+
+    Raises
+    ------
+    UserError
+        There is none; the sentence says what was found, what was `needed`, and the `advice`.
+    """
+    name = next((name for name, block in blocks.items() if all(column in block for column in columns)), None)
+    if name is None:
+        raise UserError(f"{path}: holds {describe(blocks)}, where {needed} is expected; {advice}.")
+    return name
