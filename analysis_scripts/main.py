@@ -21,6 +21,9 @@ COMMANDS = {
         "convergence",
         "report",
         "combine_star",
+        "convert_artiax",
+        "convert_pytom",
+        "convert_pytom_to_star",
         "convert_star",
         "convert_warp",
     )
