@@ -22,8 +22,10 @@ COMMANDS = {
         "report",
         "combine_star",
         "convert_artiax",
+        "convert_dynamo",
         "convert_pytom",
         "convert_pytom_to_star",
+        "convert_relion5",
         "convert_star",
         "convert_warp",
     )

@@ -64,6 +64,17 @@ def with_columns(star: ParticleStar, columns: Mapping[str, Texts]) -> ParticleSt
     return with_table(star, make_table({**table, **columns}))
 
 
+def with_columns_renamed(star: ParticleStar, names: tuple[str, ...], columns: Mapping[str, Texts]) -> ParticleStar:
+    """Put `columns` where the columns called `names` stand, one for one; further ones go to the end."""
+    places = dict(zip(names, columns, strict=False))
+    table = {}
+    for name in star.particles.columns:
+        if name not in columns or name in places:
+            target = places.get(name, name)
+            table[target] = columns[target] if name in places else star.particles[name].to_numpy(dtype=object)
+    return with_table(star, make_table({**table, **columns}))
+
+
 def without_columns(star: ParticleStar, names: set[str]) -> ParticleStar:
     """Take columns out of the particle table; those it lacks do not matter."""
     return with_table(star, star.particles[[name for name in star.particles.columns if name not in names]])

@@ -11,7 +11,7 @@ from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
 # what RELION 3.0 keeps in every row and later versions in the optics table
-_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
 
 
 @dataclass

@@ -26,7 +26,8 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     apix
         Pixel size of the subtomograms in Å: divides origins in Å; coordinates in pixels count in it.
     rescale_apix
-        Write coordinates and origins in pixels of this size instead.
+        Write coordinates and origins in pixels of this size instead; coordinates count in `apix` before, or in the
+        pixel size of the tilt series where the file tells it (RELION 4 and 5).
 
     Returns
     -------
@@ -42,11 +43,19 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
         notes.append(f"the file gives a pixel size of {sizes} Å, not {apix:g} Å")
     table = star.particles
     columns = {name: table[name].to_numpy(dtype=object) for name in table.columns}
-    places = [column for column in COORDINATES if column in star]
-    if target != apix and places:
-        columns |= xyz_columns(tuple(places), xyz(star, tuple(places)) * (apix / target))
-    elif target != apix:
+    places = tuple(column for column in COORDINATES if column in star)
+    series = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
+    if rescale_apix is not None and places:
+        # RELION 4 and 5 count coordinates in pixels of the tilt series
+        before = np.full(len(star), apix) if series is None else series
+        columns |= xyz_columns(places, xyz(star, places) * (before / target)[:, None])
+    elif rescale_apix is not None:
         notes.append("there are no coordinates in pixels to rescale")
+    elif places and series is not None and not np.allclose(series, apix, rtol=1e-3):
+        notes.append(
+            f"coordinates stay in pixels of the tilt series, {series[0]:g} Å; --rescale-angpix brings coordinates and "
+            "origins into one size"
+        )
     if any(column in star for column in (*ORIGIN_ANGST_COLUMNS, *ORIGIN_COLUMNS)):
         in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS)
         if in_angst or target != apix:
@@ -54,6 +63,9 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     columns = _replaced(columns, _optics_in_rows(star), keep=True)
     size = repeated(f"{target:g}", len(star))
     columns |= {column: size for column in _PIXEL_SIZE_COLUMNS if column in columns}
+    if rescale_apix is not None and "rlnTomoTiltSeriesPixelSize" in columns:
+        one = repeated("1.000000", len(star))
+        columns |= {"rlnTomoTiltSeriesPixelSize": size, "rlnTomoSubtomogramBinning": one}
     columns |= {"rlnMagnification": repeated("10000.0", len(star)), "rlnDetectorPixelSize": size}
     left_out = {star.particle_block, star.optics_block}
     others = {name: block for name, block in star.blocks.items() if name not in left_out and name != ""}

@@ -134,9 +134,7 @@ class ParticleStar:
         UserError
             Origins in Å without any pixel size, or a value that is no finite number.
         """
-        in_angst = self._has_any(ORIGIN_ANGST_COLUMNS)
-        if in_angst and self._has_any(ORIGIN_COLUMNS):
-            in_angst = self._optics() is not None
+        in_angst = self.origins_in_angst
         columns = ORIGIN_ANGST_COLUMNS if in_angst else ORIGIN_COLUMNS
         origins = np.zeros((len(self), 3))
         for axis, column in enumerate(columns):
@@ -258,6 +256,12 @@ class ParticleStar:
 
     def _has_any(self, columns: Iterable[str]) -> bool:
         return any(column in self for column in columns)
+
+    @property
+    def origins_in_angst(self) -> bool:
+        """Whether origins in Å count, see `origins_px`."""
+        in_angst = self._has_any(ORIGIN_ANGST_COLUMNS)
+        return in_angst and (not self._has_any(ORIGIN_COLUMNS) or self.optics_block is not None)
 
     @property
     def optics_block(self) -> str | None:

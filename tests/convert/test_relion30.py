@@ -98,3 +98,18 @@ def test_real_files(shared_data: Path, name: str) -> None:
     }:
         if "Angst" not in column or "Origin" not in column:
             assert found.strings(column) == star.strings(column)
+
+
+def test_relion4_coordinates_are_of_the_tilt_series(shared_data: Path) -> None:
+    """Rescaling brings coordinates (unbinned) and origins into one pixel size; else a note tells them apart."""
+    star = read_particles(shared_data / "star" / "relion4_300.star")
+    kept = to_relion30(star, 10.632)
+    assert kept.star.strings("rlnCoordinateX") == star.strings("rlnCoordinateX")
+    assert any("pixels of the tilt series, 1.329 Å" in note for note in kept.notes)
+    for target in (10.632, 5.0):
+        scaled = to_relion30(star, 10.632, target).star
+        for axis in "XYZ":
+            before = star.numbers(f"rlnCoordinate{axis}") * 1.329 - star.numbers(f"rlnOrigin{axis}Angst")
+            after = (scaled.numbers(f"rlnCoordinate{axis}") - scaled.numbers(f"rlnOrigin{axis}")) * target
+            np.testing.assert_allclose(after, before, atol=1e-4)
+        assert set(scaled.strings("rlnTomoTiltSeriesPixelSize")) == {f"{target:g}"}

@@ -1,0 +1,237 @@
+"""Dynamo's tables to RELION 3.0 and back.
+
+Dynamo crops a particle at x, y, z and keeps the shift found since in dx, dy, dz: they become `rlnCoordinate…` and
+`-rlnOrigin…`, so that their sum, the particle's place, is that of dynamo2m and relion2dynamo. Columns of Dynamo that
+RELION has no name for are carried along as `dynamo…` and found again on the way back.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from opustomo.convert.angles import dynamo_from_relion, relion_from_dynamo
+from opustomo.convert.columns import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    Converted,
+    Numbers,
+    Texts,
+    fixed,
+    make_table,
+    repeated,
+    xyz,
+    xyz_columns,
+)
+from opustomo.convert.dynamo_table import COLUMNS
+from opustomo.convert.subtomogram_frames import compose_frames, coordinate_sizes, origins_in_coordinate_pixels
+from opustomo.convert.tomogram_names import tomogram_stem
+from opustomo.errors import UserError
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_numbers import to_numbers
+
+# columns that have the same meaning and can stay text
+_SAME = {"cc": "rlnAutopickFigureOfMerit", "class": "rlnClassNumber", "reg": "rlnObjectNumber"}
+_TRANSLATED = {"x", "y", "z", "dx", "dy", "dz", "tdrot", "tilt", "narot", *_SAME}
+
+
+def relion_from_dynamo_table(
+    table: Mapping[str, Texts],
+    source: str,
+    tomograms: Mapping[int, str] | None = None,
+    apix: float | None = None,
+    scale: float = 1.0,
+) -> Converted:
+    """Turn a Dynamo table into a RELION 3.0 table.
+
+    Parameters
+    ----------
+    table
+        As `read_table` gives it.
+    source
+        Name of its file, for messages.
+    tomograms
+        Names of the tomograms by number; without, they are called `tomo_{number}`.
+    apix
+        Pixel size of the tomograms in Å; None takes the table's own column, if it is positive.
+    scale
+        Coordinates and shifts are multiplied by it, the pixel size is divided by it.
+
+    Raises
+    ------
+    UserError
+        A value is no number, or a tomogram is not in the list.
+    """
+    numbers = {name: to_numbers(_real(table[name]), name, source) for name in ("tomo", *sorted(_TRANSLATED - {*_SAME}))}
+    count = len(numbers["x"])
+    eulers = relion_from_dynamo(np.stack([numbers[name] for name in ("tdrot", "tilt", "narot")], axis=1))
+    places = np.stack([numbers[axis] for axis in "xyz"], axis=1) * scale
+    origins = 0.0 - np.stack([numbers[f"d{axis}"] for axis in "xyz"], axis=1) * scale
+    columns: dict[str, Texts] = {
+        "rlnMicrographName": _named(numbers["tomo"], tomograms, source),
+        **xyz_columns(COORDINATES, places),
+        **xyz_columns(EULER_COLUMNS, eulers),
+        **xyz_columns(ORIGIN_COLUMNS, origins),
+        **{column: table[name] for name, column in _SAME.items()},
+    }
+    notes = []
+    sizes = np.full(count, apix) if apix is not None else None
+    if sizes is None and "apix" in table:
+        own = to_numbers(_real(table["apix"]), "apix", source)
+        sizes = own if (own > 0).all() else None
+    if sizes is None:
+        notes.append("the table tells no pixel size, so none is written; give it with --angpix")
+    else:
+        columns["rlnMagnification"] = repeated("10000.0", count)
+        columns["rlnDetectorPixelSize"] = fixed(sizes / scale)
+    columns |= {_carried(name): values for name, values in table.items() if name not in _TRANSLATED}
+    return Converted(ParticleStar(None, {"": make_table(columns)}, ""), count, tuple(notes))
+
+
+def dynamo_from_relion_table(
+    star: ParticleStar,
+    tomograms: Mapping[int, str] | None = None,
+    apix: float | None = None,
+    scale: float = 1.0,
+) -> tuple[dict[str, Texts], dict[int, str]]:
+    """Turn a particle table of any RELION version into a Dynamo table.
+
+    Tags are the numbers of the rows from 1, unless the table came from Dynamo. Columns that a Dynamo table cannot
+    hold are left out; `put_into_table` brings the poses back into the full table.
+
+    Parameters
+    ----------
+    star
+        Particles with coordinates in pixels.
+    tomograms
+        Names of the tomograms by number; None numbers them by the last number in their names where these differ,
+        else in the order of appearance.
+    apix
+        Å per pixel of the coordinates; None takes the table's.
+    scale
+        Coordinates and shifts are multiplied by it, the pixel size is divided by it.
+
+    Returns
+    -------
+    dict
+        Columns of the table, in Dynamo's order.
+    dict
+        Names of the tomograms by number.
+
+    Raises
+    ------
+    UserError
+        There are no coordinates in pixels, or a tomogram is not in the list.
+    """
+    _refuse_centred(star)
+    star = compose_frames(star)
+    count, zeros = len(star), repeated("0", len(star))
+    columns: dict[str, Texts] = {name: zeros for name in COLUMNS}
+    columns |= {"tag": np.arange(1, count + 1).astype(str).astype(object), "aligned": repeated("1", count)}
+    carried = {_carried(name): name for name in (*COLUMNS, *(f"column{number}" for number in range(43, 60)))}
+    own = [column for column in star.particles.columns if column in carried]
+    columns |= {carried[column]: star.particles[column].to_numpy(dtype=object) for column in own}
+    columns |= {name: star.particles[column].to_numpy(dtype=object) for name, column in _SAME.items() if column in star}
+    columns |= _general(("x", "y", "z"), xyz(star, COORDINATES) * scale)
+    origins = origins_in_coordinate_pixels(star, apix)
+    sizes = coordinate_sizes(star, apix)
+    if sizes is not None:
+        columns["apix"] = _general(("apix",), (sizes / scale)[:, None])["apix"]
+    columns |= _general(("dx", "dy", "dz"), 0.0 - origins * scale)
+    eulers = star.eulers_deg() if EULER_COLUMNS[0] in star else np.zeros((count, 3))
+    columns |= _general(("tdrot", "tilt", "narot"), dynamo_from_relion(eulers))
+    names = next((star.strings(name) for name in ("rlnMicrographName", "rlnTomoName") if name in star), None)
+    if names is None:
+        return columns, {}
+    numbered = _numbered(names, tomograms, columns["tomo"] if _carried("tomo") in star else None, star)
+    columns["tomo"] = np.array([str(numbered[name]) for name in names], dtype=object)
+    return columns, {number: name for name, number in numbered.items()}
+
+
+def put_into_table(
+    table: Mapping[str, Texts], source: str, star: ParticleStar, apix: float | None = None, scale: float = 1.0
+) -> Converted:
+    """Put the poses of a Dynamo table into the particle table that it was made from.
+
+    Rows are found by their tags; those missing in the Dynamo table are left out. Coordinates stay, angles and origins
+    change; every other value and block stays.
+
+    Raises
+    ------
+    UserError
+        A tag is no row of the particle table.
+    """
+    _refuse_centred(star)
+    star = compose_frames(star)
+    rows = to_numbers(_real(table["tag"]), "tag", source).astype(np.int64) - 1
+    wrong = np.flatnonzero((rows < 0) | (rows >= len(star)))
+    if wrong.size:
+        raise UserError(
+            f"{source}: row {wrong[0] + 1} has the tag {rows[wrong[0]] + 1}, but {star.path} has {len(star)} "
+            "particles; give the STAR file that the table was made from."
+        )
+    chosen = star.subset(rows)
+    numbers = {name: to_numbers(_real(table[name]), name, source) for name in _TRANSLATED - {*_SAME}}
+    places = np.stack([numbers[axis] + numbers[f"d{axis}"] for axis in "xyz"], axis=1) / scale
+    eulers = relion_from_dynamo(np.stack([numbers[name] for name in ("tdrot", "tilt", "narot")], axis=1))
+    shifts = xyz(chosen, COORDINATES) - places
+    images, sizes = chosen.pixel_sizes(), coordinate_sizes(chosen)
+    if apix is None and images is not None and sizes is not None:
+        shifts *= (sizes / images)[:, None]
+    return Converted(chosen.with_poses(eulers, shifts, apix), len(rows))
+
+
+def _refuse_centred(star: ParticleStar) -> None:
+    if not all(column in star for column in COORDINATES) and CENTERED_COORDINATES[0] in star:
+        raise UserError(
+            f"{star.path}: holds a RELION 5 particle set with places in Å from the centre, where coordinates in pixels "
+            "are expected; convert it with dsdsh convert_relion5 first."
+        )
+
+
+def _carried(name: str) -> str:
+    return f"dynamo{name[0].upper()}{name[1:]}"
+
+
+def _general(names: tuple[str, ...], numbers: Numbers) -> dict[str, Texts]:
+    """Numbers as short text; Dynamo's tables hold no fixed decimals."""
+    texts = [
+        np.array([f"{value:.10g}" for value in numbers[:, index].tolist()], dtype=object) for index in range(len(names))
+    ]
+    return dict(zip(names, texts, strict=True))
+
+
+def _real(values: Texts) -> list[str]:
+    """Drop an imaginary part of zero, which Matlab writes into some columns."""
+    return [re.sub(r"[+-]0*\.?0*i$", "", value) if value.endswith("i") else value for value in values.tolist()]
+
+
+def _named(numbers: Numbers, tomograms: Mapping[int, str] | None, source: str) -> Texts:
+    names = {}
+    for number in dict.fromkeys(numbers.astype(np.int64).tolist()):
+        if tomograms is not None and number not in tomograms:
+            raise UserError(f"{source}: the tomogram {number} is not in the list of tomograms; add it there.")
+        names[number] = f"tomo_{number}" if tomograms is None else tomograms[number]
+    return np.array([names[number] for number in numbers.astype(np.int64).tolist()], dtype=object)
+
+
+def _numbered(
+    names: list[str], tomograms: Mapping[int, str] | None, own: Texts | None, star: ParticleStar
+) -> dict[str, int]:
+    """Number of each tomogram."""
+    distinct = list(dict.fromkeys(names))
+    if tomograms is not None:
+        by_name = {tomogram_stem(name): number for number, name in tomograms.items()}
+        by_name |= {name: number for number, name in tomograms.items()}
+        missing = next((name for name in distinct if name not in by_name and tomogram_stem(name) not in by_name), None)
+        if missing is not None:
+            raise UserError(f"{star.path}: the tomogram {missing} is not in the list of tomograms; add it there.")
+        return {name: by_name.get(name, by_name.get(tomogram_stem(name), 0)) for name in distinct}
+    if own is not None:
+        numbers = to_numbers(own.tolist(), _carried("tomo"), str(star.path)).astype(int).tolist()
+        return dict(zip(names, numbers, strict=True))
+    found = [re.search(r"(\d+)\D*$", tomogram_stem(name)) for name in distinct]
+    last = [int(match.group(1)) for match in found if match is not None]
+    if len(set(last)) < len(distinct):
+        last = list(range(1, len(distinct) + 1))
+    return dict(zip(distinct, last, strict=True))
