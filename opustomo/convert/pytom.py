@@ -4,11 +4,12 @@ A list is read as a stream by expat; documents that declare entities or name a d
 expanding entities can fill the memory or read other files.
 """
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers import expat
 
@@ -20,17 +21,15 @@ from opustomo.errors import UserError
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import to_numbers
 
-# element of a particle → its attribute → our column; the first three make the table, the others are carried along
-_ATTRIBUTES = {
-    "PickPosition": {"X": "x", "Y": "y", "Z": "z", "Origin": "tomogram"},
-    "Rotation": {"Z1": "z1", "X": "x_turn", "Z2": "z2", "Paradigm": "paradigm"},
-    "Shift": {"X": "shift_x", "Y": "shift_y", "Z": "shift_z"},
-    "Score": {"Value": "score"},
-    "Class": {"Name": "class"},
-    "InfoTomogram": {"TomoName": "tomo_name"},
-}
-_NUMBERS = ("x", "y", "z", "z1", "x_turn", "z2", "shift_x", "shift_y", "shift_z")
-_NEEDED = {"x": "PickPosition X", "y": "PickPosition Y", "z": "PickPosition Z"}
+# attributes that are numbers; those of places must be there
+_PLACE = (("PickPosition", "X"), ("PickPosition", "Y"), ("PickPosition", "Z"))
+_ANGLES = (("Rotation", "Z1"), ("Rotation", "X"), ("Rotation", "Z2"))
+_SHIFT = (("Shift", "X"), ("Shift", "Y"), ("Shift", "Z"))
+_ELEMENTS = {"PickPosition", "Rotation", "Shift", "Score", "Class", "InfoTomogram"}
+_NOTHING: dict[str, str] = {}
+
+Particle = dict[str, dict[str, str]]
+"""Attributes of a particle and of the elements right below it that matter, by the element's name."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +51,8 @@ class PytomScale:
     magnification: float = 10000.0
 
 
-@dataclass
-class _Reader:
-    """Gathers the attributes of all particles of one list."""
-
-    particles: list[dict[str, str]] = field(default_factory=list)
-    root: str | None = None
-    _now: dict[str, str] | None = None
-    # a Score may hold further elements with attributes of the same name
-    _path: list[str] = field(default_factory=list)
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        self.root = self.root or name
-        self._path.append(name)
-        if name == "Particle":
-            self._now = {"file": attributes.get("Filename", "")}
-            self.particles.append(self._now)
-        elif self._now is not None and len(self._path) > 1 and self._path[-2] == "Particle" and name in _ATTRIBUTES:
-            for attribute, column in _ATTRIBUTES[name].items():
-                if attribute in attributes:
-                    self._now[column] = attributes[attribute]
-
-    def end(self, name: str) -> None:
-        self._path.pop()
-        if name == "Particle":
-            self._now = None
-
-
-def read_particle_list(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Read the attributes of all particles of one list.
+def read_particle_list(path: str | os.PathLike[str]) -> list[Particle]:
+    """Read all particles of one list.
 
     Raises
     ------
@@ -90,20 +62,48 @@ def read_particle_list(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such XML file; check the path.")
-    parser, reader = expat.ParserCreate(), _Reader()
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
+    particles: list[Particle] = []
+    root = ""
+    # 0 outside of a particle, 1 in it, 2 in an element right below, …; a Score may hold another one
+    depth = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, root
+        if depth:
+            depth += 1
+            if depth == 2 and name in _ELEMENTS:
+                particles[-1][name] = attributes
+        elif name == "Particle":
+            depth = 1
+            particles.append({name: attributes})
+        else:
+            root = root or name
+
+    def end(_: str) -> None:
+        nonlocal depth
+        if depth:
+            depth -= 1
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.StartDoctypeDeclHandler = _refuse(path)
     parser.EntityDeclHandler = _refuse(path)
+    # millions of small dictionaries come up, none of them garbage: looking for it would take half of the time
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except expat.ExpatError as error:
         raise UserError(f"{path}: not readable as XML ({error}); give a particle list of PyTom.") from error
-    if not reader.particles:
-        found = f"<{reader.root}> without <Particle>" if reader.root != "ParticleList" else "an empty <ParticleList>"
+    finally:
+        if collecting:
+            gc.enable()
+    if not particles:
+        found = f"<{root}> without <Particle>" if root != "ParticleList" else "an empty <ParticleList>"
         raise UserError(f"{path}: holds {found}, where PyTom's <ParticleList> with particles is expected.")
-    return reader.particles
+    return particles
 
 
 def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> dict[str, list[str]]:
@@ -119,29 +119,38 @@ def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> d
     """
     path = Path(path)
     particles = read_particle_list(path)
-    for row, particle in enumerate(particles, 1):
-        lacking = next((words for key, words in _NEEDED.items() if key not in particle), None)
-        if lacking is not None:
-            raise UserError(f"{path}: particle {row} has no {lacking}; write the list again with pick positions.")
-        paradigm = particle.get("paradigm", "ZXZ")
-        if paradigm != "ZXZ":
-            raise UserError(f"{path}: the rotation of particle {row} is in {paradigm}; ZXZ is expected.")
-    numbers = {key: to_numbers([p.get(key, "0") for p in particles], key, str(path)) for key in _NUMBERS}
 
-    def stack(*keys: str) -> Numbers:
-        return np.stack([numbers[key] for key in keys], axis=1)
+    def texts(element: str, attribute: str, default: str) -> list[str]:
+        return [particle.get(element, _NOTHING).get(attribute, default) for particle in particles]
 
-    eulers = relion_from_pytom(stack("z1", "x_turn", "z2"))
-    columns: dict[str, Iterable[object]] = {
-        "rlnMicrographName": [p.get("tomogram") or p.get("tomo_name") or path.stem for p in particles],
-        **xyz_columns(COORDINATES, stack("x", "y", "z") * scale.binning),
-        **xyz_columns(EULER_COLUMNS, eulers),
-        **xyz_columns(ORIGIN_COLUMNS, 0.0 - stack("shift_x", "shift_y", "shift_z") * scale.binning),
-        "rlnImageName": [p["file"] or "None" for p in particles],
-        "rlnAutopickFigureOfMerit": [p.get("score", "0") for p in particles],
-        "rlnClassNumber": [p.get("class", "0") for p in particles],
+    def numbers(keys: tuple[tuple[str, str], ...], default: str = "0") -> Numbers:
+        columns = []
+        for element, attribute in keys:
+            values = texts(element, attribute, default)
+            if not default and "" in values:
+                row = values.index("") + 1
+                raise UserError(
+                    f"{path}: particle {row} has no {element} {attribute}; write the list again with pick positions."
+                )
+            columns.append(to_numbers(values, f"{element} {attribute}", str(path)))
+        return np.stack(columns, axis=1)
+
+    places = numbers(_PLACE, default="")
+    paradigms = texts("Rotation", "Paradigm", "ZXZ")
+    if set(paradigms) != {"ZXZ"}:
+        row = next(index for index, paradigm in enumerate(paradigms) if paradigm != "ZXZ")
+        raise UserError(f"{path}: the rotation of particle {row + 1} is in {paradigms[row]}; ZXZ is expected.")
+    tomograms = zip(texts("PickPosition", "Origin", ""), texts("InfoTomogram", "TomoName", ""), strict=True)
+    columns: dict[str, Iterable[str]] = {
+        "rlnMicrographName": [origin or name or path.stem for origin, name in tomograms],
+        **xyz_columns(COORDINATES, places * scale.binning),
+        **xyz_columns(EULER_COLUMNS, relion_from_pytom(numbers(_ANGLES))),
+        **xyz_columns(ORIGIN_COLUMNS, 0.0 - numbers(_SHIFT) * scale.binning),
+        "rlnImageName": [name or "None" for name in texts("Particle", "Filename", "")],
+        "rlnAutopickFigureOfMerit": texts("Score", "Value", "0"),
+        "rlnClassNumber": texts("Class", "Name", "0"),
     }
-    return {name: [str(value) for value in values] for name, values in columns.items()}
+    return {name: list(values) for name, values in columns.items()}
 
 
 def relion_from_pytom_lists(

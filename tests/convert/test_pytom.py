@@ -87,7 +87,7 @@ BOMB = """<?xml version="1.0"?>
         ("<TiltSeries/>", "holds <TiltSeries> without <Particle>"),
         ("<ParticleList><Particle/></ParticleList>", "particle 1 has no PickPosition X"),
         (BOMB, "declares a document type"),
-        ('<L><Particle><PickPosition X="1" Y="2" Z="b"/></Particle></L>', "z of row 1 is 'b'"),
+        ('<L><Particle><PickPosition X="1" Y="2" Z="b"/></Particle></L>', "PickPosition Z of row 1 is 'b'"),
         (
             '<L><Particle><PickPosition X="1" Y="2" Z="3"/><Rotation Paradigm="ZYZ" X="1"/></Particle></L>',
             "rotation of particle 1 is in ZYZ",

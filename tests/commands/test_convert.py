@@ -1,0 +1,119 @@
+"""Every converting command of `dsdsh` on every real table: done, or refused in one sentence with nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis_scripts.main import main
+from opustomo.io.star import read_particles
+from tests.convert.pytom_lists import write_list
+from tests.convert.tables import FILES, loop
+
+OTHERS = ("warp_TS_1_points.star", "warp_TS_1.xml")
+TOMOGRAM = {
+    "one_loop_16": "tomo_ts01",
+    "relion30_origins_6": "tomo_1",
+    "relion31_57": "TS_01",
+    "relion31_6optics": "0003.mrc",
+    "relion4_300": "TS_115",
+    "relion5_3d_5": "TS_01",
+    "warp_relion30_1399": "tomo_ts01.mrc",
+}
+# command → files it cannot serve; {} stands for the file, {mic} for one of its tomograms
+COMMANDS = {
+    "convert_star {} 5": (),
+    "convert_star {} 5 --rescale-angpix 10 --remove-symexp": (),
+    "convert_warp {} 5": FILES,
+    "convert_pytom {} {mic}": ("relion5_3d_5", "relion31_6optics"),
+    "convert_artiax {} {mic} --deduplicate": ("relion5_3d_5", "relion31_6optics"),
+    "convert_dynamo {}": ("relion5_3d_5", "relion31_6optics"),
+    "convert_relion5 {} --tomograms {tomograms}": ("relion31_6optics",),
+    "combine_star {} {}": (),
+}
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("name", [*FILES, *OTHERS])
+def test_every_command_on_every_file(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    source = shared_data / "star" / (name if "." in name else f"{name}.star")
+    suffix = ".tbl" if command.startswith("convert_dynamo") and source.suffix == ".star" else ".star"
+    out = tmp_path / "the results" / f"out{suffix}"
+    tomograms = tmp_path / "tomograms.star"
+    refused = name in OTHERS or name in COMMANDS[command]
+    count = 0
+    if name not in OTHERS:
+        star = read_particles(source)
+        count = len(star)
+        column = "rlnTomoName" if "rlnTomoName" in star else "rlnMicrographName"
+        apix = 3.105 if name == "relion5_3d_5" else 1.329
+        rows = [f"'{text}' {apix} 960 928 500" for text in sorted(set(star.strings(column)))]
+        tomograms.write_text(loop("", "TomoName TomoTiltSeriesPixelSize TomoSizeX TomoSizeY TomoSizeZ", *rows))
+    values = {"{}": str(source), "{mic}": TOMOGRAM.get(name, "x"), "{tomograms}": str(tomograms)}
+    words = [values.get(word, word) for word in command.split()]
+    code = main([*words, *(["-o"] if words[0] != "combine_star" else []), str(out)])
+    said = capsys.readouterr()
+    if refused:
+        assert code == 1
+        assert said.err.startswith(f"dsdsh {words[0]}: error: ")
+        assert said.err.count("\n") == 1
+        assert not out.parent.exists()
+        return
+    assert code == 0, said.err
+    line = said.out.split(f": {out}")[0].splitlines()[-1]
+    read, written = (int(word) for word in line.split() if word.isdigit())
+    assert read == (2 * count if words[0] == "combine_star" else count)
+    assert 0 < written <= read
+    if suffix == ".star":
+        assert len(read_particles(out)) == written
+    else:
+        assert len(out.read_text().splitlines()) == written
+        assert main(["convert_dynamo", str(out), "--star", str(source), "-o", str(tmp_path / "back.star")]) == 0
+        assert len(read_particles(tmp_path / "back.star")) == count
+
+
+def test_pytom_to_warp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists of a folder with a space, then the particles of one tomogram."""
+    folder = tmp_path / "my lists"
+    folder.mkdir()
+    for number, count in ((1, 2), (10, 3)):
+        zeros = [(0.0, 0.0, 0.0)] * count
+        write_list(folder / f"list_{number}.xml", zeros, [(1.0, 2.0, 3.0)] * count, origin=f"C:\\tomo\\TS_{number}.mrc")
+    (folder / "notes.txt").write_text("no list")
+    table = tmp_path / "all.star"
+    assert main(["convert_pytom_to_star", "--input-dir", str(folder), "--output", str(table), "--workers", "1"]) == 0
+    assert f"5 particles in, 5 out: {table}" in capsys.readouterr().out
+    assert main(["convert_pytom", str(table), "TS_1"]) == 0
+    found = read_particles(tmp_path / "TS_1.star")
+    assert found.strings("rlnMicrographName") == ["TS_1.tomostar"] * 2
+    assert found.strings("rlnCoordinateZ") == ["12.000000"] * 2
+    capsys.readouterr()
+    assert main(["convert_pytom_to_star", "--input-dir", str(folder), "--pattern", "*.em", "-o", str(table)]) == 1
+    assert "no file is called *.em" in capsys.readouterr().err
+
+
+def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = tmp_path / "p.star"
+    star.write_text(loop("", "ImageName AngleRot CoordinateX CoordinateY CoordinateZ MicrographName", "a 1 2 3 4 t"))
+    (tmp_path / "l.xml").write_text("<ParticleList/>")
+    for command, reason in (
+        (f"convert_star {star} 0", "angpix must be a positive number, not 0"),
+        (f"convert_star {star} 5 --rescale-angpix -1", "--rescale-angpix must be a positive number"),
+        (f"convert_star {star} 5 -o x.txt", "give a name that ends in .star"),
+        (f"convert_star {star} 5 --subset-label 1", "no column rlnRandomSubset"),
+        (f"convert_artiax {star} t --factor nan", "--factor must be a positive number"),
+        (f"convert_artiax {star} t --data-block optics", "has no block data_optics"),
+        (f"convert_artiax {star} t --micrograph-col foo", "no column foo"),
+        (f"convert_dynamo {star} -o x.star", "give a name that ends in .tbl"),
+        (f"convert_dynamo {star} --star {star}", "--star goes with a Dynamo table"),
+        (f"convert_dynamo {star} --tomograms {tmp_path}/no.doc", "no such list of tomograms"),
+        (f"convert_pytom_to_star --input {tmp_path}/l.xml -o x.star --bin-size 0", "--bin-size must be"),
+        (f"combine_star {star} {star}", "give two STAR files or more"),
+    ):
+        assert main(command.split()) == 1, command
+        said = capsys.readouterr().err
+        assert reason in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.xml", "p.star"]
+    assert main(["combine_star", str(star), str(star), str(tmp_path / "o.star"), "--drop-duplicates"]) == 0
+    assert "2 particles in, 1 out" in capsys.readouterr().out
