@@ -7,6 +7,9 @@ from pathlib import Path
 
 HELP = "Turn PyTom's XML particle lists into a RELION 3.0 table: ZXZ angles, coordinates times the binning."
 
+# less than this is read before other processes have started
+SMALL_BYTES = 20_000_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     paths = [args.input] if args.input is not None else sorted(args.input_dir.glob(args.pattern))
     if not paths:
         raise UserError(f"{args.input_dir}: no file is called {args.pattern}; check the folder and --pattern.")
+    small = sum(path.stat().st_size for path in paths if path.is_file()) < SMALL_BYTES
     with tqdm(total=len(paths), unit="list", disable=not sys.stderr.isatty() or len(paths) == 1) as bar:
-        result = relion_from_pytom_lists(paths, scale, args.workers, bar.update)
+        result = relion_from_pytom_lists(paths, scale, 1 if small else args.workers, bar.update)
     print(f"{len(paths)} lists read")
     write_converted(result, args.output)

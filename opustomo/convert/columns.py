@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
 from opustomo.io.star_numbers import to_numbers
 
@@ -94,6 +95,22 @@ def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
         A column is missing or not numeric.
     """
     return np.stack([star.numbers(column) for column in columns], axis=1)
+
+
+def require_pixels(star: ParticleStar) -> None:
+    """Make sure that there are coordinates in pixels.
+
+    Raises
+    ------
+    UserError
+        There are none, or they are those of RELION 5.
+    """
+    if COORDINATES[0] not in star and CENTERED_COORDINATES[0] in star:
+        raise UserError(
+            f"{star.path}: holds a RELION 5 particle set with places in Å from the centre, where coordinates in pixels "
+            "are expected; convert it with dsdsh convert_relion5 first."
+        )
+    xyz(star, COORDINATES)
 
 
 def xyz_columns(columns: tuple[str, ...], numbers: Numbers, decimals: int = 6) -> dict[str, Texts]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from opustomo.convert.angles import dynamo_from_relion, relion_from_dynamo
 from opustomo.convert.columns import (
-    CENTERED_COORDINATES,
     COORDINATES,
     Converted,
     Numbers,
@@ -20,6 +19,7 @@ from opustomo.convert.columns import (
     fixed,
     make_table,
     repeated,
+    require_pixels,
     xyz,
     xyz_columns,
 )
@@ -123,7 +123,7 @@ def dynamo_from_relion_table(
     UserError
         There are no coordinates in pixels, or a tomogram is not in the list.
     """
-    _refuse_centred(star)
+    require_pixels(star)
     star = compose_frames(star)
     count, zeros = len(star), repeated("0", len(star))
     columns: dict[str, Texts] = {name: zeros for name in COLUMNS}
@@ -161,7 +161,7 @@ def put_into_table(
     UserError
         A tag is no row of the particle table.
     """
-    _refuse_centred(star)
+    require_pixels(star)
     star = compose_frames(star)
     rows = to_numbers(_real(table["tag"]), "tag", source).astype(np.int64) - 1
     wrong = np.flatnonzero((rows < 0) | (rows >= len(star)))
@@ -179,14 +179,6 @@ def put_into_table(
     if apix is None and images is not None and sizes is not None:
         shifts *= (sizes / images)[:, None]
     return Converted(chosen.with_poses(eulers, shifts, apix), len(rows))
-
-
-def _refuse_centred(star: ParticleStar) -> None:
-    if not all(column in star for column in COORDINATES) and CENTERED_COORDINATES[0] in star:
-        raise UserError(
-            f"{star.path}: holds a RELION 5 particle set with places in Å from the centre, where coordinates in pixels "
-            "are expected; convert it with dsdsh convert_relion5 first."
-        )
 
 
 def _carried(name: str) -> str:

@@ -9,6 +9,7 @@ from opustomo.convert.columns import (
     Converted,
     make_table,
     repeated,
+    require_pixels,
     with_columns,
     xyz,
     xyz_columns,
@@ -18,6 +19,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_COLUMNS, ParticleStar
 
 TOMOGRAM_COLUMNS = ("rlnMicrographName", "rlnTomoName")
+_SCORE, _PYTOM_SCORE = "rlnAutopickFigureOfMerit", "rlnLCCmax"
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,23 @@ class TomogramChoice:
 def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
     """Take the particles of one tomogram for WARP, which names a tilt series `{mic}.tomostar`.
 
-    All columns stay; `rlnMicrographName` becomes the name of the tilt series, `rlnAutopickFigureOfMerit` is added
-    (1) where missing.
+    All columns stay; `rlnMicrographName` becomes the name of the tilt series. `rlnAutopickFigureOfMerit` is added
+    where missing: the score of pytom-match-pick, `rlnLCCmax`, else 1.
 
     Raises
     ------
     UserError
         See `TomogramChoice.of`; also when there are no coordinates in pixels.
     """
+    require_pixels(star)
     found = choice.of(star)
-    xyz(found, COORDINATES)
     name = choice.tomogram.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".tomostar")
     columns = {"rlnMicrographName": repeated(f"{name}.tomostar", len(found))}
-    if "rlnAutopickFigureOfMerit" not in found:
-        columns["rlnAutopickFigureOfMerit"] = repeated("1.000000", len(found))
+    if _SCORE not in found:
+        own = _PYTOM_SCORE in found
+        columns[_SCORE] = (
+            found.particles[_PYTOM_SCORE].to_numpy(dtype=object) if own else repeated("1.000000", len(found))
+        )
     return Converted(with_columns(found, columns), len(star))
 
 
@@ -95,6 +100,7 @@ def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, dedup
     UserError
         See `TomogramChoice.of`; also when there are no coordinates in pixels.
     """
+    require_pixels(star)
     found = choice.of(star)
     places = xyz(found, COORDINATES) * factor
     notes = []

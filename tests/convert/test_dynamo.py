@@ -17,7 +17,7 @@ from tests.convert.tables import FILES, loop, star_of
 
 NUMBER = st.floats(-3000, 3000).map(lambda number: round(number, 4))
 ROW = st.tuples(*[NUMBER] * 9)
-HERE = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HERE = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def table_text(rows: list[tuple], columns: int = 42) -> str:

@@ -12,6 +12,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import read_particles
 from tests.convert.tables import loop, star_of
 
+PLACE = "CoordinateX CoordinateY CoordinateZ"
 COLUMNS = "MicrographName CoordinateX CoordinateY CoordinateZ OriginX OriginXAngst OpticsGroup AngleRot"
 ROWS = ("TS_1.mrc 1 2 3 0.5 4 1 10", "TS_10.mrc 4 5 6 0 0 1 1", "TS_1.mrc 7 8 9 1 2 1 20.00", "TS_1.mrc 1 2 3 9 9 1 5")
 TEXT = loop("particles", COLUMNS, *ROWS) + loop("optics", "OpticsGroup ImagePixelSize", "1 2")
@@ -24,6 +25,15 @@ def test_warp(tmp_path: Path) -> None:
     assert result.star.strings("rlnAngleRot") == ["10", "20.00", "5"]
     assert result.star.strings("rlnAutopickFigureOfMerit") == ["1.000000"] * 3
     assert list(result.star.blocks) == ["particles", "optics"]
+
+
+def test_the_score_of_pytom_match_pick(tmp_path: Path) -> None:
+    columns = "CoordinateX CoordinateY CoordinateZ MicrographName LCCmax"
+    result = warp_matching(star_of(tmp_path, loop("", columns, "1 2 3 a 0.31", "1 2 3 ab 0.2")), TomogramChoice("a"))
+    assert result.star.strings("rlnAutopickFigureOfMerit") == ["0.31"]
+    centred = star_of(tmp_path, loop("", "CenteredCoordinateXAngst MicrographName", "1 a"))
+    with pytest.raises(UserError, match="convert it with dsdsh convert_relion5 first"):
+        warp_matching(centred, TomogramChoice("a"))
 
 
 def test_artiax(tmp_path: Path) -> None:
@@ -59,7 +69,7 @@ def test_other_blocks_and_columns(tmp_path: Path) -> None:
         (lambda: particles_in_block(star, "x"), "has no block data_x, but data_particles, data_optics, data_picks"),
         (lambda: warp_matching(star, TomogramChoice("TS")), "no particle is of the tomogram 'TS'"),
         (lambda: warp_matching(star, TomogramChoice("TS_1", "rlnFoo")), "no column rlnFoo"),
-        (lambda: warp_matching(star_of(tmp_path, loop("", "AngleRot", "1")), TomogramChoice("a")), "neither"),
+        (lambda: warp_matching(star_of(tmp_path, loop("", PLACE, "1 2 3")), TomogramChoice("a")), "neither"),
     ):
         with pytest.raises(UserError, match=reason):
             action()

@@ -20,7 +20,7 @@ from tests.convert.tables import FILES, loop, star_of
 NUMBER = st.floats(-900, 900).map(lambda number: round(number, 4))
 TRIPLE = st.tuples(NUMBER, NUMBER, NUMBER)
 ROWS = st.lists(st.tuples(TRIPLE, TRIPLE, TRIPLE, TRIPLE, st.integers(0, 1)), min_size=1, max_size=5)
-HERE = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HERE = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIZE, SERIES = ((4000, 3000, 1501), (800, 600, 400)), (1.5, 3.105)
 TOMOGRAMS = loop(
     "global",
