@@ -33,7 +33,8 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     -------
     Converted
         All particles. The particle block comes first and is called `data_`, as RELION 3.0 reads it; columns of the
-        optics table stand in the rows; unknown columns and other blocks are kept.
+        optics table stand in the rows, `rlnTomoName` also as `rlnMicrographName`; unknown columns and other blocks are
+        kept.
     """
     target = apix if rescale_apix is None else rescale_apix
     notes = []
@@ -61,6 +62,8 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
         if in_angst or target != apix:
             columns = _replaced(columns, xyz_columns(ORIGIN_COLUMNS, star.origins_px(apix) * (apix / target)))
     columns = _replaced(columns, _optics_in_rows(star), keep=True)
+    if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
+        columns["rlnMicrographName"] = columns["rlnTomoName"]
     size = repeated(f"{target:g}", len(star))
     columns |= {column: size for column in _PIXEL_SIZE_COLUMNS if column in columns}
     if rescale_apix is not None and "rlnTomoTiltSeriesPixelSize" in columns:

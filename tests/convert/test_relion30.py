@@ -105,6 +105,7 @@ def test_relion4_coordinates_are_of_the_tilt_series(shared_data: Path) -> None:
     star = read_particles(shared_data / "star" / "relion4_300.star")
     kept = to_relion30(star, 10.632)
     assert kept.star.strings("rlnCoordinateX") == star.strings("rlnCoordinateX")
+    assert kept.star.strings("rlnMicrographName") == star.strings("rlnTomoName")
     assert any("pixels of the tilt series, 1.329 Å" in note for note in kept.notes)
     for target in (10.632, 5.0):
         scaled = to_relion30(star, 10.632, target).star
