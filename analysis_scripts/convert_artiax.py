@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> None:
     """Convert."""
     from analysis_scripts.converted import positive, write_converted
     from opustomo.convert.matching import TomogramChoice, artiax_list, particles_in_block
-    from opustomo.convert.tomogram_names import tomogram_stem
     from opustomo.io.star import read_particles
+    from opustomo.io.tomogram_names import tomogram_stem
 
     star = read_particles(args.star)
     if args.data_block is not None:

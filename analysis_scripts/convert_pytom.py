@@ -19,8 +19,8 @@ def run(args: argparse.Namespace) -> None:
     """Convert."""
     from analysis_scripts.converted import write_converted
     from opustomo.convert.matching import TomogramChoice, warp_matching
-    from opustomo.convert.tomogram_names import base_name
     from opustomo.io.star import read_particles
+    from opustomo.io.tomogram_names import base_name
 
     result = warp_matching(read_particles(args.star), TomogramChoice(args.mic))
     name = base_name(args.mic).removesuffix(".tomostar")

@@ -25,10 +25,10 @@ from opustomo.convert.columns import (
 )
 from opustomo.convert.dynamo_table import COLUMNS
 from opustomo.convert.subtomogram_frames import compose_frames, coordinate_sizes, origins_in_coordinate_pixels
-from opustomo.convert.tomogram_names import tomogram_stem
 from opustomo.errors import UserError
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import to_numbers
+from opustomo.io.tomogram_names import tomogram_stem
 
 # columns that have the same meaning and can stay text
 _SAME = {"cc": "rlnAutopickFigureOfMerit", "class": "rlnClassNumber", "reg": "rlnObjectNumber"}

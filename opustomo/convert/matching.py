@@ -14,9 +14,9 @@ from opustomo.convert.columns import (
     xyz,
     xyz_columns,
 )
-from opustomo.convert.tomogram_names import rows_of_tomogram
 from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tomogram_names import rows_of_tomogram
 
 TOMOGRAM_COLUMNS = ("rlnMicrographName", "rlnTomoName")
 _SCORE, _PYTOM_SCORE = "rlnAutopickFigureOfMerit", "rlnLCCmax"

@@ -28,11 +28,11 @@ from opustomo.convert.columns import (
 from opustomo.convert.matching import TOMOGRAM_COLUMNS
 from opustomo.convert.optics_groups import NAME, NUMBER, with_optics
 from opustomo.convert.subtomogram_frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
-from opustomo.convert.tomogram_names import base_name, tomogram_stem
 from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_kinds import find_block
 from opustomo.io.star_text import read_blocks
+from opustomo.io.tomogram_names import base_name, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
 SERIES_APIX = "rlnTomoTiltSeriesPixelSize"

@@ -10,7 +10,8 @@ from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_files import read_columns
 from opustomo.io.tilt_series import TiltSeries
-from opustomo.prepare.tomogram_rows import tomogram_column, tomogram_key
+from opustomo.io.tomogram_names import tomogram_stem
+from opustomo.prepare.tomogram_rows import tomogram_column
 
 CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
@@ -77,7 +78,7 @@ def rows_by_tomogram(star: ParticleStar) -> dict[str, np.ndarray]:
         raise UserError(f"{star.path}: has neither rlnTomoName nor rlnMicrographName; add the tomograms' names.")
     names = star.strings(column)
     places: dict[str, int] = {}
-    keys = {name: tomogram_key(name) for name in dict.fromkeys(names)}
+    keys = {name: tomogram_stem(name) for name in dict.fromkeys(names)}
     index = np.array([places.setdefault(keys[name], len(places)) for name in names])
     order = np.argsort(index, kind="stable")
     ends = np.searchsorted(index[order], np.arange(1, len(places)))

@@ -12,7 +12,7 @@ from opustomo.io.tilt_series import TiltSeries
 from opustomo.io.tilt_series_imod import ImodFiles, Microscope, read_imod_series
 from opustomo.io.tilt_series_relion import find_beside, read_relion_series
 from opustomo.io.tilt_series_warp import read_warp_series
-from opustomo.prepare.tomogram_rows import tomogram_key
+from opustomo.io.tomogram_names import tomogram_stem
 
 DEFOCUS_NAMES = (
     "{stem}.defocus",
@@ -92,7 +92,7 @@ class SeriesSource:
             shape = read_header(find_beside(name, path)).shape
             return shape[2], shape[1]
 
-        found = {tomogram_key(series.name): series for series in read_relion_series(path, image_size)}
+        found = {tomogram_stem(series.name): series for series in read_relion_series(path, image_size)}
         lost = [name for name in names if name not in found]
         if lost:
             raise UserError(

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
+from opustomo.io.tomogram_names import tomogram_stem
 
 TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
-_DECORATION = re.compile(r"(_\d+(\.\d+)?Apx|\.(mrcs?|rec|st|tomostar|ali|xml|map|em|hdf))$", re.IGNORECASE)
-
-
-def tomogram_key(name: str) -> str:
-    """Name of a tomogram without folders, suffixes and WARP's pixel size: `a/TS_1_10.00Apx.mrc` and `TS_1.tomostar`
-    are both `TS_1`."""
-    key = PureWindowsPath(name).name
-    while (shorter := _DECORATION.sub("", key)) != key and shorter:
-        key = shorter
-    return key
 
 
 def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
@@ -68,8 +58,8 @@ def rows_of_tomogram(
         rows = np.flatnonzero(names == tomogram_id)
         wanted = tomogram_id
     else:
-        wanted = tomogram_key(tomogram.name)
-        same = {name for name in distinct if tomogram_key(name) == wanted}
+        wanted = tomogram_stem(tomogram.name)
+        same = {name for name in distinct if tomogram_stem(name) == wanted}
         if not same and len(distinct) == 1:
             return np.arange(len(star))
         rows = np.flatnonzero([name in same for name in names])

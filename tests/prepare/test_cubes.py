@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as nps
 from analysis_scripts.main import main
 from opustomo.io.mrc import read_header, read_volume, write_volume
 from opustomo.io.star import read_particles
+from opustomo.io.tomogram_names import tomogram_stem
 from opustomo.prepare.cubes import cut_cubes, plan_cubes
-from opustomo.prepare.tomogram_rows import tomogram_key
 
 SHAPE = (20, 24, 28)
 
@@ -134,8 +134,8 @@ def test_names_of_tomograms() -> None:
         "TS_1.mrc_15.00Apx.mrc",
         "TS_1_7.84Apx",
     ]
-    assert {tomogram_key(name) for name in same} == {"TS_1"}
-    assert tomogram_key("TS_10.mrc") == "TS_10" and tomogram_key("TS_1.5.mrc") == "TS_1.5"
+    assert {tomogram_stem(name) for name in same} == {"TS_1"}
+    assert tomogram_stem("TS_10.mrc") == "TS_10" and tomogram_stem("TS_1.5.mrc") == "TS_1.5"
 
 
 @pytest.mark.parametrize(

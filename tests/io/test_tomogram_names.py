@@ -2,8 +2,8 @@
 
 import pytest
 
-from opustomo.convert.tomogram_names import base_name, rows_of_tomogram, tomogram_stem
 from opustomo.errors import UserError
+from opustomo.io.tomogram_names import base_name, rows_of_tomogram, tomogram_stem
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import numpy.typing as npt
 from opustomo.errors import UserError
 
 # WARP appends _{pixel size}Apx, and .mrc again, to the name of what it reconstructs
-_SUFFIX = re.compile(r"(?:\.(?:tomostar|mrc|mrcs|rec|map|em|st|ali|hdf|xml)|_\d+\.\d\d(?:Apx|A))$", re.IGNORECASE)
+_SUFFIX = re.compile(
+    r"(?:\.(?:tomostar|mrcs?|rec|map|em|st|ali|hdf|xml)|_\d+(?:\.\d+)?Apx|_\d+\.\d\dA)$", re.IGNORECASE
+)
 
 
 def base_name(text: str) -> str:
