@@ -32,6 +32,7 @@ ALLOWED = {
     "slices": set(),
     "simulate": {"slices", "geometry", "io"},
     "prepare": {"slices", "geometry", "io"},
+    "dynamics": {"analysis", "checkpoint", "model", "physics", "geometry", "io"},
     "demo": {"simulate", "slices", "analysis", "geometry", "io"},
 }
 HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", "numba", "starfile"}
