@@ -10,10 +10,12 @@ COMMANDS = {
     name: f"analysis_scripts.{MODULES.get(name, name)}"
     for name in (
         "prepare",
+        "prepare_multi",
         "create_mask",
         "extract_tomo_cubes",
         "analyze",
         "eval_vol",
+        "dynamics",
         "select",
         "parse_pose",
         "artiax",

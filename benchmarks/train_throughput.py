@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree that is not installed
 
 
-def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int) -> Any:
-    """A trainer as ``dsd train_tomo`` makes it."""
+def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int, bodies: Any = None) -> Any:
+    """A trainer as ``dsd train_tomo`` makes it; with the geometry of bodies as with ``--masks``."""
     import numpy as np
     import torch
 
@@ -45,7 +45,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int)
     source = VoxelSource(particles.images, cache_bytes=args.cache_gb << 30)
     torch.manual_seed(0)
     model = Autoencoder(
-        ModelConfig(12, templateres=args.templateres, encoderres=args.encoderres, estimate_pose=True),
+        ModelConfig(12, templateres=args.templateres, encoderres=args.encoderres, estimate_pose=True, bodies=bodies),
         PhysicsConfig(ctf_normalised=True),
         boxes,
         mask_on_crop(None, boxes),

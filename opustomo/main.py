@@ -8,6 +8,8 @@ COMMANDS = {
     name: f"opustomo.commands.{name}"
     for name in (
         "parse_pose_star",
+        "parse_multi_pose_star",
+        "analyze_dynamics",
         "prepare_ctf",
         "extract_subtomos",
         "prepare_subtomos",

@@ -1,6 +1,6 @@
 """One validation step, written as the specification reads: particle by particle, candidate by candidate, in float64.
 
-Nothing here is fast, and nothing is taken from `opustomo`: transforms are numpy's with the shifts that put the zero
+Nothing here is fast, and nothing is computed by `opustomo`: transforms are numpy's with the shifts that put the zero
 frequency in the middle, sampling is scipy's, networks are applied layer by layer from their state dictionaries. Arrays
 are z, y, x; vectors x, y, z; angles degrees; lengths Å unless they say voxels.
 """
@@ -14,6 +14,9 @@ import torch
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
+
+from opustomo.geometry.bodies import BodyGeometry
+from tests.reference_bodies import Grid, pulled_grid, sample_at
 
 Weights = dict[str, torch.Tensor]  # float64
 MEAN_BLUR = 0.125
@@ -79,6 +82,7 @@ class Settings:
     beta_control: float = 0.5
     lamb: float = 1.0
     snr: float = 0.02
+    bodies: BodyGeometry | None = None
 
 
 # --- Fourier transforms of centred boxes
@@ -244,13 +248,13 @@ def decode(weights: Weights, composition: np.ndarray, templateres: int) -> np.nd
     return transposed(x, "conv_out", 1)[0, 0].numpy()
 
 
-def pose_correction(weights: Weights, conformation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """δA (3, 3) and t (3,) in voxels of the input box."""
+def head_rows(weights: Weights, conformation: np.ndarray) -> np.ndarray:
+    """Rows of six: one per body, the last for the particle (quaternion's a; t in voxels of the input box)."""
     w = weights
     x = torch.from_numpy(conformation)[None]
     x = _leaky(functional.linear(x, w["template.affine_out.0.weight"], w["template.affine_out.0.bias"]))
-    row = functional.linear(x, w["template.affine_out.2.weight"], w["template.affine_out.2.bias"])[0, -6:].numpy()
-    return Rotation.from_quat([*row[:3], 16.0]).as_matrix(), row[3:]
+    x = functional.linear(x, w["template.affine_out.2.weight"], w["template.affine_out.2.bias"])
+    return x[0].numpy().reshape(-1, 6)
 
 
 # --- loss
@@ -368,18 +372,26 @@ def validation_step(
         template = decode(decoder, mu[: sizes.zdim], sizes.templateres)
         turn, shift = np.eye(3), np.zeros(3)
         if settings.estimate_pose:
-            turn, shift = pose_correction(decoder, mu[sizes.zdim :])
+            rows = head_rows(decoder, mu[sizes.zdim :])
+            turn, shift = Rotation.from_quat([*rows[-1, :3], 16.0]).as_matrix(), rows[-1, 3:]
         shift = shift * sizes.render / sizes.box  # voxels of the render grid
         pose = particle.rotation @ turn
 
         sharpened = spectrum * np.exp(np.pi**2 * b * k2) * np.sign(ctf) * np.abs(ctf) ** settings.alpha
-        posed_mask = np.clip(sample(mask, pose.T, sizes.crop, shift), 0, None)
+        rigid = settings.bodies is None
+        posed_mask = np.clip(sample(mask, pose.T, sizes.crop, shift if rigid else None), 0, None)
         target = posed_mask * crop_centre(irfft3(sharpened), sizes.crop)
 
         damping = np.exp(-(np.pi**2) * b / 2 * k2) * np.exp(-(np.pi**2) * b / 2 * k2 * np.abs(np.arctan2(kz, kx)))
         energy, power = [], []
+        grid = Grid(sizes.box, sizes.render, sizes.crop)
+        pulled = None if rigid else pulled_grid(pose, rows[:-1], settings.bodies, grid)
         for turn_p in candidates():
-            posed = sample(template, (pose @ turn_p).T, sizes.crop, shift)
+            if pulled is None:
+                posed = sample(template, (pose @ turn_p).T, sizes.crop, shift)
+            else:
+                at = pulled @ turn_p + shift * 2 / (sizes.crop - 1) + grid.e
+                posed = sample_at(template, at).reshape((sizes.crop,) * 3)
             whole = irfft3(damping * np.abs(ctf) ** settings.beta_ctf * rfft3(pad_centre(posed, sizes.render)))
             image = crop_centre(whole, sizes.crop)
             power.append(np.sum((image if settings.energy_on_crop else whole) ** 2))

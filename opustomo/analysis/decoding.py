@@ -20,12 +20,15 @@ from tqdm import tqdm
 
 from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
 from opustomo.analysis.volume_figure import draw_views, view_of
+from opustomo.checkpoint.bodies import bodies_from_buffers
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
 from opustomo.model.device import choose_device
+from opustomo.model.posing import Correction, Posing
+from opustomo.physics.bodies import coarse_grid
 from opustomo.physics.boxes import Boxes
 
 BATCH = 8
@@ -43,6 +46,8 @@ class EvalRequest:
         Volumes are written as ``{outdir}/{prefix}{i}.mrc``.
     latents
         (K, zdim), or (K, zdim + zaffinedim).
+    deform
+        The latents are to move bodies: refuse a decoder that has none. With bodies, conformations always move them.
     apix
         Pixel size of the volumes in Å; None takes that of the training.
     flip
@@ -65,6 +70,7 @@ class EvalRequest:
     full_box: bool = False
     device: str | None = None
     names: tuple[str, ...] | None = None
+    deform: bool = False
 
 
 class VolumeDecoder:
@@ -79,9 +85,10 @@ class VolumeDecoder:
     """
 
     def __init__(self, weights: Path, config: Path, device: torch.device | str) -> None:
-        sizes, self.boxes, _ = read_config(config)
+        sizes, self.boxes, settings = read_config(config)
         content = read_weights(weights)
-        state = {k: v for k, v in content["decoder_state_dict"].items() if k.startswith("template.")}
+        everything = content["decoder_state_dict"]
+        state = {k: v for k, v in everything.items() if k.startswith("template.")}
         head = state.get("template.affine_out.2.weight")
         self.decoder = Decoder(
             sizes.zdim, sizes.templateres, sizes.zaffinedim, 0 if head is None else head.shape[0] // 6
@@ -94,6 +101,18 @@ class VolumeDecoder:
                 f"{weights} does not fit {config}: the networks differ; give both files of one run"
             ) from error
         self.decoder.to(device).eval()
+        parents = () if sizes.bodies is None else sizes.bodies.parents
+        try:
+            self.bodies = bodies_from_buffers(everything, self.boxes, settings.get("opustomo") is not None, parents)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{weights}: the geometry of its bodies is damaged ({error}); take another epoch"
+            ) from error
+        if self.bodies is not None and (head is None or head.shape[0] != 6 * (len(self.bodies) + 1)):
+            raise UserError(
+                f"{weights}: {len(self.bodies)} bodies do not fit the head that moves them; take another epoch"
+            )
+        self.posing = Posing(self.boxes, self.bodies).to(device)
         self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.latent_dim, torch.device(device)
         mask = content.get("mask")
         self.mask = None if mask is None else mask.float().to(device)
@@ -101,18 +120,38 @@ class VolumeDecoder:
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
         """Templates (K, T, T, T) at composition latents (K, ≥ zdim)."""
-        z = torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device)
-        return self.decoder(z[:, : self.zdim])
+        return self.decoder(self._tensor(latents)[:, : self.zdim])
 
+    @torch.no_grad()
+    def correction(self, latents: np.ndarray) -> Correction:
+        """What the head makes of conformation latents (K, zaffinedim): the pose's correction and the bodies' motion."""
+        return self.posing.correction(self.decoder.template.pose_rows(self._tensor(latents)))
+
+    @torch.no_grad()
     def volumes(self, latents: np.ndarray, apix: float, full_box: bool = False) -> Tensor:
-        """Masked volumes (K, n, n, n) of pixel size ``apix`` (Å) whose voxel n/2 is the centre of rotation."""
+        """Volumes (K, n, n, n) of pixel size ``apix`` (Å) whose voxel n/2 is the centre of rotation.
+
+        The conformation part of latents (K, zdim + zaffinedim) moves the bodies, if the decoder has any, and no mask is
+        applied; otherwise volumes are masked.
+        """
         templates = self.decode(latents)
         size = volume_size(self.boxes, apix, full_box)
+        bodies = self.posing.bodies
+        motion = None
+        if bodies is not None and latents.shape[1] == self.latent_dim:
+            motion = self.correction(latents[:, self.zdim :]).motion
+        if bodies is not None and motion is not None:
+            eye = torch.eye(3, device=self.device).expand(len(templates), 3, 3)
+            pull = coarse_grid(eye, motion, bodies, self.boxes.crop)
+            return on_pixels(templates, self.boxes, apix, size, pull)
         volumes = on_pixels(templates, self.boxes, apix, size)
         if self.mask is not None:
             mask = on_pixels(self.mask[None], self.boxes, apix, size)
             volumes = volumes * mask
         return volumes
+
+    def _tensor(self, latents: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(latents, dtype=np.float32)).to(self.device)
 
 
 def volume_size(boxes: Boxes, apix: float, full_box: bool) -> int:
@@ -124,13 +163,19 @@ def volume_size(boxes: Boxes, apix: float, full_box: bool) -> int:
     return size
 
 
-def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int) -> Tensor:
-    """Sample cubes that span the crop (K, T, T, T) at voxels of ``apix`` Å about its centre: (K, size, size, size)."""
+def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int, pull: Tensor | None = None) -> Tensor:
+    """Sample cubes that span the crop (K, T, T, T) at voxels of ``apix`` Å about its centre: (K, size, size, size).
+
+    ``pull`` (K, 3, h, h, h), a grid that spans the crop, says where the density at each place comes from.
+    """
     spacing = apix / boxes.render_apix * 2.0 / (boxes.crop - 1)  # in units of the grid from -1 to 1
     at = (torch.arange(size, device=templates.device) - size // 2) * spacing + boxes.centre
     inside = (at >= -1.0 - 1e-5) & (at <= 1.0 + 1e-5)
     at = at.clamp(-1.0, 1.0)
     grid = torch.stack(torch.meshgrid(at, at, at, indexing="ij")[::-1], -1).expand(len(templates), -1, -1, -1, -1)
+    if pull is not None:
+        moved = torch.nn.functional.grid_sample(pull, grid, align_corners=True, padding_mode="border")
+        grid = moved.movedim(1, -1) + boxes.centre
     sampled = torch.nn.functional.grid_sample(templates[:, None], grid, align_corners=True)[:, 0]
     return sampled * (inside[:, None, None] & inside[None, :, None] & inside[None, None, :])
 
@@ -157,6 +202,19 @@ def check_latents(latents: npt.ArrayLike, decoder: VolumeDecoder, config: Path) 
     return rows
 
 
+def check_bodies(latents: np.ndarray, decoder: VolumeDecoder, weights: Path) -> None:
+    """Refuse (``UserError``) to move bodies that ``weights`` has not, or by latents without conformation."""
+    if decoder.bodies is None:
+        raise UserError(
+            f"{weights} has no bodies for the conformation to move; train with --masks, or decode compositions"
+        )
+    if latents.shape[1] != decoder.latent_dim:
+        raise UserError(
+            f"the latents have {latents.shape[1]} numbers each but moving bodies takes {decoder.latent_dim}, "
+            "composition and conformation"
+        )
+
+
 def decode_batches(decoder: VolumeDecoder, latents: np.ndarray, apix: float, full_box: bool) -> Iterator[np.ndarray]:
     """Volumes (n, n, n) of pixel size ``apix`` (Å) one by one, decoded in batches."""
     for first in range(0, len(latents), BATCH):
@@ -171,6 +229,8 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     device = choose_device(request.device)
     decoder = VolumeDecoder(request.weights, request.config, device)
     latents = check_latents(request.latents, decoder, request.config)
+    if request.deform:
+        check_bodies(latents, decoder, request.weights)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)

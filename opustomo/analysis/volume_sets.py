@@ -128,15 +128,10 @@ def decode_volume_set(
     Raises
     ------
     UserError
-        Weights or configuration are missing, the pixel size is not positive, or the set needs moving bodies.
+        Weights or configuration are missing, the pixel size is not positive, or the set needs bodies and has none.
     """
     if apix is not None and not (np.isfinite(apix) and apix > 0):
         raise UserError(f"The pixel size {apix} is not a positive number of Å.")
-    if chosen.deform:
-        # Without bodies only the global pose would change, which volumes leave out: all would be the same.
-        raise UserError(
-            "dpc and joint volumes need a decoder with bodies, which this version does not have; use kmeans or pc."
-        )
     weights, config = results.epoch_file("weights", which.epoch), results.config()
     from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
 
@@ -150,6 +145,7 @@ def decode_volume_set(
         flip=flip,
         full_box=full_box,
         names=chosen.names,
+        deform=chosen.deform,
     )
     return evaluate_volumes(request)
 

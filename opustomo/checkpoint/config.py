@@ -11,6 +11,7 @@ import numpy as np
 
 from opustomo import __version__
 from opustomo.errors import UserError
+from opustomo.geometry.bodies import BodyGeometry
 from opustomo.io.pickles import dump_pickles, load_pickles
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig
@@ -56,7 +57,10 @@ def read_config(path: Path) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
     try:
         own = settings.get("opustomo")
         if own is not None:
-            return ModelConfig(**own["model"]), Boxes(**own["boxes"]), settings
+            entries = dict(own["model"])
+            if entries.get("bodies") is not None:
+                entries["bodies"] = BodyGeometry(**entries["bodies"])
+            return ModelConfig(**entries), Boxes(**own["boxes"]), settings
         sizes = settings["model_args"]
         box = int(settings["lattice_args"]["D"]) - 1
         downfrac = float(settings["dataset_args"].get("downfrac") or 1.0)

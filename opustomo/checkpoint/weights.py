@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 
+from opustomo.checkpoint.bodies import body_buffers
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int) -> None:
-    """Write weights.N.pkl: networks under the original's key names, the crop's mask, and the shared latent."""
+    """Write weights.N.pkl: networks and bodies under the original's key names, the crop's mask, the shared latent."""
+    bodies = model.config.bodies
+    geometry = {} if bodies is None else body_buffers(bodies, model.boxes)
     content: dict[str, Any] = {
         "epoch": epoch,
-        "decoder_state_dict": model.decoder.state_dict(),
+        "decoder_state_dict": {**model.decoder.state_dict(), **geometry},
         "mask": model.mask.to(torch.float16).cpu(),
     }
     if model.encoder is None:

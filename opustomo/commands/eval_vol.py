@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--template-z-ind", type=int, default=0, metavar="i", help="row of --template-z, from 0")
     parser.add_argument(
-        "--deform", action="store_true", help="accepted; conformations are used wherever the decoder has bodies"
+        "--deform", action="store_true", help="refuse a decoder without bodies; with them conformations always count"
     )
     parser.add_argument("--masks", type=Path, help="accepted; the checkpoint knows its bodies")
     parser.add_argument("--prefix", default="reference", help="name of the volumes before their number")
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
             flip=args.flip,
             full_box=args.full_box,
             device=args.device,
+            deform=args.deform,
         )
     )
     print(f"wrote {len(written)} volumes: {written[0]} … {written[-1].name}")

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the results")
     files.add_argument("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
     files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
+    files.add_argument("--masks", type=Path, metavar="PKL", help="bodies to move (mask_params.pkl of prepare_multi)")
     files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
     files.add_argument("--split", type=Path, help="permutation that says which particles train")
     files.add_argument("--load", metavar="WHAT", help="latest, or a weights.N.pkl, to go on from")
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
             templateres=templateres,
             encoderres=args.encoderres,
             encode_mode=args.encode_mode,
-            estimate_pose=args.estpose,
+            estimate_pose=args.estpose or args.masks is not None,
         )
         _check_numbers(args)
     except ValueError as error:
@@ -174,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
         star=args.particles,
         poses=args.poses,
         mask=args.mask,
+        bodies=args.masks,
         datadir=args.datadir,
         ind=args.ind,
         force=args.force,

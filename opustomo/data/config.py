@@ -16,6 +16,8 @@ class DataConfig:
         Particle table and pose pickle; without poses the table's own angles and origins are taken.
     mask
         Solvent mask (``-r``), box of the subtomograms.
+    bodies
+        Geometry of the bodies to move (``--masks``).
     datadir
         Folder that image paths are relative to.
     ind
@@ -36,6 +38,7 @@ class DataConfig:
     star: Path
     poses: Path | None = None
     mask: Path | None = None
+    bodies: Path | None = None
     datadir: Path | None = None
     ind: Path | None = None
     apix: float | None = None

@@ -13,14 +13,14 @@ from opustomo.model.batch import Batch
 from opustomo.model.candidates import symmetric_candidates
 from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.decoder import Decoder, small_rotation
+from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
+from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
-from opustomo.physics.sampling import sample_posed
 from opustomo.physics.solvent import bounding_box, mask_norm
 
 BFACTOR_JITTER = 0.05 / 3
@@ -53,14 +53,13 @@ class Inference(NamedTuple):
 class Generated(NamedTuple):
     """Result of the generative step.
 
-    ``turn`` δA (B, 3, 3), ``shift_px`` t (B, 3), ``energies`` and ``weights`` of all candidates (B, P), ``drawn`` the
-    energies at one pose each that carry the gradient (None: all candidates do), ``target`` r (B, Dr, Dr, Dr), zero
+    ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of all candidates (B, P), ``drawn``
+    the energies at one pose each that carry the gradient (None: all candidates do), ``target`` r (B, Dr, Dr, Dr), zero
     outside the crop, ``transfer`` what the model side is multiplied with in Fourier space.
     """
 
     template: Tensor
-    turn: Tensor
-    shift_px: Tensor
+    correction: Correction
     energies: energy.Energies
     weights: Tensor
     drawn: energy.Energies | None
@@ -113,7 +112,8 @@ class Autoencoder(nn.Module):
             raise ValueError(f"the mask must be ({boxes.crop},)*3, got {tuple(mask.shape)}")
         self.config, self.physics, self.boxes = model, physics, boxes
         self.encoder = Encoder(model.latent_dim, model.encoderres) if model.encode_mode == "grad" else None
-        self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, int(model.estimate_pose))
+        self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, model.head_rows)
+        self.posing = Posing(boxes, model.bodies)
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
@@ -143,28 +143,25 @@ class Autoencoder(nn.Module):
         z = mu if state.random is None else mu + torch.exp(logstd) * state.random.normal(mu.shape[1])
         return Inference(spectrum, ctf, mu, logstd, z)
 
-    def pose_correction(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Correction of rotation δA (B, 3, 3) and shift t (B, 3, input pixels) from latents (B, latent_dim)."""
+    def pose_correction(self, z: Tensor) -> Correction:
+        """Correction of the poses, and the motion of the bodies, from latents (B, latent_dim)."""
         if not self.config.estimate_pose:
-            eye = torch.eye(3, device=z.device).expand(len(z), 3, 3)
-            return eye, z.new_zeros(len(z), 3)
-        rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])[:, -1]
-        return small_rotation(rows[:, :3]), rows[:, 3:]
+            return self.posing.no_correction(len(z), z.device)
+        return self.posing.correction(self.decoder.template.pose_rows(z[:, self.config.zdim :]))
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
         """Decode, pose and image the template; compare it with the data for every candidate rotation."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
             template = self.decoder(inferred.z[:, : self.config.zdim])
-        turn, shift_px = self.pose_correction(inferred.z)
+        correction = self.pose_correction(inferred.z)
 
         with torch.no_grad():
             b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
             target, transfer = observation.target_and_transfer(
                 inferred.spectrum, inferred.ctf, b_data, b_model, physics.ctf_alpha, beta
             )
-            mask = self.mask.expand(len(batch), -1, -1, -1)
-            posed_mask = self._posed(mask, (batch.rotation @ turn)[:, None], shift_px)[:, 0]
+            posed_mask = self.posing.posed_mask(self.mask, batch.rotation, correction)
             target = target * posed_mask * contrast.view(-1, 1, 1, 1)
             filtered = energy.filter_target(target, transfer)
 
@@ -173,21 +170,17 @@ class Autoencoder(nn.Module):
                 return energy.crop_energies(posed, transfer, target, boxes.crop)
             return energy.filtered_energies(posed, transfer, filtered)
 
-        pose = batch.rotation @ turn  # A δA
+        posed_at = self.posing.sampler(template, batch.rotation, correction)
+        shift_px = correction.shift_px
         draws = state.random is not None and physics.gradient_candidates == "drawn"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
-            energies = compare(self._posed(template, pose[:, None] @ self.candidates, shift_px))
+            energies = compare(posed_at(self.candidates, shift_px))
         weights = energy.candidate_weights(energies.total, boxes.crop)
         drawn = None
         if draws and state.random is not None:
             chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
-            drawn = compare(self._posed(template, (pose @ self.candidates[chosen])[:, None], shift_px))
-        return Generated(template, turn, shift_px, energies, weights, drawn, target, transfer)
-
-    def _posed(self, volumes: Tensor, rotations: Tensor, shift_px: Tensor) -> Tensor:
-        """Volumes (B, T, T, T) sampled at ``Rᵀ x + t`` for rotations (B, P, 3, 3): (B, P, Dr, Dr, Dr)."""
-        boxes = self.boxes
-        return sample_posed(volumes, rotations.mT, boxes.crop, (shift_px * boxes.grid_per_pixel)[:, None], boxes.render)
+            drawn = compare(posed_at(self.candidates[chosen][:, None], shift_px))
+        return Generated(template, correction, energies, weights, drawn, target, transfer)
 
     def loss(
         self,
@@ -226,14 +219,17 @@ class Autoencoder(nn.Module):
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
         terms = self.loss(inferred, generated, neighbours, state, batch.weight)
-        return StepOutput(terms, inferred.mu.detach(), generated.turn.detach(), generated.shift_px.detach())
+        turn, shift_px, _ = generated.correction
+        return StepOutput(terms, inferred.mu.detach(), turn.detach(), shift_px.detach())
 
     @torch.no_grad()
     def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:
         """Centred data, model as imaged, masked target of a batch, each (B, Dc, Dc, Dc)."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        posed = self._posed(generated.template, (batch.rotation @ generated.turn)[:, None], generated.shift_px)[:, 0]
+        correction = generated.correction
+        posed_at = self.posing.sampler(generated.template, batch.rotation, correction)
+        posed = posed_at(torch.eye(3, device=self.mask.device)[None], correction.shift_px)[:, 0]
         volumes = irfft3(inferred.spectrum), irfft3(rfft3(posed) * generated.transfer), generated.target
         observed, imaged, target = (crop_centre(volume, self.boxes.crop) for volume in volumes)
         return observed, imaged, target

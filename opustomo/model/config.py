@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opustomo.geometry.bodies import BodyGeometry
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -20,7 +22,9 @@ class ModelConfig:
     encode_mode
         ``grad`` (amortised) or ``fixed`` (one shared latent: homogeneous reconstruction).
     estimate_pose
-        Whether the conformation latent also corrects the particle's pose (``--estpose``).
+        Whether the conformation latent also corrects the particle's pose (``--estpose``; always with bodies).
+    bodies
+        Rigid bodies that the conformation latent moves (``--masks``); None for a particle that only turns as a whole.
     """
 
     zdim: int
@@ -29,18 +33,28 @@ class ModelConfig:
     encoderres: int = 12
     encode_mode: str = "grad"
     estimate_pose: bool = False
+    bodies: BodyGeometry | None = None
 
     def __post_init__(self) -> None:
         if self.zdim < 1:
             raise ValueError(f"zdim must be at least 1, got {self.zdim}")
         if self.zaffinedim < 0 or (self.estimate_pose and self.zaffinedim < 1):
             raise ValueError(f"zaffinedim must be at least 1 with pose estimation, got {self.zaffinedim}")
+        if self.bodies is not None and not self.estimate_pose:
+            raise ValueError("estpose belongs to bodies: the last row of the head corrects the whole particle")
         if self.templateres % 16 or self.templateres < 32:
             raise ValueError(f"templateres must be a multiple of 16 and at least 32, got {self.templateres}")
         if self.encoderres < 8:
             raise ValueError(f"encoderres must be at least 8, got {self.encoderres}")
         if self.encode_mode not in ("grad", "fixed"):
             raise ValueError(f"encode_mode must be grad or fixed, got {self.encode_mode}")
+
+    @property
+    def head_rows(self) -> int:
+        """Rows of six numbers that the conformation latent gives: one per body and one for the whole particle."""
+        if self.bodies is not None:
+            return len(self.bodies) + 1
+        return int(self.estimate_pose)
 
     @property
     def latent_dim(self) -> int:

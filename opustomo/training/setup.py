@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.bodies import load_bodies
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -53,6 +54,9 @@ def train(
     choose_device(run.device)
     leads = place is None or place.rank == 0
     particles = load_particles(data)
+    if data.bodies is not None:
+        bodies = load_bodies(data.bodies, particles.box, particles.apix)
+        model = replace(model, bodies=bodies, estimate_pose=True)
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
     boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
     solvent = mask_on_crop(mask, boxes)

@@ -15,6 +15,7 @@ from opustomo.checkpoint.config import dataset_settings, read_config, write_conf
 from opustomo.checkpoint.epoch import write_epoch
 from opustomo.checkpoint.weights import read_weights, write_weights
 from opustomo.errors import UserError
+from opustomo.geometry.bodies import BodyGeometry
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses, read_poses
@@ -163,6 +164,24 @@ def test_weights_round_trip(mode: str, folder: Path) -> None:
     volumes = torch.randn(1, 16, 16, 16)
     with torch.no_grad():
         assert torch.equal(other.encoder(volumes)[0], model.encoder(volumes)[0])
+
+
+def test_bodies_are_in_config_and_weights(folder: Path) -> None:
+    """Evaluation needs no --masks: both files know the bodies, the weights under the original's names."""
+    eyes = np.stack([np.eye(3)] * 2)
+    centres = np.array([[-6.0, 0.0, 1.0], [5.0, 2.0, 0.0]])
+    geometry = BodyGeometry(centres, centres[::-1], centres - centres[::-1], eyes, np.full((2, 3), 2.0), eyes, (1, 0))
+    sizes = ModelConfig(3, 2, 32, 8, estimate_pose=True, bodies=geometry)
+    model = Autoencoder(sizes, PhysicsConfig(), BOXES, torch.ones(16, 16, 16))
+    write_config(folder / "config.pkl", model, dataset_settings({}, (0.0, 2.5)), 7, ("dsd", "train_tomo"))
+    assert read_config(folder / "config.pkl")[0] == sizes
+    write_weights(folder / "weights.0.pkl", model, 0)
+    state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
+    assert tuple(state["template.affine_out.2.weight"].shape) == (18, 512)
+    np.testing.assert_allclose(state["com_bodies"], centres, rtol=1e-6)
+    np.testing.assert_allclose(state["rotate_directions"], (centres - centres[::-1]) / 24, rtol=1e-6)
+    np.testing.assert_allclose(state["radius"], 2.0 / 24, rtol=1e-6)
+    assert state["orient_bodies"].shape == state["principal_axes"].shape == (2, 3, 3)
 
 
 def test_weights_are_in_pytorchs_layout(model: Autoencoder, folder: Path) -> None:

@@ -320,6 +320,19 @@ def test_eval_vol_hands_the_right_latents_over(run: Path, decoded: list[EvalRequ
     assert (folder / "pc2" / "reference9.mrc").is_file()
 
 
+def test_eval_vol_moves_bodies_for_dpc_and_joint(run: Path, decoded: list[EvalRequest]) -> None:
+    assert dsdsh(["eval_vol", str(run), "2", "kmeans", "3", "4.0"]) == 0
+    assert dsdsh(["eval_vol", str(run), "2", "dpc", "1", "4.0", "--kmeans", "3", "--dfk", "2"]) == 0
+    assert dsdsh(["eval_vol", str(run), "2", "joint", "3", "4.0", "--num-bodies", "2", "--masks", "old.pkl"]) == 0
+    assert [request.deform for request in decoded] == [False, True, True]
+    centers = np.loadtxt(run / "analyze.2" / "kmeans3" / "centers.txt", dtype=np.float32)
+    path = np.loadtxt(run / "defanalyze.2" / "pc1" / "z_pc.txt", dtype=np.float32)
+    np.testing.assert_array_equal(decoded[1].latents, np.hstack([np.tile(centers[2], (10, 1)), path]))
+    assert decoded[1].outdir == run / "defanalyze.2" / "pc1"
+    joint = np.loadtxt(run / "analyze.2" / "kmeans3" / "centers_joint.txt", dtype=np.float32)
+    np.testing.assert_array_equal(decoded[2].latents, joint)
+
+
 def test_eval_vol_of_a_second_round_takes_the_epochs_weights(run: Path, decoded: list[EvalRequest]) -> None:
     assert dsdsh(["analyze", str(run), "2", "1", "2", "--skip-umap", "--kpc", "3:1"]) == 0
     assert dsdsh(["eval_vol", str(run), "filter.2", "kmeans", "2", "8"]) == 0
@@ -330,8 +343,6 @@ def test_eval_vol_of_a_second_round_takes_the_epochs_weights(run: Path, decoded:
 def test_mistakes_of_eval_vol(run: Path, decoded: list[EvalRequest], capsys: pytest.CaptureFixture[str]) -> None:
     assert "positive" in mistake(capsys, "eval_vol", run, 2, "kmeans", 3, 0)
     assert "kmeans5" in mistake(capsys, "eval_vol", run, 2, "kmeans", 5, 4)
-    assert "with bodies" in mistake(capsys, "eval_vol", run, 2, "dpc", 1, 4, "--kmeans", 3, "--dfk", 2)
-    assert "with bodies" in mistake(capsys, "eval_vol", run, 2, "joint", 3, 4)
     (run / "weights.2.pkl").unlink()
     assert "no weights.N.pkl" in mistake(capsys, "eval_vol", run, 2, "kmeans", 3, 4)
     assert decoded == []

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from opustomo.geometry.bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -21,6 +22,14 @@ from tests.physics.optics import tilt_table
 COUNT = 4
 BOXES = Boxes(16, 8.0, 16, 12)
 SIZES = ModelConfig(2, 2, 32, 8, estimate_pose=True)
+EYES = (((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),) * 2
+BODIES = BodyGeometry(
+    ((-3.0, 0.0, 0.0), (3.0, 1.0, 0.0)),
+    ((3.0, 1.0, 0.0), (-3.0, 0.0, 0.0)),
+    ((-6.0, -1.0, 0.0), (6.0, 1.0, 0.0)),
+    EYES,
+    ((1.5, 1.5, 1.5), (1.5, 1.5, 1.5)), EYES,
+)  # fmt: skip
 
 
 def make_batch(seed: int = 0) -> Batch:
@@ -70,6 +79,56 @@ def test_every_parameter_is_trained(model: Autoencoder) -> None:
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+def with_bodies(model: Autoencoder) -> Autoencoder:
+    """The same networks with bodies; their rows of the head give no motion yet."""
+    moving = Autoencoder(replace(SIZES, bodies=BODIES), PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
+    state = model.state_dict()
+    for name in ("weight", "bias"):
+        key = f"decoder.template.affine_out.2.{name}"
+        rows = torch.zeros_like(moving.state_dict()[key])
+        rows[-6:] = state[key]
+        state[key] = rows
+    moving.load_state_dict(state)
+    return moving
+
+
+def test_bodies_that_do_not_move_change_nothing(model: Autoencoder) -> None:
+    """The head's last row is the whole particle's; a full mask hides that the mask is not shifted with bodies."""
+    with torch.no_grad():
+        rigid, moving = step(model, None), step(with_bodies(model), None)
+    assert torch.allclose(rigid.turn, moving.turn, atol=1e-6)
+    np.testing.assert_allclose(rigid.terms.stacked(), moving.terms.stacked(), rtol=2e-4)
+
+
+@pytest.mark.parametrize("which", ["drawn", "all"])
+def test_every_row_of_the_head_is_trained(which: str, model: Autoencoder) -> None:
+    """Turns and swings of both bodies and the pose get a gradient."""
+    moving = with_bodies(model)
+    physics = replace(PhysicsConfig(), gradient_candidates=which)
+    step(moving, StepRandom((0,), "cpu", COUNT), physics).terms.total.backward()
+    head = moving.decoder.template.affine_out
+    assert head is not None
+    gradient = head[2].weight.grad
+    assert isinstance(gradient, torch.Tensor)
+    assert gradient.shape == (18, 512)
+    assert (gradient.abs().amax(1) > 0).all() and torch.isfinite(gradient).all()
+
+
+def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:
+    """Only the conformation part of the latent; what the model shows changes with it."""
+    moving = with_bodies(model)
+    with torch.no_grad():
+        moving.decoder.template.affine_out[2].weight[:12].normal_(std=5.0)  # type: ignore[index]
+        batch, validation = make_batch(), state(None)
+        inferred = moving.inference(batch, validation)
+        other = inferred._replace(z=inferred.z + torch.tensor([0.0, 0.0, 3.0, 0.0]))
+        first, second = (moving.generative(batch, one, validation) for one in (inferred, other))
+    assert torch.equal(first.template, second.template)
+    assert first.correction.motion is not None and second.correction.motion is not None
+    assert float((first.correction.motion.turns - second.correction.motion.turns).abs().max()) > 0.01
+    assert not torch.allclose(first.energies.power, second.energies.power, rtol=1e-3)
 
 
 def test_training_steps_repeat_and_differ(model: Autoencoder) -> None:
@@ -200,6 +259,8 @@ def test_mask_of_another_size_is_refused() -> None:
         {"zdim": 0},
         {"zaffinedim": 0, "estimate_pose": True},
         {"zaffinedim": -1},
+        {"bodies": BODIES},
+        {"bodies": BODIES, "estimate_pose": True, "zaffinedim": 0},
         {"templateres": 40},
         {"templateres": 16},
         {"encoderres": 4},
@@ -209,6 +270,11 @@ def test_mask_of_another_size_is_refused() -> None:
 def test_impossible_models_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
         ModelConfig(**({"zdim": 2} | wrong))
+
+
+def test_rows_of_the_head() -> None:
+    assert [ModelConfig(2, estimate_pose=on).head_rows for on in (False, True)] == [0, 1]
+    assert ModelConfig(2, estimate_pose=True, bodies=BODIES).head_rows == 3
 
 
 def test_latent_dimension() -> None:

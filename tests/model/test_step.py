@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from opustomo.geometry.bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -19,11 +20,20 @@ from tests.physics.optics import tilt_table
 COUNT, BOX, APIX = 4, 24, 8.0
 ZDIM, ZAFFINEDIM = 3, 2
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+TWO_BODIES = BodyGeometry(
+    com_bodies=((-4.0, 1.0, 0.5), (4.0, -1.0, 1.0)),
+    in_relatives=((4.0, -1.0, 1.0), (-4.0, 1.0, 0.5)),
+    rotate_directions=((-8.0, 2.0, -0.5), (8.0, -2.0, 0.5)),
+    orient_bodies=tuple(Rotation.from_rotvec(v).as_matrix().tolist() for v in ([0.3, -1.0, 0.2], [1.0, 0.4, -0.5])),
+    radii_bodies=((1.5, 2.0, 2.5), (1.4, 1.6, 2.2)),
+    principal_axes=tuple(Rotation.from_rotvec(v).as_matrix().tolist() for v in ([0.1, 0.7, 0.0], [-0.4, 0.2, 1.1])),
+)
 CASES = {
     "as is": {},
     "downsampled": {"render": 20},
     "normalised": {"normalised": True, "alpha": 0.5, "beta_ctf": 0.8},
     "on the crop": {"energy_on_crop": True, "bfactor": 30.0, "snr": 0.1},
+    "two bodies": {"render": 20, "bodies": TWO_BODIES},
     "poses kept": {"estimate_pose": False, "lamb": 0.3, "beta": 0.1},
 }
 
@@ -50,7 +60,7 @@ def test_validation_step(case: str, device: str) -> None:
     torch.manual_seed(0)
     mask = soft_mask(boxes.crop)
     model = Autoencoder(
-        ModelConfig(ZDIM, ZAFFINEDIM, 32, 8, estimate_pose=settings.estimate_pose),
+        ModelConfig(ZDIM, ZAFFINEDIM, 32, 8, estimate_pose=settings.estimate_pose, bodies=settings.bodies),
         PhysicsConfig(
             ctf_alpha=settings.alpha,
             ctf_beta=settings.beta_ctf,

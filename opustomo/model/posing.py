@@ -1,0 +1,96 @@
+"""From the head's rows to where the template is read: the particle's correction, and the motion of its bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from opustomo.geometry.bodies import BodyGeometry
+from opustomo.model.decoder import small_rotation
+from opustomo.physics.bodies import Bodies, Motion, blended_grid, body_motion, sample_on_grid
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.sampling import sample_posed
+
+Sampler = Callable[[Tensor, Tensor], Tensor]
+"""Candidate rotations (P, 3, 3) or (B, P, 3, 3) and shift t (B, 3; pixels) to posed volumes (B, P, Dr, Dr, Dr)."""
+
+
+class Correction(NamedTuple):
+    """Correction of the particle's pose, δA (B, 3, 3) and t (B, 3, input pixels), and the motion of its bodies."""
+
+    turn: Tensor
+    shift_px: Tensor
+    motion: Motion | None
+
+
+class Posing(nn.Module):
+    """Places templates, as one rigid particle or as several bodies.
+
+    Parameters
+    ----------
+    boxes
+        Sizes of the run.
+    geometry
+        The bodies; None for a rigid particle.
+    """
+
+    def __init__(self, boxes: Boxes, geometry: BodyGeometry | None = None) -> None:
+        super().__init__()
+        self.boxes = boxes
+        self._names: tuple[str, ...] = ()
+        if geometry is not None:
+            bodies = Bodies.on_crop(geometry, boxes)
+            self._names = tuple(f.name for f in fields(bodies))
+            for name in self._names:  # they follow the model to its device; checkpoints hold them in spec 4's form
+                self.register_buffer(name, getattr(bodies, name), persistent=False)
+
+    @property
+    def bodies(self) -> Bodies | None:
+        """The bodies in grid units, None for a rigid particle."""
+        return Bodies(**{name: getattr(self, name) for name in self._names}) if self._names else None
+
+    def correction(self, rows: Tensor) -> Correction:
+        """Read the head's rows (B, bodies + 1, 6): one for each body, the last for the whole particle."""
+        bodies = self.bodies
+        motion = None
+        if bodies is not None:
+            own = rows[:, : len(bodies)]
+            motion = body_motion(small_rotation(own[..., :3]), small_rotation(own[..., 3:]), bodies)
+        return Correction(small_rotation(rows[:, -1, :3]), rows[:, -1, 3:], motion)
+
+    def no_correction(self, count: int, device: torch.device) -> Correction:
+        """The correction of a model without head."""
+        return Correction(torch.eye(3, device=device).expand(count, 3, 3), torch.zeros(count, 3, device=device), None)
+
+    def sampler(self, template: Tensor, rotation: Tensor, correction: Correction) -> Sampler:
+        """Sampler of templates (B, T, T, T) at the poses A (B, 3, 3), corrected; V is read at ``(A δA Q)ᵀ x + t``."""
+        size, padded = self.boxes.crop, self.boxes.render
+        pose = rotation @ correction.turn
+        bodies = self.bodies
+        if bodies is None or correction.motion is None:
+
+            def rigid(candidates: Tensor, shift_px: Tensor) -> Tensor:
+                return sample_posed(template, (pose[:, None] @ candidates).mT, size, self._on_grid(shift_px), padded)
+
+            return rigid
+        grid = blended_grid(pose, correction.motion, bodies, size)
+
+        def moving(candidates: Tensor, shift_px: Tensor) -> Tensor:
+            return sample_on_grid(template, grid, candidates, size, self._on_grid(shift_px), padded)
+
+        return moving
+
+    def posed_mask(self, mask: Tensor, rotation: Tensor, correction: Correction) -> Tensor:
+        """Solvent mask (Dc, Dc, Dc) posed by A δA, and by t where there are no bodies: (B, Dr, Dr, Dr)."""
+        boxes = self.boxes
+        volumes = mask.expand(len(rotation), -1, -1, -1)
+        shift = self._on_grid(correction.shift_px) if self.bodies is None else None
+        return sample_posed(volumes, (rotation @ correction.turn).mT[:, None], boxes.crop, shift, boxes.render)[:, 0]
+
+    def _on_grid(self, shift_px: Tensor) -> Tensor:
+        """t in grid units of the crop, (B, 1, 3)."""
+        return (shift_px * self.boxes.grid_per_pixel)[:, None]
