@@ -21,7 +21,7 @@ from tqdm import tqdm
 from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
 from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import read_weights
+from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
@@ -42,7 +42,7 @@ class EvalRequest:
     outdir, prefix
         Volumes are written as ``{outdir}/{prefix}{i}.mrc``.
     latents
-        (K, zdim), or (K, zdim + zaffinedim).
+        (K, zdim), or (K, zdim + zaffinedim); None takes the shared latent of a homogeneous run.
     apix
         Pixel size of the volumes in Å; None takes that of the training.
     flip
@@ -58,7 +58,7 @@ class EvalRequest:
     weights: Path
     config: Path
     outdir: Path
-    latents: np.ndarray
+    latents: np.ndarray | None
     apix: float | None = None
     prefix: str = "reference"
     flip: bool = False
@@ -82,21 +82,25 @@ class VolumeDecoder:
         sizes, self.boxes, _ = read_config(config)
         content = read_weights(weights)
         state = {k: v for k, v in content["decoder_state_dict"].items() if k.startswith("template.")}
-        head = state.get("template.affine_out.2.weight")
-        self.decoder = Decoder(
-            sizes.zdim, sizes.templateres, sizes.zaffinedim, 0 if head is None else head.shape[0] // 6
-        )
-        known = self.decoder.state_dict()
+        head = [state.get(f"template.affine_out.{layer}.weight") for layer in (0, 2)]
+        rows, zaffinedim = 0, sizes.zaffinedim
         try:
-            self.decoder.load_state_dict({k: v for k, v in state.items() if k in known})
-        except RuntimeError as error:
+            if isinstance(head[0], Tensor) and isinstance(head[1], Tensor):
+                rows, zaffinedim = head[1].shape[0] // 6, head[0].shape[1]
+            self.decoder = Decoder(sizes.zdim, sizes.templateres, zaffinedim, rows)
+            load_network(self.decoder, state)
+        except (RuntimeError, IndexError) as error:
             raise UserError(
                 f"{weights} does not fit {config}: the networks differ; give both files of one run"
             ) from error
         self.decoder.to(device).eval()
-        self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.latent_dim, torch.device(device)
-        mask = content.get("mask")
-        self.mask = None if mask is None else mask.float().to(device)
+        self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
+        shared, mask = content.get("fixed_latent"), content.get("mask")
+        self.shared: np.ndarray | None = shared.float().numpy() if isinstance(shared, Tensor) else None
+        """The one latent of a homogeneous run."""
+        self.mask: Tensor | None = None
+        if isinstance(mask, Tensor) and tuple(mask.shape) == (self.boxes.crop,) * 3:
+            self.mask = mask.float().to(device)
 
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
@@ -170,7 +174,13 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     """
     device = choose_device(request.device)
     decoder = VolumeDecoder(request.weights, request.config, device)
-    latents = check_latents(request.latents, decoder, request.config)
+    asked = decoder.shared if request.latents is None else request.latents
+    if asked is None:
+        raise UserError(
+            f"{request.weights} is no homogeneous reconstruction; say which latents to decode with --zfile, -z or "
+            "--z-start and --z-end"
+        )
+    latents = check_latents(asked, decoder, request.config)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
     request.outdir.mkdir(parents=True, exist_ok=True)

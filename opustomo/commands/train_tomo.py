@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--plot", action="store_true", help="show one particle at every log interval (PNG)")
     files.add_argument("--write-ctf", action="store_true", help="write the 3D CTF of the first particle (MRC)")
     files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
+    files.add_argument("--keep", type=_count, metavar="K", help="keep the weights of only the newest K (default: all)")
     files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
 
     model = parser.add_argument_group("model")
@@ -210,6 +211,7 @@ def run(args: argparse.Namespace) -> None:
         device=device,
         amp=device.startswith("cuda") if args.amp is None else args.amp,
         checkpoint=args.checkpoint,
+        keep=args.keep,
         log_interval=args.log_interval,
         workers=args.num_workers,
         tmp_prefix=args.tmp_prefix,

@@ -26,6 +26,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     Path
         The temporary name. Whatever lies there is removed when the block raises.
+
+    Raises
+    ------
+    OSError
+        As the block raises it, but always with the final name (a write to a full disk names no file).
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +38,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, final)
-    except BaseException:
+    except BaseException as error:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
+            error.filename = str(final)
         raise

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from opustomo.checkpoint.config import dataset_settings, write_config
+from opustomo.checkpoint.epoch import checkpoint_bytes
+from opustomo.checkpoint.state import require_space
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
@@ -52,7 +54,7 @@ def train(
     """
     choose_device(run.device)
     leads = place is None or place.rank == 0
-    particles = load_particles(data)
+    particles = load_particles(data, tolerant=run.load is not None)
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
     boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
     solvent = mask_on_crop(mask, boxes)
@@ -70,6 +72,8 @@ def train(
     if place is not None and place.size > len(particles):
         raise UserError(f"{place.size} processes are too many for {len(particles)} particles; give --num-gpus less")
 
+    needed = checkpoint_bytes(network, len(particles))
+    require_space(run.outdir, needed, "make room or choose a folder on another disk with -o")
     run.outdir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run.outdir / "run.log" if leads else None)
     ranks = join(place, torch.device(run.device))
@@ -105,6 +109,10 @@ def train(
             _write_ctf(run.outdir / "ctf.mrc", trainer)
             log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
+        if (done := trainer.progress.epoch) >= config.epochs:
+            log.say(
+                f"# note: nothing is left to train: {done} epochs are done and -n asks for {config.epochs}; raise -n"
+            )
         if watch is not None and leads:
             trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
         try:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from opustomo.checkpoint.epoch import write_epoch
+from opustomo.checkpoint.epoch import checkpoint_bytes, prune_weights, write_epoch
 from opustomo.checkpoint.state import require_space, write_state
 from opustomo.data.batches import viewing_batches
 from opustomo.data.loader import load_batches
-from opustomo.data.particles import ParticleSet
+from opustomo.data.particles import ParticleSet, tolerated
 from opustomo.data.source import VoxelSource
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
@@ -153,7 +153,7 @@ class Trainer:
     def save_state(self) -> None:
         """Replace the run's state.pkl (weights and both moments of the optimiser)."""
         if self.leads:
-            require_space(self.run.outdir, 12 * self._parameter_count())
+            self._require_space(epoch_files=False)
             write_state(self.run.outdir, self.state())
         self._saved_at = time.monotonic()
 
@@ -166,9 +166,11 @@ class Trainer:
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             if self.leads:
-                require_space(self.run.outdir, 16 * self._parameter_count())
+                self._require_space()
                 write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
             self.save_state()
+            if self.leads and self.run.keep is not None:
+                prune_weights(self.run.outdir, epoch, self.run.keep)
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
 
@@ -255,7 +257,7 @@ class Trainer:
             return
         broken[index] = reason
         self.log.say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
-        if len(broken) > max(1.0, TOLERATED_BROKEN * len(self.particles)):
+        if len(broken) > tolerated(len(self.particles)):
             raise UserError(
                 f"{len(broken)} of {len(self.particles)} subtomograms cannot be used, the last because {reason}; "
                 "repair them or take them out of the STAR file"
@@ -365,7 +367,10 @@ class Trainer:
         template = self._template(output.mu[:1])
         boxes = self.model.boxes
         spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
-        write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
+        try:
+            write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
+        except OSError as error:
+            self.log.say(f"# warning: the current template is not written: {error}")
 
     def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
         one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
@@ -406,5 +411,6 @@ class Trainer:
     def _latents(self) -> np.ndarray:
         return self.engine.latents.values.cpu().numpy()
 
-    def _parameter_count(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+    def _require_space(self, epoch_files: bool = True) -> None:
+        needed = checkpoint_bytes(self.model, len(self.particles), epoch_files)
+        require_space(self.run.outdir, needed, "make room and go on with --load latest")
