@@ -59,6 +59,16 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
     """
     if "rlnCtfImage" not in star:
         return None
+    for name, table in zip(star.strings("rlnCtfImage"), find_ctf_tables(star, datadir, warp), strict=True):
+        volume = None if table is not None else _find(star, [name], datadir)[0]
+        if table is None and volume is not None:
+            raise UserError(
+                f"{volume}: 3D CTF volumes, as RELION writes them, hold no tilts; put a table of tilts "
+                f"{volume.with_suffix('.csv' if warp else '.star').name} beside each, or model the missing wedge alone "
+                "with --no-ctf and --tilt-range."
+            )
+        if table is None:
+            break
     return _resolve(star, _ctf_names(star, warp), datadir, "CTF tables")
 
 
