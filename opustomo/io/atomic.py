@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -46,3 +47,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
             error.filename = str(final)
         raise
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove what programs that were killed in the middle of a write left in a folder (not below it).
+
+    Only for a folder that no other program writes to at the moment.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    pattern = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(\.\w+)?")
+    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+
+from opustomo.errors import UserError
 
 
 def epoch_line(
@@ -34,14 +37,34 @@ class RunLog:
     """Appends lines to run.log and shows them; library messages go to the same places.
 
     Without a path (a process that does not lead the run) nothing is written or shown. A line that cannot be written (a
-    full disk, a terminal that is gone) is lost, the run is not.
+    full disk, a terminal that is gone) is lost, the run is not. An open log also claims its folder: two runs that write
+    to one folder would spoil each other's files.
+
+    Raises
+    ------
+    UserError
+        Another run has the log open.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._silent = path is None
         self._file = Path(path or os.devnull).open("ab", buffering=0)
+        if path is not None:
+            self._claim(path.parent)
         self._handler = _Lines(self.say)
         logging.getLogger("opustomo").addHandler(self._handler)
+
+    def _claim(self, folder: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(
+                f"{folder}: another run is writing there at this moment; wait for its end, or choose another folder "
+                "with -o"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
 
     def say(self, text: str) -> None:
         """A line with the time."""

@@ -16,7 +16,7 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, remove_leftovers
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -78,6 +78,8 @@ def train(
     log = RunLog(run.outdir / "run.log" if leads else None)
     ranks = join(place, torch.device(run.device))
     try:
+        if leads:
+            remove_leftovers(run.outdir)
         _describe(log, particles, boxes, norm, run, ranks.size)
         if start.state is None and leads:
             report = inspect_particles(

@@ -128,6 +128,7 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("goes on in epoch") > KILLS / 4
     assert_same_results(whole, outdir)
+    assert not list(outdir.glob(".*"))  # what was half-written at a kill is gone
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
