@@ -44,7 +44,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
+        unnamed = isinstance(error, OSError) and error.filename in (None, str(temporary), temporary)
+        if isinstance(error, OSError) and unnamed and error.errno is not None:
             error.filename = str(final)
         raise
 
