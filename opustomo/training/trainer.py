@@ -38,7 +38,6 @@ from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
-TOLERATED_BROKEN = 0.01
 VALIDATION_KEY = 1_000_000
 """Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
 POOL_KEY = 1
