@@ -109,6 +109,7 @@ class Trainer:
         self._reported = (time.monotonic(), 0)
         self._skipped = 0
         self._batches: list[np.ndarray] = []
+        self._summing = False  # gradients that no update has taken yet
         self.waited = 0.0
 
     # The course of a run
@@ -181,6 +182,7 @@ class Trainer:
         training = progress.kind == TRAINING
         started = time.monotonic() - progress.seconds
         self.model.train(training)
+        self._summing = False
         sums = self.engine.sums
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
         for visit in (visits := self._visits()):
@@ -317,9 +319,9 @@ class Trainer:
         if progress.kind != TRAINING:
             self._steps(visit, count, self._key(), training=False)
             return
-        place = progress.step % config.accum_step
-        last = place + 1 == config.accum_step or progress.step + 1 == len(self._batches)
-        output = self._steps(visit, count, self._key(), training=True, first=place == 0, last=last)
+        last = (progress.step + 1) % config.accum_step == 0 or progress.step + 1 == len(self._batches)
+        output = self._steps(visit, count, self._key(), training=True, first=not self._summing, last=last)
+        self._summing = not last
         progress.updates += last
         before = progress.particles_seen // self.run.log_interval
         progress.particles_seen += count
