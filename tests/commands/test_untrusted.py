@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COUNT = 6
 TRAIN = ["dsd", "train_tomo", "{set}/particles.star", *SMALL, "--overwrite"]
 ANALYZE = "dsdsh analyze {run} 0 1 2 --skip-umap"
+REPORT = "dsdsh report {run} 0 --skip-vol -k 2"
 
 CASES = {  # name: (the file that is crafted, the command that reads it)
     "poses of training": ("{set}/poses.pkl", [*TRAIN, "-o", "{new}", "--poses", "{set}/poses.pkl"]),
@@ -58,6 +59,22 @@ CASES = {  # name: (the file that is crafted, the command that reads it)
     "config for a box": ("{run}/config.pkl", "dsd analyze {run} 0 --skip-umap -d 20"),
     "labels": ("{run}/analyze.0/kmeans2/labels.pkl", "dsdsh parse_pose {set}/particles.star 24 12 {run} 0 2"),
     "refined poses": ("{run}/pose.0.pkl", "dsdsh parse_pose {set}/particles.star 24 12 {run} 0 2 --refined"),
+    "labels of a report": ("{run}/analyze.0/kmeans2/labels.pkl", REPORT),
+    "components of a report": ("{run}/analyze.0/pc.pkl", REPORT),
+    "embedding of a report": ("{run}/analyze.0/umap.pkl", REPORT),
+    "poses of a report": ("{run}/pose.0.pkl", REPORT),
+    "split of a report": ("{run}/split.pkl", REPORT),
+    "indices of a report": ("{run}/analyze.filter.0/ind.filter.0.pkl", "dsdsh report {run} filter.0 --skip-vol -k 2"),
+    "labels to validate": ("{run}/analyze.0/kmeans2/labels.pkl", "dsdsh validate {run} 0 2 --device cpu"),
+    "config to validate": ("{run}/config.pkl", "dsdsh validate {run} 0 2 --device cpu"),
+    "indices to validate": ("{set}/ind.pkl", "dsdsh validate {run} 0 2 --device cpu --ind {set}/ind.pkl"),
+    "latents of convergence": ("{run}/z.0.pkl", "dsdsh convergence {run}"),
+    "poses to reconstruct": (
+        "{set}/poses.pkl", "dsd reconstruct {set}/particles.star -o {new}.mrc --poses {set}/poses.pkl --device cpu"
+    ),
+    "indices to reconstruct": (
+        "{set}/ind.pkl", "dsd reconstruct {set}/particles.star -o {new}.mrc --ind {set}/ind.pkl --device cpu"
+    ),
     "labels to split by": (
         "{set}/labels.pkl", "dsd parse_pose_star {set}/particles.star -D 24 --labels {set}/labels.pkl --outdir {new}"
     ),
@@ -95,7 +112,8 @@ def places(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         dump_pickle(second / "umap.pkl", np.random.default_rng(0).normal(size=(COUNT, 2)))
         write_poses(root / "set" / "poses.pkl", poses_from_star(read_particles(star), 24, 12.0))
         dump_pickle(root / "set" / "ind.pkl", np.arange(COUNT))
-        shutil.copy(root / "run" / "z.0.pkl", root / "set" / "z.pkl")
+        for copy in (root / "set" / "z.pkl", root / "run" / "z.1.pkl"):
+            shutil.copy(root / "run" / "z.0.pkl", copy)
         dump_pickle(root / "set" / "labels.pkl", np.arange(COUNT) % 2)
         yield root
 
