@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from opustomo.checkpoint.state import require_space
 from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
 from opustomo.io.poses import Poses, write_poses
@@ -30,14 +31,24 @@ def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = Tru
     return state + (weights + particles * epoch_row if epoch_files else 0)
 
 
-def prune_weights(outdir: Path, epoch: int, keep: int) -> list[Path]:
+def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: bool = True) -> None:
+    """Refuse, before anything is overwritten, to write state.pkl and the files of an epoch where they do not fit."""
+    needed = checkpoint_bytes(model, particles, epoch_files)
+    require_space(outdir, needed, "make room and go on with --load latest")
+
+
+def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
     """Remove all but the newest ``keep`` weights up to ``epoch``; latents and poses, small beside them, stay.
+
+    None keeps all.
 
     Returns
     -------
     list of Path
         What was removed.
     """
+    if keep is None:
+        return []
     found = (re.fullmatch(r"weights\.(\d+)\.pkl", path.name) for path in outdir.iterdir())
     epochs = sorted(number for match in found if match is not None and (number := int(match[1])) <= epoch)
     removed = [outdir / f"weights.{number}.pkl" for number in epochs[:-keep]]

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from opustomo.checkpoint.epoch import checkpoint_bytes, prune_weights, write_epoch
-from opustomo.checkpoint.state import require_space, write_state
+from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch
+from opustomo.checkpoint.state import write_state
 from opustomo.data.batches import viewing_batches
 from opustomo.data.loader import load_batches
-from opustomo.data.particles import ParticleSet, tolerated
+from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
-from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
@@ -31,7 +30,7 @@ from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.progress import TRAINING, VALIDATION, Progress
+from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
@@ -153,7 +152,7 @@ class Trainer:
     def save_state(self) -> None:
         """Replace the run's state.pkl (weights and both moments of the optimiser)."""
         if self.leads:
-            self._require_space(epoch_files=False)
+            require_room(self.run.outdir, self.model, len(self.particles), epoch_files=False)
             write_state(self.run.outdir, self.state())
         self._saved_at = time.monotonic()
 
@@ -166,10 +165,10 @@ class Trainer:
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             if self.leads:
-                self._require_space()
+                require_room(self.run.outdir, self.model, len(self.particles))
                 write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
             self.save_state()
-            if self.leads and self.run.keep is not None:
+            if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep)
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
@@ -252,17 +251,7 @@ class Trainer:
             yield item
 
     def _leave_out(self, index: int, reason: str) -> None:
-        """Note a subtomogram that cannot be used; more than 1 % of them (and more than one) stops the run."""
-        broken = self.progress.broken
-        if index in broken:
-            return
-        broken[index] = reason
-        self.log.say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
-        if len(broken) > tolerated(len(self.particles)):
-            raise UserError(
-                f"{len(broken)} of {len(self.particles)} subtomograms cannot be used, the last because {reason}; "
-                "repair them or take them out of the STAR file"
-            )
+        note_broken(self.progress.broken, index, reason, len(self.particles), self.log.say)
 
     # One step
 
@@ -411,7 +400,3 @@ class Trainer:
 
     def _latents(self) -> np.ndarray:
         return self.engine.latents.values.cpu().numpy()
-
-    def _require_space(self, epoch_files: bool = True) -> None:
-        needed = checkpoint_bytes(self.model, len(self.particles), epoch_files)
-        require_space(self.run.outdir, needed, "make room and go on with --load latest")
