@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if args.Apix is not None and not args.Apix > 0:
         raise UserError(f"--Apix must be positive, got {args.Apix:g}")
     if args.template_z is not None:
+        if latents is None:
+            raise UserError("--template-z needs the conformations to go with it: give --zfile, -z or --z-start")
         compositions = read_latent_rows(args.template_z)
         if not 0 <= args.template_z_ind < len(compositions):
             raise UserError(

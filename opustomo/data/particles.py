@@ -80,7 +80,8 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     tables, table, notes = load_tilts(config, star, len(images))
     if pixel_sizes_differ(images[0].apix, apix):
         notes += (f"--force: {apix:g} Å/pixel is used although the headers say {images[0].apix:.4g}",)
-    if tables[0].defocus_u_A.any() and star.ctf_premultiplied():
+    multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
+    if multiplied is not None and multiplied.any() and tables[0].defocus_u_A.any():
         notes += (
             "rlnCtfDataAreCtfPremultiplied: these subtomograms are multiplied by their CTF, so that their phases would "
             "be flipped twice; export them without it, or give --no-ctf",

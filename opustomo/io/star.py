@@ -248,11 +248,6 @@ class ParticleStar:
         """Write all blocks, atomically."""
         write_blocks(path, self.blocks)
 
-    def ctf_premultiplied(self) -> bool:
-        """Whether some images are said to be multiplied by their CTF already."""
-        values = self._per_row("rlnCtfDataAreCtfPremultiplied")
-        return values is not None and bool(values.any())
-
     def _with_particles(self, table: "pd.DataFrame") -> "ParticleStar":
         return replace(self, blocks={**self.blocks, self.particle_block: table})
 

@@ -59,7 +59,7 @@ class Progress:
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
 
-def note_broken(broken: dict[int, str], index: int, reason: str, count: int, say: Callable[[str], None]) -> None:
+def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], index: int, reason: str) -> None:
     """Note a subtomogram of ``count`` that cannot be used, and say it once.
 
     Raises

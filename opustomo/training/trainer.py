@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,8 @@ class Trainer:
             leave=False,
         )
         with bar:
-            loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, self._leave_out)
+            leave_out = partial(note_broken, progress.broken, len(self.particles), self.log.say)
+            loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, leave_out)
             for indices, volumes in self._wait_for(loaded):
                 wanted = self.ranks.part_of(self._batches[progress.step])
                 yield self.make_visit(indices, volumes, wanted) if len(indices) or self.ranks.size > 1 else None
@@ -249,9 +251,6 @@ class Trainer:
             if item is None:
                 return
             yield item
-
-    def _leave_out(self, index: int, reason: str) -> None:
-        note_broken(self.progress.broken, index, reason, len(self.particles), self.log.say)
 
     # One step
 
