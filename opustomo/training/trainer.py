@@ -21,13 +21,13 @@ from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
-from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.current import write_template
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
@@ -353,13 +353,8 @@ class Trainer:
             projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
-        template = self._template(output.mu[:1])
-        boxes = self.model.boxes
-        spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
-        try:
-            write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
-        except OSError as error:
-            self.log.say(f"# warning: the current template is not written: {error}")
+        path = self.run.outdir / f"{self.run.tmp_prefix}.mrc"
+        write_template(path, self._template(output.mu[:1]), self.model.boxes, self.log.say)
 
     def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
         one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
