@@ -22,7 +22,7 @@ from opustomo.analysis.chimerax import contour_level, write_series_script, write
 from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.bodies import bodies_from_buffers
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import read_weights
+from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
@@ -45,7 +45,7 @@ class EvalRequest:
     outdir, prefix
         Volumes are written as ``{outdir}/{prefix}{i}.mrc``.
     latents
-        (K, zdim), or (K, zdim + zaffinedim).
+        (K, zdim), or (K, zdim + zaffinedim); None takes the shared latent of a homogeneous run.
     deform
         The latents are to move bodies: refuse a decoder that has none. With bodies, conformations always move them.
     apix
@@ -63,7 +63,7 @@ class EvalRequest:
     weights: Path
     config: Path
     outdir: Path
-    latents: np.ndarray
+    latents: np.ndarray | None
     apix: float | None = None
     prefix: str = "reference"
     flip: bool = False
@@ -89,14 +89,14 @@ class VolumeDecoder:
         content = read_weights(weights)
         everything = content["decoder_state_dict"]
         state = {k: v for k, v in everything.items() if k.startswith("template.")}
-        head = state.get("template.affine_out.2.weight")
-        self.decoder = Decoder(
-            sizes.zdim, sizes.templateres, sizes.zaffinedim, 0 if head is None else head.shape[0] // 6
-        )
-        known = self.decoder.state_dict()
+        head = [state.get(f"template.affine_out.{layer}.weight") for layer in (0, 2)]
+        rows, zaffinedim = 0, sizes.zaffinedim
         try:
-            self.decoder.load_state_dict({k: v for k, v in state.items() if k in known})
-        except RuntimeError as error:
+            if isinstance(head[0], Tensor) and isinstance(head[1], Tensor):
+                rows, zaffinedim = head[1].shape[0] // 6, head[0].shape[1]
+            self.decoder = Decoder(sizes.zdim, sizes.templateres, zaffinedim, rows)
+            load_network(self.decoder, state)
+        except (RuntimeError, IndexError) as error:
             raise UserError(
                 f"{weights} does not fit {config}: the networks differ; give both files of one run"
             ) from error
@@ -108,14 +108,18 @@ class VolumeDecoder:
             raise UserError(
                 f"{weights}: the geometry of its bodies is damaged ({error}); take another epoch"
             ) from error
-        if self.bodies is not None and (head is None or head.shape[0] != 6 * (len(self.bodies) + 1)):
+        if self.bodies is not None and rows != len(self.bodies) + 1:
             raise UserError(
                 f"{weights}: {len(self.bodies)} bodies do not fit the head that moves them; take another epoch"
             )
         self.posing = Posing(self.boxes, self.bodies).to(device)
-        self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.latent_dim, torch.device(device)
-        mask = content.get("mask")
-        self.mask = None if mask is None else mask.float().to(device)
+        self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
+        shared, mask = content.get("fixed_latent"), content.get("mask")
+        self.shared: np.ndarray | None = shared.float().numpy() if isinstance(shared, Tensor) else None
+        """The one latent of a homogeneous run."""
+        self.mask: Tensor | None = None
+        if isinstance(mask, Tensor) and tuple(mask.shape) == (self.boxes.crop,) * 3:
+            self.mask = mask.float().to(device)
 
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
@@ -228,7 +232,13 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
     """
     device = choose_device(request.device)
     decoder = VolumeDecoder(request.weights, request.config, device)
-    latents = check_latents(request.latents, decoder, request.config)
+    asked = decoder.shared if request.latents is None else request.latents
+    if asked is None:
+        raise UserError(
+            f"{request.weights} is no homogeneous reconstruction; say which latents to decode with --zfile, -z or "
+            "--z-start and --z-end"
+        )
+    latents = check_latents(asked, decoder, request.config)
     if request.deform:
         check_bodies(latents, decoder, request.weights)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix

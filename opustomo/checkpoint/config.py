@@ -71,7 +71,7 @@ def read_config(path: Path) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
             zaffinedim=int(sizes.get("z_affine_dim") or 0),
             templateres=int(sizes["templateres"]),
             encoderres=int(sizes.get("encoderres") or 12),
-            encode_mode=str(sizes.get("encode_mode") or "grad"),
+            encode_mode="fixed" if sizes.get("encode_mode") == "fixed" else "grad",
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
+from opustomo.checkpoint.state import require_space
 from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
 from opustomo.io.poses import Poses, write_poses
@@ -19,3 +21,37 @@ def write_epoch(outdir: Path, epoch: int, model: Autoencoder, latents: np.ndarra
     write_latents(outdir / f"z.{epoch}.pkl", latents[:, :zdim], multi)
     write_poses(outdir / f"pose.{epoch}.pkl", poses)
     write_weights(outdir / f"weights.{epoch}.pkl", model, epoch)
+
+
+def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:
+    """Room that state.pkl (weights and both moments of the optimiser) and the files of an epoch take."""
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    state_row, epoch_row = 4 * (model.config.latent_dim + 7), 4 * model.config.latent_dim + 84
+    state = 3 * weights + particles * state_row
+    return state + (weights + particles * epoch_row if epoch_files else 0)
+
+
+def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: bool = True) -> None:
+    """Refuse, before anything is overwritten, to write state.pkl and the files of an epoch where they do not fit."""
+    needed = checkpoint_bytes(model, particles, epoch_files)
+    require_space(outdir, needed, "make room and go on with --load latest")
+
+
+def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
+    """Remove all but the newest ``keep`` weights up to ``epoch``; latents and poses, small beside them, stay.
+
+    None keeps all.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    if keep is None:
+        return []
+    found = (re.fullmatch(r"weights\.(\d+)\.pkl", path.name) for path in outdir.iterdir())
+    epochs = sorted(number for match in found if match is not None and (number := int(match[1])) <= epoch)
+    removed = [outdir / f"weights.{number}.pkl" for number in epochs[:-keep]]
+    for path in removed:
+        path.unlink()
+    return removed

@@ -13,19 +13,22 @@ STATE_FILE = "state.pkl"
 _SPARE = 1.05
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
+def require_space(folder: Path, needed_bytes: int, advice: str) -> None:
     """Refuse to start writing what will not fit, before anything is overwritten.
+
+    ``folder`` need not exist yet; ``advice`` says what to do.
 
     Raises
     ------
     UserError
         The file system of ``folder`` has less free space than ``needed_bytes`` and five per cent.
     """
-    free = shutil.disk_usage(folder).free
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
     if free < needed_bytes * _SPARE:
         raise UserError(
-            f"{folder}: {free / 1e6:.0f} MB free but the next checkpoint needs {needed_bytes * _SPARE / 1e6:.0f} MB; "
-            "nothing was overwritten: make room and go on with --load latest"
+            f"{folder}: {free / 1e6:.0f} MB free but a checkpoint needs {needed_bytes * _SPARE / 1e6:.0f} MB; "
+            f"nothing was overwritten: {advice}"
         )
 
 

@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load", type=Path, required=True, metavar="WEIGHTS", help="weights.N.pkl")
     parser.add_argument("-c", "--config", type=Path, help="config.pkl (default: beside the weights)")
     parser.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the volumes")
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--zfile", type=Path, help="text file, one latent per row")
-    where.add_argument("-z", type=float, nargs="+", help="one latent")
+    where.add_argument("-z", type=float, nargs="+", help="one latent (of a --encode-mode fixed run: not needed)")
     where.add_argument("--z-start", type=float, nargs="+", help="first latent of a straight path")
     parser.add_argument("--z-end", type=float, nargs="+", help="last latent of the path")
     parser.add_argument("-n", type=int, default=10, help="points on the path")
@@ -48,11 +48,12 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.io.tables import read_latent_rows
 
+    latents = None
     if args.zfile is not None:
         latents = read_latent_rows(args.zfile)
     elif args.z is not None:
         latents = np.array([args.z])
-    else:
+    elif args.z_start is not None:
         if args.z_end is None or len(args.z_end) != len(args.z_start):
             raise UserError("--z-start needs --z-end with as many numbers")
         if args.n < 1:
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if args.Apix is not None and not args.Apix > 0:
         raise UserError(f"--Apix must be positive, got {args.Apix:g}")
     if args.template_z is not None:
+        if latents is None:
+            raise UserError("--template-z needs the conformations to go with it: give --zfile, -z or --z-start")
         compositions = read_latent_rows(args.template_z)
         if not 0 <= args.template_z_ind < len(compositions):
             raise UserError(

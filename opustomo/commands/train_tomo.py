@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--plot", action="store_true", help="show one particle at every log interval (PNG)")
     files.add_argument("--write-ctf", action="store_true", help="write the 3D CTF of the first particle (MRC)")
     files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
+    files.add_argument("--keep", type=_count, metavar="K", help="keep the weights of only the newest K (default: all)")
     files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
 
     model = parser.add_argument_group("model")
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="all random draws derive from it (default: %(default)s)")
-    train.add_argument("-v", "--verbose", action="store_true", help="more lines in the log")
+    train.add_argument("-v", "--verbose", action="store_true", help="also write all options to the log")
 
     machine = parser.add_argument_group("machine")
     machine.add_argument("--multigpu", action="store_true", help="one process per GPU (torchrun and srun work too)")
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> None:
         device = f"cuda:{place.local_rank}"
     templateres = -(-args.templateres // 16) * 16
     notes = [f"{name}: has no effect here" for name in _inert_given(args)]
+    if args.verbose:
+        notes += [f"{name} = {value}" for name, value in vars(args).items() if not name.startswith("inert ")]
     if args.multigpu and place is None:
         on_gpus = device.startswith("cuda")
         count = min(args.num_gpus, torch.cuda.device_count()) if on_gpus else args.num_gpus
@@ -212,6 +215,7 @@ def run(args: argparse.Namespace) -> None:
         device=device,
         amp=device.startswith("cuda") if args.amp is None else args.amp,
         checkpoint=args.checkpoint,
+        keep=args.keep,
         log_interval=args.log_interval,
         workers=args.num_workers,
         tmp_prefix=args.tmp_prefix,

@@ -10,7 +10,7 @@ import numpy as np
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table, wedge_only_table
-from opustomo.io.images import resolve_ctf_tables, resolve_images
+from opustomo.io.images import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.poses import Poses, read_poses
@@ -19,6 +19,7 @@ from opustomo.io.star_poses import poses_from_star
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Tilts of the missing-wedge-only model when the user says nothing."""
+TOLERATED_BROKEN = 0.01
 APIX_TOLERANCE = 0.01
 """Relative disagreement of --angpix with the headers that stops a run."""
 
@@ -59,8 +60,10 @@ class ParticleSet:
         return len(self.images)
 
 
-def load_particles(config: DataConfig) -> ParticleSet:
+def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     """Read and check the inputs of a run.
+
+    ``tolerant`` is for a run that goes on: up to 1 % of the subtomograms (or one) may meanwhile be gone or cut short.
 
     Raises
     ------
@@ -70,15 +73,46 @@ def load_particles(config: DataConfig) -> ParticleSet:
     whole = read_particles(config.star)
     selected = None if config.ind is None else read_indices(config.ind, len(whole))
     star = whole if selected is None else whole.subset(selected)
-    paths = resolve_images(star, config.datadir)
-    images = [read_header(path) for path in paths]
+    images, lost = read_headers(star, config.datadir, tolerant)
     box = common_box(images)
     apix = pixel_size(images, star, config.apix, config.force)
     poses = load_poses(config, star, box, apix, len(whole), selected)
     tables, table, notes = load_tilts(config, star, len(images))
     if pixel_sizes_differ(images[0].apix, apix):
         notes += (f"--force: {apix:g} Å/pixel is used although the headers say {images[0].apix:.4g}",)
+    multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
+    if multiplied is not None and multiplied.any() and tables[0].defocus_u_A.any():
+        notes += (
+            "rlnCtfDataAreCtfPremultiplied: these subtomograms are multiplied by their CTF, so that their phases would "
+            "be flipped twice; export them without it, or give --no-ctf",
+        )
+    if lost:
+        notes += (f"{len(lost)} subtomograms can no longer be read and are left out, the first is {lost[0]}",)
     return ParticleSet(star, images, poses, tables, table, box, apix, notes, selected)
+
+
+def read_headers(star: ParticleStar, datadir: Path | None, tolerant: bool) -> tuple[list[MrcHeader], list[Path]]:
+    """Headers of all subtomograms; which files have none, if ``tolerant`` (they get that of their neighbour)."""
+    if not tolerant:
+        return [read_header(path) for path in resolve_images(star, datadir)], []
+    names = star.strings("rlnImageName")
+    beside = datadir or (star.path.parent if star.path is not None else Path())
+    found: list[MrcHeader | Path] = []
+    for name, path in zip(names, find_images(star, datadir), strict=True):
+        try:
+            found.append(beside / name if path is None else read_header(path))
+        except UserError:
+            found.append(beside / name if path is None else path)
+    lost = [one for one in found if isinstance(one, Path)]
+    good = next((one for one in found if isinstance(one, MrcHeader)), None)
+    if good is None or len(lost) > tolerated(len(found)):
+        return read_headers(star, datadir, tolerant=False)
+    return [one if isinstance(one, MrcHeader) else replace(good, path=one) for one in found], lost
+
+
+def tolerated(count: int) -> float:
+    """How many of ``count`` subtomograms may be broken in a run: 1 %, but at least one."""
+    return max(1.0, TOLERATED_BROKEN * count)
 
 
 def common_box(images: list[MrcHeader]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -29,12 +30,13 @@ class VoxelSource:
     images
         Headers of all subtomograms, one box.
     cache_bytes
-        Voxels are kept in memory, as stored in the files, up to this many bytes.
+        Voxels are kept in memory, as stored in the files, up to this many bytes. A file that changes is read again,
+        so that damage shows whether the set fits or not.
     """
 
     def __init__(self, images: Sequence[MrcHeader], cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self._images = images
-        self._cache: dict[int, np.ndarray] = {}
+        self._cache: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
         self._room = cache_bytes
         self._lock = threading.Lock()
         self._not_finite: dict[int, int] = {}
@@ -50,12 +52,13 @@ class VoxelSource:
         BrokenSubtomogramError
             The file cannot be read, is truncated, or holds no two different finite values.
         """
-        kept = self._cache.get(index)
-        if kept is not None:
-            return kept
         image = self._images[index]
         count = int(np.prod(image.shape))
+        kept = self._cache.get(index)
         try:
+            stamp = _stamp(image.path)
+            if kept is not None and kept[1] == stamp:
+                return kept[0]
             flat = np.fromfile(image.path, dtype=image.dtype, count=count, offset=image.offset)
         except OSError as error:
             raise BrokenSubtomogramError(f"{image.path} can no longer be read ({error.strerror})") from error
@@ -70,9 +73,11 @@ class VoxelSource:
         if (volume.flat[:PROBE] == volume.flat[0]).all() and (volume == volume.flat[0]).all():
             raise BrokenSubtomogramError(f"{image.path} holds no finite density but one constant value")
         with self._lock:
-            if index not in self._cache and self._room >= volume.nbytes:
+            held = self._cache.pop(index, None)
+            self._room += 0 if held is None else held[0].nbytes
+            if self._room >= volume.nbytes:
                 self._room -= volume.nbytes
-                self._cache[index] = volume
+                self._cache[index] = volume, stamp
         return volume
 
     def read_batch(self, indices: np.ndarray, out: np.ndarray) -> dict[int, str]:
@@ -104,6 +109,12 @@ class VoxelSource:
             self._not_finite[index] = int(bad.sum())
             volume = np.where(bad, volume.dtype.type(0), volume)
         return volume
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when a file is written again or cut."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def pooled_std(source: VoxelSource, count: int) -> float:

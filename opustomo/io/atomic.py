@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -26,6 +27,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     Path
         The temporary name. Whatever lies there is removed when the block raises.
+
+    Raises
+    ------
+    OSError
+        As the block raises it, but always with the final name (a write to a full disk names no file).
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +39,29 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, final)
-    except BaseException:
+    except BaseException as error:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        unnamed = isinstance(error, OSError) and error.filename in (None, str(temporary), temporary)
+        if isinstance(error, OSError) and unnamed and error.errno is not None:
+            error.filename = str(final)
         raise
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove what programs that were killed in the middle of a write left in a folder (not below it).
+
+    Only for a folder that no other program writes to at the moment.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    pattern = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(\.\w+)?")
+    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.plain_loop import read_plain_loop
+from opustomo.io.plain_loop import read_plain_loop, read_plain_numbers
 from opustomo.io.star import read_table, to_numbers
 
 _RELION_REQUIRED = (
@@ -94,12 +94,16 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
     UserError
         The file or a column is missing, a value is no finite number, or one is physically impossible.
     """
-    plain = read_plain_loop(path)
-    complete = plain is not None and all(name in plain for name in _RELION_REQUIRED)
-    table = plain if plain is not None and complete else read_table(path, _RELION_REQUIRED)
+    numbers = read_plain_numbers(path)
+    if numbers is None or not numbers.keys() >= set(_RELION_REQUIRED):
+        plain = read_plain_loop(path)
+        complete = plain is not None and all(name in plain for name in _RELION_REQUIRED)
+        table = plain if plain is not None and complete else read_table(path, _RELION_REQUIRED)
+        wanted = (*_RELION_REQUIRED, "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+        numbers = {name: to_numbers(table[name], name, str(path)) for name in wanted if name in table}
 
     def column(name: str, default: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.float64]:
-        return to_numbers(table[name], name, str(path)) if name in table or default is None else default
+        return numbers[name] if default is None else numbers.get(name, default)
 
     u = column("rlnDefocusU")
     zeros = np.zeros_like(u)
@@ -219,9 +223,8 @@ def _checked(path: str | os.PathLike[str], table: TiltTable) -> TiltTable:
         ("scale", table.scale, 0.0, np.inf, "as a weight"),
     )
     for name, values, low, high, unit in bounds:
-        bad = np.flatnonzero((values < low) | (values > high))
-        if bad.size:
-            tilt = int(bad[0])
+        if values.min() < low or values.max() > high:
+            tilt = int(np.argmax((values < low) | (values > high)))
             raise UserError(
                 f"{path}: the {name} of tilt {tilt + 1} is {values[tilt]:g}, expected "
                 f"{low:g} to {high:g} {unit}; correct the table."

@@ -59,7 +59,23 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
     """
     if "rlnCtfImage" not in star:
         return None
-    return _resolve(star, _ctf_names(star, warp), datadir, "CTF tables")
+    try:
+        return _resolve(star, _ctf_names(star, warp), datadir, "CTF tables")
+    except UserError:
+        volume = find_ctf_volume(star, datadir, warp)
+        if volume is None:
+            raise
+        table = volume.with_suffix(".csv" if warp else ".star").name
+        raise UserError(
+            f"{volume}: 3D CTF volumes, as RELION writes them, hold no tilts; put a table of tilts {table} beside "
+            "each, or model the missing wedge alone with --no-ctf and --tilt-range."
+        ) from None
+
+
+def find_ctf_volume(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> Path | None:
+    """Find the file that ``rlnCtfImage`` itself names, for the first particle without table; None if there is none."""
+    row = find_ctf_tables(star, datadir, warp).index(None)
+    return _find(star, [star.strings("rlnCtfImage")[row]], datadir)[0]
 
 
 def find_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path | None]:
@@ -85,8 +101,14 @@ def _with_suffix(name: str, suffix: str) -> str:
 def _find(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None) -> list[Path | None]:
     # many particles may share one table
     places: dict[str, Path | None] = {}
+    folder = str(_folder(star) if datadir is None else datadir)
     for name in names:
-        if name not in places:
+        if name in places:
+            continue
+        first = os.path.join(folder, name)  # where most lie; pathlib takes its time
+        if os.path.isfile(first) and not name.startswith("/"):
+            places[name] = Path(first)
+        else:
             candidates = _candidates(name, None if datadir is None else Path(datadir), _folder(star))
             places[name] = next((path for path in candidates if path.is_file()), None)
     return [places[name] for name in names]

@@ -91,6 +91,8 @@ def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt
 
 def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[np.float32]:
     try:
+        if hasattr(values, "detach"):  # a tensor in training, or of a type that numpy does not know
+            values = values.detach().float()
         table = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run.") from error

@@ -210,8 +210,22 @@ def _is_legacy_torch(path: Path) -> bool:
 
 
 def dump_torch(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write one object with `torch.save`, atomically."""
+    """Write one object with `torch.save`, atomically.
+
+    Raises
+    ------
+    OSError
+        The disk is full or fails; what was at `path` before is still there.
+    """
     import torch
 
-    with atomic_path(path) as temporary:
-        torch.save(obj, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        try:
+            torch.save(obj, handle)
+        except RuntimeError as error:  # torch hides what the system said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        handle.flush()
+        # network file systems tell of a full disk or quota only here, and the old file must not go before
+        os.fsync(handle.fileno())

@@ -53,6 +53,8 @@ class RunConfig:
         Networks in bfloat16.
     checkpoint
         Epochs between checkpoints; the last epoch is always kept.
+    keep
+        Newest epochs whose weights stay; None keeps all.
     log_interval
         Particles between progress lines.
     workers
@@ -77,6 +79,7 @@ class RunConfig:
     device: str = "cpu"
     amp: bool = False
     checkpoint: int = 1
+    keep: int | None = None
     log_interval: int = 1000
     workers: int = 2
     tmp_prefix: str = "tmp"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from opustomo.data.particles import tolerated
+from opustomo.errors import UserError
 
 TRAINING, VALIDATION = "training", "validation"
 
@@ -53,3 +57,22 @@ class Progress:
     def from_dict(cls, values: dict[str, Any]) -> Progress:
         """Inverse of :meth:`as_dict`."""
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+
+def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], index: int, reason: str) -> None:
+    """Note a subtomogram of ``count`` that cannot be used, and say it once.
+
+    Raises
+    ------
+    UserError
+        More than 1 % of them (and more than one) are broken.
+    """
+    if index in broken:
+        return
+    broken[index] = reason
+    say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
+    if len(broken) > tolerated(count):
+        raise UserError(
+            f"{len(broken)} of {count} subtomograms cannot be used, the last because {reason}; "
+            "repair them or take them out of the STAR file"
+        )

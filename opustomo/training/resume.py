@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from opustomo.checkpoint.state import STATE_FILE, read_state
-from opustomo.checkpoint.weights import read_weights
+from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.training.config import RunConfig
-from opustomo.training.progress import Progress
+from opustomo.training.progress import TRAINING, Progress
 from opustomo.training.runlog import RunLog
 from opustomo.training.trainer import Trainer
 
@@ -34,7 +34,7 @@ class Start:
     state
         Complete state: the run goes on as if it had never stopped.
     weights
-        weights.N.pkl to take the networks from; optimiser and schedules start anew.
+        weights.N.pkl to take the networks from; the optimiser starts anew.
     latents
         z.N.pkl for the latent memory; None takes the one beside the weights, if there is one.
     note
@@ -101,13 +101,19 @@ def choose_start(run: RunConfig, particles: int) -> Start:
     path = Path(run.load)
     if not path.exists():
         raise UserError(f"{path}: there is no such file to --load; give a weights.N.pkl or the word latest")
-    state = read_state(path.parent)
-    epoch = epoch_of(path)
-    if run.latents is None and state is not None and epoch is not None:
+    if path.parent.resolve() != run.outdir.resolve() and here.exists() and not run.overwrite:
+        raise UserError(
+            f"{run.outdir} holds the state of another run: choose another folder with -o, or give --overwrite"
+        )
+    state, epoch, note = read_state(path.parent), epoch_of(path), None
+    if state is not None and epoch is not None and state.get("particles") == particles:
         progress = Progress.from_dict(state["progress"])
-        if progress.epoch == epoch + 1 and progress.step == 0 and state.get("particles") == particles:
+        own_latents = run.latents is None or run.latents.resolve() == path.with_name(f"z.{epoch}.pkl").resolve()
+        if own_latents and progress.epoch == epoch + 1 and progress.step == 0 and progress.kind == TRAINING:
             return Start(state=state, note=f"{path.parent / STATE_FILE} holds the full state after that epoch")
-    return Start(weights=path, latents=run.latents)
+        if (progress.epoch, progress.step) > (epoch + 1, 0):
+            note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch + 1}"
+    return Start(weights=path, latents=run.latents, note=note)
 
 
 def epoch_of(path: Path) -> int | None:
@@ -138,37 +144,52 @@ def _checked(state: dict[str, Any], path: Path, particles: int) -> dict[str, Any
 
 def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: RunLog) -> None:
     content = read_weights(path)
-    model = trainer.model
+    model, progress = trainer.model, trainer.progress
     try:
-        for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
-            if network is not None:
-                wanted = network.state_dict()
-                network.load_state_dict({k: v for k, v in content[key].items() if k in wanted})
+        new_head = load_network(model.decoder, content["decoder_state_dict"])
+        if model.encoder is not None:
+            load_network(model.encoder, content["encoder_state_dict"])
+        if "fixed_latent" in content:
+            model.fixed_latent.copy_(content["fixed_latent"])
     except (RuntimeError, KeyError) as error:
         raise UserError(f"{path} holds networks of other sizes; give the options of the run it comes from") from error
-    if "fixed_latent" in content:
-        model.fixed_latent.copy_(content["fixed_latent"])
+    if new_head:
+        log.say("# note: these weights have no pose head, --estpose starts with a new one")
     epoch = epoch_of(path)
     if epoch is not None:
-        trainer.progress.epoch = epoch + 1
-        latents = latents or _existing(path.with_name(f"z.{epoch}.pkl"))
+        progress.epoch = epoch + 1
+        progress.particles_seen = progress.epoch * len(trainer.members[TRAINING])
         poses = _existing(path.with_name(f"pose.{epoch}.pkl"))
-        if poses is not None and trainer.model.config.estimate_pose:
+        if poses is not None and model.config.estimate_pose:
             refined = read_poses(poses)
             if len(refined) == len(trainer.particles):
                 trainer.engine.poses.set_poses(refined)
-    if latents is not None:
-        mu, multi = read_latents(latents)
-        stored = mu if multi is None else np.concatenate([mu, multi], 1)
-        if stored.shape != tuple(trainer.engine.latents.values.shape):
-            raise UserError(
-                f"{latents} holds latents of shape {stored.shape} but the run needs "
-                f"{tuple(trainer.engine.latents.values.shape)}; give the z.N.pkl of this set and model"
-            )
-        trainer.engine.latents.values.copy_(torch.from_numpy(stored))
+    _restore_latents(trainer, path, latents, log)
+    if model.encoder is None and "fixed_latent" not in content:  # the original's
+        model.fixed_latent.copy_(trainer.engine.latents.values[0])
     log.say(
-        f"# networks from {path}, goes on in epoch {trainer.progress.epoch + 1}; optimiser and schedules start anew"
+        f"# networks from {path}, goes on in epoch {progress.epoch + 1} after {progress.particles_seen} visits; "
+        "the optimiser starts anew"
     )
+
+
+def _restore_latents(trainer: Trainer, weights: Path, asked: Path | None, log: RunLog) -> None:
+    """Latents asked for, or those beside the weights if they are of this set."""
+    epoch, memory = epoch_of(weights), trainer.engine.latents.values
+    path = _existing(weights.with_name(f"z.{epoch}.pkl")) if asked is None and epoch is not None else asked
+    if path is None:
+        return
+    mu, multi = read_latents(path)
+    stored = mu if multi is None else np.concatenate([mu, multi], 1)
+    if stored.shape == tuple(memory.shape):
+        memory.copy_(torch.from_numpy(stored))
+    elif asked is None:
+        log.say(f"# note: {path} is of another set, latents start anew")
+    else:
+        raise UserError(
+            f"{path} holds latents of shape {stored.shape} but the run needs {tuple(memory.shape)}; "
+            "give the z.N.pkl of this set and model"
+        )
 
 
 def _existing(path: Path) -> Path | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+
+from opustomo.errors import UserError
 
 
 def epoch_line(
@@ -31,15 +36,35 @@ def epoch_line(
 class RunLog:
     """Appends lines to run.log and shows them; library messages go to the same places.
 
-    Without a path (a process that does not lead the run) nothing is written or shown.
+    Without a path (a process that does not lead the run) nothing is written or shown. A line that cannot be written (a
+    full disk, a terminal that is gone) is lost, the run is not. An open log also claims its folder: two runs that write
+    to one folder would spoil each other's files.
+
+    Raises
+    ------
+    UserError
+        Another run has the log open.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._silent = path is None
-        self._file = Path(path or os.devnull).open("a", encoding="utf-8", buffering=1)
-        self._handler = logging.StreamHandler(self._file)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s     %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self._file = Path(path or os.devnull).open("ab", buffering=0)
+        if path is not None:
+            self._claim(path.parent)
+        self._handler = _Lines(self.say)
         logging.getLogger("opustomo").addHandler(self._handler)
+
+    def _claim(self, folder: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(
+                f"{folder}: another run is writing there at this moment; wait for its end, or choose another folder "
+                "with -o"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
 
     def say(self, text: str) -> None:
         """A line with the time."""
@@ -47,11 +72,26 @@ class RunLog:
 
     def raw(self, line: str) -> None:
         """A line as it is."""
-        self._file.write(line + "\n")
-        if not self._silent:
+        with suppress(OSError):
+            self._file.write((line + "\n").encode())
+        if self._silent:
+            return
+        with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Stop writing."""
         logging.getLogger("opustomo").removeHandler(self._handler)
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+class _Lines(logging.Handler):
+    """Hands messages on as lines."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from opustomo.checkpoint.config import dataset_settings, write_config
+from opustomo.checkpoint.epoch import checkpoint_bytes
+from opustomo.checkpoint.state import require_space
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, remove_leftovers
 from opustomo.io.bodies import load_bodies
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
@@ -53,7 +55,7 @@ def train(
     """
     choose_device(run.device)
     leads = place is None or place.rank == 0
-    particles = load_particles(data)
+    particles = load_particles(data, tolerant=run.load is not None)
     if data.bodies is not None:
         bodies = load_bodies(data.bodies, particles.box, particles.apix)
         model = replace(model, bodies=bodies, estimate_pose=True)
@@ -74,10 +76,14 @@ def train(
     if place is not None and place.size > len(particles):
         raise UserError(f"{place.size} processes are too many for {len(particles)} particles; give --num-gpus less")
 
+    needed = checkpoint_bytes(network, len(particles))
+    require_space(run.outdir, needed, "make room or choose a folder on another disk with -o")
     run.outdir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run.outdir / "run.log" if leads else None)
     ranks = join(place, torch.device(run.device))
     try:
+        if leads:
+            remove_leftovers(run.outdir)
         _describe(log, particles, boxes, norm, run, ranks.size)
         if start.state is None and leads:
             report = inspect_particles(
@@ -109,6 +115,10 @@ def train(
             _write_ctf(run.outdir / "ctf.mrc", trainer)
             log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
+        if (done := trainer.progress.epoch) >= config.epochs:
+            log.say(
+                f"# note: nothing is left to train: {done} epochs are done and -n asks for {config.epochs}; raise -n"
+            )
         if watch is not None and leads:
             trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
         try:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,32 +14,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from opustomo.checkpoint.epoch import write_epoch
-from opustomo.checkpoint.state import require_space, write_state
+from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch
+from opustomo.checkpoint.state import write_state
 from opustomo.data.batches import viewing_batches
 from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
-from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
-from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.current import write_template
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.progress import TRAINING, VALIDATION, Progress
+from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
-TOLERATED_BROKEN = 0.01
 VALIDATION_KEY = 1_000_000
 """Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
 POOL_KEY = 1
@@ -110,6 +109,7 @@ class Trainer:
         self._reported = (time.monotonic(), 0)
         self._skipped = 0
         self._batches: list[np.ndarray] = []
+        self._summing = False  # gradients that no update has taken yet
         self.waited = 0.0
 
     # The course of a run
@@ -153,7 +153,7 @@ class Trainer:
     def save_state(self) -> None:
         """Replace the run's state.pkl (weights and both moments of the optimiser)."""
         if self.leads:
-            require_space(self.run.outdir, 12 * self._parameter_count())
+            require_room(self.run.outdir, self.model, len(self.particles), epoch_files=False)
             write_state(self.run.outdir, self.state())
         self._saved_at = time.monotonic()
 
@@ -166,9 +166,11 @@ class Trainer:
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             if self.leads:
-                require_space(self.run.outdir, 16 * self._parameter_count())
+                require_room(self.run.outdir, self.model, len(self.particles))
                 write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
             self.save_state()
+            if self.leads:
+                prune_weights(self.run.outdir, epoch, self.run.keep)
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
 
@@ -180,6 +182,7 @@ class Trainer:
         training = progress.kind == TRAINING
         started = time.monotonic() - progress.seconds
         self.model.train(training)
+        self._summing = False
         sums = self.engine.sums
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
         for visit in (visits := self._visits()):
@@ -232,7 +235,8 @@ class Trainer:
             leave=False,
         )
         with bar:
-            loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, self._leave_out)
+            leave_out = partial(note_broken, progress.broken, len(self.particles), self.log.say)
+            loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, leave_out)
             for indices, volumes in self._wait_for(loaded):
                 wanted = self.ranks.part_of(self._batches[progress.step])
                 yield self.make_visit(indices, volumes, wanted) if len(indices) or self.ranks.size > 1 else None
@@ -247,19 +251,6 @@ class Trainer:
             if item is None:
                 return
             yield item
-
-    def _leave_out(self, index: int, reason: str) -> None:
-        """Note a subtomogram that cannot be used; more than 1 % of them (and more than one) stops the run."""
-        broken = self.progress.broken
-        if index in broken:
-            return
-        broken[index] = reason
-        self.log.say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
-        if len(broken) > max(1.0, TOLERATED_BROKEN * len(self.particles)):
-            raise UserError(
-                f"{len(broken)} of {len(self.particles)} subtomograms cannot be used, the last because {reason}; "
-                "repair them or take them out of the STAR file"
-            )
 
     # One step
 
@@ -316,9 +307,9 @@ class Trainer:
         if progress.kind != TRAINING:
             self._steps(visit, count, self._key(), training=False)
             return
-        place = progress.step % config.accum_step
-        last = place + 1 == config.accum_step or progress.step + 1 == len(self._batches)
-        output = self._steps(visit, count, self._key(), training=True, first=place == 0, last=last)
+        last = (progress.step + 1) % config.accum_step == 0 or progress.step + 1 == len(self._batches)
+        output = self._steps(visit, count, self._key(), training=True, first=not self._summing, last=last)
+        self._summing = not last
         progress.updates += last
         before = progress.particles_seen // self.run.log_interval
         progress.particles_seen += count
@@ -362,10 +353,8 @@ class Trainer:
             projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
-        template = self._template(output.mu[:1])
-        boxes = self.model.boxes
-        spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
-        write_volume(self.run.outdir / f"{self.run.tmp_prefix}.mrc", template, spacing)
+        path = self.run.outdir / f"{self.run.tmp_prefix}.mrc"
+        write_template(path, self._template(output.mu[:1]), self.model.boxes, self.log.say)
 
     def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
         one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
@@ -405,6 +394,3 @@ class Trainer:
 
     def _latents(self) -> np.ndarray:
         return self.engine.latents.values.cpu().numpy()
-
-    def _parameter_count(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())

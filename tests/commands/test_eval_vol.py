@@ -136,6 +136,8 @@ MISTAKES = {
     "not weights": ("--load {run}/z.1.pkl -z 0 0", "holds no decoder"),
     "not a config": ("-c {run}/split.pkl -z 0 0", "split.pkl"),
     "latents as config": ("-c {run}/pose.1.pkl -z 0 0", "not the config.pkl of a training run"),
+    "nothing to decode": ("", "say which latents to decode"),
+    "the end of a path alone": ("--z-end 1 1", "--z-end needs --z-start"),
     "too few numbers": ("-z 0", "1 numbers each"),
     "too many numbers": ("-z 0 0 0", "trained with zdim 2"),
     "not finite": ("-z 0 nan", "not finite"),
@@ -198,9 +200,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(
         (tmp_path / name).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize(
-    "words", ["", "--zfile a.txt -z 1 2", "-z one", "-z", "--z-start 0 --zfile a.txt", "--z-end 1 1", "-n x -z 0 0"]
-)
+@pytest.mark.parametrize("words", ["--zfile a.txt -z 1 2", "-z one", "-z", "--z-start 0 --zfile a.txt", "-n x -z 0 0"])
 def test_options_that_do_not_parse_give_code_2(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval_vol", "--load", "w.pkl", "-o", str(tmp_path / "out"), *words.split()]) == 2
     assert "usage: dsd eval_vol" in capsys.readouterr().err

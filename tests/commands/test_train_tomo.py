@@ -230,3 +230,42 @@ def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch:
     assert (particles.DEFAULT_RANGE_DEG, particles.DEFAULT_STEP_DEG) == (50.0, 2.0)
     assert (downfrac, data.warp_bfactor_scale, data.norm) == (1.0, 0.25, None)
     assert run.notes == ()
+
+
+EVERY = """
+-r m.mrc --zdim 7 --zaffinedim 3 --poses p.pkl --angpix 3.1 --load latest --latents z.pkl --split s.pkl --valfrac 0.3
+--checkpoint 2 --log-interval 50 -v --seed 9 --ind i.pkl --datadir d --relion31 --warp --float16 --tilt-step 3
+--tilt-range 60 --tilt-limit 55 --ctfalpha 0.5 --ctfbeta 0.9 --normalizectf -n 4 -b 6 --wd 0.01 --lr 1e-4
+--accum-step 3 --lamb 0.7 --downfrac 0.5 --templateres 64 --encoderres 10 --bfactor 3 --beta a --beta-control 0.8
+--norm 1 2 --tmp-prefix t --amp --multigpu --num-gpus 1 --num-workers 5 --write-ctf --plot --estpose
+--encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu
+""".split()
+
+
+def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original's list, and what it may be given with."""
+    from opustomo.data.config import DataConfig
+    from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.training import setup
+    from opustomo.training.config import RunConfig, TrainingConfig
+
+    seen: list = []
+    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    star = tiny_set / "particles.star"
+    assert main(["train_tomo", str(star), *EVERY, "-o", str(tmp_path / "o")]) == 0
+    data, model, physics, downfrac, config, run = seen[:6]
+    paths = {"mask": "m.mrc", "poses": "p.pkl", "ind": "i.pkl", "datadir": "d"}
+    assert data == DataConfig(
+        star, apix=3.1, warp=True, warp_bfactor_scale=0.5, tilt_step_deg=3, tilt_range_deg=60, tilt_limit_deg=55,
+        norm=(1.0, 2.0), **{name: Path(value) for name, value in paths.items()},
+    )  # fmt: skip
+    assert model == ModelConfig(7, 3, 64, 10, "fixed", True)
+    assert physics == PhysicsConfig(ctf_alpha=0.5, ctf_beta=0.9, ctf_normalised=True, bfactor_A2=3.0)
+    assert downfrac == 0.5
+    assert config == TrainingConfig(4, 6, 3, 1e-4, 0.01, "a", 0.8, 0.7, 0.3, Path("s.pkl"), 9)
+    expected = RunConfig(
+        tmp_path / "o", "cpu", True, checkpoint=2, keep=3, log_interval=50, workers=5, tmp_prefix="t", plot=True,
+        write_ctf=True, load="latest", latents=Path("z.pkl"), command=run.command, notes=run.notes,
+    )  # fmt: skip
+    assert run == expected
+    assert "zdim = 7" in run.notes and "tilt_limit = 55.0" in run.notes  # -v

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,18 +84,43 @@ def test_a_file_cut_short_after_the_start_is_named(tmp_path: Path) -> None:
         source.read(1)
 
 
+def blank_unnoticed(folder: Path) -> None:
+    """Fill all voxels with zeros but leave size and time as they were."""
+    for path in folder.iterdir():
+        status = path.stat()
+        path.write_bytes(path.read_bytes()[:1024].ljust(status.st_size, b"\0"))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def test_the_cache_keeps_what_fits_and_no_more(tmp_path: Path) -> None:
     stack = volumes(4)
     source = make_source(tmp_path, stack, cache_bytes=int(2.5 * stack[0].nbytes))
     for index in (3, 1, 0, 2):
         source.read(index)
-    for path in tmp_path.iterdir():
-        path.unlink()
+    blank_unnoticed(tmp_path)
     for index in (3, 1):
         np.testing.assert_array_equal(source.read(index), stack[index])
     for index in (0, 2):
-        with pytest.raises(UserError, match="no longer"):
+        with pytest.raises(UserError, match="constant value"):
             source.read(index)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10**9])
+def test_a_file_that_changes_is_read_again(tmp_path: Path, cache_bytes: int) -> None:
+    stack = volumes(3)
+    source = make_source(tmp_path, stack, cache_bytes=cache_bytes)
+    paths = [source._images[index].path for index in range(3)]
+    for index in range(3):
+        source.read(index)
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole[:-5])
+    paths[1].unlink()
+    for index, reason in ((0, "truncated"), (1, "no longer")):
+        with pytest.raises(UserError, match=reason):
+            source.read(index)
+    np.testing.assert_array_equal(source.read(2), stack[2])
+    paths[0].write_bytes(whole)
+    np.testing.assert_array_equal(source.read(0), stack[0])
 
 
 def test_half_precision_counts_half_in_the_cache(tmp_path: Path) -> None:
@@ -102,8 +128,7 @@ def test_half_precision_counts_half_in_the_cache(tmp_path: Path) -> None:
     source = make_source(tmp_path, stack, cache_bytes=4 * BOX**3 * 2)
     for index in range(4):
         source.read(index)
-    for path in tmp_path.iterdir():
-        path.unlink()
+    blank_unnoticed(tmp_path)
     for index in range(4):
         np.testing.assert_array_equal(source.read(index), stack[index])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, remove_leftovers
 
 
 def test_file_appears_at_the_end(tmp_path: Path) -> None:
@@ -38,3 +38,26 @@ def test_folders_too(tmp_path: Path) -> None:
         (temporary / "x").write_text("1")
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_an_error_names_the_final_file(tmp_path: Path) -> None:
+    final = tmp_path / "z.pkl"
+    with pytest.raises(OSError) as caught, atomic_path(final) as temporary:
+        (temporary / "x").write_text("a folder that is not there")
+    assert caught.value.filename == str(temporary / "x")
+    for failure in (OSError(28, "No space left on device"), OSError(28, "No space left on device", str(tmp_path))):
+        with pytest.raises(OSError) as caught, atomic_path(final) as temporary:
+            failure.filename = failure.filename and str(temporary)
+            raise failure
+        assert caught.value.filename == str(final)
+
+
+def test_leftovers_of_a_killed_program_are_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("z.0.pkl", ".hidden", "tmp.mrc", ".state.tmp.pkl")]
+    for path in kept:
+        path.write_text("mine")
+    context = atomic_path(tmp_path / "state.pkl")
+    temporary = context.__enter__()  # and never left
+    temporary.write_text("half")
+    assert remove_leftovers(tmp_path) == [temporary]
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.io.plain_loop import read_plain_loop
+from opustomo.io.plain_loop import read_plain_loop, read_plain_numbers
 from opustomo.io.star_text import read_blocks
 
 LOOP = "# made by hand\n\ndata_images\n\nloop_\n_rlnA #1\n_rlnB #2\n# between\n  1.50 x/y.mrc\n\n2\tC:\\z  \n"
@@ -46,3 +46,38 @@ def test_anything_else_is_left_to_the_general_reader(tmp_path: Path, text: str) 
     (tmp_path / "t.star").write_text(text)
     assert read_plain_loop(tmp_path / "t.star") is None
     assert read_plain_loop(tmp_path / "absent.star") is None
+
+
+NUMBERS = LOOP.replace("x/y.mrc", "-3e2").replace("C:\\z", ".5")
+
+
+def test_numbers(tmp_path: Path) -> None:
+    for text in (NUMBERS, NUMBERS.replace("\n", "\r\n")):
+        (tmp_path / "t.star").write_bytes(text.encode())
+        found = read_plain_numbers(tmp_path / "t.star")
+        assert found is not None
+        assert {name: values.tolist() for name, values in found.items()} == {"rlnA": [1.5, 2.0], "rlnB": [-300.0, 0.5]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOOP,
+        NUMBERS.replace("-3e2", "nan"),
+        NUMBERS.replace("-3e2", "-inf"),
+        NUMBERS.replace("-3e2", "inf").replace("1.50", "-inf"),
+        NUMBERS.replace("-3e2", ""),
+        NUMBERS + "3\n4 5 6\n",
+        NUMBERS + "'3' 4\n",
+        NUMBERS + "3 4 # comment\n",
+        NUMBERS + "data_other\n\nloop_\n_rlnC\n1\n",
+        NUMBERS.replace("rlnB", "rlnA"),
+        NUMBERS.replace("data_images\n\nloop_", "data_images"),
+        "data_a\nloop_\n1 2\n3 4\n",
+        "",
+    ],
+)
+def test_anything_but_numbers_is_left_to_the_other_readers(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.star").write_text(text)
+    assert read_plain_numbers(tmp_path / "t.star") is None
+    assert read_plain_numbers(tmp_path / "absent.star") is None

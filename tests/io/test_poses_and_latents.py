@@ -94,6 +94,13 @@ def test_latents_round_trip(tmp_path: Path, dynamics: np.ndarray | None) -> None
         np.testing.assert_array_equal(multi, dynamics.astype(np.float32))
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_latents_of_any_type(tmp_path: Path, kind: torch.dtype) -> None:
+    mu = torch.nn.Parameter(torch.tensor([[0.5, -2.0], [1.0, 4.0]], dtype=kind))
+    dump_torch(tmp_path / "z.pkl", {"mu": mu, "nn": None})
+    np.testing.assert_array_equal(read_latents(tmp_path / "z.pkl")[0], [[0.5, -2.0], [1.0, 4.0]])
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

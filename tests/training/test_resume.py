@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.errors import UserError
 from opustomo.main import main as dsd
-from opustomo.training.resume import resume_command
+from opustomo.training.config import RunConfig
+from opustomo.training.resume import choose_start, resume_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
@@ -126,6 +128,7 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("goes on in epoch") > KILLS / 4
     assert_same_results(whole, outdir)
+    assert not list(outdir.glob(".*"))  # what was half-written at a kill is gone
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -149,22 +152,39 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
     assert_same_results(whole, outdir)
 
 
-def test_weights_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
     outdir = tmp_path / "run"
     process = start(data, outdir, "-n", "3")
     process.communicate(timeout=120)
-    process = start(data, outdir, "--load", str(outdir / "weights.2.pkl"))
+    words = ["--load", str(outdir / "weights.2.pkl"), "--latents", str(outdir / "z.2.pkl")]
+    process = start(data, outdir, *words)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "full state" in output
     assert_same_results(whole, outdir)
 
 
+def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
+    """The whole state wherever it belongs to what was asked for, else the weights."""
+    last, other = EPOCHS - 1, tmp_path / "other.pkl"
+
+    def choose(epoch: int, outdir: Path = whole, latents: Path | None = None, particles: int = 40) -> bool:
+        run = RunConfig(outdir, load=str(whole / f"weights.{epoch}.pkl"), latents=latents)
+        return choose_start(run, particles).state is not None
+
+    assert choose(last) and choose(last, tmp_path / "new") and choose(last, latents=whole / f"z.{last}.pkl")
+    assert not choose(last - 1) and not choose(last, latents=other) and not choose(last, particles=41)
+    (tmp_path / "state.pkl").touch()
+    with pytest.raises(UserError, match="state of another run"):
+        choose(last, tmp_path)
+
+
 def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: Path, tmp_path: Path) -> None:
     process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "goes on in epoch 4; optimiser and schedules start anew" in output
+    assert "goes on in epoch 4 after 96 visits; the optimiser starts anew" in output
+    assert "--load latest would go on in epoch 7" in output
     assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
 
 

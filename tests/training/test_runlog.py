@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from opustomo.analysis.training_log import read_training_log
+from opustomo.errors import UserError
 from opustomo.training.runlog import RunLog, epoch_line
 
 NOW = datetime(2026, 1, 31, 9, 5, 7)
@@ -68,3 +69,13 @@ def test_messages_of_the_library_are_logged_until_it_is_closed(tmp_path: Path) -
     again.say("more")
     again.close()
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run.log")
+    with pytest.raises(UserError, match="another run is writing there"):
+        RunLog(tmp_path / "run.log")
+    log.say("still here")
+    log.close()
+    RunLog(tmp_path / "run.log").close()
+    assert (tmp_path / "run.log").read_text().count("\n") == 1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from opustomo.analysis.training_log import read_training_log
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_particles
-from opustomo.data.source import VoxelSource
+from opustomo.data.source import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.model.autoencoder import Neighbours, StepOutput, StepState
@@ -198,6 +198,28 @@ def test_accumulated_steps_move_as_one_step_of_the_joint_batch(
     run.fit()
     means = [float(run.model.numbers[torch.from_numpy(b)].mean()) for b in run.model.batches(True)]
     assert run.updates == pytest.approx([np.mean(means[i : i + 2]) for i in (0, 2, 4)], rel=1e-5)
+
+
+def test_a_batch_of_broken_subtomograms_lets_no_old_gradient_in(
+    session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch of the second update is empty: the update is that of the other one."""
+    monkeypatch.setattr("opustomo.training.engine.GRADIENT_LIMIT", float("inf"))
+    order = np.concatenate(session(batch_size=1, accum_step=2).fit().model.batches(True))
+    run = session(batch_size=1, accum_step=2)
+    run.use_plain_descent()
+    read = VoxelSource.read
+
+    def broken(self: VoxelSource, index: int) -> np.ndarray:
+        if index == order[2]:
+            raise BrokenSubtomogramError("it is broken")
+        return read(self, index)
+
+    monkeypatch.setattr(VoxelSource, "read", broken)
+    run.fit()
+    numbers = run.model.numbers.numpy()
+    pairs = [order[0:2], order[3:4], *(order[i : i + 2] for i in range(4, 12, 2))]
+    assert run.updates == pytest.approx([numbers[pair].sum() / 2 for pair in pairs], rel=1e-5)
 
 
 @pytest.mark.parametrize("accum_step", [5, 8, 100])

@@ -1,0 +1,213 @@
+"""A result folder as the original leaves it (spec 2 and 5), built from its layer table with torch's plain layers.
+
+Nothing here is taken from `opustomo`: what it reads must not come from what it writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+LOG_LINE = (
+    "2023-05-01 12:{:02d}:00     # =====> Epoch: {} Average {} gen_loss = {:.6f}, SNR2 = 0.012345, "
+    "total loss = -0.123456; Finished in 0:12:34.567890"
+)
+
+
+class Encoder(nn.Module):
+    """Convolutions, resize, convolutions, max-pool, heads."""
+
+    def __init__(self, latents: int) -> None:
+        super().__init__()
+        act = nn.LeakyReLU(0.2)
+        self.down1 = nn.Sequential(
+            nn.Conv3d(1, 32, 4, 2, 1), act, nn.Conv3d(32, 64, 4, 2, 1), act, nn.Conv3d(64, 128, 4, 2, 1), act
+        )
+        self.down2 = nn.Sequential(
+            nn.Conv3d(128, 256, 4, 2, 1), act, nn.Conv3d(256, 512, 4, 2, 1), act, nn.Conv3d(512, 512, 4, 2, 1), act
+        )
+        self.down3 = nn.Sequential(nn.Linear(512, 512), act)
+        self.mu, self.logstd = nn.Linear(512, latents), nn.Linear(512, latents)
+        self.register_buffer("grid", torch.rand(1, 4, 4, 4, 3))
+
+
+class ConvTemplate(nn.Module):
+    """Composition latent (B, zdim) to volumes (B, T, T, T); conformation head."""
+
+    def __init__(self, zdim: int, size: int, zaffinedim: int, head_rows: int) -> None:
+        super().__init__()
+        act = nn.LeakyReLU(0.2)
+
+        def up(channels: int, out: int, kernel: int = 4) -> nn.Module:
+            return nn.ConvTranspose3d(channels, out, kernel, 2, kernel // 2 - 1)
+
+        self.size = size
+        self.template1 = nn.Sequential(nn.Linear(zdim, 512), act, nn.Linear(512, 2048), act)
+        self.template2 = nn.Sequential(up(2048, 1024, 2), act, up(1024, 512, 2), act)
+        self.template3 = nn.Sequential(up(512, 256), act, up(256, 128), act)
+        self.template4 = nn.Sequential(up(128, 64), act, up(64, 32), act, up(32, 16), act)
+        self.conv_out = up(16, 1)
+        if head_rows:
+            self.affine_out = nn.Sequential(nn.Linear(zaffinedim, 512), act, nn.Linear(512, 6 * head_rows))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.template2(self.template1(z).view(len(z), 2048, 1, 1, 1))
+        x = interpolate(self.template3(x), size=(self.size // 16,) * 3, mode="trilinear", align_corners=True)
+        return self.conv_out(self.template4(x))[:, 0]
+
+
+class Decoder(nn.Module):
+    """Template and the buffers that the original stores with it."""
+
+    def __init__(self, template: nn.Module, crop: int) -> None:
+        super().__init__()
+        self.template = template
+        for name, shape in {"grid": (1, crop, crop, crop, 3), "mask": (crop,) * 3, "com_bodies": (2, 3)}.items():
+            self.register_buffer(name, torch.rand(shape))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a folder of the original may look.
+
+    Attributes
+    ----------
+    parallel
+        Trained with ``DataParallel``, which changes parameter names.
+    double
+        Parameters in float64.
+    legacy
+        torch's file format before 1.6.
+    protocol
+        Of the pickles.
+    zaffinedim, head_rows
+        Size of the conformation latent, None: older than it; rows of the head (bodies + 1, 0: none).
+    fixed
+        Homogeneous: no encoder.
+    extra
+        More entries in the weights.
+    """
+
+    parallel: bool = False
+    double: bool = False
+    legacy: bool = False
+    protocol: int = 4
+    zaffinedim: int | None = 4
+    head_rows: int = 1
+    fixed: bool = False
+    encoder: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class OriginalRun:
+    """Writes the folder; knows what its decoder gives."""
+
+    zdim, templateres, apix = 12, 32, 12.0
+
+    def __init__(self, root: Path, count: int, box: int, crop: int, epoch: int, look: Look | None = None) -> None:
+        look = look or Look()
+        self.root, self.count, self.box, self.crop, self.epoch = root, count, box, crop, epoch
+        torch.manual_seed(3)
+        template = ConvTemplate(self.zdim, self.templateres, look.zaffinedim or 1, look.head_rows)
+        self.decoder = Decoder(template, crop)
+        self.encoder = Encoder(self.zdim + (look.zaffinedim or 0)) if look.encoder and not look.fixed else None
+        rng = np.random.default_rng(4)
+        self.mu = rng.normal(size=(count, self.zdim)).astype(np.float32)
+        if look.fixed:
+            self.mu[:] = self.mu[0]
+        self.multi_mu = rng.normal(size=(count, look.zaffinedim)).astype(np.float32) if look.zaffinedim else None
+        self.eulers = rng.uniform((-180, 0, -180), (180, 180, 180), (count, 3))
+        self.trans = rng.normal(scale=0.02, size=(count, 3))
+        root.mkdir(parents=True)
+        self._write_config(look)
+        self._write_weights(look)
+        self._write_epoch(look)
+
+    def template(self, z: np.ndarray) -> np.ndarray:
+        """Volumes (K, T, T, T) of the plain network."""
+        with torch.no_grad():
+            return self.decoder.template.float()(torch.from_numpy(np.asarray(z, np.float32))).numpy()
+
+    def volume(self, z: np.ndarray, apix: float) -> np.ndarray:
+        """Volumes of a pixel size within the crop, voxel n/2 at its voxel Dc/2, by scipy."""
+        size = 2 * round(self.crop * self.apix / apix / 2)
+        last = self.templateres - 1
+        at = ((np.arange(size) - size // 2) * apix / self.apix + self.crop / 2) * last / (self.crop - 1)
+        at = np.where(np.abs(at - last) < 1e-6, last, at)
+        grid = np.stack(np.meshgrid(at, at, at, indexing="ij"))
+        return np.stack([map_coordinates(one, grid, order=1, mode="constant") for one in self.template(z)])
+
+    def _write_config(self, look: Look) -> None:
+        model = {
+            "zdim": self.zdim, "encode_mode": "fixed" if look.fixed else "grad", "templateres": self.templateres,
+            "encoderres": 8, "down_vol_size": self.crop, "Apix": self.apix, "players": 8, "pe_type": "vanilla",
+            "domain": "fourier", "activation": "relu", "ctf_grid": None,
+        }  # fmt: skip
+        if look.zaffinedim is not None:
+            model["z_affine_dim"] = look.zaffinedim
+        settings = {
+            "dataset_args": {
+                "particles": "/data/run1/all.star", "norm": [0, np.float32(2.5)], "invert_data": True, "ind": None,
+                "keepreal": False, "window": True, "datadir": "/data/run1", "ctf": None, "poses": "p.pkl",
+                "downfrac": 1.0, "valfrac": np.float64(0.2), "split": "s.pkl",
+            },
+            "lattice_args": {"D": self.box + 1, "extent": 0.5, "ignore_DC": True},
+            "model_args": model,
+            "seed": 1234,
+        }  # fmt: skip
+        history = {"time": datetime.datetime(2023, 5, 1, 11), "cmd": ["/opt/train_tomo.py", "x"], "version": "0.3.2b"}
+        with (self.root / "config.pkl").open("wb") as handle:
+            pickle.dump(settings, handle, look.protocol)
+            pickle.dump(history, handle, look.protocol)
+
+    def _write_weights(self, look: Look) -> None:
+        def named(module: nn.Module | None) -> Any:
+            if module is None:
+                return None
+            state = (nn.DataParallel(module) if look.parallel else module).state_dict()  # with its _metadata
+            for name in list(state) if look.double else []:
+                state[name] = state[name].double()
+            return state
+
+        content = {
+            "norm": [0, np.float32(2.5)],
+            "epoch": self.epoch,
+            "encoder_state_dict": named(self.encoder),
+            "decoder_state_dict": named(self.decoder),
+            "optimizer_state_dict": {
+                "state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}},
+                "param_groups": [{"lr": 4e-5, "betas": (0.9, 0.999), "eps": 1e-8, "foreach": None, "params": [0]}],
+            },
+            **look.extra,
+        }
+        path = self.root / f"weights.{self.epoch}.pkl"
+        torch.save(content, path, _use_new_zipfile_serialization=not look.legacy)
+
+    def _write_epoch(self, look: Look) -> None:
+        latents = {"mu": torch.from_numpy(self.mu), "nn": None}
+        if self.multi_mu is not None:
+            latents["multi_mu"] = torch.from_numpy(self.multi_mu)
+        path = self.root / f"z.{self.epoch}.pkl"
+        torch.save(latents, path, _use_new_zipfile_serialization=not look.legacy)
+        stale = Rotation.random(self.count, random_state=0).as_matrix().astype(np.float32)
+        pose = (stale, self.trans, self.eulers)
+        (self.root / f"pose.{self.epoch}.pkl").write_bytes(pickle.dumps(pose, look.protocol))
+        lines = ["2023-05-01 11:59:00     /opt/opus/train_tomo.py x", "2023-05-01 11:59:01     Namespace(zdim=12)"]
+        for epoch in range(1, self.epoch + 2):
+            lines += [LOG_LINE.format(epoch, epoch, kind, -0.1 / epoch) for kind in ("training", "validation")]
+        (self.root / "run.log").write_text("\n".join(lines) + "\n")
+        torch.save(torch.randperm(self.count), self.root / "split.pkl")
+        analysis = self.root / f"analyze.{self.epoch}"
+        analysis.mkdir()
+        umap = np.random.default_rng(5).normal(size=(self.count, 2)).astype(np.float32)
+        (analysis / "umap.pkl").write_bytes(pickle.dumps(umap, look.protocol))
