@@ -173,7 +173,9 @@ def test_batches_and_types_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [euler_to_matrix, hopf_to_matrix, lambda e: matrix_to_euler(euler_to_matrix(e))], ids=str
+    "function",
+    [euler_to_matrix, hopf_to_matrix, lambda e: matrix_to_euler(euler_to_matrix(e))],
+    ids=["euler", "hopf", "back"],
 )
 def test_gradients(function) -> None:
     angles = torch.tensor([[10.0, 40.0, -70.0], [100.0, 120.0, 30.0]], dtype=torch.float64, requires_grad=True)
