@@ -55,7 +55,8 @@ def bodies_from_buffers(
         name = key.rsplit(".", 1)[-1]
         if name in _BUFFERS:
             found[name] = np.asarray(torch.as_tensor(value).double())
-    if len(found.get("com_bodies", ())) < LEAST_BODIES:
+    incomplete = not own and len(found) < len(_BUFFERS)  # of a decoder that moves no bodies, whatever it holds besides
+    if len(found.get("com_bodies", ())) < LEAST_BODIES or incomplete:
         return None
     members = {member: found[name] * (boxes.box if name in _DIVIDED else 1.0) for name, member in _BUFFERS.items()}
     members["in_relatives"] = members["com_bodies"] - members["rotate_directions"]

@@ -65,7 +65,7 @@ def load_batches(
             ready: tuple[np.ndarray, Tensor] | None = None
             for indices in waiting:
                 pending.append((indices, pool.submit(fetch, indices)))
-                if len(pending) > AHEAD:
+                if len(pending) >= AHEAD:  # and one that is ready
                     if ready is not None:
                         yield hand_over(ready)
                     ready = deliver(*pending.popleft())

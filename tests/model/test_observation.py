@@ -96,6 +96,7 @@ def test_empty_subtomogram_does_not_divide_by_zero() -> None:
 
 def test_augmentation_scales_with_the_running_snr() -> None:
     """Contrast 1 ± 0.15·sqrt(snr), offset 0.1·sqrt(snr)·N(0, 1), one draw a particle; none without signal."""
+    torch.manual_seed(0)
     count, snr = 200, 0.25
     spectrum = centred_spectrum(torch.randn(1, 24, 24, 24).expand(count, -1, -1, -1), torch.zeros(count, 3), BOXES)
     arguments = (spectrum, torch.eye(3).expand(count, 3, 3), torch.ones(16, 16, 16), BOXES)
