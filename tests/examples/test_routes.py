@@ -48,7 +48,9 @@ def test_every_script_is_tried() -> None:
 
 
 # what the scripts find as dsd and dsdsh: hands its words to the test, which has torch at hand already
-CLIENT = """#!{python} -SE
+CLIENT = """#!/bin/sh
+'''exec' "{python}" -SE "$0" "$@"  # to Python a string: its path may hold spaces, which a first line may not
+' '''
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as link:
     link.connect({address!r})
