@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class QualitySet:
     weights: tuple[float, ...] = ()
     count: int = 1500
     continuous: bool = False
+    same_pose: bool = False
     target: int | None = None
     """The density wanted from template matching."""
 
@@ -55,7 +57,9 @@ SETS = {
         (0.4, *[0.08] * 6, 0.12),
         target=0,
     ),
+    "prealigned": QualitySet(COMPOSITIONS[4:], "--snr 0.34 --shift 0", count=540, same_pose=True),
 }
+SAME_POSE = "import simulate_subtomograms as s, numpy as np; s.uniform_eulers = lambda n, _: np.zeros((n, 3)); s.main()"
 
 
 def volumes(names: tuple[str, ...], maps: Path, decoys: Path, reduce: bool) -> np.ndarray:
@@ -77,10 +81,12 @@ def volumes(names: tuple[str, ...], maps: Path, decoys: Path, reduce: bool) -> n
     return np.stack(found)
 
 
-def tool(folder: Path, script: str, *words: object) -> str:
-    """Run one of the referee's tools."""
-    command = [sys.executable, str(folder / script), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+def tool(folder: Path, script: str, *words: object, code: str = "") -> str:
+    """Run one of the referee's tools, or code that uses it."""
+    start = ["-c", code] if code else [str(folder / script)]
+    command = [sys.executable, *start, *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": f"{folder.resolve()}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr[-2000:]}")
     return done.stdout
@@ -106,7 +112,7 @@ def make(kind: QualitySet, name: str, seed: int, args: argparse.Namespace) -> Pa
             words += ["--weights", *map(str, kind.weights)]
         count, apix = (kind.count // 6, 12.0) if args.reduced else (kind.count, 6.0)
         tool(args.tools, "simulate_subtomograms.py", folder / "volumes.npy", "-o", folder, "-n", count, "--apix", apix,
-             "--seed", seed, *words)  # fmt: skip
+             "--seed", seed, *words, code=SAME_POSE if kind.same_pose else "")  # fmt: skip
     return folder
 
 
@@ -181,6 +187,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/opustomo-quality"), help="where sets and runs go")
     parser.add_argument("--simulate", help="more options for the simulator, for instance --raw")
     parser.add_argument("--reduced", action="store_true", help="32³ boxes, few particles: runs on a CPU")
+    parser.add_argument("--only-make", action="store_true", help="make the sets and end")
     parser.add_argument("--label", default="", help="goes into the output")
     args = parser.parse_args(own)
     args.options = options
@@ -188,6 +195,8 @@ def main() -> None:
     for name in args.sets:
         for seed in args.seeds:
             data = make(SETS[name], name, seed, args)
+            if args.only_make:
+                continue
             out = Path(args.folder) / f"run-{name}-{seed}-{args.label}"
             epoch, seconds = train(SETS[name], data, out, seed, args)
             found = score(SETS[name], data, out, epoch, args)

@@ -82,6 +82,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--lr", type=float, default=4e-5, help="learning rate (default: %(default)s)")
     train.add_argument("--wd", type=float, default=0.0, help="weight decay (default: %(default)s)")
     train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
+    train.add_argument(
+        "--anchor", type=float, help="holds the frame of like particles to their given poses (default: 1; 0 lets go)"
+    )
+    train.add_argument(
+        "--preset",
+        choices=("opustomo", "original"),
+        default="opustomo",
+        help="whose defaults: candidate rotations, their gradient, sum of energies, --anchor, moving bodies first",
+    )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="all random draws derive from it (default: %(default)s)")
@@ -118,8 +127,18 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
     if not 0 < args.lr < math.inf:
         raise ValueError(f"lr must be positive, got {args.lr:g}")
-    for name in ("seed", "wd", "lamb", "beta-control", "bfactor", "ctfalpha", "ctfbeta", "warp-bfactor-scale"):
-        value = getattr(args, name.replace("-", "_"))
+    for name in (
+        "seed",
+        "wd",
+        "lamb",
+        "anchor",
+        "beta-control",
+        "bfactor",
+        "ctfalpha",
+        "ctfbeta",
+        "warp-bfactor-scale",
+    ):
+        value = getattr(args, name.replace("-", "_")) or 0.0
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number of at least 0, got {value:g}")
     if args.norm is not None and not (math.isfinite(args.norm[0]) and 0 < abs(args.norm[1]) < math.inf):
@@ -134,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
 
     from opustomo.data.config import DataConfig
     from opustomo.errors import UserError
-    from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
     from opustomo.training.launch import launch
     from opustomo.training.ranks import place_from_environment
@@ -146,6 +165,7 @@ def run(args: argparse.Namespace) -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place is not None and device == "cuda":
         device = f"cuda:{place.local_rank}"
+    original = args.preset == "original"
     templateres = -(-args.templateres // 16) * 16
     notes = [f"{name}: has no effect here" for name in _inert_given(args)]
     if args.verbose:
@@ -196,6 +216,7 @@ def run(args: argparse.Namespace) -> None:
         ctf_beta=args.ctfbeta,
         ctf_normalised=args.normalizectf,
         bfactor_A2=args.bfactor,
+        **(ORIGINAL_PHYSICS if original else {}),
     )
     config = TrainingConfig(
         epochs=args.num_epochs,
@@ -206,6 +227,8 @@ def run(args: argparse.Namespace) -> None:
         beta=args.beta,
         beta_control=args.beta_control,
         lamb=args.lamb,
+        motion_first=not original,
+        anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,
         valfrac=args.valfrac,
         split=args.split,
         seed=args.seed,

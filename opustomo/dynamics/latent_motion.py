@@ -10,9 +10,7 @@ import torch
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.errors import UserError
 from opustomo.geometry.bodies import BodyGeometry
-from opustomo.geometry.euler import matrix_to_euler
 from opustomo.geometry.screw import RigidMotions
-from opustomo.io.poses import Poses
 from opustomo.physics.bodies import realised_motion, stated_motion
 
 BATCH = 4096
@@ -57,19 +55,6 @@ class MotionModel:
             turns.append(turn.double().cpu().numpy())
             shifts.append(shift.double().cpu().numpy() / self.boxes.grid_per_pixel)
         return RigidMotions(np.concatenate(turns), np.concatenate(shifts))
-
-    @torch.no_grad()
-    def poses(self, conformations: np.ndarray, poses: Poses) -> Poses:
-        """Poses with the correction that the model still makes: A δA, and the origin grown by A δA t."""
-        eulers, origins = [], []
-        for first in range(0, len(conformations), BATCH):
-            part = poses.subset(np.arange(first, min(first + BATCH, len(poses))))
-            correction = self.decoder.correction(conformations[first : first + BATCH])
-            rotation = torch.from_numpy(part.rotations).double() @ correction.turn.double().cpu()
-            shift = torch.einsum("bij,bj->bi", rotation, correction.shift_px.double().cpu()).numpy()
-            eulers.append(matrix_to_euler(rotation).numpy())
-            origins.append(part.origins + shift / self.boxes.box)
-        return Poses(np.concatenate(eulers), np.concatenate(origins))
 
     def relative(self, motions: RigidMotions) -> RigidMotions:
         """Motions (N, B) relative to each body's parent, seen in the parent's place."""

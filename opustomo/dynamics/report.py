@@ -122,10 +122,9 @@ def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
         say(line)
     if table is not None:
         star = results.root / f"bodies.{epoch}.star"
-        refined = model.poses(conformation, poses)
         bodies = model.bodies(conformation)
         boxes = model.boxes
-        written = write_body_stars(star, table, refined, bodies, model.geometry, boxes.box, boxes.apix)
+        written = write_body_stars(star, table, poses, bodies, model.geometry, boxes.box, boxes.apix)
         say(f"Poses of bodies: {star}, and for refinement one by one: {', '.join(path.name for path in written[1:])}")
     else:
         say(f"The particle table of the run is not there, so bodies.{epoch}.star is not written; give it with --star.")

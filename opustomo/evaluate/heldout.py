@@ -52,7 +52,8 @@ def particle_losses(
     table = torch.from_numpy(particles.table)
     rotations = torch.from_numpy(particles.poses.rotations)
     origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
-    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None)
+    # pose.N.pkl holds poses as corrected
+    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None, moves_pose=False)
     losses = np.full(len(particles), np.nan)
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     source = VoxelSource(particles.images, cache_bytes=0)

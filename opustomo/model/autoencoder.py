@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
+from opustomo.model.anchor import PoseHistory, correction_vector, size_penalty
 from opustomo.model.batch import Batch
-from opustomo.model.candidates import symmetric_candidates
-from opustomo.model.collective import ALONE, Collective
+from opustomo.model.candidates import candidate_rotations
+from opustomo.model.collective import ALONE, Collective, shared_by
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
+from opustomo.model.separation import shared_variance
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
@@ -29,7 +31,12 @@ BETA_JITTER = 0.01 / 4
 
 @dataclass(frozen=True)
 class StepState:
-    """Schedules and running averages that a step needs; ``random`` is None in validation."""
+    """Schedules and running averages that a step needs; ``random`` is None in validation.
+
+    ``composition`` multiplies the composition latent before it is decoded, ``spread`` are mean and standard deviation
+    (L,) of all latents where composition and conformation are to be kept apart, ``moves_pose`` is False where the poses
+    are final.
+    """
 
     bfactor_A2: float | Tensor
     beta: float | Tensor
@@ -37,6 +44,11 @@ class StepState:
     lamb: float
     snr: Tensor
     random: StepRandom | None
+    anchor: float = 0.0
+    anchor_floor: float | Tensor = 0.0
+    composition: float | Tensor = 1.0
+    spread: tuple[Tensor, Tensor] | None = None
+    moves_pose: bool = True
     ranks: Collective = ALONE
 
 
@@ -117,7 +129,7 @@ class Autoencoder(nn.Module):
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer("candidates", symmetric_candidates(), persistent=False)
+        self.register_buffer("candidates", candidate_rotations(physics.candidates), persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
 
     def inference(self, batch: Batch, state: StepState) -> Inference:
@@ -143,18 +155,25 @@ class Autoencoder(nn.Module):
         z = mu if state.random is None else mu + torch.exp(logstd) * state.random.normal(mu.shape[1])
         return Inference(spectrum, ctf, mu, logstd, z)
 
-    def pose_correction(self, z: Tensor) -> Correction:
-        """Correction of the poses, and the motion of the bodies, from latents (B, latent_dim)."""
+    def pose_correction(self, z: Tensor, history: PoseHistory | None = None, moves_pose: bool = True) -> Correction:
+        """Correction of the poses, centred on like particles, and the motion of the bodies, from latents (B, L)."""
         if not self.config.estimate_pose:
             return self.posing.no_correction(len(z), z.device)
-        return self.posing.correction(self.decoder.template.pose_rows(z[:, self.config.zdim :]))
+        head = self.decoder.template.pose_rows
+        rows = head(z[:, self.config.zdim :])
+        bodies, whole = rows[:, :-1], rows[:, -1:]
+        if not moves_pose:
+            whole = torch.zeros_like(whole)
+        elif history is not None:
+            whole = whole - torch.einsum("bnri,n->bri", head(history.like)[:, :, -1:], history.share)
+        return self.posing.correction(torch.cat([bodies, whole], 1))
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
         """Decode, pose and image the template; compare it with the data for every candidate rotation."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
-            template = self.decoder(inferred.z[:, : self.config.zdim])
-        correction = self.pose_correction(inferred.z)
+            template = self.decoder(inferred.z[:, : self.config.zdim] * state.composition)
+        correction = self.pose_correction(inferred.z, batch.history, state.moves_pose)
 
         with torch.no_grad():
             b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
@@ -189,14 +208,23 @@ class Autoencoder(nn.Module):
         neighbours: Neighbours | None,
         state: StepState,
         weight: Tensor | None = None,
+        history: PoseHistory | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = None
+        prior = kl = anchor = apart = None
+        if history is not None:
+            vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
+            anchor = size_penalty(vector, history, state.anchor_floor)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
         if inferred.logstd is not None and neighbours is not None:
             part = None if weight is None else loss.share_of_mean(weight, state.ranks)
             prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
+        if state.spread is not None and inferred.logstd is not None:
+            mean, std = state.spread
+            latents = state.ranks.gather((inferred.mu - mean) / std)
+            counted = None if weight is None else state.ranks.gather(weight)
+            apart = shared_by(state.ranks, shared_variance(latents, self.config.zdim, counted))
         weights = generated.weights
         expected = (weights * generated.energies.total).sum(1)
         if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
@@ -209,16 +237,18 @@ class Autoencoder(nn.Module):
             kl,
             loss.smoothness(generated.template, self._inside),
             prior,
-            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm),
+            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor),
             weight,
             state.ranks,
+            anchor,
+            apart,
         )
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
         """One step over a batch."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        terms = self.loss(inferred, generated, neighbours, state, batch.weight)
+        terms = self.loss(inferred, generated, neighbours, state, batch.weight, batch.history)
         turn, shift_px, _ = generated.correction
         return StepOutput(terms, inferred.mu.detach(), turn.detach(), shift_px.detach())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from opustomo.model.anchor import PoseHistory
 from opustomo.physics.tilts import TiltBatch
 
 
@@ -29,6 +30,8 @@ class Batch:
         (B, 3) shift that centres the particle, pixels of the input box.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
+    history
+        How far the poses have come from the given ones; None: not looked at.
     """
 
     index: Tensor
@@ -38,6 +41,7 @@ class Batch:
     rotation: Tensor
     origin_px: Tensor
     weight: Tensor | None = None
+    history: PoseHistory | None = None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from opustomo.geometry.bodies import BodyGeometry
 
@@ -79,3 +80,9 @@ class PhysicsConfig:
     """Candidates that carry the gradient: ``all`` weighted, or one ``drawn`` by weight (same gradient on average)."""
     crop_energy: bool = False
     """Sum the model's energy over the crop (spec 3) instead of the render box (one transform less per candidate)."""
+    candidates: str = "symmetric"
+    """Rotations tried around each pose: ``symmetric`` with the identity, or the ``original`` eight."""
+
+
+ORIGINAL_PHYSICS: dict[str, Any] = {"gradient_candidates": "all", "crop_energy": True, "candidates": "original"}
+"""Where :class:`PhysicsConfig` differs from the original by default: the original's choice (``--preset original``)."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from opustomo.model.collective import ALONE, Collective
 from opustomo.model.prior import PriorTerms
+from opustomo.model.separation import SEPARATION_WEIGHT
 from opustomo.physics import kernels
 
 TV_WEIGHT = 0.1
@@ -25,6 +26,7 @@ class LossWeights:
     lamb: float
     snr: Tensor
     norm: float
+    anchor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class LossTerms:
     repel: Tensor
     spread: Tensor
     knn: Tensor
+    anchor: Tensor
+    apart: Tensor
 
     def stacked(self) -> Tensor:
-        """All terms, detached, in field order: (11,)."""
+        """All terms, detached, in field order: (13,)."""
         return torch.stack([getattr(self, f.name).detach() for f in fields(self)])
 
 
@@ -90,6 +94,8 @@ def combine(
     step: LossWeights,
     weight: Tensor | None = None,
     ranks: Collective = ALONE,
+    anchor: Tensor | None = None,
+    apart: Tensor | None = None,
 ) -> LossTerms:
     """Join the terms of one batch.
 
@@ -112,6 +118,10 @@ def combine(
         (B,) 1, or 0 for places to leave out.
     ranks
         Processes that hold the batch.
+    anchor
+        (B,) :func:`opustomo.model.anchor.size_penalty`, None without pose estimation.
+    apart
+        :func:`opustomo.model.separation.shared_variance`, None without moving bodies.
     """
     norm = step.norm
     weight = torch.ones_like(energy.detach()) if weight is None else weight
@@ -127,4 +137,9 @@ def combine(
     terms = PriorTerms(zero, zero, zero, zero) if prior is None else prior
     strength = step.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
-    return LossTerms(total, gen, (part * mse).sum(), snr, kl_mean, tv, l1, *terms)
+    mse_mean = (part * mse).sum()
+    anchor_mean = zero if anchor is None else (part * anchor).sum()
+    shared = zero if apart is None else apart
+    # E/(2 mse) is a negative log-likelihood
+    total = total + 2.0 * mse_mean * (step.anchor * anchor_mean + SEPARATION_WEIGHT * shared) / norm
+    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean, shared)

@@ -20,6 +20,10 @@ class TrainingConfig:
         Schedule name (``cos``, ``a`` … ``d``) or a constant.
     beta_control, lamb
         Weights of KL and of the disentanglement prior.
+    anchor
+        Weight of what keeps the poses of like particles from drifting together (:mod:`opustomo.model.anchor`).
+    motion_first
+        Let moving bodies explain what they can before the composition comes in.
     valfrac, split
         Fraction of the particles held out, or a file that says which.
     seed
@@ -34,6 +38,8 @@ class TrainingConfig:
     beta: str = "cos"
     beta_control: float = 0.5
     lamb: float = 1.0
+    anchor: float = 1.0
+    motion_first: bool = True
     valfrac: float = 0.2
     split: Path | None = None
     seed: int = 0

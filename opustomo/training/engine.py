@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
@@ -44,7 +45,7 @@ class Visit:
     pool_count
         Scalar: how many of the pool are meant.
     schedule
-        (3,): B-factor in Å², β(t), learning rate.
+        (5,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
@@ -127,6 +128,10 @@ class Engine:
             beta=visit.schedule[1],
             beta_control=config.beta_control,
             lamb=config.lamb,
+            anchor=config.anchor if training else 0.0,
+            anchor_floor=visit.schedule[3],
+            composition=visit.schedule[4],
+            spread=self.latents.spread() if config.motion_first and self.model.config.bodies is not None else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
@@ -134,7 +139,8 @@ class Engine:
         neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
         with torch.set_grad_enabled(training):
             forward = self.forward if training else self.model
-            output: StepOutput = forward(self.assemble(visit), neighbours, state)
+            batch = self.assemble(visit)
+            output: StepOutput = forward(batch, neighbours, state)
         if training:
             if first:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -144,21 +150,24 @@ class Engine:
             self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.sums += self.terms * count
-        self._remember(visit, output)
+        self._remember(visit, output, batch.history)
         return output
 
-    def _remember(self, visit: Visit, output: StepOutput) -> None:
+    def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
+        kind = None if history is None else history.kind
         if self.ranks.size > 1:
-            used = torch.ones_like(mu[:, :1]) if weight is None else weight[:, None]
-            rows = self.ranks.gather(torch.cat([used, mu, turn.flatten(1), shift_px], 1))
+            parts = [torch.ones_like(mu[:, :1]) if weight is None else weight[:, None], mu, turn.flatten(1), shift_px]
+            rows = self.ranks.gather(torch.cat(parts if kind is None else [*parts, kind], 1))
             index = self.ranks.gather(index)
-            mu, turn, shift_px = rows[:, 1:-12], rows[:, -12:-3].unflatten(1, (3, 3)), rows[:, -3:]
-            weight = None if weight is None else rows[:, 0]
+            used, mu, turn, shift_px, *others = rows.split([1, mu.shape[1], 9, 3] + [6] * (kind is not None), 1)
+            turn = turn.unflatten(1, (3, 3))
+            weight = None if weight is None else used[:, 0]
+            kind = others[0] if others else None
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
-            self.poses.update(index, turn, shift_px, weight)
+            self.poses.update(index, turn, shift_px, weight, kind)
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""
@@ -169,7 +178,12 @@ class Engine:
             distinct, table = torch.unique(mine, return_inverse=True)
             tilts = self.tilts[distinct]
         rotation, origin_px = self.poses.current(visit.index)
-        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight)
+        history = None
+        if self.config.anchor and self.model.config.estimate_pose:
+            zdim = self.model.config.zdim
+            like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
+            history = self.poses.history(visit.index, *like, self.latents.values[:, zdim:])
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history)
 
     def update(self, lr: Tensor) -> None:
         """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""

@@ -11,10 +11,13 @@ from torch import Tensor
 from opustomo.geometry.euler import matrix_to_euler
 from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_slerp, quaternion_to_matrix
 from opustomo.io.poses import Poses
+from opustomo.model.anchor import FRAME_SHARE, PoseHistory
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.randomness import StepRandom
 
 NEW_SHARE = 0.3
+LIKE_PART, LIKE_MOST = 8, 512
+"""Of a pool an eighth, 512 at most, are like a particle in composition."""
 POOL_GROUPS = 8
 POOL_SIZE = 12_800
 NEAR = 64
@@ -65,6 +68,24 @@ class LatentMemory:
             if not len(pool):
                 pool = index  # the batch is the whole set
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over all particles, (L,) each."""
+        std, mean = torch.std_mean(self.values, dim=0, correction=0)
+        return mean, std.clamp(min=1e-6)
+
+    def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of a pool (P,) the particles (B, n) nearest to each of ``index`` (B,) in the first ``dims`` numbers.
+
+        Also what each adds to a mean over them, (n,); ``count`` as in :meth:`neighbours`.
+        """
+        distance = torch.cdist(self.values[index, :dims], self.values[pool, :dims])
+        places = torch.arange(len(pool), device=pool.device)
+        among = torch.tensor(len(pool), device=pool.device) if count is None else count
+        most = min(LIKE_MOST, -(-len(pool) // LIKE_PART))
+        nearest = distance.masked_fill(places >= among, torch.inf).topk(most, dim=1, largest=False)
+        meant = (places[:most] < torch.div(among, LIKE_PART, rounding_mode="floor").clamp(min=1)).float()
+        return pool[nearest.indices], meant / meant.sum()
 
     def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
@@ -128,14 +149,42 @@ class PoseMemory:
         rotation = self.start[index] @ quaternion_to_matrix(self.turn[index])
         return rotation, self.origin_px[index] + self.shift_px[index]
 
-    def update(self, index: Tensor, turn: Tensor, shift_px: Tensor, weight: Tensor | None = None) -> None:
-        """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0."""
+    def update(
+        self, index: Tensor, turn: Tensor, shift_px: Tensor, weight: Tensor | None = None, kind: Tensor | None = None
+    ) -> None:
+        """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0.
+
+        ``kind`` (B, 6) is the mean deviation of like particles, of which a share is taken back.
+        """
         share = _share(weight)
         rotation, _ = self.current(index)
         old = self.turn[index]
         goal = matrix_to_quaternion(quaternion_to_matrix(old) @ turn)
-        self.turn[index] = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
-        self.shift_px[index] += share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
+        new = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
+        moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
+        if kind is not None:
+            back = -FRAME_SHARE * (kind if weight is None else kind * weight[:, None])
+            half = torch.cat([torch.ones_like(back[:, :1]), 0.5 * back[:, :3]], 1)
+            new = matrix_to_quaternion(quaternion_to_matrix(new) @ quaternion_to_matrix(half))
+            moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
+        self.turn[index] = new
+        self.shift_px[index] += moved
+
+    def deviation(self, index: Tensor) -> Tensor:
+        """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame."""
+        turn = self.turn[index]
+        rotation = self.start[index] @ quaternion_to_matrix(turn)
+        shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
+        return torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
+
+    def history(self, index: Tensor, like: Tensor, share: Tensor, conformation: Tensor) -> PoseHistory:
+        """Deviations of particles (B,) and of those like them (B, n), each with its share (n,) of a mean.
+
+        ``conformation`` (N, zaffinedim) is that of all particles.
+        """
+        kind = torch.einsum("bni,n->bi", self.deviation(like), share)
+        squares = 4.0 * self.turn[:, 1:].square().mean(), self.shift_px.square().mean()
+        return PoseHistory(conformation[like], share, kind, self.deviation(index), torch.stack(squares).sqrt())
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

@@ -6,6 +6,8 @@ import math
 
 LR_DECAY = 0.98
 WARM_UP = 100
+MOTION_FIRST = (0.15, 0.3)
+"""Shares of a run between which the composition comes in where bodies move."""
 CYCLE = 27_000
 RAMP = 20_000
 
@@ -54,3 +56,14 @@ def learning_rate_at(lr: float, epoch: int, update: int) -> float:
     the template far off; without it rates above 2e-4 lose several epochs.
     """
     return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP)
+
+
+def composition_at(done: float, moving: bool) -> float:
+    """What the composition latent is multiplied with once a share ``done`` of the run has passed.
+
+    A decoder can draw moved bodies as well as move them, and what it has drawn first the bodies never learn (measured:
+    docs/quality.md). So where bodies move they come first: the composition is 0 at the start, then rises linearly. Not
+    in the original.
+    """
+    start, end = MOTION_FIRST
+    return min(1.0, max(0.0, (done - start) / (end - start))) if moving else 1.0

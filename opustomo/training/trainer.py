@@ -21,6 +21,7 @@ from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
+from opustomo.model.anchor import floor_at
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
@@ -271,10 +272,13 @@ class Trainer:
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
             pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
+        moving = self.config.motion_first and self.model.config.bodies is not None
         schedule = (
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
             schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
+            floor_at(progress.epoch),
+            schedules.composition_at(self._share_done(), moving),
         )
         return Visit(
             self._to_device(indices),
@@ -284,6 +288,10 @@ class Trainer:
             self._to_device(np.array(schedule, dtype=np.float32)),
             None if weight is None else self._to_device(weight.astype(np.float32)),
         )
+
+    def _share_done(self) -> float:
+        """Share of the run's visits that have passed."""
+        return self.progress.particles_seen / max(1, self.config.epochs * len(self.members[TRAINING]))
 
     def _to_device(self, values: np.ndarray) -> Tensor:
         """Copy without waiting for what the device still has to do."""
@@ -331,7 +339,7 @@ class Trainer:
     def _report(self, visit: Visit, output: StepOutput) -> None:
         progress = self.progress
         self._say_skipped()
-        bfactor_A2, beta, lr = visit.schedule.tolist()
+        bfactor_A2, beta, lr, *_ = visit.schedule.tolist()
         snr = float(self.engine.snr)
         terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))
         self.log.say(

@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.quaternion import quaternion_to_matrix
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.prior import prior_terms
@@ -261,3 +262,55 @@ def test_many_visits_keep_rotations_rotations() -> None:
     rotation, _ = found.current(EVERY)
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(COUNT, 3, 3), rtol=0, atol=2e-6)
     assert (torch.linalg.det(rotation) > 0.999).all()
+
+
+def test_deviation_is_what_the_visits_have_turned_and_moved() -> None:
+    poses, shift = make_poses(), torch.randn(COUNT, 3, generator=draws())
+    found = PoseMemory(poses, BOX, CPU)
+    assert not found.deviation(EVERY).any()
+    turn = turns(2.0)
+    found.update(EVERY, turn, shift)
+    deviation = found.deviation(EVERY)
+    vectors = Rotation.from_matrix(turn.double().numpy()).as_rotvec()
+    np.testing.assert_allclose(deviation[:, :3].numpy(), 0.3 * vectors, atol=1e-5)
+    rotation, origin = found.current(EVERY)  # u = A t in the particle's frame
+    expected = torch.einsum("bji,bj->bi", rotation, origin - torch.from_numpy(poses.origins * BOX).float())
+    torch.testing.assert_close(deviation[:, 3:], expected, rtol=0, atol=1e-4)
+
+
+def test_what_like_particles_have_in_common_is_taken_back() -> None:
+    """Without new corrections the common deviation fades, the single ones stay."""
+    found = PoseMemory(make_poses(), BOX, CPU)
+    common = Rotation.from_rotvec(np.radians([[0.0, 2.0, -1.0]])).as_matrix()
+    single = turns(1.0).double()
+    turn = torch.from_numpy(common) @ single
+    for _ in range(40):
+        rest = quaternion_to_matrix(found.turn).mT.double() @ turn
+        found.update(EVERY, rest.float(), torch.zeros(COUNT, 3))
+    found.shift_px.copy_(torch.einsum("bij,j->bi", found.current(EVERY)[0], torch.tensor([1.0, 0.0, -2.0])))
+    everyone = EVERY.expand(COUNT, COUNT)
+    share = torch.full((COUNT,), 1 / COUNT)
+    still = torch.eye(3).expand(COUNT, 3, 3)
+    for _ in range(30):
+        history = found.history(EVERY, everyone, share, torch.zeros(COUNT, 1))
+        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=history.kind)
+    deviation = found.deviation(EVERY)
+    assert torch.rad2deg(deviation[:, :3].mean(0)).abs().max() < 0.02
+    assert deviation[:, 3:].abs().max() < 1e-3
+    alone = np.degrees(Rotation.from_matrix(single.numpy()).as_rotvec())
+    np.testing.assert_allclose(np.degrees(deviation[:, :3].numpy()), alone - alone.mean(0), atol=0.1)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_alike_are_the_nearest_in_composition(padded: bool) -> None:
+    latents = LatentMemory(np.zeros(80, dtype=int), 3, CPU, 0)
+    latents.values[:, 0], latents.values[:, 1] = torch.arange(80.0), 0.0  # the third number does not count
+    pool, count = torch.arange(10, 74), None
+    if padded:
+        pool, count = torch.cat([pool, torch.full((300 - len(pool),), 40)]), torch.tensor(len(pool))
+    like, share = latents.alike(torch.tensor([40, 10]), pool, 2, count)
+    assert float(share.sum()) == pytest.approx(1.0)
+    used = share > 0
+    assert int(used.sum()) == 8
+    assert sorted(like[1, used].tolist()) == list(range(10, 18))
+    assert abs(float(like[0, used].float().mean()) - 40) <= 0.5

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opustomo.training.schedules import WARM_UP, beta_at, bfactor_at, learning_rate_at
+from opustomo.training.schedules import WARM_UP, beta_at, bfactor_at, composition_at, learning_rate_at
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,9 @@ def test_the_first_updates_are_warmed_up() -> None:
     assert rates[WARM_UP - 1 :] == [2.0] * 6
     steps = [second - first for first, second in pairwise(rates[:WARM_UP])]
     assert steps == pytest.approx([2.0 / WARM_UP] * (WARM_UP - 1))
+
+
+def test_composition_comes_in_after_the_motion() -> None:
+    values = [composition_at(done, True) for done in (0.0, 0.15, 0.225, 0.3, 1.0)]
+    assert values == pytest.approx([0, 0, 0.5, 1, 1])
+    assert composition_at(0.0, False) == 1

@@ -1,0 +1,76 @@
+"""Hold corrected poses to the given ones where the data do not ask for more. Not in the original.
+
+*Frame of a kind.* A template that turns with its composition and poses that turn back explain the data equally well, so
+nothing in the likelihood keeps the volumes of different states in one frame. The given poses do: whatever their errors
+are, they do not depend on what the particle is. So the head's corrections are centred on what it gives for particles of
+like composition, and what the corrections of like particles have come to have in common is taken back step by step.
+
+*Size of corrections.* The deviations from the given poses have a spread, taken from all particles; a deviation that the
+data hardly support is drawn back against it. Where the given poses are right, the spread shrinks and with it the noise
+that estimation adds; where they are poor, this term is weak. In the first epochs a floor leaves room to begin.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FRAME_SHARE = 0.3
+"""Share of what like particles' corrections have in common that a visit takes back."""
+TURN_UNIT_RAD, SHIFT_UNIT_PX = math.radians(1.0), 0.5
+SIZE_WEIGHT = 0.25
+FLOOR, FLOOR_DECAY = 3.0, 0.85
+"""Least spread at the start, in the units above, and what an epoch leaves of it."""
+
+
+class PoseHistory(NamedTuple):
+    """What is known of the particles' deviations from their given poses.
+
+    Six numbers are a rotation vector (rad, small) and a shift (pixels of the input box) in the reference frame.
+
+    Attributes
+    ----------
+    like
+        (B, n, zaffinedim) conformation latents of particles of like composition.
+    share
+        (n,) what each of them adds to a mean.
+    kind
+        (B, 6) their mean deviation.
+    own
+        (B, 6) deviation of each particle.
+    std
+        (2,) standard deviations per axis over all particles: rad, pixels.
+    """
+
+    like: Tensor
+    share: Tensor
+    kind: Tensor
+    own: Tensor
+    std: Tensor
+
+
+def floor_at(epoch: int) -> float:
+    """Least spread that an epoch allows for, in units of 1° and half a pixel."""
+    return FLOOR * FLOOR_DECAY**epoch
+
+
+def correction_vector(turn: Tensor, shift_px: Tensor) -> Tensor:
+    """(B, 6) of a small turn δA (B, 3, 3) and a shift t (B, 3)."""
+    skew = 0.5 * (turn - turn.mT)
+    return torch.cat([torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1), shift_px], 1)
+
+
+def size_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | float) -> Tensor:
+    """Penalty of corrections (B, 6) in units of a negative log-likelihood, (B,); ``floor`` is :func:`floor_at`'s."""
+    total = correction + history.own
+    penalty = torch.zeros_like(total[:, 0])
+    for part, unit, std in (
+        (slice(0, 3), TURN_UNIT_RAD, history.std[0]),
+        (slice(3, 6), SHIFT_UNIT_PX, history.std[1]),
+    ):
+        spread = unit * torch.clamp(std / unit, min=floor)
+        penalty = penalty + 0.5 * SIZE_WEIGHT * (total[:, part] / spread).square().sum(1)
+    return penalty
