@@ -35,8 +35,6 @@ class PoseHistory(NamedTuple):
     ----------
     like
         (B, n, zaffinedim) conformation latents of particles of like composition.
-    share
-        (n,) what each of them adds to a mean.
     kind
         (B, 6) their mean deviation.
     own
@@ -46,7 +44,6 @@ class PoseHistory(NamedTuple):
     """
 
     like: Tensor
-    share: Tensor
     kind: Tensor
     own: Tensor
     std: Tensor

@@ -114,6 +114,7 @@ class Autoencoder(nn.Module):
     mask: Tensor
     candidates: Tensor
     fixed_latent: Tensor
+    grain: Tensor
 
     def __init__(
         self, model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, mask: Tensor, *, amp: bool = False
@@ -130,6 +131,8 @@ class Autoencoder(nn.Module):
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("candidates", candidate_rotations(physics.candidates), persistent=False)
+        grain = torch.tensor([physics.grain] * model.zdim + [0.0] * model.zaffinedim)
+        self.register_buffer("grain", grain, persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
 
     def inference(self, batch: Batch, state: StepState) -> Inference:
@@ -149,10 +152,13 @@ class Autoencoder(nn.Module):
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
-            posed = observation.encoder_input(spectrum, batch.rotation, self.mask, boxes, state.snr, state.random)
+            jitter = state.snr.clamp(max=physics.jitter_snr)
+            posed = observation.encoder_input(spectrum, batch.rotation, self.mask, boxes, jitter, state.random)
         with self._precision():
             mu, logstd = self.encoder(posed)
-        z = mu if state.random is None else mu + torch.exp(logstd) * state.random.normal(mu.shape[1])
+        if state.random is None:
+            return Inference(spectrum, ctf, mu, logstd, mu)
+        z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
         return Inference(spectrum, ctf, mu, logstd, z)
 
     def pose_correction(self, z: Tensor, history: PoseHistory | None = None, moves_pose: bool = True) -> Correction:
@@ -165,7 +171,7 @@ class Autoencoder(nn.Module):
         if not moves_pose:
             whole = torch.zeros_like(whole)
         elif history is not None:
-            whole = whole - torch.einsum("bnri,n->bri", head(history.like)[:, :, -1:], history.share)
+            whole = whole - head(history.like)[:, :, -1:].mean(1)
         return self.posing.correction(torch.cat([bodies, whole], 1))
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
@@ -275,5 +281,5 @@ class Autoencoder(nn.Module):
             return b, b, beta, torch.ones_like(b)
         change = BFACTOR_JITTER * state.random.normal()
         beta = beta + BETA_JITTER * state.random.normal()
-        contrast = 1.0 + state.snr.sqrt() * state.random.uniform(-0.5, 0.5)
+        contrast = 1.0 + state.snr.clamp(max=self.physics.jitter_snr).sqrt() * state.random.uniform(-0.5, 0.5)
         return b * (1.0 + change), b * (1.0 - change), beta, contrast

@@ -80,9 +80,20 @@ class PhysicsConfig:
     """Candidates that carry the gradient: ``all`` weighted, or one ``drawn`` by weight (same gradient on average)."""
     crop_energy: bool = False
     """Sum the model's energy over the crop (spec 3) instead of the render box (one transform less per candidate)."""
+    jitter_snr: float = 0.05
+    """Contrast is jittered as for this SNR at most: its draws grow with the SNR, and then drown what latents tell."""
+    grain: float = 0.135
+    """Least standard deviation with which the composition is sampled: what the decoder needs must stand out in mu from
+    what it does not, or clusters follow the latter."""
     candidates: str = "symmetric"
     """Rotations tried around each pose: ``symmetric`` with the identity, or the ``original`` eight."""
 
 
-ORIGINAL_PHYSICS: dict[str, Any] = {"gradient_candidates": "all", "crop_energy": True, "candidates": "original"}
+ORIGINAL_PHYSICS: dict[str, Any] = {
+    "gradient_candidates": "all",
+    "crop_energy": True,
+    "candidates": "original",
+    "jitter_snr": 1e9,
+    "grain": 0.0,
+}
 """Where :class:`PhysicsConfig` differs from the original by default: the original's choice (``--preset original``)."""

@@ -140,6 +140,7 @@ def combine(
     mse_mean = (part * mse).sum()
     anchor_mean = zero if anchor is None else (part * anchor).sum()
     shared = zero if apart is None else apart
-    # E/(2 mse) is a negative log-likelihood
-    total = total + 2.0 * mse_mean * (step.anchor * anchor_mean + SEPARATION_WEIGHT * shared) / norm
+    if anchor is not None or apart is not None:  # E/(2 mse) is a negative log-likelihood
+        unit = 2.0 * ranks.total(mse_mean) / ranks.size
+        total = total + unit * (step.anchor * anchor_mean + SEPARATION_WEIGHT * shared) / norm
     return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean, shared)

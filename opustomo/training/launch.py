@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -61,6 +62,10 @@ def _wait(processes: list[subprocess.Popen[bytes]], asked: list[float]) -> int:
         if failed or late:
             break
         time.sleep(0.1)
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            print(f"process {rank} was ended by {name}; the others are ended too", file=sys.stderr, flush=True)
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE_SECONDS

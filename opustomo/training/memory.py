@@ -16,8 +16,8 @@ from opustomo.model.autoencoder import Neighbours
 from opustomo.model.randomness import StepRandom
 
 NEW_SHARE = 0.3
-LIKE_PART, LIKE_MOST = 8, 512
-"""Of a pool an eighth, 512 at most, are like a particle in composition."""
+LIKE, LIKE_AMONG = 128, 384
+"""How many particles are taken to be like a particle in composition, and of how many."""
 POOL_GROUPS = 8
 POOL_SIZE = 12_800
 NEAR = 64
@@ -74,18 +74,17 @@ class LatentMemory:
         std, mean = torch.std_mean(self.values, dim=0, correction=0)
         return mean, std.clamp(min=1e-6)
 
-    def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Of a pool (P,) the particles (B, n) nearest to each of ``index`` (B,) in the first ``dims`` numbers.
+    def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> Tensor:
+        """Particles (B, n) of a pool (P,) that are like each of ``index`` (B,) in the first ``dims`` numbers.
 
-        Also what each adds to a mean over them, (n,); ``count`` as in :meth:`neighbours`.
+        The nearest third of particles drawn evenly from the pool: a few, but from far around, so that they share the
+        kind of the particle and not its noise. Small pools repeat. ``count`` as in :meth:`neighbours`.
         """
-        distance = torch.cdist(self.values[index, :dims], self.values[pool, :dims])
-        places = torch.arange(len(pool), device=pool.device)
         among = torch.tensor(len(pool), device=pool.device) if count is None else count
-        most = min(LIKE_MOST, -(-len(pool) // LIKE_PART))
-        nearest = distance.masked_fill(places >= among, torch.inf).topk(most, dim=1, largest=False)
-        meant = (places[:most] < torch.div(among, LIKE_PART, rounding_mode="floor").clamp(min=1)).float()
-        return pool[nearest.indices], meant / meant.sum()
+        even = (torch.arange(LIKE_AMONG, device=pool.device) * among).div(LIKE_AMONG, rounding_mode="floor")
+        drawn = pool[even]
+        distance = torch.cdist(self.values[index, :dims], self.values[drawn, :dims])
+        return drawn[distance.topk(LIKE, dim=1, largest=False).indices]
 
     def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
@@ -177,14 +176,12 @@ class PoseMemory:
         shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
         return torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
 
-    def history(self, index: Tensor, like: Tensor, share: Tensor, conformation: Tensor) -> PoseHistory:
-        """Deviations of particles (B,) and of those like them (B, n), each with its share (n,) of a mean.
-
-        ``conformation`` (N, zaffinedim) is that of all particles.
-        """
-        kind = torch.einsum("bni,n->bi", self.deviation(like), share)
+    def history(self, index: Tensor, like: Tensor, conformation: Tensor) -> PoseHistory:
+        """Deviations of particles (B,) and of those like them (B, n); ``conformation`` (N, zaffinedim) of all."""
         squares = 4.0 * self.turn[:, 1:].square().mean(), self.shift_px.square().mean()
-        return PoseHistory(conformation[like], share, kind, self.deviation(index), torch.stack(squares).sqrt())
+        return PoseHistory(
+            conformation[like], self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt()
+        )
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

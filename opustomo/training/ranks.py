@@ -134,3 +134,8 @@ class Ranks:
 def join(place: Place | None, device: torch.device) -> OneProcess | Ranks:
     """The processes of this run."""
     return OneProcess() if place is None else Ranks(place, device)
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an error means that another process can no longer be reached."""
+    return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))

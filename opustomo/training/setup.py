@@ -28,7 +28,7 @@ from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.preflight.inspect import inspect_particles
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.ranks import Place, join
+from opustomo.training.ranks import Place, join, lost_contact
 from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, resume_command
 from opustomo.training.runlog import RunLog
@@ -125,6 +125,13 @@ def train(
             with stop_on_signal() as stop:
                 finished = trainer.fit(stop)
             trainer.close()
+        except RuntimeError as error:
+            if ranks.size == 1 or not lost_contact(error):
+                raise
+            raise UserError(
+                f"process {ranks.rank} lost contact to another process of this run, whose own message says why it "
+                f"ended; go on with: {resume_command(run.command)}"
+            ) from error
         finally:
             for watcher in trainer.watchers:
                 watcher.close()

@@ -14,7 +14,7 @@ from opustomo.model.anchor import PoseHistory, correction_vector, floor_at, size
 
 def history(std: tuple[float, float] = (0.01, 0.3), own: torch.Tensor | None = None) -> PoseHistory:
     zero = torch.zeros(2, 6) if own is None else own
-    return PoseHistory(torch.zeros(2, 3, 4), torch.full((3,), 1 / 3), zero, zero, torch.tensor(std))
+    return PoseHistory(torch.zeros(2, 3, 4), zero, zero, torch.tensor(std))
 
 
 def test_correction_vector_is_the_rotation_vector() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(data: Path, outdir: Path, batch: int, *more: str) -> list[str]:
-    options = f"--zdim 3 --estpose --normalizectf -n 3 -b {batch} --templateres 32 --encoderres 8 --lr 1e-3 --seed 5"
+    options = f"--zdim 3 --estpose --normalizectf -n 5 -b {batch} --templateres 32 --encoderres 8 --lr 4e-5 --seed 5"
     options += " --log-interval 1 --num-workers 1 --device cpu --valfrac 0.2"
     return ["train_tomo", str(data / "particles.star"), "-r", str(data / "mask.mrc"), "-o", str(outdir),
             *options.split(), *more]  # fmt: skip
@@ -66,11 +68,11 @@ def test_two_processes_equal_one_with_the_joint_batch(data: Path, tmp_path: Path
         head = rows[0].split(",")
         columns = [head.index(term) for term in ("total", "gen", "snr", "kl", "spread", "knn", "attract", "repel")]
         curves.append(np.array([[float(row.split(",")[c]) for c in columns] for row in rows[1:]]))
-    assert curves[0].shape == curves[1].shape and len(curves[0]) >= 12
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4, atol=1e-6)
-    a, b = (torch.load(tmp_path / name / "z.2.pkl", weights_only=False)["mu"] for name in ("one", "two"))
+    assert curves[0].shape == curves[1].shape and len(curves[0]) >= 20
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5, atol=1e-7)
+    a, b = (torch.load(tmp_path / name / "z.4.pkl", weights_only=False)["mu"] for name in ("one", "two"))
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
-    p, q = (read_poses(tmp_path / name / "pose.2.pkl") for name in ("one", "two"))
+    p, q = (read_poses(tmp_path / name / "pose.4.pkl") for name in ("one", "two"))
     np.testing.assert_allclose(p.eulers_deg, q.eulers_deg, atol=1e-2)
     np.testing.assert_allclose(p.origins, q.origins, atol=1e-5)
 
@@ -94,6 +96,25 @@ def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stderr.count("particles.star") == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_one_process_dying_ends_all_and_says_so(data: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1000")
+    run = subprocess.Popen([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
+                           stderr=subprocess.PIPE)  # fmt: skip
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], text=True, capture_output=True, check=True).stdout.split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "process 1 was ended by SIGKILL" in errors
+    assert errors.count("lost contact") <= 1 and "Traceback" not in errors
+    assert not list((tmp_path / "run").glob("*.tmp*"))
 
 
 def test_places() -> None:
