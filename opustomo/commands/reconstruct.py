@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reconstruct, then say what was written and how well the halves agree."""
-    from opustomo.data.config import DataConfig
+    from opustomo.commands.data_options import data_config
     from opustomo.errors import UserError
     from opustomo.model.device import choose_device
     from opustomo.reconstruct.curves import THRESHOLDS, resolution_text
@@ -44,21 +44,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"-o {output} does not end in .mrc; name the map to write")
     if args.mask is not None and not args.halves:
         raise UserError("--mask is for the FSC of half maps; add --halves, or leave it out")
-    data = DataConfig(
-        star=args.particles,
-        poses=args.poses,
-        mask=args.mask,
-        datadir=args.datadir,
-        ind=args.ind,
-        apix=args.angpix,
-        force=args.force,
-        warp=args.warp,
-        warp_bfactor_scale=args.warp_bfactor_scale,
-        use_ctf=not args.no_ctf,
-        tilt_range_deg=args.tilt_range,
-        tilt_step_deg=args.tilt_step,
-        tilt_limit_deg=args.tilt_limit,
-    )
+    data = data_config(args)
     device = choose_device(args.device)
     done = reconstruct(
         ReconstructionRequest(data, output, args.halves, args.normalizectf, device, max(1, args.num_workers))

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from opustomo.data.config import DataConfig
+    from opustomo.commands.data_options import data_config
     from opustomo.errors import UserError
     from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
@@ -194,23 +194,8 @@ def run(args: argparse.Namespace) -> None:
         _check_numbers(args)
     except ValueError as error:
         raise UserError(f"--{error}") from error
-    data = DataConfig(
-        star=args.particles,
-        poses=args.poses,
-        mask=args.mask,
-        bodies=args.masks,
-        datadir=args.datadir,
-        ind=args.ind,
-        force=args.force,
-        apix=args.angpix,
-        warp=args.warp,
-        warp_bfactor_scale=args.warp_bfactor_scale,
-        use_ctf=not args.no_ctf,
-        tilt_range_deg=args.tilt_range,
-        tilt_step_deg=args.tilt_step,
-        tilt_limit_deg=args.tilt_limit,
-        norm=None if args.norm is None else (args.norm[0], args.norm[1]),
-    )
+    norm = None if args.norm is None else (args.norm[0], args.norm[1])
+    data = data_config(args, bodies=args.masks, norm=norm)
     physics = PhysicsConfig(
         ctf_alpha=args.ctfalpha,
         ctf_beta=args.ctfbeta,

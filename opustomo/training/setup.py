@@ -28,6 +28,7 @@ from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.preflight.inspect import inspect_particles
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.host import keep_freed_memory
 from opustomo.training.ranks import Place, join, lost_contact
 from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, resume_command
@@ -53,7 +54,8 @@ def train(
     Nothing is written before all inputs have been read and checked. ``place`` says which of several processes this is;
     the first of them writes.
     """
-    choose_device(run.device)
+    if choose_device(run.device) == "cpu":
+        keep_freed_memory()
     leads = place is None or place.rank == 0
     particles = load_particles(data, tolerant=run.load is not None)
     if data.bodies is not None:

@@ -43,8 +43,6 @@ VALIDATION_KEY = 1_000_000
 """Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
 POOL_KEY = 1
 """Tells the draw of the prior's pool, made on the host, from the draws of the step."""
-
-
 AGREE_STEPS = 8
 """Steps between which several processes ask each other whether to stop."""
 Loaded = tuple[np.ndarray, Tensor]
@@ -272,13 +270,14 @@ class Trainer:
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
             pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
-        moving = self.config.motion_first and self.model.config.bodies is not None
+        done = progress.particles_seen / max(1, config.epochs * len(self.members[TRAINING]))
+        moving = config.motion_first and self.model.config.bodies is not None
         schedule = (
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
             schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
             floor_at(progress.epoch),
-            schedules.composition_at(self._share_done(), moving),
+            schedules.composition_at(done, moving),
         )
         return Visit(
             self._to_device(indices),
@@ -288,10 +287,6 @@ class Trainer:
             self._to_device(np.array(schedule, dtype=np.float32)),
             None if weight is None else self._to_device(weight.astype(np.float32)),
         )
-
-    def _share_done(self) -> float:
-        """Share of the run's visits that have passed."""
-        return self.progress.particles_seen / max(1, self.config.epochs * len(self.members[TRAINING]))
 
     def _to_device(self, values: np.ndarray) -> Tensor:
         """Copy without waiting for what the device still has to do."""

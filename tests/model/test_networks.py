@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -271,12 +272,13 @@ def test_small_rotation() -> None:
     assert torch.allclose(about_z, expected.double())
 
 
+@pytest.mark.parametrize("way", [Downsample.blockwise, Downsample.as_product, Downsample.forward])
 @pytest.mark.parametrize("size", [4, 6, 7, 9])
-def test_blockwise_downsampling_equals_the_convolution(size: int) -> None:
+def test_other_ways_of_downsampling_equal_the_convolution(size: int, way: Callable[..., torch.Tensor]) -> None:
     """Values and gradients, even and odd grids."""
     layer = Downsample(3, 5).double()
     x = torch.randn(2, 3, size, size, size, dtype=torch.float64, requires_grad=True)
-    ours, plain = layer.blockwise(x), functional.conv3d(x, layer.weight, layer.bias, 2, 1)
+    ours, plain = way(layer, x), functional.conv3d(x, layer.weight, layer.bias, 2, 1)
     assert torch.allclose(ours, plain, atol=1e-12)
     weight = torch.randn_like(plain)
     inputs = [x, layer.weight]
