@@ -213,6 +213,7 @@ def run(args: argparse.Namespace) -> None:
         beta_control=args.beta_control,
         lamb=args.lamb,
         motion_first=not original,
+        composition_rate=0.0 if original else 1.0,
         anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,
         valfrac=args.valfrac,
         split=args.split,

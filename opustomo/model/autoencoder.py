@@ -12,14 +12,13 @@ from opustomo.model import energy, loss, observation
 from opustomo.model.anchor import PoseHistory, correction_vector, size_penalty
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
-from opustomo.model.collective import ALONE, Collective, shared_by
+from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.model.separation import shared_variance
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
@@ -33,9 +32,8 @@ BETA_JITTER = 0.01 / 4
 class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
-    ``composition`` multiplies the composition latent before it is decoded, ``spread`` are mean and standard deviation
-    (L,) of all latents where composition and conformation are to be kept apart, ``moves_pose`` is False where the poses
-    are final.
+    ``composition`` multiplies the composition latent before it is decoded, ``rate`` is what its KL counts as part of a
+    likelihood bound, ``moves_pose`` is False where the poses are final.
     """
 
     bfactor_A2: float | Tensor
@@ -47,7 +45,7 @@ class StepState:
     anchor: float = 0.0
     anchor_floor: float | Tensor = 0.0
     composition: float | Tensor = 1.0
-    spread: tuple[Tensor, Tensor] | None = None
+    rate: float = 0.0
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -217,20 +215,18 @@ class Autoencoder(nn.Module):
         history: PoseHistory | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = anchor = apart = None
+        prior = kl = anchor = rate = None
         if history is not None:
             vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
             anchor = size_penalty(vector, history, state.anchor_floor)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
+            if state.rate:
+                zdim = self.config.zdim
+                rate = loss.kl_divergence(inferred.mu[:, :zdim], inferred.logstd[:, :zdim])
         if inferred.logstd is not None and neighbours is not None:
             part = None if weight is None else loss.share_of_mean(weight, state.ranks)
             prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
-        if state.spread is not None and inferred.logstd is not None:
-            mean, std = state.spread
-            latents = state.ranks.gather((inferred.mu - mean) / std)
-            counted = None if weight is None else state.ranks.gather(weight)
-            apart = shared_by(state.ranks, shared_variance(latents, self.config.zdim, counted))
         weights = generated.weights
         expected = (weights * generated.energies.total).sum(1)
         if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
@@ -243,11 +239,13 @@ class Autoencoder(nn.Module):
             kl,
             loss.smoothness(generated.template, self._inside),
             prior,
-            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor),
+            loss.LossWeights(
+                state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor, state.rate
+            ),
             weight,
             state.ranks,
             anchor,
-            apart,
+            rate,
         )
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from opustomo.model.collective import ALONE, Collective
 from opustomo.model.prior import PriorTerms
-from opustomo.model.separation import SEPARATION_WEIGHT
 from opustomo.physics import kernels
 
 TV_WEIGHT = 0.1
@@ -27,6 +26,7 @@ class LossWeights:
     snr: Tensor
     norm: float
     anchor: float = 0.0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LossTerms:
     spread: Tensor
     knn: Tensor
     anchor: Tensor
-    apart: Tensor
+    rate: Tensor
 
     def stacked(self) -> Tensor:
         """All terms, detached, in field order: (13,)."""
@@ -95,7 +95,7 @@ def combine(
     weight: Tensor | None = None,
     ranks: Collective = ALONE,
     anchor: Tensor | None = None,
-    apart: Tensor | None = None,
+    rate: Tensor | None = None,
 ) -> LossTerms:
     """Join the terms of one batch.
 
@@ -120,8 +120,8 @@ def combine(
         Processes that hold the batch.
     anchor
         (B,) :func:`opustomo.model.anchor.size_penalty`, None without pose estimation.
-    apart
-        :func:`opustomo.model.separation.shared_variance`, None without moving bodies.
+    rate
+        (B,) KL of the composition, None where it does not count by itself.
     """
     norm = step.norm
     weight = torch.ones_like(energy.detach()) if weight is None else weight
@@ -139,8 +139,8 @@ def combine(
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
     mse_mean = (part * mse).sum()
     anchor_mean = zero if anchor is None else (part * anchor).sum()
-    shared = zero if apart is None else apart
-    if anchor is not None or apart is not None:  # E/(2 mse) is a negative log-likelihood
+    rate_mean = zero if rate is None else (part * rate).sum()
+    if anchor is not None or rate is not None:  # E/(2 mse) is a negative log-likelihood
         unit = 2.0 * ranks.total(mse_mean) / ranks.size
-        total = total + unit * (step.anchor * anchor_mean + SEPARATION_WEIGHT * shared) / norm
-    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean, shared)
+        total = total + unit * (step.anchor * anchor_mean + step.rate * rate_mean) / norm
+    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean, rate_mean)

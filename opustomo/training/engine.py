@@ -131,7 +131,7 @@ class Engine:
             anchor=config.anchor if training else 0.0,
             anchor_floor=visit.schedule[3],
             composition=visit.schedule[4],
-            spread=self.latents.spread() if config.motion_first and self.model.config.bodies is not None else None,
+            rate=config.composition_rate if self.model.config.bodies is not None else 0.0,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,

@@ -69,11 +69,6 @@ class LatentMemory:
                 pool = index  # the batch is the whole set
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
-    def spread(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over all particles, (L,) each."""
-        std, mean = torch.std_mean(self.values, dim=0, correction=0)
-        return mean, std.clamp(min=1e-6)
-
     def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> Tensor:
         """Particles (B, n) of a pool (P,) that are like each of ``index`` (B,) in the first ``dims`` numbers.
 

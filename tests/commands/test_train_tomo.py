@@ -269,3 +269,22 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     )  # fmt: skip
     assert run == expected
     assert "zdim = 7" in run.notes and "tilt_limit = 55.0" in run.notes  # -v
+
+
+@pytest.mark.parametrize(
+    ("words", "original", "anchor"),
+    [([], False, 1.0), (["--preset", "original"], True, 0.0), (["--preset", "original", "--anchor", "0.5"], True, 0.5)],
+)
+def test_presets(
+    words: list[str], original: bool, anchor: float, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opustomo.model.config import ORIGINAL_PHYSICS, PhysicsConfig
+    from opustomo.training import setup
+
+    seen: list = []
+    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), *words]) == 0
+    physics, config = seen[2], seen[4]
+    assert physics == PhysicsConfig(**(ORIGINAL_PHYSICS if original else {}))
+    assert (physics == PhysicsConfig()) is not original
+    assert (config.anchor, config.motion_first, config.composition_rate) == (anchor, not original, float(not original))
