@@ -2,8 +2,8 @@
 
 *Frame of a kind.* A template that turns with its composition and poses that turn back explain the data equally well, so
 nothing in the likelihood keeps the volumes of different states in one frame. The given poses do: whatever their errors
-are, they do not depend on what the particle is. So the head's corrections are centred on what it gives for particles of
-like composition, and what the corrections of like particles have come to have in common is taken back step by step.
+are, they do not depend on what the particle is. So what the corrections of particles of like composition have come to
+have in common is taken back step by step, and the head is drawn to give its opposite.
 
 *Size of corrections.* The deviations from the given poses have a spread, taken from all particles; a deviation that the
 data hardly support is drawn back against it. Where the given poses are right, the spread shrinks and with it the noise
@@ -21,6 +21,8 @@ from torch import Tensor
 FRAME_SHARE = 0.3
 """Share of what like particles' corrections have in common that a visit takes back."""
 TURN_UNIT_RAD, SHIFT_UNIT_PX = math.radians(1.0), 0.5
+FRAME_WEIGHT, FRAME_GAIN = 0.5, 6.0
+"""Weak on a correction itself, which it slows, strong against the common part."""
 SIZE_WEIGHT = 0.25
 FLOOR, FLOOR_DECAY = 3.0, 0.85
 """Least spread at the start, in the units above, and what an epoch leaves of it."""
@@ -33,17 +35,14 @@ class PoseHistory(NamedTuple):
 
     Attributes
     ----------
-    like
-        (B, n, zaffinedim) conformation latents of particles of like composition.
     kind
-        (B, 6) their mean deviation.
+        (B, 6) mean deviation of particles of like composition.
     own
         (B, 6) deviation of each particle.
     std
         (2,) standard deviations per axis over all particles: rad, pixels.
     """
 
-    like: Tensor
     kind: Tensor
     own: Tensor
     std: Tensor
@@ -60,14 +59,15 @@ def correction_vector(turn: Tensor, shift_px: Tensor) -> Tensor:
     return torch.cat([torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1), shift_px], 1)
 
 
-def size_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | float) -> Tensor:
+def anchor_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | float) -> Tensor:
     """Penalty of corrections (B, 6) in units of a negative log-likelihood, (B,); ``floor`` is :func:`floor_at`'s."""
-    total = correction + history.own
+    common, total = correction + FRAME_GAIN * history.kind, correction + history.own
     penalty = torch.zeros_like(total[:, 0])
     for part, unit, std in (
         (slice(0, 3), TURN_UNIT_RAD, history.std[0]),
         (slice(3, 6), SHIFT_UNIT_PX, history.std[1]),
     ):
         spread = unit * torch.clamp(std / unit, min=floor)
+        penalty = penalty + 0.5 * FRAME_WEIGHT * (common[:, part] / unit).square().sum(1)
         penalty = penalty + 0.5 * SIZE_WEIGHT * (total[:, part] / spread).square().sum(1)
     return penalty

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
-from opustomo.model.anchor import PoseHistory, correction_vector, size_penalty
+from opustomo.model.anchor import PoseHistory, anchor_penalty, correction_vector
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
 from opustomo.model.collective import ALONE, Collective
@@ -159,25 +159,21 @@ class Autoencoder(nn.Module):
         z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
         return Inference(spectrum, ctf, mu, logstd, z)
 
-    def pose_correction(self, z: Tensor, history: PoseHistory | None = None, moves_pose: bool = True) -> Correction:
-        """Correction of the poses, centred on like particles, and the motion of the bodies, from latents (B, L)."""
+    def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
+        """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
         if not self.config.estimate_pose:
             return self.posing.no_correction(len(z), z.device)
-        head = self.decoder.template.pose_rows
-        rows = head(z[:, self.config.zdim :])
-        bodies, whole = rows[:, :-1], rows[:, -1:]
+        rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])
         if not moves_pose:
-            whole = torch.zeros_like(whole)
-        elif history is not None:
-            whole = whole - head(history.like)[:, :, -1:].mean(1)
-        return self.posing.correction(torch.cat([bodies, whole], 1))
+            rows = torch.cat([rows[:, :-1], torch.zeros_like(rows[:, -1:])], 1)
+        return self.posing.correction(rows)
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
         """Decode, pose and image the template; compare it with the data for every candidate rotation."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
             template = self.decoder(inferred.z[:, : self.config.zdim] * state.composition)
-        correction = self.pose_correction(inferred.z, batch.history, state.moves_pose)
+        correction = self.pose_correction(inferred.z, state.moves_pose)
 
         with torch.no_grad():
             b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
@@ -218,7 +214,7 @@ class Autoencoder(nn.Module):
         prior = kl = anchor = rate = None
         if history is not None:
             vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
-            anchor = size_penalty(vector, history, state.anchor_floor)
+            anchor = anchor_penalty(vector, history, state.anchor_floor)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
             if state.rate:

@@ -119,7 +119,7 @@ def combine(
     ranks
         Processes that hold the batch.
     anchor
-        (B,) :func:`opustomo.model.anchor.size_penalty`, None without pose estimation.
+        (B,) :func:`opustomo.model.anchor.anchor_penalty`, None without pose estimation.
     rate
         (B,) KL of the composition, None where it does not count by itself.
     """

@@ -182,7 +182,7 @@ class Engine:
         if self.config.anchor and self.model.config.estimate_pose:
             zdim = self.model.config.zdim
             like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
-            history = self.poses.history(visit.index, like, self.latents.values[:, zdim:])
+            history = self.poses.history(visit.index, like)
         return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history)
 
     def update(self, lr: Tensor) -> None:

@@ -171,12 +171,10 @@ class PoseMemory:
         shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
         return torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
 
-    def history(self, index: Tensor, like: Tensor, conformation: Tensor) -> PoseHistory:
-        """Deviations of particles (B,) and of those like them (B, n); ``conformation`` (N, zaffinedim) of all."""
+    def history(self, index: Tensor, like: Tensor) -> PoseHistory:
+        """Deviations of particles (B,) and of those like them (B, n)."""
         squares = 4.0 * self.turn[:, 1:].square().mean(), self.shift_px.square().mean()
-        return PoseHistory(
-            conformation[like], self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt()
-        )
+        return PoseHistory(self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt())
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

@@ -9,12 +9,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.anchor import PoseHistory, correction_vector, floor_at, size_penalty
+from opustomo.model.anchor import FRAME_GAIN, FRAME_WEIGHT, PoseHistory, anchor_penalty, correction_vector, floor_at
 
 
-def history(std: tuple[float, float] = (0.01, 0.3), own: torch.Tensor | None = None) -> PoseHistory:
-    zero = torch.zeros(2, 6) if own is None else own
-    return PoseHistory(torch.zeros(2, 3, 4), zero, zero, torch.tensor(std))
+def history(
+    std: tuple[float, float] = (0.01, 0.3), own: torch.Tensor | None = None, kind: torch.Tensor | None = None
+) -> PoseHistory:
+    zero = torch.zeros(2, 6)
+    return PoseHistory(zero if kind is None else kind, zero if own is None else own, torch.tensor(std))
 
 
 def test_correction_vector_is_the_rotation_vector() -> None:
@@ -31,25 +33,39 @@ def test_penalty_counts_deviations_in_standard_deviations() -> None:
     own[0, 0], own[1, 4] = 0.02, 0.3
     moved = torch.zeros(2, 6)
     moved[0, 0] = 0.01
-    found = size_penalty(moved, history(own=own), 0.0)
+    kind = -moved / FRAME_GAIN  # the frame asks for this correction
+    found = anchor_penalty(moved, history(own=own, kind=kind), 0.0)
     assert found.tolist() == pytest.approx([0.125 * 3.0**2, 0.125])
-    assert size_penalty(-own, history(own=own), 0.0).tolist() == [0, 0]
+    assert anchor_penalty(-own, history(own=own, kind=own / FRAME_GAIN), 0.0).tolist() == [0, 0]
+
+
+def test_the_frame_pulls_back_what_like_particles_have_in_common() -> None:
+    kind = torch.zeros(2, 6)
+    kind[:, 1], kind[:, 5] = math.radians(0.5), -0.25
+    correction = torch.zeros(2, 6, requires_grad=True)
+    wide = history((10.0, 100.0), kind=kind)
+    penalty = anchor_penalty(correction, wide, 0.0).sum()
+    assert float(penalty) == pytest.approx(FRAME_WEIGHT * 2 * (0.5 * FRAME_GAIN) ** 2)
+    penalty.backward()
+    assert (correction.grad[:, 1] > 0).all() and (correction.grad[:, 5] < 0).all()
+    assert not correction.grad[:, [0, 2, 3, 4]].any()
 
 
 def test_floor_leaves_room_in_the_first_epochs() -> None:
     correction = torch.full((2, 6), math.radians(1.0))
-    exact = history((1e-6, 1e-6))
-    early, late = (float(size_penalty(correction, exact, floor_at(epoch))[0]) for epoch in (0, 30))
+    kind = -correction / FRAME_GAIN
+    exact = history((1e-6, 1e-6), kind=kind)
+    early, late = (float(anchor_penalty(correction, exact, floor_at(epoch))[0]) for epoch in (0, 30))
     assert early < 0.1 < 10 < late
-    wide = history((math.radians(3.0), 1.0))
-    assert float(size_penalty(correction, wide, floor_at(0))[0]) == pytest.approx(
-        float(size_penalty(correction, wide, floor_at(30))[0]), rel=0.3
+    wide = history((math.radians(3.0), 1.0), kind=kind)
+    assert float(anchor_penalty(correction, wide, floor_at(0))[0]) == pytest.approx(
+        float(anchor_penalty(correction, wide, floor_at(30))[0]), rel=0.3
     )
 
 
 def test_exactly_given_poses_have_no_penalty_and_a_finite_gradient() -> None:
     correction = torch.zeros(2, 6, requires_grad=True)
-    penalty = size_penalty(correction, history((0.0, 0.0)), floor_at(200)).sum()
+    penalty = anchor_penalty(correction, history((0.0, 0.0)), floor_at(200)).sum()
     penalty.backward()
     assert float(penalty) == 0
     assert torch.isfinite(correction.grad).all()

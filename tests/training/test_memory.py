@@ -291,7 +291,7 @@ def test_what_like_particles_have_in_common_is_taken_back() -> None:
     everyone = EVERY.expand(COUNT, COUNT)
     still = torch.eye(3).expand(COUNT, 3, 3)
     for _ in range(30):
-        history = found.history(EVERY, everyone, torch.zeros(COUNT, 1))
+        history = found.history(EVERY, everyone)
         found.update(EVERY, still, torch.zeros(COUNT, 3), kind=history.kind)
     deviation = found.deviation(EVERY)
     assert torch.rad2deg(deviation[:, :3].mean(0)).abs().max() < 0.02
