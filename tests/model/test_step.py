@@ -50,8 +50,9 @@ def plain_tilts(table) -> list[reference.Tilt]:
 
 
 @DEVICES
-@pytest.mark.parametrize("case", CASES)
-def test_validation_step(case: str, device: str) -> None:
+@pytest.mark.parametrize(("case", "amp"), [*((case, False) for case in CASES), ("as is", True), ("two bodies", True)])
+def test_validation_step(case: str, amp: bool, device: str) -> None:
+    """To 1e-4 in full precision, 1e-2 in mixed precision; kernels on a GPU add in another order (5e-3)."""
     options = dict(CASES[case])
     boxes = Boxes(BOX, APIX, options.pop("render", BOX), 16)
     settings = reference.Settings(**options)
@@ -69,6 +70,7 @@ def test_validation_step(case: str, device: str) -> None:
         ),
         boxes,
         torch.from_numpy(mask),
+        amp=amp,
     )
     with torch.no_grad():
         # as if trained: latents spread, a template as strong as the data, poses corrected by degrees and voxels
@@ -109,8 +111,11 @@ def test_validation_step(case: str, device: str) -> None:
         output = model.to(device)(batch, Neighbours(place(near), place(far)), state)
     ours = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
     assert set(ours) == set(expected)
+    tolerance = 1e-2 if amp else 1e-4 if device == "cpu" else 5e-3
     for name, value in expected.items():
-        assert ours[name] == pytest.approx(value, rel=1e-4 if device == "cpu" else 5e-3), name
+        # of untrained latents, all but equal, bfloat16 leaves less of the small differences between them
+        loose = 2.0 if amp and name == "knn" else 1.0
+        assert ours[name] == pytest.approx(value, rel=loose * tolerance), name
     # model and data are of like size, latents and poses moved: nothing agrees by vanishing
     assert expected["snr"] > 0.01
     assert abs(expected["gen"]) > 0.01 * expected["mse"]
