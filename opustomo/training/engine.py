@@ -219,6 +219,7 @@ class Engine:
             "latents": self.latents.values,
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
+            "pose_reference": self.poses.reference,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -236,6 +237,7 @@ class Engine:
             (self.latents.values, "latents"),
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
+            (self.poses.reference, "pose_reference"),
         ):
             tensor.copy_(state[name])
 

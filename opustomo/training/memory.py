@@ -136,6 +136,7 @@ class PoseMemory:
         self.turn = torch.zeros(len(poses), 4, device=device)
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
+        self.reference = torch.zeros(len(poses), 6, device=device)
         self._eulers = poses.eulers_deg
 
     def current(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,15 +166,20 @@ class PoseMemory:
         self.shift_px[index] += moved
 
     def deviation(self, index: Tensor) -> Tensor:
-        """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame."""
+        """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
+
+        Given are the table's, or those that the run went on from.
+        """
         turn = self.turn[index]
         rotation = self.start[index] @ quaternion_to_matrix(turn)
         shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
-        return torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
+        moved = torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
+        return moved - self.reference[index]
 
     def history(self, index: Tensor, like: Tensor) -> PoseHistory:
         """Deviations of particles (B,) and of those like them (B, n)."""
-        squares = 4.0 * self.turn[:, 1:].square().mean(), self.shift_px.square().mean()
+        every = self.deviation(torch.arange(len(self.turn), device=self.turn.device)).square().mean(0)
+        squares = every[:3].mean(), every[3:].mean()
         return PoseHistory(self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt())
 
     def set_poses(self, poses: Poses) -> None:
@@ -181,6 +187,8 @@ class PoseMemory:
         refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
+        self.reference.zero_()
+        self.reference.copy_(self.deviation(torch.arange(len(self.turn), device=self.turn.device)))
 
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""

@@ -311,3 +311,16 @@ def test_alike_are_the_nearest_third_in_composition(padded: bool) -> None:
     assert like.shape == (2, memory.LIKE)
     assert set(like[1].tolist()) == set(range(10, 32))  # 64 / 3, and a part of the next
     assert abs(float(like[0].float().mean()) - 40) <= 0.5
+
+
+def test_deviation_counts_from_the_poses_that_a_run_goes_on_from() -> None:
+    poses = make_poses()
+    found = PoseMemory(poses, BOX, CPU)
+    found.update(EVERY, turns(20.0), torch.ones(COUNT, 3))
+    refined = found.poses()
+    again = PoseMemory(poses, BOX, CPU)
+    again.set_poses(refined)
+    assert degrees_between(matrices(refined), again.current(EVERY)[0]).max() < 2e-4
+    assert not again.deviation(EVERY).any()
+    again.update(EVERY, torch.eye(3).expand(COUNT, 3, 3), torch.ones(COUNT, 3))
+    np.testing.assert_allclose(again.deviation(EVERY)[:, 3:].numpy(), 0.3, atol=1e-4)
