@@ -88,4 +88,7 @@ def run(args: argparse.Namespace) -> None:
             deform=args.deform,
         )
     )
-    print(f"wrote {len(written)} volumes: {written[0]} … {written[-1].name}")
+    if len(written) == 1:
+        print(f"wrote {written[0]}")
+    else:
+        print(f"wrote {len(written)} volumes: {written[0]} … {written[-1].name}")
