@@ -46,7 +46,8 @@ def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> D
         known = {field.name for field in fields(DataConfig)}
         remembered = {name: value for name, value in stored.items() if name in known}
         remembered.pop("norm", None)
-        remembered |= {name: Path(str(remembered[name])) for name in _PATHS if remembered.get(name) is not None}
+        given = {name: Path(str(remembered[name])) for name in _PATHS if remembered.get(name) is not None}
+        remembered |= {name: _found_again(path, config) for name, path in given.items()}
     remembered["star"] = star if star is not None else remembered.get("star")
     if remembered["star"] is None:
         raise UserError(f"{config} does not tell which STAR file was trained on; give it")
@@ -54,6 +55,13 @@ def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> D
         raise UserError(f"the STAR file {remembered['star']} is not there; give that of the training")
     data = DataConfig(**remembered)
     return replace(data, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _found_again(path: Path, config: Path) -> Path:
+    """A path as given in training, which may have been started in any folder above the run."""
+    if path.is_absolute() or path.exists():
+        return path
+    return next((folder / path for folder in config.resolve().parents if (folder / path).exists()), path)
 
 
 def remembered_norm(config: Path) -> tuple[float, float]:

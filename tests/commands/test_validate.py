@@ -16,7 +16,7 @@ from opustomo.data.particles import load_particles
 from opustomo.data.source import VoxelSource
 from opustomo.evaluate.heldout import particle_losses
 from opustomo.evaluate.inputs import held_out_particles, load_model, remembered_data, remembered_norm
-from opustomo.io.pickles import dump_pickle, load_torch
+from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_torch
 from opustomo.io.tables import read_latent_rows
 from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
@@ -120,3 +120,18 @@ def test_report_decodes_what_is_not_there(run: Path) -> None:
     names = [category["name"] for category in content["points"]["categories"]]
     assert names == ["cluster", "tomogram", "pose group", "training or held out"]
     assert dict(dict(content["settings"])["model"])["zdim"] == "2" and "train_tomo" in content["command"]
+
+
+def test_files_of_a_run_are_found_from_another_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training was given paths relative to a folder above the run, where the user no longer is."""
+    folder = tmp_path / "project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "particles.star").write_text("data_\n")
+    content = load_pickles(run / "config.pkl")
+    content[0]["dataset_args"]["star"] = "data/particles.star"
+    (folder / "runs" / "one").mkdir(parents=True)
+    dump_pickles(folder / "runs" / "one" / "config.pkl", *content)
+    monkeypatch.chdir(tmp_path)
+    assert remembered_data(folder / "runs" / "one" / "config.pkl").star == folder / "data" / "particles.star"

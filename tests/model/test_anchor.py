@@ -45,7 +45,7 @@ def test_the_frame_pulls_back_what_like_particles_have_in_common() -> None:
     correction = torch.zeros(2, 6, requires_grad=True)
     wide = history((10.0, 100.0), kind=kind)
     penalty = anchor_penalty(correction, wide, 0.0).sum()
-    assert float(penalty) == pytest.approx(FRAME_WEIGHT * 2 * (0.5 * FRAME_GAIN) ** 2)
+    assert penalty.item() == pytest.approx(FRAME_WEIGHT * 2 * (0.5 * FRAME_GAIN) ** 2)
     penalty.backward()
     assert (correction.grad[:, 1] > 0).all() and (correction.grad[:, 5] < 0).all()
     assert not correction.grad[:, [0, 2, 3, 4]].any()
@@ -67,5 +67,5 @@ def test_exactly_given_poses_have_no_penalty_and_a_finite_gradient() -> None:
     correction = torch.zeros(2, 6, requires_grad=True)
     penalty = anchor_penalty(correction, history((0.0, 0.0)), floor_at(200)).sum()
     penalty.backward()
-    assert float(penalty) == 0
+    assert penalty.item() == 0
     assert torch.isfinite(correction.grad).all()
