@@ -159,6 +159,17 @@ class Autoencoder(nn.Module):
         z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
         return Inference(spectrum, ctf, mu, logstd, z)
 
+    @torch.no_grad()
+    def encode(self, volumes: Tensor, rotation: Tensor, origin_px: Tensor) -> Tensor:
+        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; one fixed one if so set."""
+        if self.encoder is None:
+            return self.fixed_latent.expand(len(volumes), -1)
+        spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
+        snr = torch.zeros((), device=volumes.device)  # only scales draws
+        posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, None)
+        with self._precision():
+            return self.encoder(posed)[0]
+
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
         if not self.config.estimate_pose:

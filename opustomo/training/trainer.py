@@ -29,6 +29,7 @@ from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.current import write_template
+from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
@@ -45,8 +46,7 @@ POOL_KEY = 1
 """Tells the draw of the prior's pool, made on the host, from the draws of the step."""
 AGREE_STEPS = 8
 """Steps between which several processes ask each other whether to stop."""
-Loaded = tuple[np.ndarray, Tensor]
-"""Particle indices and their voxels."""
+Loaded = tuple[np.ndarray, Tensor]  # particle indices and their voxels
 
 
 class Trainer:
@@ -164,9 +164,10 @@ class Trainer:
         progress.epoch += 1
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
+            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
-                write_epoch(self.run.outdir, epoch, self.model, self._latents(), self.engine.poses.poses())
+                write_epoch(self.run.outdir, epoch, self.model, latents, self.engine.poses.poses())
             self.save_state()
             if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep)

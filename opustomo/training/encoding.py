@@ -1,0 +1,48 @@
+"""The latents of all particles by one and the same encoder, for the files of an epoch.
+
+The memory of latents averages over visits, that is over the encoder's course: particles visited early in an epoch lag
+behind those visited late, held-out ones come last, and draws of the start linger. Clusters of small sets followed that
+(docs/quality.md). So what is written is encoded anew; the memory stays what the prior compares with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from opustomo.data.loader import load_batches
+from opustomo.data.source import VoxelSource
+from opustomo.training.engine import Engine
+
+
+@torch.no_grad()
+def encode_all(
+    engine: Engine, source: VoxelSource, members: Iterable[np.ndarray], norm: tuple[float, float], workers: int
+) -> np.ndarray:
+    """Latent means (N, L) of the particles ``members``, without draws; others, and unreadable ones, as remembered.
+
+    Every process encodes its part of each batch and gets all of it.
+    """
+    model, ranks = engine.model, engine.ranks
+    values = engine.latents.values.clone()
+    every = np.sort(np.concatenate(list(members)))
+    if model.encoder is not None and len(every):
+        model.eval()
+        count = -(-len(every) // (engine.config.batch_size * ranks.size))
+        batches = np.array_split(every, count)
+        parts = [ranks.part_of(batch) for batch in batches]
+        loaded = load_batches(source, parts, engine.device, norm, workers, lambda index, reason: None)
+        for batch, part, (indices, volumes) in zip(batches, parts, loaded, strict=True):
+            mine = torch.from_numpy(part).to(engine.device)
+            rows = values[mine]
+            if len(indices):
+                index = torch.from_numpy(indices).to(engine.device)
+                read = torch.from_numpy(np.isin(part, indices)).to(engine.device)
+                rows[read] = model.encode(volumes, *engine.poses.current(index)).to(rows)
+            if ranks.size > 1:
+                ranks.prepare(len(batch))
+                rows, mine = ranks.gather(rows), torch.from_numpy(batch).to(engine.device)
+            values[mine] = rows
+    return values.cpu().numpy()

@@ -1,0 +1,31 @@
+"""What z.N.pkl of a trained run holds."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opustomo.data.particles import load_particles
+from opustomo.data.source import VoxelSource
+from opustomo.evaluate.inputs import load_model, remembered_data, remembered_norm
+from opustomo.io.latents import read_latents
+from opustomo.io.poses import read_poses
+
+
+def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:
+    """Of training and held-out particles alike, at the poses written beside them."""
+    config = trained_run / "config.pkl"
+    particles = load_particles(remembered_data(config))
+    source = VoxelSource(particles.images, cache_bytes=0)
+    shift, scale = remembered_norm(config)
+    voxels = np.stack([source.read(i) for i in range(len(particles))]).astype(np.float32)
+    poses = read_poses(trained_run / "pose.1.pkl")
+    model = load_model(trained_run / "weights.1.pkl", config, "cpu")
+    expected = model.encode(
+        torch.from_numpy((voxels - shift) / scale),
+        torch.from_numpy(poses.rotations).float(),
+        torch.from_numpy(poses.origins * particles.box).float(),
+    )
+    mu, conformation = read_latents(trained_run / "z.1.pkl")
+    assert conformation is not None
+    np.testing.assert_allclose(np.concatenate([mu, conformation], 1), expected.numpy(), atol=1e-4)
