@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]  # also from a source tree that is not installed
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree that is not installed
 
 
 @contextmanager
@@ -33,22 +32,6 @@ def plain_torch() -> Iterator[None]:
         yield
     finally:
         kernels.usable = held
-
-
-def milliseconds(work: Callable[[], Any], cuda: bool, repeats: int) -> float:
-    """The best of several runs."""
-    import torch
-
-    best = float("inf")
-    for _ in range(repeats):
-        if cuda:
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        if cuda:
-            torch.cuda.synchronize()
-        best = min(best, 1e3 * (time.perf_counter() - started))
-    return best
 
 
 def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], int]]:
@@ -109,6 +92,7 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
 def main() -> None:
     """Measure and print."""
     import torch
+    from stopwatch import best_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--box", type=int, nargs="+", default=[32])
@@ -124,9 +108,9 @@ def main() -> None:
         for batch in args.batch:
             found: dict[str, dict[str, float]] = {}
             for name, (work, moved) in parts(box, batch, args).items():
-                kernel = milliseconds(work, cuda, args.repeats)
+                kernel = best_of(args.repeats, work, cuda)[1]
                 with plain_torch():
-                    plain = milliseconds(work, cuda, args.repeats)
+                    plain = best_of(args.repeats, work, cuda)[1]
                 found[name] = {
                     "kernel_ms": round(kernel, 4),
                     "plain_ms": round(plain, 4),

@@ -94,6 +94,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     """Milliseconds of the parts of a step, run one by one without a graph."""
     import numpy as np
     import torch
+    from stopwatch import best_of
 
     engine, model = trainer.engine, trainer.model
     cuda = trainer.device.type == "cuda"
@@ -102,15 +103,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     visit = trainer.make_visit(indices, torch.randn(batch, box, box, box, device=trainer.device))
 
     def time_of(work: Any) -> tuple[Any, float]:
-        best = float("inf")
-        for _ in range(4 if cuda else 1):
-            if cuda:
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            result = work()
-            if cuda:
-                torch.cuda.synchronize()
-            best = min(best, 1e3 * (time.perf_counter() - started))
+        result, best = best_of(4 if cuda else 1, work, cuda)
         return result, round(best, 3)
 
     from opustomo.model.autoencoder import StepState

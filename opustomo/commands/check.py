@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opustomo.data.config import DataConfig
     from opustomo.model.config import ModelConfig
     from opustomo.preflight.missing import Readiness
 
@@ -39,11 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Look, print, and exit with 1 when training could not start."""
+    from opustomo.commands.data_options import data_config
     from opustomo.errors import UserError
     from opustomo.preflight.missing import examine
 
     model = _model(args)
-    readiness = examine(_data(args))
+    readiness = examine(data_config(args))
     text, content = _findings(args, readiness, model)
     print(text)
     for item in readiness.missing:
@@ -71,24 +71,6 @@ def _model(args: argparse.Namespace) -> ModelConfig:
         return ModelConfig(zdim=args.zdim, templateres=-(-args.templateres // 16) * 16)
     except ValueError as error:
         raise UserError(f"--{error}") from error
-
-
-def _data(args: argparse.Namespace) -> DataConfig:
-    from opustomo.data.config import DataConfig
-
-    return DataConfig(
-        star=args.particles,
-        poses=args.poses,
-        mask=args.mask,
-        datadir=args.datadir,
-        apix=args.angpix,
-        force=args.force,
-        warp=args.warp,
-        use_ctf=not args.no_ctf,
-        tilt_range_deg=args.tilt_range,
-        tilt_step_deg=args.tilt_step,
-        tilt_limit_deg=args.tilt_limit,
-    )
 
 
 def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:

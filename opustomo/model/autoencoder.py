@@ -151,9 +151,7 @@ class Autoencoder(nn.Module):
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
             jitter = state.snr.clamp(max=physics.jitter_snr)
-            posed = observation.encoder_input(spectrum, batch.rotation, self.mask, boxes, jitter, state.random)
-        with self._precision():
-            mu, logstd = self.encoder(posed)
+        mu, logstd = self._encoded(spectrum, batch.rotation, jitter, state.random)
         if state.random is None:
             return Inference(spectrum, ctf, mu, logstd, mu)
         z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
@@ -161,14 +159,20 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, volumes: Tensor, rotation: Tensor, origin_px: Tensor) -> Tensor:
-        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; one fixed one if so set."""
-        if self.encoder is None:
-            return self.fixed_latent.expand(len(volumes), -1)
+        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; needs an encoder."""
         spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
-        snr = torch.zeros((), device=volumes.device)  # only scales draws
-        posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, None)
+        unused = torch.zeros((), device=volumes.device)  # the SNR only scales draws
+        return self._encoded(spectrum, rotation, unused, None)[0]
+
+    def _encoded(
+        self, spectrum: Tensor, rotation: Tensor, snr: Tensor, random: StepRandom | None
+    ) -> tuple[Tensor, Tensor]:
+        """Latent means and log standard deviations of centred spectra."""
+        assert self.encoder is not None
+        with torch.no_grad():
+            posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, random)
         with self._precision():
-            return self.encoder(posed)[0]
+            return self.encoder(posed)
 
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""

@@ -165,7 +165,7 @@ class PoseMemory:
         self.turn[index] = new
         self.shift_px[index] += moved
 
-    def deviation(self, index: Tensor) -> Tensor:
+    def deviation(self, index: Tensor | slice) -> Tensor:
         """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
 
         Given are the table's, or those that the run went on from.
@@ -178,7 +178,7 @@ class PoseMemory:
 
     def history(self, index: Tensor, like: Tensor) -> PoseHistory:
         """Deviations of particles (B,) and of those like them (B, n)."""
-        every = self.deviation(torch.arange(len(self.turn), device=self.turn.device)).square().mean(0)
+        every = self.deviation(slice(None)).square().mean(0)
         squares = every[:3].mean(), every[3:].mean()
         return PoseHistory(self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt())
 
@@ -188,7 +188,7 @@ class PoseMemory:
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
         self.reference.zero_()
-        self.reference.copy_(self.deviation(torch.arange(len(self.turn), device=self.turn.device)))
+        self.reference.copy_(self.deviation(slice(None)))
 
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""
