@@ -327,7 +327,7 @@ def combine(
         mse.append(gen[-1] + y2 / norm)
         snr.append(np.sum(w * power) / norm / mse[-1])
     terms = {"gen": np.mean(gen), "mse": np.mean(mse), "snr": np.mean(snr), "kl": np.mean(kl)}
-    terms |= {"tv": smooth[0], "l1": smooth[1]} | prior | {"anchor": 0.0, "rate": 0.0}  # not in the original
+    terms |= {"tv": smooth[0], "l1": smooth[1]} | prior | {"anchor": 0.0}  # not in the original
     strength = settings.lamb * (1 - np.exp(-min(0.5 * (terms["snr"] / 0.01) ** 2, 16)))
     terms["total"] = (
         terms["gen"]

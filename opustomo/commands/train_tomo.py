@@ -86,10 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--anchor", type=float, help="holds the frame of like particles to their given poses (default: 1; 0 lets go)"
     )
     train.add_argument(
+        "--refine", type=float, help="share of its likeliest pose step that a particle takes (default: 1; 0: head only)"
+    )
+    train.add_argument(
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidate rotations, their gradient, sum of energies, --anchor, moving bodies first",
+        help="whose defaults: candidates, their gradient, energies, --refine, --anchor, bodies first",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -132,6 +135,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         "wd",
         "lamb",
         "anchor",
+        "refine",
         "beta-control",
         "bfactor",
         "ctfalpha",
@@ -213,7 +217,7 @@ def run(args: argparse.Namespace) -> None:
         beta_control=args.beta_control,
         lamb=args.lamb,
         motion_first=not original,
-        composition_rate=0.0 if original else 1.0,
+        refine=(0.0 if original else 1.0) if args.refine is None else args.refine,
         anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,
         valfrac=args.valfrac,
         split=args.split,

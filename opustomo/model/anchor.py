@@ -53,6 +53,17 @@ def floor_at(epoch: int) -> float:
     return FLOOR * FLOOR_DECAY**epoch
 
 
+def spreads(history: PoseHistory, floor: Tensor | float) -> Tensor:
+    """Spread (2,) of the deviations per axis, rad and pixels; no less than ``floor``, in units of 1° and 0.5 px."""
+    turn, shift = history.std
+    return torch.stack(
+        [
+            TURN_UNIT_RAD * torch.clamp(turn / TURN_UNIT_RAD, min=floor),
+            SHIFT_UNIT_PX * torch.clamp(shift / SHIFT_UNIT_PX, min=floor),
+        ]
+    )
+
+
 def correction_vector(turn: Tensor, shift_px: Tensor) -> Tensor:
     """(B, 6) of a small turn δA (B, 3, 3) and a shift t (B, 3)."""
     skew = 0.5 * (turn - turn.mT)
@@ -63,11 +74,8 @@ def anchor_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | flo
     """Penalty of corrections (B, 6) in units of a negative log-likelihood, (B,); ``floor`` is :func:`floor_at`'s."""
     common, total = correction + FRAME_GAIN * history.kind, correction + history.own
     penalty = torch.zeros_like(total[:, 0])
-    for part, unit, std in (
-        (slice(0, 3), TURN_UNIT_RAD, history.std[0]),
-        (slice(3, 6), SHIFT_UNIT_PX, history.std[1]),
-    ):
-        spread = unit * torch.clamp(std / unit, min=floor)
+    spread = spreads(history, floor)
+    for kind, (part, unit) in enumerate(((slice(0, 3), TURN_UNIT_RAD), (slice(3, 6), SHIFT_UNIT_PX))):
         penalty = penalty + 0.5 * FRAME_WEIGHT * (common[:, part] / unit).square().sum(1)
-        penalty = penalty + 0.5 * SIZE_WEIGHT * (total[:, part] / spread).square().sum(1)
+        penalty = penalty + 0.5 * SIZE_WEIGHT * (total[:, part] / spread[kind]).square().sum(1)
     return penalty

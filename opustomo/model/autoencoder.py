@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
-from opustomo.model.anchor import PoseHistory, anchor_penalty, correction_vector
+from opustomo.model.anchor import PoseHistory, anchor_penalty, correction_vector, spreads
 from opustomo.model.batch import Batch
-from opustomo.model.candidates import candidate_rotations
+from opustomo.model.candidates import DEFAULT_ANGLE_DEG, candidate_rotations
 from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
@@ -19,6 +20,7 @@ from opustomo.model.encoder import Encoder
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
+from opustomo.model.refinement import Slopes, refined, slopes
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
@@ -32,8 +34,8 @@ BETA_JITTER = 0.01 / 4
 class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
-    ``composition`` multiplies the composition latent before it is decoded, ``rate`` is what its KL counts as part of a
-    likelihood bound, ``moves_pose`` is False where the poses are final.
+    ``composition`` multiplies the composition latent before it is decoded, ``refine`` is the share of the likeliest
+    step that a pose takes, ``moves_pose`` is False where the poses are final.
     """
 
     bfactor_A2: float | Tensor
@@ -45,7 +47,7 @@ class StepState:
     anchor: float = 0.0
     anchor_floor: float | Tensor = 0.0
     composition: float | Tensor = 1.0
-    rate: float = 0.0
+    refine: float | Tensor = 0.0
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -64,8 +66,9 @@ class Generated(NamedTuple):
     """Result of the generative step.
 
     ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of all candidates (B, P), ``drawn``
-    the energies at one pose each that carry the gradient (None: all candidates do), ``target`` r (B, Dr, Dr, Dr), zero
-    outside the crop, ``transfer`` what the model side is multiplied with in Fourier space.
+    the energies at one pose each that carry the gradient (None: all candidates do), ``slopes`` what refines poses
+    (None: not looked at), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``transfer`` what the model side is
+    multiplied with in Fourier space.
     """
 
     template: Tensor
@@ -73,6 +76,7 @@ class Generated(NamedTuple):
     energies: energy.Energies
     weights: Tensor
     drawn: energy.Energies | None
+    slopes: Slopes | None
     target: Tensor
     transfer: Tensor
 
@@ -111,6 +115,7 @@ class Autoencoder(nn.Module):
 
     mask: Tensor
     candidates: Tensor
+    _angle: Tensor
     fixed_latent: Tensor
     grain: Tensor
 
@@ -129,6 +134,7 @@ class Autoencoder(nn.Module):
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("candidates", candidate_rotations(physics.candidates), persistent=False)
+        self.register_buffer("_angle", torch.tensor(math.radians(DEFAULT_ANGLE_DEG)), persistent=False)
         grain = torch.tensor([physics.grain] * model.zdim + [0.0] * model.zaffinedim)
         self.register_buffer("grain", grain, persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
@@ -208,13 +214,19 @@ class Autoencoder(nn.Module):
         shift_px = correction.shift_px
         draws = state.random is not None and physics.gradient_candidates == "drawn"
         with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
-            energies = compare(posed_at(self.candidates, shift_px))
+            posed = posed_at(self.candidates, shift_px)
+            energies = compare(posed)
         weights = energy.candidate_weights(energies.total, boxes.crop)
         drawn = None
         if draws and state.random is not None:
             chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
             drawn = compare(posed_at(self.candidates[chosen][:, None], shift_px))
-        return Generated(template, correction, energies, weights, drawn, target, transfer)
+        around = None
+        if batch.history is not None and physics.candidates == "symmetric" and not physics.crop_energy:
+            with torch.no_grad():
+                total, cross = energies.total.detach(), energies.cross[:, 0].detach()
+                around = slopes(total, cross, posed[:, 0].detach(), filtered, self._angle)
+        return Generated(template, correction, energies, weights, drawn, around, target, transfer)
 
     def loss(
         self,
@@ -226,15 +238,12 @@ class Autoencoder(nn.Module):
         history: PoseHistory | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = anchor = rate = None
+        prior = kl = anchor = None
         if history is not None:
             vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
             anchor = anchor_penalty(vector, history, state.anchor_floor)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
-            if state.rate:
-                zdim = self.config.zdim
-                rate = loss.kl_divergence(inferred.mu[:, :zdim], inferred.logstd[:, :zdim])
         if inferred.logstd is not None and neighbours is not None:
             part = None if weight is None else loss.share_of_mean(weight, state.ranks)
             prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
@@ -250,13 +259,10 @@ class Autoencoder(nn.Module):
             kl,
             loss.smoothness(generated.template, self._inside),
             prior,
-            loss.LossWeights(
-                state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor, state.rate
-            ),
+            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor),
             weight,
             state.ranks,
             anchor,
-            rate,
         )
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
@@ -264,8 +270,26 @@ class Autoencoder(nn.Module):
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
         terms = self.loss(inferred, generated, neighbours, state, batch.weight, batch.history)
+        return StepOutput(terms, inferred.mu.detach(), *self._refined(batch, generated, state))
+
+    @torch.no_grad()
+    def _refined(self, batch: Batch, generated: Generated, state: StepState) -> tuple[Tensor, Tensor]:
+        """The corrections δA and t, with a share of the likeliest step where that was looked for."""
         turn, shift_px, _ = generated.correction
-        return StepOutput(terms, inferred.mu.detach(), turn.detach(), shift_px.detach())
+        if generated.slopes is None or batch.history is None:
+            return turn.detach(), shift_px.detach()
+        noise = (generated.energies.total[:, 0] + generated.target.square().sum((1, 2, 3))) / self.norm
+        return refined(
+            turn,
+            shift_px,
+            batch.rotation,
+            generated.slopes,
+            noise,
+            batch.history.own + correction_vector(turn, shift_px),
+            spreads(batch.history, state.anchor_floor),
+            self.boxes.box / self.boxes.render,
+            state.refine,
+        )
 
     @torch.no_grad()
     def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:

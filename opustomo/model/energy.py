@@ -42,6 +42,11 @@ def _cross(posed: Tensor, filtered: Tensor) -> Tensor:
     return torch.bmm(posed.flatten(2), filtered.flatten(1)[:, :, None])[:, :, 0]
 
 
+def cross_fields(one: Tensor, other: Tensor) -> Tensor:
+    """``Σ_x V h`` of fields (B, n, n, n) each: (B,)."""
+    return _cross(one[:, None], other)[:, 0]
+
+
 class _RenderEnergies(torch.autograd.Function):
     """Σx² and Σ V·h over the render box, with the gradient written out: 2 g_power·F⁻¹{H² F{V}} + g_cross·h.
 

@@ -26,7 +26,6 @@ class LossWeights:
     snr: Tensor
     norm: float
     anchor: float = 0.0
-    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,9 @@ class LossTerms:
     spread: Tensor
     knn: Tensor
     anchor: Tensor
-    rate: Tensor
 
     def stacked(self) -> Tensor:
-        """All terms, detached, in field order: (13,)."""
+        """All terms, detached, in field order: (12,)."""
         return torch.stack([getattr(self, f.name).detach() for f in fields(self)])
 
 
@@ -95,7 +93,6 @@ def combine(
     weight: Tensor | None = None,
     ranks: Collective = ALONE,
     anchor: Tensor | None = None,
-    rate: Tensor | None = None,
 ) -> LossTerms:
     """Join the terms of one batch.
 
@@ -120,8 +117,6 @@ def combine(
         Processes that hold the batch.
     anchor
         (B,) :func:`opustomo.model.anchor.anchor_penalty`, None without pose estimation.
-    rate
-        (B,) KL of the composition, None where it does not count by itself.
     """
     norm = step.norm
     weight = torch.ones_like(energy.detach()) if weight is None else weight
@@ -139,8 +134,7 @@ def combine(
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
     mse_mean = (part * mse).sum()
     anchor_mean = zero if anchor is None else (part * anchor).sum()
-    rate_mean = zero if rate is None else (part * rate).sum()
-    if anchor is not None or rate is not None:  # E/(2 mse) is a negative log-likelihood
+    if anchor is not None:  # E/(2 mse) is a negative log-likelihood
         unit = 2.0 * ranks.total(mse_mean) / ranks.size
-        total = total + unit * (step.anchor * anchor_mean + step.rate * rate_mean) / norm
-    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean, rate_mean)
+        total = total + unit * step.anchor * anchor_mean / norm
+    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean)

@@ -22,11 +22,11 @@ class TrainingConfig:
         Weights of KL and of the disentanglement prior.
     anchor
         Weight of what keeps the poses of like particles from drifting together (:mod:`opustomo.model.anchor`).
+    refine
+        Share of the likeliest correction of its pose that a particle takes at a visit
+        (:mod:`opustomo.model.refinement`).
     motion_first
         Let moving bodies explain what they can before the composition comes in.
-    composition_rate
-        What the composition's KL counts, in units of a negative log-likelihood, where bodies move: what the bodies
-        explain is then not worth its price there.
     valfrac, split
         Fraction of the particles held out, or a file that says which.
     seed
@@ -42,8 +42,8 @@ class TrainingConfig:
     beta_control: float = 0.5
     lamb: float = 1.0
     anchor: float = 1.0
+    refine: float = 1.0
     motion_first: bool = True
-    composition_rate: float = 1.0
     valfrac: float = 0.2
     split: Path | None = None
     seed: int = 0

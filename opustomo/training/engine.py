@@ -45,7 +45,8 @@ class Visit:
     pool_count
         Scalar: how many of the pool are meant.
     schedule
-        (5,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition.
+        (6,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
+        likeliest step.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
@@ -131,7 +132,7 @@ class Engine:
             anchor=config.anchor if training else 0.0,
             anchor_floor=visit.schedule[3],
             composition=visit.schedule[4],
-            rate=config.composition_rate if self.model.config.bodies is not None else 0.0,
+            refine=visit.schedule[5],
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
@@ -179,7 +180,7 @@ class Engine:
             tilts = self.tilts[distinct]
         rotation, origin_px = self.poses.current(visit.index)
         history = None
-        if self.config.anchor and self.model.config.estimate_pose:
+        if (self.config.anchor or self.config.refine) and self.model.config.estimate_pose:
             zdim = self.model.config.zdim
             like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
             history = self.poses.history(visit.index, like)

@@ -8,6 +8,8 @@ LR_DECAY = 0.98
 WARM_UP = 100
 MOTION_FIRST = (0.15, 0.3)
 """Shares of a run between which the composition comes in where bodies move."""
+REFINED_EPOCHS, REFINED_PARTICLES = (3, 7), (3_400, 8_500)
+"""Epochs, and particles seen, between which the likeliest step of poses comes in; by whichever is first."""
 CYCLE = 27_000
 RAMP = 20_000
 
@@ -67,3 +69,12 @@ def composition_at(done: float, moving: bool) -> float:
     """
     start, end = MOTION_FIRST
     return min(1.0, max(0.0, (done - start) / (end - start))) if moving else 1.0
+
+
+def refinement_at(epoch: int, particles_seen: int) -> float:
+    """What part of the likeliest step poses take: they wait until the template has some detail. Not in the original."""
+    reached = [
+        (value - start) / (end - start)
+        for value, (start, end) in ((epoch, REFINED_EPOCHS), (particles_seen, REFINED_PARTICLES))
+    ]
+    return min(1.0, max(0.0, *reached))

@@ -256,8 +256,7 @@ class Trainer:
 
     def make_visit(self, indices: np.ndarray, volumes: Tensor, wanted: np.ndarray | None = None) -> Visit:
         """A batch as the engine takes it; of several processes' batches, places that nothing fills have no weight."""
-        config, progress = self.config, self.progress
-        latents = self.engine.latents
+        config, progress, latents = self.config, self.progress, self.engine.latents
         batch = indices if self.ranks.size == 1 else self._batches[progress.step]
         pool = latents.draw_pool(batch, np.random.default_rng([*self._key(), POOL_KEY]))
         weight = None
@@ -279,6 +278,7 @@ class Trainer:
             schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
             floor_at(progress.epoch),
             schedules.composition_at(done, moving),
+            config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),
         )
         return Visit(
             self._to_device(indices),

@@ -238,7 +238,7 @@ EVERY = """
 --tilt-range 60 --tilt-limit 55 --ctfalpha 0.5 --ctfbeta 0.9 --normalizectf -n 4 -b 6 --wd 0.01 --lr 1e-4
 --accum-step 3 --lamb 0.7 --downfrac 0.5 --templateres 64 --encoderres 10 --bfactor 3 --beta a --beta-control 0.8
 --norm 1 2 --tmp-prefix t --amp --multigpu --num-gpus 1 --num-workers 5 --write-ctf --plot --estpose
---encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu --anchor 0.6
+--encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu --anchor 0.6 --refine 0.5
 """.split()
 
 
@@ -263,7 +263,19 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     assert physics == PhysicsConfig(ctf_alpha=0.5, ctf_beta=0.9, ctf_normalised=True, bfactor_A2=3.0)
     assert downfrac == 0.5
     expected_training = TrainingConfig(
-        4, 6, 3, 1e-4, 0.01, "a", 0.8, 0.7, anchor=0.6, valfrac=0.3, split=Path("s.pkl"), seed=9
+        4,
+        6,
+        3,
+        1e-4,
+        0.01,
+        "a",
+        0.8,
+        0.7,
+        anchor=0.6,
+        refine=0.5,
+        valfrac=0.3,
+        split=Path("s.pkl"),
+        seed=9,
     )
     assert config == expected_training
     expected = RunConfig(
@@ -290,4 +302,4 @@ def test_presets(
     physics, config = seen[2], seen[4]
     assert physics == PhysicsConfig(**(ORIGINAL_PHYSICS if original else {}))
     assert (physics == PhysicsConfig()) is not original
-    assert (config.anchor, config.motion_first, config.composition_rate) == (anchor, not original, float(not original))
+    assert (config.anchor, config.motion_first, config.refine) == (anchor, not original, float(not original))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opustomo.training.schedules import WARM_UP, beta_at, bfactor_at, composition_at, learning_rate_at
+from opustomo.training.schedules import WARM_UP, beta_at, bfactor_at, composition_at, learning_rate_at, refinement_at
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,8 @@ def test_composition_comes_in_after_the_motion() -> None:
     values = [composition_at(done, True) for done in (0.0, 0.15, 0.225, 0.3, 1.0)]
     assert values == pytest.approx([0, 0, 0.5, 1, 1])
     assert composition_at(0.0, False) == 1
+
+
+def test_poses_are_refined_once_there_is_detail_by_epochs_or_by_particles() -> None:
+    values = [refinement_at(*at) for at in ((0, 0), (3, 3_400), (5, 1_000), (0, 5_950), (7, 0), (1, 10**6))]
+    assert values == pytest.approx([0, 0, 0.5, 0.5, 1, 1])

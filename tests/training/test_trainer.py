@@ -56,7 +56,7 @@ class Known(nn.Module):
         self.visits.append((batch, neighbours, replace(state, snr=state.snr.clone()), self.training))
         gen = self.w * self.numbers[batch.index].float().mean() + batch.index.float().mean()
         zero = torch.zeros(())
-        terms = LossTerms(gen, gen, zero, torch.tensor(SNR), *[zero] * 9)
+        terms = LossTerms(gen, gen, zero, torch.tensor(SNR), *[zero] * 8)
         count = len(batch)
         shift = torch.ones(count, 3)
         return StepOutput(terms, torch.tensor(MU).expand(count, 3), torch.eye(3).expand(count, 3, 3), shift)

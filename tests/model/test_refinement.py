@@ -1,0 +1,93 @@
+"""The likeliest step of a pose: exact for parabolas, right in sign and size on posed volumes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from opustomo.model.candidates import symmetric_candidates
+from opustomo.model.energy import filter_target, filtered_energies
+from opustomo.model.refinement import DOUBT, TEMPERATURE, Slopes, likeliest_step, refined, slopes
+from opustomo.physics.sampling import sample_posed
+
+ANGLE = math.radians(1.46)
+
+
+def rotations(vectors_deg: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(Rotation.from_rotvec(vectors_deg.numpy(), degrees=True).as_matrix()).float()
+
+
+def blobs(box: int) -> torch.Tensor:
+    """A density without symmetry, (box, box, box), zero at the edges."""
+    at = torch.arange(box) - box / 2
+    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+    volume = torch.zeros(box, box, box)
+    for cx, cy, cz in ((6, 0, 0), (0, 5, 2), (-4, -3, 5), (2, -5, -5)):
+        volume += torch.exp(-((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) / 6.0)
+    return volume
+
+
+def test_step_is_the_most_probable_point_of_two_parabolas() -> None:
+    """NLL (a/2)(δ - m)² and a normal prior about the given pose: the weighted mean of m and -x."""
+    noise, curvature, minimum, deviation, spread = 2.0, 8.0, 0.3, 0.5, 0.7
+    energy_curvature = 2.0 * TEMPERATURE * noise * curvature
+    found = Slopes(
+        torch.full((1, 6), -energy_curvature * minimum), torch.full((1, 6), energy_curvature), torch.full((6,), 9.0)
+    )
+    step = likeliest_step(found, torch.tensor([noise]), torch.full((1, 6), deviation), torch.full((6,), spread))
+    precision = spread**-2 * (1 + (DOUBT * spread**-2 / curvature) ** 2)
+    expected = (curvature * minimum - precision * deviation) / (curvature + precision)
+    assert step.flatten().tolist() == pytest.approx([expected] * 6)
+
+
+def test_without_curvature_the_given_pose_is_taken_back_and_reach_limits_the_step() -> None:
+    found = Slopes(torch.zeros(1, 6), torch.full((1, 6), -5.0), torch.full((6,), 0.2))
+    deviation = torch.tensor([[0.1, -0.1, 0.05, 1.0, -1.0, 0.0]])
+    step = likeliest_step(found, torch.ones(1), deviation, torch.full((6,), 0.3))
+    assert step[0].tolist() == pytest.approx([-0.1, 0.1, -0.05, -0.2, 0.2, 0.0])
+
+
+def test_a_wrong_pose_is_found_from_the_energies() -> None:
+    """Poses off by a degree and half a voxel; eight steps without a prior that holds."""
+    torch.manual_seed(0)
+    box, count = 32, 4
+    template = blobs(box).expand(count, -1, -1, -1)
+    truth = rotations(torch.randn(count, 3) * 40)
+    shift = torch.randn(count, 3)
+    transfer = torch.rand(count, box, box, box // 2 + 1) * 0.5 + 0.5
+    target = posed_volumes(template, truth, shift)
+    target = torch.fft.irfftn(torch.fft.rfftn(target, dim=(1, 2, 3)) * transfer, s=(box,) * 3, dim=(1, 2, 3))
+    given = truth @ rotations(torch.randn(count, 3) * 0.8)
+    turn, moved = torch.eye(3).expand(count, 3, 3), shift + torch.randn(count, 3) * 0.4
+    start = errors(given, turn, moved, truth, shift)
+    filtered = filter_target(target, transfer)
+    for _ in range(8):
+        posed = posed_volumes(template, given @ turn, moved, symmetric_candidates())
+        energies = filtered_energies(posed, transfer, filtered)
+        found = slopes(energies.total, energies.cross[:, 0], posed[:, 0], filtered, torch.tensor(ANGLE))
+        noise, wide = torch.full((count,), 1e-4), torch.tensor([1.0, 10.0])
+        turn, moved = refined(turn, moved, given, found, noise, torch.zeros(count, 6), wide, 1.0, 1.0)
+    end = errors(given, turn, moved, truth, shift)
+    assert start[0] > 0.8 and start[1] > 0.3
+    assert end[0] < 0.1 and end[1] < 0.05
+
+
+def posed_volumes(
+    template: torch.Tensor, rotation: torch.Tensor, shift: torch.Tensor, candidates: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Volumes V(Rᵀx + t), for each of the candidates if there are any."""
+    box = template.shape[-1]
+    pose = rotation[:, None] if candidates is None else rotation[:, None] @ candidates
+    posed = sample_posed(template, pose.mT, box, (shift * 2.0 / (box - 1))[:, None], box)
+    return posed[:, 0] if candidates is None else posed
+
+
+def errors(
+    given: torch.Tensor, turn: torch.Tensor, moved: torch.Tensor, truth: torch.Tensor, shift: torch.Tensor
+) -> tuple[float, float]:
+    """Largest error of turn in degrees and of shift in voxels."""
+    left = Rotation.from_matrix((truth.mT @ given @ turn).numpy()).magnitude()
+    return float(max(left) * 180 / math.pi), float((moved - shift).norm(dim=1).max())
