@@ -104,6 +104,11 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
     alike = []
     for star, angst in zip(stars, in_angst, strict=True):
         if angst:
+            if star.pixel_sizes() is None:
+                raise UserError(
+                    f"{star.path}: origins are in Å, those of another table in pixels, but no pixel size is told; "
+                    "add rlnPixelSize."
+                )
             star = with_columns(star, xyz_columns(ORIGIN_COLUMNS, star.origins_px()))
             star = without_columns(star, set(ORIGIN_ANGST_COLUMNS))
         alike.append(star)

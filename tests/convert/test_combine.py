@@ -126,6 +126,9 @@ def test_mistakes(tmp_path: Path) -> None:
             combine(stars)
     with pytest.raises(UserError, match=r"p.star: tells no pixel size"):
         combine([modern(tmp_path, "m", [0], [(0, 1.0)]), star_of(tmp_path, loop("", "ImageName", "t"))])
+    angst = star_of(tmp_path, loop("", "ImageName OriginXAngst", "t 1"), "a.star")
+    with pytest.raises(UserError, match=r"a.star: origins are in Å, .* no pixel size is told; add rlnPixelSize"):
+        combine([star_of(tmp_path, loop("", "ImageName OriginX", "t 1")), angst])
 
 
 @pytest.mark.parametrize("name", FILES)
