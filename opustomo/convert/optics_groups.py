@@ -10,8 +10,9 @@ from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
+SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
 # what RELION 3.0 keeps in every row and later versions in the optics table
-_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
+_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", SERIES_APIX)
 
 
 @dataclass
@@ -91,6 +92,25 @@ def with_optics(star: ParticleStar) -> ParticleStar:
     star = with_columns(star, {NUMBER: np.array([str(place[row]) for row in rows], dtype=object)})
     blocks = {"optics": optics, **{name: block for name, block in star.blocks.items() if name != "optics"}}
     return ParticleStar(star.path, blocks, star.particle_block)
+
+
+def with_series_sizes(star: ParticleStar) -> ParticleStar:
+    """Let the optics groups tell the pixels that coordinates count in, where RELION 3 takes those of the images.
+
+    Beside a table of RELION 4, whose coordinates count in pixels of the tilt series, they would be taken for such.
+    """
+    sizes = star.pixel_sizes()
+    if sizes is None or star.value_per_particle(SERIES_APIX) is not None:
+        return star
+    name = str(star.optics_block)
+    block = star.blocks[name]
+    columns = {str(key): [value] for key, value in block.items()} if isinstance(block, dict) else dict(block.items())
+    groups = star.optics_rows()
+    told = [sizes[groups == group] for group in range(len(columns[NUMBER]))]
+    # a group without particles may have any
+    columns[SERIES_APIX] = [f"{own[0]:.6f}" if own.size else f"{sizes[0]:.6f}" for own in told]
+    columns[BINNING] = ["1.000000"] * len(told)
+    return ParticleStar(star.path, {**star.blocks, name: make_table(columns)}, star.particle_block)
 
 
 def _groups_of(star: ParticleStar) -> list[_Group]:
