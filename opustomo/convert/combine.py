@@ -27,6 +27,8 @@ from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
+# a tomogram's name in RELION 4 and later, and before
+_TWINS = {"rlnTomoName": "rlnMicrographName", "rlnMicrographName": "rlnTomoName"}
 _NEUTRAL = {"rlnMagnification": "10000.0", "rlnNormCorrection": "1.000000", "rlnGroupNumber": "1"}
 
 
@@ -150,9 +152,11 @@ def _joined(stars: Sequence[ParticleStar], sizes: Sequence[_Sizes]) -> tuple[dic
             for index, star in enumerate(stars):
                 if index in given:
                     continue
-                own = sizes[index].of(name)
+                own, twin = sizes[index].of(name), _TWINS.get(name, "")
                 if own is not None:
                     given[index] = fixed(own)
+                elif twin in star:
+                    given[index] = star.particles[twin].to_numpy(dtype=object)
                 else:
                     given[index] = repeated(filler, len(star))
                     filled.setdefault((str(star.path), filler), []).append(name)

@@ -10,6 +10,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
+PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
 # what RELION 3.0 keeps in every row and later versions in the optics table
 _ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", SERIES_APIX)
@@ -22,9 +23,14 @@ class _Group:
     values: dict[str, str] = field(default_factory=dict)
 
     def fits(self, other: "_Group") -> bool:
-        """Tell whether both may be the same: no value that both have differs."""
+        """Tell whether both may be the same: no value that both have differs, and none alone is multiplied."""
         named = self.name is None or other.name is None or self.name == other.name
-        return named and all(_same(value, other.values.get(key, value)) for key, value in self.values.items())
+        multiplied = _same(self.values.get(PREMULTIPLIED, "0"), other.values.get(PREMULTIPLIED, "0"))
+        return (
+            named
+            and multiplied
+            and all(_same(value, other.values.get(key, value)) for key, value in self.values.items())
+        )
 
 
 def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dict[str, list[str]], list[str]]:
@@ -144,7 +150,9 @@ def _columns(groups: list[_Group]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _neutral(column: str, example: str) -> str:
-    """Value for a group that lacks a column: no aberration, else the value of another group."""
+    """Value for a group that lacks a column: no aberration, nothing multiplied, else the value of another group."""
+    if column == PREMULTIPLIED:
+        return "0"
     if column.startswith("rlnMagMat"):
         return "1.000000" if column in ("rlnMagMat00", "rlnMagMat11") else "0.000000"
     if column.startswith("rlnBeamTilt"):
