@@ -16,7 +16,7 @@ from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.positions import CENTRED, CORNER, positions_from_star, rows_by_tomogram
+from opustomo.prepare.positions import CENTRED, CORNER, coordinate_note, positions_from_star, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
 from opustomo.prepare.subtomograms import (
     ReconstructionConfig,
@@ -123,7 +123,9 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     size = config.reconstruction
     path = config.folder / "particles.star"
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
-    return ExtractionReport(len(star), len(tomograms), path, _notes(tomograms))
+    said = coordinate_note(star, first.apix, config.coord_apix)
+    notes = (*_notes(tomograms), *([] if said is None else [said]))
+    return ExtractionReport(len(star), len(tomograms), path, notes)
 
 
 def _tomogram(

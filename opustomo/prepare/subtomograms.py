@@ -102,9 +102,9 @@ def seen_by_tilts(
         (N, T) what the depth of the particle adds to the defocus.
     """
     image_A, depth_A = series.geometry.project(positions_A)
-    centres = image_A[:, images.tilts] / images.apix + np.array([n // 2 for n in images.size])
-    seen = ((centres >= 0) & (centres <= np.array(images.size) - 1)).all(axis=2)
-    return centres, seen, depth_A
+    centres = image_A[:, images.tilts] / images.apix + np.array(images.size) / 2
+    inside = (centres >= 0) & (centres <= np.array(images.size) - 1)
+    return centres, np.asarray(inside.all(axis=2)), depth_A
 
 
 def write_subtomograms(job: SubtomogramJob) -> int:
