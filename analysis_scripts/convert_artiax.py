@@ -24,13 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert."""
     from analysis_scripts.converted import positive, write_converted
-    from opustomo.convert.matching import TomogramChoice, artiax_list, particles_in_block
-    from opustomo.io.star import read_particles
+    from opustomo.convert.matching import TomogramChoice, artiax_list
     from opustomo.io.tomogram_names import tomogram_stem
+    from opustomo.prepare.particle_columns import particles_of_block
 
-    star = read_particles(args.star)
-    if args.data_block is not None:
-        star = particles_in_block(star, args.data_block)
+    star = particles_of_block(args.star, args.data_block)
     choice = TomogramChoice(args.mic, args.micrograph_col)
     result = artiax_list(star, choice, positive(args.factor, "--factor"), args.deduplicate)
     name = f"{args.star.stem}_{tomogram_stem(args.mic)}_artiax.star"

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Cut, write, and say how many particles went in and out."""
+    from opustomo.convert.columns import COORDINATES, require_pixels
     from opustomo.errors import UserError
     from opustomo.io.mrc import read_header
     from opustomo.prepare.cube_files import CubeConfig, extract_cubes
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> None:
     if apix is None:
         raise UserError(f"{args.tomo}: its header tells no pixel size; give it with --apix.")
     star = particles_of_block(args.star, args.data_block)
+    if tuple(args.coord_cols) == COORDINATES:
+        require_pixels(star)
     rows = rows_of_tomogram(star, args.tomo, args.tomo_col, args.tomo_id)
     config = CubeConfig(
         box=args.box_size,

@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> None:
     source, config = _source(args), _config(args)
     if _is_star(args):
         star = read_particles(args.inputs[0])
-        tomograms = prepare_star(star, source, config)
+        tomograms, note = prepare_star(star, source, config)
+        if note is not None:
+            print(f"note: {note}")
         print(f"{len(star)} particles in {args.inputs[0]}: {len(star)} CTF tables of {tomograms} tomograms")
     else:
         files = _coords(args.inputs)

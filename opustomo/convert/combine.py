@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,14 +19,35 @@ from opustomo.convert.columns import (
     without_columns,
     xyz_columns,
 )
-from opustomo.convert.optics_groups import merge_optics, with_optics
+from opustomo.convert.optics_groups import BINNING, SERIES_APIX, merge_optics, with_optics, with_series_sizes
 from opustomo.convert.relion30 import particle_keys
+from opustomo.convert.subtomogram_frames import coordinate_sizes
 from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
+# a tomogram's name in RELION 4 and later, and before
+_TWINS = {"rlnTomoName": "rlnMicrographName", "rlnMicrographName": "rlnTomoName"}
 _NEUTRAL = {"rlnMagnification": "10000.0", "rlnNormCorrection": "1.000000", "rlnGroupNumber": "1"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """Pixel sizes of images and of coordinates in one table, (N,) Å; None where it tells none."""
+
+    images: Numbers | None
+    coordinates: Numbers | None
+
+    def of(self, column: str) -> Numbers | None:
+        """What belongs into a column that the table lacks."""
+        if column in _PIXEL_SIZES:
+            return self.images
+        if column == SERIES_APIX:
+            return self.coordinates
+        if column == BINNING and self.images is not None and self.coordinates is not None:
+            return self.images / self.coordinates
+        return None
 
 
 def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Converted:
@@ -51,9 +73,13 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     _refuse_mixed_places(stars)
     notes: list[str] = []
     optics = None
-    sizes = [star.pixel_sizes() for star in stars]
+    sizes = [_Sizes(star.pixel_sizes(), coordinate_sizes(star)) for star in stars]
     if any(star.optics_block is not None for star in stars):
-        stars, optics, notes = merge_optics([_origins_in_angst(with_optics(star)) for star in stars])
+        of_series = any(star.value_per_particle(SERIES_APIX) is not None for star in stars)
+        stars = [_origins_in_angst(with_optics(star)) for star in stars]
+        if of_series:
+            stars = [with_series_sizes(star) if COORDINATES[0] in star else star for star in stars]
+        stars, optics, notes = merge_optics(stars)
     else:
         stars = _origins_alike(stars)
     columns, filled = _joined(stars, sizes)
@@ -104,13 +130,18 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
     alike = []
     for star, angst in zip(stars, in_angst, strict=True):
         if angst:
+            if star.pixel_sizes() is None:
+                raise UserError(
+                    f"{star.path}: origins are in Å, those of another table in pixels, but no pixel size is told; "
+                    "add rlnPixelSize."
+                )
             star = with_columns(star, xyz_columns(ORIGIN_COLUMNS, star.origins_px()))
             star = without_columns(star, set(ORIGIN_ANGST_COLUMNS))
         alike.append(star)
     return alike
 
 
-def _joined(stars: Sequence[ParticleStar], sizes: Sequence[Numbers | None]) -> tuple[dict[str, Texts], list[str]]:
+def _joined(stars: Sequence[ParticleStar], sizes: Sequence[_Sizes]) -> tuple[dict[str, Texts], list[str]]:
     columns: dict[str, Texts] = {}
     filled: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(column for star in stars for column in star.particles.columns):
@@ -119,11 +150,13 @@ def _joined(stars: Sequence[ParticleStar], sizes: Sequence[Numbers | None]) -> t
             numeric = all(_numeric(values[0]) for values in given.values() if len(values))
             filler = _NEUTRAL.get(name, "0" if numeric else "None")
             for index, star in enumerate(stars):
-                own = sizes[index]
                 if index in given:
                     continue
-                if name in _PIXEL_SIZES and own is not None:
+                own, twin = sizes[index].of(name), _TWINS.get(name, "")
+                if own is not None:
                     given[index] = fixed(own)
+                elif twin in star:
+                    given[index] = star.particles[twin].to_numpy(dtype=object)
                 else:
                     given[index] = repeated(filler, len(star))
                     filled.setdefault((str(star.path), filler), []).append(name)

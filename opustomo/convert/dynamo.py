@@ -130,8 +130,8 @@ def dynamo_from_relion_table(
     columns |= {"tag": np.arange(1, count + 1).astype(str).astype(object), "aligned": repeated("1", count)}
     carried = {_carried(name): name for name in (*COLUMNS, *(f"column{number}" for number in range(43, 60)))}
     own = [column for column in star.particles.columns if column in carried]
-    columns |= {carried[column]: star.particles[column].to_numpy(dtype=object) for column in own}
-    columns |= {name: star.particles[column].to_numpy(dtype=object) for name, column in _SAME.items() if column in star}
+    columns |= {carried[column]: _numeric(star, column) for column in own}
+    columns |= {name: _numeric(star, column) for name, column in _SAME.items() if column in star}
     columns |= _general(("x", "y", "z"), xyz(star, COORDINATES) * scale)
     origins = origins_in_coordinate_pixels(star, apix)
     sizes = coordinate_sizes(star, apix)
@@ -183,6 +183,26 @@ def put_into_table(
 
 def _carried(name: str) -> str:
     return f"dynamo{name[0].upper()}{name[1:]}"
+
+
+def _numeric(star: ParticleStar, column: str) -> Texts:
+    """Text of a column in which all are numbers, NaN included: in a Dynamo table another word would shift its row.
+
+    Raises
+    ------
+    UserError
+        A value is no number.
+    """
+    texts = star.particles[column].to_numpy(dtype=object)
+    for row, text in enumerate(_real(texts), 1):
+        try:
+            float(text)
+        except ValueError:
+            raise UserError(
+                f"{star.path}: {column} of row {row} is {text!r}, and a Dynamo table holds numbers alone; "
+                "correct it or take the column out."
+            ) from None
+    return texts
 
 
 def _general(names: tuple[str, ...], numbers: Numbers) -> dict[str, Texts]:

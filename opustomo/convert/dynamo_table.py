@@ -1,6 +1,7 @@
 """Text of Dynamo's tables (`.tbl`) and lists of tomograms (`.doc`, `.vll`)."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ COLUMNS = (
 ).split()
 # beyond these a table may end early
 _NEEDED = COLUMNS.index("z") + 1
+# a tag; Matlab may write it as 1.0000e+00
+_FIRST = re.compile(r"[-+.\d]")
 
 
 def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
@@ -46,7 +49,13 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
             continue
         row += 1
         if words[0].startswith(("data_", "loop_", "_")):
-            raise UserError(f"{path}: holds a STAR file, where a Dynamo table (rows of numbers) is expected.")
+            raise UserError(
+                f"{path}: holds a STAR file, where a Dynamo table is expected; its name should end in .star."
+            )
+        if row == 1 and not _FIRST.match(words[0]):
+            raise UserError(
+                f"{path}: begins with {words[0][:20]!r}, where a Dynamo table has rows of numbers; give a .tbl file."
+            )
         count = count or len(words)
         if len(words) != count:
             raise UserError(f"{path}: row {row} has {len(words)} values, but the first {count}; write the table again.")

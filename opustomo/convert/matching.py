@@ -1,13 +1,12 @@
 """Particles of one tomogram, as WARP keeps the results of template matching and as ArtiaX shows them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from opustomo.convert.columns import (
     COORDINATES,
     Converted,
-    make_table,
     repeated,
     require_pixels,
     with_columns,
@@ -115,23 +114,3 @@ def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, dedup
         found = found.subset(np.sort(first))
     notes.append(f"coordinates were multiplied by {factor:g}")
     return Converted(found, len(star), tuple(notes))
-
-
-def particles_in_block(star: ParticleStar, block: str) -> ParticleStar:
-    """Take another block of the file for the particle table.
-
-    Raises
-    ------
-    UserError
-        There is no such block, or it has no rows.
-    """
-    name = block.removeprefix("data_")
-    if name not in star.blocks:
-        blocks = ", ".join(f"data_{other}" for other in star.blocks)
-        raise UserError(f"{star.path}: has no block data_{name}, but {blocks}; give one of these.")
-    table = star.blocks[name]
-    if isinstance(table, dict):
-        table = make_table({key: [value] for key, value in table.items()})
-    if not len(table):
-        raise UserError(f"{star.path}: the block data_{name} has no rows; give one with particles.")
-    return replace(star, blocks={**star.blocks, name: table}, particle_block=name)

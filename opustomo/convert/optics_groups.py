@@ -10,8 +10,10 @@ from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
+PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
+SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
 # what RELION 3.0 keeps in every row and later versions in the optics table
-_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnTomoTiltSeriesPixelSize")
+_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", SERIES_APIX)
 
 
 @dataclass
@@ -21,9 +23,14 @@ class _Group:
     values: dict[str, str] = field(default_factory=dict)
 
     def fits(self, other: "_Group") -> bool:
-        """Tell whether both may be the same: no value that both have differs."""
+        """Tell whether both may be the same: no value that both have differs, and none alone is multiplied."""
         named = self.name is None or other.name is None or self.name == other.name
-        return named and all(_same(value, other.values.get(key, value)) for key, value in self.values.items())
+        multiplied = _same(self.values.get(PREMULTIPLIED, "0"), other.values.get(PREMULTIPLIED, "0"))
+        return (
+            named
+            and multiplied
+            and all(_same(value, other.values.get(key, value)) for key, value in self.values.items())
+        )
 
 
 def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dict[str, list[str]], list[str]]:
@@ -93,6 +100,25 @@ def with_optics(star: ParticleStar) -> ParticleStar:
     return ParticleStar(star.path, blocks, star.particle_block)
 
 
+def with_series_sizes(star: ParticleStar) -> ParticleStar:
+    """Let the optics groups tell the pixels that coordinates count in, where RELION 3 takes those of the images.
+
+    Beside a table of RELION 4, whose coordinates count in pixels of the tilt series, they would be taken for such.
+    """
+    sizes = star.pixel_sizes()
+    if sizes is None or star.value_per_particle(SERIES_APIX) is not None:
+        return star
+    name = str(star.optics_block)
+    block = star.blocks[name]
+    columns = {str(key): [value] for key, value in block.items()} if isinstance(block, dict) else dict(block.items())
+    groups = star.optics_rows()
+    told = [sizes[groups == group] for group in range(len(columns[NUMBER]))]
+    # a group without particles may have any
+    columns[SERIES_APIX] = [f"{own[0]:.6f}" if own.size else f"{sizes[0]:.6f}" for own in told]
+    columns[BINNING] = ["1.000000"] * len(told)
+    return ParticleStar(star.path, {**star.blocks, name: make_table(columns)}, star.particle_block)
+
+
 def _groups_of(star: ParticleStar) -> list[_Group]:
     block = star.blocks[str(star.optics_block)]
     table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
@@ -124,7 +150,9 @@ def _columns(groups: list[_Group]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _neutral(column: str, example: str) -> str:
-    """Value for a group that lacks a column: no aberration, else the value of another group."""
+    """Value for a group that lacks a column: no aberration, nothing multiplied, else the value of another group."""
+    if column == PREMULTIPLIED:
+        return "0"
     if column.startswith("rlnMagMat"):
         return "1.000000" if column in ("rlnMagMat00", "rlnMagMat11") else "0.000000"
     if column.startswith("rlnBeamTilt"):

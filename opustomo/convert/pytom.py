@@ -25,11 +25,11 @@ from opustomo.io.star_numbers import to_numbers
 _PLACE = (("PickPosition", "X"), ("PickPosition", "Y"), ("PickPosition", "Z"))
 _ANGLES = (("Rotation", "Z1"), ("Rotation", "X"), ("Rotation", "Z2"))
 _SHIFT = (("Shift", "X"), ("Shift", "Y"), ("Shift", "Z"))
-_ELEMENTS = {"PickPosition", "Rotation", "Shift", "Score", "Class", "InfoTomogram"}
+_ELEMENTS = ("PickPosition", "Rotation", "Shift", "Score", "Class", "InfoTomogram")
 _NOTHING: dict[str, str] = {}
 
-Particle = dict[str, dict[str, str]]
-"""Attributes of a particle and of the elements right below it that matter, by the element's name."""
+Attributes = dict[str, list[dict[str, str]]]
+"""Element name → its attributes for each particle: of `Particle` itself and of those right below it that matter."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PytomScale:
     magnification: float = 10000.0
 
 
-def read_particle_list(path: str | os.PathLike[str]) -> list[Particle]:
+def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
     """Read all particles of one list.
 
     Raises
@@ -62,7 +62,8 @@ def read_particle_list(path: str | os.PathLike[str]) -> list[Particle]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such XML file; check the path.")
-    particles: list[Particle] = []
+    particles: list[dict[str, str]] = []
+    elements: Attributes = {name: [] for name in _ELEMENTS}
     root = ""
     # 0 outside of a particle, 1 in it, 2 in an element right below, …; a Score may hold another one
     depth = 0
@@ -71,11 +72,11 @@ def read_particle_list(path: str | os.PathLike[str]) -> list[Particle]:
         nonlocal depth, root
         if depth:
             depth += 1
-            if depth == 2 and name in _ELEMENTS:
-                particles[-1][name] = attributes
+            if depth == 2 and name in elements:
+                _put(elements[name], len(particles), attributes)
         elif name == "Particle":
             depth = 1
-            particles.append({name: attributes})
+            particles.append(attributes)
         else:
             root = root or name
 
@@ -103,7 +104,9 @@ def read_particle_list(path: str | os.PathLike[str]) -> list[Particle]:
     if not particles:
         found = f"<{root}> without <Particle>" if root != "ParticleList" else "an empty <ParticleList>"
         raise UserError(f"{path}: holds {found}, where PyTom's <ParticleList> with particles is expected.")
-    return particles
+    for values in elements.values():
+        values += [_NOTHING] * (len(particles) - len(values))
+    return {"Particle": particles, **elements}
 
 
 def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> dict[str, list[str]]:
@@ -118,10 +121,10 @@ def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> d
         See `read_particle_list`; also for a place or angle that is missing or no number.
     """
     path = Path(path)
-    particles = read_particle_list(path)
+    elements = read_particle_list(path)
 
     def texts(element: str, attribute: str, default: str) -> list[str]:
-        return [particle.get(element, _NOTHING).get(attribute, default) for particle in particles]
+        return [attributes.get(attribute, default) for attributes in elements[element]]
 
     def numbers(keys: tuple[tuple[str, str], ...], default: str = "0") -> Numbers:
         columns = []
@@ -202,6 +205,16 @@ def relion_from_pytom_lists(
     table = make_table({**kept, **{name: repeated(value, count) for name, value in size.items()}})
     note = f"coordinates and origins are in pixels of {scale.apix / scale.binning:g} Å"
     return Converted(ParticleStar(None, {"": table}, ""), count, (note,))
+
+
+def _put(values: list[dict[str, str]], count: int, attributes: dict[str, str]) -> None:
+    """Note the attributes of an element of the particle number `count`; those before it may not have had one."""
+    if len(values) < count - 1:
+        values += [_NOTHING] * (count - 1 - len(values))
+    if len(values) == count:
+        values[-1] = attributes
+    else:
+        values.append(attributes)
 
 
 def _refuse(path: Path) -> Callable[..., None]:

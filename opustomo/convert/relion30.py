@@ -13,7 +13,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import group_key
 
-_PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
+PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
 
 
 def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = None) -> Converted:
@@ -65,7 +65,7 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
         columns["rlnMicrographName"] = columns["rlnTomoName"]
     size = repeated(f"{target:g}", len(star))
-    columns |= {column: size for column in _PIXEL_SIZE_COLUMNS if column in columns}
+    columns |= {column: size for column in PIXEL_SIZE_COLUMNS if column in columns}
     if rescale_apix is not None and "rlnTomoTiltSeriesPixelSize" in columns:
         one = repeated("1.000000", len(star))
         columns |= {"rlnTomoTiltSeriesPixelSize": size, "rlnTomoSubtomogramBinning": one}

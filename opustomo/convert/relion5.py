@@ -26,7 +26,7 @@ from opustomo.convert.columns import (
     xyz_columns,
 )
 from opustomo.convert.matching import TOMOGRAM_COLUMNS
-from opustomo.convert.optics_groups import NAME, NUMBER, with_optics
+from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.convert.subtomogram_frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
 from opustomo.errors import UserError
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
@@ -35,7 +35,6 @@ from opustomo.io.star_text import read_blocks
 from opustomo.io.tomogram_names import base_name, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
-SERIES_APIX = "rlnTomoTiltSeriesPixelSize"
 # what particles take over from their tomogram
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 

@@ -11,14 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.convert.columns import COORDINATES, Converted, fixed, make_table, repeated, table_numbers, xyz_columns
+from opustomo.convert.columns import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    Converted,
+    fixed,
+    make_table,
+    repeated,
+    table_numbers,
+    xyz_columns,
+)
+from opustomo.convert.relion30 import PIXEL_SIZE_COLUMNS
+from opustomo.convert.subtomogram_frames import FRAME_COLUMNS
 from opustomo.errors import UserError
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_kinds import find_block
 from opustomo.io.star_text import read_blocks
 
 _PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
 _ANGLES = tuple(f"wrpAngle{name}1" for name in ("Rot", "Tilt", "Psi"))
+# would contradict the places and pixel sizes that are written
+_OUTDATED = {*CENTERED_COORDINATES, *ORIGIN_ANGST_COLUMNS, *PIXEL_SIZE_COLUMNS, *FRAME_COLUMNS}
 
 
 def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 300.0, cs: float = 2.7) -> Converted:
@@ -37,7 +50,8 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
     -------
     Converted
         `rlnMicrographName` (from `wrpSourceName`), `rlnCoordinate…` in pixels of `apix`, angles, zero origins,
-        `rlnRandomSubset`, pixel size and optics; then all columns that were not translated.
+        `rlnRandomSubset`, pixel size and optics; then all columns that were not translated. What RELION columns of
+        the table say of any of these is replaced.
 
     Raises
     ------
@@ -87,6 +101,10 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
     poses = sum(re.fullmatch(r"wrpCoordinateX\d+", column) is not None for column in table.columns)
     if poses > 1:
         notes.append(f"the first of {poses} poses per particle was taken")
+    replaced = [column for column in table.columns if column in columns or column in _OUTDATED]
+    if replaced:
+        notes.append(f"{', '.join(replaced)} of the table gave way to what M's columns say")
+    translated |= {*replaced}
     columns |= {column: table[column].to_numpy(dtype=object) for column in table.columns if column not in translated}
     others = {key: value for key, value in blocks.items() if key != name}
     return Converted(ParticleStar(path, {name: make_table(columns), **others}, name), len(table), tuple(notes))

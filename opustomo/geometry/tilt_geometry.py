@@ -1,6 +1,7 @@
 """Where a point of a tomogram appears in the images of its tilt series, and how deep it lies.
 
-Coordinates are Å, x, y, z, counted from the centre of the tomogram (2D: of the image; index n//2).
+Coordinates are Å, x, y, z, counted from the centre of the tomogram (2D: of the image), which is at n/2 pixels, as in
+RELION and WARP.
 """
 
 from __future__ import annotations

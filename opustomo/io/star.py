@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 EULER_COLUMNS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGIN_COLUMNS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 ORIGIN_ANGST_COLUMNS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-# A CTF table has Euler angles too; a particle has an image or a place as well.
 _PARTICLE_COLUMNS = (
     *EULER_COLUMNS,
     *ORIGIN_COLUMNS,
@@ -42,7 +41,7 @@ _PARTICLE_COLUMNS = (
     *(f"rlnCoordinate{axis}" for axis in "XYZ"),
     *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"),
 )
-_PARTICLE_MARKS = {"rlnAngleRot", "rlnImageName", "rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
+_PARTICLE_MARKS = {"rlnImageName", "rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +314,8 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     scores = {
         name: sum(column in block for column in _PARTICLE_COLUMNS)
         for name, block in blocks.items()
-        if any(mark in block for mark in _PARTICLE_MARKS)
+        # a CTF table has Euler angles too, but neither image nor place
+        if any(mark in block for mark in _PARTICLE_MARKS) or ("rlnAngleRot" in block and "rlnDefocusU" not in block)
     }
     if not scores:
         raise UserError(

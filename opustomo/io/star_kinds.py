@@ -29,6 +29,7 @@ _KINDS = (
     (("rlnImageName",), "a RELION particle table (rlnImageName …)"),
     (("rlnAngleRot",), "a RELION particle table (rlnAngleRot …)"),
 )
+_OTHER_CASE = "names of columns in another case than RELION's or WARP's"
 
 
 def describe(blocks: "Blocks") -> str:
@@ -36,6 +37,10 @@ def describe(blocks: "Blocks") -> str:
     for columns, words in _KINDS:
         if any(all(column in block for column in columns) for block in blocks.values()):
             return words
+    known = {column.lower(): column for columns, _ in _KINDS for column in columns}
+    for column in (column for block in blocks.values() for column in block):
+        if column not in known.values() and column.lower() in known:
+            return f"{_OTHER_CASE} ({column} for {known[column.lower()]})"
     names = next((list(block)[:3] for block in blocks.values() if len(list(block))), [])
     return f"a table of {', '.join(names)} …" if names else "no columns"
 
@@ -47,6 +52,8 @@ def remedy(blocks: "Blocks") -> str:
         return "convert it with dsdsh convert_warp"
     if "optimisation set" in words:
         return "give its particles, or convert it with dsdsh convert_relion5"
+    if _OTHER_CASE in words:
+        return "write them as these programs do"
     return "give a particle STAR"
 
 

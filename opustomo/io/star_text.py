@@ -44,13 +44,21 @@ def read_blocks(path: str | os.PathLike[str]) -> "dict[str, pd.DataFrame | dict[
         The file is missing, has no block, or a row has too few or too many values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a STAR file.")
     if not path.is_file():
         raise UserError(f"{path}: no such STAR file; check the path.")
     # not splitlines: it also splits at characters that may stand in values
     lines = _text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     starts = [number for number, line in enumerate(lines) if _opens_block(line)]
     if not starts:
-        raise UserError(f"{path}: holds no data_ block; give a STAR file.")
+        found = next((line.strip() for line in lines if line.strip()), "")
+        if found.startswith("<"):
+            raise UserError(
+                f"{path}: holds XML; give a STAR file, or lists of PyTom to dsdsh convert_pytom_to_star, "
+                "and the folder of WARP's tilt series as --warp."
+            )
+        raise UserError(f"{path}: {'holds no data_ block' if found else 'is empty'}; give a STAR file.")
     blocks: dict[str, pd.DataFrame | dict[str, str]] = {}
     for start, end in pairwise([*starts, len(lines)]):
         name = lines[start].split()[0][5:]
@@ -81,6 +89,8 @@ def write_blocks(path: str | os.PathLike[str], blocks: "dict[str, pd.DataFrame |
 def _text(path: Path) -> str:
     """Text of a file; old files of Windows programs are not always UTF-8."""
     raw = path.read_bytes()
+    if raw.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is compressed; unpack it first (gunzip).")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)

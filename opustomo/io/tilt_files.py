@@ -54,8 +54,13 @@ def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: s
             table = np.loadtxt(text.replace(",", " ").splitlines(), ndmin=2)
     except ValueError as error:
         raise UserError(f"{path}: must hold {what} per line ({str(error).split(';')[0]}); correct it.") from error
-    if not table.size or table.shape[1] not in columns or not np.isfinite(table).all():
-        raise UserError(f"{path}: must hold {what} per line, has {table.shape[1] if table.size else 0} columns.")
+    if not table.size:
+        raise UserError(f"{path}: is empty; it must hold {what} per line.")
+    if table.shape[1] not in columns:
+        raise UserError(f"{path}: must hold {what} per line, has {table.shape[1]} columns.")
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise UserError(f"{path}: row {row + 1} holds a number that is not finite; it must hold {what}.")
     return table
 
 
@@ -133,6 +138,8 @@ def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoci:
     """Defocus of each tilt from ctfplotter (.defocus) or CTFFIND (.txt, one line per tilt).
+
+    Views that ctfplotter left out get what lies between those of the nearest tilts.
 
     Raises
     ------

@@ -223,7 +223,7 @@ def _from_matrices(
     rotations = np.stack([x[:, :3], y[:, :3], np.cross(x[:, :3], y[:, :3])], axis=1)
     if np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() > 0.05:
         raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY hold no rotation; export the file again.")
-    centre = np.array([size // 2 for size in volume], dtype=np.float64)
+    centre = np.array(volume) / 2
     width, height = image_size(images[0].name)
-    offset = np.stack([x[:, 3], y[:, 3]], axis=1) + rotations[:, :2] @ centre - np.array([width // 2, height // 2])
+    offset = np.stack([x[:, 3], y[:, 3]], axis=1) + rotations[:, :2] @ centre - np.array([width, height]) / 2
     return rotations, offset * apix

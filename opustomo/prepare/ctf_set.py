@@ -20,7 +20,7 @@ from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ct
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.positions import from_corner, positions_from_star, read_coords, rows_by_tomogram
+from opustomo.prepare.positions import coordinate_note, from_corner, positions_from_star, read_coords, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
 
 MAGNIFICATION = 10000.0
@@ -73,13 +73,15 @@ class _Job:
     config: CtfConfig
 
 
-def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> int:
+def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> tuple[int, str | None]:
     """CTF tables for the particles of a table; the table is written again with rlnCtfImage.
 
     Returns
     -------
     int
         Number of tomograms.
+    str or None
+        What the user should know of the coordinates.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
     if "rlnImageName" in star:
         columns["rlnImageName"] = moved_names(star, config.out_star.parent)
     with_columns(star, columns).write(config.out_star)
-    return len(jobs)
+    return len(jobs), coordinate_note(star, jobs[0].series.apix, config.coord_apix)
 
 
 def _check_frames(star: ParticleStar) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mrcfile
@@ -15,9 +15,17 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.progress import progress
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import ParticleStar
 from opustomo.prepare.cubes import CubePlan, cut_cubes, plan_cubes
 from opustomo.prepare.particle_columns import with_columns
+from opustomo.prepare.particle_frames import (
+    SUBTOMOGRAM_COLUMNS,
+    TomogramPoses,
+    origins_of,
+    tomogram_poses,
+    with_subtomograms,
+)
+from opustomo.prepare.positions import CORNER
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class CubeConfig:
     coord_columns
         Columns of x, y, z.
     coord_scale
-        Factor that brings coordinates (and origins in pixels) to voxels of the tomogram.
+        Factor that brings coordinates to voxels of the tomogram, and origins in pixels where the table tells no
+        pixel size.
     one_based
         Coordinates count from 1.
     round_mode
@@ -55,7 +64,7 @@ class CubeConfig:
     box: int
     folder: Path
     apix: float
-    coord_columns: Sequence[str] = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+    coord_columns: Sequence[str] = CORNER
     coord_scale: float = 1.0
     one_based: bool = False
     round_mode: str = "round"
@@ -125,17 +134,36 @@ def _open_stack(files: ExitStack, config: CubeConfig, count: int) -> mrcfile.mrc
 def _cube_table(
     star: ParticleStar, plan: CubePlan, rows: np.ndarray, names: list[str], config: CubeConfig
 ) -> ParticleStar:
-    """Rows that were cut: image names, coordinates in voxels of the tomogram, what rounding left in the origins."""
+    """Rows that were cut: names, places in voxels, what rounding left in the origins, and the cubes' pixel size.
+
+    Cubes have the axes of the tomogram, so poses in turned frames (RELION 4 and 5) are turned back.
+    """
     assert config.out_star is not None
     cut = star.subset(rows)
-    in_angst = any(column in cut for column in ORIGIN_ANGST_COLUMNS)
-    columns = ORIGIN_ANGST_COLUMNS if in_angst else ORIGIN_COLUMNS
-    unit, factor = (config.apix, 1.0) if in_angst else (1.0, config.coord_scale)
+    pixel = config.apix * config.coord_scale
+    if SUBTOMOGRAM_COLUMNS[0] in cut:
+        poses = tomogram_poses(cut, pixel)
+    else:
+        # angles stay as they are written
+        poses = TomogramPoses(None, origins_of(cut, pixel))
+    poses = replace(poses, origins_A=poses.origins_A - plan.remainder[rows] * config.apix)
     folder = os.path.relpath(config.folder, config.out_star.parent)
-    values: dict[str, list[str]] = {"rlnImageName": [str(Path(folder) / name) for name in names]}
-    for axis in range(3):
-        values[config.coord_columns[axis]] = [str(at) for at in plan.centres[rows, axis]]
-        old = cut.numbers(columns[axis]) if columns[axis] in cut else np.zeros(len(rows))
-        origin = old * factor - plan.remainder[rows, axis] * unit
-        values[columns[axis]] = [f"{value:.6f}" for value in origin]
-    return with_columns(cut, values)
+    columns = {"rlnImageName": [str(Path(folder) / name) for name in names]}
+    for axis, column in enumerate(config.coord_columns):
+        columns[column] = [str(at) for at in plan.centres[rows, axis]]
+    frames = np.broadcast_to(np.eye(3), (len(rows), 3, 3))
+    table = with_subtomograms(cut, poses, frames, box=config.box, apix=config.apix, columns=columns)
+    return _places_in_voxels(table, config.apix) if tuple(config.coord_columns) == CORNER else table
+
+
+def _places_in_voxels(star: ParticleStar, apix: float) -> ParticleStar:
+    """RELION 4 counts coordinates in pixels of the tilt series; they are voxels of the tomogram now."""
+    says = {"rlnTomoTiltSeriesPixelSize": f"{apix:.6f}", "rlnTomoSubtomogramBinning": "1.000000"}
+    star = with_columns(star, {name: [value] * len(star) for name, value in says.items() if name in star})
+    optics = star.optics_block
+    if optics is None:
+        return star
+    block = star.blocks[optics]
+    told = {name: value for name, value in says.items() if name in block}
+    changed = {**block, **told} if isinstance(block, dict) else block.assign(**told)
+    return replace(star, blocks={**star.blocks, optics: changed})

@@ -16,13 +16,20 @@ from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.positions import CENTRED, CORNER, positions_from_star, rows_by_tomogram
+from opustomo.prepare.positions import CENTRED, CORNER, coordinate_note, positions_from_star, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
-from opustomo.prepare.subtomograms import ReconstructionConfig, SubtomogramJob, particles_at_once, write_subtomograms
+from opustomo.prepare.subtomograms import (
+    ReconstructionConfig,
+    SubtomogramJob,
+    particles_at_once,
+    seen_by_tilts,
+    write_subtomograms,
+)
 from opustomo.prepare.tilt_images import TiltImages, find_images
 
 APIX_SLACK = 1e-3
 SMALL_TURN_DEG = 0.01
+PROJECTED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     Raises
     ------
     UserError
-        A series, image or column is missing, or sizes do not fit.
+        A series, image or column is missing, sizes do not fit, or a particle is in no image.
     """
     rows = rows_by_tomogram(star)
     found = source.find(rows)
@@ -116,7 +123,9 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     size = config.reconstruction
     path = config.folder / "particles.star"
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
-    return ExtractionReport(len(star), len(tomograms), path, _notes(tomograms))
+    said = coordinate_note(star, first.apix, config.coord_apix)
+    notes = (*_notes(tomograms), *([] if said is None else [said]))
+    return ExtractionReport(len(star), len(tomograms), path, notes)
 
 
 def _tomogram(
@@ -139,7 +148,24 @@ def _tomogram(
     positions = positions_from_star(star, rows, series, config.coord_apix)
     if config.recentre:
         positions = positions - poses.origins_A[rows]
+    _require_seen(star, rows, series, images, positions)
     return _Tomogram(name, rows, series, images, frame, positions)
+
+
+def _require_seen(
+    star: ParticleStar, rows: np.ndarray, series: TiltSeries, images: TiltImages, positions_A: np.ndarray
+) -> None:
+    """Tell of a particle that no image shows, before hours have gone into the others."""
+    for start in range(0, len(rows), PROJECTED_AT_ONCE):
+        part = slice(start, start + PROJECTED_AT_ONCE)
+        lost = np.flatnonzero(~seen_by_tilts(series, images, positions_A[part])[1].any(axis=1))
+        if lost.size:
+            row = start + int(lost[0])
+            place = ", ".join(f"{value:.0f}" for value in positions_A[row])
+            raise UserError(
+                f"{star.path}: the particle of row {rows[row] + 1}, {place} Å from the centre of {series.name}, is in "
+                "no tilt image; check the pixel sizes of coordinates and series (--coord-apix, --series-apix)."
+            )
 
 
 def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig) -> Iterator[SubtomogramJob]:

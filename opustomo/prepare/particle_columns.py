@@ -1,4 +1,4 @@
-"""Columns of particle tables, put in and read out."""
+"""Columns put into particle tables, and particles of a block by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.star import ParticleStar, read_particles, to_numbers
+from opustomo.io.star import ParticleStar, read_particles
 from opustomo.io.star_text import read_blocks
 
 
@@ -44,31 +44,3 @@ def particles_of_block(path: str | os.PathLike[str], block: str | None) -> Parti
     if not len(table):
         raise UserError(f"{path}: the block data_{name} has no rows; name one with particles.")
     return ParticleStar(Path(path), {**blocks, name: table}, name)
-
-
-def values_of_rows(star: ParticleStar, column: str, default: float | None = None) -> np.ndarray:
-    """(N,) values of a column of the particle table or of the rows' optics groups.
-
-    Raises
-    ------
-    UserError
-        Neither has the column and there is no default, or a group is not in the optics table.
-    """
-    if column in star:
-        return star.numbers(column)
-    optics = next((b for b in star.blocks.values() if b is not star.particles and "rlnOpticsGroup" in b), None)
-    if optics is None or column not in optics:
-        if default is None:
-            raise UserError(f"{star.path}: neither particles nor optics table have {column}; export them with it.")
-        return np.full(len(star), default)
-    told = [optics[column]] if isinstance(optics, dict) else list(optics[column])
-    groups = [optics["rlnOpticsGroup"]] if isinstance(optics, dict) else list(optics["rlnOpticsGroup"])
-    values = to_numbers(told, column, f"{star.path}, optics table")
-    if len(values) == 1 and "rlnOpticsGroup" not in star:
-        return np.full(len(star), values[0])
-    place = {str(group): index for index, group in enumerate(groups)}
-    mine = star.strings("rlnOpticsGroup")
-    unknown = next((row for row, group in enumerate(mine) if group not in place), None)
-    if unknown is not None:
-        raise UserError(f"{star.path}: row {unknown + 1} is of optics group {mine[unknown]}, not told; add it.")
-    return values[[place[group] for group in mine]]

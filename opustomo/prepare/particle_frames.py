@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.prepare.particle_columns import with_columns
 
@@ -47,10 +45,7 @@ def tomogram_poses(star: ParticleStar, apix: float | None) -> TomogramPoses:
     apix
         Pixel size of origins in pixels where the table tells none, Å.
     """
-    sizes = star.pixel_sizes()
-    if sizes is None:
-        sizes = np.full(len(star), apix or 1.0)
-    origins = star.origins_px(None if star.pixel_sizes() is not None else float(sizes[0])) * sizes[:, None]
+    origins = origins_of(star, apix)
     matrices = None
     if all(column in star for column in EULER_COLUMNS):
         matrices = _matrices(star.eulers_deg())
@@ -58,6 +53,14 @@ def tomogram_poses(star: ParticleStar, apix: float | None) -> TomogramPoses:
         frames = _matrices(np.stack([star.numbers(column) for column in SUBTOMOGRAM_COLUMNS], axis=1))
         return TomogramPoses(matrices, origins).in_frames(frames)
     return TomogramPoses(matrices, origins)
+
+
+def origins_of(star: ParticleStar, apix: float | None) -> np.ndarray:
+    """Origins as the table has them, in the frames of its subtomograms, (N, 3) Å; `apix` as in `tomogram_poses`."""
+    sizes = star.pixel_sizes()
+    if sizes is None:
+        return star.origins_px(apix or 1.0) * (apix or 1.0)
+    return star.origins_px() * sizes[:, None]
 
 
 def with_subtomograms(
@@ -88,7 +91,7 @@ def with_subtomograms(
     if poses.matrices is not None:
         values |= _columns(EULER_COLUMNS, _eulers(poses.matrices))
     in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS) or (
-        "optics" in star.blocks and not any(column in star for column in ORIGIN_COLUMNS)
+        star.optics_block is not None and not any(column in star for column in ORIGIN_COLUMNS)
     )
     if in_angst:
         values |= _columns(ORIGIN_ANGST_COLUMNS, poses.origins_A)
@@ -135,10 +138,19 @@ def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bo
 
 
 def _matrices(eulers_deg: np.ndarray) -> np.ndarray:
+    # here, because a table without turned frames need not wait for torch
+    import torch
+
+    from opustomo.geometry.euler import euler_to_matrix
+
     return euler_to_matrix(torch.from_numpy(eulers_deg)).numpy()
 
 
 def _eulers(matrices: np.ndarray) -> np.ndarray:
+    import torch
+
+    from opustomo.geometry.euler import matrix_to_euler
+
     return matrix_to_euler(torch.from_numpy(np.ascontiguousarray(matrices))).numpy()
 
 

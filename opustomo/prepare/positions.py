@@ -36,7 +36,7 @@ def positions_from_star(
 
 
 def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: float | None = None) -> np.ndarray:
-    """Pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre (index n//2).
+    """Pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre at n/2.
 
     Raises
     ------
@@ -50,8 +50,22 @@ def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: float | None
         )
     if series.apix is None:
         raise UserError(f"{series.source}: the pixel size of {series.name} is not known; give it with --apix.")
-    centre = np.array([size // 2 for size in series.volume_px]) * series.apix
+    centre = np.array(series.volume_px) / 2 * series.apix
     return pixels * (coord_apix or series.apix) - centre
+
+
+def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:
+    """What to say of coordinates that may count in other pixels than those of the tilt series."""
+    if coord_apix is not None or series_apix is None or CENTRED[0] in star:
+        return None
+    # RELION 4 and 5 do count so
+    sizes = star.pixel_sizes() if star.value_per_particle("rlnTomoTiltSeriesPixelSize") is None else None
+    if sizes is None or abs(sizes[0] / series_apix - 1) < 1e-3:
+        return None
+    return (
+        f"coordinates were taken for pixels of the tilt series, {series_apix:g} Å; if they are pixels of the table's "
+        f"images, give --coord-apix {sizes[0]:g}"
+    )
 
 
 def read_coords(path: Path) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.star import EULER_COLUMNS, ParticleStar
 from opustomo.io.tilt_series import TiltOptics
-from opustomo.prepare.particle_columns import values_of_rows
 
 GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
 
@@ -84,11 +83,20 @@ def image_optics(star: ParticleStar) -> TiltOptics:
     return TiltOptics(
         defocus_u_A=u,
         defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
-        astigmatism_deg=values_of_rows(star, "rlnDefocusAngle", 0.0),
-        phase_shift_deg=values_of_rows(star, "rlnPhaseShift", 0.0),
-        bfactor_A2=values_of_rows(star, "rlnCtfBfactor", 0.0),
-        scale=values_of_rows(star, "rlnCtfScalefactor", 1.0),
-        voltage_kv=float(values_of_rows(star, "rlnVoltage")[0]),
-        cs_mm=float(values_of_rows(star, "rlnSphericalAberration")[0]),
-        amplitude_contrast=float(values_of_rows(star, "rlnAmplitudeContrast")[0]),
+        astigmatism_deg=_told(star, "rlnDefocusAngle", 0.0),
+        phase_shift_deg=_told(star, "rlnPhaseShift", 0.0),
+        bfactor_A2=_told(star, "rlnCtfBfactor", 0.0),
+        scale=_told(star, "rlnCtfScalefactor", 1.0),
+        voltage_kv=float(_told(star, "rlnVoltage")[0]),
+        cs_mm=float(_told(star, "rlnSphericalAberration")[0]),
+        amplitude_contrast=float(_told(star, "rlnAmplitudeContrast")[0]),
     )
+
+
+def _told(star: ParticleStar, column: str, default: float | None = None) -> np.ndarray:
+    values = star.value_per_particle(column)
+    if values is not None:
+        return values
+    if default is None:
+        raise UserError(f"{star.path}: neither particles nor optics table have {column}; export them with it.")
+    return np.full(len(star), default)

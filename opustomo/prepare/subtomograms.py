@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame
 from opustomo.io.mrc import write_volume
 from opustomo.io.tilt_series import TiltSeries
@@ -81,6 +80,33 @@ def particles_at_once(tilts: int, box: int) -> int:
     return max(1, CHUNK_BYTES // (8 * tilts * box * (box // 2 + 1)))
 
 
+def seen_by_tilts(
+    series: TiltSeries, images: TiltImages, positions_A: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the images of a series show particles.
+
+    Parameters
+    ----------
+    series, images
+        T tilts, I of them with an image.
+    positions_A
+        (N, 3) from the centre of the tomogram.
+
+    Returns
+    -------
+    centres
+        (N, I, 2) x, y in pixels of the images.
+    seen
+        (N, I) whether the image holds that point.
+    depth_A
+        (N, T) what the depth of the particle adds to the defocus.
+    """
+    image_A, depth_A = series.geometry.project(positions_A)
+    centres = image_A[:, images.tilts] / images.apix + np.array(images.size) / 2
+    inside = (centres >= 0) & (centres <= np.array(images.size) - 1)
+    return centres, np.asarray(inside.all(axis=2)), depth_A
+
+
 def write_subtomograms(job: SubtomogramJob) -> int:
     """Reconstruct and write subtomograms and their CTF tables.
 
@@ -91,23 +117,10 @@ def write_subtomograms(job: SubtomogramJob) -> int:
     int
         Number of particles.
 
-    Raises
-    ------
-    UserError
-        A particle is in no image at all.
     """
     if job.config.one_thread:
         torch.set_num_threads(1)
-    image_A, depth_A = job.series.geometry.project(job.positions_A)
-    centres = image_A[:, job.images.tilts] / job.images.apix + np.array([n // 2 for n in job.images.size])
-    seen = ((centres >= 0) & (centres <= np.array(job.images.size) - 1)).all(axis=2)
-    if not seen.any(axis=1).all():
-        lost = int(np.flatnonzero(~seen.any(axis=1))[0])
-        place = ", ".join(f"{value:.0f}" for value in job.positions_A[lost])
-        raise UserError(
-            f"{job.series.source}: the particle of {job.volumes[lost].name}, {place} Å from the tomogram's centre, is "
-            "in no tilt image; check the pixel sizes of coordinates and series (--coord-apix, --series-apix)."
-        )
+    centres, seen, depth_A = seen_by_tilts(job.series, job.images, job.positions_A)
     slices = _slices(job, centres, seen)
     # particles that the same tilts hold share the insertion matrix
     patterns, which = np.unique(seen, axis=0, return_inverse=True)

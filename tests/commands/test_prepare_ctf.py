@@ -88,6 +88,17 @@ def test_tilts_that_are_relions_already(tmp_path: Path) -> None:
         assert one.defocus_u_A.max() > 80000  # nothing was clipped
 
 
+def test_centres_of_odd_sizes(tmp_path: Path) -> None:
+    """x = (X - nx/2) px, also where nx is odd."""
+    coords = write_tomogram(tmp_path)
+    words = (coords, "--apix", APIX, "--hand", 1, "--clip-sigma", 0)
+    for name, size in (("even", SIZE), ("odd", (SIZE[0] + 1, SIZE[1], SIZE[2] + 1))):
+        assert prepare(*words, "-o", tmp_path / name, "--tomo-size", *size) == 0
+    even, odd = (tables(tmp_path / name / "all.star")[0] for name in ("even", "odd"))
+    moved = -0.5 * APIX * (-np.sin(RADIANS) + np.cos(RADIANS))
+    assert np.allclose(odd.defocus_u_A - even.defocus_u_A, moved, atol=1e-4)
+
+
 def test_master_table_and_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Folders, sizes and pixel size from the tomograms' headers, names of images, magnification."""
     for name in ("TS_1", "TS_2"):
@@ -128,6 +139,11 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert star.strings("rlnImageName")[0] == "../../im0.mrc"
     centre, right, *_ = tables(out / "all.star")
     assert np.allclose(right.defocus_u_A - centre.defocus_u_A, 40 * APIX * np.sin(RADIANS), atol=1e-4)
+    # without --coord-apix nobody knows whether images of 10 Å were picked in such a tomogram
+    assert prepare(tmp_path / "p.star", "-o", out, *words[:4], *words[6:]) == 0
+    assert (
+        "taken for pixels of the tilt series, 5 Å; if they are pixels of the table's images" in capsys.readouterr().out
+    )
 
 
 def test_warp(tmp_path: Path) -> None:

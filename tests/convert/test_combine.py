@@ -80,6 +80,18 @@ def test_relion30_joins_relion31(tmp_path: Path) -> None:
         np.testing.assert_allclose(star.numbers("rlnDetectorPixelSize")[order], [1.5, 4, 1.5, 1.0])
 
 
+def test_tomograms_and_premultiplication_of_different_versions(tmp_path: Path) -> None:
+    """Either column names the tomogram; a table that says nothing of it is not multiplied by the CTF."""
+    optics = loop("optics", "OpticsGroup OpticsGroupName ImagePixelSize CtfDataAreCtfPremultiplied", "1 a 4 1")
+    four = star_of(tmp_path, optics + loop("particles", "ImageName TomoName OpticsGroup", "x TS_1 1"), "4.star")
+    columns = "ImageName MicrographName DetectorPixelSize Magnification"
+    three = star_of(tmp_path, loop("", columns, "y 'TS 2.mrc' 4 10000"), "3.star")
+    found = combine([four, three]).star
+    assert found.strings("rlnTomoName") == ["TS_1", "TS 2.mrc"] == found.strings("rlnMicrographName")
+    flags = found.value_per_particle("rlnCtfDataAreCtfPremultiplied")
+    assert flags is not None and flags.tolist() == [1, 0]
+
+
 def test_old_tables_stay_old(tmp_path: Path) -> None:
     one = star_of(tmp_path, loop("", "ImageName AngleRot OriginX", "a 1 2.50"), "a.star")
     two = star_of(tmp_path, loop("images", "AngleRot ImageName OriginXAngst PixelSize", "1 b 6 3"), "b.star")
@@ -126,6 +138,9 @@ def test_mistakes(tmp_path: Path) -> None:
             combine(stars)
     with pytest.raises(UserError, match=r"p.star: tells no pixel size"):
         combine([modern(tmp_path, "m", [0], [(0, 1.0)]), star_of(tmp_path, loop("", "ImageName", "t"))])
+    angst = star_of(tmp_path, loop("", "ImageName OriginXAngst", "t 1"), "a.star")
+    with pytest.raises(UserError, match=r"a.star: origins are in Å, .* no pixel size is told; add rlnPixelSize"):
+        combine([star_of(tmp_path, loop("", "ImageName OriginX", "t 1")), angst])
 
 
 @pytest.mark.parametrize("name", FILES)

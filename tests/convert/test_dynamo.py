@@ -158,6 +158,7 @@ def test_lists_of_tomograms(tmp_path: Path) -> None:
         ("1 2 3\n", "has 3 columns, where a Dynamo table has 26 or more"),
         ("1 2 3\n1 2\n", "row 2 has 2 values, but the first 3"),
         ("data_\nloop_\n", "holds a STAR file"),
+        ('<?xml version="1.0"?>\n<TiltSeries>\n', "begins with '<.xml', where a Dynamo table has rows of numbers"),
         (table_text([(0,) * 9]).replace("3 0 0", "3 0 x", 1), "x of row 1 is 'x'"),
     ],
 )
@@ -176,6 +177,21 @@ def test_tags_and_tomograms_that_do_not_fit(tmp_path: Path) -> None:
     star = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ", "1 2 3"))
     with pytest.raises(UserError, match=r"row 1 has the tag 7, but .* has 1 particles"):
         put_into_table(table, "t.tbl", star)
+
+
+def test_words_do_not_get_into_a_table(tmp_path: Path) -> None:
+    """An empty value would shift its row; NaN is Matlab's own."""
+    columns = "CoordinateX CoordinateY CoordinateZ AutopickFigureOfMerit ClassNumber _dynamoCc2"
+    star = star_of(tmp_path, loop("", columns, "1 2 3 NaN 2 nan", "1 2 3 0.5 1 1e-3"))
+    table, _ = dynamo_from_relion_table(star)
+    assert (table["cc"].tolist(), table["cc2"].tolist()) == (["NaN", "0.5"], ["nan", "1e-3"])
+    for row, column in (
+        ("1 2 3 '' 1 1", "rlnAutopickFigureOfMerit of row 2 is ''"),
+        ("1 2 3 0 'my class' 1", "rlnClassNumber of row 2 is 'my class'"),
+        ("1 2 3 0 1 None", "dynamoCc2 of row 2 is 'None'"),
+    ):
+        with pytest.raises(UserError, match=f"p.star: {column}, and a Dynamo table holds numbers alone"):
+            dynamo_from_relion_table(star_of(tmp_path, loop("", columns, "1 2 3 0 0 0", row)))
 
 
 @pytest.mark.parametrize("name", FILES)

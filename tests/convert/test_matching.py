@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opustomo.convert.matching import TomogramChoice, artiax_list, particles_in_block, warp_matching
+from opustomo.convert.matching import TomogramChoice, artiax_list, warp_matching
 from opustomo.errors import UserError
 from opustomo.io.star import read_particles
+from opustomo.prepare.particle_columns import particles_of_block
 from tests.convert.tables import loop, star_of
 
 PLACE = "CoordinateX CoordinateY CoordinateZ"
@@ -62,11 +63,11 @@ def test_there_and_back(tmp_path: Path, rows: list[tuple], factor: float) -> Non
 def test_other_blocks_and_columns(tmp_path: Path) -> None:
     picks = loop("picks", "TomoName CoordinateX CoordinateY CoordinateZ", "TS_2 1 1 1")
     star = star_of(tmp_path, TEXT + picks)
-    chosen = particles_in_block(star, "data_picks")
+    chosen = particles_of_block(tmp_path / "p.star", "data_picks")
     assert len(artiax_list(chosen, TomogramChoice("TS_2"), 1.0).star) == 1
     assert len(artiax_list(star, TomogramChoice("1", "_rlnOpticsGroup"), 1.0).star) == 4
     for action, reason in (
-        (lambda: particles_in_block(star, "x"), "has no block data_x, but data_particles, data_optics, data_picks"),
+        (lambda: particles_of_block(tmp_path / "p.star", "x"), "has no block data_x, only data_"),
         (lambda: warp_matching(star, TomogramChoice("TS")), "no particle is of the tomogram 'TS'"),
         (lambda: warp_matching(star, TomogramChoice("TS_1", "rlnFoo")), "no column rlnFoo"),
         (lambda: warp_matching(star_of(tmp_path, loop("", PLACE, "1 2 3")), TomogramChoice("a")), "neither"),

@@ -71,6 +71,21 @@ def test_a_particle_without_origin_is_of_the_list(tmp_path: Path) -> None:
     np.testing.assert_array_equal(star.origins_px(), [[0, 0, 0]])
 
 
+def test_elements_that_some_particles_lack(tmp_path: Path) -> None:
+    """Each value stays with its particle, whichever have an element and in whatever order; of two, the last counts."""
+    place = '<PickPosition X="{}" Y="0" Z="0"/>'
+    shift, score = '<Shift X="{}" Y="0" Z="0"/>', '<Score Value="{}"/>'
+    parts = [(place.format(0),), (score.format(1), place.format(1), shift.format(1)), (place.format(2),)]
+    parts += [(place.format(3), shift.format(9), shift.format(3)), (shift.format(4), place.format(4), score.format(4))]
+    parts += [(place.format(5),)]
+    text = "".join(f"<Particle>{''.join(part)}</Particle>" for part in parts)
+    (tmp_path / "t.xml").write_text(f"<ParticleList>{text}</ParticleList>")
+    star = relion_from_pytom_lists([tmp_path / "t.xml"], PytomScale(10, 1)).star
+    assert star.numbers("rlnCoordinateX").tolist() == [0, 1, 2, 3, 4, 5]
+    assert star.origins_px()[:, 0].tolist() == [0, -1, 0, -3, -4, 0]
+    assert star.strings("rlnAutopickFigureOfMerit") == ["0", "1", "0", "0", "4", "0"]
+
+
 BOMB = """<?xml version="1.0"?>
 <!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
 <!ENTITY secret SYSTEM "file:///etc/passwd">]>

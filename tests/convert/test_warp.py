@@ -50,6 +50,39 @@ def test_half_sets_that_count_from_0(tmp_path: Path) -> None:
     assert any("half-sets" in note for note in result.notes)
 
 
+def test_columns_of_relion_beside_those_of_m_give_way(tmp_path: Path) -> None:
+    """M's columns are the newer ones; what is left of an import must not be taken for the place."""
+    old = {
+        **{f"rlnCoordinate{axis}": "77" for axis in "XYZ"},
+        "rlnMicrographName": "old.mrc",
+        "rlnAngleRot": "5",
+        "rlnOriginXAngst": "9",
+        "rlnOriginX": "9",
+        "rlnCenteredCoordinateXAngst": "9",
+        "rlnPixelSize": "9",
+        "rlnRandomSubset": "2",
+        "rlnTomoSubtomogramTilt": "9",
+        "rlnLogLikeliContribution": "8",
+    }
+    text = SPECIES.replace("_wrpCoordinateX2", "\n".join(f"_{name}" for name in old))
+    text = text.replace("ab12 7", f"ab12 {' '.join(old.values())}").replace("ff00 8", f"ff00 {' '.join(old.values())}")
+    (tmp_path / "s.star").write_text(text)
+    result = relion_from_species(tmp_path / "s.star", 2.5)
+    result.star.write(tmp_path / "r.star")
+    star, sizes = read_particles(tmp_path / "r.star"), result.star.pixel_sizes()
+    assert star.strings("rlnMicrographName")[0] == "TS_01.tomostar"
+    np.testing.assert_allclose(star.numbers("rlnCoordinateX"), [40.2, 0])
+    np.testing.assert_allclose(star.eulers_deg(), [[10, 20, 30], [-170, 90, 0]])
+    np.testing.assert_array_equal(star.origins_px(), np.zeros((2, 3)))
+    assert sizes is not None and sizes.tolist() == [2.5, 2.5]
+    assert star.strings("rlnRandomSubset") == ["1", "2"]
+    assert star.strings("rlnLogLikeliContribution") == ["8", "8"]
+    assert not {"rlnOriginXAngst", "rlnCenteredCoordinateXAngst", "rlnPixelSize", "rlnTomoSubtomogramTilt"} & {
+        *star.particles.columns
+    }
+    assert any("rlnCoordinateX, " in note and "gave way" in note for note in result.notes)
+
+
 NUMBER = st.floats(-1e4, 1e4).map(lambda number: round(number, 4))
 
 

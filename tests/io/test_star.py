@@ -166,6 +166,8 @@ def test_the_binned_tomogram_pixel_size_is_the_last_resort(tmp_path: Path) -> No
     ("text", "reason"),
     [
         (loop("", "Foo", "1"), "no block has particle columns"),
+        (loop("", "DefocusU CtfScalefactor AngleRot AngleTilt AnglePsi", "1 2 3 4 5"), "holds a CTF table"),
+        (loop("", "anglerot coordinateX", "1 2"), r"another case than .* \(rlnanglerot for rlnAngleRot\)"),
         (loop("particles", "AngleRot ImageName"), "has no rows"),
         (loop("", "AngleRot ImageName", "1 a") + loop("b", "AngleRot ImageName", "2 b"), "two particle tables"),
         (loop("", "AngleRot AngleTilt", "1 2"), "no column rlnAnglePsi"),

@@ -1,5 +1,6 @@
 """STAR text: every value comes back as the characters it was written with."""
 
+import gzip
 import time
 from pathlib import Path
 
@@ -134,7 +135,9 @@ def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no data_ block"),
+        ("", "is empty; give a STAR file"),
+        (" \n\n", "is empty; give a STAR file"),
+        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "holds XML; .* dsdsh convert_pytom_to_star"),
         ("hello\n", "no data_ block"),
         ("data_\n", "not a readable STAR"),
         ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has fewer values"),
@@ -155,6 +158,14 @@ def test_damaged_files(tmp_path: Path, text: str, reason: str) -> None:
         read_blocks(path)
     assert "bad.star" in str(mistake.value)
     assert "\n" not in str(mistake.value)
+
+
+def test_folders_and_compressed_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        read_blocks(tmp_path)
+    (tmp_path / "z.star").write_bytes(gzip.compress(b"data_\nloop_\n_a\n1\n"))
+    with pytest.raises(UserError, match=r"z.star: is compressed; unpack it first"):
+        read_blocks(tmp_path / "z.star")
 
 
 def test_other_encodings(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def test_other_mistakes(tmp_path: Path) -> None:
     cases = [
         (lambda p: read_tlt(p), "95\n", "no tilt between"),
         (lambda p: read_tlt(p), "1 2\n", "one tilt angle per line"),
-        (lambda p: read_tlt(p), "", "one tilt angle per line"),
+        (lambda p: read_tlt(p), "", "is empty; it must hold one tilt angle per line"),
+        (lambda p: read_tlt(p), "1\nnan\n", "row 2 holds a number that is not finite"),
         (lambda p: read_tlt(p), "x\n", "one tilt angle per line"),
         (lambda p: read_dose(p, TILTS, 3.0), "0 3\n20 6\n", "within 1 degree of the tilt -40"),
         (lambda p: read_dose(p, TILTS, 3.0), "1\n2\n3\n4\n4\n", "4 different places for 5 tilts"),

@@ -85,7 +85,7 @@ def test_relion4_matrices_are_the_same_geometry(tmp_path: Path) -> None:
     rotations = expected_rotations()
     rows = []
     for rotation, shift in zip(rotations, SHIFTS, strict=True):
-        moved = shift / APIX + np.array(IMAGE) // 2 - rotation[:2] @ (np.array(VOLUME) // 2)
+        moved = shift / APIX + np.array(IMAGE) / 2 - rotation[:2] @ (np.array(VOLUME) / 2)
         rows.append(" ".join(f"[{','.join(f'{v:.9f}' for v in (*rotation[i], moved[i]))}]" for i in (0, 1)))
     text = GLOBAL.format(hand=1).replace("Tomograms/job1/tilt_series/TS_1.star", "stack/TS_1.mrc:mrc")
     text = text.replace("rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName")

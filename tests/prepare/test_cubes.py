@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
+from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main
 from opustomo.io.mrc import read_header, read_volume, write_volume
@@ -106,6 +107,55 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--pad-outside", "--float16"]) == 0
     assert "3 cubes" in capsys.readouterr().out
     assert read_header(out / "p_000003.mrc").dtype == np.float16
+
+
+def test_the_table_tells_the_pixels_of_the_cubes(tmp_path: Path) -> None:
+    """Coordinates of unbinned pixels, a tomogram of another size, by the columns of RELION 3.0."""
+    write_volume(tmp_path / "t.mrc", landmarks(), 8.0)
+    sizes = {"rlnMagnification": ["20000"], "rlnDetectorPixelSize": ["4.0"], "rlnAngleRot": ["007.50"]}
+    star = write_star(tmp_path / "p.star", np.array([[40.0, 41.0, 42.0]]), rlnOriginX=["-1.5"], **sizes)
+    words = ["extract_tomo_cubes", str(tmp_path / "t.mrc"), str(star), "--box-size", "8", "--coord-scale", "0.25"]
+    assert main([*words, "-o", str(tmp_path), "--out-star", str(tmp_path / "o.star")]) == 0
+    table = read_particles(tmp_path / "o.star")
+    assert table.pixel_sizes() == pytest.approx([8.0])
+    # in Å, place and origin are what they were
+    places = np.array([table.numbers(f"rlnCoordinate{axis}")[0] for axis in "XYZ"]) - table.origins_px()[0]
+    assert places * 8.0 == pytest.approx(2.0 * np.array([40 + 1.5, 41, 42]))
+    assert table.strings("rlnAngleRot") == ["007.50"]
+
+
+def test_relion4_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Optics groups follow the cubes, and poses leave the frames that RELION's own subtomograms had."""
+    write_volume(tmp_path / "t.mrc", landmarks(), 8.0)
+    text = (
+        "data_og\nloop_\n_rlnOpticsGroup\n_rlnTomoTiltSeriesPixelSize\n_rlnTomoSubtomogramBinning\n_rlnImagePixelSize\n"
+    )
+    text += "_rlnImageSize\n1 2.0 8 16.0 32\n\ndata_particles\nloop_\n"
+    names = "CoordinateX CoordinateY CoordinateZ AngleRot AngleTilt AnglePsi OriginXAngst OpticsGroup".split()
+    frame = [f"TomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi")]
+    text += "".join(f"_rln{name}\n" for name in [*names, *frame]) + "40 44 41 10 20 30 3.0 1 -50 60 70\n"
+    (tmp_path / "p.star").write_text(text)
+    words = ["extract_tomo_cubes", str(tmp_path / "t.mrc"), str(tmp_path / "p.star"), "--box-size", "8"]
+    words += ["--coord-scale", "0.25", "-o", str(tmp_path / "c"), "--out-star", str(tmp_path / "o.star")]
+    assert main(words) == 0
+    table = read_particles(tmp_path / "o.star")
+    optics = table.blocks["og"]
+    found = [
+        str(optics[f"rln{name}"][0]) for name in ("TomoTiltSeriesPixelSize", "TomoSubtomogramBinning", "ImageSize")
+    ]
+    assert [float(text) for text in found] == [8.0, 1.0, 8.0]
+    assert table.pixel_sizes() == pytest.approx([8.0])
+    turn = Rotation.from_euler("ZYZ", [-50, 60, 70], degrees=True).inv()
+    pose = turn * Rotation.from_euler("ZYZ", [10, 20, 30], degrees=True).inv()
+    now = Rotation.from_euler("ZYZ", table.eulers_deg()[0], degrees=True).inv()
+    assert (now * pose.inv()).magnitude() < 1e-5
+    assert [table.numbers(f"rln{name}")[0] for name in frame] == [0, 0, 0]
+    rounded = np.array([0, 0, 10.25 - 10])
+    assert table.origins_px()[0] * 8.0 == pytest.approx(turn.apply([3.0, 0, 0]) - 8.0 * rounded, abs=1e-5)
+    text = text.replace("rlnCoordinateX", "rlnCenteredCoordinateXAngst")
+    (tmp_path / "p.star").write_text(text)
+    assert main(words) == 1
+    assert "convert it with dsdsh convert_relion5 first" in capsys.readouterr().err
 
 
 def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
