@@ -157,7 +157,7 @@ class Engine:
     def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
-        kind = None if history is None else history.kind
+        kind = history.kind if history is not None and self.config.anchor else None
         if self.ranks.size > 1:
             parts = [torch.ones_like(mu[:, :1]) if weight is None else weight[:, None], mu, turn.flatten(1), shift_px]
             rows = self.ranks.gather(torch.cat(parts if kind is None else [*parts, kind], 1))
