@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.bodies import BodyGeometry
+from opustomo.model.anchor import PoseHistory, correction_vector
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -129,6 +130,29 @@ def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:
     assert first.correction.motion is not None and second.correction.motion is not None
     assert float((first.correction.motion.turns - second.correction.motion.turns).abs().max()) > 0.01
     assert not torch.allclose(first.energies.power, second.energies.power, rtol=1e-3)
+
+
+def test_poses_take_their_share_of_the_likeliest_step(model: Autoencoder) -> None:
+    """A faint template says nothing of poses, so the step leads back to the given ones; other settings have none."""
+    own = torch.tensor([[0.01, -0.005, 0.008, 0.3, -0.2, 0.1]]).expand(COUNT, 6)
+    batch = replace(make_batch(), history=PoseHistory(torch.zeros(COUNT, 6), own, torch.tensor([0.02, 0.5])))
+
+    def corrected(refine: float, crop_energy: bool = False) -> torch.Tensor:
+        before, model.physics = model.physics, replace(model.physics, crop_energy=crop_energy)
+        try:
+            output = model(batch, make_neighbours(), replace(state(None), refine=refine))
+        finally:
+            model.physics = before
+        return correction_vector(output.turn, output.shift_px)
+
+    with torch.no_grad():
+        output = step(model, None)
+        head = correction_vector(output.turn, output.shift_px)
+        none, half, whole = (corrected(share) for share in (0.0, 0.5, 1.0))
+        torch.testing.assert_close(none, head, atol=1e-7, rtol=0)
+        torch.testing.assert_close(corrected(1.0, crop_energy=True), head, atol=1e-7, rtol=0)
+    torch.testing.assert_close(whole, -own, atol=3e-4, rtol=0.03)
+    torch.testing.assert_close(half - none, 0.5 * (whole - none), atol=1e-5, rtol=0.01)
 
 
 def test_training_steps_repeat_and_differ(model: Autoencoder) -> None:
