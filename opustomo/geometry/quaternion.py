@@ -26,6 +26,11 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def small_turn_to_matrix(vectors: Tensor) -> Tensor:
+    """Rotation matrices (..., 3, 3) of small rotation vectors (..., 3; rad), right to second order."""
+    return quaternion_to_matrix(torch.cat([torch.ones_like(vectors[..., :1]), 0.5 * vectors], -1))
+
+
 def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     """Turn rotation matrices into unit quaternions with w >= 0.
 

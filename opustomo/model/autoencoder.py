@@ -35,7 +35,7 @@ class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
     ``composition`` multiplies the composition latent before it is decoded, ``refine`` is the share of the likeliest
-    step that a pose takes, ``moves_pose`` is False where the poses are final.
+    step that a pose takes (None: it is not looked for), ``moves_pose`` is False where the poses are final.
     """
 
     bfactor_A2: float | Tensor
@@ -47,7 +47,7 @@ class StepState:
     anchor: float = 0.0
     anchor_floor: float | Tensor = 0.0
     composition: float | Tensor = 1.0
-    refine: float | Tensor = 0.0
+    refine: float | Tensor | None = None
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -222,7 +222,8 @@ class Autoencoder(nn.Module):
             chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
             drawn = compare(posed_at(self.candidates[chosen][:, None], shift_px))
         around = None
-        if batch.history is not None and physics.candidates == "symmetric" and not physics.crop_energy:
+        looks = state.refine is not None and batch.history is not None
+        if looks and physics.candidates == "symmetric" and not physics.crop_energy:
             with torch.no_grad():
                 total, cross = energies.total.detach(), energies.cross[:, 0].detach()
                 around = slopes(total, cross, posed[:, 0].detach(), filtered, self._angle)
@@ -276,7 +277,7 @@ class Autoencoder(nn.Module):
     def _refined(self, batch: Batch, generated: Generated, state: StepState) -> tuple[Tensor, Tensor]:
         """The corrections δA and t, with a share of the likeliest step where that was looked for."""
         turn, shift_px, _ = generated.correction
-        if generated.slopes is None or batch.history is None:
+        if generated.slopes is None or batch.history is None or state.refine is None:
             return turn.detach(), shift_px.detach()
         noise = (generated.energies.total[:, 0] + generated.target.square().sum((1, 2, 3))) / self.norm
         return refined(

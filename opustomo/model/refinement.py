@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.geometry.quaternion import quaternion_to_matrix
+from opustomo.geometry.quaternion import small_turn_to_matrix
 from opustomo.model.energy import cross_fields
 
 TEMPERATURE = 4.0
@@ -115,6 +115,5 @@ def refined(
     own = torch.cat([deviation[:, :3], torch.einsum("bij,bj->bi", pose, deviation[:, 3:]) / pixels_per_voxel], 1)
     widths = torch.cat([spread[:1].expand(3), spread[1:].expand(3) / pixels_per_voxel])
     step = share * likeliest_step(found, noise, own, widths)
-    half = torch.cat([torch.ones_like(step[:, :1]), 0.5 * step[:, :3]], 1)
     moved = torch.einsum("bij,bi->bj", pose, step[:, 3:]) * pixels_per_voxel
-    return turn @ quaternion_to_matrix(half), shift_px + moved
+    return turn @ small_turn_to_matrix(step[:, :3]), shift_px + moved

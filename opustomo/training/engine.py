@@ -132,7 +132,7 @@ class Engine:
             anchor=config.anchor if training else 0.0,
             anchor_floor=visit.schedule[3],
             composition=visit.schedule[4],
-            refine=visit.schedule[5],
+            refine=visit.schedule[5] if config.refine else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from opustomo.geometry.euler import matrix_to_euler
-from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_slerp, quaternion_to_matrix
+from opustomo.geometry.quaternion import (
+    matrix_to_quaternion,
+    quaternion_slerp,
+    quaternion_to_matrix,
+    small_turn_to_matrix,
+)
 from opustomo.io.poses import Poses
 from opustomo.model.anchor import FRAME_SHARE, PoseHistory
 from opustomo.model.autoencoder import Neighbours
@@ -159,8 +164,7 @@ class PoseMemory:
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
         if kind is not None:
             back = -FRAME_SHARE * (kind if weight is None else kind * weight[:, None])
-            half = torch.cat([torch.ones_like(back[:, :1]), 0.5 * back[:, :3]], 1)
-            new = matrix_to_quaternion(quaternion_to_matrix(new) @ quaternion_to_matrix(half))
+            new = matrix_to_quaternion(quaternion_to_matrix(new) @ small_turn_to_matrix(back[:, :3]))
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
         self.turn[index] = new
         self.shift_px[index] += moved

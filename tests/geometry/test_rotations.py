@@ -14,6 +14,7 @@ from opustomo.geometry.quaternion import (
     quaternion_multiply,
     quaternion_slerp,
     quaternion_to_matrix,
+    small_turn_to_matrix,
 )
 
 ANGLE = st.floats(-720, 720)
@@ -195,3 +196,11 @@ def test_slerp_gradient_at_rest_is_finite() -> None:
     quaternion_slerp(start, end, 0.1).sum().backward()
     assert end.grad is not None
     assert torch.isfinite(end.grad).all()
+
+
+@given(st.tuples(*[st.floats(-0.03, 0.03)] * 3))
+def test_small_turns_are_rotation_vectors(vector: tuple[float, float, float]) -> None:
+    """1.7° per axis and less; what is left is of third order."""
+    found = small_turn_to_matrix(tensor(*vector)).numpy()
+    left = Rotation.from_matrix(Rotation.from_rotvec(vector).as_matrix().T @ found).magnitude()
+    assert left <= np.linalg.norm(vector) ** 3 / 12 + 1e-7
