@@ -102,6 +102,13 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true, at most ``TIMEOUT``."""
+        self.run(
+            f"new Promise((done) => {{ const timer = setInterval(() => {{ if ({condition}) {{"
+            "clearInterval(timer); done(); } }, 20); })"
+        )
+
     def mouse(self, kind: str, x: float, y: float, button: str = "left", modifiers: int = 0) -> None:
         """A real mouse event: ``Pressed``, ``Moved`` or ``Released``."""
         held = 1 if button == "left" and kind != "Released" else 0
