@@ -1,4 +1,5 @@
 """How long training takes to start: reads and inspects a set of many small subtomograms, made in a temporary folder.
+And how long the lists of commands take: "dsd -h" and "dsdsh -h", start of Python included, the best of three.
 
     python benchmarks/startup.py --particles 20000 --tilts 41 --box 16 [--shared-tables 0] [--profile]
 
@@ -12,6 +13,7 @@ import argparse
 import cProfile
 import json
 import pstats
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,6 +57,12 @@ def measure(star: Path) -> dict[str, float]:
     }
 
 
+def help_time(package: str) -> float:
+    """Seconds until a program has told its commands."""
+    command = [sys.executable, "-c", f"from {package}.main import main; main(['-h'])"]
+    return min(timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))[1] for _ in range(3))
+
+
 def main() -> None:
     """Make a set, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,6 +72,7 @@ def main() -> None:
     parser.add_argument("--shared-tables", type=int, default=0, help="distinct CTF tables (0: one per particle)")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, to stderr")
     args = parser.parse_args()
+    helping = {"dsd -h": help_time("opustomo"), "dsdsh -h": help_time("analysis_scripts")}
     _, importing = timed(lambda: __import__("opustomo.preflight.inspect"))
     with tempfile.TemporaryDirectory(prefix="opustomo-startup-") as name:
         star, making = timed(lambda: make_set(Path(name), args.particles, args.tilts, args.box, args.shared_tables))
@@ -78,7 +87,10 @@ def main() -> None:
             pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
     sizes = {key: getattr(args, key) for key in ("particles", "tilts", "box", "shared_tables")}
     print(
-        json.dumps({**sizes, "seconds": {"import": importing, **seconds}, "seconds_making_the_set": making}, indent=2)
+        json.dumps(
+            {**sizes, "seconds": {**helping, "import": importing, **seconds}, "seconds_making_the_set": making},
+            indent=2,
+        )
     )
 
 
