@@ -20,6 +20,7 @@ from opustomo.training.ranks import Place, place_from_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
+PATIENCE = 600.0  # seconds, against waiting for ever; no measure of speed
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def run_ranks(count: int, arguments: list[str]) -> list[subprocess.CompletedProc
         )
         for rank in range(count)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=240) for process in started]
+    outputs = [process.communicate(timeout=PATIENCE) for process in started]
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *output)
         for process, output in zip(started, outputs, strict=True)
@@ -82,7 +83,7 @@ def test_the_command_starts_the_processes_and_goes_on_after_a_stop(data: Path, t
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1")
     done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
-                          capture_output=True, timeout=300)  # fmt: skip
+                          capture_output=True, timeout=PATIENCE)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stderr
     assert (tmp_path / "run" / "weights.0.pkl").exists()
@@ -92,7 +93,7 @@ def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     arguments = words(tmp_path / "nowhere", tmp_path / "run", 2, "--multigpu", "--num-gpus", "2")
     done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
-                          capture_output=True, timeout=120)  # fmt: skip
+                          capture_output=True, timeout=PATIENCE)  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("particles.star") == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
@@ -104,13 +105,13 @@ def test_one_process_dying_ends_all_and_says_so(data: Path, tmp_path: Path) -> N
     arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1000")
     run = subprocess.Popen([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
                            stderr=subprocess.PIPE)  # fmt: skip
-    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     children = subprocess.run(["pgrep", "-P", str(run.pid)], text=True, capture_output=True, check=True).stdout.split()
     assert len(children) == 2
     os.kill(int(children[1]), signal.SIGKILL)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
     assert "process 1 was ended by SIGKILL" in errors
     assert errors.count("lost contact") <= 1 and "Traceback" not in errors

@@ -25,6 +25,7 @@ from opustomo.training.resume import choose_start, resume_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
+PATIENCE = 600.0  # seconds, against waiting for ever; no measure of speed
 EPOCHS = 6
 KILLS = 20
 
@@ -75,7 +76,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The uninterrupted run."""
     outdir = tmp_path_factory.mktemp("whole") / "run"
     process = start(data, outdir)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     return outdir
 
@@ -110,7 +111,7 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
         return process
 
     process, began = launch(), time.monotonic()
-    process.join(120)
+    process.join(PATIENCE)
     duration = time.monotonic() - began
     assert_same_results(whole, outdir)
     kills = 0
@@ -123,7 +124,7 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
         process.kill()
         process.join()
     process = launch()
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == 0, log.read_text()[-2000:]
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("goes on in epoch") > KILLS / 4
@@ -141,12 +142,12 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
             process.send_signal(number)
             break
     output = process.stdout.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert f"stopped by {number.name}" in output
     assert "--load latest" in output
     assert not (outdir / f"weights.{EPOCHS - 1}.pkl").exists()
     process = start(data, outdir, "--load", "latest")
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "goes on in epoch 2" in output
     assert_same_results(whole, outdir)
@@ -155,10 +156,10 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
 def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
     outdir = tmp_path / "run"
     process = start(data, outdir, "-n", "3")
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE)
     words = ["--load", str(outdir / "weights.2.pkl"), "--latents", str(outdir / "z.2.pkl")]
     process = start(data, outdir, *words)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "full state" in output
     assert_same_results(whole, outdir)
@@ -181,7 +182,7 @@ def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
 
 def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: Path, tmp_path: Path) -> None:
     process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "goes on in epoch 4 after 96 visits; the optimiser starts anew" in output
     assert "--load latest would go on in epoch 7" in output
@@ -191,7 +192,7 @@ def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: P
 def test_a_run_is_not_overwritten_by_accident(data: Path, whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
     process = start(data, whole)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "--load latest" in output and "--overwrite" in output
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
