@@ -193,12 +193,13 @@ class Run:
     def decode(
         self, latents: npt.ArrayLike, apix: float | None = None, full_box: bool = False, epoch: int | None = None
     ) -> Volumes:
-        """Volumes at compositions.
+        """Volumes at compositions, or at compositions and conformations.
 
         Parameters
         ----------
         latents
-            Shape (K, zdim), or (zdim,) for one.
+            Shape (K, zdim), or (zdim,) for one; with bodies that are to move (K, zdim + zaffinedim), both of
+            :meth:`latents` and :meth:`conformations`.
         apix
             Pixel size in Å; None takes that of the training.
         full_box

@@ -22,6 +22,7 @@ from opustomo.analysis.chimerax import contour_level, write_series_script, write
 from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.bodies import bodies_from_buffers
 from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
@@ -112,6 +113,8 @@ class VolumeDecoder:
             raise UserError(
                 f"{weights}: {len(self.bodies)} bodies do not fit the head that moves them; take another epoch"
             )
+        self.separation = None if self.bodies is None else separation_in(content, weights, sizes.zdim, zaffinedim)
+        """What z.N.pkl leaves out of the compositions that the decoder knows."""
         self.posing = Posing(self.boxes, self.bodies).to(device)
         self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
         shared, mask = content.get("fixed_latent"), content.get("mask")
@@ -123,8 +126,14 @@ class VolumeDecoder:
 
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
-        """Templates (K, T, T, T) at composition latents (K, ≥ zdim)."""
-        return self.decoder(self._tensor(latents)[:, : self.zdim])
+        """Templates (K, T, T, T) at latents of z.N.pkl: compositions (K, zdim), or (K, zdim + zaffinedim).
+
+        With bodies, the composition at a conformation is the one that was trained: what was taken from it comes back.
+        """
+        compositions = latents[:, : self.zdim]
+        if self.separation is not None and latents.shape[1] == self.latent_dim:
+            compositions = self.separation.together(compositions, latents[:, self.zdim :])
+        return self.decoder(self._tensor(compositions))
 
     @torch.no_grad()
     def correction(self, latents: np.ndarray) -> Correction:

@@ -12,15 +12,37 @@ from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
 from opustomo.io.poses import Poses, write_poses
 from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.separation import Separation
 
 
-def write_epoch(outdir: Path, epoch: int, model: Autoencoder, latents: np.ndarray, poses: Poses) -> None:
-    """Write the files of one epoch; the weights come last, so that an epoch with weights is complete."""
+def write_epoch(
+    outdir: Path,
+    epoch: int,
+    model: Autoencoder,
+    latents: np.ndarray,
+    poses: Poses,
+    separation: Separation | None = None,
+) -> None:
+    """Write the files of one epoch; the weights come last, so that an epoch with weights is complete.
+
+    Parameters
+    ----------
+    outdir, epoch, model
+        Where, of which epoch, and what to write.
+    latents
+        (N, zdim + zaffinedim) as encoded.
+    poses
+        Of the same particles.
+    separation
+        Takes from the compositions in z.N.pkl what they share with the conformations; weights.N.pkl holds it.
+    """
     zdim = model.config.zdim
-    multi = latents[:, zdim:] if model.config.zaffinedim else None
-    write_latents(outdir / f"z.{epoch}.pkl", latents[:, :zdim], multi)
+    mu, multi = latents[:, :zdim], latents[:, zdim:] if model.config.zaffinedim else None
+    if separation is not None:
+        mu = separation.apart(mu, latents[:, zdim:])
+    write_latents(outdir / f"z.{epoch}.pkl", mu, multi)
     write_poses(outdir / f"pose.{epoch}.pkl", poses)
-    write_weights(outdir / f"weights.{epoch}.pkl", model, epoch)
+    write_weights(outdir / f"weights.{epoch}.pkl", model, epoch, separation)
 
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:

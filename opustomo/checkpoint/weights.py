@@ -10,16 +10,21 @@ import torch
 from torch import nn
 
 from opustomo.checkpoint.bodies import body_buffers
+from opustomo.checkpoint.separation import KEY, separation_entries
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.separation import Separation
 
 _WRAPPERS = ("module", "_orig_mod")
 """What ``DataParallel`` and ``torch.compile`` put into parameter names."""
 
 
-def write_weights(path: Path, model: Autoencoder, epoch: int) -> None:
-    """Write weights.N.pkl: networks and bodies under the original's key names, the crop's mask, the shared latent."""
+def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
+    """Write weights.N.pkl: networks and bodies under the original's key names, the crop's mask, the shared latent.
+
+    ``separation``, if the latents of the epoch were separated, goes with them.
+    """
     bodies = model.config.bodies
     geometry = {} if bodies is None else body_buffers(bodies, model.boxes)
     content: dict[str, Any] = {
@@ -31,6 +36,8 @@ def write_weights(path: Path, model: Autoencoder, epoch: int) -> None:
         content["fixed_latent"] = model.fixed_latent.cpu()
     else:
         content["encoder_state_dict"] = model.encoder.state_dict()
+    if separation is not None:
+        content[KEY] = separation_entries(separation)
     dump_torch(path, content)
 
 

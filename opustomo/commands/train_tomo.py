@@ -89,10 +89,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refine", type=float, help="share of its likeliest pose step that a particle takes (default: 1; 0: head only)"
     )
     train.add_argument(
+        "--separate",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="with --masks: leave out of the compositions written what they share with the conformations (default: on)",
+    )
+    train.add_argument(
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, their gradient, energies, --refine, --anchor, bodies first",
+        help="whose defaults: candidates, their gradient, energies, --refine, --anchor, bodies first, --separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -217,6 +223,7 @@ def run(args: argparse.Namespace) -> None:
         beta_control=args.beta_control,
         lamb=args.lamb,
         motion_first=not original,
+        separate=not original if args.separate is None else args.separate,
         refine=(0.0 if original else 1.0) if args.refine is None else args.refine,
         anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,
         valfrac=args.valfrac,

@@ -27,6 +27,9 @@ class TrainingConfig:
         (:mod:`opustomo.model.refinement`).
     motion_first
         Let moving bodies explain what they can before the composition comes in.
+    separate
+        With bodies, write compositions without what they share with conformations
+        (:mod:`opustomo.training.separation`).
     valfrac, split
         Fraction of the particles held out, or a file that says which.
     seed
@@ -44,6 +47,7 @@ class TrainingConfig:
     anchor: float = 1.0
     refine: float = 1.0
     motion_first: bool = True
+    separate: bool = True
     valfrac: float = 0.2
     split: Path | None = None
     seed: int = 0

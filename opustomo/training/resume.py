@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.state import STATE_FILE, read_state
 from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
+from opustomo.model.separation import Separation
 from opustomo.training.config import RunConfig
 from opustomo.training.progress import TRAINING, Progress
 from opustomo.training.runlog import RunLog
@@ -164,7 +166,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
             refined = read_poses(poses)
             if len(refined) == len(trainer.particles):
                 trainer.engine.poses.set_poses(refined)
-    _restore_latents(trainer, path, latents, log)
+    _restore_latents(trainer, path, content, latents, log)
     if model.encoder is None and "fixed_latent" not in content:  # the original's
         model.fixed_latent.copy_(trainer.engine.latents.values[0])
     log.say(
@@ -173,8 +175,8 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
     )
 
 
-def _restore_latents(trainer: Trainer, weights: Path, asked: Path | None, log: RunLog) -> None:
-    """Latents asked for, or those beside the weights if they are of this set."""
+def _restore_latents(trainer: Trainer, weights: Path, content: dict[str, Any], asked: Path | None, log: RunLog) -> None:
+    """Latents asked for, or those beside the weights if they are of this set, as they were encoded."""
     epoch, memory = epoch_of(weights), trainer.engine.latents.values
     path = _existing(weights.with_name(f"z.{epoch}.pkl")) if asked is None and epoch is not None else asked
     if path is None:
@@ -182,6 +184,9 @@ def _restore_latents(trainer: Trainer, weights: Path, asked: Path | None, log: R
     mu, multi = read_latents(path)
     stored = mu if multi is None else np.concatenate([mu, multi], 1)
     if stored.shape == tuple(memory.shape):
+        if multi is not None:
+            separation = _separation_of(path, weights, content, (mu.shape[1], multi.shape[1]))
+            stored = stored if separation is None else np.concatenate([separation.together(mu, multi), multi], 1)
         memory.copy_(torch.from_numpy(stored))
     elif asked is None:
         log.say(f"# note: {path} is of another set, latents start anew")
@@ -190,6 +195,15 @@ def _restore_latents(trainer: Trainer, weights: Path, asked: Path | None, log: R
             f"{path} holds latents of shape {stored.shape} but the run needs {tuple(memory.shape)}; "
             "give the z.N.pkl of this set and model"
         )
+
+
+def _separation_of(latents: Path, loaded: Path, content: dict[str, Any], sizes: tuple[int, int]) -> Separation | None:
+    """What separated ``latents``: in the weights of their own epoch, if those are there, else in those loaded."""
+    match = re.fullmatch(r"z\.(\d+)\.pkl", latents.name)
+    own = None if match is None else _existing(latents.with_name(f"weights.{match[1]}.pkl"))
+    if own is not None and own.resolve() != loaded.resolve():
+        return separation_in(read_weights(own), own, *sizes)
+    return separation_in(content, loaded, *sizes)
 
 
 def _existing(path: Path) -> Path | None:

@@ -37,6 +37,7 @@ from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_brok
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
 from opustomo.training.runlog import RunLog, epoch_line
+from opustomo.training.separation import separate_latents
 from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
@@ -167,7 +168,8 @@ class Trainer:
             latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
-                write_epoch(self.run.outdir, epoch, self.model, latents, self.engine.poses.poses())
+                separation = separate_latents(latents, self.model.config) if self.config.separate else None
+                write_epoch(self.run.outdir, epoch, self.model, latents, self.engine.poses.poses(), separation)
             self.save_state()
             if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep)
@@ -372,7 +374,7 @@ class Trainer:
         seen = np.zeros(len(self.particles), dtype=bool)
         seen[np.concatenate(list(self.members.values()))] = True
         seen[list(self.progress.broken)] = False
-        latents = self._latents()
+        latents = self.engine.latents.values.cpu().numpy()
         return EpochRecord(
             epoch=epoch,
             training=training,
@@ -395,6 +397,3 @@ class Trainer:
     @torch.no_grad()
     def _template(self, latent: Tensor) -> np.ndarray:
         return self.model.decoder(latent[:, : self.model.config.zdim])[0].cpu().numpy()
-
-    def _latents(self) -> np.ndarray:
-        return self.engine.latents.values.cpu().numpy()

@@ -16,12 +16,14 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.checkpoint.bodies import bodies_from_buffers, body_buffers
+from opustomo.checkpoint.separation import separation_entries
 from opustomo.errors import UserError
 from opustomo.geometry.bodies import BodyGeometry
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_pickle, dump_pickles, dump_torch
 from opustomo.main import main as dsd
+from opustomo.model.separation import Separation, feature_count
 from opustomo.physics.boxes import Boxes
 
 BOXES = Boxes(box=48, apix=4.0, render=36, crop=30)
@@ -79,7 +81,9 @@ def swing_rad(number: float) -> float:
     return 2.0 * np.arctan(number / 16.0)
 
 
-def write_run(root: Path, own: bool = True, buffers: dict[str, Tensor] | None = None) -> Path:
+def write_run(
+    root: Path, own: bool = True, buffers: dict[str, Tensor] | None = None, separation: Separation | None = None
+) -> Path:
     """config.pkl and weights.0.pkl of ours, or as the original writes them."""
     root.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -95,7 +99,10 @@ def write_run(root: Path, own: bool = True, buffers: dict[str, Tensor] | None = 
         settings["opustomo"] = {"model": model, "boxes": boxes}
     dump_pickles(root / "config.pkl", settings)
     geometry = body_buffers(make_geometry(), BOXES) if buffers is None else buffers
-    dump_torch(root / "weights.0.pkl", {"decoder_state_dict": {**head_weights(), **geometry}})
+    content: dict[str, object] = {"decoder_state_dict": {**head_weights(), **geometry}}
+    if separation is not None:
+        content["separation"] = separation_entries(separation)
+    dump_torch(root / "weights.0.pkl", content)
     return root
 
 
@@ -242,3 +249,60 @@ def test_a_damaged_geometry_is_refused(run: Path) -> None:
     write_run(run, buffers=buffers)
     with pytest.raises(UserError, match="geometry of its bodies is damaged"):
         VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
+
+
+def make_separation() -> Separation:
+    """The height of the second blob falls with its swing, and a little with its square."""
+    slope = np.zeros((feature_count(ZAFFINE), ZDIM))
+    slope[0, 0], slope[ZAFFINE, 0], slope[1, 1] = -0.5, -0.1, 2.0
+    centre = np.zeros(len(slope))
+    centre[ZAFFINE] = 1.0
+    return Separation(np.zeros(ZAFFINE), np.array([1.5, 1.0, 1.0]), centre, slope)
+
+
+def test_the_decoder_is_given_what_it_was_trained_with(tmp_path: Path) -> None:
+    """Volumes at (mu', c) are those at (mu, c) before the separation; compositions alone are taken as they are."""
+    separation, rng = make_separation(), np.random.default_rng(2)
+    conformation = rng.normal(size=(5, ZAFFINE)).astype(np.float32)
+    mu = rng.uniform(0.5, 1.5, (5, ZDIM)).astype(np.float32)
+    apart = separation.apart(mu, conformation)
+    assert np.abs(apart[:, 0] - mu[:, 0]).max() > 0.1
+    before = write_run(tmp_path / "before")
+    after = write_run(tmp_path / "after", separation=separation)
+    one, other = (VolumeDecoder(root / "weights.0.pkl", root / "config.pkl", "cpu") for root in (before, after))
+    assert one.separation is None and other.separation is not None
+    raw, separated = np.c_[mu, conformation], np.c_[apart, conformation]
+    torch.testing.assert_close(other.decode(separated), one.decode(raw), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(other.volumes(separated, 4.0), one.volumes(raw, 4.0), rtol=1e-5, atol=1e-5)
+    assert (other.decode(separated) - one.decode(separated)).abs().max() > 0.1
+    assert torch.equal(other.decode(apart), one.decode(apart))
+    assert torch.equal(other.volumes(apart, 4.0), one.volumes(apart, 4.0))
+
+
+def test_dpc_draws_what_the_composition_shared_with_the_motion(run: Path) -> None:
+    """One composition, conformations along a component: the decoder sees the composition of each of them."""
+    separation = make_separation()
+    write_run(run, separation=separation)
+    assert dsdsh(["eval_vol", str(run), "0", "dpc", "1", "4.0", "--kmeans", "2", "--dfk", "0"]) == 0
+    folder = run / "defanalyze.0" / "pc1"
+    heights = np.array([read_volume(folder / f"reference{i}.mrc")[0][:, :, 30:].max() for i in range(10)])
+    shared = separation.shared(np.loadtxt(folder / "z_pc.txt"))[:, 0]
+    np.testing.assert_allclose(heights / heights[0], (1.0 + shared) / (1.0 + shared[0]), rtol=0.05)
+    assert dsdsh(["eval_vol", str(run), "0", "joint", "2", "4.0"]) == 0
+    folder = run / "analyze.0" / "kmeans2"
+    heights = np.array([read_volume(folder / f"joint{i}.mrc")[0][:, :, 30:].max() for i in range(2)])
+    shared = separation.shared(np.array([[2.0, 0, 0], [-2.0, 0, 0]]))[:, 0]
+    assert heights[0] / heights[1] == pytest.approx((1.0 + shared[0]) / (1.0 + shared[1]), rel=0.05)
+    assert dsdsh(["eval_vol", str(run), "0", "kmeans", "2", "4.0"]) == 0
+    heights = np.array([read_volume(folder / f"reference{i}.mrc")[0][:, :, 30:].max() for i in range(2)])
+    assert heights[1] == pytest.approx(0.2 * heights[0], rel=0.02)
+
+
+def test_a_damaged_separation_is_refused(run: Path) -> None:
+    found = make_separation()
+    other = Separation(found.mean, found.std, found.centre, np.zeros((len(found.centre), ZDIM + 1)))
+    write_run(run, separation=other)
+    with pytest.raises(UserError, match="what separates composition and conformation is damaged"):
+        VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
+    write_run(run, buffers={}, separation=other)  # without bodies nothing is taken from it
+    assert VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu").separation is None

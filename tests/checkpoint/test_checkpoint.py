@@ -13,6 +13,7 @@ import torch
 
 from opustomo.checkpoint.config import dataset_settings, read_config, write_config
 from opustomo.checkpoint.epoch import write_epoch
+from opustomo.checkpoint.separation import separation_entries, separation_in
 from opustomo.checkpoint.weights import read_weights, write_weights
 from opustomo.errors import UserError
 from opustomo.geometry.bodies import BodyGeometry
@@ -21,6 +22,7 @@ from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses, read_poses
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.separation import Separation, feature_count
 from opustomo.physics.boxes import Boxes
 
 BOXES = Boxes(24, 6.0, 20, 16)
@@ -182,6 +184,66 @@ def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     np.testing.assert_allclose(state["rotate_directions"], (centres - centres[::-1]) / 24, rtol=1e-6)
     np.testing.assert_allclose(state["radius"], 2.0 / 24, rtol=1e-6)
     assert state["orient_bodies"].shape == state["principal_axes"].shape == (2, 3, 3)
+
+
+def make_separation(zdim: int = 3, zaffinedim: int = 2) -> Separation:
+    """Mean 1 and spread 2 of the conformation; any slope."""
+    rng = np.random.default_rng(8)
+    count = feature_count(zaffinedim)
+    one = np.ones(zaffinedim)
+    return Separation(one, 2.0 * one, rng.normal(size=count), rng.normal(size=(count, zdim)))
+
+
+def test_separation_round_trip(model: Autoencoder, folder: Path) -> None:
+    """z.N.pkl holds compositions without what the weights say they share with conformations."""
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(6, 5)).astype(np.float32)
+    separation, path = make_separation(), folder / "weights.4.pkl"
+    write_epoch(folder, 4, model, latents, Poses(np.zeros((6, 3)), np.zeros((6, 3))), separation)
+    found = separation_in(read_weights(path), path, 3, 2)
+    assert found is not None
+    for name in ("mean", "std", "centre", "slope"):
+        assert np.array_equal(getattr(found, name), getattr(separation, name)), name
+    mu, multi = read_latents(folder / "z.4.pkl")
+    assert multi is not None and np.array_equal(multi, latents[:, 3:])
+    assert np.abs(mu - latents[:, :3]).max() > 0.1
+    np.testing.assert_allclose(mu, latents[:, :3] - separation.shared(latents[:, 3:]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.together(mu, multi), latents[:, :3], atol=1e-5)
+
+
+def test_weights_without_separation_have_none(model: Autoencoder, folder: Path) -> None:
+    write_weights(folder / "weights.0.pkl", model, 0)
+    content = read_weights(folder / "weights.0.pkl")
+    assert "separation" not in content
+    assert separation_in(content, folder / "weights.0.pkl", 3, 2) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [1, 2],
+        "text",
+        torch.zeros(3),
+        {},
+        {"slope": torch.zeros(4, 3)},
+        {"slope": "steep"},
+        {"std": torch.zeros(2)},
+        {"mean": torch.tensor([0.0, torch.nan])},
+        {"mean": torch.zeros(())},
+        {"slope": torch.zeros(5)},
+    ],
+)
+def test_a_damaged_separation_is_refused_in_one_sentence(broken: Any, folder: Path) -> None:
+    whole = separation_entries(make_separation())
+    content = {"separation": whole | broken if isinstance(broken, dict) and broken else broken}
+    with pytest.raises(UserError, match=r"weights\.1\.pkl: what separates .* is damaged .*; take another epoch$"):
+        separation_in(content, folder / "weights.1.pkl", 3, 2)
+
+
+def test_a_separation_of_other_latents_is_refused(folder: Path) -> None:
+    content = {"separation": separation_entries(make_separation(4, 2))}
+    with pytest.raises(UserError, match=r"\(4, 2\) numbers, the latents have \(3, 2\)"):
+        separation_in(content, folder / "weights.1.pkl", 3, 2)
 
 
 def test_weights_are_in_pytorchs_layout(model: Autoencoder, folder: Path) -> None:

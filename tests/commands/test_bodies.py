@@ -9,16 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from analysis_scripts.main import main as dsdsh
+from opustomo.analysis import decoding
+from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.bodies import load_bodies, write_bodies
+from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_torch
 from opustomo.main import main
+from opustomo.model import autoencoder
+from opustomo.training.trainer import Trainer
 from tests.commands.conftest import SMALL
+from tests.commands.quick import use_tiny_networks
 from tests.dynamics.analytic import sphere, write_definition
+from tests.training.tiny_run import TinyDecoder
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,82 @@ def test_dpc_needs_no_masks(run: Path, tmp_path: Path) -> None:
     assert dsdsh(["eval_vol", str(run), "1", "dpc", "1", "12", "--kmeans", "2"]) == 0
     volumes = [read_volume(run / f"defanalyze.1/pc1/reference{i}.mrc")[0] for i in range(3)]
     assert np.abs(volumes[2] - volumes[0]).max() > 1e-3 * np.abs(volumes[0]).max()
+
+
+APART = "--zdim 1 --zaffinedim 1 -n 1".split()
+"""So small that 16 particles are enough to find what the latents share."""
+
+
+class TinyMovingDecoder(TinyDecoder):
+    """With a head of two layers, as decoding expects it."""
+
+    def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
+        super().__init__(zdim, templateres, zaffinedim, poses)
+        head = nn.Sequential(nn.Linear(zaffinedim, 8), nn.Tanh(), nn.Linear(8, 6 * poses))
+        self.template.affine_out = head  # type: ignore[assignment]
+
+
+@pytest.fixture
+def ways(tiny_set: Path, geometry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The same short training with separation, without, and as the original does; small networks."""
+    use_tiny_networks(monkeypatch)
+    for module in (autoencoder, decoding):
+        monkeypatch.setattr(module, "Decoder", TinyMovingDecoder)
+    words = ["-r", str(tiny_set / "mask.mrc"), "--masks", str(geometry), *APART]
+    runs = {name: tmp_path / f"run {name}" for name in ("apart", "plain", "original")}
+    for name, more in (("apart", []), ("plain", ["--no-separate"]), ("original", ["--preset", "original"])):
+        code, said = train(tiny_set, runs[name], *words, *more)
+        assert code == 0, said
+    return runs
+
+
+def test_training_separates_composition_and_conformation(ways: dict[str, Path]) -> None:
+    """Files hold mu' and f; decoders and what is decoded are those of a run that separates nothing."""
+    content = {name: read_weights(run / "weights.0.pkl") for name, run in ways.items()}
+    assert "separation" in content["apart"]
+    assert "separation" not in content["plain"] and "separation" not in content["original"]
+    (apart, conformation), (mu, same) = (read_latents(ways[name] / "z.0.pkl") for name in ("apart", "plain"))
+    assert conformation is not None and same is not None
+    np.testing.assert_array_equal(conformation, same)
+    separation = separation_in(content["apart"], ways["apart"] / "weights.0.pkl", 1, 1)
+    assert separation is not None
+    assert np.abs(apart - mu).max() > 100 * np.finfo(np.float32).eps * np.abs(mu).max()
+    np.testing.assert_allclose(separation.together(apart, conformation), mu, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(apart.mean(0), mu.mean(0), rtol=1e-5, atol=1e-6)
+    volumes = [
+        VolumeDecoder(ways[name] / "weights.0.pkl", ways[name] / "config.pkl", "cpu").volumes(latents, 12.0)
+        for name, latents in (("apart", np.c_[apart, conformation]), ("plain", np.c_[mu, conformation]))
+    ]
+    torch.testing.assert_close(volumes[0], volumes[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_weights_of_a_separated_epoch_give_back_what_was_encoded(
+    named: bool,
+    ways: dict[str, Path],
+    tiny_set: Path,
+    geometry: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever weights are loaded, latents are put together by what took them apart."""
+    memories: list[np.ndarray] = []
+
+    def noted(trainer: Trainer, stop: object) -> bool:
+        memories.append(trainer.engine.latents.values.cpu().numpy().copy())
+        return True
+
+    monkeypatch.setattr(Trainer, "fit", noted)
+    mu, conformation = read_latents(ways["plain"] / "z.0.pkl")
+    assert conformation is not None
+    words = ["-r", str(tiny_set / "mask.mrc"), "--masks", str(geometry), *APART]
+    words += ["--load", str(ways["plain" if named else "apart"] / "weights.0.pkl")]
+    words += ["--latents", str(ways["apart"] / "z.0.pkl")] if named else []
+    (ways["apart"] / "state.pkl").unlink()
+    (ways["plain"] / "state.pkl").unlink()
+    code, said = train(tiny_set, tmp_path / "again", *words)
+    assert code == 0, said
+    np.testing.assert_allclose(memories[0], np.c_[mu, conformation], rtol=1e-6, atol=1e-7)
 
 
 def test_mistakes(tiny_set: Path, geometry: Path, tmp_path: Path) -> None:
