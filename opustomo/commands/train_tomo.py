@@ -89,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refine", type=float, help="share of its likeliest pose step that a particle takes (default: 1; 0: head only)"
     )
     train.add_argument(
+        "--offsets",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="while the run is young, without --masks: move compositions to the likeliest ones (default: on)",
+    )
+    train.add_argument(
         "--separate",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -98,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, their gradient, energies, --refine, --anchor, bodies first, --separate",
+        help="whose defaults: candidates, gradient, energies, --refine, --anchor, --offsets, bodies first, --separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -223,6 +229,7 @@ def run(args: argparse.Namespace) -> None:
         beta_control=args.beta_control,
         lamb=args.lamb,
         motion_first=not original,
+        offsets=not original if args.offsets is None else args.offsets,
         separate=not original if args.separate is None else args.separate,
         refine=(0.0 if original else 1.0) if args.refine is None else args.refine,
         anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,

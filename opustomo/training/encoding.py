@@ -7,10 +7,11 @@ behind those visited late, held-out ones come last, and draws of the start linge
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opustomo.data.loader import load_batches
 from opustomo.data.source import VoxelSource
@@ -19,10 +20,16 @@ from opustomo.training.engine import Engine
 
 @torch.no_grad()
 def encode_all(
-    engine: Engine, source: VoxelSource, members: Iterable[np.ndarray], norm: tuple[float, float], workers: int
+    engine: Engine,
+    source: VoxelSource,
+    members: Iterable[np.ndarray],
+    norm: tuple[float, float],
+    workers: int,
+    move: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> np.ndarray:
     """Latent means (N, L) of the particles ``members``, without draws; others, and unreadable ones, as remembered.
 
+    Compositions are moved by what ``move`` gives for indices (B,) and voxels: (B, zdim).
     Every process encodes its part of each batch and gets all of it.
     """
     model, ranks = engine.model, engine.ranks
@@ -40,7 +47,10 @@ def encode_all(
             if len(indices):
                 index = torch.from_numpy(indices).to(engine.device)
                 read = torch.from_numpy(np.isin(part, indices)).to(engine.device)
-                rows[read] = model.encode(volumes, *engine.poses.current(index)).to(rows)
+                encoded = model.encode(volumes, *engine.poses.current(index)).to(rows)
+                if move is not None:
+                    encoded[:, : model.config.zdim] += move(index, volumes)
+                rows[read] = encoded
             if ranks.size > 1:
                 ranks.prepare(len(batch))
                 rows, mine = ranks.gather(rows), torch.from_numpy(batch).to(engine.device)

@@ -15,13 +15,17 @@ from torch import Tensor
 from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
-from opustomo.model.loss import TERM_NAMES
+from opustomo.model.collective import ALONE, Collective
+from opustomo.model.latent_step import likeliest_offset, log_likelihood_unit
+from opustomo.model.loss import TERM_NAMES, share_of_mean
 from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.memory import LatentMemory, PoseMemory
+from opustomo.training.offsets import OffsetMemory, spread_of
 from opustomo.training.ranks import OneProcess, Ranks
+from opustomo.training.schedules import bfactor_at, offsets_at
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
@@ -45,10 +49,12 @@ class Visit:
     pool_count
         Scalar: how many of the pool are meant.
     schedule
-        (6,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
-        likeliest step.
+        (7,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
+        likeliest step, how far offsets of compositions are used.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
+    offsets
+        Whether compositions have offsets, and take Newton steps, at all.
     """
 
     index: Tensor
@@ -57,6 +63,7 @@ class Visit:
     pool_count: Tensor | None
     schedule: Tensor
     weight: Tensor | None = None
+    offsets: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -95,6 +102,7 @@ class Engine:
         self.forward: Callable[..., StepOutput] = model
         self.model, self.optimizer, self.latents, self.poses = model, optimizer, latents, poses
         self.tilts, self.table, self.config, self.device = tilts, table, config, device
+        self.offsets = OffsetMemory(len(latents.values), model.config.zdim, device)
         self.generator = torch.Generator(device=device)
         self.snr = torch.tensor(SNR_START, device=device)
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
@@ -104,6 +112,26 @@ class Engine:
         # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
         self._scale = torch.ones((), device=device)
         self._not_finite = torch.zeros((), device=device)
+
+    def offsets_used(self, epoch: int, particles_seen: int) -> float:
+        """How far compositions are offset from the encoder's at that point of a run; 0 where they never are."""
+        model = self.model.config
+        if not self.config.offsets or self.model.encoder is None or model.bodies is not None:
+            return 0.0
+        return offsets_at(epoch, particles_seen)
+
+    def mover(self, epoch: int, particles_seen: int, last: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What gives the offsets in use (B, zdim) of particles and their voxels; None where there are none.
+
+        Those remembered are of decoders of the last epoch; at the ``last`` of a run they are found anew.
+        """
+        used = self.offsets_used(epoch, particles_seen)
+        if not used:
+            return None
+        if not last:
+            return lambda index, volumes: used * self.offsets.values[index]
+        bfactor_A2 = bfactor_at(self.model.physics.bfactor_A2, epoch - 1)
+        return lambda index, volumes: used * self.likeliest_offsets(index, volumes, used, bfactor_A2)
 
     def parallelise(self) -> None:
         """Let gradients be averaged over the processes."""
@@ -138,7 +166,7 @@ class Engine:
             ranks=ranks,
         )
         neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
-        with torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training or visit.offsets):
             forward = self.forward if training else self.model
             batch = self.assemble(visit)
             output: StepOutput = forward(batch, neighbours, state)
@@ -149,23 +177,69 @@ class Engine:
             if last:
                 self.update(visit.schedule[2])
             self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
+        offset = self._likeliest_offset(visit.weight, output, ranks, count, training) if visit.offsets else None
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.sums += self.terms * count
-        self._remember(visit, output, batch.history)
+        self._remember(visit, output, batch.history, offset)
         return output
 
-    def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
+    def likeliest_offsets(self, index: Tensor, volumes: Tensor, used: float, bfactor_A2: float) -> Tensor:
+        """Offsets (B, zdim) of particles (B,) after a Newton step with the present decoder; nothing is remembered."""
+        schedule = torch.tensor([bfactor_A2, 0.0, 0.0, 0.0, 1.0, 0.0, used], device=self.device)
+        batch = self.assemble(Visit(index, volumes, index, None, schedule, offsets=True))
+        state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
+        with torch.enable_grad():
+            output = self.model(batch, None, state)
+        return self._likeliest_offset(None, output, ALONE, len(index), training=False)
+
+    def _likeliest_offset(
+        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
+    ) -> Tensor:
+        """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
+        probe, zdim = output.probe, self.model.config.zdim
+        assert probe is not None
+        if training:
+            assert probe.z.grad is not None
+            slope = probe.z.grad * self.config.accum_step
+        else:
+            (slope,) = torch.autograd.grad(output.terms.total, probe.z)
+        with torch.no_grad():
+            weight = torch.ones_like(probe.left) if weight is None else weight
+            part = share_of_mean(weight, ranks)
+            scale = weight * self.model.norm * log_likelihood_unit(probe.left) / part.clamp(min=1e-12)
+            slope = slope[:, :zdim] * scale[:, None]
+            if training:
+                assert probe.noise is not None and probe.std is not None
+                self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
+            spread = spread_of(self.latents.values[:, :zdim])
+            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
+
+    @torch.no_grad()
+    def _remember(
+        self, visit: Visit, output: StepOutput, history: PoseHistory | None, offset: Tensor | None = None
+    ) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
         kind = history.kind if history is not None and self.config.anchor else None
         if self.ranks.size > 1:
-            parts = [torch.ones_like(mu[:, :1]) if weight is None else weight[:, None], mu, turn.flatten(1), shift_px]
-            rows = self.ranks.gather(torch.cat(parts if kind is None else [*parts, kind], 1))
+            empty = mu[:, :0]
+            parts = [
+                torch.ones_like(mu[:, :1]) if weight is None else weight[:, None],
+                mu,
+                turn.flatten(1),
+                shift_px,
+                empty if kind is None else kind,
+                empty if offset is None else offset,
+            ]
+            rows = self.ranks.gather(torch.cat(parts, 1)).split([part.shape[1] for part in parts], 1)
             index = self.ranks.gather(index)
-            used, mu, turn, shift_px, *others = rows.split([1, mu.shape[1], 9, 3] + [6] * (kind is not None), 1)
-            turn = turn.unflatten(1, (3, 3))
-            weight = None if weight is None else used[:, 0]
-            kind = others[0] if others else None
+            mu, turn, shift_px = rows[1], rows[2].unflatten(1, (3, 3)), rows[3]
+            weight = None if weight is None else rows[0][:, 0]
+            kind, offset = None if kind is None else rows[4], None if offset is None else rows[5]
+        if offset is not None:
+            self.offsets.update(index, offset, weight)
+            mu = mu.clone()
+            mu[:, : offset.shape[1]] += visit.schedule[6] * self.offsets.values[index]
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
             self.poses.update(index, turn, shift_px, weight, kind)
@@ -184,7 +258,8 @@ class Engine:
             zdim = self.model.config.zdim
             like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
             history = self.poses.history(visit.index, like)
-        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history)
+        latents = self.offsets.history(visit.index, visit.schedule[6]) if visit.offsets else None
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history, latents)
 
     def update(self, lr: Tensor) -> None:
         """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""
@@ -221,6 +296,10 @@ class Engine:
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
             "pose_reference": self.poses.reference,
+            "pose_common": self.poses.common,
+            "offsets": self.offsets.values,
+            "offset_curvature": self.offsets.curvature,
+            "offset_seen": self.offsets.seen,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -239,6 +318,10 @@ class Engine:
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
             (self.poses.reference, "pose_reference"),
+            (self.poses.common, "pose_common"),
+            (self.offsets.values, "offsets"),
+            (self.offsets.curvature, "offset_curvature"),
+            (self.offsets.seen, "offset_seen"),
         ):
             tensor.copy_(state[name])
 

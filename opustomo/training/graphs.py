@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from opustomo.model.autoencoder import StepOutput
 from opustomo.training.engine import Engine, Visit
@@ -55,7 +56,7 @@ class Steps:
         engine.seed(key)
         if self._stream is None or visit.pool_count is None:
             return engine.step(visit, count, training, first, last)
-        kind = (training, count, tuple(visit.volumes.shape))
+        kind = (training, count, tuple(visit.volumes.shape), visit.offsets)
         recorded = self._recorded.get(kind)
         if recorded is None:
             done = self._warmed.get(kind, 0)
@@ -78,7 +79,7 @@ class Steps:
 
     @staticmethod
     def _tensors(visit: Visit) -> list[str]:
-        return [field.name for field in fields(Visit) if getattr(visit, field.name) is not None]
+        return [field.name for field in fields(Visit) if isinstance(getattr(visit, field.name), Tensor)]
 
     def _apart(self, visit: Visit, count: int, training: bool) -> StepOutput:
         """A step on the stream that graphs are recorded on."""

@@ -21,6 +21,8 @@ from opustomo.model.autoencoder import Neighbours
 from opustomo.model.randomness import StepRandom
 
 NEW_SHARE = 0.3
+COMMON_RATE = 0.01
+"""What a batch adds to the average of what like particles' turns have in common."""
 LIKE, LIKE_AMONG = 128, 384
 """How many particles are taken to be like a particle in composition, and of how many."""
 POOL_GROUPS = 8
@@ -142,6 +144,7 @@ class PoseMemory:
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
         self.reference = torch.zeros(len(poses), 6, device=device)
+        self.common = torch.zeros((), device=device)
         self._eulers = poses.eulers_deg
 
     def current(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,6 +166,9 @@ class PoseMemory:
         new = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
         if kind is not None:
+            used = torch.ones_like(kind[:, 0]) if weight is None else weight
+            found = (used[:, None] * kind[:, :3].square()).mean(1).sum() / used.sum().clamp(min=1.0)
+            self.common += COMMON_RATE * (found - self.common)
             back = -FRAME_SHARE * (kind if weight is None else kind * weight[:, None])
             new = matrix_to_quaternion(quaternion_to_matrix(new) @ small_turn_to_matrix(back[:, :3]))
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
@@ -181,10 +187,14 @@ class PoseMemory:
         return moved - self.reference[index]
 
     def history(self, index: Tensor, like: Tensor) -> PoseHistory:
-        """Deviations of particles (B,) and of those like them (B, n)."""
+        """Deviations of particles (B,) and of those like them (B, n).
+
+        Turns are spread about what like particles share: a template that turns with its composition would else keep
+        the turns alive that it needs. Of shifts all is counted, as densities may well sit off their given centres.
+        """
         every = self.deviation(slice(None)).square().mean(0)
-        squares = every[:3].mean(), every[3:].mean()
-        return PoseHistory(self.deviation(like).mean(1), self.deviation(index), torch.stack(squares).sqrt())
+        squares = torch.stack([(every[:3].mean() - self.common).clamp(min=0.0), every[3:].mean()])
+        return PoseHistory(self.deviation(like).mean(1), self.deviation(index), squares.sqrt())
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

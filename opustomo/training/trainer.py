@@ -105,8 +105,7 @@ class Trainer:
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
-        self._saved_at = time.monotonic()
-        self._reported = (time.monotonic(), 0)
+        self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
         self._skipped = 0
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
@@ -165,7 +164,8 @@ class Trainer:
         progress.epoch += 1
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
+            move = self.engine.mover(progress.epoch, progress.particles_seen, progress.epoch == self.config.epochs)
+            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers, move)
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
@@ -281,6 +281,7 @@ class Trainer:
             floor_at(progress.epoch),
             schedules.composition_at(done, moving),
             config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),
+            (offsets := self.engine.offsets_used(progress.epoch, progress.particles_seen)),
         )
         return Visit(
             self._to_device(indices),
@@ -289,6 +290,7 @@ class Trainer:
             count,
             self._to_device(np.array(schedule, dtype=np.float32)),
             None if weight is None else self._to_device(weight.astype(np.float32)),
+            offsets > 0,
         )
 
     def _to_device(self, values: np.ndarray) -> Tensor:
@@ -346,7 +348,6 @@ class Trainer:
         )
         now, (then, seen) = time.monotonic(), self._reported
         self._reported = (now, progress.particles_seen)
-        cuda = self.device.type == "cuda"
         record = IntervalRecord(
             epoch=progress.epoch,
             particles_seen=progress.particles_seen,
@@ -355,7 +356,7 @@ class Trainer:
             beta=beta,
             running_snr=snr,
             visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
-            memory_gb=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
+            memory_gb=torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0,
             projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)

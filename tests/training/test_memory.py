@@ -300,6 +300,24 @@ def test_what_like_particles_have_in_common_is_taken_back() -> None:
     np.testing.assert_allclose(np.degrees(deviation[:, :3].numpy()), alone - alone.mean(0), atol=0.1)
 
 
+def test_turns_that_like_particles_share_do_not_widen_the_spread() -> None:
+    """Shifts they share do: densities may sit off their given centres."""
+    found = PoseMemory(make_poses(), BOX, CPU)
+    common = torch.from_numpy(Rotation.from_rotvec(np.radians([[0.0, 3.0, 0.0]])).as_matrix()).float()
+    found.update(EVERY, common.expand(COUNT, 3, 3), torch.full((COUNT, 3), 2.0))
+    before = found.history(EVERY, EVERY.expand(COUNT, COUNT)).std
+    still = torch.eye(3).expand(COUNT, 3, 3), torch.zeros(COUNT, 3)
+    kind = found.deviation(EVERY)
+    for _ in range(1000):
+        turn, shift_px = found.turn.clone(), found.shift_px.clone()
+        found.update(EVERY, *still, kind=kind)
+        found.turn.copy_(turn)
+        found.shift_px.copy_(shift_px)
+    after = found.history(EVERY, EVERY.expand(COUNT, COUNT)).std
+    assert float(before[0]) == pytest.approx(np.radians(0.9) / 3**0.5, rel=1e-3)
+    assert after[0] < 0.02 * before[0] and after[1] == before[1]
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_alike_are_the_nearest_third_in_composition(padded: bool) -> None:
     latents = LatentMemory(np.zeros(80, dtype=int), 3, CPU, 0)

@@ -1,0 +1,85 @@
+"""Newton steps of compositions on likelihoods that are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opustomo.model.latent_step import (
+    LIMIT,
+    PRECISION,
+    SPREAD,
+    LatentHistory,
+    curvature_of,
+    inverse,
+    likeliest_offset,
+    teaching,
+)
+
+SIZE = 5
+WIDE = torch.tensor(SPREAD)
+
+
+def positive(seed: int, smallest: float = 0.5, largest: float = 40.0) -> torch.Tensor:
+    """A symmetric matrix whose eigenvalues go from ``smallest`` to ``largest``."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator))[0]
+    return turn @ torch.diag(torch.linspace(smallest, largest, SIZE)) @ turn.mT
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), largest=st.floats(1.0, 4e3))
+def test_inverse(seed: int, largest: float) -> None:
+    matrix = positive(seed, 0.5, largest)
+    assert torch.allclose(inverse(matrix) @ matrix, torch.eye(SIZE), atol=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), noise=st.floats(0.0, 0.4))
+def test_one_step_finds_the_most_probable_latent_of_a_parabola(seed: int, noise: float) -> None:
+    """Whatever was decoded; the offset is small enough not to be limited."""
+    generator = torch.Generator().manual_seed(seed)
+    curvature, mu, best = positive(seed), *torch.randn(2, 4, SIZE, generator=generator)
+    best = mu + 0.2 * best
+    z = mu + noise * torch.randn(4, SIZE, generator=generator)
+    offset = likeliest_offset(z, mu, (z - best) @ curvature, curvature, WIDE)
+    found = mu + offset
+    gradient = (found - best) @ curvature + offset / SPREAD**2 + PRECISION * found
+    assert gradient.abs().max() < 1e-3 * curvature.abs().max()
+
+
+def test_without_curvature_the_encoder_is_believed() -> None:
+    mu = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(0))
+    offset = likeliest_offset(mu, mu, torch.zeros(4, SIZE), torch.zeros(SIZE, SIZE), WIDE)
+    assert torch.allclose(offset, -mu * PRECISION / (PRECISION + SPREAD**-2), atol=1e-5)
+
+
+def test_offsets_are_limited_and_finite() -> None:
+    slope = torch.full((2, SIZE), 1e4)
+    slope[1] = torch.nan
+    offset = likeliest_offset(torch.zeros(2, SIZE), torch.zeros(2, SIZE), slope, torch.zeros(SIZE, SIZE), WIDE)
+    assert float(offset[0].norm()) == pytest.approx(LIMIT * SPREAD * SIZE**0.5, rel=1e-5)
+    assert not offset[1].any()
+
+
+def test_noise_tells_the_curvature() -> None:
+    generator = torch.Generator().manual_seed(1)
+    count, curvature, std = 200_000, positive(1, 1.0, 10.0), torch.tensor([0.1, 0.2, 0.3, 0.2, 0.1])
+    noise = std * torch.randn(count, SIZE, generator=generator)
+    slope = noise @ curvature + torch.randn(count, SIZE, generator=generator)  # the data's own noise
+    found = curvature_of(slope, noise, std) / count
+    assert torch.equal(found, found.mT)
+    assert (found - curvature).abs().max() < 0.15
+
+
+def test_the_encoder_learns_as_if_decoded_at_its_own_mean() -> None:
+    curvature, best = positive(2), torch.ones(3, SIZE)
+    mu = torch.zeros(3, SIZE, requires_grad=True)
+    offset = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(2))
+    rest = mu + offset - best
+    value = 0.5 * ((rest @ curvature) * rest).sum() + teaching(mu, LatentHistory(offset, curvature)).sum()
+    value.backward()
+    assert mu.grad is not None
+    assert torch.allclose(mu.grad, -best @ curvature, atol=1e-4)
