@@ -35,9 +35,8 @@ class OffsetMemory:
         """Average in what a batch of ``count`` particles in all processes says of the curvature."""
         self.seen += count
         found = ranks.total(curvature_of(slope, noise, std)) / count
-        self.curvature += torch.maximum(count / self.seen, self.seen.new_tensor(count / REMEMBERED)) * (
-            found - self.curvature
-        )
+        rate = (count / self.seen).clamp(min=count / REMEMBERED)  # a graph cannot take constants to the device
+        self.curvature += rate * (found - self.curvature)
 
     def update(self, index: Tensor, offset: Tensor, weight: Tensor | None) -> None:
         """Take in new offsets (B, zdim), where ``weight`` (B,) is not 0."""
