@@ -49,7 +49,7 @@ def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = Tru
     """Room that state.pkl (weights and both moments of the optimiser) and the files of an epoch take."""
     weights = 4 * sum(p.numel() for p in model.parameters())
     state_row, epoch_row = 4 * (model.config.latent_dim + model.config.zdim + 7), 4 * model.config.latent_dim + 84
-    state = 3 * weights + particles * state_row
+    state = 3 * weights + particles * state_row + 4 * model.config.zdim**2
     return state + (weights + particles * epoch_row if epoch_files else 0)
 
 
