@@ -51,15 +51,14 @@ document.body.textContent = "<<" + JSON.stringify(result) + ">>";
 """
 
 
-def make_page(count: int) -> str:
-    """The page of a fabricated run: 20 clusters in six components."""
-    from opustomo.report.page import render
-    from opustomo.report.points import Analysed, describe_points
+def fabricate(count: int) -> Any:
+    """An analysed run: 20 clusters in six components."""
+    from opustomo.report.points import Analysed
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 20, count)
     scores = (rng.normal(size=(20, 6))[labels] * 6 + rng.normal(size=(count, 6))).astype(np.float32)
-    analysed = Analysed(
+    return Analysed(
         indices=np.arange(count),
         total=count,
         scores=scores,
@@ -70,6 +69,13 @@ def make_page(count: int) -> str:
         eulers_deg=rng.uniform(0, 180, (count, 3)),
         held_out=labels % 5 == 0,
     )
+
+
+def make_page(analysed: Any) -> str:
+    """The page of a run of which nothing but its points is known."""
+    from opustomo.report.page import render
+    from opustomo.report.points import describe_points
+
     content = {
         **{"run": "big", "round": "9", "star": None, "subtitle": "", "facts": [], "notes": [], "settings": []},
         **{"command": None, "losses": {}, "convergence": None, "volumes": None, "movies": [], "clusters": []},
@@ -80,7 +86,7 @@ def make_page(count: int) -> str:
 
 def measure(browser: str, count: int, repeats: int) -> dict[str, Any]:
     """What the page says of itself."""
-    page, begin = make_page(count), "\nstart();\n"
+    page, begin = make_page(fabricate(count)), "\nstart();\n"
     if page.count(begin) != 1:
         raise SystemExit("the page's scripts no longer end with start(): adapt this benchmark")
     with tempfile.TemporaryDirectory(prefix="opustomo report ") as name:

@@ -17,11 +17,11 @@ from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
-from opustomo.model.latent_step import LatentProbe, log_likelihood_unit, teaching
+from opustomo.model.latent_step import LatentProbe, teaching
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.model.refinement import Slopes, refined, slopes
+from opustomo.model.refinement import Slopes, log_likelihood_unit, refined, slopes
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3

@@ -20,8 +20,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.model.refinement import TEMPERATURE
-
 SPREAD = 0.5
 """The most that an offset is thought to be before the data speak, per number; else s is the spread of the latents."""
 LIMIT = 3.0
@@ -105,11 +103,6 @@ def likeliest_offset(z: Tensor, mu: Tensor, slope: Tensor, curvature: Tensor, sp
     offset = torch.nan_to_num(z - step - mu)
     length = offset.norm(dim=1, keepdim=True) / (spread * size**0.5)
     return offset / (length / LIMIT).clamp(min=1.0)
-
-
-def log_likelihood_unit(left: Tensor) -> Tensor:
-    """What makes a negative log-likelihood of an energy E, (B,)."""
-    return 0.5 / (TEMPERATURE * left)
 
 
 def teaching(mu: Tensor, history: LatentHistory) -> Tensor:

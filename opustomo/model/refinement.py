@@ -44,6 +44,11 @@ def _parabola(middle: Tensor, plus: Tensor, minus: Tensor, reach: Tensor) -> tup
     return (plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle[:, None]) / reach**2
 
 
+def log_likelihood_unit(left: Tensor) -> Tensor:
+    """What makes a negative log-likelihood of an energy, (B,); ``left`` is the mean square of a voxel left over."""
+    return 0.5 / (TEMPERATURE * left)
+
+
 def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_rad: Tensor) -> Slopes:
     """Slopes of the energy E = Σx² - 2 Σ V·h.
 
@@ -79,7 +84,7 @@ def likeliest_step(found: Slopes, noise: Tensor, deviation: Tensor, spread: Tens
     deviation, spread
         (B, 6) and (6,): deviations from the given poses so far, and their standard deviations, in the same units.
     """
-    unit = 0.5 / (TEMPERATURE * noise)[:, None]
+    unit = log_likelihood_unit(noise)[:, None]
     slope, curvature = unit * found.slope, unit * found.curvature.clamp(min=0.0)
     precision = spread.clamp(min=1e-6) ** -2
     precision = precision * (1.0 + (DOUBT * precision / curvature.clamp(min=1e-3 * precision)).square())

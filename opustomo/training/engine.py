@@ -16,9 +16,10 @@ from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.collective import ALONE, Collective
-from opustomo.model.latent_step import likeliest_offset, log_likelihood_unit
+from opustomo.model.latent_step import likeliest_offset
 from opustomo.model.loss import TERM_NAMES, share_of_mean
 from opustomo.model.randomness import StepRandom, seed_of
+from opustomo.model.refinement import log_likelihood_unit
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig

@@ -38,8 +38,7 @@ def beta_at(schedule: str, particles_seen: int) -> float:
         return 0.1 + 0.9 * min(1.0, (particles_seen % CYCLE) / RAMP)
     if schedule in _LINEAR:
         first, last, start, end = _LINEAR[schedule]
-        part = min(1.0, max(0.0, (particles_seen - start) / (end - start)))
-        return first + (last - first) * part
+        return first + (last - first) * _ramp(particles_seen, (start, end))
     try:
         value = float(schedule)
     except ValueError:
@@ -70,8 +69,7 @@ def composition_at(done: float, moving: bool) -> float:
     docs/quality.md). So where bodies move they come first: the composition is 0 at the start, then rises linearly. Not
     in the original.
     """
-    start, end = MOTION_FIRST
-    return min(1.0, max(0.0, (done - start) / (end - start))) if moving else 1.0
+    return _ramp(done, MOTION_FIRST) if moving else 1.0
 
 
 def offsets_at(epoch: int, particles_seen: int) -> float:
@@ -80,19 +78,16 @@ def offsets_at(epoch: int, particles_seen: int) -> float:
     Later the encoder has learnt what they told, and they would let the decoder learn single particles (measured:
     docs/quality.md).
     """
-    start, end = OFFSET_START
-    begun = (particles_seen - start) / (end - start)
-    left = [
-        (end - value) / (end - start)
-        for value, (start, end) in ((epoch, OFFSET_EPOCHS), (particles_seen, OFFSET_PARTICLES))
-    ]
-    return min(1.0, max(0.0, min(begun, max(left))))
+    gone = min(_ramp(epoch, OFFSET_EPOCHS), _ramp(particles_seen, OFFSET_PARTICLES))
+    return min(_ramp(particles_seen, OFFSET_START), 1.0 - gone)
 
 
 def refinement_at(epoch: int, particles_seen: int) -> float:
     """What part of the likeliest step poses take: they wait until the template has some detail. Not in the original."""
-    reached = [
-        (value - start) / (end - start)
-        for value, (start, end) in ((epoch, REFINED_EPOCHS), (particles_seen, REFINED_PARTICLES))
-    ]
-    return min(1.0, max(0.0, *reached))
+    return max(_ramp(epoch, REFINED_EPOCHS), _ramp(particles_seen, REFINED_PARTICLES))
+
+
+def _ramp(value: float, between: tuple[float, float]) -> float:
+    """0 up to the first of two values, 1 from the second, linear between."""
+    start, end = between
+    return min(1.0, max(0.0, (value - start) / (end - start)))

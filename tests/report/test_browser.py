@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.report_speed import fabricate, make_page
 from opustomo.io.indices import read_indices
 from opustomo.io.pickles import load_pickle
-from opustomo.report.page import render
-from opustomo.report.points import Analysed, describe_points
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import COUNT
 
@@ -150,29 +149,10 @@ if CHROMIUM is not None:
         )
 
     def test_a_hundred_thousand_points(tmp_path: Path) -> None:
-        count, rng = 100_000, np.random.default_rng(0)
-        labels = rng.integers(0, 20, count)
-        scores = (rng.normal(size=(20, 6))[labels] * 6 + rng.normal(size=(count, 6))).astype(np.float32)
-        analysed = Analysed(
-            indices=np.arange(count),
-            total=count,
-            scores=scores,
-            variance_ratio=np.full(6, 1 / 6),
-            embedding=scores[:, 2:4],
-            labels=labels,
-            centres=np.array([int(np.flatnonzero(labels == i)[0]) for i in range(20)]),
-            eulers_deg=rng.uniform(0, 180, (count, 3)),
-            held_out=labels % 5 == 0,
-        )
-        points = describe_points(analysed, None)
-        content = {
-            **{"run": "big", "round": "9", "star": None, "subtitle": "", "facts": [], "notes": [], "settings": []},
-            **{"command": None, "losses": {}, "convergence": None, "volumes": None, "movies": [], "clusters": []},
-            "points": points,
-        }
-        words = dict.fromkeys(("TITLE", "HEADING", "SELECT", "CLUSTERS", "FOOTER"), "big")
+        analysed = fabricate(100_000)
+        scores = analysed.scores
         path = tmp_path / "big.html"
-        path.write_text(render(content, words), encoding="utf-8")
+        path.write_text(make_page(analysed), encoding="utf-8")
         assert path.stat().st_size < 12e6
         with Browser(tmp_path / "profile") as opened:
             opened.open(path)
