@@ -3,7 +3,10 @@
 *Frame of a kind.* A template that turns with its composition and poses that turn back explain the data equally well, so
 nothing in the likelihood keeps the volumes of different states in one frame. The given poses do: whatever their errors
 are, they do not depend on what the particle is. So what the corrections of particles of like composition have come to
-have in common is taken back step by step, and the head is drawn to give its opposite.
+have in common is taken back step by step, and the head is drawn to give its opposite. Of shifts only as far as they are
+a drift: a composition that has come to tell where a particle lies makes particles of like errors alike, and taking back
+what these have in common would keep the errors. So what is common counts by its share in all shifts, which is near 1
+where the given ones are exact.
 
 *Size of corrections.* The deviations from the given poses have a spread, taken from all particles; a deviation that the
 data hardly support is drawn back against it. Where the given poses are right, the spread shrinks and with it the noise
@@ -41,11 +44,14 @@ class PoseHistory(NamedTuple):
         (B, 6) deviation of each particle.
     std
         (2,) standard deviations per axis over all particles: rad, pixels.
+    drift
+        (2,) how much of ``kind``'s turns and shifts is taken for a drift of the template, 0…1.
     """
 
     kind: Tensor
     own: Tensor
     std: Tensor
+    drift: Tensor
 
 
 def floor_at(epoch: int) -> float:
@@ -70,9 +76,14 @@ def correction_vector(turn: Tensor, shift_px: Tensor) -> Tensor:
     return torch.cat([torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], -1), shift_px], 1)
 
 
+def drifted(kind: Tensor, drift: Tensor) -> Tensor:
+    """What of common deviations (B, 6) is a drift; ``drift`` (2,) of turns and of shifts."""
+    return kind * drift.repeat_interleave(3)
+
+
 def anchor_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | float) -> Tensor:
     """Penalty of corrections (B, 6) in units of a negative log-likelihood, (B,); ``floor`` is :func:`floor_at`'s."""
-    common, total = correction + FRAME_GAIN * history.kind, correction + history.own
+    common, total = correction + FRAME_GAIN * drifted(history.kind, history.drift), correction + history.own
     penalty = torch.zeros_like(total[:, 0])
     spread = spreads(history, floor)
     for kind, (part, unit) in enumerate(((slice(0, 3), TURN_UNIT_RAD), (slice(3, 6), SHIFT_UNIT_PX))):

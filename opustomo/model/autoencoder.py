@@ -36,7 +36,8 @@ class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
     ``composition`` multiplies the composition latent before it is decoded, ``refine`` is the share of the likeliest
-    step that a pose takes (None: it is not looked for), ``moves_pose`` is False where the poses are final.
+    step that a pose takes (None: it is not looked for), ``conformation_kl`` weights the KL of the conformation in full
+    (None: it counts as that of the composition), ``moves_pose`` is False where the poses are final.
     """
 
     bfactor_A2: float | Tensor
@@ -49,6 +50,7 @@ class StepState:
     anchor_floor: float | Tensor = 0.0
     composition: float | Tensor = 1.0
     refine: float | Tensor | None = None
+    conformation_kl: float | Tensor | None = None
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -262,12 +264,15 @@ class Autoencoder(nn.Module):
         history: PoseHistory | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = anchor = None
+        prior = kl = anchor = motion = None
         if history is not None:
             vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
             anchor = anchor_penalty(vector, history, state.anchor_floor)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
+            if state.conformation_kl is not None:
+                moved = slice(self.config.zdim, None)
+                motion = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved]) * state.conformation_kl
         if inferred.logstd is not None and neighbours is not None:
             part = None if weight is None else loss.share_of_mean(weight, state.ranks)
             prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
@@ -287,6 +292,7 @@ class Autoencoder(nn.Module):
             weight,
             state.ranks,
             anchor,
+            motion,
         )
 
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:

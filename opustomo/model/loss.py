@@ -93,6 +93,7 @@ def combine(
     weight: Tensor | None = None,
     ranks: Collective = ALONE,
     anchor: Tensor | None = None,
+    motion: Tensor | None = None,
 ) -> LossTerms:
     """Join the terms of one batch.
 
@@ -117,6 +118,8 @@ def combine(
         Processes that hold the batch.
     anchor
         (B,) :func:`opustomo.model.anchor.anchor_penalty`, None without pose estimation.
+    motion
+        (B,) KL of the conformation where it is to count in full, as in the likelihood's bound; else None.
     """
     norm = step.norm
     weight = torch.ones_like(energy.detach()) if weight is None else weight
@@ -134,7 +137,9 @@ def combine(
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
     mse_mean = (part * mse).sum()
     anchor_mean = zero if anchor is None else (part * anchor).sum()
-    if anchor is not None:  # E/(2 mse) is a negative log-likelihood
-        unit = 2.0 * ranks.total(mse_mean) / ranks.size
+    unit = 2.0 * ranks.total(mse_mean) / ranks.size  # E/(2 mse) is a negative log-likelihood
+    if anchor is not None:
         total = total + unit * step.anchor * anchor_mean / norm
+    if motion is not None:
+        total = total + unit * (part * motion).sum() / norm
     return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean)

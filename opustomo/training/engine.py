@@ -152,6 +152,7 @@ class Engine:
         ``first`` and ``last`` of the batches whose gradients are summed for an update.
         """
         config, ranks = self.config, self.ranks
+        moving = training and config.motion_first and self.model.config.bodies is not None
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
         state = StepState(
             bfactor_A2=visit.schedule[0],
@@ -162,6 +163,7 @@ class Engine:
             anchor_floor=visit.schedule[3],
             composition=visit.schedule[4],
             refine=visit.schedule[5] if config.refine else None,
+            conformation_kl=visit.schedule[4] if moving else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
@@ -243,7 +245,7 @@ class Engine:
             mu[:, : offset.shape[1]] += visit.schedule[6] * self.offsets.values[index]
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
-            self.poses.update(index, turn, shift_px, weight, kind)
+            self.poses.update(index, turn, shift_px, weight, kind, None if history is None else history.drift)
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""

@@ -16,15 +16,15 @@ from opustomo.geometry.quaternion import (
     small_turn_to_matrix,
 )
 from opustomo.io.poses import Poses
-from opustomo.model.anchor import FRAME_SHARE, PoseHistory
+from opustomo.model.anchor import FRAME_SHARE, PoseHistory, drifted
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.randomness import StepRandom
 
 NEW_SHARE = 0.3
 COMMON_RATE = 0.01
-"""What a batch adds to the average of what like particles' turns have in common."""
-LIKE, LIKE_AMONG = 128, 384
-"""How many particles are taken to be like a particle in composition, and of how many."""
+"""What a batch adds to the average of what like particles' turns, and shifts, have in common."""
+LIKE, LIKE_AMONG, CLOSE = 128, 384, 32
+"""How many particles are taken to be like a particle in composition, of how many, and how many as regards shifts."""
 POOL_GROUPS = 8
 POOL_SIZE = 12_800
 NEAR = 64
@@ -79,8 +79,8 @@ class LatentMemory:
     def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> Tensor:
         """Particles (B, n) of a pool (P,) that are like each of ``index`` (B,) in the first ``dims`` numbers.
 
-        The nearest third of particles drawn evenly from the pool: a few, but from far around, so that they share the
-        kind of the particle and not its noise. Small pools repeat. ``count`` as in :meth:`neighbours`.
+        The nearest third of particles drawn evenly from the pool, nearest first: a few, but from far around, so that
+        they share the kind of the particle and not its noise. Small pools repeat. ``count`` as in :meth:`neighbours`.
         """
         among = torch.tensor(len(pool), device=pool.device) if count is None else count
         even = (torch.arange(LIKE_AMONG, device=pool.device) * among).div(LIKE_AMONG, rounding_mode="floor")
@@ -144,7 +144,7 @@ class PoseMemory:
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
         self.reference = torch.zeros(len(poses), 6, device=device)
-        self.common = torch.zeros((), device=device)
+        self.common = torch.zeros(2, device=device)
         self._eulers = poses.eulers_deg
 
     def current(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,11 +153,17 @@ class PoseMemory:
         return rotation, self.origin_px[index] + self.shift_px[index]
 
     def update(
-        self, index: Tensor, turn: Tensor, shift_px: Tensor, weight: Tensor | None = None, kind: Tensor | None = None
+        self,
+        index: Tensor,
+        turn: Tensor,
+        shift_px: Tensor,
+        weight: Tensor | None = None,
+        kind: Tensor | None = None,
+        drift: Tensor | None = None,
     ) -> None:
         """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0.
 
-        ``kind`` (B, 6) is the mean deviation of like particles, of which a share is taken back.
+        ``kind`` (B, 6) is the mean deviation of like particles; a share of what is ``drift`` (2,) in it is taken back.
         """
         share = _share(weight)
         rotation, _ = self.current(index)
@@ -165,11 +171,12 @@ class PoseMemory:
         goal = matrix_to_quaternion(quaternion_to_matrix(old) @ turn)
         new = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
-        if kind is not None:
+        if kind is not None and drift is not None:
             used = torch.ones_like(kind[:, 0]) if weight is None else weight
-            found = (used[:, None] * kind[:, :3].square()).mean(1).sum() / used.sum().clamp(min=1.0)
+            squares = kind.square().unflatten(1, (2, 3)).mean(2)
+            found = (used[:, None] * squares).sum(0) / used.sum().clamp(min=1.0)
             self.common += COMMON_RATE * (found - self.common)
-            back = -FRAME_SHARE * (kind if weight is None else kind * weight[:, None])
+            back = -FRAME_SHARE * used[:, None] * drifted(kind, drift)
             new = matrix_to_quaternion(quaternion_to_matrix(new) @ small_turn_to_matrix(back[:, :3]))
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
         self.turn[index] = new
@@ -187,14 +194,18 @@ class PoseMemory:
         return moved - self.reference[index]
 
     def history(self, index: Tensor, like: Tensor) -> PoseHistory:
-        """Deviations of particles (B,) and of those like them (B, n).
+        """Deviations of particles (B,) and of those like them (B, n), nearest first.
 
         Turns are spread about what like particles share: a template that turns with its composition would else keep
         the turns alive that it needs. Of shifts all is counted, as densities may well sit off their given centres.
         """
-        every = self.deviation(slice(None)).square().mean(0)
-        squares = torch.stack([(every[:3].mean() - self.common).clamp(min=0.0), every[3:].mean()])
-        return PoseHistory(self.deviation(like).mean(1), self.deviation(index), squares.sqrt())
+        squares = self.deviation(slice(None)).square().mean(0).unflatten(0, (2, 3)).mean(1)
+        common = (self.common[1] / squares[1].clamp(min=1e-12)).clamp(max=1.0)
+        drift = torch.stack([torch.ones_like(common), common])
+        own = torch.stack([(squares[0] - self.common[0]).clamp(min=0.0), squares[1]])
+        shared = self.deviation(like)
+        kind = torch.cat([shared[..., :3].mean(1), shared[:, :CLOSE, 3:].mean(1)], 1)
+        return PoseHistory(kind, self.deviation(index), own.sqrt(), drift)
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""

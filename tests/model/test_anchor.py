@@ -13,10 +13,14 @@ from opustomo.model.anchor import FRAME_GAIN, FRAME_WEIGHT, PoseHistory, anchor_
 
 
 def history(
-    std: tuple[float, float] = (0.01, 0.3), own: torch.Tensor | None = None, kind: torch.Tensor | None = None
+    std: tuple[float, float] = (0.01, 0.3),
+    own: torch.Tensor | None = None,
+    kind: torch.Tensor | None = None,
+    drift: tuple[float, float] = (1.0, 1.0),
 ) -> PoseHistory:
     zero = torch.zeros(2, 6)
-    return PoseHistory(zero if kind is None else kind, zero if own is None else own, torch.tensor(std))
+    kind, own = zero if kind is None else kind, zero if own is None else own
+    return PoseHistory(kind, own, torch.tensor(std), torch.tensor(drift))
 
 
 def test_correction_vector_is_the_rotation_vector() -> None:
@@ -49,6 +53,14 @@ def test_the_frame_pulls_back_what_like_particles_have_in_common() -> None:
     penalty.backward()
     assert (correction.grad[:, 1] > 0).all() and (correction.grad[:, 5] < 0).all()
     assert not correction.grad[:, [0, 2, 3, 4]].any()
+
+
+def test_common_shifts_that_are_no_drift_do_not_pull() -> None:
+    kind = torch.full((2, 6), 0.1)
+    wide = history((10.0, 100.0), kind=kind, drift=(1.0, 0.0))
+    correction = torch.zeros(2, 6, requires_grad=True)
+    anchor_penalty(correction, wide, 0.0).sum().backward()
+    assert (correction.grad[:, :3] > 0).all() and not correction.grad[:, 3:].any()
 
 
 def test_floor_leaves_room_in_the_first_epochs() -> None:

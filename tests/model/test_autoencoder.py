@@ -15,7 +15,7 @@ from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, Step
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.latent_step import LatentHistory
-from opustomo.model.loss import TERM_NAMES
+from opustomo.model.loss import TERM_NAMES, kl_divergence
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.tilts import TiltBatch
@@ -136,7 +136,8 @@ def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:
 def test_poses_take_their_share_of_the_likeliest_step(model: Autoencoder) -> None:
     """A faint template says nothing of poses, so the step leads back to the given ones; other settings have none."""
     own = torch.tensor([[0.01, -0.005, 0.008, 0.3, -0.2, 0.1]]).expand(COUNT, 6)
-    batch = replace(make_batch(), history=PoseHistory(torch.zeros(COUNT, 6), own, torch.tensor([0.02, 0.5])))
+    history = PoseHistory(torch.zeros(COUNT, 6), own, torch.tensor([0.02, 0.5]), torch.ones(2))
+    batch = replace(make_batch(), history=history)
 
     def corrected(refine: float, crop_energy: bool = False) -> torch.Tensor:
         before, model.physics = model.physics, replace(model.physics, crop_energy=crop_energy)
@@ -356,3 +357,22 @@ def test_candidates_of_a_preset(kind: str) -> None:
     # spec 1: the original's leave the identity out and mean 1.3° about (1, 1, 0)
     expected = [0, 0, 0] if kind == "symmetric" else [1.3 / 2**0.5, 1.3 / 2**0.5, 0]
     np.testing.assert_allclose(turn, expected, atol=0.03)
+
+
+def test_the_conformation_counts_in_full_where_it_should(model: Autoencoder) -> None:
+    """Twice the mean square of a voxel times the KL of the last two numbers, as a likelihood's bound asks."""
+    moving = with_bodies(model)
+    batch, neighbours, plain = make_batch(), make_neighbours(), state(StepRandom((0,), "cpu", COUNT))
+    with torch.no_grad():
+        inferred = moving.inference(batch, plain)
+        generated = moving.generative(batch, inferred, plain)
+        before, after = (
+            moving.loss(inferred, generated, neighbours, replace(plain, conformation_kl=share), batch.weight)
+            for share in (None, 0.5)
+        )
+    assert inferred.logstd is not None
+    kl = kl_divergence(inferred.mu[:, SIZES.zdim :], inferred.logstd[:, SIZES.zdim :]).mean()
+    expected = 0.5 * 2.0 * before.mse * kl / moving.norm
+    torch.testing.assert_close(after.total - before.total, expected, rtol=1e-3, atol=1e-7)
+    assert float(expected) > 1e-4
+    assert float(after.kl) == float(before.kl)

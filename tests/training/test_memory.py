@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.geometry.euler import euler_to_matrix
 from opustomo.geometry.quaternion import quaternion_to_matrix
 from opustomo.io.poses import Poses
+from opustomo.model.anchor import FRAME_SHARE
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
@@ -290,14 +291,37 @@ def test_what_like_particles_have_in_common_is_taken_back() -> None:
     found.shift_px.copy_(torch.einsum("bij,j->bi", found.current(EVERY)[0], torch.tensor([1.0, 0.0, -2.0])))
     everyone = EVERY.expand(COUNT, COUNT)
     still = torch.eye(3).expand(COUNT, 3, 3)
-    for _ in range(30):
+    for _ in range(200):
         history = found.history(EVERY, everyone)
-        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=history.kind)
+        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=history.kind, drift=history.drift)
     deviation = found.deviation(EVERY)
     assert torch.rad2deg(deviation[:, :3].mean(0)).abs().max() < 0.02
     assert deviation[:, 3:].abs().max() < 1e-3
     alone = np.degrees(Rotation.from_matrix(single.numpy()).as_rotvec())
     np.testing.assert_allclose(np.degrees(deviation[:, :3].numpy()), alone - alone.mean(0), atol=0.1)
+
+
+def test_shifts_that_like_particles_share_are_a_drift_by_their_share_in_all() -> None:
+    """Half of the particles shifted one way, the others the other way, and each by itself three times as far."""
+    found = PoseMemory(make_poses(), BOX, CPU)
+    count = COUNT // 2 * 2
+    side = torch.where(EVERY[:count] % 2 == 0, 1.0, -1.0)
+    own = torch.zeros(COUNT, 3)
+    own[:count, 1] = side + 3.0 * torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(count)[:count]
+    found.shift_px.copy_(torch.einsum("bij,bj->bi", found.current(EVERY)[0], own))
+    kind = torch.zeros(COUNT, 6)
+    kind[:count, 4] = side
+    still = torch.eye(3).expand(COUNT, 3, 3)
+    before = found.history(EVERY, EVERY.expand(COUNT, COUNT))
+    assert before.drift.tolist() == [1.0, 0.0]
+    for _ in range(1000):
+        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=kind, drift=torch.zeros(2))
+    after = found.history(EVERY, EVERY.expand(COUNT, COUNT))
+    share = kind[:, 3:].square().mean() / own.square().mean()
+    assert float(after.drift[1]) == pytest.approx(float(share), rel=1e-3)
+    found.update(EVERY, still, torch.zeros(COUNT, 3), kind=kind, drift=after.drift)
+    back = found.deviation(EVERY)[:, 3:] - own
+    torch.testing.assert_close(back, -FRAME_SHARE * share * kind[:, 3:], rtol=1e-2, atol=1e-4)
 
 
 def test_turns_that_like_particles_share_do_not_widen_the_spread() -> None:
@@ -310,7 +334,7 @@ def test_turns_that_like_particles_share_do_not_widen_the_spread() -> None:
     kind = found.deviation(EVERY)
     for _ in range(1000):
         turn, shift_px = found.turn.clone(), found.shift_px.clone()
-        found.update(EVERY, *still, kind=kind)
+        found.update(EVERY, *still, kind=kind, drift=torch.ones(2))
         found.turn.copy_(turn)
         found.shift_px.copy_(shift_px)
     after = found.history(EVERY, EVERY.expand(COUNT, COUNT)).std
