@@ -4,8 +4,8 @@
 
 Makes the sets with an independent simulator (``TOOLS/simulate_subtomograms.py``), trains with ``dsd train_tomo`` in
 this process, scores with ``TOOLS/score_result.py``; "best" is what the known densities give at the true poses. Prints
-a JSON object per run and a table at the end. ``--reduced`` is small enough for a CPU. Options after ``--`` go to every
-training.
+a JSON object per run and a table at the end. ``--reduced`` is small enough for a CPU; ``--jobs 6`` runs six at a time
+on one GPU. Options after ``--`` go to every training.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,39 @@ def score(kind: QualitySet, data: Path, out: Path, epoch: int, args: argparse.Na
     return found
 
 
+def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any] | None:
+    """One set: make, train, score, print; None if it is only made."""
+    from ceiling import ceilings
+
+    data = make(SETS[name], name, seed, args)
+    if args.only_make:
+        return None
+    out = Path(args.folder) / f"run-{name}-{seed}-{args.label}"
+    epoch, seconds = train(SETS[name], data, out, seed, args)
+    found = score(SETS[name], data, out, epoch, args)
+    best = ceilings(data, "--raw" not in (args.simulate or ""))
+    row = {"set": name, "seed": seed, "label": args.label, "seconds": round(seconds, 1), **found, "best": best}
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def run_apart(name: str, seed: int) -> dict[str, Any] | None:
+    """The same in a process of its own."""
+    words = [*sys.argv[1:]]
+    at = words.index("--") if "--" in words else len(words)
+    words[at:at] = ["--sets", name, "--seeds", str(seed), "--jobs", "1"]
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode:
+        print(f"{name}, seed {seed}: failed with {done.returncode}", file=sys.stderr)
+    if not rows:
+        return None
+    print(rows[0], flush=True)
+    return json.loads(rows[0])  # type: ignore[no-any-return]
+
+
 def main() -> None:
-    """Make, train, score, print."""
+    """All sets and seeds, and a table."""
     own, options = sys.argv[1:], []
     if "--" in own:
         own, options = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -189,24 +221,17 @@ def main() -> None:
     parser.add_argument("--simulate", help="more options for the simulator, for instance --raw")
     parser.add_argument("--reduced", action="store_true", help="32³ boxes, few particles: runs on a CPU")
     parser.add_argument("--only-make", action="store_true", help="make the sets and end")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
     parser.add_argument("--label", default="", help="goes into the output")
     args = parser.parse_args(own)
     args.options = options
-    from ceiling import ceilings
-
-    rows = []
-    for name in args.sets:
-        for seed in args.seeds:
-            data = make(SETS[name], name, seed, args)
-            if args.only_make:
-                continue
-            out = Path(args.folder) / f"run-{name}-{seed}-{args.label}"
-            epoch, seconds = train(SETS[name], data, out, seed, args)
-            found = score(SETS[name], data, out, epoch, args)
-            best = ceilings(data, "--raw" not in (args.simulate or ""))
-            row = {"set": name, "seed": seed, "label": args.label, "seconds": round(seconds, 1), **found, "best": best}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+    pairs = [(name, seed) for seed in args.seeds for name in args.sets]
+    if args.jobs > 1:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            found = list(pool.map(lambda pair: run_apart(*pair), pairs))
+    else:
+        found = [run(name, seed, args) for name, seed in pairs]
+    rows = [row for row in found if row is not None]
     print(
         f"{'set':14}{'seed':>5}{'ARI':>7}{'best':>7}{'kNN':>7}{'FSC':>7}{'R²':>7}{'F1':>7}{'rot °':>14}{'shift px':>14}"
     )
