@@ -42,9 +42,22 @@ def _cross(posed: Tensor, filtered: Tensor) -> Tensor:
     return torch.bmm(posed.flatten(2), filtered.flatten(1)[:, :, None])[:, :, 0]
 
 
-def cross_fields(one: Tensor, other: Tensor) -> Tensor:
-    """``Σ_x V h`` of fields (B, n, n, n) each: (B,)."""
-    return _cross(one[:, None], other)[:, 0]
+def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
+    """``Σ_x V(x) h(x - s)`` (B, 6), s a voxel along x, y, z, then back along each.
+
+    Parameters
+    ----------
+    posed
+        (B, n, n, n) V, zero at the edges.
+    filtered
+        (B, n, n, n) h.
+    """
+    if kernels.usable(posed, filtered):
+        from opustomo.physics.kernels.sums import shifted_cross as in_one_pass
+
+        return in_one_pass(posed, filtered)
+    moved = [filtered.roll(step, axis) for step in (1, -1) for axis in (3, 2, 1)]
+    return torch.stack([_cross(posed[:, None], field)[:, 0] for field in moved], 1)
 
 
 class _RenderEnergies(torch.autograd.Function):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from opustomo.geometry.quaternion import small_turn_to_matrix
-from opustomo.model.energy import cross_fields
+from opustomo.model.energy import shifted_cross
 
 TEMPERATURE = 4.0
 """Neighbouring voxels are not independent: the data fill about a third of Fourier space, low frequencies less noisy."""
@@ -65,9 +65,9 @@ def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_
     """
     turn = _parabola(total[:, 0], total[:, 1:4], total[:, 4:7], angle_rad)
     # V(x + s) against h(x) is V(x) against h(x - s)
-    plus, minus = ([-2.0 * cross_fields(posed, filtered.roll(s, axis)) for axis in (3, 2, 1)] for s in (1, -1))
+    shifted = -2.0 * shifted_cross(posed, filtered)
     voxel = torch.ones_like(angle_rad)
-    shift = _parabola(-2.0 * cross, torch.stack(plus, 1), torch.stack(minus, 1), voxel)
+    shift = _parabola(-2.0 * cross, shifted[:, :3], shifted[:, 3:], voxel)
     reach = torch.stack([angle_rad] * 3 + [voxel] * 3)
     return Slopes(torch.cat([turn[0], shift[0]], 1), torch.cat([turn[1], shift[1]], 1), reach)
 

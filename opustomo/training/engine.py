@@ -327,6 +327,7 @@ class Engine:
             (self.offsets.seen, "offset_seen"),
         ):
             tensor.copy_(state[name])
+        self.poses.note_deviations()
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:

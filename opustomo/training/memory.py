@@ -144,6 +144,7 @@ class PoseMemory:
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
         self.reference = torch.zeros(len(poses), 6, device=device)
+        self.deviations = torch.zeros(len(poses), 6, device=device)
         self.common = torch.zeros(2, device=device)
         self._eulers = poses.eulers_deg
 
@@ -181,12 +182,20 @@ class PoseMemory:
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
         self.turn[index] = new
         self.shift_px[index] += moved
+        self.deviations[index] = self._deviation(index)
 
-    def deviation(self, index: Tensor | slice) -> Tensor:
+    def deviation(self, index: Tensor) -> Tensor:
         """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
 
         Given are the table's, or those that the run went on from.
         """
+        return self.deviations[index]
+
+    def note_deviations(self) -> None:
+        """Find all deviations anew; needed after turns and shifts were set from outside."""
+        self.deviations.copy_(self._deviation(slice(None)))
+
+    def _deviation(self, index: Tensor | slice) -> Tensor:
         turn = self.turn[index]
         rotation = self.start[index] @ quaternion_to_matrix(turn)
         shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
@@ -199,7 +208,7 @@ class PoseMemory:
         Turns are spread about what like particles share: a template that turns with its composition would else keep
         the turns alive that it needs. Of shifts all is counted, as densities may well sit off their given centres.
         """
-        squares = self.deviation(slice(None)).square().mean(0).unflatten(0, (2, 3)).mean(1)
+        squares = self.deviations.square().mean(0).unflatten(0, (2, 3)).mean(1)
         common = (self.common[1] / squares[1].clamp(min=1e-12)).clamp(max=1.0)
         drift = torch.stack([torch.ones_like(common), common])
         own = torch.stack([(squares[0] - self.common[0]).clamp(min=0.0), squares[1]])
@@ -213,7 +222,8 @@ class PoseMemory:
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
         self.reference.zero_()
-        self.reference.copy_(self.deviation(slice(None)))
+        self.reference.copy_(self._deviation(slice(None)))
+        self.deviations.zero_()
 
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""

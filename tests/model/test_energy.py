@@ -15,6 +15,7 @@ from opustomo.model.energy import (
     filter_target,
     filtered_energies,
     render_energies,
+    shifted_cross,
 )
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.envelope import model_envelope
@@ -153,3 +154,16 @@ def test_candidates_are_symmetric_about_the_identity() -> None:
         assert any(torch.allclose(candidate.mT, other, atol=1e-6) for other in candidates)
     wide = Rotation.from_matrix(symmetric_candidates(5.0).double().numpy())
     assert np.degrees(wide.magnitude()).max() == pytest.approx(5.0, abs=1e-4)
+
+
+def test_shifted_products() -> None:
+    """By whole voxels, both ways along each axis."""
+    generator = torch.Generator().manual_seed(3)
+    posed = torch.zeros(2, 8, 8, 8)
+    posed[:, 1:-1, 1:-1, 1:-1] = torch.randn(2, 6, 6, 6, generator=generator)
+    field = torch.randn(2, 8, 8, 8, generator=generator)
+    found = shifted_cross(posed, field)
+    for number, (dz, dy, dx) in enumerate([(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, -1), (0, -1, 0), (-1, 0, 0)]):
+        moved = np.zeros((2, 8, 8, 8))
+        moved[:, 1:-1, 1:-1, 1:-1] = field[:, 1 - dz : 7 - dz, 1 - dy : 7 - dy, 1 - dx : 7 - dx]
+        np.testing.assert_allclose(found[:, number], (posed.numpy() * moved).sum((1, 2, 3)), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.nn import functional
 
+from opustomo.model.energy import shifted_cross
 from opustomo.physics import kernels
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.envelope import model_envelope, sharpening
@@ -88,3 +90,5 @@ def test_sums() -> None:
     )
     posed, field = torch.randn(2, 3, 12, 12, 12), torch.randn(2, 12, 12, 12)
     close(sums.cross(posed.cuda(), field.cuda()), torch.einsum("bpzyx,bzyx->bp", posed, field))
+    inner = functional.pad(posed[..., 1:-1, 1:-1, 1:-1], (1,) * 6)
+    close(sums.shifted_cross(inner.cuda()[:, 1], field.cuda()), shifted_cross(inner[:, 1], field))

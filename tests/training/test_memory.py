@@ -289,6 +289,7 @@ def test_what_like_particles_have_in_common_is_taken_back() -> None:
         rest = quaternion_to_matrix(found.turn).mT.double() @ turn
         found.update(EVERY, rest.float(), torch.zeros(COUNT, 3))
     found.shift_px.copy_(torch.einsum("bij,j->bi", found.current(EVERY)[0], torch.tensor([1.0, 0.0, -2.0])))
+    found.note_deviations()
     everyone = EVERY.expand(COUNT, COUNT)
     still = torch.eye(3).expand(COUNT, 3, 3)
     for _ in range(200):
@@ -309,6 +310,7 @@ def test_shifts_that_like_particles_share_are_a_drift_by_their_share_in_all() ->
     own = torch.zeros(COUNT, 3)
     own[:count, 1] = side + 3.0 * torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(count)[:count]
     found.shift_px.copy_(torch.einsum("bij,bj->bi", found.current(EVERY)[0], own))
+    found.note_deviations()
     kind = torch.zeros(COUNT, 6)
     kind[:count, 4] = side
     still = torch.eye(3).expand(COUNT, 3, 3)
@@ -337,6 +339,7 @@ def test_turns_that_like_particles_share_do_not_widen_the_spread() -> None:
         found.update(EVERY, *still, kind=kind, drift=torch.ones(2))
         found.turn.copy_(turn)
         found.shift_px.copy_(shift_px)
+        found.note_deviations()
     after = found.history(EVERY, EVERY.expand(COUNT, COUNT)).std
     assert float(before[0]) == pytest.approx(np.radians(0.9) / 3**0.5, rel=1e-3)
     assert after[0] < 0.02 * before[0] and after[1] == before[1]

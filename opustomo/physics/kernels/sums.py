@@ -32,6 +32,24 @@ def _cross_kernel(partial, posed, filtered, poses, total, block: tl.constexpr):
     tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), tl.sum(a * b))
 
 
+@triton.jit
+def _shifted_cross_kernel(partial, posed, posed_stride, filtered, size, total, block: tl.constexpr):
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    inside = place < total
+    x, y, z = place % size, (place // size) % size, place // (size * size)
+    here = tl.load(posed + item * posed_stride + place, mask=inside, other=0.0)
+    field = filtered + item * total + place
+    at = partial + (item * tl.num_programs(0) + tl.program_id(0)) * 6
+    last = size - 1
+    tl.store(at, tl.sum(here * tl.load(field - 1, mask=inside & (x > 0), other=0.0)))
+    tl.store(at + 1, tl.sum(here * tl.load(field - size, mask=inside & (y > 0), other=0.0)))
+    tl.store(at + 2, tl.sum(here * tl.load(field - size * size, mask=inside & (z > 0), other=0.0)))
+    tl.store(at + 3, tl.sum(here * tl.load(field + 1, mask=inside & (x < last), other=0.0)))
+    tl.store(at + 4, tl.sum(here * tl.load(field + size, mask=inside & (y < last), other=0.0)))
+    tl.store(at + 5, tl.sum(here * tl.load(field + size * size, mask=inside & (z < last), other=0.0)))
+
+
 def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     """``Σ_k w |S|²`` (B, P) of complex spectra (B, P, ...) and weights (B, ...)."""
     batch, poses = spectra.shape[:2]
@@ -52,3 +70,15 @@ def cross(posed: Tensor, filtered: Tensor) -> Tensor:
     partial = filtered.new_empty(batch, poses, blocks)
     _cross_kernel[(blocks, batch * poses)](partial, posed.contiguous(), filtered.contiguous(), poses, total, BLOCK)
     return partial.sum(-1)
+
+
+def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
+    """``Σ_x V(x) h(x - s)`` (B, 6) of fields (B, n, n, n), s a voxel along x, y, z, then back; nothing lies outside."""
+    batch, size = len(posed), posed.shape[-1]
+    total = size**3
+    blocks = triton.cdiv(total, BLOCK)
+    if posed.stride()[1:] != (size * size, size, 1):
+        posed = posed.contiguous()
+    partial = filtered.new_empty(batch, blocks, 6)
+    _shifted_cross_kernel[(blocks, batch)](partial, posed, posed.stride(0), filtered.contiguous(), size, total, BLOCK)
+    return partial.sum(1)
