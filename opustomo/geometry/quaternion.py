@@ -1,11 +1,49 @@
 """Unit quaternions (w, x, y, z), of which q and -q are the same rotation of column vectors."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
+# R = 1 + s₀ q_a q_b + s₁ q_c q_d, entry by entry in rows
+_FACTORS = (
+    (2, 1, 1, 1, 1, 2, 1, 2, 1),
+    (2, 2, 3, 2, 1, 3, 3, 3, 1),
+    (3, 0, 0, 0, 3, 0, 0, 0, 2),
+    (3, 3, 2, 3, 3, 1, 2, 1, 2),
+)
+_SIGNS = ((-2, 2, 2, 2, -2, 2, 2, 2, -2), (-2, -2, 2, 2, -2, -2, -2, 2, -2))
+# 4 q qᵀ = 1 + s₀ m_a + s₁ m_b + s₂ m_c on the diagonal, s₀ m_a + s₁ m_b beside it, entry by entry in rows
+_TERMS = (
+    (0, 7, 2, 3, 7, 0, 1, 2, 2, 1, 0, 5, 3, 2, 5, 0),
+    (4, 5, 6, 1, 5, 4, 3, 6, 6, 3, 4, 7, 1, 6, 7, 4),
+    (8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8),
+)
+_TERM_SIGNS = (
+    (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1, 1, 1, 1, -1),
+    (1, -1, -1, -1, -1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1, -1),
+    (1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1),
+)
+
+
+@lru_cache
+def _constant(values: tuple[tuple[int, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
+
+
+@lru_cache
+def _identity(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.eye(size, device=device, dtype=dtype).flatten()
+
+
+def _picked(numbers: Tensor, table: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Numbers (..., n) by the places in a table: (..., rows, columns)."""
+    places = _constant(table, numbers.device, torch.long)
+    return numbers.index_select(-1, places.flatten()).unflatten(-1, places.shape)
+
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
-    """Turn quaternions into rotation matrices.
+    """Turn quaternions into rotation matrices, in few operations, as each costs a launch on a GPU.
 
     Parameters
     ----------
@@ -17,13 +55,11 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     Tensor
         Rotation matrices (..., 3, 3).
     """
-    w, x, y, z = (quaternions / torch.linalg.vector_norm(quaternions, dim=-1, keepdim=True)).unbind(-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    q = quaternions / torch.linalg.vector_norm(quaternions, dim=-1, keepdim=True)
+    place = q.device, q.dtype
+    factors = _picked(q, _FACTORS)
+    products = factors[..., 0::2, :] * factors[..., 1::2, :] * _constant(_SIGNS, *place)
+    return (products.sum(-2) + _identity(3, *place)).unflatten(-1, (3, 3))
 
 
 def small_turn_to_matrix(vectors: Tensor) -> Tensor:
@@ -46,20 +82,9 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
     Tensor
         (w, x, y, z), (..., 4).
     """
-    m = matrices
-    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
-    # row i is 4 q_i (w, x, y, z)
-    products = torch.stack(
-        (
-            torch.stack((1 + xx + yy + zz, wx, wy, wz), dim=-1),
-            torch.stack((wx, 1 + xx - yy - zz, xy, xz), dim=-1),
-            torch.stack((wy, xy, 1 - xx + yy - zz, yz), dim=-1),
-            torch.stack((wz, xz, yz, 1 - xx - yy + zz), dim=-1),
-        ),
-        dim=-2,
-    )
+    place = matrices.device, matrices.dtype
+    sums = (_picked(matrices.flatten(-2), _TERMS) * _constant(_TERM_SIGNS, *place)).sum(-2) + _identity(4, *place)
+    products = sums.unflatten(-1, (4, 4))  # row i is 4 q_i (w, x, y, z)
     best = products.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)
     index = best[..., None, None].expand(*best.shape, 1, 4)
     row = products.gather(-2, index).squeeze(-2)
