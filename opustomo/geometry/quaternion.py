@@ -25,6 +25,10 @@ _TERM_SIGNS = (
     (1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1),
 )
 
+# (p q)_i = Σ_j s_ij p_j q_k(i, j)
+_PARTNERS = ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0))
+_PARTNER_SIGNS = ((1, -1, -1, -1), (1, 1, 1, -1), (1, -1, 1, 1), (1, 1, -1, 1))
+
 
 @lru_cache
 def _constant(values: tuple[tuple[int, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -62,9 +66,14 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     return (products.sum(-2) + _identity(3, *place)).unflatten(-1, (3, 3))
 
 
+def small_turn_to_quaternion(vectors: Tensor) -> Tensor:
+    """Quaternions (..., 4), not normalised, of small rotation vectors (..., 3; rad), right to second order."""
+    return torch.cat([torch.ones_like(vectors[..., :1]), 0.5 * vectors], -1)
+
+
 def small_turn_to_matrix(vectors: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) of small rotation vectors (..., 3; rad), right to second order."""
-    return quaternion_to_matrix(torch.cat([torch.ones_like(vectors[..., :1]), 0.5 * vectors], -1))
+    return quaternion_to_matrix(small_turn_to_quaternion(vectors))
 
 
 def matrix_to_quaternion(matrices: Tensor) -> Tensor:
@@ -94,44 +103,13 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
 
 def quaternion_multiply(left: Tensor, right: Tensor) -> Tensor:
     """Multiply quaternions (..., 4): the rotation `right` first, then `left`."""
-    aw, ax, ay, az = left.unbind(-1)
-    bw, bx, by, bz = right.unbind(-1)
-    return torch.stack(
-        (
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ),
-        dim=-1,
-    )
+    rows = _picked(right, _PARTNERS) * _constant(_PARTNER_SIGNS, right.device, right.dtype)
+    return (rows * left[..., None, :]).sum(-1)
 
 
-def quaternion_slerp(start: Tensor, end: Tensor, fraction: Tensor | float) -> Tensor:
-    """Go a fraction of the shorter way from one rotation to another, at constant angular speed.
-
-    Parameters
-    ----------
-    start, end
-        Unit quaternions (..., 4).
-    fraction
-        0 gives `start`, 1 gives the rotation `end`; a number or a tensor (...).
-
-    Returns
-    -------
-    Tensor
-        Unit quaternions (..., 4).
-    """
-    step = fraction if isinstance(fraction, Tensor) else torch.full((), fraction, device=start.device)
-    step = step.to(start)[..., None]
-    end = torch.where((start * end).sum(dim=-1, keepdim=True) < 0, -end, end)
-    # the angle from chord and sum is accurate for near and opposite quaternions alike, unlike acos
-    chord = torch.linalg.vector_norm(end - start, dim=-1, keepdim=True)
-    total = torch.linalg.vector_norm(end + start, dim=-1, keepdim=True)
-    angle = 2 * torch.atan2(chord, total)
-    small = angle < 1e-4
-    safe = torch.where(small, torch.ones_like(angle), angle)
-    from_start = torch.where(small, 1 - step, torch.sin((1 - step) * safe) / torch.sin(safe))
-    from_end = torch.where(small, step.expand_as(angle), torch.sin(step * safe) / torch.sin(safe))
-    blend = from_start * start + from_end * end
-    return blend / torch.linalg.vector_norm(blend, dim=-1, keepdim=True)
+def quaternion_power(quaternions: Tensor, exponent: Tensor | float) -> Tensor:
+    """A share ``exponent``, a number or (..., 1), of rotations given as unit quaternions (..., 4) with w >= 0."""
+    vector = quaternions[..., 1:]
+    length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=1e-20)  # in single precision, too
+    half = exponent * torch.atan2(length, quaternions[..., :1])
+    return torch.cat([torch.cos(half), vector * (torch.sin(half) / length)], dim=-1)

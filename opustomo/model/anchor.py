@@ -16,6 +16,7 @@ that estimation adds; where they are poor, this term is weak. In the first epoch
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -61,13 +62,12 @@ def floor_at(epoch: int) -> float:
 
 def spreads(history: PoseHistory, floor: Tensor | float) -> Tensor:
     """Spread (2,) of the deviations per axis, rad and pixels; no less than ``floor``, in units of 1° and 0.5 px."""
-    turn, shift = history.std
-    return torch.stack(
-        [
-            TURN_UNIT_RAD * torch.clamp(turn / TURN_UNIT_RAD, min=floor),
-            SHIFT_UNIT_PX * torch.clamp(shift / SHIFT_UNIT_PX, min=floor),
-        ]
-    )
+    return torch.maximum(history.std, floor * _units(history.std.device))
+
+
+@lru_cache
+def _units(device: torch.device) -> Tensor:
+    return torch.tensor([TURN_UNIT_RAD, SHIFT_UNIT_PX], device=device)
 
 
 def correction_vector(turn: Tensor, shift_px: Tensor) -> Tensor:
@@ -84,9 +84,6 @@ def drifted(kind: Tensor, drift: Tensor) -> Tensor:
 def anchor_penalty(correction: Tensor, history: PoseHistory, floor: Tensor | float) -> Tensor:
     """Penalty of corrections (B, 6) in units of a negative log-likelihood, (B,); ``floor`` is :func:`floor_at`'s."""
     common, total = correction + FRAME_GAIN * drifted(history.kind, history.drift), correction + history.own
-    penalty = torch.zeros_like(total[:, 0])
-    spread = spreads(history, floor)
-    for kind, (part, unit) in enumerate(((slice(0, 3), TURN_UNIT_RAD), (slice(3, 6), SHIFT_UNIT_PX))):
-        penalty = penalty + 0.5 * FRAME_WEIGHT * (common[:, part] / unit).square().sum(1)
-        penalty = penalty + 0.5 * SIZE_WEIGHT * (total[:, part] / spread[kind]).square().sum(1)
-    return penalty
+    units, spread = _units(correction.device), spreads(history, floor)
+    scales = torch.cat([units / math.sqrt(FRAME_WEIGHT), spread / math.sqrt(SIZE_WEIGHT)]).repeat_interleave(3)
+    return 0.5 * (torch.cat([common, total], 1) / scales).square().sum(1)

@@ -40,10 +40,6 @@ class Slopes(NamedTuple):
     reach: Tensor
 
 
-def _parabola(middle: Tensor, plus: Tensor, minus: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-    return (plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle[:, None]) / reach**2
-
-
 def log_likelihood_unit(left: Tensor) -> Tensor:
     """What makes a negative log-likelihood of an energy, (B,); ``left`` is the mean square of a voxel left over."""
     return 0.5 / (TEMPERATURE * left)
@@ -63,13 +59,12 @@ def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_
     filtered
         (B, n, n, n) h.
     """
-    turn = _parabola(total[:, 0], total[:, 1:4], total[:, 4:7], angle_rad)
     # V(x + s) against h(x) is V(x) against h(x - s)
     shifted = -2.0 * shifted_cross(posed, filtered)
-    voxel = torch.ones_like(angle_rad)
-    shift = _parabola(-2.0 * cross, shifted[:, :3], shifted[:, 3:], voxel)
-    reach = torch.stack([angle_rad] * 3 + [voxel] * 3)
-    return Slopes(torch.cat([turn[0], shift[0]], 1), torch.cat([turn[1], shift[1]], 1), reach)
+    plus, minus = torch.cat([total[:, 1:4], shifted[:, :3]], 1), torch.cat([total[:, 4:7], shifted[:, 3:]], 1)
+    middle = torch.stack([total[:, 0], -2.0 * cross], 1).repeat_interleave(3, 1)
+    reach = torch.stack([angle_rad, torch.ones_like(angle_rad)]).repeat_interleave(3)
+    return Slopes((plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle) / reach**2, reach)
 
 
 def likeliest_step(found: Slopes, noise: Tensor, deviation: Tensor, spread: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from opustomo.geometry.euler import matrix_to_euler
 from opustomo.geometry.quaternion import (
     matrix_to_quaternion,
-    quaternion_slerp,
+    quaternion_multiply,
+    quaternion_power,
     quaternion_to_matrix,
-    small_turn_to_matrix,
+    small_turn_to_quaternion,
 )
 from opustomo.io.poses import Poses
 from opustomo.model.anchor import FRAME_SHARE, PoseHistory, drifted
@@ -168,9 +169,7 @@ class PoseMemory:
         """
         share = _share(weight)
         rotation, _ = self.current(index)
-        old = self.turn[index]
-        goal = matrix_to_quaternion(quaternion_to_matrix(old) @ turn)
-        new = quaternion_slerp(old, goal, share if weight is None else share[:, 0])
+        new = quaternion_multiply(self.turn[index], quaternion_power(matrix_to_quaternion(turn), share))
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
         if kind is not None and drift is not None:
             used = torch.ones_like(kind[:, 0]) if weight is None else weight
@@ -178,9 +177,9 @@ class PoseMemory:
             found = (used[:, None] * squares).sum(0) / used.sum().clamp(min=1.0)
             self.common += COMMON_RATE * (found - self.common)
             back = -FRAME_SHARE * used[:, None] * drifted(kind, drift)
-            new = matrix_to_quaternion(quaternion_to_matrix(new) @ small_turn_to_matrix(back[:, :3]))
+            new = quaternion_multiply(new, small_turn_to_quaternion(back[:, :3]))
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
-        self.turn[index] = new
+        self.turn[index] = new / torch.linalg.vector_norm(new, dim=1, keepdim=True)
         self.shift_px[index] += moved
         self.deviations[index] = self._deviation(index)
 
