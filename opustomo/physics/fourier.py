@@ -7,6 +7,7 @@ All boxes are even with their real-space centre at D/2. Filters applied here are
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ def centred_full(half: Tensor) -> Tensor:
     return torch.fft.fftshift(torch.cat([half, mates], -1), dim=(-3, -2, -1))
 
 
+@lru_cache
 def half_spectrum_weights(size: int, device: torch.device | str | None = None) -> Tensor:
     """How often each kx of a half spectrum stands in the full one: 1 at 0 and Nyquist, else 2; (D/2+1,)."""
     kx = torch.arange(size // 2 + 1, device=device)
