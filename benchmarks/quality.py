@@ -190,11 +190,11 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any] | None
 
 
 def run_apart(name: str, seed: int) -> dict[str, Any] | None:
-    """The same in a process of its own."""
-    words = [*sys.argv[1:]]
+    """The same by this very command line, in a process of its own."""
+    words = sys.orig_argv[1:]
     at = words.index("--") if "--" in words else len(words)
     words[at:at] = ["--sets", name, "--seeds", str(seed), "--jobs", "1"]
-    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True)
     rows = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
         print(f"{name}, seed {seed}: failed with {done.returncode}", file=sys.stderr)

@@ -137,9 +137,8 @@ def combine(
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
     mse_mean = (part * mse).sum()
     anchor_mean = zero if anchor is None else (part * anchor).sum()
-    unit = 2.0 * ranks.total(mse_mean) / ranks.size  # E/(2 mse) is a negative log-likelihood
-    if anchor is not None:
-        total = total + unit * step.anchor * anchor_mean / norm
-    if motion is not None:
-        total = total + unit * (part * motion).sum() / norm
+    held = step.anchor * anchor_mean if motion is None else step.anchor * anchor_mean + (part * motion).sum()
+    if anchor is not None or motion is not None:  # E/(2 mse) is a negative log-likelihood
+        unit = 2.0 * ranks.total(mse_mean) / ranks.size
+        total = total + unit * held / norm
     return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean)

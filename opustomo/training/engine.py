@@ -114,6 +114,11 @@ class Engine:
         self._scale = torch.ones((), device=device)
         self._not_finite = torch.zeros((), device=device)
 
+    @property
+    def motion_first(self) -> bool:
+        """Whether there are bodies, which move before the composition comes in."""
+        return self.config.motion_first and self.model.config.bodies is not None
+
     def offsets_used(self, epoch: int, particles_seen: int) -> float:
         """How far compositions are offset from the encoder's at that point of a run; 0 where they never are."""
         model = self.model.config
@@ -152,7 +157,6 @@ class Engine:
         ``first`` and ``last`` of the batches whose gradients are summed for an update.
         """
         config, ranks = self.config, self.ranks
-        moving = training and config.motion_first and self.model.config.bodies is not None
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
         state = StepState(
             bfactor_A2=visit.schedule[0],
@@ -163,7 +167,7 @@ class Engine:
             anchor_floor=visit.schedule[3],
             composition=visit.schedule[4],
             refine=visit.schedule[5] if config.refine else None,
-            conformation_kl=visit.schedule[4] if moving else None,
+            conformation_kl=visit.schedule[4] if training and self.motion_first else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
@@ -223,7 +227,7 @@ class Engine:
     ) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
-        kind = history.kind if history is not None and self.config.anchor else None
+        history = history if self.config.anchor else None
         if self.ranks.size > 1:
             empty = mu[:, :0]
             parts = [
@@ -231,21 +235,22 @@ class Engine:
                 mu,
                 turn.flatten(1),
                 shift_px,
-                empty if kind is None else kind,
+                empty if history is None else history.kind,
                 empty if offset is None else offset,
             ]
             rows = self.ranks.gather(torch.cat(parts, 1)).split([part.shape[1] for part in parts], 1)
             index = self.ranks.gather(index)
             mu, turn, shift_px = rows[1], rows[2].unflatten(1, (3, 3)), rows[3]
             weight = None if weight is None else rows[0][:, 0]
-            kind, offset = None if kind is None else rows[4], None if offset is None else rows[5]
+            history = None if history is None else history._replace(kind=rows[4])
+            offset = None if offset is None else rows[5]
         if offset is not None:
             self.offsets.update(index, offset, weight)
             mu = mu.clone()
             mu[:, : offset.shape[1]] += visit.schedule[6] * self.offsets.values[index]
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
-            self.poses.update(index, turn, shift_px, weight, kind, None if history is None else history.drift)
+            self.poses.update(index, turn, shift_px, weight, history)
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""

@@ -145,7 +145,7 @@ class PoseMemory:
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
         self.reference = torch.zeros(len(poses), 6, device=device)
-        self.deviations = torch.zeros(len(poses), 6, device=device)
+        self._deviations = torch.zeros(len(poses), 6, device=device)
         self.common = torch.zeros(2, device=device)
         self._eulers = poses.eulers_deg
 
@@ -160,39 +160,38 @@ class PoseMemory:
         turn: Tensor,
         shift_px: Tensor,
         weight: Tensor | None = None,
-        kind: Tensor | None = None,
-        drift: Tensor | None = None,
+        history: PoseHistory | None = None,
     ) -> None:
         """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0.
 
-        ``kind`` (B, 6) is the mean deviation of like particles; a share of what is ``drift`` (2,) in it is taken back.
+        With a ``history`` a share of what like particles have in common, as far as it is a drift, is taken back.
         """
         share = _share(weight)
         rotation, _ = self.current(index)
         new = quaternion_multiply(self.turn[index], quaternion_power(matrix_to_quaternion(turn), share))
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
-        if kind is not None and drift is not None:
-            used = torch.ones_like(kind[:, 0]) if weight is None else weight
-            squares = kind.square().unflatten(1, (2, 3)).mean(2)
+        if history is not None:
+            used = torch.ones_like(history.kind[:, 0]) if weight is None else weight
+            squares = history.kind.square().unflatten(1, (2, 3)).mean(2)
             found = (used[:, None] * squares).sum(0) / used.sum().clamp(min=1.0)
             self.common += COMMON_RATE * (found - self.common)
-            back = -FRAME_SHARE * used[:, None] * drifted(kind, drift)
+            back = -FRAME_SHARE * used[:, None] * drifted(history.kind, history.drift)
             new = quaternion_multiply(new, small_turn_to_quaternion(back[:, :3]))
             moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
         self.turn[index] = new / torch.linalg.vector_norm(new, dim=1, keepdim=True)
         self.shift_px[index] += moved
-        self.deviations[index] = self._deviation(index)
+        self._deviations[index] = self._deviation(index)
 
     def deviation(self, index: Tensor) -> Tensor:
         """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
 
         Given are the table's, or those that the run went on from.
         """
-        return self.deviations[index]
+        return self._deviations[index]
 
     def note_deviations(self) -> None:
         """Find all deviations anew; needed after turns and shifts were set from outside."""
-        self.deviations.copy_(self._deviation(slice(None)))
+        self._deviations.copy_(self._deviation(slice(None)))
 
     def _deviation(self, index: Tensor | slice) -> Tensor:
         turn = self.turn[index]
@@ -207,7 +206,7 @@ class PoseMemory:
         Turns are spread about what like particles share: a template that turns with its composition would else keep
         the turns alive that it needs. Of shifts all is counted, as densities may well sit off their given centres.
         """
-        squares = self.deviations.square().mean(0).unflatten(0, (2, 3)).mean(1)
+        squares = self._deviations.square().mean(0).unflatten(0, (2, 3)).mean(1)
         common = (self.common[1] / squares[1].clamp(min=1e-12)).clamp(max=1.0)
         drift = torch.stack([torch.ones_like(common), common])
         own = torch.stack([(squares[0] - self.common[0]).clamp(min=0.0), squares[1]])
@@ -222,7 +221,7 @@ class PoseMemory:
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
         self.reference.zero_()
         self.reference.copy_(self._deviation(slice(None)))
-        self.deviations.zero_()
+        self._deviations.zero_()
 
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""

@@ -273,13 +273,12 @@ class Trainer:
             count = self._to_device(np.array(len(pool)))
             pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
         done = progress.particles_seen / max(1, config.epochs * len(self.members[TRAINING]))
-        moving = config.motion_first and self.model.config.bodies is not None
         schedule = (
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
             schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
             floor_at(progress.epoch),
-            schedules.composition_at(done, moving),
+            schedules.composition_at(done, self.engine.motion_first),
             config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),
             (offsets := self.engine.offsets_used(progress.epoch, progress.particles_seen)),
         )

@@ -294,7 +294,7 @@ def test_what_like_particles_have_in_common_is_taken_back() -> None:
     still = torch.eye(3).expand(COUNT, 3, 3)
     for _ in range(200):
         history = found.history(EVERY, everyone)
-        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=history.kind, drift=history.drift)
+        found.update(EVERY, still, torch.zeros(COUNT, 3), history=history)
     deviation = found.deviation(EVERY)
     assert torch.rad2deg(deviation[:, :3].mean(0)).abs().max() < 0.02
     assert deviation[:, 3:].abs().max() < 1e-3
@@ -317,11 +317,11 @@ def test_shifts_that_like_particles_share_are_a_drift_by_their_share_in_all() ->
     before = found.history(EVERY, EVERY.expand(COUNT, COUNT))
     assert before.drift.tolist() == [1.0, 0.0]
     for _ in range(1000):
-        found.update(EVERY, still, torch.zeros(COUNT, 3), kind=kind, drift=torch.zeros(2))
+        found.update(EVERY, still, torch.zeros(COUNT, 3), history=before._replace(kind=kind))
     after = found.history(EVERY, EVERY.expand(COUNT, COUNT))
     share = kind[:, 3:].square().mean() / own.square().mean()
     assert float(after.drift[1]) == pytest.approx(float(share), rel=1e-3)
-    found.update(EVERY, still, torch.zeros(COUNT, 3), kind=kind, drift=after.drift)
+    found.update(EVERY, still, torch.zeros(COUNT, 3), history=after._replace(kind=kind))
     back = found.deviation(EVERY)[:, 3:] - own
     torch.testing.assert_close(back, -FRAME_SHARE * share * kind[:, 3:], rtol=1e-2, atol=1e-4)
 
@@ -331,12 +331,13 @@ def test_turns_that_like_particles_share_do_not_widen_the_spread() -> None:
     found = PoseMemory(make_poses(), BOX, CPU)
     common = torch.from_numpy(Rotation.from_rotvec(np.radians([[0.0, 3.0, 0.0]])).as_matrix()).float()
     found.update(EVERY, common.expand(COUNT, 3, 3), torch.full((COUNT, 3), 2.0))
-    before = found.history(EVERY, EVERY.expand(COUNT, COUNT)).std
+    history = found.history(EVERY, EVERY.expand(COUNT, COUNT))
+    before = history.std
     still = torch.eye(3).expand(COUNT, 3, 3), torch.zeros(COUNT, 3)
     kind = found.deviation(EVERY)
     for _ in range(1000):
         turn, shift_px = found.turn.clone(), found.shift_px.clone()
-        found.update(EVERY, *still, kind=kind, drift=torch.ones(2))
+        found.update(EVERY, *still, history=history._replace(kind=kind, drift=torch.ones(2)))
         found.turn.copy_(turn)
         found.shift_px.copy_(shift_px)
         found.note_deviations()
