@@ -6,6 +6,8 @@ Positions are grid units of the crop (end voxels at ±1) counted from voxel Dc/2
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opustomo.geometry.bodies import BodyGeometry
+from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import pad_centre
 from opustomo.physics.sampling import cube_points
@@ -80,7 +83,7 @@ def body_motion(turns: Tensor, swings: Tensor, bodies: Bodies) -> Motion:
     return Motion(turned, (swung @ levers[..., None])[..., 0] - levers)
 
 
-def pull_back(points: Tensor, rotation: Tensor, motion: Motion, bodies: Bodies) -> Tensor:
+def pull_back(points: Sequence[Tensor], rotation: Tensor, motion: Motion, bodies: Bodies) -> Tensor:
     """Where the density at given points comes from.
 
     ``g(x) = Σ_b w_b (u_b + c_b)`` with ``u_b = (A δA R_b)ᵀ (x - A δA c_b) + s_b`` and
@@ -89,41 +92,66 @@ def pull_back(points: Tensor, rotation: Tensor, motion: Motion, bodies: Bodies) 
     Parameters
     ----------
     points
-        x, (B, n, 3) or (1, n, 3).
+        x, y and z, each (B or 1, 1, ...) and together broadcast to S, so that axes of a grid stay axes.
     rotation
         (B, 3, 3) A δA.
 
     Returns
     -------
     Tensor
-        (B, n, 3).
+        (B, 3, S).
     """
-    count, number = motion.shifts.shape[:2]
-    positions, weights = [], []
-    for body in range(number):
+    pulled, total = [], None
+    for body in range(len(bodies)):
         turn, centre = motion.turns[:, body], bodies.centres[body]
-        offset = motion.shifts[:, body] - torch.einsum("j,bji->bi", centre, turn)
-        relative = torch.baddbmm(offset[:, None], points.expand(count, -1, -1), rotation @ turn)
-        positions.append(relative + centre)
+        matrix, offset = rotation @ turn, motion.shifts[:, body] - centre @ turn
         with torch.no_grad():
-            scaled = relative @ (bodies.axes[body] / bodies.radii[body][:, None]).mT
-            weights.append(torch.exp(-FALLOFF * scaled.square().sum(-1)) + FLOOR)
-    share = torch.stack(weights, 1)
-    share = share / share.sum(1, keepdim=True)
-    return torch.einsum("bkn,bknc->bnc", share, torch.stack(positions, 1))
+            scale = (bodies.axes[body] / bodies.radii[body][:, None]).mT
+            scaled = _linear(points, matrix @ scale, offset @ scale)
+            weight = torch.exp(-FALLOFF * scaled.square_().sum(1, keepdim=True)) + FLOOR
+            total = weight if total is None else total + weight
+        pulled.append(_linear(points, matrix, offset + centre) * weight)
+    assert total is not None
+    return functools.reduce(torch.add, pulled) / total
+
+
+def _linear(points: Sequence[Tensor], matrix: Tensor, offset: Tensor) -> Tensor:
+    """``xᵀ M + o`` of points as in :func:`pull_back`, M (B, 3, 3) and o (B, 3); shorter axes are added first."""
+    x, y, z = points
+    ends = (1,) * (x.dim() - 2)
+    rows = matrix.unflatten(2, (3, *ends))
+    return x * rows[:, 0] + y * rows[:, 1] + (z * rows[:, 2] + offset.unflatten(1, (3, *ends)))
 
 
 def coarse_grid(rotation: Tensor, motion: Motion, bodies: Bodies, size: int) -> Tensor:
     """:func:`pull_back` of Dc/2 points a side that span the crop (``size`` Dc): (B, 3, Dc/2, Dc/2, Dc/2)."""
-    coarse = max(size // 2, 2)
-    points = cube_points(coarse, rotation.device, rotation.dtype) - 1.0 / (size - 1)
-    return pull_back(points, rotation, motion, bodies).mT.unflatten(-1, (coarse, coarse, coarse))
+    at = _coarse_axis(size, rotation.device, rotation.dtype)
+    return pull_back((at, at.mT, at.movedim(4, 2)), rotation, motion, bodies)
+
+
+@lru_cache(maxsize=8)
+def _coarse_axis(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Coordinates (1, 1, 1, 1, Dc/2) of the points of a row."""
+    at = torch.linspace(-1.0, 1.0, max(size // 2, 2), device=device, dtype=dtype)
+    return at.view(1, 1, 1, 1, -1) - 1.0 / (size - 1)
+
+
+@lru_cache(maxsize=8)
+def _refinement(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Linear interpolation (Dc, Dc/2) from the points of a row to its voxels, end points on end voxels."""
+    points = torch.eye(max(size // 2, 2), device=device, dtype=dtype)
+    return functional.interpolate(points[None], size=size, mode="linear", align_corners=True)[0].mT.contiguous()
 
 
 def blended_grid(rotation: Tensor, motion: Motion, bodies: Bodies, size: int) -> Tensor:
-    """Where the density at every voxel of the crop comes from, (B, Dc³, 3): :func:`coarse_grid`, interpolated."""
+    """Where the density at every voxel of the crop comes from, (B, 3, Dc³): :func:`coarse_grid`, interpolated.
+
+    Interpolated axis by axis, as matrix products: the gradient of torch's own adds up voxel by voxel.
+    """
     grid = coarse_grid(rotation, motion, bodies, size)
-    return functional.interpolate(grid, size=(size,) * 3, mode="trilinear", align_corners=True).flatten(2).mT
+    finer = _refinement(size, grid.device, grid.dtype)
+    grid = finer @ (grid @ finer.mT)
+    return (finer @ grid.flatten(3)).flatten(2)
 
 
 def stated_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
@@ -152,7 +180,7 @@ def realised_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
         turn, centre = motion.turns[:, body], bodies.centres[body]
         inside = (filling * (SOLID * bodies.radii[body])) @ bodies.axes[body]
         moved = (inside - motion.shifts[:, body, None]) @ turn.mT + centre
-        origin = pull_back(moved, eye, motion, bodies)
+        origin = pull_back(moved.mT[:, :, None].unbind(1), eye, motion, bodies).mT
         to, start = moved.mean(1, keepdim=True), origin.mean(1, keepdim=True)
         u, _, vt = torch.linalg.svd((moved - to).mT @ (origin - start))
         sign = torch.ones_like(u[:, 0])
@@ -188,7 +216,7 @@ def sample_on_grid(
     volumes
         (B, T, T, T) densities spanning the crop.
     grid
-        (B, Dc³, 3) of :func:`blended_grid`.
+        (B, 3, Dc³) of :func:`blended_grid`.
     candidates
         Q, (P, 3, 3) or (B, P, 3, 3).
     size
@@ -204,10 +232,16 @@ def sample_on_grid(
         (B, P, n, n, n); zero outside the volume.
     """
     count, poses = len(grid), candidates.shape[-3]
-    offset = torch.full((count, 1, 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
-    if shift is not None:
-        offset = offset + shift[:, :, None]
-    positions = (grid[:, None] @ candidates).add_(offset).view(count, poses * size, size, size, 3)
+    centre = torch.full((count, 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
+    offset = (centre if shift is None else centre + shift).expand(-1, poses, -1)
+    if kernels.usable(volumes, grid, offset):
+        from opustomo.physics.kernels.sampling import Sample
+
+        half = (volumes.shape[-1] - 1) / 2
+        rows = torch.cat([candidates.mT.expand(count, -1, -1, -1), (offset + 1.0)[..., None]], -1) * half
+        on_kernel: Tensor = Sample.apply(volumes, rows, grid, size, padded or size)
+        return on_kernel
+    positions = (grid.mT[:, None] @ candidates).add_(offset[:, :, None]).view(count, poses * size, size, size, 3)
     sampled = functional.grid_sample(volumes[:, None], positions, align_corners=True)
     sampled = sampled.view(count, poses, size, size, size)
     return sampled if padded is None or padded == size else pad_centre(sampled, padded)

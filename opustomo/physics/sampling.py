@@ -71,7 +71,7 @@ def sample_posed(
     if kernels.usable(volumes, rows):
         from opustomo.physics.kernels.sampling import Sample
 
-        sampled: Tensor = Sample.apply(volumes, voxel_rows(rows, size, volumes.shape[-1]), size, padded)
+        sampled: Tensor = Sample.apply(volumes, voxel_rows(rows, size, volumes.shape[-1]), None, size, padded)
         return sampled
     rows = rows.flatten(0, 1)
     points = cube_points(size, volumes.device, volumes.dtype).expand(batch * poses, -1, -1)

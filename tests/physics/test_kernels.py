@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from opustomo.model.energy import shifted_cross
 from opustomo.physics import kernels
+from opustomo.physics.bodies import sample_on_grid
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.envelope import model_envelope, sharpening
 from opustomo.physics.fourier import pad_centre, shift_phases
@@ -58,6 +59,22 @@ def test_sampling_and_its_gradients() -> None:
     assert torch.equal(
         results[1][0], pad_centre(sample_posed(*(x.cuda() for x in inputs[:2]), 9, inputs[2].cuda()), 12)
     )
+
+
+@pytest.mark.parametrize("poses", [1, 3])
+def test_sampling_of_bodies_and_its_gradients(poses: int) -> None:
+    torch.manual_seed(0)
+    turns = torch.from_numpy(Rotation.random(2 + poses, random_state=1).as_matrix()).float()
+    inputs = [torch.randn(2, 11, 11, 11), 0.5 * torch.randn(2, 3, 9**3), 0.1 * torch.randn(2, 1, 3)]
+    weight = torch.randn(2, poses, 12, 12, 12)
+    results = []
+    for device in ("cpu", "cuda"):
+        volumes, grid, shift = (x.to(device).requires_grad_() for x in inputs)
+        out = sample_on_grid(volumes, grid, turns[2:].to(device), 9, shift, 12)
+        gradients = torch.autograd.grad((out * weight.to(device)).sum(), [volumes, grid, shift])
+        results.append([out, *gradients])
+    for wanted, got in zip(*results, strict=True):
+        close(got, wanted)
 
 
 def test_spectra_are_moved_and_filtered() -> None:

@@ -11,11 +11,17 @@ BLOCK = 512
 
 
 @triton.jit
-def _position(affine, index, size: tl.constexpr):
-    """Voxel coordinates (and integer indices) that output voxels ``index`` of a cube are sampled at."""
-    x = (index % size).to(tl.float32)
-    y = ((index // size) % size).to(tl.float32)
-    z = (index // (size * size)).to(tl.float32)
+def _position(affine, points, index, valid, size: tl.constexpr, moved: tl.constexpr):
+    """Voxel coordinates that output voxels ``index`` of a cube are sampled at, and what ``affine`` takes there."""
+    if moved:
+        total: tl.constexpr = size * size * size
+        x = tl.load(points + index, mask=valid, other=0.0)
+        y = tl.load(points + total + index, mask=valid, other=0.0)
+        z = tl.load(points + 2 * total + index, mask=valid, other=0.0)
+    else:
+        x = (index % size).to(tl.float32)
+        y = ((index // size) % size).to(tl.float32)
+        z = (index // (size * size)).to(tl.float32)
     px = tl.load(affine) * x + tl.load(affine + 1) * y + tl.load(affine + 2) * z + tl.load(affine + 3)
     py = tl.load(affine + 4) * x + tl.load(affine + 5) * y + tl.load(affine + 6) * z + tl.load(affine + 7)
     pz = tl.load(affine + 8) * x + tl.load(affine + 9) * y + tl.load(affine + 10) * z + tl.load(affine + 11)
@@ -30,15 +36,17 @@ def _corner(volume, ix, iy, iz, width: tl.constexpr, valid):
 
 @triton.jit
 def _sample_kernel(
-    out, volumes, affines, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr
-):
+    out, volumes, affines, points, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
+    moved: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * block + tl.arange(0, block)
     before: tl.constexpr = padded // 2 - size // 2
     x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
     valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
     index = (z * size + y) * size + x
-    _, _, _, px, py, pz = _position(affines + item * 12, index, size)
+    points += (item // poses) * (3 * size * size * size)
+    _, _, _, px, py, pz = _position(affines + item * 12, points, index, valid, size, moved)
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
@@ -64,13 +72,15 @@ def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
 
 @triton.jit
 def _gradient_kernel(
-    to_volumes, to_affines, grad, volumes, affines, poses, blocks, width: tl.constexpr, size: tl.constexpr,
-    padded: tl.constexpr, block: tl.constexpr,
+    to_volumes, to_affines, to_points, grad, volumes, affines, points, poses, blocks, width: tl.constexpr,
+    size: tl.constexpr, padded: tl.constexpr, moved: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * block + tl.arange(0, block)
-    valid = index < size * size * size
-    x, y, z, px, py, pz = _position(affines + item * 12, index, size)
+    total: tl.constexpr = size * size * size
+    valid = index < total
+    affine, first = affines + item * 12, (item // poses) * (3 * total)
+    x, y, z, px, py, pz = _position(affine, points + first, index, valid, size, moved)
     before: tl.constexpr = padded // 2 - size // 2
     place = ((index // (size * size) + before) * padded + (index // size) % size + before) * padded
     place += index % size + before
@@ -101,6 +111,10 @@ def _gradient_kernel(
     _spread(spread, ix, iy + 1, iz + 1, g * ux * wy * wz, width, valid)
     _spread(spread, ix + 1, iy + 1, iz + 1, g * wx * wy * wz, width, valid)
     dx, dy, dz = dx * g, dy * g, dz * g
+    if moved:
+        for axis in tl.static_range(3):
+            to = tl.load(affine + axis) * dx + tl.load(affine + 4 + axis) * dy + tl.load(affine + 8 + axis) * dz
+            tl.atomic_add(to_points + first + axis * total + index, to, mask=valid, sem="relaxed")
     sums = to_affines + (item * blocks + tl.program_id(0)) * 12
     tl.store(sums, tl.sum(dx * x))
     tl.store(sums + 1, tl.sum(dx * y))
@@ -119,33 +133,46 @@ def _gradient_kernel(
 class Sample(torch.autograd.Function):
     """Samples (B, P, n, n, n) of volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1).
 
-    ``affines`` take the voxel numbers of a cube of ``size`` to voxel coordinates of the volume; the cube stands in the
-    middle of a box of ``padded`` voxels, zero around it.
+    ``affines`` take the voxel numbers x, y, z of a cube of ``size``, or its ``points`` (B, 3, size³) where given, to
+    voxel coordinates of the volume; the cube stands in the middle of a box of ``padded`` voxels, zero around it.
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, volumes: Tensor, affines: Tensor, size: int, padded: int
+        ctx: torch.autograd.function.FunctionCtx,
+        volumes: Tensor,
+        affines: Tensor,
+        points: Tensor | None,
+        size: int,
+        padded: int,
     ) -> Tensor:
         volumes, affines = volumes.contiguous(), affines.contiguous()
+        points = None if points is None else points.contiguous()
         batch, poses = affines.shape[:2]
         out = volumes.new_empty(batch, poses, padded, padded, padded)
         grid = (triton.cdiv(padded**3, BLOCK), batch * poses)
-        _sample_kernel[grid](out, volumes, affines, poses, volumes.shape[-1], size, padded, BLOCK)
-        ctx.save_for_backward(volumes, affines)
+        _sample_kernel[grid](
+            out, volumes, affines, volumes if points is None else points, poses, volumes.shape[-1], size, padded,
+            points is not None, BLOCK,
+        )  # fmt: skip
+        ctx.save_for_backward(volumes, affines, *(() if points is None else (points,)))
         ctx.sizes = size, padded  # type: ignore[attr-defined]
         return out
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        volumes, affines = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+        volumes, affines, *moved = ctx.saved_tensors  # type: ignore[attr-defined]
+        points = moved[0] if moved else None
         size, padded = ctx.sizes  # type: ignore[attr-defined]
         batch, poses = affines.shape[:2]
         blocks = triton.cdiv(size**3, BLOCK)
-        to_volumes = torch.zeros_like(volumes)
+        to_volumes, to_points = torch.zeros_like(volumes), None if points is None else torch.zeros_like(points)
         to_affines = volumes.new_empty(batch, poses, blocks, 12)
         _gradient_kernel[(blocks, batch * poses)](
-            to_volumes, to_affines, grad.contiguous(), volumes, affines, poses, blocks, volumes.shape[-1], size,
-            padded, BLOCK,
+            to_volumes, to_affines, to_volumes if to_points is None else to_points, grad.contiguous(), volumes, affines,
+            volumes if points is None else points, poses, blocks, volumes.shape[-1], size, padded, points is not None,
+            BLOCK,
         )  # fmt: skip
-        return to_volumes, to_affines.sum(2).view(batch, poses, 3, 4), None, None
+        return to_volumes, to_affines.sum(2).view(batch, poses, 3, 4), to_points, None, None
