@@ -6,10 +6,9 @@ Positions are grid units of the crop (end voxels at ±1) counted from voxel Dc/2
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -101,18 +100,16 @@ def pull_back(points: Sequence[Tensor], rotation: Tensor, motion: Motion, bodies
     Tensor
         (B, 3, S).
     """
-    pulled, total = [], None
+    pulled, weights = [], []
     for body in range(len(bodies)):
         turn, centre = motion.turns[:, body], bodies.centres[body]
         matrix, offset = rotation @ turn, motion.shifts[:, body] - centre @ turn
         with torch.no_grad():
             scale = (bodies.axes[body] / bodies.radii[body][:, None]).mT
             scaled = _linear(points, matrix @ scale, offset @ scale)
-            weight = torch.exp(-FALLOFF * scaled.square_().sum(1, keepdim=True)) + FLOOR
-            total = weight if total is None else total + weight
-        pulled.append(_linear(points, matrix, offset + centre) * weight)
-    assert total is not None
-    return functools.reduce(torch.add, pulled) / total
+            weights.append(torch.exp(-FALLOFF * scaled.square_().sum(1, keepdim=True)) + FLOOR)
+        pulled.append(_linear(points, matrix, offset + centre) * weights[-1])
+    return reduce(torch.add, pulled) / reduce(torch.add, weights)
 
 
 def _linear(points: Sequence[Tensor], matrix: Tensor, offset: Tensor) -> Tensor:
