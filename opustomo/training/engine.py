@@ -6,7 +6,7 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,17 +16,18 @@ from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.collective import ALONE, Collective
-from opustomo.model.latent_step import likeliest_offset
+from opustomo.model.latent_step import LatentHistory, common_precision, likeliest_offset
 from opustomo.model.loss import TERM_NAMES, share_of_mean
 from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.model.refinement import log_likelihood_unit
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
+from opustomo.training.latent_scale import factor_of, rescale
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.offsets import OffsetMemory, spread_of
+from opustomo.training.offsets import OffsetMemory
 from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.schedules import bfactor_at, offsets_at
+from opustomo.training.schedules import offsets_at
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
@@ -126,18 +127,15 @@ class Engine:
             return 0.0
         return offsets_at(epoch, particles_seen)
 
-    def mover(self, epoch: int, particles_seen: int, last: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """What gives the offsets in use (B, zdim) of particles and their voxels; None where there are none.
-
-        Those remembered are of decoders of the last epoch; at the ``last`` of a run they are found anew.
-        """
-        used = self.offsets_used(epoch, particles_seen)
-        if not used:
-            return None
-        if not last:
-            return lambda index, volumes: used * self.offsets.values[index]
-        bfactor_A2 = bfactor_at(self.model.physics.bfactor_A2, epoch - 1)
-        return lambda index, volumes: used * self.likeliest_offsets(index, volumes, used, bfactor_A2)
+    def keep_scale(self, epoch: int, particles_seen: int) -> None:
+        """While compositions have offsets, do not leave them small (:mod:`opustomo.training.latent_scale`)."""
+        if not self.offsets_used(epoch, particles_seen):
+            return
+        zdim = self.model.config.zdim
+        factor = self.ranks.total(factor_of(self.latents.means(zdim))) / self.ranks.size
+        rescale(self.model, self.optimizer, factor)
+        self.latents.rescale(zdim, factor)
+        self.offsets.rescale(factor)
 
     def parallelise(self) -> None:
         """Let gradients be averaged over the processes."""
@@ -190,17 +188,29 @@ class Engine:
         self._remember(visit, output, batch.history, offset)
         return output
 
-    def likeliest_offsets(self, index: Tensor, volumes: Tensor, used: float, bfactor_A2: float) -> Tensor:
-        """Offsets (B, zdim) of particles (B,) after a Newton step with the present decoder; nothing is remembered."""
+    def likeliest_offsets(
+        self, index: Tensor, volumes: Tensor, start: Tensor, precision: Tensor, used: float, bfactor_A2: float
+    ) -> Tensor:
+        """Offsets (B, zdim) of particles (B,) after a Newton step from ``start`` (B, zdim) with the present decoder.
+
+        ``precision`` (zdim, zdim) is what they have before the data speak. Nothing is remembered.
+        """
         schedule = torch.tensor([bfactor_A2, 0.0, 0.0, 0.0, 1.0, 0.0, used], device=self.device)
-        batch = self.assemble(Visit(index, volumes, index, None, schedule, offsets=True))
+        batch = self.assemble(Visit(index, volumes, index, None, schedule))
+        batch = replace(batch, latents=LatentHistory(used * start, self.offsets.curvature))
         state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
         with torch.enable_grad():
             output = self.model(batch, None, state)
-        return self._likeliest_offset(None, output, ALONE, len(index), training=False)
+        return self._likeliest_offset(None, output, ALONE, len(index), False, precision)
 
     def _likeliest_offset(
-        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
+        self,
+        weight: Tensor | None,
+        output: StepOutput,
+        ranks: Collective,
+        count: int,
+        training: bool,
+        precision: Tensor | None = None,
     ) -> Tensor:
         """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
         probe, zdim = output.probe, self.model.config.zdim
@@ -218,8 +228,9 @@ class Engine:
             if training:
                 assert probe.noise is not None and probe.std is not None
                 self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
-            spread = spread_of(self.latents.values[:, :zdim])
-            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
+            if precision is None:
+                precision = common_precision(self.latents.values[:, :zdim])
+            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, precision)
 
     @torch.no_grad()
     def _remember(
@@ -301,6 +312,8 @@ class Engine:
             "gradient_norm": self.gradient_norm,
             "skipped": self.skipped,
             "latents": self.latents.values,
+            "latents_known": self.latents.known,
+            "latents_seen": self.latents.seen,
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
             "pose_reference": self.poses.reference,
@@ -323,6 +336,8 @@ class Engine:
             (self.gradient_norm, "gradient_norm"),
             (self.skipped, "skipped"),
             (self.latents.values, "latents"),
+            (self.latents.known, "latents_known"),
+            (self.latents.seen, "latents_seen"),
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
             (self.poses.reference, "pose_reference"),

@@ -6,17 +6,12 @@ import torch
 from torch import Tensor
 
 from opustomo.model.collective import Collective
-from opustomo.model.latent_step import SPREAD, LatentHistory, curvature_of
+from opustomo.model.latent_step import LatentHistory, curvature_of
 
 SHARE = 0.5
 """Share of what is new that an offset takes in at a visit."""
 REMEMBERED = 3000.0
 """Visits over which the curvature is averaged."""
-
-
-def spread_of(latents: Tensor) -> Tensor:
-    """Standard deviation (scalar) per number of latents (N, n), from 1e-3 to ``SPREAD``: s of their offsets."""
-    return latents.var(0, correction=0).mean().sqrt().clamp(min=1e-3, max=SPREAD)
 
 
 class OffsetMemory:
@@ -37,6 +32,11 @@ class OffsetMemory:
         found = ranks.total(curvature_of(slope, noise, std)) / count
         rate = (count / self.seen).clamp(min=count / REMEMBERED)  # a graph cannot take constants to the device
         self.curvature += rate * (found - self.curvature)
+
+    def rescale(self, factor: Tensor) -> None:
+        """Follow compositions that are multiplied with ``factor``."""
+        self.values *= factor
+        self.curvature /= factor.square()
 
     def update(self, index: Tensor, offset: Tensor, weight: Tensor | None) -> None:
         """Take in new offsets (B, zdim), where ``weight`` (B,) is not 0."""

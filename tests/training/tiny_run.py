@@ -33,6 +33,10 @@ class TinyTemplate(nn.Module):
         self.grid = nn.Linear(zdim, 512)
         self.affine_out = nn.Linear(zaffinedim, 6 * poses) if poses else None
 
+    @property
+    def composition_weight(self) -> Tensor:
+        return self.grid.weight
+
     def forward(self, composition: Tensor) -> Tensor:
         coarse = self.grid(composition).view(-1, 1, 8, 8, 8)
         return nn.functional.interpolate(coarse, size=(self.size,) * 3, mode="trilinear", align_corners=True)[:, 0]
