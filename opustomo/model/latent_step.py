@@ -5,13 +5,12 @@ learn from. The gradient g of the negative log-likelihood E/(2 mse) at the laten
 say at once where the likelihood is higher. So while a run is young each particle keeps an offset from the encoder's
 mean mu, and takes Newton steps to the most probable composition,
 
-    z* = z - (H + P + p)⁻¹ (g + P (z - mu) + p z)
+    z* = z - (H + 1/s² + p)⁻¹ (g + (z - mu)/s² + p z)
 
-with the precision P that offsets have before the data speak, and p that keeps the latents from growing without end. P
-is 1/s² in every direction as long as decoder and latents find each other; at the end of a run it is that of the latents
-themselves, so that directions in which particles do not differ add no noise. H costs nothing: z is mu plus drawn noise
-n of variance σ², and the mean of g nᵀ/σ² over particles is the mean curvature (Stein's identity). The encoder learns as
-if it had been decoded at mu: its gradient is that at z, less H times the offset. Measured in docs/quality.md.
+with the spread s that offsets may have, and a precision p that keeps the latents from growing without end. H costs
+nothing: z is mu plus drawn noise n of variance σ², and the mean of g nᵀ/σ² over particles is the mean curvature
+(Stein's identity). The encoder learns as if it had been decoded at mu: its gradient is that at z, less H times the
+offset. Measured in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ import torch
 from torch import Tensor
 
 SPREAD = 0.5
-"""The largest s, per number."""
-FLOOR = 0.01
-"""Part of their mean variance that latents are taken to vary in every direction."""
+"""The most that an offset is thought to be before the data speak, per number; else s is the spread of the latents."""
 LIMIT = 3.0
 """The longest offset, in standard deviations."""
 PRECISION = 0.1
@@ -85,22 +82,7 @@ def curvature_of(slope: Tensor, noise: Tensor, std: Tensor) -> Tensor:
     return 0.5 * (found + found.mT)
 
 
-def common_precision(latents: Tensor) -> Tensor:
-    """P (n, n) of offsets as wide in every direction as latents (N, n) are on average: s from 1e-3 to ``SPREAD``."""
-    spread = latents.var(0, correction=0).mean().sqrt().clamp(min=1e-3, max=SPREAD)
-    return torch.eye(latents.shape[1], device=latents.device) * spread**-2
-
-
-def own_precision(latents: Tensor) -> Tensor:
-    """P (n, n) of offsets that are distributed as latents (N, n) are."""
-    deviation = (latents - latents.mean(0)).double()
-    covariance = deviation.mT @ deviation / len(deviation)
-    mean = covariance.diagonal().mean().clamp(min=1e-6)
-    covariance += FLOOR * mean * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    return inverse(covariance / (1.0 + FLOOR)).to(latents)
-
-
-def likeliest_offset(z: Tensor, mu: Tensor, slope: Tensor, curvature: Tensor, precision: Tensor) -> Tensor:
+def likeliest_offset(z: Tensor, mu: Tensor, slope: Tensor, curvature: Tensor, spread: Tensor) -> Tensor:
     """Offsets (B, n) from ``mu`` of the most probable latents, no longer than ``LIMIT`` allows.
 
     Parameters
@@ -111,14 +93,15 @@ def likeliest_offset(z: Tensor, mu: Tensor, slope: Tensor, curvature: Tensor, pr
         (B, n) of the negative log-likelihood at z.
     curvature
         (n, n), its mean over particles.
-    precision
-        (n, n) P.
+    spread
+        Scalar s.
     """
     size = len(curvature)
-    whole = curvature + precision + PRECISION * torch.eye(size, device=z.device)
-    step = (slope + (z - mu) @ precision + PRECISION * z) @ inverse(whole)
+    precision = spread**-2
+    whole = curvature + (precision + PRECISION) * torch.eye(size, device=z.device)
+    step = (slope + precision * (z - mu) + PRECISION * z) @ inverse(whole)
     offset = torch.nan_to_num(z - step - mu)
-    length = (((offset @ precision) * offset).sum(1, keepdim=True).clamp(min=0.0) / size).sqrt()
+    length = offset.norm(dim=1, keepdim=True) / (spread * size**0.5)
     return offset / (length / LIMIT).clamp(min=1.0)
 
 

@@ -15,45 +15,7 @@ from torch import Tensor
 
 from opustomo.data.loader import load_batches
 from opustomo.data.source import VoxelSource
-from opustomo.model.latent_step import own_precision
 from opustomo.training.engine import Engine
-from opustomo.training.progress import Progress
-from opustomo.training.schedules import bfactor_at
-
-LAST_STEPS = 2
-"""Newton steps of the compositions with the last decoder of a run."""
-
-
-def encode_epoch(
-    engine: Engine,
-    source: VoxelSource,
-    members: Iterable[np.ndarray],
-    norm: tuple[float, float],
-    workers: int,
-    progress: Progress,
-) -> np.ndarray:
-    """Latent means (N, L) of the particles ``members`` once an epoch has passed, see :func:`encode_all`.
-
-    While compositions have offsets these are added. Those remembered are of decoders of the whole epoch; at the end of
-    a run that leaves them in use they are found anew, with the last decoder.
-    """
-    members = list(members)
-    used, offsets = engine.offsets_used(progress.epoch, progress.particles_seen), engine.offsets.values.clone()
-    if not used:
-        return encode_all(engine, source, members, norm, workers)
-    if progress.epoch < engine.config.epochs:
-        return encode_all(engine, source, members, norm, workers, lambda index, volumes: used * offsets[index])
-    precision = own_precision(engine.latents.values[:, : engine.model.config.zdim])
-    bfactor_A2 = bfactor_at(engine.model.physics.bfactor_A2, progress.epoch - 1)
-
-    def moved(index: Tensor, volumes: Tensor) -> Tensor:
-        start = offsets[index]
-        offsets[index] = engine.likeliest_offsets(index, volumes, start, precision, used, bfactor_A2)
-        return used * offsets[index]
-
-    for _ in range(LAST_STEPS):  # every process keeps the offsets of its own particles, which are the same every time
-        latents = encode_all(engine, source, members, norm, workers, moved)
-    return latents
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.collective import ALONE, Collective
-from opustomo.model.latent_step import LatentHistory, common_precision, likeliest_offset
+from opustomo.model.latent_step import likeliest_offset
 from opustomo.model.loss import TERM_NAMES, share_of_mean
 from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.model.refinement import log_likelihood_unit
@@ -25,9 +25,9 @@ from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.latent_scale import factor_of, rescale
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.offsets import OffsetMemory
+from opustomo.training.offsets import OffsetMemory, spread_of
 from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.schedules import offsets_at
+from opustomo.training.schedules import bfactor_at, offsets_at
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
@@ -127,6 +127,19 @@ class Engine:
             return 0.0
         return offsets_at(epoch, particles_seen)
 
+    def mover(self, epoch: int, particles_seen: int, last: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What gives the offsets in use (B, zdim) of particles and their voxels; None where there are none.
+
+        Those remembered are of decoders of the last epoch; at the ``last`` of a run they are found anew.
+        """
+        used = self.offsets_used(epoch, particles_seen)
+        if not used:
+            return None
+        if not last:
+            return lambda index, volumes: used * self.offsets.values[index]
+        bfactor_A2 = bfactor_at(self.model.physics.bfactor_A2, epoch - 1)
+        return lambda index, volumes: used * self.likeliest_offsets(index, volumes, used, bfactor_A2)
+
     def keep_scale(self, epoch: int, particles_seen: int) -> None:
         """While compositions have offsets, do not leave them small (:mod:`opustomo.training.latent_scale`)."""
         if not self.offsets_used(epoch, particles_seen):
@@ -188,29 +201,17 @@ class Engine:
         self._remember(visit, output, batch.history, offset)
         return output
 
-    def likeliest_offsets(
-        self, index: Tensor, volumes: Tensor, start: Tensor, precision: Tensor, used: float, bfactor_A2: float
-    ) -> Tensor:
-        """Offsets (B, zdim) of particles (B,) after a Newton step from ``start`` (B, zdim) with the present decoder.
-
-        ``precision`` (zdim, zdim) is what they have before the data speak. Nothing is remembered.
-        """
+    def likeliest_offsets(self, index: Tensor, volumes: Tensor, used: float, bfactor_A2: float) -> Tensor:
+        """Offsets (B, zdim) of particles (B,) after a Newton step with the present decoder; nothing is remembered."""
         schedule = torch.tensor([bfactor_A2, 0.0, 0.0, 0.0, 1.0, 0.0, used], device=self.device)
-        batch = self.assemble(Visit(index, volumes, index, None, schedule))
-        batch = replace(batch, latents=LatentHistory(used * start, self.offsets.curvature))
+        batch = self.assemble(Visit(index, volumes, index, None, schedule, offsets=True))
         state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
         with torch.enable_grad():
             output = self.model(batch, None, state)
-        return self._likeliest_offset(None, output, ALONE, len(index), False, precision)
+        return self._likeliest_offset(None, output, ALONE, len(index), training=False)
 
     def _likeliest_offset(
-        self,
-        weight: Tensor | None,
-        output: StepOutput,
-        ranks: Collective,
-        count: int,
-        training: bool,
-        precision: Tensor | None = None,
+        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
     ) -> Tensor:
         """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
         probe, zdim = output.probe, self.model.config.zdim
@@ -228,9 +229,8 @@ class Engine:
             if training:
                 assert probe.noise is not None and probe.std is not None
                 self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
-            if precision is None:
-                precision = common_precision(self.latents.values[:, :zdim])
-            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, precision)
+            spread = spread_of(self.latents.values[:, :zdim])
+            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
 
     @torch.no_grad()
     def _remember(

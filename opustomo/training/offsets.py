@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 from opustomo.model.collective import Collective
-from opustomo.model.latent_step import LatentHistory, curvature_of
+from opustomo.model.latent_step import SPREAD, LatentHistory, curvature_of
 
 SHARE = 0.5
 """Share of what is new that an offset takes in at a visit."""
 REMEMBERED = 3000.0
 """Visits over which the curvature is averaged."""
+
+
+def spread_of(latents: Tensor) -> Tensor:
+    """Standard deviation (scalar) per number of latents (N, n), from 1e-3 to ``SPREAD``: s of their offsets."""
+    return latents.var(0, correction=0).mean().sqrt().clamp(min=1e-3, max=SPREAD)
 
 
 class OffsetMemory:

@@ -29,7 +29,7 @@ from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.current import write_template
-from opustomo.training.encoding import encode_epoch
+from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
@@ -165,8 +165,8 @@ class Trainer:
         progress.start_pass(TRAINING)
         self.engine.keep_scale(progress.epoch, progress.particles_seen)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            members = self.members.values()
-            latents = encode_epoch(self.engine, self.source, members, self.norm, self.run.workers, progress)
+            move = self.engine.mover(progress.epoch, progress.particles_seen, progress.epoch == self.config.epochs)
+            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers, move)
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
