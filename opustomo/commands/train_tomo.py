@@ -81,6 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--accum-step", type=_count, default=1, help="steps per update (default: %(default)s)")
     train.add_argument("--lr", type=float, default=4e-5, help="learning rate (default: %(default)s)")
     train.add_argument("--wd", type=float, default=0.0, help="weight decay (default: %(default)s)")
+    train.add_argument(
+        "--settle", type=float, help="last share of the run in which the learning rate falls to 0 (default: 0.15)"
+    )
     train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
     train.add_argument(
         "--anchor", type=float, help="holds the frame of like particles to their given poses (default: 1; 0 lets go)"
@@ -104,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, gradient, energies, --refine, --anchor, --offsets, bodies first, --separate",
+        help="whose defaults: candidates, gradient, energies, bodies first, --settle, --refine, --anchor, --offsets, …",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -142,6 +145,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
     if not 0 < args.lr < math.inf:
         raise ValueError(f"lr must be positive, got {args.lr:g}")
+    if args.settle is not None and not 0 <= args.settle <= 1:
+        raise ValueError(f"settle must lie in [0, 1], got {args.settle:g}")
     for name in (
         "seed",
         "wd",
@@ -225,6 +230,7 @@ def run(args: argparse.Namespace) -> None:
         accum_step=args.accum_step,
         lr=args.lr,
         weight_decay=args.wd,
+        settle=(0.0 if original else TrainingConfig.settle) if args.settle is None else args.settle,
         beta=args.beta,
         beta_control=args.beta_control,
         lamb=args.lamb,

@@ -53,13 +53,15 @@ def bfactor_at(bfactor_A2: float, epoch: int) -> float:
     return bfactor_A2 * (1.0 + 0.25 / (1.0 + 3.0 * math.exp(-0.1 * epoch)))
 
 
-def learning_rate_at(lr: float, epoch: int, update: int) -> float:
-    """Learning rate of an epoch and an update, both counted from 0.
+def learning_rate_at(lr: float, epoch: int, update: int, done: float = 0.0, settle: float = 0.0) -> float:
+    """Learning rate of an epoch and an update, both counted from 0, once a share ``done`` of the run has passed.
 
     A linear warm-up over the first updates (not in the original) keeps Adam's first, badly scaled steps from throwing
-    the template far off; without it rates above 2e-4 lose several epochs.
+    the template far off; without it rates above 2e-4 lose several epochs. In the last ``settle`` of a run it falls to 0
+    (not in the original): weights change by about a learning rate a step, and what came last would be written.
     """
-    return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP)
+    settled = 1.0 - _ramp(done, (1.0 - settle, 1.0)) if settle else 1.0
+    return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP) * settled
 
 
 def composition_at(done: float, moving: bool) -> float:

@@ -277,7 +277,7 @@ class Trainer:
         schedule = (
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
-            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
+            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates, done, config.settle),
             floor_at(progress.epoch),
             schedules.composition_at(done, self.engine.motion_first),
             config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),

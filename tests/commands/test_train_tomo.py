@@ -305,3 +305,4 @@ def test_presets(
     assert (physics == PhysicsConfig()) is not original
     assert (config.anchor, config.motion_first, config.refine) == (anchor, not original, float(not original))
     assert config.separate is not original
+    assert (config.settle > 0) is not original

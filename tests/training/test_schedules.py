@@ -73,6 +73,13 @@ def test_the_first_updates_are_warmed_up() -> None:
     assert steps == pytest.approx([2.0 / WARM_UP] * (WARM_UP - 1))
 
 
+def test_weights_settle_at_the_end() -> None:
+    rates = [learning_rate_at(2.0, 0, 1000, done, 0.2) for done in (0.0, 0.8, 0.9, 1.0, 1.1)]
+    assert rates == pytest.approx([2.0, 2.0, 1.0, 0.0, 0.0])
+    assert learning_rate_at(2.0, 0, 1000, 1.0, 0.0) == 2.0
+    assert learning_rate_at(2.0, 0, 1000, 0.25, 1.0) == pytest.approx(1.5)
+
+
 def test_composition_comes_in_after_the_motion() -> None:
     values = [composition_at(done, True) for done in (0.0, 0.15, 0.225, 0.3, 1.0)]
     assert values == pytest.approx([0, 0, 0.5, 1, 1])

@@ -171,14 +171,14 @@ def test_validation_neither_learns_nor_draws(session: MakeSession) -> None:
 
 
 def test_schedules_follow_epochs_and_particles_seen(session: MakeSession) -> None:
-    run = session(epochs=2, lr=0.5, beta="cos")
+    run = session(epochs=2, lr=0.5, beta="cos", settle=0.5)
     rates: list[float] = []
     run.use_plain_descent()
     optimizer = run.trainer.engine.optimizer
     noted = optimizer.step
     optimizer.step = lambda: (rates.append(optimizer.param_groups[0]["lr"]), noted())[1]
     run.fit()
-    assert rates == pytest.approx([learning_rate_at(0.5, update // 3, update) for update in range(6)])
+    assert rates == pytest.approx([learning_rate_at(0.5, update // 3, update, update / 6, 0.5) for update in range(6)])
     states = [state for _, _, state, training in run.model.visits if training]
     assert [float(s.beta) for s in states] == pytest.approx([0.1 + 0.9 * seen / 20_000 for seen in range(0, 24, 4)])
     assert [float(s.bfactor_A2) for s in states[2:4]] == pytest.approx([4.25, 4 + 1 / (1 + 3 * np.exp(-0.1))])
