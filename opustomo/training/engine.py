@@ -25,7 +25,7 @@ from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.latent_scale import factor_of, rescale
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.offsets import OffsetMemory, spread_of
+from opustomo.training.offsets import OffsetMemory, last_spread_of, spread_of
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.schedules import bfactor_at, offsets_at
 
@@ -145,7 +145,7 @@ class Engine:
         if not self.offsets_used(epoch, particles_seen):
             return
         zdim = self.model.config.zdim
-        factor = self.ranks.total(factor_of(self.latents.means(zdim))) / self.ranks.size
+        factor = self.ranks.total(factor_of(self.offsets.encoded)) / self.ranks.size
         rescale(self.model, self.optimizer, factor)
         self.latents.rescale(zdim, factor)
         self.offsets.rescale(factor)
@@ -208,12 +208,18 @@ class Engine:
         state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
         with torch.enable_grad():
             output = self.model(batch, None, state)
-        return self._likeliest_offset(None, output, ALONE, len(index), training=False)
+        return self._likeliest_offset(None, output, ALONE, len(index), training=False, last=True)
 
     def _likeliest_offset(
-        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
+        self,
+        weight: Tensor | None,
+        output: StepOutput,
+        ranks: Collective,
+        count: int,
+        training: bool,
+        last: bool = False,
     ) -> Tensor:
-        """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
+        """Offsets (B, zdim) after a Newton step, the ``last`` ones if so; in training the gradients are the step's."""
         probe, zdim = output.probe, self.model.config.zdim
         assert probe is not None
         if training:
@@ -230,6 +236,8 @@ class Engine:
                 assert probe.noise is not None and probe.std is not None
                 self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
             spread = spread_of(self.latents.values[:, :zdim])
+            if last:
+                spread = last_spread_of(self.offsets.encoded, spread)
             return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
 
     @torch.no_grad()
@@ -256,7 +264,8 @@ class Engine:
             history = None if history is None else history._replace(kind=rows[4])
             offset = None if offset is None else rows[5]
         if offset is not None:
-            self.offsets.update(index, offset, weight)
+            composition = mu[:, : offset.shape[1]]
+            self.offsets.update(index, composition, offset, weight)
             mu = mu.clone()
             mu[:, : offset.shape[1]] += visit.schedule[6] * self.offsets.values[index]
         self.latents.update(index, mu, weight)
@@ -312,14 +321,14 @@ class Engine:
             "gradient_norm": self.gradient_norm,
             "skipped": self.skipped,
             "latents": self.latents.values,
-            "latents_known": self.latents.known,
-            "latents_seen": self.latents.seen,
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
             "pose_reference": self.poses.reference,
             "pose_common": self.poses.common,
             "offsets": self.offsets.values,
+            "offset_from": self.offsets.encoded,
             "offset_curvature": self.offsets.curvature,
+            "offset_mean_curvature": self.offsets.mean_curvature,
             "offset_seen": self.offsets.seen,
         }
 
@@ -336,14 +345,14 @@ class Engine:
             (self.gradient_norm, "gradient_norm"),
             (self.skipped, "skipped"),
             (self.latents.values, "latents"),
-            (self.latents.known, "latents_known"),
-            (self.latents.seen, "latents_seen"),
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
             (self.poses.reference, "pose_reference"),
             (self.poses.common, "pose_common"),
             (self.offsets.values, "offsets"),
+            (self.offsets.encoded, "offset_from"),
             (self.offsets.curvature, "offset_curvature"),
+            (self.offsets.mean_curvature, "offset_mean_curvature"),
             (self.offsets.seen, "offset_seen"),
         ):
             tensor.copy_(state[name])

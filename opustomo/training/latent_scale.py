@@ -18,9 +18,14 @@ LIMIT = 2.0
 """The most they are multiplied with at a time."""
 
 
+def scale_of(latents: Tensor) -> Tensor:
+    """Standard deviation of latents (N, n) over all numbers (scalar)."""
+    return latents.var(0, correction=0).sum().sqrt()
+
+
 def factor_of(latents: Tensor) -> Tensor:
     """What to multiply compositions (N, n) with (scalar), from 1 to ``LIMIT``."""
-    return (LEAST / latents.var(0, correction=0).sum().sqrt().clamp(min=1e-6)).clamp(min=1.0, max=LIMIT)
+    return (LEAST / scale_of(latents).clamp(min=1e-6)).clamp(min=1.0, max=LIMIT)
 
 
 @torch.no_grad()

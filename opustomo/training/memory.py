@@ -41,32 +41,23 @@ def _share(weight: Tensor | None) -> Any:
 class LatentMemory:
     """Moving average (0.7 old + 0.3 new) of the latent mean of every particle, (N, L) on the device.
 
-    Starts as N(0, 1) draws, so a particle never seen keeps noise. ``known`` (N, L) is what of it is no draw, and
-    ``seen`` (N, 1) its share.
+    Starts as N(0, 1) draws, so a particle never seen keeps noise.
     """
 
     def __init__(self, groups: np.ndarray, dim: int, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
-        self.known = torch.zeros_like(self.values)
-        self.seen = torch.zeros(len(groups), 1, device=device)
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
     def update(self, index: Tensor, mu: Tensor, weight: Tensor | None = None) -> None:
         """Take in new means (B, L) of the particles ``index``, where ``weight`` (B,) is not 0."""
         share, mu = _share(weight), mu.to(self.values)
-        for average, new in ((self.values, mu), (self.known, mu), (self.seen, 1.0)):
-            average[index] = (1.0 - share) * average[index] + share * new
-
-    def means(self, dims: int) -> Tensor:
-        """The average (N, dims) of the first numbers without the draws; 0 for particles never seen."""
-        return self.known[:, :dims] / self.seen.clamp(min=NEW_SHARE)
+        self.values[index] = (1.0 - share) * self.values[index] + share * mu
 
     def rescale(self, dims: int, factor: Tensor) -> None:
         """Multiply the first numbers of all particles with ``factor``."""
-        for average in (self.values, self.known):
-            average[:, :dims] *= factor
+        self.values[:, :dims] *= factor
 
     @property
     def pool_capacity(self) -> int:

@@ -15,6 +15,7 @@ from opustomo.model.latent_step import (
     curvature_of,
     inverse,
     likeliest_offset,
+    positive_part,
     teaching,
 )
 
@@ -34,6 +35,17 @@ def positive(seed: int, smallest: float = 0.5, largest: float = 40.0) -> torch.T
 def test_inverse(seed: int, largest: float) -> None:
     matrix = positive(seed, 0.5, largest)
     assert torch.allclose(inverse(matrix) @ matrix, torch.eye(SIZE), atol=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), smallest=st.floats(-40.0, 40.0))
+def test_positive_part(seed: int, smallest: float) -> None:
+    """As by eigenvalues, which graphs cannot record."""
+    matrix = positive(seed, smallest)
+    values, turn = torch.linalg.eigh(matrix.double())
+    wanted = turn @ torch.diag(values.clamp(min=0.0)) @ turn.mT
+    assert torch.allclose(positive_part(matrix).double(), wanted, atol=0.05)
+    assert not positive_part(torch.zeros(SIZE, SIZE)).any()
 
 
 @settings(deadline=None, max_examples=30)

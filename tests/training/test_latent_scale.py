@@ -10,6 +10,7 @@ from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
 from opustomo.training.latent_scale import LIMIT, factor_of, rescale
 from opustomo.training.memory import LatentMemory
+from opustomo.training.offsets import OffsetMemory
 
 ZDIM, ZAFFINE = 3, 2
 
@@ -59,15 +60,16 @@ def test_volumes_stay_and_learning_goes_on_as_it_would_have() -> None:
     assert bool(moment.any())
 
 
-def test_memory_tells_what_is_no_draw() -> None:
-    memory = LatentMemory(np.zeros(4), ZDIM + ZAFFINE, torch.device("cpu"), 0)
-    index, mu = torch.tensor([0, 2]), torch.arange(10.0).reshape(2, 5)
-    for _ in range(3):
-        memory.update(index, mu, torch.tensor([1.0, 0.0]))
-    means = memory.means(ZDIM)
-    assert torch.allclose(means[0], mu[0, :ZDIM]) and not means[1:].any()
-    before = memory.values.clone()
-    memory.rescale(ZDIM, torch.tensor(2.0))
-    assert torch.allclose(memory.means(ZDIM)[0], 2.0 * mu[0, :ZDIM])
-    assert torch.equal(memory.values[:, ZDIM:], before[:, ZDIM:])
-    assert torch.equal(memory.values[:, :ZDIM], 2.0 * before[:, :ZDIM])
+def test_memories_follow() -> None:
+    """Only compositions are rescaled; curvatures are in the inverse square of their unit."""
+    latents = LatentMemory(np.zeros(4), ZDIM + ZAFFINE, torch.device("cpu"), 0)
+    before = latents.values.clone()
+    latents.rescale(ZDIM, torch.tensor(2.0))
+    assert torch.equal(latents.values[:, ZDIM:], before[:, ZDIM:])
+    assert torch.equal(latents.values[:, :ZDIM], 2.0 * before[:, :ZDIM])
+    offsets = OffsetMemory(4, ZDIM, torch.device("cpu"))
+    for tensor in (offsets.values, offsets.encoded, offsets.curvature, offsets.mean_curvature):
+        tensor += 8.0
+    offsets.rescale(torch.tensor(2.0))
+    assert bool((offsets.values == 16).all()) and bool((offsets.encoded == 16).all())
+    assert bool((offsets.curvature == 2).all()) and bool((offsets.mean_curvature == 2).all())
