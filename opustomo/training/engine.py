@@ -6,7 +6,7 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.collective import ALONE, Collective
-from opustomo.model.latent_step import likeliest_offset
+from opustomo.model.latent_step import LatentHistory, likelier_offset, likeliest_offset
 from opustomo.model.loss import TERM_NAMES, share_of_mean
 from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.model.refinement import log_likelihood_unit
@@ -202,25 +202,29 @@ class Engine:
         return output
 
     def likeliest_offsets(self, index: Tensor, volumes: Tensor, used: float, bfactor_A2: float) -> Tensor:
-        """Offsets (B, zdim) of particles (B,) after a Newton step with the present decoder; nothing is remembered."""
+        """Offsets (B, zdim) of particles (B,) after two steps with the present decoder; nothing is remembered."""
         schedule = torch.tensor([bfactor_A2, 0.0, 0.0, 0.0, 1.0, 0.0, used], device=self.device)
         batch = self.assemble(Visit(index, volumes, index, None, schedule, offsets=True))
         state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
-        with torch.enable_grad():
-            output = self.model(batch, None, state)
-        return self._likeliest_offset(None, output, ALONE, len(index), training=False, last=True)
+        zdim, curvature = self.model.config.zdim, self.offsets.curvature
+        spread = last_spread_of(self.offsets.encoded, spread_of(self.latents.values[:, :zdim]))
 
-    def _likeliest_offset(
-        self,
-        weight: Tensor | None,
-        output: StepOutput,
-        ranks: Collective,
-        count: int,
-        training: bool,
-        last: bool = False,
-    ) -> Tensor:
-        """Offsets (B, zdim) after a Newton step, the ``last`` ones if so; in training the gradients are the step's."""
-        probe, zdim = output.probe, self.model.config.zdim
+        def seen_from(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            with torch.enable_grad():
+                output = self.model(batch, None, state)
+            assert output.probe is not None
+            slope = self._slope(None, output, ALONE, training=False)
+            return output.probe.z[:, :zdim].detach(), output.mu[:, :zdim], slope
+
+        z, mu, slope = seen_from(batch)
+        offset = used * likeliest_offset(z, mu, slope, curvature, spread)
+        before = z, slope
+        z, mu, slope = seen_from(replace(batch, latents=LatentHistory(offset, curvature)))
+        return likelier_offset(z, mu, slope, before, curvature, spread)
+
+    def _slope(self, weight: Tensor | None, output: StepOutput, ranks: Collective, training: bool) -> Tensor:
+        """Slopes (B, zdim) of the negative log-likelihood where compositions were decoded."""
+        probe = output.probe
         assert probe is not None
         if training:
             assert probe.z.grad is not None
@@ -231,13 +235,20 @@ class Engine:
             weight = torch.ones_like(probe.left) if weight is None else weight
             part = share_of_mean(weight, ranks)
             scale = weight * self.model.norm * log_likelihood_unit(probe.left) / part.clamp(min=1e-12)
-            slope = slope[:, :zdim] * scale[:, None]
+            return slope[:, : self.model.config.zdim] * scale[:, None]
+
+    def _likeliest_offset(
+        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
+    ) -> Tensor:
+        """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
+        slope = self._slope(weight, output, ranks, training)
+        probe, zdim = output.probe, self.model.config.zdim
+        assert probe is not None
+        with torch.no_grad():
             if training:
                 assert probe.noise is not None and probe.std is not None
                 self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
             spread = spread_of(self.latents.values[:, :zdim])
-            if last:
-                spread = last_spread_of(self.offsets.encoded, spread)
             return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
 
     @torch.no_grad()

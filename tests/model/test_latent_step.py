@@ -14,6 +14,7 @@ from opustomo.model.latent_step import (
     LatentHistory,
     curvature_of,
     inverse,
+    likelier_offset,
     likeliest_offset,
     positive_part,
     teaching,
@@ -60,6 +61,52 @@ def test_one_step_finds_the_most_probable_latent_of_a_parabola(seed: int, noise:
     found = mu + offset
     gradient = (found - best) @ curvature + offset / SPREAD**2 + PRECISION * found
     assert gradient.abs().max() < 1e-3 * curvature.abs().max()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), ratio=st.floats(0.25, 6.0))
+def test_a_second_step_mends_the_length_of_the_first(seed: int, ratio: float) -> None:
+    """Particles curve ``ratio`` times as much as all on average: the first step goes too far, or not far enough."""
+    generator = torch.Generator().manual_seed(seed)
+    assumed, mu, best = positive(seed), *torch.randn(2, 4, SIZE, generator=generator)
+    best = mu + 0.1 * best
+    held = (SPREAD**-2 + PRECISION) * torch.eye(SIZE)
+    own = ratio * (assumed + held) - held
+
+    def slope(z: torch.Tensor) -> torch.Tensor:
+        return (z - best) @ own
+
+    def left(offset: torch.Tensor) -> float:
+        z = mu + offset
+        return float((slope(z) + offset / SPREAD**2 + PRECISION * z).abs().max())
+
+    first = likeliest_offset(mu, mu, slope(mu), assumed, WIDE)
+    second = likelier_offset(mu + first, mu, slope(mu + first), (mu, slope(mu)), assumed, WIDE)
+    assert left(second) < 1e-3 * left(torch.zeros_like(mu))
+    if abs(ratio - 1.0) > 0.1:
+        assert left(second) < 0.1 * left(first)
+
+
+def test_a_second_step_stays_finite_where_the_likelihood_curves_down() -> None:
+    """There nothing but the mean curvature holds the step."""
+    mu, first = torch.zeros(4, SIZE), 0.1 * torch.ones(4, SIZE)
+    curvature = positive(5)
+    slope = torch.full((4, SIZE), 3.0)
+    offset = likelier_offset(first, mu, slope - 50.0 * first, (mu, slope), curvature, WIDE)
+    assert offset.isfinite().all() and float(offset.norm(dim=1).max()) <= LIMIT * SPREAD * SIZE**0.5 + 1e-4
+
+
+def test_a_second_step_is_newtons_where_curvatures_are_as_assumed() -> None:
+    generator = torch.Generator().manual_seed(3)
+    curvature, mu, best, first = positive(3), *torch.randn(3, 4, SIZE, generator=generator)
+    best, z = mu + 0.2 * best, mu + 0.1 * first
+    after = z + 0.1
+    before = (z, (z - best) @ curvature)
+    slope = (after - best) @ curvature
+    found = likelier_offset(after, mu, slope, before, curvature, WIDE)
+    assert torch.allclose(found, likeliest_offset(after, mu, slope, curvature, WIDE), atol=1e-4)
+    still = likelier_offset(after, mu, slope, (after, slope), curvature, WIDE)
+    assert torch.allclose(still, found, atol=1e-4)
 
 
 def test_without_curvature_the_encoder_is_believed() -> None:
