@@ -27,7 +27,7 @@ LIMIT = 3.0
 PRECISION = 0.1
 """p: latents of a standard deviation of 3 are free, far longer ones only leave noise out."""
 INVERSE_STEPS = 36
-SIGN_STEPS = 24
+SIGN_STEPS = 16
 DAMPED = 0.2
 """The least curvature of a particle along a step, as a share of the mean's."""
 
