@@ -16,12 +16,12 @@ class TrainingConfig:
         Epochs to reach, particles per batch, batches summed per update.
     lr, weight_decay
         AdamW; the learning rate takes ``LR_DECAY`` after each epoch.
-    settle
-        Last share of the run in which the learning rate falls to 0; 0: never.
     beta
         Schedule name (``cos``, ``a`` … ``d``) or a constant.
     beta_control, lamb
         Weights of KL and of the disentanglement prior.
+    settle
+        Last share of the run in which the learning rate falls to 0; 0: never.
     anchor
         Weight of what keeps the poses of like particles from drifting together (:mod:`opustomo.model.anchor`).
     refine
@@ -46,10 +46,10 @@ class TrainingConfig:
     accum_step: int = 1
     lr: float = 4e-5
     weight_decay: float = 0.0
-    settle: float = 0.15
     beta: str = "cos"
     beta_control: float = 0.5
     lamb: float = 1.0
+    settle: float = 0.15
     anchor: float = 1.0
     refine: float = 1.0
     offsets: bool = True

@@ -238,7 +238,8 @@ EVERY = """
 --tilt-range 60 --tilt-limit 55 --ctfalpha 0.5 --ctfbeta 0.9 --normalizectf -n 4 -b 6 --wd 0.01 --lr 1e-4
 --accum-step 3 --lamb 0.7 --downfrac 0.5 --templateres 64 --encoderres 10 --bfactor 3 --beta a --beta-control 0.8
 --norm 1 2 --tmp-prefix t --amp --multigpu --num-gpus 1 --num-workers 5 --write-ctf --plot --estpose
---encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu --anchor 0.6 --refine 0.5 --no-separate
+--encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu --anchor 0.6 --refine 0.5 --settle 0.25
+--no-separate
 """.split()
 
 
@@ -273,6 +274,7 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
         0.7,
         anchor=0.6,
         refine=0.5,
+        settle=0.25,
         separate=False,
         valfrac=0.3,
         split=Path("s.pkl"),
