@@ -338,8 +338,7 @@ class Engine:
             "pose_common": self.poses.common,
             "offsets": self.offsets.values,
             "offset_from": self.offsets.encoded,
-            "offset_curvature": self.offsets.curvature,
-            "offset_mean_curvature": self.offsets.mean_curvature,
+            "offset_curvature": self.offsets.mean_curvature,
             "offset_seen": self.offsets.seen,
         }
 
@@ -362,12 +361,12 @@ class Engine:
             (self.poses.common, "pose_common"),
             (self.offsets.values, "offsets"),
             (self.offsets.encoded, "offset_from"),
-            (self.offsets.curvature, "offset_curvature"),
-            (self.offsets.mean_curvature, "offset_mean_curvature"),
+            (self.offsets.mean_curvature, "offset_curvature"),
             (self.offsets.seen, "offset_seen"),
         ):
             tensor.copy_(state[name])
         self.poses.note_deviations()
+        self.offsets.note_curvature()
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ LAST_SHARE, LAST_SPREAD = 0.4, 0.7
 
 def spread_of(latents: Tensor) -> Tensor:
     """Standard deviation (scalar) per number of latents (N, n), from 1e-3 to ``SPREAD``: s of their offsets."""
-    return latents.var(0, correction=0).mean().sqrt().clamp(min=1e-3, max=SPREAD)
+    return (scale_of(latents) / latents.shape[1] ** 0.5).clamp(min=1e-3, max=SPREAD)
 
 
 def last_spread_of(encoded: Tensor, spread: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def last_spread_of(encoded: Tensor, spread: Tensor) -> Tensor:
 class OffsetMemory:
     """On the device: offset (N, zdim) of every particle, what the encoder said of it last, and their common curvature.
 
-    ``mean_curvature`` is the average found, ``curvature`` what of it is positive, which steps take.
+    ``mean_curvature`` is the average found, ``curvature`` what of it is positive, which steps take; it follows.
     """
 
     def __init__(self, particles: int, zdim: int, device: torch.device) -> None:
@@ -54,14 +54,18 @@ class OffsetMemory:
         found = ranks.total(curvature_of(slope, noise, std)) / count
         rate = (count / self.seen).clamp(min=count / REMEMBERED)  # a graph cannot take constants to the device
         self.mean_curvature += rate * (found - self.mean_curvature)
-        self.curvature.copy_(positive_part(self.mean_curvature))
+        self.note_curvature()
 
     def rescale(self, factor: Tensor) -> None:
         """Follow compositions that are multiplied with ``factor``."""
         self.values *= factor
         self.encoded *= factor
         self.mean_curvature /= factor.square()
-        self.curvature /= factor.square()
+        self.note_curvature()
+
+    def note_curvature(self) -> None:
+        """Find what is positive of the mean curvature, which has changed."""
+        self.curvature.copy_(positive_part(self.mean_curvature))
 
     def update(self, index: Tensor, encoded: Tensor, offset: Tensor, weight: Tensor | None) -> None:
         """Take in what the encoder says, and new offsets, (B, zdim), where ``weight`` (B,) is not 0."""
