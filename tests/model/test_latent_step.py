@@ -31,6 +31,18 @@ def positive(seed: int, smallest: float = 0.5, largest: float = 40.0) -> torch.T
     return turn @ torch.diag(torch.linspace(smallest, largest, SIZE)) @ turn.mT
 
 
+def parabola(seed: int, far: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Curvature, what the encoder says of four particles, and the likeliest, ``far`` from it."""
+    mu, best = torch.randn(2, 4, SIZE, generator=torch.Generator().manual_seed(seed))
+    return positive(seed), mu, mu + far * best
+
+
+def posterior_slope(offset: torch.Tensor, mu: torch.Tensor, best: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Of a likelihood that is a parabola of curvature ``own``, and the priors."""
+    found = mu + offset
+    return (found - best) @ own + offset / SPREAD**2 + PRECISION * found
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000), largest=st.floats(1.0, 4e3))
 def test_inverse(seed: int, largest: float) -> None:
@@ -53,13 +65,10 @@ def test_positive_part(seed: int, smallest: float) -> None:
 @given(seed=st.integers(0, 1000), noise=st.floats(0.0, 0.4))
 def test_one_step_finds_the_most_probable_latent_of_a_parabola(seed: int, noise: float) -> None:
     """Whatever was decoded; the offset is small enough not to be limited."""
-    generator = torch.Generator().manual_seed(seed)
-    curvature, mu, best = positive(seed), *torch.randn(2, 4, SIZE, generator=generator)
-    best = mu + 0.2 * best
-    z = mu + noise * torch.randn(4, SIZE, generator=generator)
+    curvature, mu, best = parabola(seed, 0.2)
+    z = mu + noise * torch.randn(4, SIZE, generator=torch.Generator().manual_seed(seed + 1))
     offset = likeliest_offset(z, mu, (z - best) @ curvature, curvature, WIDE)
-    found = mu + offset
-    gradient = (found - best) @ curvature + offset / SPREAD**2 + PRECISION * found
+    gradient = posterior_slope(offset, mu, best, curvature)
     assert gradient.abs().max() < 1e-3 * curvature.abs().max()
 
 
@@ -67,9 +76,7 @@ def test_one_step_finds_the_most_probable_latent_of_a_parabola(seed: int, noise:
 @given(seed=st.integers(0, 1000), ratio=st.floats(0.25, 6.0))
 def test_a_second_step_mends_the_length_of_the_first(seed: int, ratio: float) -> None:
     """Particles curve ``ratio`` times as much as all on average: the first step goes too far, or not far enough."""
-    generator = torch.Generator().manual_seed(seed)
-    assumed, mu, best = positive(seed), *torch.randn(2, 4, SIZE, generator=generator)
-    best = mu + 0.1 * best
+    assumed, mu, best = parabola(seed, 0.1)
     held = (SPREAD**-2 + PRECISION) * torch.eye(SIZE)
     own = ratio * (assumed + held) - held
 
@@ -77,8 +84,7 @@ def test_a_second_step_mends_the_length_of_the_first(seed: int, ratio: float) ->
         return (z - best) @ own
 
     def left(offset: torch.Tensor) -> float:
-        z = mu + offset
-        return float((slope(z) + offset / SPREAD**2 + PRECISION * z).abs().max())
+        return float(posterior_slope(offset, mu, best, own).abs().max())
 
     first = likeliest_offset(mu, mu, slope(mu), assumed, WIDE)
     second = likelier_offset(mu + first, mu, slope(mu + first), (mu, slope(mu)), assumed, WIDE)
