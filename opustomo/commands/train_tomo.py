@@ -107,7 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, gradient, energies, bodies first, --settle, --refine, --anchor, --offsets, …",
+        help="whose defaults: candidates, gradient, energies, bodies first, --settle, --refine, --anchor, --offsets, "
+        "--separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
