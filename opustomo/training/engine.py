@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.model.refinement import log_likelihood_unit
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
+from opustomo.training.catch_up import catching_map, change_means
 from opustomo.training.config import TrainingConfig
 from opustomo.training.latent_scale import factor_of, rescale
 from opustomo.training.memory import LatentMemory, PoseMemory
@@ -140,15 +142,22 @@ class Engine:
         bfactor_A2 = bfactor_at(self.model.physics.bfactor_A2, epoch - 1)
         return lambda index, volumes: used * self.likeliest_offsets(index, volumes, used, bfactor_A2)
 
-    def keep_scale(self, epoch: int, particles_seen: int) -> None:
-        """While compositions have offsets, do not leave them small (:mod:`opustomo.training.latent_scale`)."""
+    def adjust_compositions(self, epoch: int, particles_seen: int, trained: np.ndarray) -> None:
+        """While compositions have offsets, let the encoder catch up with those of particles ``trained``, then scale up
+        compositions that are small (:mod:`opustomo.training.catch_up`, :mod:`opustomo.training.latent_scale`).
+        """
         if not self.offsets_used(epoch, particles_seen):
             return
-        zdim = self.model.config.zdim
-        factor = self.ranks.total(factor_of(self.offsets.encoded)) / self.ranks.size
+        ranks, zdim, offsets = self.ranks, self.model.config.zdim, self.offsets
+        assert self.model.encoder is not None
+        rows = torch.from_numpy(trained).to(self.device)
+        matrix, shift = (ranks.total(t) / ranks.size for t in catching_map(offsets.encoded[rows], offsets.values[rows]))
+        change_means(self.model.encoder.mu, self.optimizer, matrix, shift)
+        offsets.catch_up(matrix, shift)
+        factor = ranks.total(factor_of(offsets.encoded)) / ranks.size
         rescale(self.model, self.optimizer, factor)
         self.latents.rescale(zdim, factor)
-        self.offsets.rescale(factor)
+        offsets.rescale(factor)
 
     def parallelise(self) -> None:
         """Let gradients be averaged over the processes."""

@@ -2,7 +2,8 @@
 
 While a decoder learns, compositions shrink from what an untrained encoder says of noise, and grow again once it tells
 one particle from another. But draws on top of them keep a least spread, so a decoder of small compositions learns to
-ignore them, and how soon they grow again is left to chance. Measured in docs/quality.md.
+ignore them, and how soon they grow again is left to chance. Large ones are left as they are: where an encoder grows
+fast the decoder would be multiplied epoch after epoch. Measured in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from opustomo.model.autoencoder import Autoencoder
+from opustomo.training.catch_up import change_means
 
 LEAST = 1.0
 """Standard deviation, over all numbers, below which compositions are not left."""
@@ -35,15 +37,10 @@ def rescale(model: Autoencoder, optimizer: torch.optim.Optimizer, factor: Tensor
     Volumes stay as they are, but for what was drawn on top of the means. Adam's moments follow the gradients.
     """
     assert model.encoder is not None
-    mu, reads = model.encoder.mu, model.decoder.template.composition_weight
-    composition = slice(model.config.zdim)
-    for weight, rows, by in (
-        (mu.weight, composition, factor),
-        (mu.bias, composition, factor),
-        (reads, slice(None), 1.0 / factor),
-    ):
-        weight[rows] *= by
-        state = optimizer.state.get(weight)
-        if state:
-            state["exp_avg"][rows] /= by
-            state["exp_avg_sq"][rows] /= by.square()
+    size, reads = model.config.zdim, model.decoder.template.composition_weight
+    change_means(model.encoder.mu, optimizer, factor * torch.eye(size).to(factor), torch.zeros(size).to(factor))
+    reads /= factor
+    state = optimizer.state.get(reads)
+    if state:
+        state["exp_avg"] *= factor
+        state["exp_avg_sq"] *= factor.square()

@@ -63,6 +63,13 @@ class OffsetMemory:
         self.mean_curvature /= factor.square()
         self.note_curvature()
 
+    def catch_up(self, matrix: Tensor, shift: Tensor) -> None:
+        """Follow an encoder that says A mu + c instead of mu, for A (zdim, zdim) and c (zdim,): nothing else moves."""
+        said = self.encoded.any(1, keepdim=True)
+        moved = torch.where(said, self.encoded @ matrix.mT + shift, 0.0)
+        self.values += self.encoded - moved
+        self.encoded.copy_(moved)
+
     def note_curvature(self) -> None:
         """Find what is positive of the mean curvature, which has changed."""
         self.curvature.copy_(positive_part(self.mean_curvature))

@@ -163,7 +163,7 @@ class Trainer:
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
         progress.start_pass(TRAINING)
-        self.engine.keep_scale(progress.epoch, progress.particles_seen)
+        self.engine.adjust_compositions(progress.epoch, progress.particles_seen, self.members[TRAINING])
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             move = self.engine.mover(progress.epoch, progress.particles_seen, progress.epoch == self.config.epochs)
             latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers, move)
