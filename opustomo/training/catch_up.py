@@ -16,6 +16,9 @@ RIDGE = 2.0
 """Strength of the prior that A is the identity, in numbers per particle: what so few particles tell of it is noise."""
 LIMIT = 2.0
 """The most that A stretches or shrinks at a time."""
+FAR = 4.0
+"""Mean square, in standard deviations of the means, from which on a particle does not count: else one that lies far out
+would move itself farther, epoch after epoch."""
 
 
 def catching_map(encoded: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,23 +27,32 @@ def catching_map(encoded: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     encoded, offset
-        (N, n) what the encoder says of particles, and the offsets from it. Particles it never read, which are 0, and
-        those with numbers that are not finite do not count; where none is left A is the identity and c is 0.
+        (N, n) what the encoder says of particles, and the offsets from it. Particles it never read, which are 0, those
+        with numbers that are not finite and those ``FAR`` out do not count; where none is left A is the identity and c
+        is 0.
     """
+    size = encoded.shape[1]
     known = encoded.any(1) & (encoded + offset).isfinite().all(1)
     if not bool(known.any()):
-        return torch.eye(encoded.shape[1]).to(encoded), torch.zeros(encoded.shape[1]).to(encoded)
+        return torch.eye(size).to(encoded), torch.zeros(size).to(encoded)
     means, moves = encoded[known].double(), offset[known].double()
+    centred = means - means.mean(0)
+    near = (centred * torch.linalg.solve(_covariance(centred), centred.mT).mT).mean(1) < FAR
+    means, moves = means[near], moves[near]
     centre, mean_move = means.mean(0), moves.mean(0)
     means, moves = means - centre, moves - mean_move
-    count, size = means.shape
-    unit = torch.eye(size, dtype=means.dtype, device=means.device)
-    covariance = means.mT @ means / count
-    ridge = (RIDGE * size / count * covariance.trace()).clamp(min=1e-12)
-    matrix = unit + torch.linalg.solve(covariance + ridge * unit, means.mT @ moves / count).mT
-    left, stretch, right = torch.linalg.svd(matrix)
+    matrix = torch.linalg.solve(_covariance(means), means.mT @ moves / len(means)).mT
+    left, stretch, right = torch.linalg.svd(matrix + torch.eye(size).to(matrix))
     matrix = left @ torch.diag(stretch.clamp(min=1.0 / LIMIT, max=LIMIT)) @ right
     return matrix.to(encoded), (centre + mean_move - matrix @ centre).to(encoded)
+
+
+def _covariance(centred: Tensor) -> Tensor:
+    """Covariance (n, n) of centred numbers (N, n), with the prior's part in its diagonal."""
+    count, size = centred.shape
+    found = centred.mT @ centred / count
+    ridge = (RIDGE * size / count * found.trace()).clamp(min=1e-12)
+    return found + ridge * torch.eye(size).to(found)
 
 
 @torch.no_grad()

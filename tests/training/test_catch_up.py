@@ -61,6 +61,15 @@ def test_particles_that_are_not_known_do_not_count() -> None:
     assert torch.equal(matrix, torch.eye(ZDIM)) and not shift.any()
 
 
+def test_a_particle_far_out_does_not_move_itself() -> None:
+    """Its own offset would stretch its direction, the more the farther it lies."""
+    mu, offset = said(300, 0.1), noise(300, 0.05)
+    plain, _ = catching_map(mu, offset)
+    mu[0, 2], offset[0, 2] = mu[:, 2].mean() + 20.0, 20.0
+    beside, _ = catching_map(mu, offset)
+    assert torch.allclose(beside, plain, atol=0.02)
+
+
 def test_the_encoder_says_what_the_map_makes_of_it_and_learns_on() -> None:
     """Only means of compositions change; Adam's first moment is that of a gradient in the new unit."""
     volumes = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(1))
