@@ -104,11 +104,18 @@ class VoxelSource:
     def _finite(self, index: int, volume: np.ndarray) -> np.ndarray:
         if volume.dtype.kind != "f":
             return volume
-        bad = ~np.isfinite(volume)
-        if bad.any():
+        if not _all_finite(volume):
+            bad = ~np.isfinite(volume)
             self._not_finite[index] = int(bad.sum())
             volume = np.where(bad, volume.dtype.type(0), volume)
         return volume
+
+
+def _all_finite(volume: np.ndarray) -> bool:
+    """Whether no value is infinite or NaN."""
+    if volume.dtype == np.float16:  # by its bits: np.isfinite takes five times as long
+        return bool((volume.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    return bool(np.isfinite(volume).all())
 
 
 def _stamp(path: Path) -> tuple[int, int]:
