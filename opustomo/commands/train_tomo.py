@@ -73,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     physics.add_argument("--ctfalpha", type=float, default=0.0, help="power of the CTF on the data side")
     physics.add_argument("--ctfbeta", type=float, default=1.0, help="power of the CTF on the model side")
     physics.add_argument("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
+    physics.add_argument(
+        "--divide",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="divide subtomograms by their sampling weights, then compare as with --normalizectf (default: without "
+        "--normalizectf, if the power of the data says that they are plain back-projections)",
+    )
     physics.add_argument("--bfactor", type=float, default=4.0, help="B-factor of the comparison (default: %(default)s)")
 
     train = parser.add_argument_group("training")
@@ -107,8 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, gradient, energies, bodies first, --settle, --refine, --anchor, --offsets, "
-        "--separate",
+        help="whose defaults: candidates, gradient, energies, bodies first, --divide, --settle, --refine, --anchor, "
+        "--offsets, --separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -216,6 +223,11 @@ def run(args: argparse.Namespace) -> None:
         _check_numbers(args)
     except ValueError as error:
         raise UserError(f"--{error}") from error
+    if args.divide and args.normalizectf:
+        raise UserError(
+            "--divide and --normalizectf exclude each other: subtomograms that were divided by their sampling weights "
+            "are not divided again; leave one of them out"
+        )
     norm = None if args.norm is None else (args.norm[0], args.norm[1])
     data = data_config(args, bodies=args.masks, norm=norm)
     physics = PhysicsConfig(
@@ -223,7 +235,7 @@ def run(args: argparse.Namespace) -> None:
         ctf_beta=args.ctfbeta,
         ctf_normalised=args.normalizectf,
         bfactor_A2=args.bfactor,
-        **(ORIGINAL_PHYSICS if original else {}),
+        **(ORIGINAL_PHYSICS if original else {}) | ({} if args.divide is None else {"divide": args.divide}),
     )
     config = TrainingConfig(
         epochs=args.num_epochs,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +21,15 @@ PROBE = 4096
 
 class BrokenSubtomogramError(UserError):
     """A subtomogram that cannot be used; a run may go on without it."""
+
+
+class Voxels(Protocol):
+    """Cubic volumes of one box, read one by one."""
+
+    box: int
+
+    def read(self, index: int) -> np.ndarray:
+        """Voxels (D, D, D)."""
 
 
 class VoxelSource:
@@ -124,15 +134,15 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def pooled_std(source: VoxelSource, count: int) -> float:
-    """One standard deviation for all: pooled over the first quarter of the z slices of about 100 subtomograms.
+def pooled_std(source: Voxels, count: int, sample: int = SCALE_SAMPLE) -> float:
+    """One standard deviation for all ``count``: pooled over the first quarter of the z slices of ``sample`` of them.
 
     Raises
     ------
     UserError
         The subtomograms are constant.
     """
-    chosen = np.unique(np.linspace(0, count - 1, min(count, SCALE_SAMPLE)).astype(int))
+    chosen = np.unique(np.linspace(0, count - 1, min(count, sample)).astype(int))
     slices = max(1, source.box // 4)
     values = []
     for index in chosen:

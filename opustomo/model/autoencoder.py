@@ -25,7 +25,9 @@ from opustomo.model.refinement import Slopes, log_likelihood_unit, refined, slop
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
+from opustomo.physics.sampling_weights import division
 from opustomo.physics.solvent import bounding_box, mask_norm
+from opustomo.physics.tilts import TiltBatch
 
 BFACTOR_JITTER = 0.05 / 3
 BETA_JITTER = 0.01 / 4
@@ -155,12 +157,12 @@ class Autoencoder(nn.Module):
         """Observe the batch and encode it: spectrum, CTF, mu, logstd and z."""
         boxes, physics = self.boxes, self.physics
         with torch.no_grad():
-            spectrum = observation.centred_spectrum(batch.volumes, batch.origin_px, boxes)
+            spectrum = self._observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
             ctf = ctf_volume(
                 batch.tilts,
                 boxes.render,
                 boxes.render_apix,
-                normalised=physics.ctf_normalised,
+                normalised=physics.normalised,
                 nyquist=boxes.box / 2,
             )
             if batch.table is not None:
@@ -187,11 +189,24 @@ class Autoencoder(nn.Module):
         return Inference(spectrum, ctf, mu, logstd, z, noise, std)
 
     @torch.no_grad()
-    def encode(self, volumes: Tensor, rotation: Tensor, origin_px: Tensor) -> Tensor:
-        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; needs an encoder."""
-        spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
+    def encode(
+        self, volumes: Tensor, rotation: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None = None
+    ) -> Tensor:
+        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; needs an encoder.
+
+        ``tilts`` and ``table`` as in a :class:`Batch`.
+        """
+        spectrum = self._observed(volumes, origin_px, tilts, table)
         unused = torch.zeros((), device=volumes.device)  # the SNR only scales draws
         return self._encoded(spectrum, rotation, unused, None)[0]
+
+    def _observed(self, volumes: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None) -> Tensor:
+        """Centred spectra of subtomograms, divided by their sampling weights if that is wanted."""
+        spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
+        if not self.physics.divide:
+            return spectrum
+        filters = division(tilts, self.boxes.render, self.boxes.box / 2)
+        return spectrum * (filters if table is None else filters[table])
 
     def _encoded(
         self, spectrum: Tensor, rotation: Tensor, snr: Tensor, random: StepRandom | None

@@ -85,8 +85,15 @@ class PhysicsConfig:
     grain: float = 0.135
     """Least standard deviation with which the composition is sampled: what the decoder needs must stand out in mu from
     what it does not, or clusters follow the latter."""
+    divide: bool | None = None
+    """Whether subtomograms are divided by their sampling weights; None: training decides by the data, models do not."""
     candidates: str = "symmetric"
     """Rotations tried around each pose: ``symmetric`` with the identity, or the ``original`` eight."""
+
+    @property
+    def normalised(self) -> bool:
+        """Whether what is compared has been divided by the sampling weights, by whomever."""
+        return self.ctf_normalised or bool(self.divide)
 
 
 ORIGINAL_PHYSICS: dict[str, Any] = {
@@ -95,5 +102,6 @@ ORIGINAL_PHYSICS: dict[str, Any] = {
     "candidates": "original",
     "jitter_snr": 1e9,
     "grain": 0.0,
+    "divide": False,
 }
 """Where :class:`PhysicsConfig` differs from the original by default: the original's choice (``--preset original``)."""

@@ -29,6 +29,15 @@ def linear_kernel(distance: Tensor) -> Tensor:
     return (1.0 - distance.abs()).clamp(min=0.0)
 
 
+def slice_coordinates(tilts: TiltBatch, size: int) -> tuple[Tensor, Tensor]:
+    """x' in the slice of a tilt and distance d from it, (B, T, Dr, Dr/2+1) for kz and kx in voxels (spec 1)."""
+    kz, _, kx = frequencies(size, tilts.scale.device)
+    kz, kx = kz[:, 0].to(tilts.scale), kx[0].to(tilts.scale)  # (Dr, 1), (1, half)
+    angle = torch.deg2rad(tilts.tilt_deg)[..., None, None]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return kx * cos - kz * sin, kx * sin + kz * cos
+
+
 def ctf_volume(
     tilts: TiltBatch, size: int, apix: float, *, normalised: bool = False, nyquist: float | None = None
 ) -> Tensor:
@@ -66,12 +75,8 @@ def ctf_volume(
         from opustomo.physics.kernels import ctf
 
         return ctf.ctf_volume(tilts, size, apix, normalised, limit, KERNEL_FLOOR)
-    kz, ky, kx = frequencies(size, tilts.scale.device)
-    kz, kx = kz[:, 0].to(tilts.scale), kx[0].to(tilts.scale)  # (Dr, 1), (1, half)
-    angle = torch.deg2rad(tilts.tilt_deg)[..., None, None]
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    distance = kx * sin + kz * cos
-    in_plane = kx * cos - kz * sin
+    ky = frequencies(size, tilts.scale.device)[1]
+    in_plane, distance = slice_coordinates(tilts, size)
     kernel = (linear_kernel if normalised else cubic_kernel)(distance)
     covers = (in_plane.abs() <= limit) & (kernel.abs() > KERNEL_FLOOR) & (tilts.scale[..., None, None] > 0)
     sampling = torch.where(covers, kernel, 0.0).flatten(2)  # (B, T, Dr·half)

@@ -140,9 +140,7 @@ def wedge_planes(particles: ParticleSet, source: VoxelSource, normalised: bool, 
     UserError
         None of the subtomograms can be read.
     """
-    size = min(particles.box, LARGEST_BOX)
-    fitting = max(8, SAMPLE_BYTES // int(np.prod(particles.images[0].shape) * particles.images[0].dtype.itemsize))
-    chosen = np.unique(np.linspace(0, len(particles) - 1, min(sample, fitting, len(particles))).astype(int))
+    size, chosen = sample_of(particles, sample)
     power, read, broken = mean_power(source, chosen, size)
     data, shells = plane_of(power)
     tables, shares = np.unique(particles.table[read], return_counts=True)
@@ -153,6 +151,13 @@ def wedge_planes(particles: ParticleSet, source: VoxelSource, normalised: bool, 
     finest = min(BAND[1] * size / 2, float(strong.max()) if len(strong) else 0.0)
     band = (radius >= max(LEAST_RADIUS, BAND[0] * size / 2)) & (radius <= finest)
     return WedgePlanes(data, model, band, len(read), tuple(broken))
+
+
+def sample_of(particles: ParticleSet, sample: int) -> tuple[int, np.ndarray]:
+    """Box to look at, and which subtomograms: at most ``sample``, evenly spread, no more than are read quickly."""
+    fitting = max(8, SAMPLE_BYTES // int(np.prod(particles.images[0].shape) * particles.images[0].dtype.itemsize))
+    chosen = np.unique(np.linspace(0, len(particles) - 1, min(sample, fitting, len(particles))).astype(int))
+    return min(particles.box, LARGEST_BOX), chosen
 
 
 def mean_power(source: VoxelSource, chosen: np.ndarray, size: int) -> tuple[Tensor, np.ndarray, list[str]]:

@@ -47,7 +47,7 @@ def encode_all(
             if len(indices):
                 index = torch.from_numpy(indices).to(engine.device)
                 read = torch.from_numpy(np.isin(part, indices)).to(engine.device)
-                encoded = model.encode(volumes, *engine.poses.current(index)).to(rows)
+                encoded = model.encode(volumes, *engine.poses.current(index), *engine.tilts_of(index)).to(rows)
                 if move is not None:
                     encoded[:, : model.config.zdim] += move(index, volumes)
                 rows[read] = encoded

@@ -294,12 +294,7 @@ class Engine:
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""
-        mine, table = self.table[visit.index], None
-        if kernels.usable(self.tilts.scale):
-            tilts = self.tilts[mine]
-        else:
-            distinct, table = torch.unique(mine, return_inverse=True)
-            tilts = self.tilts[distinct]
+        tilts, table = self.tilts_of(visit.index)
         rotation, origin_px = self.poses.current(visit.index)
         history = None
         if (self.config.anchor or self.config.refine) and self.model.config.estimate_pose:
@@ -308,6 +303,14 @@ class Engine:
             history = self.poses.history(visit.index, like)
         latents = self.offsets.history(visit.index, visit.schedule[6]) if visit.offsets else None
         return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history, latents)
+
+    def tilts_of(self, index: Tensor) -> tuple[TiltBatch, Tensor | None]:
+        """CTF tables of particles (B,), and which of them each has; None: one each, in order."""
+        mine = self.table[index]
+        if kernels.usable(self.tilts.scale):
+            return self.tilts[mine], None
+        distinct, table = torch.unique(mine, return_inverse=True)
+        return self.tilts[distinct], table
 
     def update(self, lr: Tensor) -> None:
         """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""

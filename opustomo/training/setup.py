@@ -27,6 +27,7 @@ from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.preflight.inspect import inspect_particles
+from opustomo.preflight.weighting import Divided, about_weighting, is_plain, power_exponent
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.host import keep_freed_memory
 from opustomo.training.ranks import Place, join, lost_contact
@@ -36,6 +37,8 @@ from opustomo.training.runlog import RunLog
 from opustomo.training.stop import stop_on_signal
 from opustomo.training.trainer import Trainer
 
+DIVIDED_SAMPLE = 32
+"""Subtomograms that are divided, which takes transforms, to find their scale."""
 SELECTED_STAR = "particles.selected.star"
 
 
@@ -69,7 +72,11 @@ def train(
     permutation = _permutation(config, len(particles))
     source = VoxelSource(particles.images)
     start = choose_start(run, len(particles))
-    norm = start.norm or data.norm or (0.0, pooled_std(source, len(particles)))
+    exponent = None
+    if physics.divide is None and not physics.ctf_normalised:
+        exponent = power_exponent(particles, source)
+        physics = replace(physics, divide=is_plain(exponent))
+    norm = start.norm or data.norm or (0.0, _scale(particles, source, physics))
 
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True
@@ -87,6 +94,8 @@ def train(
         if leads:
             remove_leftovers(run.outdir)
         _describe(log, particles, boxes, norm, run, ranks.size)
+        if exponent is not None:
+            log.say(f"# {about_weighting(exponent, bool(physics.divide))}")
         if start.state is None and leads:
             report = inspect_particles(
                 particles,
@@ -155,6 +164,13 @@ def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:
         ) from error
 
 
+def _scale(particles: ParticleSet, source: VoxelSource, physics: PhysicsConfig) -> float:
+    """Standard deviation of what is compared."""
+    if physics.divide:
+        return pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
+    return pooled_std(source, len(particles))
+
+
 def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
     if config.split is not None:
         return read_split(config.split, count)
@@ -168,7 +184,7 @@ def _write_ctf(path: Path, trainer: Trainer) -> None:
         first,
         model.boxes.render,
         model.boxes.render_apix,
-        normalised=model.physics.ctf_normalised,
+        normalised=model.physics.normalised,
         nyquist=model.boxes.box / 2,
     )
     write_volume(path, centred_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)

@@ -10,6 +10,7 @@ from opustomo.data.source import VoxelSource
 from opustomo.evaluate.inputs import load_model, remembered_data, remembered_norm
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
+from opustomo.physics.tilts import TiltBatch
 
 
 def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:
@@ -25,6 +26,8 @@ def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> N
         torch.from_numpy((voxels - shift) / scale),
         torch.from_numpy(poses.rotations).float(),
         torch.from_numpy(poses.origins * particles.box).float(),
+        TiltBatch.pad(particles.tables),
+        torch.from_numpy(particles.table),
     )
     mu, conformation = read_latents(trained_run / "z.1.pkl")
     assert conformation is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -308,3 +309,51 @@ def test_presets(
     assert (config.anchor, config.motion_first, config.refine) == (anchor, not original, float(not original))
     assert config.separate is not original
     assert (config.settle > 0) is not original
+    assert physics.divide is (False if original else None)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_data_tell_whether_they_are_divided(plain: bool, tiny_set: Path, tmp_path: Path) -> None:
+    """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
+    from opustomo.evaluate.inputs import remembered_physics
+    from opustomo.simulate.acquisition import regular_scheme
+    from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
+    from opustomo.simulate.volumes import gather_volumes
+    from tests.commands.conftest import SMALL
+
+    folder = tiny_set
+    if plain:
+        volumes, apix = gather_volumes([], ["50S"], None, 24)
+        scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
+        simulate_dataset(volumes, SimulationConfig(8, apix=apix, scheme=scheme, normalise=False), tmp_path / "plain")
+        folder = tmp_path / "plain"
+    out = tmp_path / "run"
+    words = [word for word in SMALL if word != "--normalizectf"]
+    assert main(["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "1"]) == 0
+    said = (out / "run.log").read_text()
+    assert ("plain back-projections, which are divided" in said) is plain
+    assert said.count("the power of the data goes with the sampling weights") == 1
+    assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
+    shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(("word", "wanted"), [("--divide", True), ("--no-divide", False)])
+@pytest.mark.parametrize("preset", ["opustomo", "original"])
+def test_dividing_is_one_option_away(
+    preset: str, word: str, wanted: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opustomo.training import setup
+
+    seen: list = []
+    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    words = ["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), "--preset", preset, word]
+    assert main(words) == 0
+    assert seen[2].divide is wanted
+
+
+def test_what_is_divided_already_is_not_divided_again(
+    tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), "--normalizectf", "--divide"]
+    assert main(words) == 1
+    assert "--divide" in capsys.readouterr().err and not (tmp_path / "o").exists()

@@ -18,6 +18,7 @@ from opustomo.model.latent_step import LatentHistory
 from opustomo.model.loss import TERM_NAMES, kl_divergence
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
+from opustomo.physics.sampling_weights import division
 from opustomo.physics.tilts import TiltBatch
 from tests.physics.optics import tilt_table
 
@@ -155,6 +156,28 @@ def test_poses_take_their_share_of_the_likeliest_step(model: Autoencoder) -> Non
         torch.testing.assert_close(corrected(1.0, crop_energy=True), head, atol=1e-7, rtol=0)
     torch.testing.assert_close(whole, -own, atol=3e-4, rtol=0.03)
     torch.testing.assert_close(half - none, 0.5 * (whole - none), atol=1e-5, rtol=0.01)
+
+
+def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> None:
+    """By the weights of each particle's own tilts, in encoding too; the CTF is then the normalised one."""
+    batch, seen = make_batch(), {}
+    before = model.physics
+    settings = {"as it is": {}, "not": {"divide": False}, "divided": {"divide": True}, "was": {"ctf_normalised": True}}
+    try:
+        for name, physics in settings.items():
+            model.physics = PhysicsConfig(**physics)
+            with torch.no_grad():
+                seen[name] = model.inference(batch, state(None))
+                encoded = model.encode(batch.volumes, batch.rotation, batch.origin_px, batch.tilts, batch.table)
+            torch.testing.assert_close(encoded, seen[name].mu)
+    finally:
+        model.physics = before
+    plain, divided = seen["as it is"], seen["divided"]
+    assert torch.equal(plain.spectrum, seen["not"].spectrum) and torch.equal(plain.ctf, seen["not"].ctf)
+    filters = division(batch.tilts, BOXES.render, BOXES.box / 2)[batch.table]
+    torch.testing.assert_close(divided.spectrum, plain.spectrum * filters)
+    assert torch.equal(divided.ctf, seen["was"].ctf) and torch.equal(plain.spectrum, seen["was"].spectrum)
+    assert not torch.allclose(divided.mu, plain.mu)
 
 
 def with_offsets(offset: torch.Tensor, curvature: torch.Tensor | None = None) -> Batch:

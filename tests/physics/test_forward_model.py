@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.physics.fourier import irfft3, rfft3
 from opustomo.physics.sampling import sample_posed
+from opustomo.physics.sampling_weights import division
+from opustomo.physics.tilts import TiltBatch
 from tests.physics import posed_sets
 from tests.physics.posed_sets import PosedSet
 
@@ -47,6 +50,22 @@ def test_agrees_with_own_simulator(tilts: np.ndarray, size: int, normalised: boo
     """Needs nothing beside the repository."""
     particles = posed_sets.from_own_simulator(posed_sets.blobs(1, size), tilts, normalised, count=3)
     assert score(particles).min() > AGREE
+
+
+@pytest.mark.parametrize(
+    "make", [posed_sets.from_own_simulator, posed_sets.from_shared_simulator], ids=["own", "shared"]
+)
+@pytest.mark.parametrize("tilts", [SYMMETRIC, ONE_SIDED], ids=["symmetric", "one-sided"])
+def test_plain_subtomograms_divided_agree_with_the_normalised_model(
+    tilts: np.ndarray, make: Callable[..., PosedSet]
+) -> None:
+    """And neither does without the other."""
+    plain = make(posed_sets.blobs(1, 32), tilts, False, count=3)
+    filters = division(TiltBatch.pad(plain.tables), 32)
+    divided = replace(plain, images=irfft3(rfft3(torch.from_numpy(plain.images)) * filters).numpy(), normalised=True)
+    assert score(divided).min() > AGREE
+    assert score(replace(divided, normalised=False)).max() < DISAGREE
+    assert score(replace(plain, normalised=True)).max() < DISAGREE
 
 
 def mirrored_tilts(particles: PosedSet) -> torch.Tensor:
