@@ -72,11 +72,14 @@ def train(
     permutation = _permutation(config, len(particles))
     source = VoxelSource(particles.images)
     start = choose_start(run, len(particles))
+    given = start.norm or data.norm
+    norm = given or (0.0, pooled_std(source, len(particles)))
     exponent = None
     if physics.divide is None and not physics.ctf_normalised:
         exponent = power_exponent(particles, source)
         physics = replace(physics, divide=is_plain(exponent))
-    norm = start.norm or data.norm or (0.0, _scale(particles, source, physics))
+    if physics.divide and given is None:
+        norm = 0.0, pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
 
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True
@@ -162,13 +165,6 @@ def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:
         raise UserError(
             f"subtomograms of {particles.box} voxels with --downfrac {downfrac:g} leave too little to compare ({error})"
         ) from error
-
-
-def _scale(particles: ParticleSet, source: VoxelSource, physics: PhysicsConfig) -> float:
-    """Standard deviation of what is compared."""
-    if physics.divide:
-        return pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
-    return pooled_std(source, len(particles))
 
 
 def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
