@@ -340,6 +340,7 @@ class Engine:
             "model": self.model.state_dict(),
             "fixed_latent": self.model.fixed_latent,
             "optimizer": self.optimizer.state_dict(),
+            "divide": bool(self.model.physics.divide),
             "snr": self.snr,
             "gradient_norm": self.gradient_norm,
             "skipped": self.skipped,

@@ -54,6 +54,11 @@ class Start:
         return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])
 
     @property
+    def divide(self) -> bool | None:
+        """Whether that run divides subtomograms by their sampling weights; earlier versions did not."""
+        return None if self.state is None else bool(self.state.get("divide", False))
+
+    @property
     def particles_seen(self) -> int | None:
         """Training visits before the point from which a run goes on, None for a run that starts."""
         return None if self.state is None else Progress.from_dict(self.state["progress"]).particles_seen

@@ -75,7 +75,9 @@ def train(
     given = start.norm or data.norm
     norm = given or (0.0, pooled_std(source, len(particles)))
     exponent = None
-    if physics.divide is None and not physics.ctf_normalised:
+    if start.divide is not None:
+        physics = replace(physics, divide=start.divide)  # as the run began
+    elif physics.divide is None and not physics.ctf_normalised:
         exponent = power_exponent(particles, source)
         physics = replace(physics, divide=is_plain(exponent))
     if physics.divide and given is None:

@@ -313,12 +313,16 @@ def test_presets(
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_the_data_tell_whether_they_are_divided(plain: bool, tiny_set: Path, tmp_path: Path) -> None:
+def test_the_data_tell_whether_they_are_divided(
+    plain: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
     from opustomo.evaluate.inputs import remembered_physics
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
+    from opustomo.training import setup
+    from opustomo.training.resume import Start
     from tests.commands.conftest import SMALL
 
     folder = tiny_set
@@ -334,6 +338,13 @@ def test_the_data_tell_whether_they_are_divided(plain: bool, tiny_set: Path, tmp
     assert ("plain back-projections, which are divided" in said) is plain
     assert said.count("the power of the data goes with the sampling weights") == 1
     assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
+    # a run goes on as it began, whatever its data would say now
+    monkeypatch.setattr(setup, "is_plain", lambda exponent: not plain)
+    again = ["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "2", "--load", "latest"]
+    assert main(again) == 0
+    assert (out / "weights.1.pkl").exists()
+    assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
+    assert Start(state={"norm": [0.0, 1.0]}).divide is False and Start().divide is None
     shutil.rmtree(out)
 
 
