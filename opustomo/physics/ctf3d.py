@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,13 +31,21 @@ def linear_kernel(distance: Tensor) -> Tensor:
     return (1.0 - distance.abs()).clamp(min=0.0)
 
 
-def slice_coordinates(tilts: TiltBatch, size: int) -> tuple[Tensor, Tensor]:
-    """x' in the slice of a tilt and distance d from it, (B, T, Dr, Dr/2+1) for kz and kx in voxels (spec 1)."""
+def slice_sampling(
+    tilts: TiltBatch, size: int, nyquist: float, kernel_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """x' in the slice of a tilt, and W(d) at its distance d, 0 where it does not reach or is not in use (spec 1).
+
+    Both (B, T, Dr, Dr/2+1), for kz and kx in voxels.
+    """
     kz, _, kx = frequencies(size, tilts.scale.device)
     kz, kx = kz[:, 0].to(tilts.scale), kx[0].to(tilts.scale)  # (Dr, 1), (1, half)
     angle = torch.deg2rad(tilts.tilt_deg)[..., None, None]
     cos, sin = torch.cos(angle), torch.sin(angle)
-    return kx * cos - kz * sin, kx * sin + kz * cos
+    in_plane = kx * cos - kz * sin
+    kernel = kernel_of(kx * sin + kz * cos)
+    covers = (in_plane.abs() <= nyquist) & (kernel.abs() > KERNEL_FLOOR) & (tilts.scale[..., None, None] > 0)
+    return in_plane, torch.where(covers, kernel, 0.0)
 
 
 def ctf_volume(
@@ -76,10 +86,8 @@ def ctf_volume(
 
         return ctf.ctf_volume(tilts, size, apix, normalised, limit, KERNEL_FLOOR)
     ky = frequencies(size, tilts.scale.device)[1]
-    in_plane, distance = slice_coordinates(tilts, size)
-    kernel = (linear_kernel if normalised else cubic_kernel)(distance)
-    covers = (in_plane.abs() <= limit) & (kernel.abs() > KERNEL_FLOOR) & (tilts.scale[..., None, None] > 0)
-    sampling = torch.where(covers, kernel, 0.0).flatten(2)  # (B, T, Dr·half)
+    in_plane, sampling = slice_sampling(tilts, size, limit, linear_kernel if normalised else cubic_kernel)
+    sampling = sampling.flatten(2)  # (B, T, Dr·half)
     weight = sampling * tilts.scale[..., None]
 
     where = weight.nonzero(as_tuple=True)
