@@ -26,10 +26,13 @@ def text() -> str:
     parts = [HEAD]
     for program, commands in PROGRAMS.items():
         parts.append(f"\n## {program}\n")
-        parsers = {name: _parser(program, name, module) for name, module in commands.items()}
+        first = {module: name for name, module in reversed(commands.items())}
+        parsers = {name: _parser(program, name, commands[name]) for name in commands if first[commands[name]] == name}
+        others = {name: first[commands[name]] for name in commands if name not in parsers}
         parts += [
             f"- [`{program} {name}`](#{program}-{name}): {_sentence(p.description)}\n" for name, p in parsers.items()
         ]
+        parts += [f"- `{program} {name}`: another name of `{program} {main}`.\n" for name, main in others.items()]
         parts += [_section(f"{program} {name}", parser) for name, parser in parsers.items()]
     return "".join(parts)
 

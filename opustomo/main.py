@@ -28,6 +28,10 @@ COMMANDS = {
 }
 
 
+# Names that scripts for the original's programs for several processes use
+COMMANDS |= {name: COMMANDS["train_tomo"] for name in ("train_tomo_hvd", "train_tomo_dist")}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `dsd`; see `run_cli` for the exit codes."""
     return run_cli("dsd", "Structural heterogeneity of cryo-ET subtomograms.", COMMANDS, argv)

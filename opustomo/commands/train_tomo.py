@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
     files.add_argument("--masks", type=Path, metavar="PKL", help="bodies to move (mask_params.pkl of prepare_multi)")
     files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
-    files.add_argument("--split", type=Path, help="permutation that says which particles train")
+    files.add_argument(
+        "--split",
+        type=Path,
+        metavar="PKL",
+        help="file of the split into training and held-out particles: read if it exists, else written",
+    )
     files.add_argument("--load", metavar="WHAT", help="latest, or a weights.N.pkl, to go on from")
     files.add_argument("--latents", type=Path, help="z.N.pkl to go with --load (default: the one beside it)")
     files.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")

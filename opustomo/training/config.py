@@ -36,7 +36,7 @@ class TrainingConfig:
         With bodies, write compositions without what they share with conformations
         (:mod:`opustomo.training.separation`).
     valfrac, split
-        Fraction of the particles held out, or a file that says which.
+        Fraction of the particles held out; file that keeps which ones, written where it does not exist.
     seed
         All random draws derive from it.
     """

@@ -6,13 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from opustomo.io.mrc import write_volume
-from opustomo.physics.boxes import Boxes
+from opustomo.model.autoencoder import Autoencoder
 
 
-def write_template(path: Path, template: np.ndarray, boxes: Boxes, say: Callable[[str], None]) -> None:
-    """Write a template (T, T, T) with its true voxel size; no run ends because it cannot be written."""
+@torch.no_grad()
+def template_of(model: Autoencoder, latent: Tensor) -> np.ndarray:
+    """Return the template (T, T, T) that the decoder makes of the composition in ``latent`` (1, L)."""
+    return model.decoder(latent[:, : model.config.zdim])[0].cpu().numpy()
+
+
+def write_template(path: Path, model: Autoencoder, latent: Tensor, say: Callable[[str], None]) -> None:
+    """Write the template of a latent (1, L) with its true voxel size; no run ends because it cannot be written."""
+    template, boxes = template_of(model, latent), model.boxes
     # it spans the crop from the centre of its first voxel to that of its last
     spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
     try:

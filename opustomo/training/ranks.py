@@ -18,6 +18,9 @@ from opustomo.model.collective import Alone
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up."""
 
+_OTHER_LAUNCHERS = {"horovodrun": "HOROVOD_SIZE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
+"""Programs that start several processes, and the variable in which each says how many."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -34,10 +37,17 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
     Raises
     ------
     UserError
-        srun started several processes but nothing says where they meet.
+        Several processes were started by srun but nothing says where they meet, or by another launcher (horovodrun,
+        mpirun), so that each would train the whole run in the same folder.
     """
     if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
         return Place(int(environment["RANK"]), int(environment["WORLD_SIZE"]), int(environment.get("LOCAL_RANK", "0")))
+    for launcher, variable in _OTHER_LAUNCHERS.items():
+        if (size := int(environment.get(variable, "1"))) > 1:
+            raise UserError(
+                f"{launcher} started {size} processes, but they cannot meet without its library; start them with: "
+                f"torchrun --nproc_per_node={size} $(which dsd) train_tomo, followed by the same options"
+            )
     size = int(environment.get("SLURM_NTASKS", "1"))
     if size > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
         if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:

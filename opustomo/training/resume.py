@@ -14,6 +14,7 @@ import torch
 from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.state import STATE_FILE, read_state
 from opustomo.checkpoint.weights import load_network, read_weights
+from opustomo.data.split import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
@@ -121,6 +122,18 @@ def choose_start(run: RunConfig, particles: int) -> Start:
         if (progress.epoch, progress.step) > (epoch + 1, 0):
             note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch + 1}"
     return Start(weights=path, latents=run.latents, note=note)
+
+
+def earlier_split(run: RunConfig, particles: int) -> np.ndarray | None:
+    """Return the split of the run that ``--load`` goes on with; None if it has none for this number of particles.
+
+    A particle that was held out stays held out, whatever seed or file the split came from.
+    """
+    folder = run.outdir if run.load in (None, "latest") else Path(str(run.load)).parent
+    try:
+        return read_split(folder / "split.pkl", particles)
+    except UserError:
+        return None
 
 
 def epoch_of(path: Path) -> int | None:

@@ -32,7 +32,7 @@ from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.host import keep_freed_memory
 from opustomo.training.ranks import Place, join, lost_contact
 from opustomo.training.records import WatcherFactory
-from opustomo.training.resume import choose_start, resume_command
+from opustomo.training.resume import choose_start, earlier_split, resume_command
 from opustomo.training.runlog import RunLog
 from opustomo.training.stop import stop_on_signal
 from opustomo.training.trainer import Trainer
@@ -69,7 +69,8 @@ def train(
     solvent = mask_on_crop(mask, boxes)
     if not (solvent > 0).any():
         raise UserError(f"mask {data.mask} has no voxel above zero inside the box that is compared; centre it")
-    permutation = _permutation(config, len(particles))
+    permutation = _permutation(config, run, len(particles))
+    new_split = None if config.split is None or config.split.exists() else config.split
     source = VoxelSource(particles.images)
     start = choose_start(run, len(particles))
     given = start.norm or data.norm
@@ -92,6 +93,8 @@ def train(
 
     needed = checkpoint_bytes(network, len(particles))
     require_space(run.outdir, needed, "make room or choose a folder on another disk with -o")
+    if new_split is not None and leads:
+        write_split(new_split, permutation)
     run.outdir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run.outdir / "run.log" if leads else None)
     ranks = join(place, torch.device(run.device))
@@ -99,6 +102,8 @@ def train(
         if leads:
             remove_leftovers(run.outdir)
         _describe(log, particles, boxes, norm, run, ranks.size)
+        if new_split is not None:
+            log.say(f"# note: --split {new_split} did not exist; the split of this run has been written to it")
         if exponent is not None:
             log.say(f"# {about_weighting(exponent, bool(physics.divide))}")
         if start.state is None and leads:
@@ -169,9 +174,13 @@ def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:
         ) from error
 
 
-def _permutation(config: TrainingConfig, count: int) -> np.ndarray:
-    if config.split is not None:
+def _permutation(config: TrainingConfig, run: RunConfig, count: int) -> np.ndarray:
+    """Return the split in the file of ``--split`` if it exists, else that of the run to go on with, else a new one."""
+    if config.split is not None and config.split.exists():
         return read_split(config.split, count)
+    earlier = None if run.load is None else earlier_split(run, count)
+    if earlier is not None:
+        return earlier
     return split_particles(count, config.valfrac, np.random.default_rng(config.seed))
 
 

@@ -28,7 +28,7 @@ from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.current import write_template
+from opustomo.training.current import template_of, write_template
 from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
@@ -174,6 +174,8 @@ class Trainer:
             self.save_state()
             if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep)
+        if self.leads:  # a small set never reaches a log interval
+            self._write_template(self.engine.latents.values[:1])
         if self.watchers:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
 
@@ -360,8 +362,10 @@ class Trainer:
             projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
-        path = self.run.outdir / f"{self.run.tmp_prefix}.mrc"
-        write_template(path, self._template(output.mu[:1]), self.model.boxes, self.log.say)
+        self._write_template(output.mu[:1])
+
+    def _write_template(self, latent: Tensor) -> None:
+        write_template(self.run.outdir / f"{self.run.tmp_prefix}.mrc", self.model, latent, self.log.say)
 
     def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
         one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
@@ -384,7 +388,7 @@ class Trainer:
             latents=latents,
             zdim=self.model.config.zdim,
             seen=seen,
-            template=self._template(torch.from_numpy(latents[seen].mean(0, keepdims=True)).to(self.device)),
+            template=template_of(self.model, torch.from_numpy(latents[seen].mean(0, keepdims=True)).to(self.device)),
         )
 
     def _tell(self, what: str, record: IntervalRecord | EpochRecord) -> None:
@@ -394,7 +398,3 @@ class Trainer:
             except OSError as error:
                 self.watchers.remove(watcher)
                 self.log.say(f"# warning: {type(watcher).__name__} stops: {error}")
-
-    @torch.no_grad()
-    def _template(self, latent: Tensor) -> np.ndarray:
-        return self.model.decoder(latent[:, : self.model.config.zdim])[0].cpu().numpy()

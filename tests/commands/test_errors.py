@@ -215,9 +215,10 @@ def split_of_another_set(folder: Path) -> list[str]:
     return ["--split", str(folder / "split.pkl")]
 
 
-@case("absent.pkl")
-def missing_split(folder: Path) -> list[str]:
-    return ["--split", str(folder / "absent.pkl")]
+@case("my split.pkl")
+def split_is_a_folder(folder: Path) -> list[str]:
+    (folder / "my split.pkl").mkdir()
+    return ["--split", str(folder / "my split.pkl")]
 
 
 @case("run.log")

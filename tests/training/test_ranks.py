@@ -126,3 +126,14 @@ def test_places() -> None:
     with pytest.raises(UserError, match="MASTER_ADDR"):
         place_from_environment(srun)
     assert place_from_environment(srun | {"MASTER_ADDR": "a", "MASTER_PORT": "1"}) == Place(1, 2, 0)
+
+
+@pytest.mark.parametrize(("launcher", "variable"), [("horovodrun", "HOROVOD_SIZE"), ("mpirun", "OMPI_COMM_WORLD_SIZE")])
+def test_processes_of_other_launchers_do_not_train_over_each_other(launcher: str, variable: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"{launcher} started 4 processes.*torchrun --nproc_per_node=4 \$\(which dsd\)"
+    ):
+        place_from_environment({variable: "4"})
+    assert place_from_environment({variable: "1"}) is None
+    torchrun = {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "2"}
+    assert place_from_environment({variable: "4", **torchrun}) == Place(2, 4, 2)
