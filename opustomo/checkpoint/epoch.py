@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
-from opustomo.checkpoint.state import require_space
+from opustomo.checkpoint.state import WEIGHTS_NAME, require_space
 from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
 from opustomo.io.poses import Poses, write_poses
@@ -71,7 +70,7 @@ def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
     """
     if keep is None:
         return []
-    found = (re.fullmatch(r"weights\.(\d+)\.pkl", path.name) for path in outdir.iterdir())
+    found = (WEIGHTS_NAME.fullmatch(path.name) for path in outdir.iterdir())
     epochs = sorted(number for match in found if match is not None and (number := int(match[1])) <= epoch)
     removed = [outdir / f"weights.{number}.pkl" for number in epochs[:-keep]]
     for path in removed:

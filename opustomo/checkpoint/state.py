@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
 
 STATE_FILE = "state.pkl"
+WEIGHTS_NAME = re.compile(r"weights\.(\d+)\.pkl")
 _SPARE = 1.05
 
 
@@ -38,11 +40,29 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """The run's state, None if it has none yet."""
+    """Return the run's state, or None if it has none yet.
+
+    Raises
+    ------
+    UserError
+        The file is damaged or holds something else.
+    """
     path = folder / STATE_FILE
     if not path.exists():
         return None
-    state = load_torch(path)
+    try:
+        state = load_torch(path)
+    except UserError as error:
+        newest = newest_weights(folder)
+        if newest is None:
+            raise
+        raise UserError(f"{error}; --load {newest} goes on from the newest weights") from error
     if not isinstance(state, dict) or "progress" not in state:
         raise UserError(f"{path}: not the state of a training run; remove it or choose another folder with -o")
     return state
+
+
+def newest_weights(folder: Path) -> Path | None:
+    """Return the weights.N.pkl of the largest N in a folder, None without any."""
+    found = {int(match[1]): path for path in folder.iterdir() if (match := WEIGHTS_NAME.fullmatch(path.name))}
+    return found[max(found)] if found else None

@@ -20,6 +20,7 @@ from numpy._core import multiarray, numeric
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.checksum import seal, verify
 
 _TORCH_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -123,6 +124,7 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
         The file is missing, damaged or holds anything else; nothing in it was run.
     """
     path = _existing(path)
+    verify(path)
     with path.open("rb") as handle:
         return _unpickle(path, handle)
 
@@ -137,24 +139,25 @@ def load_pickles(path: str | os.PathLike[str]) -> list[Any]:
     """
     path = _existing(path)
     objects: list[Any] = []
+    size = verify(path)
     with path.open("rb") as handle:
-        size = path.stat().st_size
         while handle.tell() < size or not objects:
             objects.append(_unpickle(path, handle))
     return objects
 
 
 def dump_pickle(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write one object as a pickle, atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        pickle.dump(obj, handle, protocol=4)
+    """Write one object as a pickle with a checksum, atomically."""
+    dump_pickles(path, obj)
 
 
 def dump_pickles(path: str | os.PathLike[str], *objects: Any) -> None:
-    """Write several objects as pickles in a row, atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        for obj in objects:
-            pickle.dump(obj, handle, protocol=4)
+    """Write several objects as pickles in a row, followed by a checksum, atomically."""
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as handle:
+            for obj in objects:
+                pickle.dump(obj, handle, protocol=4)
+        seal(temporary)
 
 
 @contextlib.contextmanager
@@ -186,8 +189,10 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
         The file is missing, damaged or holds more than tensors, arrays, dates and plain containers.
     """
     path = _existing(path)
-    if not zipfile.is_zipfile(path) and not _is_legacy_torch(path):
+    archive = _is_archive(path)
+    if not archive and not _is_legacy_torch(path):
         return load_pickle(path)
+    verify(path, archive)
     import torch
 
     try:
@@ -200,6 +205,14 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
+def _is_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive, be it a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 def _is_legacy_torch(path: Path) -> bool:
     """Tell whether torch wrote the file before its zip format: it begins with a pickled magic number."""
     with path.open("rb") as handle:
@@ -210,7 +223,7 @@ def _is_legacy_torch(path: Path) -> bool:
 
 
 def dump_torch(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write one object with `torch.save`, atomically.
+    """Write one object with `torch.save` and a checksum, atomically.
 
     Raises
     ------
@@ -219,13 +232,15 @@ def dump_torch(path: str | os.PathLike[str], obj: Any) -> None:
     """
     import torch
 
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        try:
-            torch.save(obj, handle)
-        except RuntimeError as error:  # torch hides what the system said
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        handle.flush()
-        # network file systems tell of a full disk or quota only here, and the old file must not go before
-        os.fsync(handle.fileno())
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as handle:
+            try:
+                torch.save(obj, handle)
+            except RuntimeError as error:  # torch hides what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+        seal(temporary, archive=True)
+        with temporary.open("rb") as handle:
+            # network file systems tell of a full disk or quota only here, and the old file must not go before
+            os.fsync(handle.fileno())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from opustomo.checkpoint.separation import separation_in
-from opustomo.checkpoint.state import STATE_FILE, read_state
+from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
 from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.data.split import read_split
 from opustomo.errors import UserError
@@ -138,7 +138,7 @@ def earlier_split(run: RunConfig, particles: int) -> np.ndarray | None:
 
 def epoch_of(path: Path) -> int | None:
     """N of a file named weights.N.pkl, else None."""
-    match = re.fullmatch(r"weights\.(\d+)\.pkl", path.name)
+    match = WEIGHTS_NAME.fullmatch(path.name)
     return int(match.group(1)) if match else None
 
 

@@ -17,6 +17,7 @@ from opustomo.checkpoint.separation import separation_entries, separation_in
 from opustomo.checkpoint.weights import read_weights, write_weights
 from opustomo.errors import UserError
 from opustomo.geometry.bodies import BodyGeometry
+from opustomo.io.checksum import SEAL_LENGTH
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses, read_poses
@@ -61,11 +62,11 @@ def test_config_round_trip(model: Autoencoder, folder: Path) -> None:
 
 
 def test_config_has_the_originals_entries(model: Autoencoder, folder: Path) -> None:
-    """Two pickles in a row; a plain unpickler, as the original uses, reads them."""
+    """Two pickles in a row and a checksum; a plain unpickler, as the original uses, reads them."""
     write_config(folder / "config.pkl", model, dataset_settings({}, (0.0, 2.5)), 7, ("dsd", "train_tomo"))
     with (folder / "config.pkl").open("rb") as file:
         settings, history = pickle.load(file), pickle.load(file)
-        assert not file.read()
+        assert len(file.read()) == SEAL_LENGTH
     assert settings["model_args"] == {
         "zdim": 3, "z_affine_dim": 2, "encode_mode": "grad", "templateres": 32, "encoderres": 8, "down_vol_size": 16,
         "Apix": pytest.approx(7.2),
