@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     args = parser.parse_args()
-    args.cache_gb, args.offsets = 4, False
+    args.cache_gb = 4
     from noise_set import make_set
     from train_throughput import make_trainer, measure
 

@@ -5,8 +5,8 @@
     python benchmarks/panel.py --variant "default:" --variant "no prior:--lamb 0"    # one mechanism off at a time
     python benchmarks/panel.py --variant "before@/path/of/an/older/tree:"            # two versions in one run
 
-TOOLS holds an independent simulator and a scorer (``simulate_subtomograms.py``, ``score_result.py``), DATA the densities
-(``maps``, ``decoys``) and two fixed sets (``sim_3state``, ``ribosomes_10499``). Every set is simulated once; every
+TOOLS holds an independent simulator and a scorer (``simulate_subtomograms.py``, ``score_result.py``), DATA the
+densities (``maps``, ``decoys``) and two fixed sets (``sim_3state``, ``ribosomes_10499``). Every set is simulated once; every
 variant is trained on every set by ``dsd train_tomo`` in a process of its own. Prints one JSON object per run, and a
 Markdown table at the end. Bounds (``--bounds``) are of ``benchmarks/ceiling.py``.
 """
@@ -117,7 +117,7 @@ def two_bodies(kind: str, data: Path, reduced: bool) -> tuple[np.ndarray, np.nda
 
 
 def turned_states(kind: str, data: Path, reduced: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return nine states (9, D, D, D) of a body that turns by ±20° (small) or ±10° (large), and the angles in degrees."""
+    """Return nine states (9, D, D, D) of a body that turns by ±20° (small) or ±10° (large), and the angles (°)."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 

@@ -52,7 +52,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
         amp=args.amp,
     ).to(args.device)
     outdir.mkdir(exist_ok=True)
-    config = TrainingConfig(args.epochs, batch, lr=4.5e-5, valfrac=0.0, offsets=args.offsets)
+    config = TrainingConfig(args.epochs, batch, lr=4.5e-5, valfrac=0.0)
     run = RunConfig(outdir, args.device, args.amp, checkpoint=10**6, log_interval=10**9, workers=args.workers)
     members = np.arange(len(particles)), np.arange(0)
     norm = (0.0, pooled_std(source, len(particles)))
@@ -148,12 +148,6 @@ def main() -> None:
     parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
-    parser.add_argument(
-        "--offsets",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="as while a run is young (at most 12 epochs, or 14,400 visits): compositions take Newton steps",
-    )
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true", help="print the kernels that take most time, to stderr")
     args = parser.parse_args()

@@ -12,7 +12,8 @@ HELP = "train composition and conformation latents on subtomograms"
 
 PATIENCE_SECONDS = 5.0
 INERT_FLAGS = (
-    "--uninvert-data --no-window --lazy-single --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b"
+    "--uninvert-data --no-window --lazy-single --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b "
+    "--offsets --no-offsets"
 ).split()
 """Inert options that take no value: the particle table may follow them."""
 INERT_VALUES = (
@@ -104,12 +105,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--refine", type=float, help="share of its likeliest pose step that a particle takes (default: 1; 0: head only)"
     )
     train.add_argument(
-        "--offsets",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="while the run is young, without --masks: move compositions to the likeliest ones (default: on)",
-    )
-    train.add_argument(
         "--separate",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -120,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("opustomo", "original"),
         default="opustomo",
         help="whose defaults: candidates, gradient, energies, bodies first, --divide, --settle, --refine, --anchor, "
-        "--offsets, --separate",
+        "--separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -253,7 +248,6 @@ def run(args: argparse.Namespace) -> None:
         beta_control=args.beta_control,
         lamb=args.lamb,
         motion_first=not original,
-        offsets=not original if args.offsets is None else args.offsets,
         separate=not original if args.separate is None else args.separate,
         refine=(0.0 if original else 1.0) if args.refine is None else args.refine,
         anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,

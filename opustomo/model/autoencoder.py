@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,11 +17,10 @@ from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
-from opustomo.model.latent_step import LatentProbe, teaching
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.model.refinement import Slopes, log_likelihood_unit, refined, slopes
+from opustomo.model.refinement import Slopes, refined, slopes
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
@@ -58,18 +57,13 @@ class StepState:
 
 
 class Inference(NamedTuple):
-    """Result of the inference step: spectrum of the centred data, CTF, and the latents (B, latent_dim).
-
-    z is mu, plus the composition's offset where it has one, plus ``noise`` of standard deviations ``std`` if drawn.
-    """
+    """Result of the inference step: spectrum of the centred data, CTF, and the latents (B, latent_dim)."""
 
     spectrum: Tensor
     ctf: Tensor
     mu: Tensor
     logstd: Tensor | None
     z: Tensor
-    noise: Tensor | None = None
-    std: Tensor | None = None
 
 
 class Generated(NamedTuple):
@@ -92,16 +86,12 @@ class Generated(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What a step hands back to the trainer; all but ``terms.total`` and ``probe.z`` detached.
-
-    ``probe`` is for Newton steps of the compositions, None where they take none.
-    """
+    """What a step hands back to the trainer; all but ``terms.total`` detached."""
 
     terms: loss.LossTerms
     mu: Tensor
     turn: Tensor
     shift_px: Tensor
-    probe: LatentProbe | None = None
 
 
 class Neighbours(NamedTuple):
@@ -171,22 +161,11 @@ class Autoencoder(nn.Module):
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
             jitter = state.snr.clamp(max=physics.jitter_snr)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (batch.latents is None or state.random is not None)):
-            mu, logstd = self._encoded(spectrum, batch.rotation, jitter, state.random)
-        z, noise, std = mu, None, None
-        if batch.latents is not None:
-            offset = batch.latents.offset
-            z = mu + torch.nn.functional.pad(offset, (0, mu.shape[1] - offset.shape[1]))
+        mu, logstd = self._encoded(spectrum, batch.rotation, jitter, state.random)
+        z = mu
         if state.random is not None:
-            std = torch.maximum(torch.exp(logstd), self.grain)
-            noise = std * state.random.normal(mu.shape[1])
-            z = z + noise
-        if batch.latents is not None and torch.is_grad_enabled():  # the gradient there tells where to go
-            if z.requires_grad:
-                z.retain_grad()
-            else:
-                z.requires_grad_(True)
-        return Inference(spectrum, ctf, mu, logstd, z, noise, std)
+            z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
+        return Inference(spectrum, ctf, mu, logstd, z)
 
     @torch.no_grad()
     def encode(
@@ -250,16 +229,15 @@ class Autoencoder(nn.Module):
 
         posed_at = self.posing.sampler(template, batch.rotation, correction)
         shift_px = correction.shift_px
-        draws = physics.gradient_candidates == "drawn" and not (state.random is None and batch.latents is None)
+        draws = physics.gradient_candidates == "drawn" and state.random is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
             posed = posed_at(self.candidates, shift_px)
             energies = compare(posed)
         weights = energy.candidate_weights(energies.total, boxes.crop)
         drawn = None
         if draws:
-            random = state.random
-            uniform = random.uniform(0.0, 1.0) if random is not None else torch.full_like(weights[:, 0], 0.5)
-            chosen = energy.draw_candidates(weights, uniform)
+            assert state.random is not None
+            chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
             drawn = compare(posed_at(self.candidates[chosen][:, None], shift_px))
         around = None
         looks = state.refine is not None and batch.history is not None
@@ -316,17 +294,7 @@ class Autoencoder(nn.Module):
         generated = self.generative(batch, inferred, state)
         terms = self.loss(inferred, generated, neighbours, state, batch.weight, batch.history)
         turn, shift_px = self._refined(batch, generated, state)
-        if batch.latents is None:
-            return StepOutput(terms, inferred.mu.detach(), turn, shift_px)
-        left = self._left(generated)
-        if state.random is not None:
-            weight = torch.ones_like(left) if batch.weight is None else batch.weight
-            term = teaching(inferred.mu[:, : self.config.zdim], batch.latents) / log_likelihood_unit(left)
-            taught = (loss.share_of_mean(weight, state.ranks) * term).sum() / self.norm
-            terms = replace(terms, total=terms.total + (taught - taught.detach()))
-        noise, std = (None if part is None else part.detach() for part in (inferred.noise, inferred.std))
-        probe = LatentProbe(inferred.z, noise, std, left)
-        return StepOutput(terms, inferred.mu.detach(), turn, shift_px, probe)
+        return StepOutput(terms, inferred.mu.detach(), turn, shift_px)
 
     @torch.no_grad()
     def _refined(self, batch: Batch, generated: Generated, state: StepState) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from opustomo.model.anchor import PoseHistory
-from opustomo.model.latent_step import LatentHistory
 from opustomo.physics.tilts import TiltBatch
 
 
@@ -33,8 +32,6 @@ class Batch:
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     history
         How far the poses have come from the given ones; None: not looked at.
-    latents
-        How far the compositions are from what the encoder says; None: they are what it says.
     """
 
     index: Tensor
@@ -45,7 +42,6 @@ class Batch:
     origin_px: Tensor
     weight: Tensor | None = None
     history: PoseHistory | None = None
-    latents: LatentHistory | None = None
 
     def __len__(self) -> int:
         return len(self.index)

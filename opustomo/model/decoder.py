@@ -81,13 +81,6 @@ class ConvTemplate(nn.Module):
         self.register_buffer("_resize", matrix, persistent=False)
         self._resize: Tensor
 
-    @property
-    def composition_weight(self) -> Tensor:
-        """Weight (512, zdim) that the composition is multiplied with."""
-        first = self.template1[0]
-        assert isinstance(first, nn.Linear)
-        return first.weight
-
     def _to_middle(self, features: Tensor) -> Tensor:
         """512-channel grid of 4³ to the 128-channel grid of (T/16)³."""
         if self._sparse is None:

@@ -27,9 +27,6 @@ class TrainingConfig:
     refine
         Share of the likeliest correction of its pose that a particle takes at a visit
         (:mod:`opustomo.model.refinement`).
-    offsets
-        While a run is young, let compositions be the likeliest ones (:mod:`opustomo.model.latent_step`); not with
-        bodies, whose motion has to come first.
     motion_first
         Let moving bodies explain what they can before the composition comes in.
     separate
@@ -52,7 +49,6 @@ class TrainingConfig:
     settle: float = 0.15
     anchor: float = 1.0
     refine: float = 1.0
-    offsets: bool = True
     motion_first: bool = True
     separate: bool = True
     valfrac: float = 0.2

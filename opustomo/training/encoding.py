@@ -7,11 +7,10 @@ behind those visited late, held-out ones come last, and draws of the start linge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from opustomo.data.loader import load_batches
 from opustomo.data.source import VoxelSource
@@ -25,11 +24,9 @@ def encode_all(
     members: Iterable[np.ndarray],
     norm: tuple[float, float],
     workers: int,
-    move: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> np.ndarray:
     """Latent means (N, L) of the particles ``members``, without draws; others, and unreadable ones, as remembered.
 
-    Compositions are moved by what ``move`` gives for indices (B,) and voxels: (B, zdim).
     Every process encodes its part of each batch and gets all of it.
     """
     model, ranks = engine.model, engine.ranks
@@ -47,10 +44,7 @@ def encode_all(
             if len(indices):
                 index = torch.from_numpy(indices).to(engine.device)
                 read = torch.from_numpy(np.isin(part, indices)).to(engine.device)
-                encoded = model.encode(volumes, *engine.poses.current(index), *engine.tilts_of(index)).to(rows)
-                if move is not None:
-                    encoded[:, : model.config.zdim] += move(index, volumes)
-                rows[read] = encoded
+                rows[read] = model.encode(volumes, *engine.poses.current(index), *engine.tilts_of(index)).to(rows)
             if ranks.size > 1:
                 ranks.prepare(len(batch))
                 rows, mine = ranks.gather(rows), torch.from_numpy(batch).to(engine.device)

@@ -6,30 +6,22 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
-from opustomo.model.collective import ALONE, Collective
-from opustomo.model.latent_step import LatentHistory, likelier_offset, likeliest_offset
-from opustomo.model.loss import TERM_NAMES, share_of_mean
+from opustomo.model.loss import TERM_NAMES
 from opustomo.model.randomness import StepRandom, seed_of
-from opustomo.model.refinement import log_likelihood_unit
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
-from opustomo.training.catch_up import catching_map, change_means
 from opustomo.training.config import TrainingConfig
-from opustomo.training.latent_scale import factor_of, rescale
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.offsets import OffsetMemory, last_spread_of, spread_of
 from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.schedules import bfactor_at, offsets_at
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
@@ -53,12 +45,10 @@ class Visit:
     pool_count
         Scalar: how many of the pool are meant.
     schedule
-        (7,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
-        likeliest step, how far offsets of compositions are used.
+        (6,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
+        likeliest step.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
-    offsets
-        Whether compositions have offsets, and take Newton steps, at all.
     """
 
     index: Tensor
@@ -67,7 +57,6 @@ class Visit:
     pool_count: Tensor | None
     schedule: Tensor
     weight: Tensor | None = None
-    offsets: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,7 +95,6 @@ class Engine:
         self.forward: Callable[..., StepOutput] = model
         self.model, self.optimizer, self.latents, self.poses = model, optimizer, latents, poses
         self.tilts, self.table, self.config, self.device = tilts, table, config, device
-        self.offsets = OffsetMemory(len(latents.values), model.config.zdim, device)
         self.generator = torch.Generator(device=device)
         self.snr = torch.tensor(SNR_START, device=device)
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
@@ -121,43 +109,6 @@ class Engine:
     def motion_first(self) -> bool:
         """Whether there are bodies, which move before the composition comes in."""
         return self.config.motion_first and self.model.config.bodies is not None
-
-    def offsets_used(self, epoch: int, particles_seen: int) -> float:
-        """How far compositions are offset from the encoder's at that point of a run; 0 where they never are."""
-        model = self.model.config
-        if not self.config.offsets or self.model.encoder is None or model.bodies is not None:
-            return 0.0
-        return offsets_at(epoch, particles_seen)
-
-    def mover(self, epoch: int, particles_seen: int, last: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """What gives the offsets in use (B, zdim) of particles and their voxels; None where there are none.
-
-        Those remembered are of decoders of the last epoch; at the ``last`` of a run they are found anew.
-        """
-        used = self.offsets_used(epoch, particles_seen)
-        if not used:
-            return None
-        if not last:
-            return lambda index, volumes: used * self.offsets.values[index]
-        bfactor_A2 = bfactor_at(self.model.physics.bfactor_A2, epoch - 1)
-        return lambda index, volumes: used * self.likeliest_offsets(index, volumes, used, bfactor_A2)
-
-    def adjust_compositions(self, epoch: int, particles_seen: int, trained: np.ndarray) -> None:
-        """While compositions have offsets, let the encoder catch up with those of particles ``trained``, then scale up
-        compositions that are small (:mod:`opustomo.training.catch_up`, :mod:`opustomo.training.latent_scale`).
-        """
-        if not self.offsets_used(epoch, particles_seen):
-            return
-        ranks, zdim, offsets = self.ranks, self.model.config.zdim, self.offsets
-        assert self.model.encoder is not None
-        rows = torch.from_numpy(trained).to(self.device)
-        matrix, shift = (ranks.total(t) / ranks.size for t in catching_map(offsets.encoded[rows], offsets.values[rows]))
-        change_means(self.model.encoder.mu, self.optimizer, matrix, shift)
-        offsets.catch_up(matrix, shift)
-        factor = ranks.total(factor_of(offsets.encoded)) / ranks.size
-        rescale(self.model, self.optimizer, factor)
-        self.latents.rescale(zdim, factor)
-        offsets.rescale(factor)
 
     def parallelise(self) -> None:
         """Let gradients be averaged over the processes."""
@@ -193,7 +144,7 @@ class Engine:
             ranks=ranks,
         )
         neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
-        with torch.set_grad_enabled(training or visit.offsets):
+        with torch.set_grad_enabled(training):
             forward = self.forward if training else self.model
             batch = self.assemble(visit)
             output: StepOutput = forward(batch, neighbours, state)
@@ -204,66 +155,13 @@ class Engine:
             if last:
                 self.update(visit.schedule[2])
             self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
-        offset = self._likeliest_offset(visit.weight, output, ranks, count, training) if visit.offsets else None
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.sums += self.terms * count
-        self._remember(visit, output, batch.history, offset)
+        self._remember(visit, output, batch.history)
         return output
 
-    def likeliest_offsets(self, index: Tensor, volumes: Tensor, used: float, bfactor_A2: float) -> Tensor:
-        """Offsets (B, zdim) of particles (B,) after two steps with the present decoder; nothing is remembered."""
-        schedule = torch.tensor([bfactor_A2, 0.0, 0.0, 0.0, 1.0, 0.0, used], device=self.device)
-        batch = self.assemble(Visit(index, volumes, index, None, schedule, offsets=True))
-        state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.snr, None)
-        zdim, curvature = self.model.config.zdim, self.offsets.curvature
-        spread = last_spread_of(self.offsets.encoded, spread_of(self.latents.values[:, :zdim]))
-
-        def seen_from(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            with torch.enable_grad():
-                output = self.model(batch, None, state)
-            assert output.probe is not None
-            slope = self._slope(None, output, ALONE, training=False)
-            return output.probe.z[:, :zdim].detach(), output.mu[:, :zdim], slope
-
-        z, mu, slope = seen_from(batch)
-        offset = used * likeliest_offset(z, mu, slope, curvature, spread)
-        before = z, slope
-        z, mu, slope = seen_from(replace(batch, latents=LatentHistory(offset, curvature)))
-        return likelier_offset(z, mu, slope, before, curvature, spread)
-
-    def _slope(self, weight: Tensor | None, output: StepOutput, ranks: Collective, training: bool) -> Tensor:
-        """Slopes (B, zdim) of the negative log-likelihood where compositions were decoded."""
-        probe = output.probe
-        assert probe is not None
-        if training:
-            assert probe.z.grad is not None
-            slope = probe.z.grad * self.config.accum_step
-        else:
-            (slope,) = torch.autograd.grad(output.terms.total, probe.z)
-        with torch.no_grad():
-            weight = torch.ones_like(probe.left) if weight is None else weight
-            part = share_of_mean(weight, ranks)
-            scale = weight * self.model.norm * log_likelihood_unit(probe.left) / part.clamp(min=1e-12)
-            return slope[:, : self.model.config.zdim] * scale[:, None]
-
-    def _likeliest_offset(
-        self, weight: Tensor | None, output: StepOutput, ranks: Collective, count: int, training: bool
-    ) -> Tensor:
-        """Offsets (B, zdim) after a Newton step; in training the gradients are those of the step."""
-        slope = self._slope(weight, output, ranks, training)
-        probe, zdim = output.probe, self.model.config.zdim
-        assert probe is not None
-        with torch.no_grad():
-            if training:
-                assert probe.noise is not None and probe.std is not None
-                self.offsets.learn_curvature(slope, probe.noise[:, :zdim], probe.std[:, :zdim], count, ranks)
-            spread = spread_of(self.latents.values[:, :zdim])
-            return likeliest_offset(probe.z[:, :zdim], output.mu[:, :zdim], slope, self.offsets.curvature, spread)
-
     @torch.no_grad()
-    def _remember(
-        self, visit: Visit, output: StepOutput, history: PoseHistory | None, offset: Tensor | None = None
-    ) -> None:
+    def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
         history = history if self.config.anchor else None
@@ -275,19 +173,12 @@ class Engine:
                 turn.flatten(1),
                 shift_px,
                 empty if history is None else history.kind,
-                empty if offset is None else offset,
             ]
             rows = self.ranks.gather(torch.cat(parts, 1)).split([part.shape[1] for part in parts], 1)
             index = self.ranks.gather(index)
             mu, turn, shift_px = rows[1], rows[2].unflatten(1, (3, 3)), rows[3]
             weight = None if weight is None else rows[0][:, 0]
             history = None if history is None else history._replace(kind=rows[4])
-            offset = None if offset is None else rows[5]
-        if offset is not None:
-            composition = mu[:, : offset.shape[1]]
-            self.offsets.update(index, composition, offset, weight)
-            mu = mu.clone()
-            mu[:, : offset.shape[1]] += visit.schedule[6] * self.offsets.values[index]
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
             self.poses.update(index, turn, shift_px, weight, history)
@@ -301,8 +192,7 @@ class Engine:
             zdim = self.model.config.zdim
             like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
             history = self.poses.history(visit.index, like)
-        latents = self.offsets.history(visit.index, visit.schedule[6]) if visit.offsets else None
-        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history, latents)
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history)
 
     def tilts_of(self, index: Tensor) -> tuple[TiltBatch, Tensor | None]:
         """CTF tables of particles (B,), and which of them each has; None: one each, in order."""
@@ -349,10 +239,6 @@ class Engine:
             "pose_shift_px": self.poses.shift_px,
             "pose_reference": self.poses.reference,
             "pose_common": self.poses.common,
-            "offsets": self.offsets.values,
-            "offset_from": self.offsets.encoded,
-            "offset_curvature": self.offsets.mean_curvature,
-            "offset_seen": self.offsets.seen,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -372,14 +258,9 @@ class Engine:
             (self.poses.shift_px, "pose_shift_px"),
             (self.poses.reference, "pose_reference"),
             (self.poses.common, "pose_common"),
-            (self.offsets.values, "offsets"),
-            (self.offsets.encoded, "offset_from"),
-            (self.offsets.mean_curvature, "offset_curvature"),
-            (self.offsets.seen, "offset_seen"),
         ):
             tensor.copy_(state[name])
         self.poses.note_deviations()
-        self.offsets.note_curvature()
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -56,7 +56,7 @@ class Steps:
         engine.seed(key)
         if self._stream is None or visit.pool_count is None:
             return engine.step(visit, count, training, first, last)
-        kind = (training, count, tuple(visit.volumes.shape), visit.offsets)
+        kind = (training, count, tuple(visit.volumes.shape))
         recorded = self._recorded.get(kind)
         if recorded is None:
             done = self._warmed.get(kind, 0)

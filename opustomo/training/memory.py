@@ -55,10 +55,6 @@ class LatentMemory:
         share, mu = _share(weight), mu.to(self.values)
         self.values[index] = (1.0 - share) * self.values[index] + share * mu
 
-    def rescale(self, dims: int, factor: Tensor) -> None:
-        """Multiply the first numbers of all particles with ``factor``."""
-        self.values[:, :dims] *= factor
-
     @property
     def pool_capacity(self) -> int:
         """The most particles that :meth:`draw_pool` gives."""

@@ -10,9 +10,6 @@ MOTION_FIRST = (0.15, 0.3)
 """Shares of a run between which the composition comes in where bodies move."""
 REFINED_EPOCHS, REFINED_PARTICLES = (3, 7), (3_400, 8_500)
 """Epochs, and particles seen, between which the likeliest step of poses comes in; by whichever is first."""
-OFFSET_START, OFFSET_EPOCHS, OFFSET_PARTICLES = (600, 1_200), (8, 12), (9_600, 14_400)
-"""Particles seen between which offsets of compositions come in; epochs, and particles seen, between which they leave,
-by whichever is last."""
 CYCLE = 27_000
 RAMP = 20_000
 
@@ -72,16 +69,6 @@ def composition_at(done: float, moving: bool) -> float:
     in the original.
     """
     return _ramp(done, MOTION_FIRST) if moving else 1.0
-
-
-def offsets_at(epoch: int, particles_seen: int) -> float:
-    """How far offsets of compositions from the encoder's are used: while a run is young. Not in the original.
-
-    Later the encoder has learnt what they told, and they would let the decoder learn single particles (measured:
-    docs/quality.md).
-    """
-    gone = min(_ramp(epoch, OFFSET_EPOCHS), _ramp(particles_seen, OFFSET_PARTICLES))
-    return min(_ramp(particles_seen, OFFSET_START), 1.0 - gone)
 
 
 def refinement_at(epoch: int, particles_seen: int) -> float:

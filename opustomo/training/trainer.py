@@ -163,10 +163,8 @@ class Trainer:
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
         progress.start_pass(TRAINING)
-        self.engine.adjust_compositions(progress.epoch, progress.particles_seen, self.members[TRAINING])
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            move = self.engine.mover(progress.epoch, progress.particles_seen, progress.epoch == self.config.epochs)
-            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers, move)
+            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
@@ -283,7 +281,6 @@ class Trainer:
             floor_at(progress.epoch),
             schedules.composition_at(done, self.engine.motion_first),
             config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),
-            (offsets := self.engine.offsets_used(progress.epoch, progress.particles_seen)),
         )
         return Visit(
             self._to_device(indices),
@@ -292,7 +289,6 @@ class Trainer:
             count,
             self._to_device(np.array(schedule, dtype=np.float32)),
             None if weight is None else self._to_device(weight.astype(np.float32)),
-            offsets > 0,
         )
 
     def _to_device(self, values: np.ndarray) -> Tensor:

@@ -14,7 +14,6 @@ from opustomo.model.anchor import PoseHistory, correction_vector
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.latent_step import LatentHistory
 from opustomo.model.loss import TERM_NAMES, kl_divergence
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
@@ -178,39 +177,6 @@ def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> 
     torch.testing.assert_close(divided.spectrum, plain.spectrum * filters)
     assert torch.equal(divided.ctf, seen["was"].ctf) and torch.equal(plain.spectrum, seen["was"].spectrum)
     assert not torch.allclose(divided.mu, plain.mu)
-
-
-def with_offsets(offset: torch.Tensor, curvature: torch.Tensor | None = None) -> Batch:
-    curvature = torch.zeros(2, 2) if curvature is None else curvature
-    return replace(make_batch(), latents=LatentHistory(offset, curvature))
-
-
-def test_compositions_are_decoded_at_their_offsets(model: Autoencoder) -> None:
-    """The conformation has none; nothing drawn, z tells where to go and no weight learns."""
-    offset = torch.tensor([[0.5, -0.3]]).repeat(COUNT, 1)
-    plain = model(make_batch(), make_neighbours(), state(None))
-    moved = model(with_offsets(offset), make_neighbours(), state(None))
-    assert torch.equal(moved.mu, plain.mu) and moved.probe.noise is None
-    assert torch.allclose(moved.probe.z[:, :2], plain.mu[:, :2] + offset) and plain.probe is None
-    assert torch.equal(moved.probe.z[:, 2:], plain.mu[:, 2:])
-    assert not torch.isclose(moved.terms.gen, plain.terms.gen, rtol=1e-6)
-    (slope,) = torch.autograd.grad(moved.terms.total, moved.probe.z)
-    assert slope[:, :2].abs().min() > 0
-    with torch.no_grad():
-        assert not model(with_offsets(offset), make_neighbours(), state(None)).probe.z.requires_grad
-
-
-def test_the_curvature_pulls_the_encoder_to_where_the_offset_leads(model: Autoencoder) -> None:
-    def gradient(curvature: float) -> torch.Tensor:
-        model.zero_grad()
-        batch = with_offsets(torch.ones(COUNT, 2), curvature * torch.eye(2))
-        model(batch, make_neighbours(), state(StepRandom((1, 0, 0), "cpu", COUNT))).terms.total.backward()
-        bias = model.encoder.mu.bias.grad
-        assert bias is not None
-        return bias.clone()
-
-    pulled = gradient(50.0) - gradient(0.0)
-    assert (pulled[:2] < 0).all() and not pulled[2:].any()  # descent takes mu up, towards mu + 1
 
 
 def test_training_steps_repeat_and_differ(model: Autoencoder) -> None:

@@ -15,7 +15,6 @@ from opustomo.training.schedules import (
     bfactor_at,
     composition_at,
     learning_rate_at,
-    offsets_at,
     refinement_at,
 )
 
@@ -89,19 +88,3 @@ def test_composition_comes_in_after_the_motion() -> None:
 def test_poses_are_refined_once_there_is_detail_by_epochs_or_by_particles() -> None:
     values = [refinement_at(*at) for at in ((0, 0), (3, 3_400), (5, 1_000), (0, 5_950), (7, 0), (1, 10**6))]
     assert values == pytest.approx([0, 0, 0.5, 0.5, 1, 1])
-
-
-def test_offsets_are_used_while_a_run_is_young() -> None:
-    """They come in by particles, and leave by epochs or particles, whichever is last."""
-    times = (
-        (0, 0),
-        (0, 600),
-        (0, 900),
-        (1, 1_200),
-        (8, 9_600),
-        (10, 12_000),
-        (10, 1_000_000),
-        (50, 9_600),
-        (12, 14_400),
-    )
-    assert [offsets_at(*time) for time in times] == pytest.approx([0, 0, 0.5, 1, 1, 0.5, 0.5, 1, 0])

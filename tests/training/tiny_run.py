@@ -1,6 +1,6 @@
 """`dsd` with very small networks, so that tests of the training loop do not wait for arithmetic or disk.
 
-Only the networks are replaced, and offsets begin early; commands, trainer, physics, checkpoints and signals are the
+Only the networks are replaced; commands, trainer, physics, checkpoints and signals are the
 real ones.
 """
 
@@ -61,12 +61,10 @@ def main(argv: list[str]) -> int:
     """Run `dsd` with the small networks."""
     from opustomo.main import main as dsd
     from opustomo.model import autoencoder
-    from opustomo.training import schedules
 
     torch.set_num_threads(1)
     autoencoder.Encoder = TinyEncoder  # type: ignore[misc, assignment]
     autoencoder.Decoder = TinyDecoder  # type: ignore[misc, assignment]
-    schedules.OFFSET_START = (10, 30)  # tiny runs see offsets of compositions come in
     return dsd(argv)
 
 
