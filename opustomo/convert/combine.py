@@ -13,17 +13,29 @@ from opustomo.convert.columns import (
     Numbers,
     Texts,
     fixed,
+    listed_sizes,
     make_table,
     repeated,
     with_columns,
     without_columns,
     xyz_columns,
 )
-from opustomo.convert.optics_groups import BINNING, SERIES_APIX, merge_optics, with_optics, with_series_sizes
+from opustomo.convert.optics_groups import (
+    BINNING,
+    NUMBER,
+    SERIES_APIX,
+    follow_optics,
+    merge_optics,
+    microscope_value,
+    told_by_optics,
+    with_image_sizes,
+    with_optics,
+    with_series_sizes,
+)
 from opustomo.convert.relion30 import particle_keys
 from opustomo.convert.subtomogram_frames import coordinate_sizes
 from opustomo.errors import UserError
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
@@ -54,8 +66,9 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     """Put particle tables one after the other.
 
     With an optics table in any of them, the result is of RELION 3.1: the others get optics groups from their rows
-    and origins in Å. Optics groups are merged and renumbered. A column that a table lacks is filled with 0, or None
-    where it holds text. Blocks other than optics and particles come from the first table that has them.
+    and origins in Å. Optics groups are merged and renumbered. A column that a table lacks is filled from its optics
+    table; where that lacks it too, with 0, or None for text, and the microscope's values with those of the other
+    tables. Blocks other than optics and particles come from the first table that has them.
 
     Parameters
     ----------
@@ -67,22 +80,26 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     Raises
     ------
     UserError
-        Places of one table are in pixels, of another in Å from the tomogram's centre; or a table without optics
-        groups tells no pixel size.
+        Places of one table are in pixels, of another in Å from the tomogram's centre; a table tells no pixel size
+        while another does; or the microscope of a table is unknown and cannot be taken from the others.
     """
     _refuse_mixed_places(stars)
-    notes: list[str] = []
+    sizes, notes = _pixel_sizes(stars)
     optics = None
-    sizes = [_Sizes(star.pixel_sizes(), coordinate_sizes(star)) for star in stars]
     if any(star.optics_block is not None for star in stars):
         of_series = any(star.value_per_particle(SERIES_APIX) is not None for star in stars)
         stars = [_origins_in_angst(with_optics(star)) for star in stars]
+        stars = [
+            star if size.images is None else with_image_sizes(star, size.images)
+            for star, size in zip(stars, sizes, strict=True)
+        ]
         if of_series:
             stars = [with_series_sizes(star) if COORDINATES[0] in star else star for star in stars]
-        stars, optics, notes = merge_optics(stars)
+        stars, optics, merged = merge_optics(stars)
+        notes += merged
     else:
         stars = _origins_alike(stars)
-    columns, filled = _joined(stars, sizes)
+    columns, filled = _joined(stars, sizes, optics or {})
     notes += filled
     block = "particles" if optics is not None else stars[0].particle_block
     blocks = {} if optics is None else {"optics": make_table(optics)}
@@ -94,6 +111,37 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     count = len(result)
     result, duplicates = _without_duplicates(result, stars, drop_duplicates)
     return Converted(result, count, (*duplicates, *notes))
+
+
+def _pixel_sizes(stars: Sequence[ParticleStar]) -> tuple[list[_Sizes], list[str]]:
+    """Return the pixel sizes of all tables, and notes on picks whose coordinates' pixel size stands in for images.
+
+    Raises
+    ------
+    UserError
+        Some tables tell the pixel size of their images and others do not.
+    """
+    sizes = [_Sizes(star.pixel_sizes(), coordinate_sizes(star)) for star in stars]
+    known = next((star for star, size in zip(stars, sizes, strict=True) if size.images is not None), None)
+    if known is None:
+        return sizes, []
+    notes = []
+    with_images = any("rlnImageName" in star for star in stars)
+    for index, (star, size) in enumerate(zip(stars, sizes, strict=True)):
+        if size.images is not None:
+            continue
+        if with_images or size.coordinates is None:
+            where = "rlnImagePixelSize to its optics table" if star.optics_block is not None else "rlnPixelSize to it"
+            raise UserError(
+                f"{star.path}: gives no pixel size of its images, but {known.path} does; add {where}, or extract the "
+                "subtomograms of both tables first."
+            )
+        sizes[index] = _Sizes(size.coordinates, size.coordinates)
+        notes.append(
+            f"{star.path} has no images; the pixel size of its coordinates, {listed_sizes(size.coordinates)}, was "
+            "written as that of its images"
+        )
+    return sizes, notes
 
 
 def _refuse_mixed_places(stars: Sequence[ParticleStar]) -> None:
@@ -141,29 +189,56 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
     return alike
 
 
-def _joined(stars: Sequence[ParticleStar], sizes: Sequence[_Sizes]) -> tuple[dict[str, Texts], list[str]]:
+def _joined(
+    stars: Sequence[ParticleStar], sizes: Sequence[_Sizes], optics: dict[str, list[str]]
+) -> tuple[dict[str, Texts], list[str]]:
+    """Concatenate the columns of all tables; what a table lacks is taken from the merged `optics` groups or filled."""
     columns: dict[str, Texts] = {}
+    notes: list[str] = []
     filled: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(column for star in stars for column in star.particles.columns):
         given = {index: star.particles[name].to_numpy(dtype=object) for index, star in enumerate(stars) if name in star}
-        if len(given) < len(stars):
-            numeric = all(_numeric(values[0]) for values in given.values() if len(values))
-            filler = _NEUTRAL.get(name, "0" if numeric else "None")
-            for index, star in enumerate(stars):
-                if index in given:
-                    continue
-                own, twin = sizes[index].of(name), _TWINS.get(name, "")
-                if own is not None:
-                    given[index] = fixed(own)
-                elif twin in star:
-                    given[index] = star.particles[twin].to_numpy(dtype=object)
-                else:
-                    given[index] = repeated(filler, len(star))
-                    filled.setdefault((str(star.path), filler), []).append(name)
+        present = [values for values in given.values() if len(values)]
+        for index, star in enumerate(stars):
+            if index in given:
+                if name in MICROSCOPE_COLUMNS and name in optics:
+                    given[index], count = follow_optics(given[index], _of_groups(optics[name], star))
+                    notes += [told_by_optics(star, name, count)] if count else []
+                continue
+            own, twin = _size_column(name, star, sizes[index]), _TWINS.get(name, "")
+            if own is not None:
+                given[index] = fixed(own)
+            elif twin in star:
+                given[index] = star.particles[twin].to_numpy(dtype=object)
+            elif name in optics:
+                given[index] = _of_groups(optics[name], star)
+            else:
+                filler = _filler(name, present, star)
+                given[index] = repeated(filler, len(star))
+                filled.setdefault((str(star.path), filler), []).append(name)
         columns[name] = np.concatenate([given[index] for index in range(len(stars))])
-    return columns, [
-        f"{path} lacks {', '.join(names)}; filled with {filler}" for (path, filler), names in filled.items()
-    ]
+    notes += [f"{path} lacks {', '.join(names)}; filled with {filler}" for (path, filler), names in filled.items()]
+    return columns, notes
+
+
+def _of_groups(values: list[str], star: ParticleStar) -> Texts:
+    """Return the value of each particle's optics group; groups are numbered from 1 in the order of `values`."""
+    return np.array(values, dtype=object)[[int(number) - 1 for number in star.strings(NUMBER)]]
+
+
+def _size_column(name: str, star: ParticleStar, sizes: _Sizes) -> Numbers | None:
+    """Return the values of a column of pixel sizes or binning that a table lacks."""
+    own = sizes.of(name)
+    if own is not None and name == "rlnDetectorPixelSize" and "rlnMagnification" in star:
+        return own * star.numbers("rlnMagnification") * 1e-4
+    return own
+
+
+def _filler(name: str, present: Sequence[Texts], star: ParticleStar) -> str:
+    """Return the text for a column that a table lacks, given the columns of the other tables."""
+    if name in MICROSCOPE_COLUMNS:
+        return microscope_value(name, [str(text) for values in present for text in dict.fromkeys(values)], star.path)
+    return _NEUTRAL.get(name, "0" if all(_numeric(values[0]) for values in present) else "None")
 
 
 def _numeric(text: object) -> bool:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from opustomo.convert.columns import make_table, with_columns, without_columns, xyz_columns
+from opustomo.convert.columns import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
 from opustomo.errors import UserError
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
 # what RELION 3.0 keeps in every row and later versions in the optics table
-_ROW_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", SERIES_APIX)
+_ROW_OPTICS = (*MICROSCOPE_COLUMNS, SERIES_APIX)
 
 
 @dataclass
@@ -21,6 +21,8 @@ class _Group:
     name: str | None
     """None for a group that was made up."""
     values: dict[str, str] = field(default_factory=dict)
+    source: object = None
+    """File that the group was read from."""
 
     def fits(self, other: "_Group") -> bool:
         """Tell whether both may be the same: no value that both have differs, and none alone is multiplied."""
@@ -50,6 +52,7 @@ def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dic
     """
     groups: list[_Group] = []
     numbered = []
+    notes = []
     for star in stars:
         own = _groups_of(star)
         places = []
@@ -57,27 +60,45 @@ def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dic
             place = next((index for index, known in enumerate(groups) if known.fits(group)), None)
             if place is None:
                 place = len(groups)
-                groups.append(_Group(group.name, dict(group.values)))
+                groups.append(_Group(group.name, dict(group.values), group.source))
             else:
+                notes += _borrowed(group, groups[place])
                 groups[place].values = {**group.values, **groups[place].values}
                 groups[place].name = groups[place].name or group.name
             places.append(place + 1)
         rows = np.array(places)[star.optics_rows()]
         numbered.append(with_columns(star, {NUMBER: rows.astype(str).astype(object)}))
-    columns, notes = _columns(groups)
-    return numbered, columns, notes
+    columns, filled = _columns(groups)
+    return numbered, columns, notes + filled
+
+
+def _borrowed(group: _Group, known: _Group) -> list[str]:
+    """Describe the values that a group and the equal group of another file take from each other."""
+    notes = []
+    for lacking, other in ((group, known), (known, group)):
+        values = {key: value for key, value in other.values.items() if key not in lacking.values}
+        if values:
+            told = ", ".join(f"{key} {value}" for key, value in values.items())
+            notes.append(
+                f"{lacking.source} gives no {' and no '.join(values)} for the optics group "
+                f"{lacking.name or 'of its particles'}; {told} of {other.source} was taken"
+            )
+    return notes
 
 
 def with_optics(star: ParticleStar) -> ParticleStar:
-    """Give a table without optics groups one per pixel size, voltage and aberration, and origins in Å.
+    """Return the table with an optics table that holds pixel size, voltage, aberration and amplitude contrast.
+
+    A table without optics groups gets one group per combination of these values, and origins in Å. Values that stand
+    in the rows of a table with optics groups are copied to its groups.
 
     Raises
     ------
     UserError
-        The table does not tell its pixel size.
+        The table does not tell its pixel size, or particles of one optics group have different values.
     """
     if star.optics_block is not None:
-        return star
+        return _with_row_optics(star)
     sizes = star.pixel_sizes()
     if sizes is None:
         raise UserError(
@@ -100,6 +121,26 @@ def with_optics(star: ParticleStar) -> ParticleStar:
     return ParticleStar(star.path, blocks, star.particle_block)
 
 
+def with_image_sizes(star: ParticleStar, sizes: Numbers) -> ParticleStar:
+    """Return the table with `rlnImagePixelSize` in its optics table.
+
+    Parameters
+    ----------
+    star : ParticleStar
+        Particles with optics groups.
+    sizes : ndarray, (N,)
+        Pixel size of each particle's image in Å.
+
+    Raises
+    ------
+    UserError
+        Particles of one optics group have different pixel sizes.
+    """
+    if IMAGE_PIXEL_SIZE in _optics_columns(star):
+        return star
+    return _with_group_values(star, IMAGE_PIXEL_SIZE, [f"{size:.6f}" for size in sizes.tolist()])
+
+
 def with_series_sizes(star: ParticleStar) -> ParticleStar:
     """Let the optics groups tell the pixels that coordinates count in, where RELION 3 takes those of the images.
 
@@ -108,15 +149,43 @@ def with_series_sizes(star: ParticleStar) -> ParticleStar:
     sizes = star.pixel_sizes()
     if sizes is None or star.value_per_particle(SERIES_APIX) is not None:
         return star
+    star = _with_group_values(star, SERIES_APIX, [f"{size:.6f}" for size in sizes.tolist()])
+    return _with_group_values(star, BINNING, ["1.000000"] * len(star))
+
+
+def _with_row_optics(star: ParticleStar) -> ParticleStar:
+    """Copy values that stand in the rows to the optics groups that lack them."""
+    for column in _ROW_OPTICS:
+        if column in star and column not in _optics_columns(star):
+            star = _with_group_values(star, column, star.strings(column))
+    return star
+
+
+def _with_group_values(star: ParticleStar, column: str, texts: list[str]) -> ParticleStar:
+    """Add a column to the optics table from one text per particle."""
     name = str(star.optics_block)
-    block = star.blocks[name]
-    columns = {str(key): [value] for key, value in block.items()} if isinstance(block, dict) else dict(block.items())
-    groups = star.optics_rows()
-    told = [sizes[groups == group] for group in range(len(columns[NUMBER]))]
-    # a group without particles may have any
-    columns[SERIES_APIX] = [f"{own[0]:.6f}" if own.size else f"{sizes[0]:.6f}" for own in told]
-    columns[BINNING] = ["1.000000"] * len(told)
+    columns = _optics_columns(star)
+    groups = star.optics_rows().tolist()
+    # a group without particles may have any value
+    values = [texts[0]] * len(columns[NUMBER])
+    first: dict[int, int] = {}
+    for row, group in enumerate(groups):
+        earlier = first.setdefault(group, row)
+        if not _same(texts[row], texts[earlier]):
+            raise UserError(
+                f"{star.path}: rows {earlier + 1} and {row + 1} are of optics group {columns[NUMBER][group]} but have "
+                f"{column} {texts[earlier]} and {texts[row]}; give each value its own optics group."
+            )
+        values[group] = texts[earlier]
+    columns[column] = values
     return ParticleStar(star.path, {**star.blocks, name: make_table(columns)}, star.particle_block)
+
+
+def _optics_columns(star: ParticleStar) -> dict[str, list[str]]:
+    block = star.blocks[str(star.optics_block)]
+    if isinstance(block, dict):
+        return {str(key): [value] for key, value in block.items()}
+    return {str(key): list(column) for key, column in block.items()}
 
 
 def _groups_of(star: ParticleStar) -> list[_Group]:
@@ -126,7 +195,7 @@ def _groups_of(star: ParticleStar) -> list[_Group]:
     for row in table.to_dict("records"):
         name = row.pop(NAME, "") or None
         row.pop(NUMBER)
-        groups.append(_Group(name, {str(key): str(value) for key, value in row.items()}))
+        groups.append(_Group(name, {str(key): str(value) for key, value in row.items()}, star.path))
     return groups
 
 
@@ -141,16 +210,32 @@ def _columns(groups: list[_Group]) -> tuple[dict[str, list[str]], list[str]]:
     filled: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for group in groups for key in group.values):
         given = [group.values[key] for group in groups if key in group.values]
-        filler = _neutral(key, given[0])
+        columns[key] = []
         for group, name in zip(groups, names, strict=True):
             if key not in group.values:
+                filler = _own_size(key, group) or _neutral(key, given, group.source)
                 filled.setdefault(name, []).append(f"{key} {filler}")
-        columns[key] = [group.values.get(key, filler) for group in groups]
+            columns[key].append(group.values[key] if key in group.values else filler)
     return columns, [f"the optics group {name} was given {', '.join(values)}" for name, values in filled.items()]
 
 
-def _neutral(column: str, example: str) -> str:
-    """Value for a group that lacks a column: no aberration, nothing multiplied, else the value of another group."""
+def _own_size(column: str, group: _Group) -> str | None:
+    """Compute a pixel size or the binning of a group from what the group itself tells, or return None."""
+    image, series = group.values.get(IMAGE_PIXEL_SIZE), group.values.get(SERIES_APIX)
+    if column == BINNING and image is not None:
+        return f"{float(image) / float(image if series is None else series):.6f}"
+    # without coordinates the pixels of the tilt series do not matter
+    return image if column == SERIES_APIX else None
+
+
+def _neutral(column: str, given: list[str], source: object) -> str:
+    """Return the value for a group that lacks a column: no aberration, no multiplication, else that of other groups.
+
+    Raises
+    ------
+    UserError
+        Other groups disagree about the microscope.
+    """
     if column == PREMULTIPLIED:
         return "0"
     if column.startswith("rlnMagMat"):
@@ -158,8 +243,52 @@ def _neutral(column: str, example: str) -> str:
     if column.startswith("rlnBeamTilt"):
         return "0.000000"
     if column.endswith("Zernike"):
-        return f"[{','.join('0' for _ in example.split(','))}]"
-    return example
+        return f"[{','.join('0' for _ in given[0].split(','))}]"
+    return microscope_value(column, given, source) if column in MICROSCOPE_COLUMNS else given[0]
+
+
+def follow_optics(rows: Texts, optics: Texts) -> tuple[Texts, int]:
+    """Replace values in the rows that contradict the optics table, which RELION 3.1 and later read alone.
+
+    Parameters
+    ----------
+    rows, optics : ndarray of str, (N,)
+        Value of each particle in its row, and in its optics group.
+
+    Returns
+    -------
+    ndarray of str, (N,)
+        The rows' values, with those of the optics table where the two differ.
+    int
+        Number of rows that were replaced.
+    """
+    pairs = {pair: _same(*pair) for pair in dict.fromkeys(zip(rows.tolist(), optics.tolist(), strict=True))}
+    kept = np.array([pairs[pair] for pair in zip(rows.tolist(), optics.tolist(), strict=True)], dtype=bool)
+    return np.where(kept, rows, optics), int((~kept).sum())
+
+
+def told_by_optics(star: ParticleStar, column: str, count: int) -> str:
+    """Describe rows whose values were replaced by `follow_optics`."""
+    return (
+        f"{column} of {count} rows of {star.path or 'the table'} contradicts the optics table, which counts as in "
+        "RELION 3.1 and later"
+    )
+
+
+def microscope_value(column: str, given: list[str], source: object) -> str:
+    """Return the value on which all other tables agree.
+
+    Raises
+    ------
+    UserError
+        They do not agree, so that it cannot be guessed.
+    """
+    other = next((value for value in given if not _same(value, given[0])), None)
+    if other is not None:
+        raise UserError(
+            f"{source}: gives no {column}, and the other tables give {given[0]} and {other}; add {column} to it."
+        )
+    return given[0]
 
 
 def _same(one: str, other: str) -> bool:

@@ -8,9 +8,19 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.convert.columns import COORDINATES, Converted, make_table, repeated, xyz, xyz_columns
+from opustomo.convert.columns import (
+    COORDINATES,
+    Converted,
+    listed_sizes,
+    make_table,
+    repeated,
+    table_numbers,
+    xyz,
+    xyz_columns,
+)
+from opustomo.convert.optics_groups import follow_optics, told_by_optics
 from opustomo.errors import UserError
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import group_key
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
@@ -40,8 +50,7 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     notes = []
     known = star.pixel_sizes()
     if known is not None and not np.allclose(known, apix, rtol=1e-3):
-        sizes = " and ".join(f"{size:g}" for size in np.unique(np.round(known, 4))[:4])
-        notes.append(f"the file gives a pixel size of {sizes} Å, not {apix:g} Å")
+        notes.append(f"the file gives a pixel size of {listed_sizes(known)}, not {apix:g} Å")
     table = star.particles
     columns = {name: table[name].to_numpy(dtype=object) for name in table.columns}
     places = tuple(column for column in COORDINATES if column in star)
@@ -54,14 +63,27 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
         notes.append("there are no coordinates in pixels to rescale")
     elif places and series is not None and not np.allclose(series, apix, rtol=1e-3):
         notes.append(
-            f"coordinates stay in pixels of the tilt series, {series[0]:g} Å; --rescale-angpix brings coordinates and "
-            "origins into one size"
+            f"coordinates stay in pixels of the tilt series, {listed_sizes(series)}; --rescale-angpix brings "
+            "coordinates and origins into one size"
         )
     if any(column in star for column in (*ORIGIN_ANGST_COLUMNS, *ORIGIN_COLUMNS)):
         in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS)
         if in_angst or target != apix:
             columns = _replaced(columns, xyz_columns(ORIGIN_COLUMNS, star.origins_px(apix) * (apix / target)))
-    columns = _replaced(columns, _optics_in_rows(star), keep=True)
+    optics = _optics_in_rows(star)
+    for name in MICROSCOPE_COLUMNS:
+        if name in columns and name in optics:
+            columns[name], count = follow_optics(columns[name], optics[name])
+            notes += [told_by_optics(star, name, count)] if count else []
+    columns = _replaced(columns, optics, keep=True)
+    if "rlnVoltage" in columns:
+        voltages = table_numbers(make_table(columns), "rlnVoltage", star.path or "the table")
+        if (voltages <= 0).any():
+            row = int(np.flatnonzero(voltages <= 0)[0])
+            notes.append(
+                f"rlnVoltage is {voltages[row]:g} in {int((voltages <= 0).sum())} rows, the first is row {row + 1}; no "
+                "CTF can be computed from it, so correct it"
+            )
     if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
         columns["rlnMicrographName"] = columns["rlnTomoName"]
     size = repeated(f"{target:g}", len(star))

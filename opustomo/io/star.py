@@ -5,8 +5,9 @@ file, so that a subset or a table with new poses keeps every other value to the 
 `ParticleStar.numbers` converts a column.
 
 Pixel size of a row, the first that is present: `rlnImagePixelSize` (of the row, else of its optics group),
-`rlnPixelSize` (likewise), `rlnDetectorPixelSize / rlnMagnification · 10⁴` (likewise),
-`rlnTomoTiltSeriesPixelSize · rlnTomoSubtomogramBinning` of the optics group.
+`rlnPixelSize` (likewise), `rlnDetectorPixelSize / rlnMagnification · 10⁴` (likewise; without a magnification, as
+pytom-match-pick writes it, `rlnDetectorPixelSize` is in Å), `rlnTomoTiltSeriesPixelSize · rlnTomoSubtomogramBinning`
+of the optics group.
 """
 
 import os
@@ -19,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.star_kinds import describe, remedy
+from opustomo.io.pose_limits import require_angles
+from opustomo.io.star_kinds import describe, has_particles, remedy
 from opustomo.io.star_numbers import group_key, to_numbers
 from opustomo.io.star_text import read_blocks, write_blocks
 
@@ -41,7 +43,8 @@ _PARTICLE_COLUMNS = (
     *(f"rlnCoordinate{axis}" for axis in "XYZ"),
     *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"),
 )
-_PARTICLE_MARKS = {"rlnImageName", "rlnCoordinateX", "rlnCenteredCoordinateXAngst"}
+MICROSCOPE_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+"""Optics that RELION 3.1 and later read from the optics table alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +120,11 @@ class ParticleStar:
         Raises
         ------
         UserError
-            A column is missing or a value is no finite number.
+            A column is missing, or a value is no finite number or too large for an angle in degrees.
         """
-        return np.stack([self.numbers(column) for column in EULER_COLUMNS], axis=1)
+        eulers = np.stack([self.numbers(column) for column in EULER_COLUMNS], axis=1)
+        require_angles(eulers, self._name())
+        return eulers
 
     def origins_px(self, apix: float | None = None) -> npt.NDArray[np.float64]:
         """Origins x, y, z in pixels of the subtomogram, float64 (N, 3).
@@ -160,9 +165,9 @@ class ParticleStar:
                 self.value_per_particle("rlnDetectorPixelSize"),
                 self.value_per_particle("rlnMagnification"),
             )
-            if detector is not None and magnification is not None:
+            if detector is not None:
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    sizes = detector / magnification * 1e4
+                    sizes = detector if magnification is None else detector / magnification * 1e4
         if sizes is None:
             unbinned, binning = (
                 self.value_per_particle("rlnTomoTiltSeriesPixelSize"),
@@ -288,11 +293,15 @@ class ParticleStar:
         return sizes
 
     def value_per_particle(self, column: str) -> npt.NDArray[np.float64] | None:
-        """Give each row a value, from its own column or its optics group; None when neither has it."""
-        if column in self:
-            return self.numbers(column)
+        """Return the value of each row, from its own column or its optics group; None when neither has it.
+
+        Voltage, spherical aberration and amplitude contrast of the optics table come first, as in RELION.
+        """
         optics = self._optics()
-        if optics is None or column not in optics.columns:
+        in_optics = optics is not None and column in optics.columns
+        if column in self and not (in_optics and column in MICROSCOPE_COLUMNS):
+            return self.numbers(column)
+        if optics is None or not in_optics:
             return None
         values = to_numbers(optics[column], column, f"{self._name()}, optics table")
         return values[self.optics_rows()]
@@ -314,8 +323,7 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     scores = {
         name: sum(column in block for column in _PARTICLE_COLUMNS)
         for name, block in blocks.items()
-        # a CTF table has Euler angles too, but neither image nor place
-        if any(mark in block for mark in _PARTICLE_MARKS) or ("rlnAngleRot" in block and "rlnDefocusU" not in block)
+        if has_particles(block)
     }
     if not scores:
         raise UserError(

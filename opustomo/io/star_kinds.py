@@ -25,11 +25,26 @@ _KINDS = (
     (("rlnOriginXAngst", "rlnOpticsGroup"), "a RELION 3.1 particle table (rlnOriginXAngst …)"),
     (("rlnBodyMaskName",), "a multi-body mask list (rlnBodyMaskName …)"),
     (("rlnDefocusU", "rlnCtfScalefactor"), "a CTF table (rlnDefocusU, rlnCtfScalefactor …)"),
-    (("rlnCoordinateX",), "a RELION particle table (rlnCoordinateX …)"),
     (("rlnImageName",), "a RELION particle table (rlnImageName …)"),
+    (("rlnCoordinateX", "rlnCoordinateZ"), "a RELION particle table (rlnCoordinateX …)"),
+    (("rlnMicrographShiftX",), "motion correction of a movie (rlnMicrographShiftX …)"),
+    (("rlnCoordinateX",), "positions in a two-dimensional image, as lists of hot pixels (no rlnCoordinateZ)"),
     (("rlnAngleRot",), "a RELION particle table (rlnAngleRot …)"),
 )
 _OTHER_CASE = "names of columns in another case than RELION's or WARP's"
+
+
+def has_particles(block: "pd.DataFrame | dict[str, str]") -> bool:
+    """Return whether a block describes particles: images, positions in three dimensions, or Euler angles.
+
+    A CTF table has Euler angles too, but neither images nor positions. Two coordinates alone are a list of hot pixels
+    or of picks in micrographs.
+    """
+    if "rlnImageName" in block or "rlnCenteredCoordinateXAngst" in block:
+        return True
+    if "rlnCoordinateX" in block and ("rlnCoordinateZ" in block or "rlnTomoName" in block):
+        return True
+    return "rlnAngleRot" in block and "rlnDefocusU" not in block
 
 
 def describe(blocks: "Blocks") -> str:

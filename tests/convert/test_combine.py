@@ -93,12 +93,148 @@ def test_tomograms_and_premultiplication_of_different_versions(tmp_path: Path) -
 
 
 def test_old_tables_stay_old(tmp_path: Path) -> None:
-    one = star_of(tmp_path, loop("", "ImageName AngleRot OriginX", "a 1 2.50"), "a.star")
+    one = star_of(tmp_path, loop("", "ImageName AngleRot OriginX PixelSize", "a 1 2.50 4"), "a.star")
     two = star_of(tmp_path, loop("images", "AngleRot ImageName OriginXAngst PixelSize", "1 b 6 3"), "b.star")
     result = combine([one, two]).star
     assert result.particle_block == ""
     assert result.strings("rlnImageName") == ["a", "b"]
     assert result.strings("rlnOriginX") == ["2.50", "2.000000"]
+
+
+def test_rows_of_other_tables_get_the_microscope_of_their_optics_group(tmp_path: Path) -> None:
+    """A RELION 3.0 table has voltage and Cs in its rows; rows of later tables then must not say 0."""
+    old = star_of(
+        tmp_path,
+        loop("", "ImageName DetectorPixelSize Magnification Voltage SphericalAberration", "o 5 10000 300.0 2.7"),
+        "old.star",
+    )
+    optics = "OpticsGroup OpticsGroupName ImagePixelSize Voltage SphericalAberration AmplitudeContrast"
+    new = star_of(
+        tmp_path,
+        loop("optics", optics, "1 a 4 300.000 2.700 0.1", "2 b 3 200 2.0 0.07")
+        + loop("particles", "ImageName OpticsGroup", "x 1", "y 2"),
+        "new.star",
+    )
+    with pytest.raises(UserError, match=r"old.star: gives no rlnAmplitudeContrast, .* give 0.1 and 0.07; add"):
+        combine([old, new])
+    new = new.subset([0, 1])
+    new.blocks["optics"]["rlnAmplitudeContrast"] = "0.1"
+    for order in ([old, new], [new, old]):
+        star = combine(order).star
+        places = [star.strings("rlnImageName").index(name) for name in "oxy"]
+        assert star.numbers("rlnVoltage")[places].tolist() == [300, 300, 200]
+        assert star.numbers("rlnSphericalAberration")[places].tolist() == [2.7, 2.7, 2.0]
+
+
+def test_rows_that_contradict_the_optics_table_follow_it(tmp_path: Path) -> None:
+    optics = loop("optics", "OpticsGroup ImagePixelSize Voltage SphericalAberration", "1 4 300 2.7")
+    columns = "ImageName OpticsGroup Voltage SphericalAberration"
+    one = star_of(tmp_path, optics + loop("particles", columns, "a 1 0 0", "b 1 300.00 2.7"), "one.star")
+    two = star_of(tmp_path, optics + loop("particles", columns, "c 1 0 2.7"), "two.star")
+    found = combine([one, two])
+    assert found.star.strings("rlnVoltage") == ["300", "300.00", "300"]
+    assert found.star.strings("rlnSphericalAberration") == ["2.7", "2.7", "2.7"]
+    assert any("rlnVoltage of 1 rows of" in note and "one.star" in note for note in found.notes)
+
+
+def test_old_tables_without_voltage(tmp_path: Path) -> None:
+    """Without optics tables the voltage of the others is taken if they agree; 0 kV is never written."""
+    tables = [
+        star_of(tmp_path, loop("", "ImageName PixelSize Voltage", f"{name} 4 {kv}"), f"{name}.star")
+        for name, kv in (("a", "300"), ("b", "300.0"), ("c", "200"))
+    ]
+    bare = star_of(tmp_path, loop("", "ImageName PixelSize", "d 4"), "d.star")
+    found = combine([*tables[:2], bare])
+    assert found.star.numbers("rlnVoltage").tolist() == [300, 300, 300]
+    assert any(note.endswith("d.star lacks rlnVoltage; filled with 300") for note in found.notes)
+    with pytest.raises(UserError, match=r"d.star: gives no rlnVoltage, and the other tables give 300 and 200; add"):
+        combine([*tables, bare])
+
+
+def test_microscope_in_the_rows_of_a_table_with_optics_groups(tmp_path: Path) -> None:
+    """Values that stand in rows beside an optics table without them belong to the group of these rows."""
+    optics = loop("optics", "OpticsGroup OpticsGroupName ImagePixelSize", "1 a 4")
+    rows = star_of(
+        tmp_path, optics + loop("particles", "ImageName OpticsGroup Voltage", "x 1 200", "z 1 200"), "r.star"
+    )
+    other = star_of(
+        tmp_path,
+        loop("optics", "OpticsGroup OpticsGroupName ImagePixelSize Voltage", "1 a 4 300")
+        + loop("particles", "ImageName OpticsGroup", "y 1"),
+        "o.star",
+    )
+    star = combine([rows, other]).star
+    assert star.blocks["optics"]["rlnVoltage"].tolist() == ["200", "300"]
+    voltages = star.value_per_particle("rlnVoltage")
+    assert voltages is not None and voltages.tolist() == [200, 200, 300]
+    mixed = rows.subset([0, 1])
+    mixed.particles.loc[1, "rlnVoltage"] = "300"
+    with pytest.raises(UserError, match=r"r.star: rows 1 and 2 are of optics group 1 but have rlnVoltage 200 and 300"):
+        combine([mixed, other])
+
+
+def test_no_pixel_size_is_invented(tmp_path: Path) -> None:
+    """A table that tells no pixel size of its images is refused beside one that does."""
+    picks = "OpticsGroup OpticsGroupName Voltage TomoTiltSeriesPixelSize"
+    columns = "TomoName CoordinateX CoordinateY CoordinateZ OpticsGroup"
+    four = star_of(tmp_path, loop("optics", picks, "1 a 300 1.17") + loop("particles", columns, "t 1 2 3 1"), "4.star")
+    images = modern(tmp_path, "m", [0], [(0, 1.0)])
+    for order in ([four, images], [images, four]):
+        with pytest.raises(UserError, match=r"4.star: gives no pixel size of its images, but .*m.star does; add"):
+            combine(order)
+    old = star_of(tmp_path, loop("", "ImageName AngleRot PixelSize", "a 1 4"), "a.star")
+    with pytest.raises(UserError, match=r"b.star: gives no pixel size of its images, but .*a.star does; add rlnPixel"):
+        combine([old, star_of(tmp_path, loop("", "ImageName AngleRot", "b 1"), "b.star")])
+
+    # picks alone: the pixels of the coordinates are all that there is
+    pytom = star_of(
+        tmp_path,
+        loop("", "MicrographName CoordinateX CoordinateY CoordinateZ DetectorPixelSize", "u 1 2 3 20.7"),
+        "pytom.star",
+    )
+    for order in ([four, pytom], [pytom, four]):
+        found = combine(order)
+        optics = found.star.blocks["optics"]
+        rows = found.star.optics_rows()
+        first = found.star.strings("rlnMicrographName").index("t")
+        for row, size in ((first, 1.17), (1 - first, 20.7)):
+            group = optics.iloc[rows[row]]
+            assert float(group["rlnImagePixelSize"]) == float(group["rlnTomoTiltSeriesPixelSize"]) == size
+            assert float(group["rlnTomoSubtomogramBinning"]) == 1
+        assert found.star.numbers("rlnDetectorPixelSize").tolist() == [(1.17, 20.7)[index != first] for index in (0, 1)]
+        assert any("4.star has no images; the pixel size of its coordinates, 1.17 Å" in note for note in found.notes)
+
+
+def test_binning_follows_from_a_groups_own_pixel_sizes(tmp_path: Path) -> None:
+    columns = "ImageName OpticsGroup"
+    own = "OpticsGroup OpticsGroupName TomoTiltSeriesPixelSize ImagePixelSize"
+    one = star_of(
+        tmp_path,
+        loop("optics", own + " TomoSubtomogramBinning", "1 a 2 8 4") + loop("particles", columns, "x 1"),
+        "1.star",
+    )
+    two = star_of(tmp_path, loop("optics", own, "1 b 3 6") + loop("particles", columns, "y 1"), "2.star")
+    three = star_of(
+        tmp_path,
+        loop("optics", "OpticsGroup OpticsGroupName TomoTiltSeriesPixelSize TomoSubtomogramBinning", "1 c 1.5 2")
+        + loop("particles", columns, "z 1"),
+        "3.star",
+    )
+    star = combine([one, two, three]).star
+    assert star.blocks["optics"]["rlnTomoSubtomogramBinning"].astype(float).tolist() == [4, 2, 2]
+    assert star.blocks["optics"]["rlnImagePixelSize"].astype(float).tolist() == [8, 6, 3]
+
+
+def test_values_taken_from_an_equal_group_are_said(tmp_path: Path) -> None:
+    optics = "OpticsGroup OpticsGroupName ImagePixelSize"
+    columns = "ImageName OpticsGroup"
+    one = star_of(tmp_path, loop("optics", optics, "1 a 4") + loop("particles", columns, "x 1"), "one.star")
+    two = star_of(
+        tmp_path, loop("optics", optics + " Voltage", "1 a 4 300") + loop("particles", columns, "y 1"), "two.star"
+    )
+    found = combine([one, two])
+    assert len(found.star.blocks["optics"]) == 1
+    assert any("one.star gives no rlnVoltage for the optics group a; rlnVoltage 300 of" in note for note in found.notes)
 
 
 def test_duplicates_are_told_and_left_out_if_asked(tmp_path: Path) -> None:
@@ -136,7 +272,7 @@ def test_mistakes(tmp_path: Path) -> None:
     for stars in ([centred, pixels], [pixels, centred]):
         with pytest.raises(UserError, match="bring them into one form with dsdsh convert_relion5"):
             combine(stars)
-    with pytest.raises(UserError, match=r"p.star: tells no pixel size"):
+    with pytest.raises(UserError, match=r"p.star: gives no pixel size of its images"):
         combine([modern(tmp_path, "m", [0], [(0, 1.0)]), star_of(tmp_path, loop("", "ImageName", "t"))])
     angst = star_of(tmp_path, loop("", "ImageName OriginXAngst", "t 1"), "a.star")
     with pytest.raises(UserError, match=r"a.star: origins are in Å, .* no pixel size is told; add rlnPixelSize"):
@@ -151,8 +287,24 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, other: str) ->
         with pytest.raises(UserError, match="convert_relion5"):
             combine(stars)
         return
+    if (name, other) == ("relion31_6optics", "relion30_origins_6"):
+        # the aberrations of its microscopes differ, and the RELION 3.0 table has none
+        with pytest.raises(UserError, match=r"gives no rlnSphericalAberration, .* 2.7.* and 2.6.*; add"):
+            combine(stars)
+        return
     combine(stars).star.write(tmp_path / "o.star")
     found = read_particles(tmp_path / "o.star")
     assert len(found) == len(stars[0]) + len(stars[1])
     np.testing.assert_allclose(found.origins_px(), np.concatenate([star.origins_px() for star in stars]), atol=1e-5)
     np.testing.assert_allclose(found.eulers_deg(), np.concatenate([star.eulers_deg() for star in stars]))
+
+
+def test_real_tables_of_four_versions(shared_data: Path, tmp_path: Path) -> None:
+    """2,049 of 2,052 rows once had voltage 0 beside optics groups of 300 kV."""
+    folder = shared_data / "star_real"
+    names = ("cryocat_relion_3.0", "cryocat_relion_4.0", "relion2dynamo_refine", "cryocat_relion_3.1_optics2")
+    found = combine([read_particles(folder / f"{name}.star") for name in names]).star
+    assert len(found) == 2052
+    assert set(found.numbers("rlnVoltage")) == {300} and set(found.numbers("rlnSphericalAberration")) == {2.7}
+    with pytest.raises(UserError, match=r"relion2dynamo_4_1.star: gives no pixel size of its images"):
+        combine([read_particles(folder / f"{name}.star") for name in ("cryocat_relion_4.0", "relion2dynamo_4_1")])

@@ -64,6 +64,39 @@ def test_a_wrong_pixel_size_is_told(tmp_path: Path) -> None:
     assert result.notes == ("the file gives a pixel size of 4 Å, not 2 Å",)
 
 
+def test_every_pixel_size_is_told(tmp_path: Path) -> None:
+    sizes = (4.0, 4.5, 5.0, 5.5, 6.25)
+    optics = "OpticsGroup ImagePixelSize TomoTiltSeriesPixelSize"
+    rows = [f"{number} {size} {size / 2}" for number, size in enumerate(sizes, 1)]
+    particles = [f"1 {number} 1 2 3" for number in range(1, 6)]
+    text = loop("optics", optics, *rows)
+    text += loop("particles", "AngleRot OpticsGroup CoordinateX CoordinateY CoordinateZ", *particles)
+    found = to_relion30(star_of(tmp_path, text), 4.0)
+    assert any("a pixel size of 4, 4.5, 5, 5.5 and 6.25 Å, not 4 Å" in note for note in found.notes)
+    assert any("of the tilt series, 2, 2.25, 2.5, 2.75 and 3.125 Å" in note for note in found.notes)
+
+
+def test_pixel_size_of_pytom_match_pick(tmp_path: Path) -> None:
+    """`rlnDetectorPixelSize` without a magnification is the pixel size in Å."""
+    star = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ DetectorPixelSize", "1 2 3 20.712"))
+    assert star.pixel_sizes().tolist() == [20.712]  # type: ignore[union-attr]
+    assert to_relion30(star, 20.712).notes == ()
+    assert to_relion30(star, 10.0).notes == ("the file gives a pixel size of 20.712 Å, not 10 Å",)
+
+
+def test_the_optics_table_decides_about_the_microscope(tmp_path: Path) -> None:
+    """Rows of 0 kV, as an earlier version of this program wrote them beside optics of 300 kV."""
+    optics = loop("optics", "OpticsGroup ImagePixelSize Voltage SphericalAberration", "1 4 300 2.7")
+    columns = "ImageName OpticsGroup Voltage SphericalAberration"
+    star = star_of(tmp_path, optics + loop("particles", columns, "a 1 0 0", "b 1 300.000 2.7"))
+    found = to_relion30(star, 4.0)
+    assert found.star.strings("rlnVoltage") == ["300", "300.000"]
+    assert found.star.strings("rlnSphericalAberration") == ["2.7", "2.7"]
+    assert any("rlnVoltage of 1 rows of" in note for note in found.notes)
+    bare = to_relion30(star_of(tmp_path, loop("", "ImageName Voltage", "a 300", "b 0")), 4.0)
+    assert any("rlnVoltage is 0 in 1 rows, the first is row 2" in note for note in bare.notes)
+
+
 def test_copies_and_labels(tmp_path: Path) -> None:
     star = star_of(
         tmp_path, loop("", "ImageName RandomSubset ClassNumber", "a 1 1", "b 2 3", "a 1 2", "c 1 3", "b 2 3")

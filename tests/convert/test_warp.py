@@ -101,7 +101,7 @@ def test_places_times_pixel_size(tmp_path: Path, rows: list[tuple], apix: float)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("data_\nloop_\n_rlnCoordinateX\n1\n", r"holds a RELION particle table.*where an M species table"),
+        ("data_\nloop_\n_rlnImageName\n1\n", r"holds a RELION particle table.*where an M species table"),
         ("data_\nloop_\n_foo\n1\n", "holds a table of foo …, where"),
         ("\n".join(SPECIES.split("\n")[:13]) + "\n", "has no rows"),
         (SPECIES.replace("100.5", "x"), "wrpCoordinateX1 of row 1 is 'x'"),

@@ -209,3 +209,27 @@ def test_read_table_picks_the_block_with_the_columns(shared_data: Path, tmp_path
     assert tilts["voltage"].dtype == np.float64
     with pytest.raises(UserError, match="no block has the column rlnDefocusU"):
         read_table(path, ["rlnDefocusU"])
+
+
+HOT_PIXELS = loop("general", "ImageSizeX MicrographOriginalPixelSize", "5760 1.05") + loop(
+    "hot_pixels", "CoordinateX CoordinateY", "100 200", "101 7"
+)
+
+
+def test_positions_in_images_are_no_particles(tmp_path: Path) -> None:
+    """RELION's motion correction lists hot pixels as coordinates; picks in micrographs have no third one."""
+    with pytest.raises(
+        UserError, match=r"p.star: holds positions in a two-dimensional image, .*hot pixels.*; no block"
+    ):
+        star_of(tmp_path, HOT_PIXELS)
+    shifts = loop("global_shift", "MicrographFrameNumber MicrographShiftX MicrographShiftY", "1 0 0")
+    with pytest.raises(UserError, match=r"p.star: holds motion correction of a movie"):
+        star_of(tmp_path, shifts + HOT_PIXELS)
+    assert len(star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ", "100 200 3"))) == 1
+    assert star_of(tmp_path, HOT_PIXELS + loop("", "ImageName CoordinateX CoordinateY", "a 1 2")).particle_block == ""
+
+
+def test_angles_that_are_none_are_refused(tmp_path: Path) -> None:
+    star = star_of(tmp_path, loop("", "AngleRot AngleTilt AnglePsi", "1 2 3", "1 1e308 3", "1e30 0 0"))
+    with pytest.raises(UserError, match=r"p.star: rlnAngleTilt of row 2 is 1e\+308, which is not .*; 2 rows have such"):
+        star.eulers_deg()

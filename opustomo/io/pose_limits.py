@@ -1,0 +1,127 @@
+"""Limits of plausible poses: Euler angles in degrees, and origins that stay within the box.
+
+Values beyond these limits are finite numbers, so that nothing else stops them: 1e308 degrees have no cosine, and an
+origin of 5,000 pixels moves the particle out of its subtomogram.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from opustomo.errors import UserError
+
+LARGEST_ANGLE_DEG = 1e5
+"""Larger angles are errors of a program, and lose digits when they are reduced to one turn."""
+SEVERAL_TURNS_DEG = 720.0
+LARGEST_ORIGIN = 0.5
+"""Largest origin as a fraction of the box."""
+LARGE_ORIGIN = 0.25
+LARGE_ORIGIN_SHARE = 0.05
+"""More particles than this fraction with origins beyond `LARGE_ORIGIN` hint at another unit."""
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_NAMED = 5
+
+
+def require_angles(eulers_deg: npt.NDArray[np.float64], source: object) -> None:
+    """Raise an error if an angle is too large for an angle in degrees.
+
+    Parameters
+    ----------
+    eulers_deg : ndarray, (N, 3)
+        Angles rot, tilt, psi in degrees.
+    source : object
+        File that the error names.
+
+    Raises
+    ------
+    UserError
+        The magnitude of an angle exceeds `LARGEST_ANGLE_DEG`; the first row is named.
+    """
+    rows, axes = np.nonzero(np.abs(eulers_deg) > LARGEST_ANGLE_DEG)
+    if len(rows):
+        row, axis = int(rows[0]), int(axes[0])
+        raise UserError(
+            f"{source}: {_ANGLES[axis]} of row {row + 1} is {eulers_deg[row, axis]:g}, which is not an angle in "
+            f"degrees; {_count(len(np.unique(rows)), 'row has', 'rows have')} such angles: correct or remove them."
+        )
+
+
+def angle_note(eulers_deg: npt.NDArray[np.float64]) -> str | None:
+    """Describe angles of several turns, or return None if there are none.
+
+    Some programs convert angles from radians to degrees twice; dividing by 57.3 then brings all of them into one turn.
+    """
+    if not len(eulers_deg) or np.abs(eulers_deg).max() <= SEVERAL_TURNS_DEG:
+        return None
+    row, axis = np.unravel_index(int(np.abs(eulers_deg).argmax()), eulers_deg.shape)
+    said = f"{_ANGLES[axis]} of row {row + 1} is {eulers_deg[row, axis]:g}°, more than two turns"
+    if np.abs(np.deg2rad(eulers_deg)).max() <= 360.0:
+        return (
+            f"{said}: the angles look as if they had been converted from radians to degrees twice; if so, divide "
+            "them by 57.29578 and start again"
+        )
+    return f"{said}; check that the angles are in degrees"
+
+
+def require_origins(
+    origins: npt.NDArray[np.float64],
+    box: int,
+    source: object,
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    apix: float | None = None,
+) -> None:
+    """Raise an error if an origin moves a particle out of its subtomogram.
+
+    Parameters
+    ----------
+    origins : ndarray, (N, 3)
+        Origins as fractions of the box length.
+    box : int
+        Box length in pixels.
+    source : object
+        File that the error names.
+    rows : sequence of int, optional
+        Row of each origin in that file, from 0; all rows in order by default.
+    apix : float, optional
+        Pixel size in Å, given when the origins come from a column in pixels: the error then says whether the column
+        looks as if it held Å.
+
+    Raises
+    ------
+    UserError
+        An origin exceeds half the box; the number of such rows and the first of them are named.
+    """
+    largest = np.abs(origins).max(axis=1, initial=0.0)
+    bad = np.flatnonzero(largest > LARGEST_ORIGIN)
+    if not bad.size:
+        return
+    numbers = [int(row if rows is None else rows[row]) + 1 for row in bad[:_NAMED]]
+    first = origins[bad[0], int(np.abs(origins[bad[0]]).argmax())] * box
+    places = ", ".join(map(str, numbers)) + (" …" if bad.size > _NAMED else "")
+    advice = "correct these rows or leave them out"
+    if apix is not None and apix > 1 and largest.max() / apix <= LARGE_ORIGIN:
+        advice = (
+            f"divided by the pixel size of {apix:g} Å all origins would fit, so the columns seem to hold Å: "
+            "name them rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst"
+        )
+    raise UserError(
+        f"{source}: {_count(bad.size, 'origin moves its particle', 'origins move their particles')} by more than half "
+        f"of the box of {box} pixels (row {places}; the first is {first:g} pixels); {advice}."
+    )
+
+
+def origin_note(origins: npt.NDArray[np.float64], box: int) -> str | None:
+    """Describe unusually large origins (fractions of the box), or return None if there are few."""
+    large = np.abs(origins).max(axis=1, initial=0.0) > LARGE_ORIGIN
+    if not large.any() or large.mean() <= LARGE_ORIGIN_SHARE:
+        return None
+    row = int(np.flatnonzero(large)[0]) + 1
+    return (
+        f"origins of {int(large.sum())} of {len(large)} particles exceed a quarter of the box of {box} pixels (the "
+        f"first in row {row}); check that the origins are in the unit that their column names"
+    )
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
