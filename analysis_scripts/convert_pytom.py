@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("star", type=Path, metavar="STAR", help="particle table, as of convert_pytom_to_star")
     parser.add_argument("mic", help="name of the tomogram; {mic}.tomostar is written as its tilt series")
-    parser.add_argument("-o", "--output", type=Path, metavar="STAR", help="{mic}.star beside the table if not given")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="STAR", help="{mic}_norm.star in the working folder if not given"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
 
     result = warp_matching(read_particles(args.star), TomogramChoice(args.mic))
     name = base_name(args.mic).removesuffix(".tomostar")
-    write_converted(result, args.output or args.star.with_name(f"{name}.star"))
+    write_converted(result, args.output or Path(f"{name}_norm.star"))

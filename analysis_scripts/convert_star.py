@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 HELP = "Turn a particle table of any RELION version into RELION 3.0's form: origins in pixels, optics in the rows."
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove-symexp", action="store_true", help="keep only the first of each particle's symmetry-expanded copies"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="STAR", help="{stem}_relion30.star beside it if not given")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="STAR", help="{stem}30.star, or {stem}30_subset{LABEL}.star, if not given"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,4 +44,11 @@ def run(args: argparse.Namespace) -> None:
     if args.remove_symexp:
         star = star.subset(one_of_each(star))
     result = replace(to_relion30(star, apix, rescaled), count_in=count)
-    write_converted(result, args.output or args.star.with_name(f"{args.star.stem}_relion30.star"))
+    write_converted(result, args.output or args.star.with_name(_default_name(args.star.stem, args.subset_label)))
+
+
+def _default_name(stem: str, label: str | None) -> str:
+    """Return the name that the original gives: ``X30.star``, or ``X30_subset1.star`` for a label."""
+    if label is None:
+        return f"{stem}30.star"
+    return f"{stem}30_subset{re.sub(r'[^0-9A-Za-z.-]+', '_', label.rpartition('=')[2])}.star"

@@ -19,13 +19,14 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.io.poses import write_poses
     from opustomo.io.star import read_particles
-    from opustomo.io.star_poses import check_box, poses_from_star
+    from opustomo.io.star_poses import box_note, check_box, poses_from_star
 
     if not args.apix > 0:
         raise UserError(f"the pixel size must be positive, not {args.apix:g} Å.")
     star = read_particles(args.star)
-    check_box(star, args.box)
-    poses = poses_from_star(star, args.box, args.apix)
+    box = check_box(star, args.box)
+    box_note(args.box, box)
+    poses = poses_from_star(star, box, args.apix)
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
     write_poses(out, poses)
     print(f"Wrote {len(poses)} poses to {out}")

@@ -14,6 +14,9 @@ from opustomo.errors import UserError
 from opustomo.io.tables import read_latent_rows
 
 MODES = ("kmeans", "gmm", "pc", "dpc", "joint")
+JOINT_TABLE = "centers_joint.txt"
+JOINT_MARK = "with its conformation"
+"""Part of the names that ChimeraX shows for the volumes of ``joint``."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class VolumeSet:
     deform
         Whether the latents have a conformation, which moves the bodies.
     prefix
-        Start of the volumes' names. It is ``reference`` but for ``joint``, whose volumes lie beside those of
-        ``kmeans`` and must not replace them.
+        Start of the volumes' names.
     names
         What the volumes are called when they are classes; None for the steps of a path.
     """
@@ -69,13 +71,13 @@ def volume_set(
         The analysis was not made, or has no such centre.
     """
     if mode in ("kmeans", "gmm", "joint"):
-        name = "centers_joint.txt" if mode == "joint" else "centers.txt"
+        name = JOINT_TABLE if mode == "joint" else "centers.txt"
         stem = f"gmm{number}" if mode == "gmm" else f"kmeans{number}"
         folder = results.analysis(which) / stem
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
         path = results.analysed_file(which, stem, name)
-        return class_set(path, "joint" if mode == "joint" else "reference")
+        return class_set(path)
     if mode == "pc":
         path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
         return VolumeSet(read_latent_rows(path), path.parent, deform=False)
@@ -91,15 +93,24 @@ def volume_set(
     raise ValueError(f"mode {mode!r}")
 
 
-def class_set(table: Path, prefix: str = "reference") -> VolumeSet:
-    """The centres of a clustering, from its ``centers.txt`` or ``centers_joint.txt``."""
+def class_set(table: Path) -> VolumeSet:
+    """Return the centres of a clustering, from its ``centers.txt`` or ``centers_joint.txt``."""
+    joint = table.name == JOINT_TABLE
     latents = read_latent_rows(table)
     names = tuple(f"cluster {i}" for i in range(len(latents)))
     labels = table.with_name("labels.pkl")
     if labels.is_file():
         sizes = np.bincount(load_labels(labels), minlength=len(latents))
         names = tuple(f"{name} ({size} particles)" for name, size in zip(names, sizes, strict=False))
-    return VolumeSet(latents, table.parent, deform=prefix == "joint", prefix=prefix, names=names)
+    if joint:
+        names = tuple(f"{name} {JOINT_MARK}" for name in names)
+    return VolumeSet(latents, table.parent, deform=joint, names=names)
+
+
+def holds_joint_volumes(folder: Path) -> bool:
+    """Return whether the volumes in a folder of clusters were decoded by ``joint``, which gives them the same names."""
+    script = folder / "reference.cxc"
+    return script.is_file() and JOINT_MARK in script.read_text(encoding="utf-8")
 
 
 def decode_volume_set(

@@ -15,25 +15,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-volumes", type=int, default=10, help="volumes of each traversal")
     parser.add_argument("-D", type=int, metavar="BOX", help="box of the subtomograms (default: that of the masks)")
     parser.add_argument("--Apix", type=float, help="their pixel size, Å (default: that of the masks)")
-    parser.add_argument("-o", "--out", type=Path, metavar="JSON", help="also write the numbers to a file")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="also write the ranking: a table, or all numbers to FILE.json"
+    )
+    parser.add_argument("--verbose", action="store_true", help="say for every volume where the bodies are")
 
 
 def run(args: argparse.Namespace) -> None:
     """Fit, rank, print."""
     import json
+    import math
 
     from opustomo.dynamics.definition import read_bodies
-    from opustomo.dynamics.prepare import describe, rank_traversals
+    from opustomo.dynamics.prepare import describe, folders_with_volumes, rank_traversals, ranking_table
     from opustomo.io.atomic import atomic_path
 
     bodies = read_bodies(args.masks)
     apix = bodies.apix if args.Apix is None else args.Apix
     if apix is None:
         raise UserError(f"{args.masks}: the masks' headers hold no pixel size; give that of the subtomograms: --Apix.")
-    if not 0 < apix < float("inf"):
+    if not 0 < apix < math.inf:
         raise UserError(f"--Apix must be a positive pixel size in Å, not {apix:g}.")
     box = bodies.masks.shape[-1] if args.D is None else args.D
-    ranked = rank_traversals(args.folders, bodies, box, apix, args.num_volumes)
+    folders, others = folders_with_volumes(args.folders)
+    if others:
+        names = ", ".join(str(path) for path in others[:5]) + (" …" if len(others) > 5 else "")
+        print(f"Note: left out, because these paths are not folders with reference0.mrc: {names}")
+    ranked = rank_traversals(folders, bodies, box, apix, args.num_volumes)
     for place, one in enumerate(ranked, 1):
         print(
             f"{place}. {one.folder}: {one.defined} of {len(bodies)} bodies turn about an axis, "
@@ -41,7 +49,13 @@ def run(args: argparse.Namespace) -> None:
         )
         for line in describe(one.fits, bodies):
             print(f"   {line}")
-    if args.out is not None:
+        if args.verbose:
+            for volume, centres in enumerate(one.centres):
+                places = "; ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in centres)
+                print(f"   reference{volume}.mrc: centres of the bodies {places} Å from the centre of the box")
+    if args.out is None:
+        return
+    if args.out.suffix.lower() == ".json":
         table = [
             {
                 "folder": str(one.folder),
@@ -60,5 +74,9 @@ def run(args: argparse.Namespace) -> None:
             }
             for one in ranked
         ]
-        with atomic_path(args.out) as temporary:
-            temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(table, indent=2) + "\n"
+    else:
+        text = ranking_table(ranked)
+    with atomic_path(args.out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"Wrote {args.out}")

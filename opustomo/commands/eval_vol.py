@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deform", action="store_true", help="refuse a decoder without bodies; with them conformations always count"
     )
     parser.add_argument("--masks", type=Path, help="accepted; the checkpoint knows its bodies")
+    parser.add_argument("--num-bodies", type=int, help="accepted; the checkpoint knows its bodies")
     parser.add_argument("--prefix", default="reference", help="name of the volumes before their number")
     parser.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the training)")
     parser.add_argument("--flip", action="store_true", help="reverse z")

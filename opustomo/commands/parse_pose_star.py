@@ -33,13 +33,14 @@ def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
     from opustomo.io.poses import read_poses, write_poses
     from opustomo.io.star import read_particles
-    from opustomo.io.star_poses import check_box, poses_from_star, star_with_poses
+    from opustomo.io.star_poses import box_note, check_box, poses_from_star, star_with_poses
 
     _check_options(args)
     star = read_particles(args.star)
-    check_box(star, args.D)
+    box = check_box(star, args.D)
+    box_note(args.D, box)
     if args.poses is None:
-        poses = poses_from_star(star, args.D, args.Apix)
+        poses = poses_from_star(star, box, args.Apix)
     else:
         poses = read_poses(args.poses)
         if len(poses) != len(star):
@@ -49,9 +50,9 @@ def run(args: argparse.Namespace) -> None:
             )
     perturbed = args.perturb_rot > 0 or args.perturb_trans > 0
     if perturbed:
-        poses = _perturbed(poses, args)
+        poses = _perturbed(poses, args, box)
     if args.poses is not None or perturbed:
-        star = star_with_poses(star, poses, args.D, args.Apix)
+        star = star_with_poses(star, poses, box, args.Apix)
     # labels may not fit; nothing is written before they are checked
     if args.labels is not None:
         _write_clusters(star, args.labels, args.outdir)
@@ -75,7 +76,7 @@ def _check_options(args: argparse.Namespace) -> None:
             raise UserError(f"{option} must be 0 or a positive number, not {value:g}.")
 
 
-def _perturbed(poses: "Poses", args: argparse.Namespace) -> "Poses":
+def _perturbed(poses: "Poses", args: argparse.Namespace, box: int) -> "Poses":
     import numpy as np
 
     from opustomo.geometry.perturbation import perturb_eulers
@@ -84,7 +85,7 @@ def _perturbed(poses: "Poses", args: argparse.Namespace) -> "Poses":
     generator = np.random.default_rng(args.seed)
     eulers = perturb_eulers(poses.eulers_deg, args.perturb_rot, generator)
     shifts = generator.uniform(-args.perturb_trans, args.perturb_trans, poses.origins.shape)
-    return Poses(eulers, poses.origins + shifts / args.D)
+    return Poses(eulers, poses.origins + shifts / box)
 
 
 def _write_clusters(star: "ParticleStar", labels: Path, outdir: Path) -> None:

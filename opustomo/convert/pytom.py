@@ -9,17 +9,26 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.parsers import expat
 
 import numpy as np
 
 from opustomo.convert.angles import relion_from_pytom
-from opustomo.convert.columns import COORDINATES, Converted, Numbers, make_table, repeated, xyz_columns
+from opustomo.convert.columns import (
+    COORDINATES,
+    Converted,
+    Numbers,
+    make_table,
+    repeated,
+    with_columns,
+    xyz_columns,
+)
 from opustomo.errors import UserError
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import to_numbers
+from opustomo.io.tomogram_names import tomogram_stem
 
 # attributes that are numbers; those of places must be there
 _PLACE = (("PickPosition", "X"), ("PickPosition", "Y"), ("PickPosition", "Z"))
@@ -205,6 +214,37 @@ def relion_from_pytom_lists(
     table = make_table({**kept, **{name: repeated(value, count) for name, value in size.items()}})
     note = f"coordinates and origins are in pixels of {scale.apix / scale.binning:g} Å"
     return Converted(ParticleStar(None, {"": table}, ""), count, (note,))
+
+
+def check_ctf_template(template: str) -> None:
+    """Check a pattern for rlnCtfImage.
+
+    Raises
+    ------
+    UserError
+        The pattern holds other fields than `{ts_name}` and `{i}`, or not `{i}`, so that particles would share one file.
+    """
+    try:
+        differs = template.format(ts_name="a", i=1) != template.format(ts_name="a", i=2)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"--ctf-template {template}: only {{ts_name}} and {{i}} can be filled in ({error}); write, for example, "
+            "{ts_name}/{ts_name}_{i:06d}_ctf.star."
+        ) from error
+    if not differs:
+        raise UserError(f"--ctf-template {template}: without {{i}} all particles would have the same CTF; add {{i}}.")
+
+
+def with_ctf_images(result: Converted, template: str) -> Converted:
+    """Add rlnCtfImage: the template with the tomogram's name and each particle's number in it, from 1, filled in."""
+    counts: dict[str, int] = {}
+    names = []
+    for tomogram in map(tomogram_stem, result.star.strings("rlnMicrographName")):
+        counts[tomogram] = counts.get(tomogram, 0) + 1
+        names.append(template.format(ts_name=tomogram, i=counts[tomogram]))
+    column = {"rlnCtfImage": np.array(names, dtype=object)}
+    note = f"rlnCtfImage counts the particles of each tomogram from 1, the first is {names[0]}"
+    return replace(result, star=with_columns(result.star, column), notes=(*result.notes, note))
 
 
 def _put(values: list[dict[str, str]], count: int, attributes: dict[str, str]) -> None:

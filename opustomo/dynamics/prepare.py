@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from opustomo.dynamics.definition import BodyMasks
 from opustomo.dynamics.frames import geometry_of_densities, geometry_of_masks
@@ -100,10 +101,14 @@ def describe(fits: list[AxisFit], bodies: BodyMasks) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class RankedTraversal:
-    """A traversal and its fits; ``score`` is the swept angle of the bodies with an axis, less what disperses."""
+    """A traversal and its fits; ``score`` is the swept angle of the bodies with an axis, less what disperses.
+
+    ``centres`` (n volumes, B, 3) are the bodies' centres of mass, x, y, z from the centre of the box in Å.
+    """
 
     folder: Path
     fits: list[AxisFit]
+    centres: npt.NDArray[np.float64]
 
     @property
     def defined(self) -> int:
@@ -123,5 +128,34 @@ def rank_traversals(
     ranked = []
     for folder in folders:
         series = read_series(folder, num_volumes, bodies, box, apix)
-        ranked.append(RankedTraversal(folder, fit_series(series, bodies, box, apix)))
+        ranked.append(RankedTraversal(folder, fit_series(series, bodies, box, apix), series.centres(series.apix)))
     return sorted(ranked, key=lambda one: (-one.defined, -one.score))
+
+
+def folders_with_volumes(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide what a pattern such as ``analyze.16/pc*`` matches into folders of decoded volumes and all other files.
+
+    Raises
+    ------
+    UserError
+        No path is a folder that holds ``reference0.mrc``.
+    """
+    folders = [path for path in paths if (path / "reference0.mrc").is_file()]
+    if not folders:
+        raise UserError(
+            f"{paths[0]}: none of the {len(paths)} paths given is a folder with reference0.mrc; decode traversals with "
+            "dsdsh eval_vol first."
+        )
+    return folders, [path for path in paths if path not in folders]
+
+
+def ranking_table(ranked: list[RankedTraversal]) -> str:
+    """Return the ranking as text, one line for every body of every traversal, columns separated by tabs."""
+    head = "rank folder score_deg body defined swept_deg dispersion_deg out_of_plane_A axis_x axis_y axis_z".split()
+    lines = ["\t".join(head)]
+    for place, one in enumerate(ranked, 1):
+        for body, fit in enumerate(one.fits, 1):
+            words = [str(place), str(one.folder), f"{one.score:.2f}", str(body), "yes" if fit.well_defined else "no"]
+            numbers = (fit.swept_deg, fit.dispersion_deg, fit.out_of_plane_A, *fit.axis)
+            lines.append("\t".join([*words, *(f"{value:.4f}" for value in numbers)]))
+    return "\n".join(lines) + "\n"

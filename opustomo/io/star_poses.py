@@ -54,25 +54,41 @@ def star_with_poses(star: ParticleStar, poses: Poses, box: int, apix: float | No
     return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
 
 
-def check_box(star: ParticleStar, box: int) -> None:
+def check_box(star: ParticleStar, box: int) -> int:
     """Compare a box length with the first subtomogram, if it lies beside the STAR file.
+
+    Scripts for the original may give an odd number, one less or one more than the box, as it has odd grids.
+
+    Returns
+    -------
+    int
+        The box length: ``box`` if it is even; otherwise the side of the first subtomogram, or ``box`` + 1 if there is
+        no subtomogram to look at.
 
     Raises
     ------
     UserError
-        The box length is not a positive even number, or the subtomogram has another one.
+        The box length is not positive, or the subtomogram has another one.
     """
-    if box < 2 or box % 2:
+    if box < 2:
         raise UserError(f"the box length -D must be a positive even number of pixels, not {box}.")
     if "rlnImageName" not in star:
-        return
+        return box + box % 2
     try:
         first = resolve_images(star.subset([0]), None)[0]
     except UserError:
-        return
+        return box + box % 2
     found = read_header(first).shape
-    if found != (box, box, box):
+    meant = (box,) if box % 2 == 0 else (box - 1, box + 1)
+    if len(set(found)) != 1 or found[0] not in meant:
         raise UserError(
             f"{first}: {'×'.join(map(str, reversed(found)))} voxels, but the box length -D is {box}; "
             "give the length of the subtomograms."
         )
+    return found[0]
+
+
+def box_note(given: int, meant: int) -> None:
+    """Print a note if an odd box length was taken for an even one."""
+    if given != meant:
+        print(f"Note: a box length of {given} is odd; the box of the subtomograms is taken to be {meant} pixels.")

@@ -10,6 +10,7 @@ import torch
 
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.analysis.results import ResultDir
+from opustomo.analysis.volume_sets import JOINT_TABLE, holds_joint_volumes
 from opustomo.io.mrc import read_volume
 from opustomo.io.tables import read_latent_rows
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
@@ -37,7 +38,7 @@ def pictures(volumes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> list[np.ndarray]:
-    """Volumes of the latents in a text file: ``reference{i}.mrc`` beside it if not older than it, else decoded.
+    """Volumes of the latents in a text file: ``reference{i}.mrc`` beside it if they are its own, else decoded.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> list[np.nd
     """
     latents = read_latent_rows(table)
     paths = [table.with_name(f"reference{i}.mrc") for i in range(len(latents))]
-    if all(path.is_file() and path.stat().st_mtime >= table.stat().st_mtime for path in paths):
+    of_joint = table.name != JOINT_TABLE and holds_joint_volumes(table.parent)
+    if not of_joint and all(path.is_file() and path.stat().st_mtime >= table.stat().st_mtime for path in paths):
         return [read_volume(path)[0] for path in paths]
     decoder = VolumeDecoder(results.epoch_file("weights", epoch), results.config(), "cpu")
     apix = max(decoder.boxes.render_apix, decoder.boxes.crop * decoder.boxes.render_apix / LARGEST)

@@ -218,7 +218,7 @@ def test_dpc_takes_the_composition_of_the_centre(run: Path) -> None:
 
 def test_joint_follows_the_conformation(run: Path) -> None:
     assert dsdsh(["eval_vol", str(run), "0", "joint", "2", "4.0"]) == 0
-    angles = angles_of([run / "analyze.0" / "kmeans2" / f"joint{i}.mrc" for i in range(2)])
+    angles = angles_of([run / "analyze.0" / "kmeans2" / f"reference{i}.mrc" for i in range(2)])
     np.testing.assert_allclose(angles[1] - angles[0], np.degrees(swing_rad(2.0) - swing_rad(-2.0)), rtol=0.1)
 
 
@@ -290,7 +290,7 @@ def test_dpc_draws_what_the_composition_shared_with_the_motion(run: Path) -> Non
     np.testing.assert_allclose(heights / heights[0], (1.0 + shared) / (1.0 + shared[0]), rtol=0.05)
     assert dsdsh(["eval_vol", str(run), "0", "joint", "2", "4.0"]) == 0
     folder = run / "analyze.0" / "kmeans2"
-    heights = np.array([read_volume(folder / f"joint{i}.mrc")[0][:, :, 30:].max() for i in range(2)])
+    heights = np.array([read_volume(folder / f"reference{i}.mrc")[0][:, :, 30:].max() for i in range(2)])
     shared = separation.shared(np.array([[2.0, 0, 0], [-2.0, 0, 0]]))[:, 0]
     assert heights[0] / heights[1] == pytest.approx((1.0 + shared[0]) / (1.0 + shared[1]), rel=0.05)
     assert dsdsh(["eval_vol", str(run), "0", "kmeans", "2", "4.0"]) == 0

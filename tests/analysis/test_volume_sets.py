@@ -39,7 +39,8 @@ def test_kmeans_and_joint(run: ResultDir) -> None:
     np.testing.assert_array_equal(joint.latents, JOINT)
     assert joint.deform
     # both lie in one folder
-    assert joint.outdir == chosen.outdir and (joint.prefix, chosen.prefix) == ("joint", "reference")
+    assert joint.outdir == chosen.outdir and joint.prefix == chosen.prefix == "reference"
+    assert joint.names == ("cluster 0 with its conformation", "cluster 1 with its conformation")
     assert chosen.names == ("cluster 0", "cluster 1")
     second = volume_set(run, Round(5, filtered=True), "kmeans", 1)
     np.testing.assert_array_equal(second.latents, CENTERS[1:])

@@ -73,8 +73,9 @@ def test_every_command_on_every_file(
         assert len(read_particles(tmp_path / "back.star")) == count
 
 
-def test_pytom_to_warp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pytom_to_warp(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of a folder with a space, then the particles of one tomogram."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "my lists"
     folder.mkdir()
     for number, count in ((1, 2), (10, 3)):
@@ -85,9 +86,18 @@ def test_pytom_to_warp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["convert_pytom_to_star", "--input-dir", str(folder), "--output", str(table), "--workers", "1"]) == 0
     assert f"5 particles in, 5 out: {table}" in capsys.readouterr().out
     assert main(["convert_pytom", str(table), "TS_1"]) == 0
-    found = read_particles(tmp_path / "TS_1.star")
+    found = read_particles(tmp_path / "TS_1_norm.star")
     assert found.strings("rlnMicrographName") == ["TS_1.tomostar"] * 2
     assert found.strings("rlnCoordinateZ") == ["12.000000"] * 2
+    assert "rlnCtfImage" not in read_particles(table)
+    words = ["convert_pytom_to_star", "--input-dir", str(folder), "--output", str(table)]
+    assert main([*words, "--ctf-template", "ctf/{ts_name}_{i:03d}.star"]) == 0
+    names = [f"ctf/TS_1_00{i}.star" for i in (1, 2)] + [f"ctf/TS_10_00{i}.star" for i in (1, 2, 3)]
+    assert read_particles(table).strings("rlnCtfImage") == names
+    table.unlink()
+    for template, reason in (("{x}", "only {ts_name} and {i}"), ("{ts_name}", "without {i}"), ("{i:q}", "only {ts_")):
+        assert main([*words, "--ctf-template", template]) == 1
+        assert reason in capsys.readouterr().err and not table.exists()
     capsys.readouterr()
     assert main(["convert_pytom_to_star", "--input-dir", str(folder), "--pattern", "*.em", "-o", str(table)]) == 1
     assert "no file is called *.em" in capsys.readouterr().err

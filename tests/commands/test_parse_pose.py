@@ -127,7 +127,6 @@ def mistakes(star: Path, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "missing STAR": ([str(tmp_path / "absent.star"), "-D", "40", *out], "absent.star"),
         "empty table": ([str(empty), "-D", "40", *out], "no rows"),
-        "odd box": ([str(star), "-D", "41", *out], "even"),
         "no box": ([str(star), "-D", "0", *out], "even"),
         "nothing to write": ([str(star), "-D", "40"], "nothing to write"),
         "labels without folder": ([str(star), "-D", "40", "--labels", "x.pkl"], "--outdir"),
@@ -156,7 +155,6 @@ def mistakes(star: Path, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
 CASES = [
     "missing STAR",
     "empty table",
-    "odd box",
     "no box",
     "nothing to write",
     "labels without folder",
@@ -243,3 +241,25 @@ def test_module_runs_as_a_program(star: Path, tmp_path: Path) -> None:
     failed = subprocess.run(words, capture_output=True, text=True)
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
+
+
+def test_an_odd_box_is_taken_for_the_even_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The original's grids are odd, and its users give -D 127 for a box of 128."""
+    star = tmp_path / "particles.star"
+    star.write_text(STAR)
+    out = tmp_path / "out.pkl"
+    words = ["parse_pose_star", str(star), "--Apix", "4.0", "-o", str(out), "-D"]
+    assert dsd([*words, "40"]) == 0
+    even = read_poses(out)
+    capsys.readouterr()
+    assert dsd([*words, "39"]) == 0  # without the subtomogram: one more
+    assert "39 is odd; the box of the subtomograms is taken to be 40 pixels" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_poses(out).origins, even.origins)
+    write_volume(tmp_path / "a.mrc", np.ones((40, 40, 40), np.float32), 4.0)
+    for given in ("39", "41"):  # with it: what it says
+        assert dsd([*words, given]) == 0
+        np.testing.assert_array_equal(read_poses(out).origins, even.origins)
+    out.unlink()
+    for given in ("37", "43", "42"):
+        assert dsd([*words, given]) == 1
+        assert f"but the box length -D is {given}" in capsys.readouterr().err and not out.exists()

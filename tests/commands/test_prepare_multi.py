@@ -65,7 +65,7 @@ def test_nothing_is_written_after_a_mistake(
     for words, message in (
         (["48", "3.0", str(bodies), "3"], "defines 2 bodies, but 3"),
         (["48", "0", str(bodies), "2"], "pixel size must be positive"),
-        (["47", "3", str(bodies), "2"], "positive even number"),
+        (["0", "3", str(bodies), "2"], "even"),
         (["8", "3", str(bodies), "2"], "outside of it"),
         (["48", "3", str(bodies), "2", "--volumes", str(tmp_path)], "reference0.mrc does not exist"),
     ):

@@ -151,3 +151,15 @@ def test_analyze_dynamics_ranks(moving: tuple[Path, Path], tmp_path: Path, capsy
     table = json.loads(out.read_text())
     assert [row["defined"] for row in table] == [1, 0]
     assert 20.0 < table[0]["bodies"][1]["swept_deg"] < 28.0
+    # as a pattern of the shell gives it, with files among the folders, and as text
+    (tmp_path / "pc.pkl").write_text("")
+    text = tmp_path / "table.txt"
+    words = [str(tmp_path / "pc.pkl"), str(still), str(series), "--masks", str(star), "--num-volumes", "5"]
+    assert main(["analyze_dynamics", *words, "-o", str(text), "--verbose"]) == 0
+    said = capsys.readouterr().out
+    assert "left out" in said and str(tmp_path / "pc.pkl") in said and said.count("reference4.mrc: centres") == 2
+    head, *rows = (line.split("\t") for line in text.read_text().splitlines())
+    assert [row[head.index("rank")] for row in rows] == ["1", "1", "2", "2"]
+    assert float(rows[1][head.index("swept_deg")]) == pytest.approx(table[0]["bodies"][1]["swept_deg"], abs=1e-3)
+    assert main(["analyze_dynamics", str(tmp_path / "pc.pkl"), "--masks", str(star)]) == 1
+    assert "none of the 1 paths" in capsys.readouterr().err
