@@ -15,6 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="for subtomograms, tables and particles.star")
     add("--datadir", type=Path, metavar="DIR", help="folder of the stacks (default: that of STAR)")
     add("--group-col", metavar="COLUMN", help="column that tells particles apart (default: names of particles, stacks)")
+    add(
+        "--axis-tolerance",
+        type=float,
+        default=5.0,
+        metavar="DEG",
+        help="angle off the common tilt axis up to which an image of a particle is on it (default: %(default)s)",
+    )
+    add(
+        "--off-axis",
+        choices=("leave-out", "keep"),
+        default="leave-out",
+        help="what to do with images that are farther off (default: %(default)s)",
+    )
     add("--box", type=int, metavar="D", help="side in voxels, even (default: the images')")
     add("--apix", type=float, metavar="Å", help="pixel size of the subtomograms (default: the images')")
     add("--invert", action="store_true", help="particles are dark in the images")
@@ -33,6 +46,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--box {args.box}: must be even and at least 8.")
     if args.apix is not None and not 0 < args.apix < 1e6:
         raise UserError(f"--apix {args.apix:g}: must be positive.")
+    if not 0 < args.axis_tolerance < 90:
+        raise UserError(f"--axis-tolerance {args.axis_tolerance:g}: must lie between 0 and 90 degrees.")
     star = read_particles(args.particles)
     config = SeriesConfig(
         folder=args.outdir,
@@ -40,11 +55,15 @@ def run(args: argparse.Namespace) -> None:
         box=args.box,
         datadir=args.datadir,
         group_column=args.group_col,
+        axis_tolerance_deg=args.axis_tolerance,
+        keep_off_axis=args.off_axis == "keep",
         invert=args.invert,
         normalise=not args.raw,
         float16=args.float16,
         workers=max(1, args.workers),
     )
-    count, written = prepare_series(star, config)
-    print(f"{len(star)} images in {args.particles}: {count} subtomograms")
-    print(f"Wrote {written}; train {'without' if args.raw else 'with'} --normalizectf")
+    report = prepare_series(star, config)
+    print(f"{len(star)} images in {args.particles}: {report.particles} subtomograms")
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"Wrote {report.star}; train {'without' if args.raw else 'with'} --normalizectf")

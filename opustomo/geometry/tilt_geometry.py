@@ -141,14 +141,23 @@ class SliceFrame:
         (T,) tilt: the slice's x axis lies along (cos t, 0, -sin t) of that frame.
     in_plane
         (T, 2, 2): columns are the slice's x and y axis as seen in the image.
-    residual_deg
-        Largest angle between a slice's normal and the plane across y: what this description neglects.
+    off_axis_deg
+        (T,) angle between each slice's normal and the plane across y: what this description neglects.
     """
 
     frame: np.ndarray
     tilt_deg: np.ndarray
     in_plane: np.ndarray
-    residual_deg: float
+    off_axis_deg: np.ndarray
+
+    @property
+    def residual_deg(self) -> float:
+        """Largest of `off_axis_deg`."""
+        return float(self.off_axis_deg.max(initial=0.0))
+
+    def take(self, tilts: np.ndarray) -> SliceFrame:
+        """Return the same frame with some of the tilts."""
+        return SliceFrame(self.frame, self.tilt_deg[tilts], self.in_plane[tilts], self.off_axis_deg[tilts])
 
     @property
     def turn_deg(self) -> float:
@@ -161,7 +170,7 @@ class SliceFrame:
         return np.rad2deg(np.arctan2(self.in_plane[:, 1, 0], self.in_plane[:, 0, 0]))
 
 
-def slice_frame(rotations: np.ndarray, *, turn: bool = True) -> SliceFrame:
+def slice_frame(rotations: np.ndarray, *, turn: bool = True, axis: np.ndarray | None = None) -> SliceFrame:
     """Describe tilts as slices about y.
 
     Parameters
@@ -170,14 +179,13 @@ def slice_frame(rotations: np.ndarray, *, turn: bool = True) -> SliceFrame:
         (T, 3, 3), as in `TiltGeometry`.
     turn
         True: turn the frame so that the common tilt axis is y. False: keep the tomogram's frame.
+    axis
+        (3,) the common tilt axis, a unit vector; None fits it to all tilts.
     """
-    normals = rotations[:, 2]
-    axis = np.array([0.0, 1.0, 0.0])
-    if turn and len(normals) > 1:
-        # the direction to which all normals are most perpendicular
-        spread, directions = np.linalg.eigh(normals.T @ normals)
-        if spread[1] > 1e-6 * len(normals):
-            axis = directions[:, 0] * (np.sign(directions[1, 0]) or 1.0)
+    if not turn:
+        axis = np.array([0.0, 1.0, 0.0])
+    elif axis is None:
+        axis = fit_axis(rotations[:, 2])
     frame = _shortest_turn_to_y(axis)
     turned = rotations @ frame.T
     normal = turned[:, 2]
@@ -185,8 +193,56 @@ def slice_frame(rotations: np.ndarray, *, turn: bool = True) -> SliceFrame:
     along_x = np.stack([np.cos(tilt), np.zeros_like(tilt), -np.sin(tilt)], axis=-1)
     x_axis = np.einsum("tij,tj->ti", turned, along_x)[:, :2]
     in_plane = np.stack([x_axis, turned[:, :2, 1]], axis=-1)
-    residual = np.rad2deg(np.arcsin(np.clip(np.abs(normal[:, 1]), 0, 1)))
-    return SliceFrame(frame, np.rad2deg(tilt), in_plane, float(residual.max(initial=0.0)))
+    return SliceFrame(frame, np.rad2deg(tilt), in_plane, np.rad2deg(np.arcsin(np.clip(np.abs(normal[:, 1]), 0, 1))))
+
+
+def fit_axis(normals: np.ndarray) -> np.ndarray:
+    """Return the direction to which unit vectors (T, 3) are most perpendicular, (3,); y when they do not tell."""
+    if len(normals) > 1:
+        spread, directions = np.linalg.eigh(normals.T @ normals)
+        if spread[1] > 1e-6 * len(normals):
+            return directions[:, 0] * (np.sign(directions[1, 0]) or 1.0)
+    return np.array([0.0, 1.0, 0.0])
+
+
+def fit_axis_robustly(normals: np.ndarray, tolerance_deg: float) -> np.ndarray:
+    """Return the direction to which most unit vectors are perpendicular, whatever the others are.
+
+    The start is the cross product of two normals from which the median deviation is smallest; then the axis is fitted
+    to all normals within the tolerance, until these stay the same.
+
+    Parameters
+    ----------
+    normals
+        (T, 3).
+    tolerance_deg
+        Largest deviation from the plane across the axis of a normal that takes part, degrees.
+
+    Returns
+    -------
+    ndarray, (3,)
+    """
+    first, second = np.triu_indices(len(normals), 1)
+    crossed = np.cross(normals[first], normals[second])
+    length = np.linalg.norm(crossed, axis=1)
+    candidates = crossed[length > _PARALLEL] / length[length > _PARALLEL, None]
+    if not len(candidates):
+        return fit_axis(normals)
+    axis = candidates[np.median(np.abs(candidates @ normals.T), axis=1).argmin()]
+    near = np.abs(normals @ axis)
+    within = near <= max(np.sin(np.deg2rad(tolerance_deg)), np.median(near))
+    for _ in range(_REFITS):
+        axis = fit_axis(normals[within])
+        again = np.abs(normals @ axis) <= np.sin(np.deg2rad(tolerance_deg))
+        if again.sum() < 2 or (again == within).all():
+            break
+        within = again
+    return axis * (np.sign(axis[1]) or 1.0)
+
+
+_PARALLEL = 1e-3
+"""Normals whose cross product is shorter tell no axis."""
+_REFITS = 20
 
 
 def _shortest_turn_to_y(axis: np.ndarray) -> np.ndarray:

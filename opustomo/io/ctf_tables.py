@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.io.bfactors import damping_bfactors
 from opustomo.io.plain_loop import read_plain_loop, read_plain_numbers
 from opustomo.io.star import read_table, to_numbers
 
@@ -36,7 +37,7 @@ _WARP_REQUIRED = (
 
 @dataclass(frozen=True, eq=False)
 class TiltTable:
-    """CTF of each tilt, in the order of the file; all float64 (T,).
+    """CTF of each tilt, in the order of the file; arrays are float64 (T,).
 
     Attributes
     ----------
@@ -55,9 +56,13 @@ class TiltTable:
     phase_shift_deg
         Phase shift of a phase plate in degrees.
     bfactor_A2
-        B-factor in Å², positive damps: envelope exp(-B s²/4).
+        B-factor in Å², 0 or positive: envelope exp(-B s²/4).
     scale
         Weight of the tilt, usually cos(tilt).
+    bfactor_sign
+        Sign of the B-factors in the file: 1 or -1, 0 when all are 0.
+    bfactor_scale
+        Factor between the absolute values in the file and `bfactor_A2`.
     """
 
     tilt_deg: npt.NDArray[np.float64]
@@ -70,17 +75,23 @@ class TiltTable:
     phase_shift_deg: npt.NDArray[np.float64]
     bfactor_A2: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
+    bfactor_sign: int = 0
+    bfactor_scale: float = 1.0
 
     def __post_init__(self) -> None:
         tilts = np.shape(self.tilt_deg)
-        for field in fields(self):
-            values = np.array(getattr(self, field.name), dtype=np.float64)
+        for name in TILT_COLUMNS:
+            values = np.array(getattr(self, name), dtype=np.float64)
             if values.ndim != 1 or values.shape != tilts:
-                raise ValueError(f"{field.name} has the shape {values.shape} for tilts {tilts}")
-            object.__setattr__(self, field.name, values)
+                raise ValueError(f"{name} has the shape {values.shape} for tilts {tilts}")
+            object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
         return len(self.tilt_deg)
+
+
+TILT_COLUMNS = tuple(field.name for field in fields(TiltTable) if field.name not in ("bfactor_sign", "bfactor_scale"))
+"""Names of the arrays of a `TiltTable`."""
 
 
 def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
@@ -88,11 +99,13 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
 
     Needed are rlnDefocusU, rlnVoltage, rlnSphericalAberration, rlnAmplitudeContrast, rlnAngleTilt,
     rlnCtfBfactor and rlnCtfScalefactor. rlnDefocusV defaults to U, rlnDefocusAngle and rlnPhaseShift to 0.
+    B-factors damp whichever sign they have, see `bfactors`.
 
     Raises
     ------
     UserError
-        The file or a column is missing, a value is no finite number, or one is physically impossible.
+        The file or a column is missing, a value is no finite number or physically impossible, or B-factors have both
+        signs.
     """
     numbers = read_plain_numbers(path)
     if numbers is None or not numbers.keys() >= set(_RELION_REQUIRED):
@@ -107,6 +120,7 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
 
     u = column("rlnDefocusU")
     zeros = np.zeros_like(u)
+    bfactors, sign = damping_bfactors(column("rlnCtfBfactor"), path)
     return _checked(
         path,
         TiltTable(
@@ -118,8 +132,9 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
             cs_mm=column("rlnSphericalAberration"),
             amplitude_contrast=column("rlnAmplitudeContrast"),
             phase_shift_deg=column("rlnPhaseShift", zeros),
-            bfactor_A2=column("rlnCtfBfactor"),
+            bfactor_A2=bfactors,
             scale=column("rlnCtfScalefactor"),
+            bfactor_sign=sign,
         ),
     )
 
@@ -127,8 +142,8 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
 def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -> TiltTable:
     """Read the CTF csv that WARP writes beside a subtomogram, in SI units.
 
-    Defocus is negative for underfocus, DefocusDelta the full difference u - v, the B-factor negative where it
-    damps.
+    Defocus is negative for underfocus, DefocusDelta the full difference u - v. WARP writes negative B-factors; they
+    damp whichever sign they have, see `bfactors`.
 
     Parameters
     ----------
@@ -140,7 +155,8 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     Raises
     ------
     UserError
-        The file or a column is missing, a value is no finite number, or one is physically impossible.
+        The file or a column is missing, a value is no finite number or physically impossible, or B-factors have both
+        signs.
     """
     path = Path(path)
     if not path.is_file():
@@ -166,6 +182,7 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
 
     underfocus_A = -column("Defocus") * 1e10
     half_delta_A = 0.5 * column("DefocusDelta") * 1e10
+    bfactors, sign = damping_bfactors(column("Bfactor"), path, "Bfactor")
     return _checked(
         path,
         TiltTable(
@@ -177,8 +194,10 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
             cs_mm=column("Cs") * 1e3,
             amplitude_contrast=column("Amplitude"),
             phase_shift_deg=np.zeros_like(underfocus_A),
-            bfactor_A2=-column("Bfactor") * 1e20 * bfactor_scale,
+            bfactor_A2=bfactors * 1e20 * bfactor_scale,
             scale=column("Scale"),
+            bfactor_sign=sign,
+            bfactor_scale=bfactor_scale,
         ),
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_x, rotation_y, rotation_z
+from opustomo.io.bfactors import BFACTOR_PER_DOSE, damping_bfactors
 from opustomo.io.star import to_numbers
 from opustomo.io.star_text import read_blocks
 from opustomo.io.tilt_series import TiltImage, TiltOptics, TiltSeries
@@ -112,7 +113,7 @@ def _one_series(
         defocus_v_A=column("rlnDefocusV", u),
         astigmatism_deg=column("rlnDefocusAngle", zeros),
         phase_shift_deg=column("rlnPhaseShift", zeros),
-        bfactor_A2=column("rlnCtfBfactor", 4.0 * dose),
+        bfactor_A2=damping_bfactors(column("rlnCtfBfactor", BFACTOR_PER_DOSE * dose), source)[0],
         scale=column("rlnCtfScalefactor", tilted),
         voltage_kv=number("rlnVoltage"),
         cs_mm=number("rlnSphericalAberration"),

@@ -13,6 +13,7 @@ import numpy as np
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, common_box, load_mask, load_particles, load_tilts, pixel_size
 from opustomo.errors import UserError
+from opustomo.io.bfactors import describe_bfactors
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_ctf_tables, find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_header
@@ -119,7 +120,11 @@ def _other_kind(star: ParticleStar) -> Missing | None:
     if is_stack_set(star):
         return Missing("subtomograms: this table tells of RELION 5's 2D stacks of tilt images", remedies.extract, True)
     if is_image_series(star):
-        return Missing("subtomograms: this table has one row per tilt image, as M's 2D series", remedies.series, True)
+        return Missing(
+            f"subtomograms: this table has one row per tilt image, as M's 2D series ({describe_bfactors(star)})",
+            remedies.series,
+            True,
+        )
     return None
 
 

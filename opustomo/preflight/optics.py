@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from opustomo.io.ctf_tables import TiltTable
+from opustomo.io.bfactors import BFACTOR_PER_DOSE, describe_sign
+from opustomo.io.ctf_tables import TILT_COLUMNS, TiltTable
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf2d import ctf_at, electron_wavelength_A
 from opustomo.physics.tilts import TiltBatch
@@ -18,6 +19,56 @@ CS_MM = (0.0, 10.0)
 FREQUENCIES = 4096
 FAR_BEYOND = 0.7
 """Fraction of Nyquist (in Å) below which a first zero is suspicious."""
+
+
+@dataclass(frozen=True)
+class BfactorSummary:
+    """B factors over all tilts that carry weight, as the tables hold them.
+
+    Attributes
+    ----------
+    positive, negative, without
+        Distinct tables whose B factors are positive, negative, or all 0.
+    magnitude_A2
+        Lowest and highest absolute value, Å².
+    scale
+        Factor that is applied to them (``--warp-bfactor-scale``).
+    """
+
+    positive: int
+    negative: int
+    without: int
+    magnitude_A2: tuple[float, float]
+    scale: float = 1.0
+
+    @property
+    def dose(self) -> tuple[float, float]:
+        """Lowest and highest accumulated dose that the B factors mean, e/Å²."""
+        return self.magnitude_A2[0] / BFACTOR_PER_DOSE, self.magnitude_A2[1] / BFACTOR_PER_DOSE
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        if not self.positive and not self.negative:
+            return f"B factors: {describe_sign(0)}"
+        if self.scale == 0:
+            return "B factors: not applied, because --warp-bfactor-scale is 0"
+        signs = [describe_sign(sign) for sign, count in ((1, self.positive), (-1, self.negative)) if count]
+        text = (
+            f"B factors of {_span(self.magnitude_A2)} Å²: {'; '.join(signs)}; they mean a dose of "
+            f"{_span(self.dose)} e/Å² (|B|/{BFACTOR_PER_DOSE:g})"
+        )
+        return text if self.scale == 1 else f"{text}; {self.scale:g} of them is applied (--warp-bfactor-scale)"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        if not self.positive or not self.negative:
+            return ()
+        return (
+            f"B factors are positive in {self.positive} CTF tables and negative in {self.negative}: the tables come "
+            "from different programs; each is read by its own sign",
+        )
 
 
 @dataclass(frozen=True)
@@ -40,6 +91,8 @@ class OpticsSummary:
         Of the render grid, Å.
     resolved_to_A
         Resolution beyond which the CTF turns faster than the box can hold, Å.
+    bfactors
+        What the tables say of damping by dose.
     """
 
     modelled: bool
@@ -52,6 +105,7 @@ class OpticsSummary:
     first_zero_A: float | None
     nyquist_A: float
     resolved_to_A: float
+    bfactors: BfactorSummary
 
     @property
     def line(self) -> str:
@@ -66,7 +120,7 @@ class OpticsSummary:
             f"defocus {low:.3g}…{high:.3g} µm, mean {mean:.3g} (astigmatism up to {self.astigmatism_um:.2g}), "
             f"{_span(self.voltage_kv)} kV, Cs {_span(self.cs_mm)} mm, "
             f"amplitude contrast {_span(self.amplitude_contrast)}{phase}; "
-            f"{zero}{', beyond' if beyond else ','} Nyquist {self.nyquist_A:.4g} Å"
+            f"{zero}{', beyond' if beyond else ','} Nyquist {self.nyquist_A:.4g} Å\n{self.bfactors.line}"
         )
 
     @property
@@ -100,7 +154,7 @@ class OpticsSummary:
                 f"at the mean defocus the CTF turns faster than the box resolves beyond {self.resolved_to_A:.3g} Å: "
                 "extract larger boxes or lower --downfrac"
             )
-        return tuple(found)
+        return (*found, *self.bfactors.warnings)
 
 
 def _span(values: tuple[float, float]) -> str:
@@ -110,10 +164,7 @@ def _span(values: tuple[float, float]) -> str:
 def summarise_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
     """Sum up the CTF parameters of distinct tables for the render grid of ``boxes``."""
     used = np.concatenate([table.scale for table in tables]) > 0
-    column = {
-        field.name: np.concatenate([getattr(table, field.name) for table in tables])[used]
-        for field in fields(TiltTable)
-    }
+    column = {name: np.concatenate([getattr(table, name) for table in tables])[used] for name in TILT_COLUMNS}
 
     def span(name: str) -> tuple[float, float]:
         return float(column[name].min()), float(column[name].max())
@@ -134,6 +185,21 @@ def summarise_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
         first_zero_A=first_zero(mean, mean_defocus, 0.25 * nyquist),
         nyquist_A=nyquist,
         resolved_to_A=2.0 * wavelength * abs(mean_defocus) / (boxes.box * boxes.apix),
+        bfactors=summarise_bfactors(tables),
+    )
+
+
+def summarise_bfactors(tables: list[TiltTable]) -> BfactorSummary:
+    """Sum up the signs and sizes of B factors, as the tables hold them."""
+    signs = [table.bfactor_sign for table in tables]
+    scale = next((table.bfactor_scale for table in tables), 1.0)
+    written = np.concatenate([(table.bfactor_A2 / (table.bfactor_scale or 1.0))[table.scale > 0] for table in tables])
+    return BfactorSummary(
+        positive=signs.count(1),
+        negative=signs.count(-1),
+        without=signs.count(0),
+        magnitude_A2=(float(written.min()), float(written.max())),
+        scale=scale,
     )
 
 

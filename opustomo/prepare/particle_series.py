@@ -17,7 +17,8 @@ import torch
 
 from opustomo.errors import UserError
 from opustomo.geometry.euler import euler_to_matrix
-from opustomo.geometry.tilt_geometry import SliceFrame, rotation_y, slice_frame
+from opustomo.geometry.tilt_geometry import SliceFrame, fit_axis_robustly, rotation_y, slice_frame
+from opustomo.io.bfactors import describe_bfactors
 from opustomo.io.images import find_images
 from opustomo.io.mrc import read_header, write_volume
 from opustomo.io.progress import progress
@@ -27,12 +28,18 @@ from opustomo.prepare.ctf_tables import write_ctf_table
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.series_rows import check_kind, image_optics, image_pixel_size, rows_by_particle, stack_sections
+from opustomo.prepare.series_rows import (
+    check_kind,
+    image_optics,
+    image_pixel_size,
+    rows_by_particle,
+    stack_sections,
+)
 from opustomo.prepare.slices import SliceGrid, cut_slices
 from opustomo.slices.insertion import SliceInserter
 
-RESIDUAL_DEG = 5.0
-"""Slices of one particle whose normals leave their common plane by more than this are no tilt series."""
+AXIS_TOLERANCE_DEG = 5.0
+"""Default of the largest angle between an image's normal and the plane across the tilt axis of its particle."""
 PARTICLES_PER_JOB = 50
 
 
@@ -52,6 +59,10 @@ class SeriesConfig:
         Folder of the stacks.
     group_column
         Column that tells particles apart; None takes each stack as one particle.
+    axis_tolerance_deg
+        Images whose normals deviate by more from the plane across the tilt axis of their particle are off the axis.
+    keep_off_axis
+        Use them all the same, as if they were tilts about that axis; otherwise they are left out.
     invert, normalise, float16, workers
         As in `subtomograms.ReconstructionConfig` and `extraction.ExtractionConfig`.
     """
@@ -61,6 +72,8 @@ class SeriesConfig:
     box: int | None = None
     datadir: Path | None = None
     group_column: str | None = None
+    axis_tolerance_deg: float = AXIS_TOLERANCE_DEG
+    keep_off_axis: bool = False
     invert: bool = False
     normalise: bool = True
     float16: bool = False
@@ -87,18 +100,22 @@ class _Job:
     config: SeriesConfig
 
 
-def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]:
-    """Reconstruct a subtomogram for each particle, write its CTF table, and one particle table for all.
+@dataclass(frozen=True)
+class SeriesReport:
+    """What was done: number of particles, the particle table, and what the user should know."""
 
-    Returns
-    -------
-    particles, star
-        Number of particles, and the table written.
+    particles: int
+    star: Path
+    notes: tuple[str, ...]
+
+
+def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
+    """Reconstruct a subtomogram for each particle, write its CTF table, and one particle table for all.
 
     Raises
     ------
     UserError
-        The table is no particle series, images are missing, or a particle's images share no tilt axis.
+        The table is no particle series, images are missing, or most images of a particle share no tilt axis.
     """
     check_kind(star)
     sections, names = stack_sections(star)
@@ -119,14 +136,20 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]
     optics = image_optics(star)
     matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
     origins = star.origins_px(image_apix)
-    particles, poses = [], np.empty((len(groups), 3, 3))
-    for index, (name, rows) in enumerate(groups.items()):
-        frame = middle_frame(matrices[rows])
-        if frame.residual_deg > RESIDUAL_DEG:
+    particles, poses, off_axis = [], np.empty((len(groups), 3, 3)), []
+    for index, (name, every) in enumerate(groups.items()):
+        frame = middle_frame(matrices[every], config.axis_tolerance_deg)
+        off = frame.off_axis_deg > config.axis_tolerance_deg
+        if 2 * off.sum() > len(off):
             raise UserError(
-                f"{star.path}: the images of particle {name} (row {rows[0] + 1}) share no tilt axis, they are off by "
-                f"{frame.residual_deg:.0f}°; see --group-col."
+                f"{star.path}: {off.sum()} of the {len(off)} images of particle {name} (row {every[0] + 1}) are more "
+                f"than {config.axis_tolerance_deg:g}° off a common tilt axis, up to {frame.residual_deg:.0f}°; if "
+                "these are images of several particles, name the column that tells them apart with --group-col, else "
+                "raise --axis-tolerance."
             )
+        off_axis.append(frame.off_axis_deg[off])
+        used = np.ones(len(every), dtype=bool) if config.keep_off_axis else ~off
+        rows, frame = every[used], frame.take(used)
         poses[index] = frame.frame
         stem = config.folder / "subtomo" / f"particle_{index + 1:06d}"
         mine = [stacks[row] for row in rows.tolist()]
@@ -136,18 +159,36 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> tuple[int, Path]
     with progress(len(particles), "subtomograms") as advance:
         for _, done in work_through(_write_particles, jobs, config.workers):
             advance(done)
-    return len(particles), _write_table(star, groups, poses, particles, grid, config)
+    bfactors = f"{describe_bfactors(star)}; they are written with the positive sign"
+    table = _write_table(star, groups, poses, particles, grid, config)
+    return SeriesReport(len(particles), table, (*_off_axis_notes(off_axis, config), bfactors))
 
 
-def middle_frame(matrices: np.ndarray) -> SliceFrame:
-    """Frame in which slices turn about y and the mean direction of their normals is z.
+def _off_axis_notes(off_axis: list[np.ndarray], config: SeriesConfig) -> tuple[str, ...]:
+    """Return what to say of images that are off the tilt axes of their particles."""
+    counts = np.array([len(angles) for angles in off_axis])
+    if not counts.any():
+        return ()
+    most = f"1 to {counts.max()}" if counts.max() > 1 else "1"
+    done = "kept as tilts about it" if config.keep_off_axis else "left out (--off-axis keep keeps them)"
+    return (
+        f"{counts.sum()} images of {(counts > 0).sum()} of the {len(counts)} particles ({most} of each) are more than "
+        f"{config.axis_tolerance_deg:g}° off the tilt axis of their particle (--axis-tolerance), up to "
+        f"{np.concatenate(off_axis).max():.1f}°, and were {done}",
+    )
+
+
+def middle_frame(matrices: np.ndarray, tolerance_deg: float = AXIS_TOLERANCE_DEG) -> SliceFrame:
+    """Return the frame in which slices turn about y and the mean direction of their normals is z.
 
     Parameters
     ----------
     matrices
         (T, 3, 3) from reference to image coordinates.
+    tolerance_deg
+        As in `fit_axis_robustly`.
     """
-    frame = slice_frame(matrices)
+    frame = slice_frame(matrices, axis=fit_axis_robustly(matrices[:, 2], tolerance_deg))
     angle = np.deg2rad(frame.tilt_deg)
     middle = np.rad2deg(np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()))
     # normals lie along (sin t, 0, cos t): a turn about y by -middle brings their mean to z

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from opustomo.errors import UserError
+from opustomo.io.bfactors import image_bfactors
 from opustomo.io.star import EULER_COLUMNS, ParticleStar
 from opustomo.io.tilt_series import TiltOptics
 
@@ -78,14 +79,21 @@ def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
 
 
 def image_optics(star: ParticleStar) -> TiltOptics:
-    """CTF of every image; voltage, Cs and amplitude contrast are those of the first."""
+    """Return the CTF of every image; voltage, Cs and amplitude contrast are those of the first.
+
+    Raises
+    ------
+    UserError
+        A column is missing, or B factors have both signs.
+    """
     u = star.numbers("rlnDefocusU")
+    bfactors, _ = image_bfactors(star)
     return TiltOptics(
         defocus_u_A=u,
         defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
         astigmatism_deg=_told(star, "rlnDefocusAngle", 0.0),
         phase_shift_deg=_told(star, "rlnPhaseShift", 0.0),
-        bfactor_A2=_told(star, "rlnCtfBfactor", 0.0),
+        bfactor_A2=bfactors,
         scale=_told(star, "rlnCtfScalefactor", 1.0),
         voltage_kv=float(_told(star, "rlnVoltage")[0]),
         cs_mm=float(_told(star, "rlnSphericalAberration")[0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,60 @@ def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.allclose(extracted(dark).images, -found.images, atol=2e-3 * np.abs(found.images).max())
 
 
+def off_axis_series(folder: Path, tilts: list[int], degrees: float) -> Path:
+    """The table with some images of the second particle turned about their own y axes, B factors as M writes them."""
+    lines = (folder / "series.star").read_text().splitlines()
+    for row, line in enumerate(lines):
+        words = line.split()
+        if "@stacks/" not in line:
+            continue
+        words[-4] = f"-{words[-4]}"
+        if "@stacks/p1." in line and int(words[0].split("@")[0]) - 1 in tilts:
+            image = Rotation.from_euler("ZYZ", np.array(words[1:4], float), degrees=True)
+            turned = image * Rotation.from_euler("y", degrees, degrees=True)
+            words[1:4] = [f"{angle:.6f}" for angle in turned.as_euler("ZYZ", degrees=True)]
+        lines[row] = " ".join(words)
+    (folder / "off axis.star").write_text("\n".join(lines) + "\n")
+    return folder / "off axis.star"
+
+
+@pytest.mark.filterwarnings("ignore:Gimbal lock")
+def test_images_off_the_common_axis(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They do not stop the set, do not pull at the axis, and are left out or kept, counted and reported."""
+    table = off_axis_series(folder, [0, 1, 30], 7.0)
+
+    def prepared(*words: str) -> tuple[list[int], str, np.ndarray]:
+        out = folder / "out off"
+        assert main(["prepare_subtomos", str(table), "-o", str(out), "--workers", "1", *words]) == 0
+        said = capsys.readouterr().out
+        found = extracted(out)
+        assert (score(found)[[0, 2]] > AGREE).all() and all(t.bfactor_sign == 1 for t in found.tables)
+        return [len(t) for t in found.tables], said, score(found)
+
+    counts, said, scores = prepared()
+    assert counts == [31, 28, 31] and scores.min() > AGREE - 0.01
+    assert "3 images of 1 of the 3 particles (1 to 3 of each) are more than 5° off" in said
+    assert "left out (--off-axis keep keeps them)" in said and "B factors are negative in the file" in said
+    counts, said, _ = prepared("--off-axis", "keep")
+    assert counts == [31, 31, 31] and "were kept as tilts about it" in said
+    counts, said, _ = prepared("--axis-tolerance", "12")
+    assert counts == [31, 31, 31] and "off the tilt axis" not in said
+
+
+def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Negative B factors damp: taken literally the missing wedge of these data correlates by 0.27 with the model."""
+    words = [str(shared_data / "star_real" / "sta_testing_bin8.star"), "-o", str(tmp_path / "out"), "--workers", "1"]
+    assert main(["prepare_subtomos", *words]) == 0
+    said = capsys.readouterr().out
+    assert "219 images" in said and "2 images of 2 of the 6 particles (1 of each)" in said
+    assert "a dose of up to 126.8 e/Å²" in said
+    found = tmp_path / "found.json"
+    words = [str(tmp_path / "out" / "particles.star"), "--normalizectf", "--json", str(found)]
+    assert main(["check", *words]) == 0
+    assert "positive in the file, damping" in capsys.readouterr().out
+    assert json.loads(found.read_text())["preflight"]["wedge"]["correlation"] > 0.65
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words", "expected"),
     [
@@ -117,7 +172,14 @@ def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("rlnDefocusU", "rlnElse", (), "no column rlnDefocusU"),
         ("_rlnVoltage", "_rlnElse", (), "have rlnVoltage"),
         ("rlnDefocusAngle", "rlnTomoVisibleFrames", (), "dsd extract_subtomos on the tilt series"),
-        ("", "", ("--group-col", "rlnOpticsGroup"), "share no tilt axis"),
+        (
+            "",
+            "",
+            ("--group-col", "rlnOpticsGroup"),
+            "with --group-col, else raise --axis-tolerance",
+        ),
+        ("", "", ("--axis-tolerance", "95"), "--axis-tolerance 95"),
+        (f" {4 * DOSE[5]:.6f} ", f" {-4 * DOSE[5]:.6f} ", (), f"negative in rows 6 ({-4 * DOSE[5]:g}), 37 ("),
     ],
 )
 def test_mistakes(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
-from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table, wedge_only_table
+from opustomo.io.ctf_tables import TILT_COLUMNS, TiltTable, read_relion_table, read_warp_table, wedge_only_table
 
 RELION = {
     "rlnDefocusU": "25000",
@@ -75,6 +75,33 @@ def test_warp_units_and_signs(tmp_path: Path) -> None:
     # a quarter of 480 Å², positive where WARP's negative damps
     assert table.bfactor_A2[0] == pytest.approx(120)
     assert read_warp_table(write_warp(tmp_path, WARP), bfactor_scale=1).bfactor_A2[0] == pytest.approx(480)
+
+
+def with_bfactors(path: Path, old: str, values: list[str]) -> Path:
+    """One row per B factor."""
+    head, _, row = path.read_text().rpartition("\n")[0].rpartition("\n")
+    path.write_text("\n".join([head.rpartition("\n")[0], *(row.replace(old, value) for value in values)]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("signs", "sign"), [((0, 12, 480), 1), ((0, -12, -480), -1), ((0, 0, 0), 0)])
+def test_bfactors_damp_whichever_sign_the_table_has(tmp_path: Path, signs: tuple[int, ...], sign: int) -> None:
+    relion = read_relion_table(with_bfactors(write_relion(tmp_path, RELION), "480", [str(b) for b in signs]))
+    warp = read_warp_table(with_bfactors(write_warp(tmp_path, WARP), "-4.8e-18", [f"{b}e-20" for b in signs]))
+    assert relion.bfactor_A2.tolist() == [abs(b) for b in signs]
+    np.testing.assert_allclose(warp.bfactor_A2, 0.25 * relion.bfactor_A2)
+    assert (relion.bfactor_sign, warp.bfactor_sign) == (sign, sign)
+    assert (relion.bfactor_scale, warp.bfactor_scale) == (1, 0.25)
+
+
+def test_both_signs_of_bfactors_are_refused_and_their_rows_named(tmp_path: Path) -> None:
+    rows = ["-13", "-26", "12", "-39", "4.5"]
+    with pytest.raises(
+        UserError, match=r"positive in rows 3 \(12\), 5 \(4\.5\) but negative in rows 1 \("
+    ):
+        read_relion_table(with_bfactors(write_relion(tmp_path, RELION), "480", rows))
+    with pytest.raises(UserError, match=r"t ctf\.csv: Bfactor is positive in row 1 \(1e-20\) but negative in rows 2"):
+        read_warp_table(with_bfactors(write_warp(tmp_path, WARP), "-4.8e-18", ["1e-20", *["-1e-20"] * 7]))
 
 
 def test_order_of_tilts_and_columns_is_free(tmp_path: Path) -> None:
@@ -165,7 +192,7 @@ def test_relion_and_warp_tables_of_the_shared_set_agree(shared_data: Path) -> No
     folder = shared_data / "sim_3state" / "subtomo"
     relion = read_relion_table(folder / "p000007_ctf.star")
     warp = read_warp_table(folder / "p000007_ctf.csv", bfactor_scale=1)
-    for name in vars(relion):
+    for name in TILT_COLUMNS:
         np.testing.assert_allclose(getattr(warp, name), getattr(relion, name), atol=0.01, err_msg=name)
 
 
