@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="volumes in the box of the subtomograms, as the consensus map, instead of the crop around the mask",
     )
+    parser.add_argument("--no-mask", action="store_true", help="do not multiply by the solvent mask of the checkpoint")
     parser.add_argument(
         "--num-bodies", type=int, default=0, help="accepted for old scripts; the checkpoint knows its bodies"
     )
@@ -42,5 +43,5 @@ def run(args: argparse.Namespace) -> None:
     if args.num_bodies or args.masks:
         print("--num-bodies and --masks are not needed: the checkpoint holds the geometry of its bodies.")
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
-    written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box)
+    written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box, not args.no_mask)
     print(f"{len(written)} volumes written to {chosen.outdir}; {chosen.prefix}.cxc there shows them in ChimeraX")

@@ -191,7 +191,12 @@ class Run:
         return AnalysedParticles(self.results, self._round(which))
 
     def decode(
-        self, latents: npt.ArrayLike, apix: float | None = None, full_box: bool = False, epoch: int | None = None
+        self,
+        latents: npt.ArrayLike,
+        apix: float | None = None,
+        full_box: bool = False,
+        epoch: int | None = None,
+        masked: bool = True,
     ) -> Volumes:
         """Volumes at compositions, or at compositions and conformations.
 
@@ -206,13 +211,15 @@ class Run:
             In the box of the subtomograms instead of the crop around the mask.
         epoch
             Weights to decode with.
+        masked
+            Multiply by the solvent mask in the weights, if they hold one.
         """
         from opustomo.analysis.decoding import check_latents, decode_batches, first_voxel
 
         decoder = self._decoder(self._epoch(epoch))
         apix = self.boxes.render_apix if apix is None else float(apix)
         rows = check_latents(latents, decoder, self.results.config())
-        voxels = np.stack(list(decode_batches(decoder, rows, apix, full_box)))
+        voxels = np.stack(list(decode_batches(decoder, rows, apix, full_box, masked)))
         return Volumes(voxels, apix, first_voxel(decoder.boxes, apix, voxels.shape[-1]))
 
     @cached_property

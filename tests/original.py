@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,22 @@ class ConvTemplate(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Template and the buffers that the original stores with it."""
+    """Template and the buffers that the original stores with it, the solvent mask ``ref_mask`` among them."""
 
-    def __init__(self, template: nn.Module, crop: int) -> None:
+    def __init__(self, template: nn.Module, crop: int, masked: bool) -> None:
         super().__init__()
         self.template = template
+        if masked:
+            self.register_buffer("ref_mask", soft_ball(crop)[None, None])
         for name, shape in {"grid": (1, crop, crop, crop, 3), "mask": (crop,) * 3, "com_bodies": (2, 3)}.items():
             self.register_buffer(name, torch.rand(shape))
+
+
+def soft_ball(size: int) -> Tensor:
+    """An off-centre ball with a soft edge in a cube (size, size, size), with values between 0 and 1."""
+    at = torch.linspace(-1.0, 1.0, size)
+    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+    return ((0.75 - ((x - 0.1) ** 2 + (y + 0.05) ** 2 + z**2).sqrt()) / 0.15).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,10 @@ class Look:
         Size of the conformation latent, None: older than it; rows of the head (bodies + 1, 0: none).
     fixed
         Homogeneous: no encoder.
+    masked
+        With the solvent mask in the decoder.
+    whole
+        The weights hold ``model_state_dict`` instead of one entry for the encoder and one for the decoder.
     extra
         More entries in the weights.
     """
@@ -106,6 +120,8 @@ class Look:
     head_rows: int = 1
     fixed: bool = False
     encoder: bool = True
+    masked: bool = True
+    whole: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -119,7 +135,7 @@ class OriginalRun:
         self.root, self.count, self.box, self.crop, self.epoch = root, count, box, crop, epoch
         torch.manual_seed(3)
         template = ConvTemplate(self.zdim, self.templateres, look.zaffinedim or 1, look.head_rows)
-        self.decoder = Decoder(template, crop)
+        self.decoder = Decoder(template, crop, look.masked)
         self.encoder = Encoder(self.zdim + (look.zaffinedim or 0)) if look.encoder and not look.fixed else None
         rng = np.random.default_rng(4)
         self.mu = rng.normal(size=(count, self.zdim)).astype(np.float32)
@@ -138,14 +154,18 @@ class OriginalRun:
         with torch.no_grad():
             return self.decoder.template.float()(torch.from_numpy(np.asarray(z, np.float32))).numpy()
 
-    def volume(self, z: np.ndarray, apix: float) -> np.ndarray:
-        """Volumes of a pixel size within the crop, voxel n/2 at its voxel Dc/2, by scipy."""
+    def volume(self, z: np.ndarray, apix: float, masked: bool = True) -> np.ndarray:
+        """Volumes of a pixel size within the crop, voxel n/2 at its voxel Dc/2, times the solvent mask, by scipy."""
         size = 2 * round(self.crop * self.apix / apix / 2)
         last = self.templateres - 1
         at = ((np.arange(size) - size // 2) * apix / self.apix + self.crop / 2) * last / (self.crop - 1)
         at = np.where(np.abs(at - last) < 1e-6, last, at)
         grid = np.stack(np.meshgrid(at, at, at, indexing="ij"))
-        return np.stack([map_coordinates(one, grid, order=1, mode="constant") for one in self.template(z)])
+        volumes = np.stack([map_coordinates(one, grid, order=1, mode="constant") for one in self.template(z)])
+        if not masked or not hasattr(self.decoder, "ref_mask"):
+            return volumes
+        mask = self.decoder.ref_mask[0, 0].numpy()  # it spans the same cube with Dc voxels
+        return volumes * map_coordinates(mask, grid * (self.crop - 1) / last, order=1, mode="constant")
 
     def _write_config(self, look: Look) -> None:
         model = {
@@ -182,8 +202,7 @@ class OriginalRun:
         content = {
             "norm": [0, np.float32(2.5)],
             "epoch": self.epoch,
-            "encoder_state_dict": named(self.encoder),
-            "decoder_state_dict": named(self.decoder),
+            **self._networks(named, look.whole),
             "optimizer_state_dict": {
                 "state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}},
                 "param_groups": [{"lr": 4e-5, "betas": (0.9, 0.999), "eps": 1e-8, "foreach": None, "params": [0]}],
@@ -192,6 +211,13 @@ class OriginalRun:
         }
         path = self.root / f"weights.{self.epoch}.pkl"
         torch.save(content, path, _use_new_zipfile_serialization=not look.legacy)
+
+    def _networks(self, named: Callable[[nn.Module | None], Any], whole: bool) -> dict[str, Any]:
+        if not whole:
+            return {"encoder_state_dict": named(self.encoder), "decoder_state_dict": named(self.decoder)}
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        state = {f"{part}.{name}": value for part, net in parts.items() for name, value in (named(net) or {}).items()}
+        return {"model_state_dict": state}
 
     def _write_epoch(self, look: Look) -> None:
         latents = {"mu": torch.from_numpy(self.mu), "nn": None}

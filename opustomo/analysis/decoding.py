@@ -23,7 +23,7 @@ from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.bodies import bodies_from_buffers
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.separation import separation_in
-from opustomo.checkpoint.weights import load_network, read_weights
+from opustomo.checkpoint.weights import load_network, read_weights, solvent_mask
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
@@ -57,6 +57,8 @@ class EvalRequest:
         Pad to the field of view of the subtomograms, so that volumes overlay the consensus map.
     device
         ``cpu`` or ``cuda``; None takes a GPU if there is one.
+    masked
+        Multiply volumes by the solvent mask in the weights, if they hold one. Volumes whose bodies are moved never are.
     names
         What the volumes are called in ChimeraX when they are classes; None when they are steps of a path.
     """
@@ -72,6 +74,7 @@ class EvalRequest:
     device: str | None = None
     names: tuple[str, ...] | None = None
     deform: bool = False
+    masked: bool = True
 
 
 class VolumeDecoder:
@@ -117,12 +120,12 @@ class VolumeDecoder:
         """What z.N.pkl leaves out of the compositions that the decoder knows."""
         self.posing = Posing(self.boxes, self.bodies).to(device)
         self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
-        shared, mask = content.get("fixed_latent"), content.get("mask")
+        shared = content.get("fixed_latent")
         self.shared: np.ndarray | None = shared.float().numpy() if isinstance(shared, Tensor) else None
         """The one latent of a homogeneous run."""
-        self.mask: Tensor | None = None
-        if isinstance(mask, Tensor) and tuple(mask.shape) == (self.boxes.crop,) * 3:
-            self.mask = mask.float().to(device)
+        mask = solvent_mask(content, weights, self.boxes.crop)
+        self.mask = None if mask is None else mask.to(device)
+        """Solvent mask on the crop (Dc, Dc, Dc); None if the weights hold none."""
 
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
@@ -141,11 +144,11 @@ class VolumeDecoder:
         return self.posing.correction(self.decoder.template.pose_rows(self._tensor(latents)))
 
     @torch.no_grad()
-    def volumes(self, latents: np.ndarray, apix: float, full_box: bool = False) -> Tensor:
+    def volumes(self, latents: np.ndarray, apix: float, full_box: bool = False, masked: bool = True) -> Tensor:
         """Volumes (K, n, n, n) of pixel size ``apix`` (Å) whose voxel n/2 is the centre of rotation.
 
         The conformation part of latents (K, zdim + zaffinedim) moves the bodies, if the decoder has any, and no mask is
-        applied; otherwise volumes are masked.
+        applied; otherwise volumes are multiplied by the solvent mask unless ``masked`` is False.
         """
         templates = self.decode(latents)
         size = volume_size(self.boxes, apix, full_box)
@@ -158,7 +161,7 @@ class VolumeDecoder:
             pull = coarse_grid(eye, motion, bodies, self.boxes.crop)
             return on_pixels(templates, self.boxes, apix, size, pull)
         volumes = on_pixels(templates, self.boxes, apix, size)
-        if self.mask is not None:
+        if self.mask is not None and masked:
             mask = on_pixels(self.mask[None], self.boxes, apix, size)
             volumes = volumes * mask
         return volumes
@@ -228,10 +231,12 @@ def check_bodies(latents: np.ndarray, decoder: VolumeDecoder, weights: Path) -> 
         )
 
 
-def decode_batches(decoder: VolumeDecoder, latents: np.ndarray, apix: float, full_box: bool) -> Iterator[np.ndarray]:
+def decode_batches(
+    decoder: VolumeDecoder, latents: np.ndarray, apix: float, full_box: bool, masked: bool = True
+) -> Iterator[np.ndarray]:
     """Volumes (n, n, n) of pixel size ``apix`` (Å) one by one, decoded in batches."""
     for first in range(0, len(latents), BATCH):
-        yield from decoder.volumes(latents[first : first + BATCH], apix, full_box).cpu().numpy()
+        yield from decoder.volumes(latents[first : first + BATCH], apix, full_box, masked).cpu().numpy()
 
 
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
@@ -252,11 +257,13 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
         check_bodies(latents, decoder, request.weights)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
+    if request.masked and decoder.mask is None:
+        print(f"Note: {request.weights} holds no solvent mask; the volumes are not masked.")
     request.outdir.mkdir(parents=True, exist_ok=True)
     titles = request.names or tuple(str(number) for number in range(len(latents)))
     written, levels, views = [], [], []
     quiet = len(latents) <= BATCH or not sys.stderr.isatty()
-    volumes = decode_batches(decoder, latents, apix, request.full_box)
+    volumes = decode_batches(decoder, latents, apix, request.full_box, request.masked)
     for number, volume in enumerate(tqdm(volumes, total=len(latents), unit="volume", disable=quiet)):
         path = request.outdir / f"{request.prefix}{number}.mrc"
         origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)

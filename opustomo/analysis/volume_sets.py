@@ -120,6 +120,7 @@ def decode_volume_set(
     apix: float | None,
     flip: bool = False,
     full_box: bool = False,
+    masked: bool = True,
 ) -> list[Path]:
     """Decode a set with the weights of its epoch to ``{prefix}{i}.mrc`` in the set's folder.
 
@@ -135,6 +136,8 @@ def decode_volume_set(
         Reverse z.
     full_box
         Volumes in the box of the subtomograms instead of the crop around the mask.
+    masked
+        Multiply by the solvent mask in the weights.
 
     Raises
     ------
@@ -157,6 +160,7 @@ def decode_volume_set(
         full_box=full_box,
         names=chosen.names,
         deform=chosen.deform,
+        masked=masked,
     )
     return evaluate_volumes(request)
 

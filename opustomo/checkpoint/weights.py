@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from opustomo.checkpoint.bodies import body_buffers
 from opustomo.checkpoint.separation import KEY, separation_entries
@@ -18,6 +18,7 @@ from opustomo.model.separation import Separation
 
 _WRAPPERS = ("module", "_orig_mod")
 """What ``DataParallel`` and ``torch.compile`` put into parameter names."""
+_ORIGINAL_MASK = "ref_mask"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
@@ -45,7 +46,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     """Content of a weights.N.pkl, of ours or of the original.
 
     Names under ``decoder_state_dict`` and ``encoder_state_dict`` (absent in a homogeneous run) are given without what
-    ``DataParallel`` and ``torch.compile`` put into them.
+    ``DataParallel`` and ``torch.compile`` put into them. What the original keeps in ``model_state_dict`` only is given
+    there too.
 
     Raises
     ------
@@ -53,6 +55,8 @@ def read_weights(path: Path) -> dict[str, Any]:
         The file is missing, unsafe, or holds no decoder.
     """
     content = load_torch(path)
+    if isinstance(content, dict):
+        _divide_model_state(content)
     if not isinstance(content, dict) or not _is_state(content.get("decoder_state_dict")):
         raise UserError(f"{path}: holds no decoder; give the weights.N.pkl of a training run")
     for key in ("decoder_state_dict", "encoder_state_dict"):
@@ -61,6 +65,34 @@ def read_weights(path: Path) -> dict[str, Any]:
         else:
             content.pop(key, None)
     return content
+
+
+def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | None:
+    """Return the solvent mask in the content of a weights.N.pkl: (crop, crop, crop), float32; None if it has none.
+
+    It lies in ``mask`` in ours and in the decoder's buffer ``ref_mask`` in the original's.
+
+    Raises
+    ------
+    UserError
+        The mask has another size than the crop of the run, or values that are not finite, or is zero everywhere.
+    """
+    own = content.get("mask")
+    found = own if isinstance(own, Tensor) and own.ndim == 3 else content["decoder_state_dict"].get(_ORIGINAL_MASK)
+    if not isinstance(found, Tensor):
+        return None
+    mask = found.detach().float().squeeze()
+    if tuple(mask.shape) != (crop,) * 3:
+        shape = "×".join(map(str, found.shape))
+        raise UserError(
+            f"{path}: the solvent mask in it is {shape} voxels, but the crop of this run is {crop}³; give the weights "
+            "and the config.pkl of one run"
+        )
+    if not torch.isfinite(mask).all() or not (mask > 0).any():
+        raise UserError(
+            f"{path}: the solvent mask in it is empty or holds values that are not finite; take another epoch"
+        )
+    return mask
 
 
 def load_network(network: nn.Module, state: Mapping[str, Any]) -> bool:
@@ -80,6 +112,21 @@ def load_network(network: nn.Module, state: Mapping[str, Any]) -> bool:
     head = {name: value for name, value in own.items() if ".affine_out." in name and name not in state}
     network.load_state_dict({name: state[name] for name in own if name in state} | head)
     return bool(head)
+
+
+def _divide_model_state(content: dict[str, Any]) -> None:
+    """Put what ``model_state_dict`` holds of encoder and decoder where they belong, unless it is there already."""
+    whole = content.get("model_state_dict")
+    if not isinstance(whole, Mapping) or not _is_state(whole):
+        return
+    for part in ("encoder", "decoder"):
+        named = {_plain(name): value for name, value in whole.items()}
+        found = {name.removeprefix(f"{part}."): value for name, value in named.items() if name.startswith(f"{part}.")}
+        key = f"{part}_state_dict"
+        if not _is_state(content.get(key)):
+            content[key] = found
+        elif part == "decoder" and _ORIGINAL_MASK in found:
+            content[key] = {_ORIGINAL_MASK: found[_ORIGINAL_MASK], **content[key]}
 
 
 def _is_state(value: object) -> bool:

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="reference", help="name of the volumes before their number")
     parser.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the training)")
     parser.add_argument("--flip", action="store_true", help="reverse z")
+    parser.add_argument("--no-mask", action="store_true", help="do not multiply by the solvent mask of the checkpoint")
     parser.add_argument("--full-box", action="store_true", help="pad to the box of the subtomograms")
     parser.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
 
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
             full_box=args.full_box,
             device=args.device,
             deform=args.deform,
+            masked=not args.no_mask,
         )
     )
     if len(written) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import read_weights
+from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.config import DataConfig
 from opustomo.data.split import read_split, training_count
 from opustomo.errors import UserError
@@ -83,14 +83,15 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
     Raises
     ------
     UserError
-        The files are missing or not of one run, or hold no mask (the original's do not).
+        The files are missing or not of one run, or hold no mask.
     """
     sizes, boxes, settings = read_config(config)
     content = read_weights(weights)
-    if content.get("mask") is None:
+    mask = solvent_mask(content, weights, boxes.crop)
+    if mask is None:
         raise UserError(f"{weights} holds no mask, so that the comparison cannot be repeated; train with opustomo")
     own = (settings.get("opustomo") or {}).get("model", {})
-    model = Autoencoder(sizes, remembered_physics(settings), boxes, content["mask"].float())
+    model = Autoencoder(sizes, remembered_physics(settings), boxes, mask)
     try:
         for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
             if network is not None:

@@ -36,6 +36,8 @@ class Start:
     ----------
     state
         Complete state: the run goes on as if it had never stopped.
+    folder
+        Folder that the state comes from.
     weights
         weights.N.pkl to take the networks from; the optimiser starts anew.
     latents
@@ -45,6 +47,7 @@ class Start:
     """
 
     state: dict[str, Any] | None = None
+    folder: Path | None = None
     weights: Path | None = None
     latents: Path | None = None
     note: str | None = None
@@ -105,7 +108,7 @@ def choose_start(run: RunConfig, particles: int) -> Start:
         state = read_state(run.outdir)
         if state is None:
             return Start(note=f"nothing to go on from in {run.outdir}: starts from the beginning")
-        return Start(state=_checked(state, here, particles))
+        return Start(state=_checked(state, here, particles), folder=run.outdir)
     path = Path(run.load)
     if not path.exists():
         raise UserError(f"{path}: there is no such file to --load; give a weights.N.pkl or the word latest")
@@ -118,7 +121,8 @@ def choose_start(run: RunConfig, particles: int) -> Start:
         progress = Progress.from_dict(state["progress"])
         own_latents = run.latents is None or run.latents.resolve() == path.with_name(f"z.{epoch}.pkl").resolve()
         if own_latents and progress.epoch == epoch + 1 and progress.step == 0 and progress.kind == TRAINING:
-            return Start(state=state, note=f"{path.parent / STATE_FILE} holds the full state after that epoch")
+            note = f"{path.parent / STATE_FILE} holds the full state after that epoch"
+            return Start(state=state, folder=path.parent, note=note)
         if (progress.epoch, progress.step) > (epoch + 1, 0):
             note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch + 1}"
     return Start(weights=path, latents=run.latents, note=note)

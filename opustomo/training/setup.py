@@ -34,6 +34,7 @@ from opustomo.training.ranks import Place, join, lost_contact
 from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import choose_start, earlier_split, resume_command
 from opustomo.training.runlog import RunLog
+from opustomo.training.solvent import inherit_solvent
 from opustomo.training.stop import stop_on_signal
 from opustomo.training.trainer import Trainer
 
@@ -65,14 +66,16 @@ def train(
         bodies = load_bodies(data.bodies, particles.box, particles.apix)
         model = replace(model, bodies=bodies, estimate_pose=True)
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
-    boxes = _boxes(particles, crop_window(mask, model.templateres), downfrac)
-    solvent = mask_on_crop(mask, boxes)
+    start = choose_start(run, len(particles))
+    inherited = None if data.mask is not None else inherit_solvent(start, particles)
+    window = crop_window(mask, model.templateres) if inherited is None else inherited.window
+    boxes = _boxes(particles, window, downfrac)
+    solvent = mask_on_crop(mask, boxes) if inherited is None else inherited.on_crop(boxes)
     if not (solvent > 0).any():
         raise UserError(f"mask {data.mask} has no voxel above zero inside the box that is compared; centre it")
     permutation = _permutation(config, run, len(particles))
     new_split = None if config.split is None or config.split.exists() else config.split
     source = VoxelSource(particles.images)
-    start = choose_start(run, len(particles))
     given = start.norm or data.norm
     norm = given or (0.0, pooled_std(source, len(particles)))
     exponent = None
@@ -102,6 +105,8 @@ def train(
         if leads:
             remove_leftovers(run.outdir)
         _describe(log, particles, boxes, norm, run, ranks.size)
+        if inherited is not None:
+            log.say(f"# note: no mask is given with -r; the solvent mask in {inherited.source} is used")
         if new_split is not None:
             log.say(f"# note: --split {new_split} did not exist; the split of this run has been written to it")
         if exponent is not None:
@@ -111,7 +116,7 @@ def train(
                 particles,
                 source,
                 boxes,
-                mask,
+                mask if inherited is None else inherited.on_box(),
                 physics,
                 model,
                 config.batch_size,

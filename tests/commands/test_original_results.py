@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import opustomo
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import figures
 from opustomo.checkpoint.state import read_state
@@ -23,7 +24,7 @@ from opustomo.io.star_poses import poses_from_star
 from opustomo.main import main as dsd
 from opustomo.watch import training_figure
 from tests.commands.quick import SMALL, own_copy
-from tests.original import Look, OriginalRun
+from tests.original import Look, OriginalRun, soft_ball
 
 COUNT, BOX, CROP, EPOCH = 6, 24, 20, 16
 
@@ -74,6 +75,10 @@ def test_dsdsh_eval_vol(original: OriginalRun, mode: str, folder: str) -> None:
     volumes, apix = read_all(where)
     assert apix == pytest.approx(9.5, rel=1e-4)
     assert_same(volumes, original.volume(latents, 9.5))
+    assert dsdsh(["eval_vol", str(original.root), str(EPOCH), mode, number, "9.5", "--no-mask"]) == 0
+    bare, _ = read_all(where)
+    assert_same(bare, original.volume(latents, 9.5, masked=False))
+    assert (volumes == 0).mean() > 0.3 > (bare == 0).mean()
 
 
 def test_dsd_eval_vol(original: OriginalRun, tmp_path: Path) -> None:
@@ -83,6 +88,12 @@ def test_dsd_eval_vol(original: OriginalRun, tmp_path: Path) -> None:
     volumes, apix = read_all(tmp_path / "v")
     assert apix == pytest.approx(original.apix, rel=1e-4)
     assert_same(volumes, original.volume(original.mu[:2], original.apix))
+    assert dsd([*words, "--zfile", str(tmp_path / "z.txt"), "--no-mask"]) == 0
+    assert_same(read_all(tmp_path / "v")[0], original.volume(original.mu[:2], original.apix, masked=False))
+    run = opustomo.Run(original.root, device="cpu")
+    for masked in (True, False):
+        volumes = run.decode(original.mu[:2], masked=masked).voxels
+        assert_same(volumes, original.volume(original.mu[:2], original.apix, masked=masked))
 
 
 def rotations(eulers: np.ndarray) -> Rotation:
@@ -118,6 +129,9 @@ def test_training_goes_on(
     said = capsys.readouterr().err
     assert f"goes on in epoch {last + 1} after {last * COUNT} visits; the optimiser starts anew" in said
     content = torch.load(outdir / f"weights.{last}.pkl", weights_only=True)
+    weights = original.root / f"weights.{EPOCH}.pkl"
+    assert f"no mask is given with -r; the solvent mask in {weights} is used" in said
+    torch.testing.assert_close(content["mask"].float(), soft_ball(CROP), rtol=0, atol=1e-3)
     assert original.encoder is not None
     for part, network in (("decoder_state_dict", original.decoder), ("encoder_state_dict", original.encoder)):
         plain = network.state_dict()
@@ -142,6 +156,8 @@ LOOKS = {
     "before conformation, other entries": Look(zaffinedim=None, head_rows=0, protocol=0, encoder=False, extra=EXTRA),
     "two bodies": Look(head_rows=3, encoder=False),
     "homogeneous, conformation of size 0": Look(zaffinedim=0, head_rows=0, fixed=True),
+    "without a mask": Look(masked=False, encoder=False),
+    "one entry for the whole model, several GPUs": Look(parallel=True, whole=True),
 }
 
 
@@ -152,4 +168,28 @@ def test_other_looks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert dsd([str(word) for word in words]) == 0, capsys.readouterr().err
     volumes, _ = read_all(tmp_path / "v")
     assert_same(volumes, run.volume(run.mu[:1], run.apix))
+    note = f"{run.root / 'weights.0.pkl'} holds no solvent mask"
+    assert (note in capsys.readouterr().out) == (not LOOKS[name].masked)
+    shutil.rmtree(run.root)
+
+
+MASKS = {
+    "of another crop": (torch.ones(1, 1, 18, 18, 18), "1×1×18×18×18 voxels, but the crop of this run is 20³"),
+    "not finite": (torch.full((1, 1, CROP, CROP, CROP), float("nan")), "empty or holds values that are not finite"),
+    "empty": (torch.zeros(1, 1, CROP, CROP, CROP), "empty or holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_damaged_masks_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask, reason = MASKS[name]
+    run = OriginalRun(tmp_path / "run", COUNT, BOX, CROP, 0, Look(encoder=False))
+    content = torch.load(run.root / "weights.0.pkl", weights_only=False)
+    content["decoder_state_dict"]["ref_mask"] = mask
+    torch.save(content, run.root / "weights.0.pkl")
+    words = ["eval_vol", "--load", run.root / "weights.0.pkl", "-o", tmp_path / "v", "-z", *run.mu[0]]
+    assert dsd([str(word) for word in words]) == 1
+    said = capsys.readouterr().err
+    assert f"{run.root / 'weights.0.pkl'}: the solvent mask in it is" in said and reason in said
+    assert said.count("\n") == 1 and not (tmp_path / "v").exists()
     shutil.rmtree(run.root)
