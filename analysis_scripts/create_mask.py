@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from opustomo.prepare.mask import Mask, MaskRecipe
 
+RESAMPLING_BYTES = 12
+"""Bytes per voxel of a map that is resampled, at least: a spectrum and the map made of it."""
 HELP = "make a solvent mask from a map: threshold, open, close, dilate, erode, fill, largest part, soft edge"
 
 
@@ -80,6 +82,7 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
     import numpy as np
 
     from opustomo.errors import UserError
+    from opustomo.io.memory import require_memory
     from opustomo.io.mrc import read_volume
     from opustomo.slices.resample import resample
 
@@ -96,6 +99,7 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
         raise UserError(f"{args.map}: is {size} voxels; --box and --apix need a cubic map.")
     new_apix = args.apix or apix
     box = args.box or max(4, 2 * round(density.shape[0] * apix / new_apix / 2))
+    require_memory(RESAMPLING_BYTES * box**3, f"a mask of {box}³ voxels of {new_apix:g} Å", "give a larger --apix")
     return resample(density, apix, box, new_apix), new_apix
 
 

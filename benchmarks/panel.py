@@ -6,9 +6,9 @@
     python benchmarks/panel.py --variant "before@/path/of/an/older/tree:"            # two versions in one run
 
 TOOLS holds an independent simulator and a scorer (``simulate_subtomograms.py``, ``score_result.py``), DATA the
-densities (``maps``, ``decoys``) and two fixed sets (``sim_3state``, ``ribosomes_10499``). Every set is simulated once; every
-variant is trained on every set by ``dsd train_tomo`` in a process of its own. Prints one JSON object per run, and a
-Markdown table at the end. Bounds (``--bounds``) are of ``benchmarks/ceiling.py``.
+densities (``maps``, ``decoys``) and two fixed sets (``sim_3state``, ``ribosomes_10499``). Every set is simulated once;
+every variant is trained on every set by ``dsd train_tomo`` in a process of its own. Prints one JSON object per run, and
+a Markdown table at the end. Bounds (``--bounds``) are of ``benchmarks/ceiling.py``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.weights import load_network, read_weights, solvent_mask
 from opustomo.errors import UserError
+from opustomo.io.memory import require_memory
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
 from opustomo.model.device import choose_device
@@ -33,6 +34,8 @@ from opustomo.physics.bodies import coarse_grid
 from opustomo.physics.boxes import Boxes
 
 BATCH = 8
+BYTES_PER_VOXEL = 24
+"""At least, of a volume that is sampled: its grid of three coordinates, and the density in the making and made."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,8 @@ def volume_size(boxes: Boxes, apix: float, full_box: bool) -> int:
     size = 2 * round(side / apix / 2 - 1e-6)
     if size < 2:
         raise UserError(f"a pixel size of {apix:g} Å leaves no voxel of a box of {side:g} Å; give a smaller one")
+    what = f"a volume of {size}³ voxels, at a pixel size of {apix:g} Å,"
+    require_memory(BYTES_PER_VOXEL * size**3, what, "give a larger pixel size")
     return size
 
 

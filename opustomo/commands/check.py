@@ -59,13 +59,6 @@ def _model(args: argparse.Namespace) -> ModelConfig:
     from opustomo.errors import UserError
     from opustomo.model.config import ModelConfig
 
-    if not 0 < args.downfrac <= 1:
-        raise UserError(f"--downfrac must lie in (0, 1], got {args.downfrac:g}")
-    if args.batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
-    for option, value in (("--tilt-range", args.tilt_range), ("--tilt-step", args.tilt_step)):
-        if value is not None and not 0 < value < 90:
-            raise UserError(f"{option} must lie between 0 and 90 degrees, got {value:g}")
     try:
         # as train_tomo rounds it
         return ModelConfig(zdim=args.zdim, templateres=-(-args.templateres // 16) * 16)

@@ -1,8 +1,9 @@
-"""Runs a command by name: options in, exit code out, mistakes told in one sentence.
+"""Run a command by name: options in, exit code out, every mistake told in one sentence.
 
-Only the module of the command asked for is imported, so that an option error or a short command answers at
-once.
+Only the module of the command asked for is imported, so that an option error or a short command answers at once.
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib
@@ -12,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from opustomo import __version__
+from opustomo.commands.option_ranges import check_options
+from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error
 from opustomo.errors import UserError
+from opustomo.io.memory import no_more_than_available, shortage
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -48,43 +52,86 @@ def run_cli(
     int
         Exit code: 0 done or help shown, 1 a mistake in the input, 2 in the options, 130 interrupted.
     """
+    if argv is None:
+        _keep_docstrings()
+    prepare_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words and words[0] in commands else None
     try:
+        _require_working_folder()
         if name is None:
-            return _without_command(prog, description, commands, words)
-        module = _load(commands[name])
-        parser = argparse.ArgumentParser(
-            prog=f"{prog} {name}",
-            description=module.HELP,
-            formatter_class=_Formatter,
-        )
-        module.add_arguments(parser)
-        args = parser.parse_args(words[1:])
-        args.command_line = (prog, *words)
-        module.run(args)
-        # a closed pipe shows here, not at exit
-        sys.stdout.flush()
-        return 0
+            code = _without_command(prog, description, commands, words)
+        else:
+            with no_more_than_available():
+                _run_command(prog, name, commands[name], words)
+            code = 0
+        return _finish(code, prog, name)
     except SystemExit as leaving:
-        return _exit_code(leaving)
-    except UserError as mistake:
-        return _complain(prog, name, str(mistake))
-    except BrokenPipeError:
-        # the reader of our output has left; keep Python from complaining when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as failure:
-        if failure.filename is None or failure.strerror is None:
-            raise
-        return _complain(
-            prog,
-            name,
-            f"{failure.filename}: {failure.strerror}; check the path, its permissions and free space.",
-        )
+        return _finish(_exit_code(leaving), prog, name)
     except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted", file=sys.stderr)
+        say_error(f"\n{prog}: interrupted")
         return 130
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        return _complain(prog, name, sentence)
+
+
+def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
+    module = _load(path)
+    parser = argparse.ArgumentParser(
+        prog=f"{prog} {name}",
+        description=module.HELP,
+        formatter_class=_Formatter,
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(words[1:])
+    check_options(parser, args)
+    args.command_line = (prog, *words)
+    module.run(args)
+
+
+def _sentence(error: Exception) -> str | None:
+    """Return what to tell the user of an error; "" for a reader that has left, None for a fault of the program."""
+    if isinstance(error, UserError):
+        # what took a failed request for memory for another mistake
+        return (error.__cause__ and shortage(error.__cause__)) or str(error)
+    if isinstance(error, BrokenPipeError):
+        return ""
+    if (sentence := shortage(error)) is not None:
+        return sentence
+    if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
+        return (
+            "a worker process was ended from outside, most often because memory ran out; run the command again with "
+            "fewer --workers."
+        )
+    if isinstance(error, OSError) and error.strerror is not None:
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}; check the path, its permissions and free space."
+        if output_failure() is not None:
+            return f"standard output cannot be written ({error.strerror}); send it to another place."
+        return f"{error.strerror}; check the disks and limits of this machine (df, ulimit -a)."
+    return None
+
+
+def _keep_docstrings() -> None:
+    """Start again with docstrings under ``python -OO``, as healpy cannot be imported without them."""
+    if sys.flags.optimize < 2 or not sys.executable:
+        return
+    os.environ["PYTHONOPTIMIZE"] = "1"
+    words = sys.orig_argv[1:]
+    own = next((i for i, word in enumerate(words) if not word.startswith("-") or word in ("-m", "-c")), len(words))
+    os.execv(sys.executable, [sys.executable, *(word.replace("OO", "O") for word in words[:own]), *words[own:]])
+
+
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            "the working folder no longer exists; change to another one (cd) and run the command again."
+        ) from error
 
 
 def _without_command(prog: str, description: str, commands: Mapping[str, str], words: list[str]) -> int:
@@ -124,11 +171,19 @@ def _exit_code(leaving: SystemExit) -> int:
         return 0
     if isinstance(leaving.code, int):
         return leaving.code
-    print(leaving.code, file=sys.stderr)
+    say_error(str(leaving.code))
     return 1
 
 
+def _finish(code: int, prog: str, name: str | None) -> int:
+    """Return the exit code once everything is written; a closed or full output shows here, not at exit."""
+    failure = output_failure()
+    return code if failure is None else _complain(prog, name, _sentence(failure) or "")
+
+
 def _complain(prog: str, name: str | None, sentence: str) -> int:
-    sys.stdout.flush()
-    print(f"{prog} {name}: error: {sentence}" if name else f"{prog}: error: {sentence}", file=sys.stderr)
+    if output_failure() is not None:
+        discard_output()
+    if sentence:
+        say_error(f"{prog} {name}: error: {sentence}" if name else f"{prog}: error: {sentence}")
     return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
@@ -145,35 +144,6 @@ def _count(text: str) -> int:
     return value
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
-    """Ranges that argparse does not know; NaN lies in none."""
-    if not 0 <= args.valfrac < 1:
-        raise ValueError(f"valfrac must lie in [0, 1), got {args.valfrac:g}")
-    if not 0 < args.downfrac <= 1:
-        raise ValueError(f"downfrac must lie in (0, 1], got {args.downfrac:g}")
-    if not 0 < args.lr < math.inf:
-        raise ValueError(f"lr must be positive, got {args.lr:g}")
-    if args.settle is not None and not 0 <= args.settle <= 1:
-        raise ValueError(f"settle must lie in [0, 1], got {args.settle:g}")
-    for name in (
-        "seed",
-        "wd",
-        "lamb",
-        "anchor",
-        "refine",
-        "beta-control",
-        "bfactor",
-        "ctfalpha",
-        "ctfbeta",
-        "warp-bfactor-scale",
-    ):
-        value = getattr(args, name.replace("-", "_")) or 0.0
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number of at least 0, got {value:g}")
-    if args.norm is not None and not (math.isfinite(args.norm[0]) and 0 < abs(args.norm[1]) < math.inf):
-        raise ValueError(f"norm must be two numbers, the second not 0, got {args.norm[0]:g} {args.norm[1]:g}")
-
-
 def run(args: argparse.Namespace) -> None:
     """Train from parsed options."""
     from functools import partial
@@ -220,9 +190,10 @@ def run(args: argparse.Namespace) -> None:
             encode_mode=args.encode_mode,
             estimate_pose=args.estpose or args.masks is not None,
         )
-        _check_numbers(args)
     except ValueError as error:
         raise UserError(f"--{error}") from error
+    if args.norm is not None and args.norm[1] == 0:
+        raise UserError(f"--norm {args.norm[0]:g} 0 would divide by 0; give the scale as the second number")
     if args.divide and args.normalizectf:
         raise UserError(
             "--divide and --normalizectf exclude each other: subtomograms that were divided by their sampling weights "

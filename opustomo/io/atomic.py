@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all."""
 
+import errno
 import os
 import re
 import secrets
@@ -44,10 +45,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-        unnamed = isinstance(error, OSError) and error.filename in (None, str(temporary), temporary)
-        if isinstance(error, OSError) and unnamed and error.errno is not None:
-            error.filename = str(final)
+        if isinstance(error, OSError):
+            _name_final(error, temporary, final)
         raise
+
+
+def _name_final(error: OSError, temporary: Path, final: Path) -> None:
+    """Let an error name the file that was asked for, also where it names one inside a temporary folder."""
+    if error.errno is None:
+        # some writers, such as numpy's, only say how much they have written
+        said = " ".join(str(error).split())
+        error.errno, error.strerror = errno.EIO, f"it cannot be written completely ({said})"
+        error.filename = None
+    for field in ("filename", "filename2"):
+        named = getattr(error, field)
+        if isinstance(named, (str, os.PathLike)) and (Path(named) == temporary or temporary in Path(named).parents):
+            setattr(error, field, str(final / Path(named).relative_to(temporary)))
+    if error.filename is None:
+        error.filename = str(final)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

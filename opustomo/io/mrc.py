@@ -13,6 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.memory import require_memory
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADERS = {order: HEADER_DTYPE.newbyteorder(order) for order in "<>"}
@@ -107,7 +108,9 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], 
         As `read_header`.
     """
     header = read_header(path)
-    count = int(np.prod(header.shape))
+    count = math.prod(header.shape)
+    size = "×".join(str(n) for n in reversed(header.shape))
+    require_memory(count * (header.dtype.itemsize + 4), f"{path}: a volume of {size} voxels", "bin or crop it first")
     voxels = np.fromfile(header.path, dtype=header.dtype, count=count, offset=header.offset)
     return voxels.reshape(header.shape).astype(np.float32), header.apix
 

@@ -1,106 +1,55 @@
 """Pickles and torch files from strangers, read without running anything in them.
 
 A pickle is a program. Only the few constructors that arrays, tensors, dates and plain containers need are
-admitted; a file that names anything else is refused before the name is looked up.
+admitted; a file that names anything else is refused before the name is looked up. A few bytes may also ask for
+gigabytes; constructors therefore make no more than the file can hold (:mod:`opustomo.io.pickle_constructors`).
 """
 
-import collections
 import contextlib
 import datetime
 import io
 import os
 import pickle
+import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy._core import multiarray, numeric
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.checksum import seal, verify
+from opustomo.io.memory import available_bytes, shortage
+from opustomo.io.pickle_constructors import HELD_BY_PICKLES, Constructors, TooLargeError, tensor_bytes
 
 _TORCH_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
-class _Constructors:
-    """Python functions that pickles may call, handed out as bound methods.
-
-    Pickles can set attributes on whatever they are given; on a bound method they cannot.
-    """
-
-    def array_from_buffer(self, *args: Any) -> Any:
-        return numeric._frombuffer(*args)  # type: ignore[attr-defined]
-
-    def storage_from_bytes(self, data: bytes) -> Any:
-        import torch
-
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-    def tensor(self, *args: Any) -> Any:
-        import torch
-
-        return torch._utils._rebuild_tensor_v2(*args)
-
-    def parameter(self, *args: Any) -> Any:
-        import torch
-
-        return torch._utils._rebuild_parameter(*args)
-
-    def encode(self, text: str, encoding: str = "latin1") -> bytes:
-        if encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError(f"encoding {encoding}")
-        return text.encode("latin1")
-
-
-_CONSTRUCTORS = _Constructors()
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    names: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("datetime", "datetime"): datetime.datetime,
-        ("datetime", "date"): datetime.date,
-        ("datetime", "time"): datetime.time,
-        ("datetime", "timedelta"): datetime.timedelta,
-        ("datetime", "timezone"): datetime.timezone,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        # protocols 0 to 2 write bytes as text to be encoded again
-        ("_codecs", "encode"): _CONSTRUCTORS.encode,
-        ("torch._utils", "_rebuild_tensor_v2"): _CONSTRUCTORS.tensor,
-        ("torch._utils", "_rebuild_parameter"): _CONSTRUCTORS.parameter,
-        ("torch.storage", "_load_from_bytes"): _CONSTRUCTORS.storage_from_bytes,
-    }
-    for module in ("numpy.core", "numpy._core"):
-        names[f"{module}.multiarray", "_reconstruct"] = multiarray._reconstruct
-        names[f"{module}.multiarray", "scalar"] = multiarray.scalar
-        names[f"{module}.numeric", "_frombuffer"] = _CONSTRUCTORS.array_from_buffer
-    names["__builtin__", "xrange"] = range
-    for module in ("builtins", "__builtin__"):
-        for kind in (set, frozenset, complex, bytearray, slice, range, bytes, list, tuple, dict):
-            names[module, kind.__name__] = kind
-    return names
-
-
-_ALLOWED = _allowed()
-
-
 class _RestrictedUnpickler(pickle.Unpickler):
+    def __init__(self, handle: BinaryIO, size: int) -> None:
+        super().__init__(handle)
+        self._allowed = Constructors(size, _torch_from_bytes).allowed()
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ALLOWED[module, name]
+            return self._allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is neither array nor container") from None
 
 
 def _unpickle(path: Path, handle: BinaryIO) -> Any:
+    size = os.fstat(handle.fileno()).st_size
     try:
-        return _RestrictedUnpickler(handle).load()
+        return _RestrictedUnpickler(handle, size).load()
     except Exception as error:  # a crafted or damaged pickle may raise anything
-        reason = " ".join(str(error).split())  # some span several lines
+        if isinstance(error, MemoryError):
+            free = available_bytes()
+            if free is not None and free < HELD_BY_PICKLES * size:
+                raise  # the file is as large as it says
+            error = TooLargeError("it asks for more memory than the file can fill")
+        reason = " ".join(str(error).split()) or type(error).__name__  # some span several lines
         raise UserError(
             f"{path}: refused as a pickle of arrays and plain containers ({reason}); use another file."
         ) from error
@@ -161,12 +110,15 @@ def dump_pickles(path: str | os.PathLike[str], *objects: Any) -> None:
 
 
 @contextlib.contextmanager
-def _numpy_in_torch_files() -> Iterator[None]:
+def _numpy_in_torch_files(size: int) -> Iterator[None]:
     """Let `torch.load(weights_only=True)` admit numpy arrays and dates as well."""
     import torch
 
-    arrays: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        np.ndarray,
+    makers = Constructors(size, _torch_from_bytes)
+    arrays: list[Any] = [
+        # torch's reader looks up the type of an array that is filled, but files only get the name for it
+        (np.ndarray, secrets.token_hex()),
+        (makers.array_type, "numpy.ndarray"),
         np.dtype,
         datetime.datetime,
         datetime.date,
@@ -174,10 +126,31 @@ def _numpy_in_torch_files() -> Iterator[None]:
     ]
     arrays += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        arrays.append((multiarray._reconstruct, f"{module}._reconstruct"))
-        arrays.append((multiarray.scalar, f"{module}.scalar"))
+        arrays.append((makers.empty_array, f"{module}._reconstruct"))
+        arrays.append((makers.scalar, f"{module}.scalar"))
     with torch.serialization.safe_globals(arrays):
         yield
+
+
+def _torch_from_bytes(data: bytes) -> Any:
+    return _load_torch(io.BytesIO(data), len(data))
+
+
+def _load_torch(source: Path | BinaryIO, size: int) -> Any:
+    """Read a torch file of ``size`` bytes that makes no more than it holds."""
+    import torch
+
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            if sum(record.file_size for record in archive.infolist()) > size:
+                raise TooLargeError("its records are larger than the file")
+    if not isinstance(source, Path):
+        source.seek(0)
+    with _numpy_in_torch_files(size):
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    if tensor_bytes(content) > HELD_BY_PICKLES * size:
+        raise TooLargeError("its tensors are larger than the file")
+    return content
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
@@ -193,12 +166,16 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     if not archive and not _is_legacy_torch(path):
         return load_pickle(path)
     verify(path, archive)
-    import torch
-
+    size = path.stat().st_size
     try:
-        with _numpy_in_torch_files():
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_torch(path, size)
     except Exception as error:  # its own message advises to switch the protection off
+        free = available_bytes()
+        if shortage(error) is not None and free is not None and free < HELD_BY_PICKLES * size:
+            raise  # the file is as large as it says
+        if isinstance(error, TooLargeError) or shortage(error) is not None:
+            reason = error if isinstance(error, TooLargeError) else "it asks for more memory than it can fill"
+            raise UserError(f"{path}: refused as a torch file, {reason}; use another file.") from None
         raise UserError(
             f"{path}: refused as a torch file, it is damaged or holds more than tensors, arrays and plain "
             "containers; use another file."
@@ -217,7 +194,7 @@ def _is_legacy_torch(path: Path) -> bool:
     """Tell whether torch wrote the file before its zip format: it begins with a pickled magic number."""
     with path.open("rb") as handle:
         try:
-            return bool(_RestrictedUnpickler(handle).load() == _TORCH_LEGACY_MAGIC)
+            return bool(_RestrictedUnpickler(handle, path.stat().st_size).load() == _TORCH_LEGACY_MAGIC)
         except Exception:
             return False
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opustomo.io.memory import require_memory
 from opustomo.model.config import ModelConfig
 from opustomo.physics.boxes import Boxes
 
@@ -17,6 +18,8 @@ PARAMETERS = 61.4e6
 """Encoder and decoder; the latents' sizes hardly matter."""
 BYTES_PER_PARAMETER = 18
 """Weight, gradient, two moments in float32; a bfloat16 copy."""
+CPU_BYTES_PER_PARAMETER = 16
+"""The same without the copy."""
 TEMPLATE, RENDER, CROP = 40, 54, 77
 """Bytes per voxel and particle of the template, of the render box and of the crop, networks in bfloat16."""
 CONTEXT = 1.5 * 2**30
@@ -79,6 +82,22 @@ def estimate_memory(boxes: Boxes, model: ModelConfig, batch_size: int, free_byte
     each = bytes_per_particle(boxes, model)
     largest = None if free_bytes is None else max(0, int((USABLE * free_bytes - fixed) / each))
     return MemorySummary(fixed + each * batch_size, batch_size, largest, free_bytes, model.templateres)
+
+
+def require_training_memory(boxes: Boxes, model: ModelConfig, batch_size: int) -> None:
+    """Refuse to train on the CPU what its memory cannot hold.
+
+    Raises
+    ------
+    UserError
+        The least that a step takes is more than can be used.
+    """
+    each = bytes_per_particle(boxes, model)
+    require_memory(
+        CPU_BYTES_PER_PARAMETER * PARAMETERS + each * batch_size,
+        f"training with --templateres {model.templateres} and a batch of {batch_size}",
+        "give a lower --templateres, --downfrac or -b, or train on a machine with more memory",
+    )
 
 
 def free_gpu_bytes() -> int | None:

@@ -11,7 +11,11 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from opustomo.errors import UserError
+
 GRACE_SECONDS = 20.0
+MOST_PER_CORE = 8
+"""Processes per CPU core beyond which a run would only exhaust the machine."""
 PATIENCE_SECONDS = 120.0
 """How long processes may take to save and end when they are asked to; SLURM gives less."""
 
@@ -21,6 +25,12 @@ def launch(count: int, command: Sequence[str]) -> int:
 
     Signals are passed on. When one process fails, the others are ended; its own message says why.
     """
+    room = MOST_PER_CORE * (os.cpu_count() or 1)
+    if count > room:
+        raise UserError(
+            f"--num-gpus {count} processes are too many for this machine with {os.cpu_count()} CPU cores; give at most "
+            f"{room}"
+        )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

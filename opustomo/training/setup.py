@@ -27,6 +27,7 @@ from opustomo.physics.ctf3d import ctf_volume
 from opustomo.physics.fourier import centred_full
 from opustomo.physics.solvent import crop_window, mask_on_crop
 from opustomo.preflight.inspect import inspect_particles
+from opustomo.preflight.memory import require_training_memory
 from opustomo.preflight.weighting import Divided, about_weighting, is_plain, power_exponent
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.host import keep_freed_memory
@@ -70,6 +71,8 @@ def train(
     inherited = None if data.mask is not None else inherit_solvent(start, particles)
     window = crop_window(mask, model.templateres) if inherited is None else inherited.window
     boxes = _boxes(particles, window, downfrac)
+    if torch.device(run.device).type == "cpu":
+        require_training_memory(boxes, model, min(config.batch_size, len(particles)))
     solvent = mask_on_crop(mask, boxes) if inherited is None else inherited.on_crop(boxes)
     if not (solvent > 0).any():
         raise UserError(f"mask {data.mask} has no voxel above zero inside the box that is compared; centre it")

@@ -108,11 +108,11 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
     star.write_text(loop("", "ImageName AngleRot CoordinateX CoordinateY CoordinateZ MicrographName", "a 1 2 3 4 t"))
     (tmp_path / "l.xml").write_text("<ParticleList/>")
     for command, reason in (
-        (f"convert_star {star} 0", "angpix must be a positive number, not 0"),
-        (f"convert_star {star} 5 --rescale-angpix -1", "--rescale-angpix must be a positive number"),
+        (f"convert_star {star} 0", "angpix must be positive, got 0"),
+        (f"convert_star {star} 5 --rescale-angpix -1", "--rescale-angpix must be positive"),
         (f"convert_star {star} 5 -o x.txt", "give a name that ends in .star"),
         (f"convert_star {star} 5 --subset-label 1", "no column rlnRandomSubset"),
-        (f"convert_artiax {star} t --factor nan", "--factor must be a positive number"),
+        (f"convert_artiax {star} t --factor nan", "--factor must be a finite number"),
         (f"convert_artiax {star} t --data-block optics", "has no block data_optics"),
         (f"convert_artiax {star} t --micrograph-col foo", "no column foo"),
         (f"convert_dynamo {star} -o x.star", "give a name that ends in .tbl"),

@@ -165,10 +165,10 @@ def test_warp(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--tomo-size", "4", "0", "1"), "--tomo-size 4 0 1"),
-        (("--apix", "-1"), "--apix -1: must be positive"),
-        (("--dose", "-1"), "--dose -1: must not be negative"),
-        (("--amplitude", "1.5"), "--amplitude 1.5"),
+        (("--tomo-size", "4", "0", "1"), "--tomo-size must be at least 1, got 0"),
+        (("--apix", "-1"), "--apix must be positive, got -1"),
+        (("--dose", "-1"), "--dose must be at least 0, got -1"),
+        (("--amplitude", "1.5"), "--amplitude must lie in [0, 1], got 1.5"),
         (("--image-name", "{x}"), "--image-name {x}"),
         (("--tomograms", "t.star"), "need a particle STAR"),
         (("--defocus-name", "{stem}.none"), "has no TS_1.none"),

@@ -44,7 +44,7 @@ def test_an_error_names_the_final_file(tmp_path: Path) -> None:
     final = tmp_path / "z.pkl"
     with pytest.raises(OSError) as caught, atomic_path(final) as temporary:
         (temporary / "x").write_text("a folder that is not there")
-    assert caught.value.filename == str(temporary / "x")
+    assert caught.value.filename == str(final / "x")
     for failure in (OSError(28, "No space left on device"), OSError(28, "No space left on device", str(tmp_path))):
         with pytest.raises(OSError) as caught, atomic_path(final) as temporary:
             failure.filename = failure.filename and str(temporary)

@@ -96,9 +96,7 @@ def test_bfactors_damp_whichever_sign_the_table_has(tmp_path: Path, signs: tuple
 
 def test_both_signs_of_bfactors_are_refused_and_their_rows_named(tmp_path: Path) -> None:
     rows = ["-13", "-26", "12", "-39", "4.5"]
-    with pytest.raises(
-        UserError, match=r"positive in rows 3 \(12\), 5 \(4\.5\) but negative in rows 1 \("
-    ):
+    with pytest.raises(UserError, match=r"positive in rows 3 \(12\), 5 \(4\.5\) but negative in rows 1 \("):
         read_relion_table(with_bfactors(write_relion(tmp_path, RELION), "480", rows))
     with pytest.raises(UserError, match=r"t ctf\.csv: Bfactor is positive in row 1 \(1e-20\) but negative in rows 2"):
         read_warp_table(with_bfactors(write_warp(tmp_path, WARP), "-4.8e-18", ["1e-20", *["-1e-20"] * 7]))

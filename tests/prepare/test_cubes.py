@@ -192,12 +192,12 @@ def test_names_of_tomograms() -> None:
     ("words", "expected"),
     [
         (("--box-size", "7"), "--box-size 7: must be even"),
-        (("--coord-scale", "0"), "--coord-scale 0: must be positive"),
+        (("--coord-scale", "0"), "--coord-scale must be positive, got 0"),
         (("--coord-cols", "a", "b", "c"), "no column a"),
         (("--data-block", "nothing"), "no block data_nothing"),
         (("--tomo-col", "nothing"), "no column nothing"),
         (("--coord-scale", "100"), "no box of 8 at x, y, z"),
-        (("--prefix", "a/b"), "--prefix a name"),
+        (("--prefix", "a/b"), "--prefix 'a/b' must be a plain file name"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
