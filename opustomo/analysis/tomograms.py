@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.errors import UserError
+from opustomo.io.coordinates import coordinate_sizes
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS
 from opustomo.io.star_text import write_blocks
 
@@ -78,8 +79,7 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
     if scale.coordinate_apix is not None:
         own: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
     else:
-        own = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
-        own = subtomogram if own is None else own
+        own = coordinate_sizes(star)
     view = own if scale.view_apix is None else np.full(len(star), scale.view_apix)
     if own is None or view is None:
         raise UserError(f"{table}: does not tell the pixel size of its coordinates; give it with --coord-angpix.")

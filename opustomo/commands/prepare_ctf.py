@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opustomo.io.star import ParticleStar
     from opustomo.prepare.ctf_set import CtfConfig
     from opustomo.prepare.series_source import SeriesSource
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="folder for tables and all.star")
     add("--out-star", type=Path, metavar="STAR", help="particle table to write (default: DIR/all.star)")
     add("--workers", type=int, default=4, help="processes")
+    add("--allow-2d-stacks", action="store_true", help="write tables also for particles that are 2D stacks of images")
 
     add = parser.add_argument_group("tilt series").add_argument
     add("--tilts", type=Path, metavar="DIR", help="folder of .tlt, .order, defocus files (default: beside .coords)")
@@ -75,15 +77,42 @@ def run(args: argparse.Namespace) -> None:
     source, config = _source(args), _config(args)
     if _is_star(args):
         star = read_particles(args.inputs[0])
-        tomograms, note = prepare_star(star, source, config)
-        if note is not None:
-            print(f"note: {note}")
+        if not args.allow_2d_stacks:
+            _refuse_stacks(star, args)
+        tomograms, notes = prepare_star(star, source, config)
         print(f"{len(star)} particles in {args.inputs[0]}: {len(star)} CTF tables of {tomograms} tomograms")
     else:
         files = _coords(args.inputs)
-        count = prepare_coords(files, source, config)
+        count, notes = prepare_coords(files, source, config)
         print(f"{count} particles in {len(files)} .coords files: {count} CTF tables")
+    for note in notes:
+        print(f"note: {note}")
     print(f"Wrote {config.out_star}")
+
+
+def _refuse_stacks(star: ParticleStar, args: argparse.Namespace) -> None:
+    """Raise for 2D stacks of tilt images, for which training has no use.
+
+    Raises
+    ------
+    UserError
+        The table tells of them.
+    """
+    from opustomo.errors import UserError
+    from opustomo.io.coordinates import counts_in_image_pixels
+    from opustomo.io.particle_kinds import is_stack_set
+
+    if not is_stack_set(star):
+        return
+    series = next((f"--{name} {value}" for name in ("warp", "tilts") if (value := getattr(args, name))), None)
+    if series is None:
+        # WarpTools' tomograms.star holds no shifts of the tilt images
+        series = "--warp DIR" if counts_in_image_pixels(star) else f"--tomograms {args.tomograms}"
+    raise UserError(
+        f"{args.inputs[0]}: tells of 2D stacks of tilt images, which training does not read; make subtomograms with "
+        f"their CTF tables by dsd extract_subtomos {args.inputs[0]} {series} --box D --apix Å -o subtomos, or give "
+        "--allow-2d-stacks to write CTF tables of these positions all the same."
+    )
 
 
 def _is_star(args: argparse.Namespace) -> bool:
@@ -147,6 +176,7 @@ def _source(args: argparse.Namespace) -> SeriesSource:
         apix = args.detector_pixel_size / args.magnification * 1e4
     return SeriesSource(
         relion=args.tomograms,
+        depth_only=True,
         warp=args.warp,
         text=args.tilts,
         apix=apix,

@@ -35,6 +35,8 @@ from opustomo.convert.optics_groups import (
 from opustomo.convert.relion30 import particle_keys
 from opustomo.convert.subtomogram_frames import coordinate_sizes
 from opustomo.errors import UserError
+from opustomo.io.coordinates import OWN_APIX
+from opustomo.io.particle_kinds import is_stack_set
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
@@ -55,7 +57,7 @@ class _Sizes:
         """What belongs into a column that the table lacks."""
         if column in _PIXEL_SIZES:
             return self.images
-        if column == SERIES_APIX:
+        if column in (SERIES_APIX, OWN_APIX):
             return self.coordinates
         if column == BINNING and self.images is not None and self.coordinates is not None:
             return self.images / self.coordinates
@@ -80,10 +82,12 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     Raises
     ------
     UserError
-        Places of one table are in pixels, of another in Å from the tomogram's centre; a table tells no pixel size
+        Places of one table are in pixels, of another in Å from the tomogram's centre; one holds 2D stacks and another
+        subtomograms; a table tells no pixel size
         while another does; or the microscope of a table is unknown and cannot be taken from the others.
     """
     _refuse_mixed_places(stars)
+    _refuse_mixed_kinds(stars)
     sizes, notes = _pixel_sizes(stars)
     optics = None
     if any(star.optics_block is not None for star in stars):
@@ -155,6 +159,16 @@ def _refuse_mixed_places(stars: Sequence[ParticleStar]) -> None:
                     f"{odd.path}: has places as {other[0]} but {stars[0].path} as {kind[0]}; "
                     "bring them into one form with dsdsh convert_relion5 first."
                 )
+
+
+def _refuse_mixed_kinds(stars: Sequence[ParticleStar]) -> None:
+    stacks = [star for star in stars if is_stack_set(star)]
+    other = next((star for star in stars if not is_stack_set(star) and "rlnImageName" in star), None)
+    if stacks and other is not None:
+        raise UserError(
+            f"{stacks[0].path}: holds 2D stacks of tilt images (rlnTomoSubTomosAre2DStacks), but {other.path} holds "
+            "subtomograms; one table can only hold one of them, so extract subtomograms of the first one too."
+        )
 
 
 def _origins_in_angst(star: ParticleStar) -> ParticleStar:

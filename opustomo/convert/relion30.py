@@ -20,6 +20,7 @@ from opustomo.convert.columns import (
 )
 from opustomo.convert.optics_groups import follow_optics, told_by_optics
 from opustomo.errors import UserError
+from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import group_key
 
@@ -37,7 +38,7 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
         Pixel size of the subtomograms in Å: divides origins in Å; coordinates in pixels count in it.
     rescale_apix
         Write coordinates and origins in pixels of this size instead; coordinates count in `apix` before, or in the
-        pixel size of the tilt series where the file tells it (RELION 4 and 5).
+        pixel size of the tilt series where the file tells it (RELION 4 and 5, but not WarpTools' 2D stacks).
 
     Returns
     -------
@@ -55,6 +56,10 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     columns = {name: table[name].to_numpy(dtype=object) for name in table.columns}
     places = tuple(column for column in COORDINATES if column in star)
     series = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
+    if counts_in_image_pixels(star):
+        series = None
+    elif OWN_APIX in star:
+        series = star.numbers(OWN_APIX)
     if rescale_apix is not None and places:
         # RELION 4 and 5 count coordinates in pixels of the tilt series
         before = np.full(len(star), apix) if series is None else series
@@ -91,6 +96,8 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     if rescale_apix is not None and "rlnTomoTiltSeriesPixelSize" in columns:
         one = repeated("1.000000", len(star))
         columns |= {"rlnTomoTiltSeriesPixelSize": size, "rlnTomoSubtomogramBinning": one}
+    if rescale_apix is not None and OWN_APIX in columns:
+        columns[OWN_APIX] = size
     columns |= {"rlnMagnification": repeated("10000.0", len(star)), "rlnDetectorPixelSize": size}
     left_out = {star.particle_block, star.optics_block}
     others = {name: block for name, block in star.blocks.items() if name not in left_out and name != ""}

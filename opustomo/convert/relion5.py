@@ -17,6 +17,7 @@ from opustomo.convert.columns import (
     COORDINATES,
     Converted,
     Numbers,
+    listed_sizes,
     make_table,
     table_numbers,
     with_columns,
@@ -29,6 +30,7 @@ from opustomo.convert.matching import TOMOGRAM_COLUMNS
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.convert.subtomogram_frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
 from opustomo.errors import UserError
+from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_kinds import find_block
 from opustomo.io.star_text import read_blocks
@@ -157,6 +159,12 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
     places = xyz(star, CENTERED_COORDINATES) / tomograms.apix[rows, None] + tomograms.sizes_px[rows] / 2
     star = with_columns_renamed(star, CENTERED_COORDINATES, xyz_columns(COORDINATES, places))
     notes = []
+    if counts_in_image_pixels(star):
+        star = with_columns(star, xyz_columns((OWN_APIX,), tomograms.apix[rows, None]))
+        notes.append(
+            f"the particles are 2D stacks, so that WARP would take coordinates for pixels of the images; {OWN_APIX} "
+            "records that they count in pixels of the tilt series"
+        )
     if any(column in star for column in FRAME_COLUMNS):
         if keep_frames:
             notes.append("angles and origins are in the frames of rlnTomoSubtomogramRot, Tilt, Psi")
@@ -201,6 +209,10 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
         raise UserError(f"{star.path}: tells no pixel size; give it with --angpix.")
     centres = tomograms.sizes_px[rows] / 2 * tomograms.apix[rows, None]
     places = xyz(star, COORDINATES) * sizes[:, None] - centres
+    notes = []
+    if apix is None and counts_in_image_pixels(star):
+        notes.append(f"coordinates of these 2D stacks were taken for pixels of the images, {listed_sizes(sizes)}")
+    star = without_columns(star, {OWN_APIX})
     if apix is not None and star.pixel_sizes() is None:
         star = with_columns(star, xyz_columns(("rlnPixelSize",), np.full((count, 1), apix)))
     star = _optics_with_series(star, tomograms, rows)
@@ -224,7 +236,7 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
     blocks = {("particles" if name == star.particle_block else name): block for name, block in star.blocks.items()}
     optics = star.optics_block or ""
     ordered = {"optics": blocks.pop(optics), **{name: block for name, block in blocks.items() if name != "optics"}}
-    return Converted(ParticleStar(star.path, ordered, "particles"), count)
+    return Converted(ParticleStar(star.path, ordered, "particles"), count, tuple(notes))
 
 
 def write_optimisation_set(path: str | os.PathLike[str], particles: Path, tomograms: Path) -> None:

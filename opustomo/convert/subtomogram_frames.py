@@ -10,6 +10,7 @@ import numpy as np
 from opustomo.convert.angles import relion_eulers, relion_rotations
 from opustomo.convert.columns import Numbers, with_columns, without_columns, xyz, xyz_columns
 from opustomo.errors import UserError
+from opustomo.io import coordinates
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 FRAME_COLUMNS = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
@@ -40,7 +41,7 @@ def compose_frames(star: ParticleStar) -> ParticleStar:
 
 
 def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> Numbers | None:
-    """Å per pixel of `rlnCoordinateX/Y/Z`, (N,): those of the tilt series in RELION 4 and 5, else of the images.
+    """Å per pixel of `rlnCoordinateX/Y/Z`, (N,), as `io.coordinates` tells it from the table.
 
     Parameters
     ----------
@@ -56,8 +57,7 @@ def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> Numbers |
     """
     if apix is not None:
         return np.full(len(star), apix)
-    sizes = star.value_per_particle("rlnTomoTiltSeriesPixelSize")
-    return star.pixel_sizes() if sizes is None else sizes
+    return coordinates.coordinate_sizes(star)
 
 
 def origins_in_coordinate_pixels(star: ParticleStar, apix: float | None = None) -> Numbers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from opustomo.io.bfactors import BFACTOR_PER_DOSE, damping_bfactors
 from opustomo.io.star import to_numbers
 from opustomo.io.star_text import read_blocks
 from opustomo.io.tilt_series import TiltImage, TiltOptics, TiltSeries
+from opustomo.io.tomogram_names import tomogram_stem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +36,14 @@ def is_tomogram_set(path: str | os.PathLike[str]) -> bool:
     return any("rlnTomoName" in b and ("rlnTomoTiltSeriesStarFile" in b or "rlnTomoHand" in b) for b in blocks.values())
 
 
-def read_relion_series(path: str | os.PathLike[str], image_size: ImageSize | None = None) -> list[TiltSeries]:
-    """Read all tilt series of a tomograms.star.
+def read_relion_series(
+    path: str | os.PathLike[str],
+    image_size: ImageSize | None = None,
+    *,
+    depth_only: bool = False,
+    wanted: Collection[str] | None = None,
+) -> list[TiltSeries]:
+    """Read tilt series of a tomograms.star.
 
     Parameters
     ----------
@@ -45,6 +52,10 @@ def read_relion_series(path: str | os.PathLike[str], image_size: ImageSize | Non
         and in the folders above, since RELION names them from its project folder.
     image_size
         Gives width and height of an image by its name; RELION 4's matrices need it.
+    depth_only
+        Leave shifts at 0 where they need `image_size`: for those who ask for depths alone.
+    wanted
+        Names of tomograms without folders and suffixes; None reads all.
 
     Raises
     ------
@@ -57,7 +68,9 @@ def read_relion_series(path: str | os.PathLike[str], image_size: ImageSize | Non
     if name is None:
         raise UserError(f"{path}: no block has rlnTomoName; give the tomograms.star of RELION 4 or 5.")
     table = _rows(blocks[name])
-    return [_one_series(path, row, blocks, image_size) for row in table]
+    if wanted is not None:
+        table = [row for row in table if tomogram_stem(row["rlnTomoName"]) in wanted]
+    return [_one_series(path, row, blocks, image_size, depth_only) for row in table]
 
 
 def _rows(block: pd.DataFrame | dict[str, str]) -> list[dict[str, str]]:
@@ -67,7 +80,11 @@ def _rows(block: pd.DataFrame | dict[str, str]) -> list[dict[str, str]]:
 
 
 def _one_series(
-    path: Path, row: dict[str, str], blocks: dict[str, pd.DataFrame | dict[str, str]], image_size: ImageSize | None
+    path: Path,
+    row: dict[str, str],
+    blocks: dict[str, pd.DataFrame | dict[str, str]],
+    image_size: ImageSize | None,
+    depth_only: bool,
 ) -> TiltSeries:
     name = row["rlnTomoName"]
     source, tilts = _tilt_table(path, row, blocks)
@@ -97,7 +114,10 @@ def _one_series(
     volume = (sizes[0], sizes[1], sizes[2]) if min(sizes) > 0 else None
     images = _images(row, tilts)
     if all(label in tilts for label in _PROJECTION):
-        rotations, shifts = _from_matrices(source, tilts, volume, apix, images, image_size)
+        rotations, columns = _matrices(source, tilts)
+        shifts = np.zeros((count, 2))
+        if not depth_only:
+            shifts = _shifts(source, rotations, columns, volume, apix, images, image_size)
     else:
         rotations = (
             rotation_z(column("rlnTomoZRot"))
@@ -176,8 +196,10 @@ def find_beside(name: str, path: Path) -> Path:
     for folder in folders:
         if (folder / relative).is_file():
             return folder / relative
-    if (path.parent / relative.name).is_file():
-        return path.parent / relative.name
+    # a file taken out of its project, perhaps with its folder
+    for last in range(len(relative.parts) - 1, 0, -1):
+        if (path.parent / Path(*relative.parts[-last:])).is_file():
+            return path.parent / Path(*relative.parts[-last:])
     raise UserError(f"{path}: names {name}, which is neither beside it nor in a folder above; copy it there.")
 
 
@@ -197,19 +219,8 @@ def _image(name: str) -> TiltImage:
     return TiltImage(match[2], int(match[1]) - 1) if match else TiltImage(name)
 
 
-def _from_matrices(
-    source: Path,
-    tilts: dict[str, list[str]],
-    volume: tuple[int, int, int] | None,
-    apix: float,
-    images: tuple[TiltImage, ...],
-    image_size: ImageSize | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations and shifts (Å) from RELION 4's matrices."""
-    if volume is None:
-        raise UserError(f"{source}: rlnTomoProjX needs rlnTomoSizeX, Y and Z of the tomogram; add them.")
-    if image_size is None or not images:
-        raise UserError(f"{source}: rlnTomoProjX needs the tilt images, whose size it counts from; give their folder.")
+def _matrices(source: Path, tilts: dict[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations (T, 3, 3) and shifts from corner to corner (T, 2), in pixels, of RELION 4's matrices."""
     rows = []
     for label in _PROJECTION:
         try:
@@ -224,7 +235,28 @@ def _from_matrices(
     rotations = np.stack([x[:, :3], y[:, :3], np.cross(x[:, :3], y[:, :3])], axis=1)
     if np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() > 0.05:
         raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY hold no rotation; export the file again.")
+    return rotations, np.stack([x[:, 3], y[:, 3]], axis=1)
+
+
+def _shifts(
+    source: Path,
+    rotations: np.ndarray,
+    corners: np.ndarray,
+    volume: tuple[int, int, int] | None,
+    apix: float,
+    images: tuple[TiltImage, ...],
+    image_size: ImageSize | None,
+) -> np.ndarray:
+    """Return image positions of the tomogram's centre, (T, 2) Å, from shifts from corner to corner."""
+    if not corners.any():
+        raise UserError(
+            f"{source}: the fourth numbers of rlnTomoProjX and rlnTomoProjY are all 0, as WarpTools writes them, so "
+            "that nothing tells the shifts of the tilt images; give the folder of WARP's XML files with --warp instead."
+        )
+    if volume is None:
+        raise UserError(f"{source}: rlnTomoProjX needs rlnTomoSizeX, Y and Z of the tomogram; add them.")
+    if image_size is None or not images:
+        raise UserError(f"{source}: rlnTomoProjX needs the tilt images, whose size it counts from; give their folder.")
     centre = np.array(volume) / 2
     width, height = image_size(images[0].name)
-    offset = np.stack([x[:, 3], y[:, 3]], axis=1) + rotations[:, :2] @ centre - np.array([width, height]) / 2
-    return rotations, offset * apix
+    return (corners + rotations[:, :2] @ centre - np.array([width, height]) / 2) * apix

@@ -17,10 +17,10 @@ from opustomo.io.bfactors import describe_bfactors
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_ctf_tables, find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_header
+from opustomo.io.particle_kinds import is_image_series, is_not_extracted, is_premultiplied, is_stack_set
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import EULER_COLUMNS, ParticleStar, read_particles
 from opustomo.io.star_poses import poses_from_star
-from opustomo.preflight.kinds import is_image_series, is_not_extracted, is_premultiplied, is_stack_set
 from opustomo.preflight.remedies import Remedies, refuse_other_inputs
 
 Value = TypeVar("Value")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from opustomo.errors import UserError
+from opustomo.io.coordinates import counts_in_image_pixels
 from opustomo.io.star import ParticleStar
 from opustomo.io.star_text import read_blocks
 
@@ -136,6 +137,8 @@ class Remedies:
                 return f"--tilts {_quoted(folder)}"
         if "rlnCenteredCoordinateXAngst" in self.star:
             return "--tomograms tomograms.star"
+        if counts_in_image_pixels(self.star):
+            return "--warp DIR"
         return "--tomograms tomograms.star (or --warp DIR, --tilts DIR)"
 
 

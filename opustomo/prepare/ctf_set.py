@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from opustomo.prepare.particle_frames import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.positions import coordinate_note, from_corner, positions_from_star, read_coords, rows_by_tomogram
 from opustomo.prepare.series_source import SeriesSource
+from opustomo.prepare.visible_frames import visible_note, visible_tilts
 
 MAGNIFICATION = 10000.0
 """Written where a table needs one: the detector pixel size then is the pixel size in Å."""
@@ -69,19 +70,20 @@ class CtfConfig:
 class _Job:
     series: TiltSeries
     positions_A: np.ndarray
+    visible: np.ndarray
     paths: list[Path]
     config: CtfConfig
 
 
-def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> tuple[int, str | None]:
+def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> tuple[int, tuple[str, ...]]:
     """CTF tables for the particles of a table; the table is written again with rlnCtfImage.
 
     Returns
     -------
     int
         Number of tomograms.
-    str or None
-        What the user should know of the coordinates.
+    tuple of str
+        What the user should know of the coordinates and tilts.
 
     Raises
     ------
@@ -98,14 +100,25 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
         paths = [Path(name) / f"{name}_{index:06d}_ctf.star" for index in range(1, len(members) + 1)]
         for row, path in zip(members, paths, strict=True):
             tables[row] = path.with_suffix(".mrc").as_posix()
-        jobs.append(_Job(series, positions_from_star(star, members, series, config.coord_apix), paths, config))
+        positions = positions_from_star(star, members, series, config.coord_apix)
+        jobs.append(_Job(series, positions, visible_tilts(star, members, series), paths, config))
     _write_all(jobs, config)
     folder = os.path.relpath(config.folder, config.out_star.parent)
     columns = {"rlnCtfImage": [str(Path(folder) / name) for name in tables]}
     if "rlnImageName" in star:
         columns["rlnImageName"] = moved_names(star, config.out_star.parent)
     with_columns(star, columns).write(config.out_star)
-    return len(jobs), coordinate_note(star, jobs[0].series.apix, config.coord_apix)
+    notes = (
+        coordinate_note(star, jobs[0].series.apix, config.coord_apix),
+        visible_note([job.visible for job in jobs], star),
+        *series_notes(job.series for job in jobs),
+    )
+    return len(jobs), tuple(note for note in notes if note is not None)
+
+
+def series_notes(series: Iterable[TiltSeries]) -> tuple[str, ...]:
+    """Return what tilt series tell that is not followed, each thing once."""
+    return tuple(dict.fromkeys(note for one in series for note in one.notes))
 
 
 def _check_frames(star: ParticleStar) -> None:
@@ -123,13 +136,15 @@ def _check_frames(star: ParticleStar) -> None:
         )
 
 
-def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfig) -> int:
+def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfig) -> tuple[int, tuple[str, ...]]:
     """CTF tables and a particle table for .coords files, each beside the files of its tilt series.
 
     Returns
     -------
     int
         Number of particles.
+    tuple of str
+        What the user should know of the tilt series.
 
     Raises
     ------
@@ -147,11 +162,12 @@ def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfi
         series = source.from_text(source.text or path.parent, name)
         pixels = read_coords(path)
         tables = [Path(name) / f"{name}_{index:06d}_ctf.star" for index in range(1, len(pixels) + 1)]
-        jobs.append(_Job(series, from_corner(pixels, series, config.coord_apix), tables, config))
+        visible = np.broadcast_to(series.used, (len(pixels), len(series)))
+        jobs.append(_Job(series, from_corner(pixels, series, config.coord_apix), visible, tables, config))
         _append_rows(columns, series, pixels, tables, config)
     _write_all(jobs, config)
     table_of(columns).write(config.out_star)
-    return sum(len(job.paths) for job in jobs)
+    return sum(len(job.paths) for job in jobs), series_notes(job.series for job in jobs)
 
 
 def table_of(columns: dict[str, list[str]]) -> ParticleStar:
@@ -216,8 +232,7 @@ def _write_tables(job: _Job) -> int:
         depth = original_depth(job.positions_A, config.original_sign * frame.tilt_deg)
     else:
         _, depth = geometry.project(job.positions_A)
-    tilts = np.flatnonzero(series.used)
-    optics, tilt_deg, depth = optics.take(tilts), frame.tilt_deg[tilts], depth[:, tilts]
-    for path, deep in zip(job.paths, depth, strict=True):
-        write_ctf_table(config.folder / path, optics, tilt_deg, deep)
+    for path, deep, visible in zip(job.paths, depth, job.visible, strict=True):
+        tilts = np.flatnonzero(visible)
+        write_ctf_table(config.folder / path, optics.take(tilts), frame.tilt_deg[tilts], deep[tilts])
     return len(job.paths)

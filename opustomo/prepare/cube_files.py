@@ -13,6 +13,7 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.coordinates import CORNER, OWN_APIX
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
@@ -25,7 +26,6 @@ from opustomo.prepare.particle_frames import (
     tomogram_poses,
     with_subtomograms,
 )
-from opustomo.prepare.positions import CORNER
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,8 @@ def _cube_table(
 
 def _places_in_voxels(star: ParticleStar, apix: float) -> ParticleStar:
     """RELION 4 counts coordinates in pixels of the tilt series; they are voxels of the tomogram now."""
-    says = {"rlnTomoTiltSeriesPixelSize": f"{apix:.6f}", "rlnTomoSubtomogramBinning": "1.000000"}
+    own = f"{apix:.6f}"
+    says = {"rlnTomoTiltSeriesPixelSize": own, "rlnTomoSubtomogramBinning": "1.000000", OWN_APIX: own}
     star = with_columns(star, {name: [value] * len(star) for name, value in says.items() if name in star})
     optics = star.optics_block
     if optics is None:

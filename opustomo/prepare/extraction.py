@@ -10,13 +10,20 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
+from opustomo.io.coordinates import CENTRED, CORNER
 from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.positions import CENTRED, CORNER, coordinate_note, positions_from_star, rows_by_tomogram
+from opustomo.prepare.positions import (
+    coordinate_note,
+    in_series_pixels,
+    pixels_of_coordinates,
+    positions_from_star,
+    rows_by_tomogram,
+)
 from opustomo.prepare.series_source import SeriesSource
 from opustomo.prepare.subtomograms import (
     ReconstructionConfig,
@@ -26,6 +33,7 @@ from opustomo.prepare.subtomograms import (
     write_subtomograms,
 )
 from opustomo.prepare.tilt_images import TiltImages, find_images
+from opustomo.prepare.visible_frames import visible_note, visible_tilts
 
 APIX_SLACK = 1e-3
 SMALL_TURN_DEG = 0.01
@@ -86,6 +94,7 @@ class _Tomogram:
     images: TiltImages
     frame: SliceFrame
     positions_A: np.ndarray
+    visible: np.ndarray
 
 
 def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: ExtractionConfig) -> ExtractionReport:
@@ -122,9 +131,13 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     }
     size = config.reconstruction
     path = config.folder / "particles.star"
+    table = in_series_pixels(table)
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
-    said = coordinate_note(star, first.apix, config.coord_apix)
-    notes = (*_notes(tomograms), *([] if said is None else [said]))
+    said = (
+        coordinate_note(star, first.apix, config.coord_apix),
+        visible_note([tomogram.visible for tomogram in tomograms], star),
+    )
+    notes = (*_notes(tomograms), *(note for note in said if note is not None))
     return ExtractionReport(len(star), len(tomograms), path, notes)
 
 
@@ -148,23 +161,25 @@ def _tomogram(
     positions = positions_from_star(star, rows, series, config.coord_apix)
     if config.recentre:
         positions = positions - poses.origins_A[rows]
-    _require_seen(star, rows, series, images, positions)
-    return _Tomogram(name, rows, series, images, frame, positions)
+    tomogram = _Tomogram(name, rows, series, images, frame, positions, visible_tilts(star, rows, series))
+    _require_seen(star, tomogram)
+    return tomogram
 
 
-def _require_seen(
-    star: ParticleStar, rows: np.ndarray, series: TiltSeries, images: TiltImages, positions_A: np.ndarray
-) -> None:
+def _require_seen(star: ParticleStar, tomogram: _Tomogram) -> None:
     """Tell of a particle that no image shows, before hours have gone into the others."""
-    for start in range(0, len(rows), PROJECTED_AT_ONCE):
+    series, positions, visible = tomogram.series, tomogram.positions_A, tomogram.visible
+    for start in range(0, len(positions), PROJECTED_AT_ONCE):
         part = slice(start, start + PROJECTED_AT_ONCE)
-        lost = np.flatnonzero(~seen_by_tilts(series, images, positions_A[part])[1].any(axis=1))
+        _, seen, _ = seen_by_tilts(series, tomogram.images, positions[part], visible[part])
+        lost = np.flatnonzero(~seen.any(axis=1))
         if lost.size:
             row = start + int(lost[0])
-            place = ", ".join(f"{value:.0f}" for value in positions_A[row])
+            place = ", ".join(f"{value:.0f}" for value in positions[row])
             raise UserError(
-                f"{star.path}: the particle of row {rows[row] + 1}, {place} Å from the centre of {series.name}, is in "
-                "no tilt image; check the pixel sizes of coordinates and series (--coord-apix, --series-apix)."
+                f"{star.path}: the particle of row {tomogram.rows[row] + 1}, {place} Å from the centre of "
+                f"{series.name}, is in no tilt image; check the pixel sizes of coordinates and series "
+                "(--coord-apix, --series-apix)."
             )
 
 
@@ -181,6 +196,7 @@ def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig
                 tomogram.images,
                 tomogram.frame,
                 tomogram.positions_A[part],
+                tomogram.visible[part],
                 [stem.with_name(f"{stem.name}.mrc") for stem in stems],
                 [stem.with_name(f"{stem.name}_ctf.star") for stem in stems],
                 reconstruction,
@@ -196,7 +212,8 @@ def _recentred(
     unit = np.ones(len(star))
     if not centred:
         for tomogram in tomograms:
-            unit[tomogram.rows] = config.coord_apix or tomogram.series.apix or 1.0
+            pixel = pixels_of_coordinates(star, tomogram.rows, config.coord_apix)
+            unit[tomogram.rows] = np.ravel((tomogram.series.apix or 1.0) if pixel is None else pixel)
     values = {}
     for axis, column in enumerate(columns):
         moved = star.numbers(column) - poses.origins_A[:, axis] / unit

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from opustomo.io.particle_kinds import is_stack_set
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.prepare.particle_columns import with_columns
 
@@ -106,7 +107,12 @@ def with_subtomograms(
             values[column] = [f"{apix:.6f}"] * count
     if not has_optics:
         values |= {"rlnMagnification": ["10000"] * count, "rlnDetectorPixelSize": [f"{apix:.6f}"] * count}
-    return with_columns(replace(star, blocks=blocks), values)
+    made = with_columns(replace(star, blocks=blocks), values)
+    if is_stack_set(made):
+        # without a general table the column alone says that the images are 2D stacks
+        table = made.particles.drop(columns=["rlnTomoVisibleFrames"], errors="ignore")
+        made = replace(made, blocks={**made.blocks, made.particle_block: table})
+    return made
 
 
 def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bool]:

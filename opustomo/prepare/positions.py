@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from opustomo.errors import UserError
+from opustomo.io.coordinates import CENTRED, CORNER, OWN_APIX, SERIES_APIX, coordinate_sizes, counts_in_image_pixels
 from opustomo.io.star import ParticleStar
 from opustomo.io.tilt_files import read_columns
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.io.tomogram_names import tomogram_stem
+from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.tomogram_rows import tomogram_column
-
-CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
-CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 
 
 def positions_from_star(
@@ -22,7 +22,8 @@ def positions_from_star(
 ) -> np.ndarray:
     """Positions of some rows, (N, 3) Å from the centre of the tomogram.
 
-    Centred coordinates in Å (RELION 5) are taken as they are, others count pixels of `coord_apix` from the corner.
+    Centred coordinates in Å (RELION 5) are taken as they are, others count pixels of `pixels_of_coordinates` from the
+    corner.
 
     Raises
     ------
@@ -32,11 +33,22 @@ def positions_from_star(
     if all(column in star for column in CENTRED):
         return np.stack([star.numbers(column)[rows] for column in CENTRED], axis=1)
     pixels = np.stack([star.numbers(column)[rows] for column in CORNER], axis=1)
-    return from_corner(pixels, series, coord_apix)
+    return from_corner(pixels, series, pixels_of_coordinates(star, rows, coord_apix))
 
 
-def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: float | None = None) -> np.ndarray:
-    """Pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre at n/2.
+def pixels_of_coordinates(star: ParticleStar, rows: np.ndarray, coord_apix: float | None) -> np.ndarray | float | None:
+    """Return the pixel size of rlnCoordinateX, Y, Z: the one given, else that of 2D stacks, (N, 1) Å.
+
+    None stands for the pixel size of the tilt series.
+    """
+    if coord_apix is not None or not (counts_in_image_pixels(star) or OWN_APIX in star):
+        return coord_apix
+    sizes = coordinate_sizes(star)
+    return None if sizes is None else sizes[rows, None]
+
+
+def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: np.ndarray | float | None = None) -> np.ndarray:
+    """Convert pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre at n/2.
 
     Raises
     ------
@@ -51,13 +63,33 @@ def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: float | None
     if series.apix is None:
         raise UserError(f"{series.source}: the pixel size of {series.name} is not known; give it with --apix.")
     centre = np.array(series.volume_px) / 2 * series.apix
-    return pixels * (coord_apix or series.apix) - centre
+    return pixels * (series.apix if coord_apix is None else coord_apix) - centre
+
+
+def in_series_pixels(star: ParticleStar) -> ParticleStar:
+    """Return the table with coordinates of 2D stacks in pixels of the tilt series, as RELION 4 counts for subtomograms.
+
+    Other tables come back as they are.
+    """
+    series, sizes = star.value_per_particle(SERIES_APIX), coordinate_sizes(star)
+    if CORNER[0] not in star or series is None or sizes is None:
+        return star
+    if not counts_in_image_pixels(star) and OWN_APIX not in star:
+        return star
+    values = {column: [f"{value:.6f}" for value in star.numbers(column) * sizes / series] for column in CORNER}
+    moved = with_columns(star, values)
+    table = moved.particles.drop(columns=[OWN_APIX], errors="ignore")
+    return replace(moved, blocks={**moved.blocks, moved.particle_block: table})
 
 
 def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:
     """What to say of coordinates that may count in other pixels than those of the tilt series."""
     if coord_apix is not None or series_apix is None or CENTRED[0] in star:
         return None
+    images = coordinate_sizes(star) if counts_in_image_pixels(star) else None
+    if images is not None:
+        told = " and ".join(f"{size:g}" for size in sorted(set(images.tolist())))
+        return f"coordinates of these 2D stacks were taken for pixels of the images, {told} Å, as WarpTools writes them"
     # RELION 4 and 5 do count so
     sizes = star.pixel_sizes() if star.value_per_particle("rlnTomoTiltSeriesPixelSize") is None else None
     if sizes is None or abs(sizes[0] / series_apix - 1) < 1e-3:

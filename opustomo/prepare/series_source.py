@@ -57,6 +57,8 @@ class SeriesSource:
         Name of defocus files, `{stem}` for the tomogram's; None tries the usual ones.
     microscope
         For `text`.
+    depth_only
+        Positions in the tilt images are not needed, only depths: images may be missing, and so may alignments.
     """
 
     relion: Path | None = None
@@ -70,6 +72,7 @@ class SeriesSource:
     tilt_sign: int = -1
     defocus_name: str | None = None
     microscope: Microscope = field(default_factory=Microscope)
+    depth_only: bool = False
 
     def find(self, names: Iterable[str]) -> dict[str, TiltSeries]:
         """The tilt series of tomograms, by their names without folders and suffixes.
@@ -92,7 +95,8 @@ class SeriesSource:
             shape = read_header(find_beside(name, path)).shape
             return shape[2], shape[1]
 
-        found = {tomogram_stem(series.name): series for series in read_relion_series(path, image_size)}
+        every = read_relion_series(path, image_size, depth_only=self.depth_only, wanted=names)
+        found = {tomogram_stem(series.name): series for series in every}
         lost = [name for name in names if name not in found]
         if lost:
             raise UserError(

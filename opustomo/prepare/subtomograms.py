@@ -60,6 +60,8 @@ class SubtomogramJob:
         The series, its images, and its tilts as slices.
     positions_A
         (N, 3) from the centre of the tomogram.
+    visible
+        (N, T) tilts of the series that may show each particle.
     volumes, tables
         Files to write.
     config
@@ -70,6 +72,7 @@ class SubtomogramJob:
     images: TiltImages
     frame: SliceFrame
     positions_A: np.ndarray
+    visible: np.ndarray
     volumes: Sequence[Path]
     tables: Sequence[Path]
     config: ReconstructionConfig
@@ -81,7 +84,7 @@ def particles_at_once(tilts: int, box: int) -> int:
 
 
 def seen_by_tilts(
-    series: TiltSeries, images: TiltImages, positions_A: np.ndarray
+    series: TiltSeries, images: TiltImages, positions_A: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the images of a series show particles.
 
@@ -91,26 +94,28 @@ def seen_by_tilts(
         T tilts, I of them with an image.
     positions_A
         (N, 3) from the centre of the tomogram.
+    visible
+        (N, T) tilts that may show each particle.
 
     Returns
     -------
     centres
         (N, I, 2) x, y in pixels of the images.
     seen
-        (N, I) whether the image holds that point.
+        (N, I) whether the image holds that point, and the tilt is visible.
     depth_A
         (N, T) what the depth of the particle adds to the defocus.
     """
     image_A, depth_A = series.geometry.project(positions_A)
     centres = image_A[:, images.tilts] / images.apix + np.array(images.size) / 2
     inside = (centres >= 0) & (centres <= np.array(images.size) - 1)
-    return centres, np.asarray(inside.all(axis=2)), depth_A
+    return centres, np.asarray(inside.all(axis=2)) & visible[:, images.tilts], depth_A
 
 
 def write_subtomograms(job: SubtomogramJob) -> int:
     """Reconstruct and write subtomograms and their CTF tables.
 
-    A tilt whose image does not hold the particle's centre is left out of both.
+    A tilt that is not visible, or whose image does not hold the particle's centre, is left out of both.
 
     Returns
     -------
@@ -120,7 +125,7 @@ def write_subtomograms(job: SubtomogramJob) -> int:
     """
     if job.config.one_thread:
         torch.set_num_threads(1)
-    centres, seen, depth_A = seen_by_tilts(job.series, job.images, job.positions_A)
+    centres, seen, depth_A = seen_by_tilts(job.series, job.images, job.positions_A, job.visible)
     slices = _slices(job, centres, seen)
     # particles that the same tilts hold share the insertion matrix
     patterns, which = np.unique(seen, axis=0, return_inverse=True)

@@ -6,23 +6,27 @@ from opustomo.io.star import ParticleStar
 
 
 def is_image_series(star: ParticleStar) -> bool:
-    """One row per image and tilt, as M's 2D particle series: `000001@stack.mrcs`."""
+    """Whether a table has one row per image and tilt, as M's 2D particle series: `000001@stack.mrcs`."""
     return "rlnImageName" in star and "@" in star.strings("rlnImageName")[0]
 
 
 def is_stack_set(star: ParticleStar) -> bool:
-    """RELION 5's 2D stacks: one row and one stack of tilt images per particle."""
-    told = any(_says(block, "rlnTomoSubTomosAre2DStacks", "1") for block in star.blocks.values())
-    return told or ("rlnTomoVisibleFrames" in star and not is_image_series(star))
+    """Whether a table has one row and one stack of tilt images per particle, as those of RELION 5 and WarpTools.
+
+    Without rlnTomoSubTomosAre2DStacks a table with rlnTomoVisibleFrames is taken for one.
+    """
+    if any("rlnTomoSubTomosAre2DStacks" in block for block in star.blocks.values()):
+        return any(_says(block, "rlnTomoSubTomosAre2DStacks", "1") for block in star.blocks.values())
+    return "rlnTomoVisibleFrames" in star and not is_image_series(star)
 
 
 def is_premultiplied(star: ParticleStar) -> bool:
-    """Images were multiplied by the CTF, as RELION's pseudo-subtomograms."""
+    """Whether images were multiplied by the CTF, as RELION's pseudo-subtomograms."""
     return any(_says(block, "rlnCtfDataAreCtfPremultiplied", "1") for block in star.blocks.values())
 
 
 def is_not_extracted(star: ParticleStar) -> bool:
-    """Picks: coordinates in tomograms, but no images."""
+    """Whether a table holds picks: coordinates in tomograms, but no images."""
     return "rlnImageName" not in star and any(name in star for name in ("rlnTomoName", "rlnMicrographName"))
 
 
