@@ -26,9 +26,14 @@ def positive(value: float, option: str) -> float:
 
 def write_converted(result: Converted, out: Path) -> None:
     """Write the table; print the notes and the numbers of particles."""
+    from opustomo.io.star_relion import ignored_origins
+
     if out.suffix.lower() != ".star":
         raise UserError(f"{out}: the table is a STAR file; give a name that ends in .star.")
     result.star.write(out)
     for note in result.notes:
         print(f"Note: {note}.")
+    ignored = ignored_origins(result.star)
+    if ignored is not None:
+        print(f"Note: {ignored}")
     print(f"{result.count_in} particles in, {len(result.star)} out: {out}")

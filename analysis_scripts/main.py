@@ -30,6 +30,7 @@ COMMANDS = {
         "convert_relion5",
         "convert_star",
         "convert_warp",
+        "export_relion",
     )
 }
 

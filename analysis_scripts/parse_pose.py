@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.analysis.selection import load_labels, write_cluster_stars
     from opustomo.errors import UserError
     from opustomo.io.star import read_particles
+    from opustomo.io.star_relion import ignored_origins
 
     if args.D < 2 or not args.apix > 0:
         raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
@@ -42,3 +43,6 @@ def run(args: argparse.Namespace) -> None:
         star = results.with_refined_poses(star, which.epoch, args.D, args.apix)
     written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
     print(f"{len(written)} STAR files written to {path.parent}")
+    ignored = ignored_origins(star)
+    if ignored is not None:
+        print(f"Note: {ignored}")

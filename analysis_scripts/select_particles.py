@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.io.pickles import dump_pickle
     from opustomo.io.star import read_particles
+    from opustomo.io.star_relion import ignored_origins
 
     results, which = ResultDir.open(args.resdir), parse_round(args.N)
     particles = AnalysedParticles(results, which)
@@ -79,6 +80,9 @@ def run(args: argparse.Namespace) -> None:
     listing = args.out.with_name(f"{args.out.stem}_ind.pkl")
     dump_pickle(listing, indices)
     print(f"{len(indices)} of {len(star)} particles written to {args.out}, their indices to {listing}")
+    ignored = ignored_origins(star)
+    if ignored is not None:
+        print(f"Note: {ignored}")
 
 
 def _masks(args: argparse.Namespace, particles: AnalysedParticles) -> list[np.ndarray]:

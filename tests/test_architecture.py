@@ -28,6 +28,7 @@ ALLOWED = {
     "watch": {"training", "analysis", "io", "geometry"},
     "preflight": {"checkpoint", "model", "physics", "geometry", "data", "io"},
     "convert": {"geometry", "io"},
+    "export": {"convert", "physics", "geometry", "data", "io"},
     "slices": set(),
     "simulate": {"slices", "geometry", "io"},
     "prepare": {"slices", "geometry", "io"},

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.io.poses import read_poses, write_poses
     from opustomo.io.star import read_particles
     from opustomo.io.star_poses import box_note, check_box, poses_from_star, star_with_poses
+    from opustomo.io.star_relion import ignored_origins
 
     _check_options(args)
     star = read_particles(args.star)
@@ -62,6 +63,9 @@ def run(args: argparse.Namespace) -> None:
     if args.out_star is not None:
         star.write(args.out_star)
         print(f"Wrote {len(star)} particles to {args.out_star}")
+    ignored = ignored_origins(star) if args.out_star is not None or args.labels is not None else None
+    if ignored is not None:
+        print(f"Note: {ignored}")
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -88,6 +88,22 @@ def run(args: argparse.Namespace) -> None:
     for note in notes:
         print(f"note: {note}")
     print(f"Wrote {config.out_star}")
+    _write_script(config, args.apix)
+
+
+def _write_script(config: CtfConfig, apix: float | None) -> None:
+    """Write the script that lets RELION reconstruct the CTF volumes."""
+    from opustomo.io.star import read_particles
+    from opustomo.prepare.ctf_script import SCRIPT_NAME, write_ctf_script
+
+    script = write_ctf_script(read_particles(config.out_star), config.folder, apix)
+    if script is None:
+        print(
+            f"note: {SCRIPT_NAME} is not written, because the particle table holds no pixel size of the subtomograms; "
+            "give it with --apix."
+        )
+    else:
+        print(f"Wrote {script}: with the box size as its argument RELION reconstructs the CTF volumes")
 
 
 def _refuse_stacks(star: ParticleStar, args: argparse.Namespace) -> None:

@@ -190,6 +190,10 @@ def _append_rows(
         "rlnCtfImage": [(folder / path).with_suffix(".mrc").as_posix() for path in tables],
         "rlnMagnification": [f"{config.magnification:.6g}"] * count,
         "rlnDetectorPixelSize": [f"{apix * config.magnification * 1e-4:.6f}"] * count,
+        # RELION 3.1 and later ignore origins in pixels where they find no voltage and no spherical aberration
+        "rlnVoltage": [f"{series.optics.voltage_kv:.6f}"] * count,
+        "rlnSphericalAberration": [f"{series.optics.cs_mm:.6f}"] * count,
+        "rlnAmplitudeContrast": [f"{series.optics.amplitude_contrast:.6f}"] * count,
     }
     for column, values in rows.items():
         columns.setdefault(column, []).extend(values)

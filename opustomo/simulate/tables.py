@@ -107,7 +107,13 @@ def particle_blocks(
     if not relion31:
         origin = {f"rlnOrigin{axis}": origins[:, i] for i, axis in enumerate("XYZ")}
         scale = {"rlnMagnification": [MAGNIFICATION] * count, "rlnDetectorPixelSize": [float(apix)] * count}
-        return {"": pd.DataFrame(table | origin | scale)}
+        # RELION 3.1 and later ignore origins in pixels where they find no voltage and no spherical aberration
+        microscope = {
+            "rlnVoltage": [float(particles.optics.voltage_kv)] * count,
+            "rlnSphericalAberration": [float(particles.optics.cs_mm)] * count,
+            "rlnAmplitudeContrast": [float(particles.optics.amplitude_contrast)] * count,
+        }
+        return {"": pd.DataFrame(table | origin | scale | microscope)}
     origin = {f"rlnOrigin{axis}Angst": apix * origins[:, i] for i, axis in enumerate("XYZ")}
     optics = pd.DataFrame(
         {

@@ -1,0 +1,1 @@
+"""Export of particle sets to other programs: tables, subtomograms and CTF volumes together."""
