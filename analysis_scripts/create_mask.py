@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RESAMPLING_BYTES = 12
 """Bytes per voxel of a map that is resampled, at least: a spectrum and the map made of it."""
+UNLIKELY = 2.0
+"""Ratio of the map's length to that of the mask's box beyond which the header is doubted."""
 HELP = "make a solvent mask from a map: threshold, open, close, dilate, erode, fill, largest part, soft edge"
 
 
@@ -53,9 +55,15 @@ def run(args: argparse.Namespace) -> None:
     try:
         mask = make_mask(density, recipe)
     except ValueError as error:
-        raise UserError(f"{args.map}: {error}; change this step (densities: {_range(density)}).") from error
+        advice = _doubtful_header(args)
+        raise UserError(
+            f"{args.map}: {error}; {advice or f'change this step (densities: {_range(density)})'}."
+        ) from error
     write_volume(args.output, mask.values, apix)
     _tell(args, mask, apix)
+    advice = _doubtful_header(args)
+    if advice is not None:
+        print(f"note: {advice}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -101,6 +109,27 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
     box = args.box or max(4, 2 * round(density.shape[0] * apix / new_apix / 2))
     require_memory(RESAMPLING_BYTES * box**3, f"a mask of {box}³ voxels of {new_apix:g} Å", "give a larger --apix")
     return resample(density, apix, box, new_apix), new_apix
+
+
+def _doubtful_header(args: argparse.Namespace) -> str | None:
+    """Say that the pixel size in the header of the map may be wrong where it was needed and is unlikely.
+
+    Programs that know no pixel size write 1 Å. The map then fills a small part of the mask's box, or all of it.
+    """
+    from opustomo.io.mrc import read_header
+
+    header = read_header(args.map)
+    if args.map_apix is not None or header.apix is None or (args.box is None and args.apix is None):
+        return None
+    apix = args.apix or header.apix
+    span = header.shape[0] * header.apix
+    box = span if args.box is None else args.box * apix
+    if 1 / UNLIKELY < span / box < UNLIKELY and (abs(header.apix - 1.0) > 1e-3 or abs(apix - 1.0) < 1e-3):
+        return None
+    return (
+        f"the header of the map says {header.apix:.4g} Å per pixel, so that the map spans {span:.4g} Å and the box of "
+        f"the mask {box:.4g} Å; if that is wrong, give the pixel size of the map with --map-apix"
+    )
 
 
 def _recipe(args: argparse.Namespace, apix: float) -> MaskRecipe:

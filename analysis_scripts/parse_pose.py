@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.analysis.selection import load_labels, write_cluster_stars
     from opustomo.errors import UserError
     from opustomo.io.star import read_particles
+    from opustomo.io.star_poses import pose_notes
     from opustomo.io.star_relion import ignored_origins
 
     if args.D < 2 or not args.apix > 0:
@@ -39,8 +40,11 @@ def run(args: argparse.Namespace) -> None:
     path = results.analysed_file(which, Clustering(args.K, "gmm" if args.gmm else "kmeans").folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
+    for note in pose_notes(star, args.D, args.apix):
+        print(f"Note: {note}.")
     if args.refined:
-        star = results.with_refined_poses(star, which.epoch, args.D, args.apix)
+        box = results.box_of_run(args.D, args.apix)
+        star = results.with_refined_poses(star, which.epoch, box, args.apix)
     written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
     print(f"{len(written)} STAR files written to {path.parent}")
     ignored = ignored_origins(star)

@@ -19,13 +19,15 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.io.poses import write_poses
     from opustomo.io.star import read_particles
-    from opustomo.io.star_poses import box_note, check_box, poses_from_star
+    from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
 
     if not args.apix > 0:
         raise UserError(f"the pixel size must be positive, not {args.apix:g} Å.")
     star = read_particles(args.star)
     box = check_box(star, args.box)
     box_note(args.box, box)
+    for note in pose_notes(star, box, args.apix):
+        print(f"Note: {note}.")
     poses = poses_from_star(star, box, args.apix)
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
     write_poses(out, poses)

@@ -153,6 +153,33 @@ class ResultDir:
             )
         return poses
 
+    def box_of_run(self, box: int, apix: float) -> int:
+        """Compare a box length in pixels and a pixel size in Å with those of the run, and return the run's box length.
+
+        Scripts for the original may give an odd box length, one more or less than that of the subtomograms.
+
+        Raises
+        ------
+        UserError
+            They differ: refined origins, which are fractions of the box, would be scaled.
+        """
+        from opustomo.checkpoint.config import read_config
+
+        if not (self.root / "config.pkl").is_file():  # nothing tells the box of the run
+            return box + box % 2
+        boxes = read_config(self.config())[1]
+        if box != boxes.box and not (box % 2 and abs(box - boxes.box) == 1):
+            raise UserError(
+                f"{self.config()}: the run was trained on subtomograms of {boxes.box} pixels, but the box given is "
+                f"{box} pixels, which would scale the refined origins by {box}/{boxes.box}; give {boxes.box}."
+            )
+        if abs(apix / boxes.apix - 1.0) > 0.01:
+            raise UserError(
+                f"{self.config()}: the run was trained at {boxes.apix:g} Å per pixel, but the pixel size given is "
+                f"{apix:g} Å; give {boxes.apix:g}."
+            )
+        return boxes.box
+
     def with_refined_poses(
         self, star: ParticleStar, epoch: int, box: int | None = None, apix: float | None = None
     ) -> ParticleStar:

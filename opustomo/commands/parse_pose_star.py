@@ -31,15 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
+    from opustomo.io.pose_limits import require_origins
     from opustomo.io.poses import read_poses, write_poses
     from opustomo.io.star import read_particles
-    from opustomo.io.star_poses import box_note, check_box, poses_from_star, star_with_poses
+    from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star, star_with_poses
     from opustomo.io.star_relion import ignored_origins
 
     _check_options(args)
     star = read_particles(args.star)
     box = check_box(star, args.D)
     box_note(args.D, box)
+    for note in pose_notes(star, box, args.Apix):
+        print(f"Note: {note}.")
     if args.poses is None:
         poses = poses_from_star(star, box, args.Apix)
     else:
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
                 f"{args.poses}: {len(poses)} poses for the {len(star)} particles of {args.star}; "
                 "give the poses of this STAR file."
             )
+        require_origins(poses.origins, box, args.poses)
     perturbed = args.perturb_rot > 0 or args.perturb_trans > 0
     if perturbed:
         poses = _perturbed(poses, args, box)

@@ -18,7 +18,6 @@ Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-_NAMED = 8
 CENTERED_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 
 
@@ -51,16 +50,6 @@ def fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
 def repeated(text: object, count: int) -> Texts:
     """Put the same text into every row."""
     return np.full(count, str(text), dtype=object)
-
-
-def listed_sizes(sizes: npt.ArrayLike) -> str:
-    """Return all different pixel sizes as text with their unit: "1.24 Å", "1.24, 1.25 and 5 Å"."""
-    different = list(dict.fromkeys(f"{size:.5g}" for size in np.unique(np.asarray(sizes, np.float64)).tolist()))
-    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
-    shown = different[:_NAMED]
-    if more or len(shown) < 2:
-        return f"{', '.join(shown)}{more} Å"
-    return f"{', '.join(shown[:-1])} and {shown[-1]} Å"
 
 
 def make_table(columns: Mapping[str, Any]) -> "pd.DataFrame":

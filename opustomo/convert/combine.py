@@ -13,7 +13,6 @@ from opustomo.convert.columns import (
     Numbers,
     Texts,
     fixed,
-    listed_sizes,
     make_table,
     repeated,
     with_columns,
@@ -38,6 +37,7 @@ from opustomo.errors import UserError
 from opustomo.io.coordinates import OWN_APIX
 from opustomo.io.particle_kinds import is_stack_set
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_numbers import listed_sizes
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from opustomo.convert.columns import (
     COORDINATES,
     Converted,
-    listed_sizes,
     make_table,
     repeated,
     table_numbers,
@@ -22,7 +21,7 @@ from opustomo.convert.optics_groups import follow_optics, told_by_optics
 from opustomo.errors import UserError
 from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_numbers import group_key
+from opustomo.io.star_numbers import group_key, listed_sizes
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
 

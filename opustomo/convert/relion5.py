@@ -17,7 +17,6 @@ from opustomo.convert.columns import (
     COORDINATES,
     Converted,
     Numbers,
-    listed_sizes,
     make_table,
     table_numbers,
     with_columns,
@@ -33,6 +32,7 @@ from opustomo.errors import UserError
 from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_kinds import find_block
+from opustomo.io.star_numbers import listed_sizes
 from opustomo.io.star_text import read_blocks
 from opustomo.io.tomogram_names import base_name, tomogram_stem
 
@@ -112,7 +112,7 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
     Raises
     ------
     UserError
-        The file holds no tomograms, no sizes, or a value that is no number.
+        The file holds no tomograms, no sizes, or a value that is no positive number.
     """
     path = Path(path)
     blocks = read_blocks(path)
@@ -128,6 +128,15 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
     table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
     if not len(table):
         raise UserError(f"{path}: the table data_{name} has no rows; give a set with tomograms.")
+    for column in (*SIZES, SERIES_APIX):
+        values = table_numbers(table, column, path)
+        if (values <= 0).any():
+            row = int(np.flatnonzero(values <= 0)[0])
+            tomogram = table["rlnTomoName"].iloc[row]
+            raise UserError(
+                f"{path}: {column} of row {row + 1} ({tomogram}) is {values[row]:g}, where a positive number is needed"
+                "; reconstruct the tomogram in RELION, which writes its size, or correct the row."
+            )
     return Tomograms(
         path,
         [str(text) for text in table["rlnTomoName"]],

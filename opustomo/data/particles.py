@@ -13,9 +13,11 @@ from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
+from opustomo.io.pose_limits import angle_note, origin_note, require_origins
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
-from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_numbers import listed_sizes
+from opustomo.io.star_poses import origin_unit_note, poses_from_star
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Tilts of the missing-wedge-only model when the user says nothing."""
@@ -86,6 +88,9 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
             "rlnCtfDataAreCtfPremultiplied: these subtomograms are multiplied by their CTF, so that their phases would "
             "be flipped twice; export them without it, or give --no-ctf",
         )
+    unit = None if config.poses is not None else origin_unit_note(star)
+    doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box), unit
+    notes += tuple(doubt for doubt in doubts if doubt is not None)
     if lost:
         notes += (f"{len(lost)} subtomograms can no longer be read and are left out, the first is {lost[0]}",)
     return ParticleSet(star, images, poses, tables, table, box, apix, notes, selected)
@@ -158,6 +163,11 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None,
     sizes = star.pixel_sizes()
     if sizes is None or not len(sizes):
         raise UserError(f"neither {images[0].path} nor {star.path} tells the pixel size; give it with --angpix")
+    if not np.allclose(sizes, sizes[0], rtol=APIX_TOLERANCE):
+        raise UserError(
+            f"{star.path}: gives pixel sizes of {listed_sizes(sizes)}, and {images[0].path} gives none; extract all "
+            "subtomograms with one pixel size, or give it with --angpix if they have"
+        )
     return float(sizes[0])
 
 
@@ -171,16 +181,19 @@ def load_poses(
 ) -> Poses:
     """Poses from ``--poses`` (of all ``whole`` rows of the STAR file, or of those selected), else from the table."""
     if config.poses is None:
-        return poses_from_star(star, box, apix)
+        return poses_from_star(star, box, apix, selected)
     poses = read_poses(config.poses)
     if selected is not None and len(poses) == whole:
-        return poses.subset(selected)
+        poses = poses.subset(selected)
+        require_origins(poses.origins, box, config.poses, selected)
+        return poses
     if len(poses) != len(star):
         raise UserError(
             f"{config.poses} holds {len(poses)} poses but {config.star} has {whole} particles"
             f"{'' if selected is None else f', {len(star)} of them taken'}; "
             "make it from this STAR file with dsdsh prepare"
         )
+    require_origins(poses.origins, box, config.poses)
     return poses
 
 

@@ -22,7 +22,8 @@ def is_stack_set(star: ParticleStar) -> bool:
 
 def is_premultiplied(star: ParticleStar) -> bool:
     """Whether images were multiplied by the CTF, as RELION's pseudo-subtomograms."""
-    return any(_says(block, "rlnCtfDataAreCtfPremultiplied", "1") for block in star.blocks.values())
+    flags = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
+    return flags is not None and bool(flags.any())
 
 
 def is_not_extracted(star: ParticleStar) -> bool:

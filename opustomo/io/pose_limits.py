@@ -101,9 +101,9 @@ def require_origins(
     places = ", ".join(map(str, numbers)) + (" …" if bad.size > _NAMED else "")
     advice = "correct these rows or leave them out"
     if apix is not None and apix > 1 and largest.max() / apix <= LARGE_ORIGIN:
-        advice = (
-            f"divided by the pixel size of {apix:g} Å all origins would fit, so the columns seem to hold Å: "
-            "name them rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst"
+        advice += (
+            f"; divided by the pixel size of {apix:g} Å all origins would fit: if the columns hold Å, name them "
+            "rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst"
         )
     raise UserError(
         f"{source}: {_count(bad.size, 'origin moves its particle', 'origins move their particles')} by more than half "

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_pickle, load_pickle
+from opustomo.io.pose_limits import require_angles
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
     Raises
     ------
     UserError
-        The file is missing, unsafe, or not such a tuple.
+        The file is missing, unsafe, or not such a tuple, or an angle is too large for one in degrees.
     """
     content = load_pickle(path)
     if not isinstance(content, (tuple, list)) or len(content) not in (3, 5):
@@ -85,6 +86,7 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
         raise UserError(
             f"{path}: {len(columns['euler'])} orientations but {len(columns['trans'])} origins; make the poses again."
         )
+    require_angles(columns["euler"], path)
     return Poses(eulers_deg=columns["euler"], origins=columns["trans"])
 
 

@@ -328,7 +328,7 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     if not scores:
         raise UserError(
             f"{path}: holds {describe(blocks)}; no block has particle columns (rlnAngleRot, rlnImageName or "
-            f"rlnCoordinateX), {remedy(blocks)}."
+            f"rlnCoordinateX, Y and Z), {remedy(blocks)}."
         )
     name = max(scores, key=lambda block: scores[block])
     twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)

@@ -34,15 +34,18 @@ _KINDS = (
 _OTHER_CASE = "names of columns in another case than RELION's or WARP's"
 
 
+_OF_TOMOGRAMS = ("rlnCoordinateZ", "rlnTomoName", "rlnMicrographName")
+
+
 def has_particles(block: "pd.DataFrame | dict[str, str]") -> bool:
     """Return whether a block describes particles: images, positions in three dimensions, or Euler angles.
 
-    A CTF table has Euler angles too, but neither images nor positions. Two coordinates alone are a list of hot pixels
-    or of picks in micrographs.
+    A CTF table has Euler angles too, but neither images nor positions. Two coordinates alone, without the
+    name of a tomogram, are a list of hot pixels or of picks in a micrograph.
     """
     if "rlnImageName" in block or "rlnCenteredCoordinateXAngst" in block:
         return True
-    if "rlnCoordinateX" in block and ("rlnCoordinateZ" in block or "rlnTomoName" in block):
+    if "rlnCoordinateX" in block and any(name in block for name in _OF_TOMOGRAMS):
         return True
     return "rlnAngleRot" in block and "rlnDefocusU" not in block
 

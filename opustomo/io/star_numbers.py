@@ -7,6 +7,18 @@ import numpy.typing as npt
 
 from opustomo.errors import UserError
 
+_NAMED = 8
+
+
+def listed_sizes(sizes: npt.ArrayLike) -> str:
+    """Return all different pixel sizes as text with their unit: "1.24 Å", "1.24, 1.25 and 5 Å"."""
+    different = list(dict.fromkeys(f"{size:.5g}" for size in np.unique(np.asarray(sizes, np.float64)).tolist()))
+    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+    shown = different[:_NAMED]
+    if more or len(shown) < 2:
+        return f"{', '.join(shown)}{more} Å"
+    return f"{', '.join(shown[:-1])} and {shown[-1]} Å"
+
 
 def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArray[np.float64]:
     """Turn the strings of a column into float64 (N,).

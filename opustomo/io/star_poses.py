@@ -1,13 +1,20 @@
 """Poses out of and into particle tables, where origins are pixels or Å instead of fractions of the box."""
 
+import numpy as np
+import numpy.typing as npt
+
 from opustomo.errors import UserError
 from opustomo.io.images import resolve_images
 from opustomo.io.mrc import read_header
+from opustomo.io.pose_limits import angle_note, require_origins
 from opustomo.io.poses import Poses
-from opustomo.io.star import ParticleStar
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_numbers import listed_sizes
 
 
-def poses_from_star(star: ParticleStar, box: int, apix: float | None = None) -> Poses:
+def poses_from_star(
+    star: ParticleStar, box: int, apix: float | None = None, rows: npt.NDArray[np.int64] | None = None
+) -> Poses:
     """Take the poses of a particle table.
 
     Parameters
@@ -18,13 +25,65 @@ def poses_from_star(star: ParticleStar, box: int, apix: float | None = None) -> 
         Box length of the subtomograms in pixels.
     apix
         Pixel size in Å of origins in Å; None takes each row's own.
+    rows
+        Row of each particle in the file, from 0, for messages; None when the table has all rows of it.
 
     Raises
     ------
     UserError
-        A column is missing or not numeric, or origins are in Å and the pixel size is unknown.
+        A column is missing or not numeric, origins are in Å and the pixel size is unknown, or an origin lies beyond
+        half the box.
     """
-    return Poses(eulers_deg=star.eulers_deg(), origins=star.origins_px(apix) / box)
+    poses = Poses(eulers_deg=star.eulers_deg(), origins=star.origins_px(apix) / box)
+    size = None
+    if not star.origins_in_angst:
+        sizes = star.pixel_sizes() if apix is None else None
+        size = apix if sizes is None else float(sizes.min())
+    require_origins(poses.origins, box, star.path or "the particle table", rows, size)
+    return poses
+
+
+def pose_notes(star: ParticleStar, box: int, apix: float | None) -> list[str]:
+    """Describe where the table contradicts the box length and pixel size that were given, and doubtful poses.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    box
+        Box length in pixels that was given.
+    apix
+        Pixel size in Å that was given, if any.
+    """
+    notes = []
+    boxes = star.value_per_particle("rlnImageSize")
+    if boxes is not None and (boxes != box).any():
+        told = ", ".join(f"{size:g}" for size in np.unique(boxes))
+        notes.append(
+            f"the box length given is {box} pixels, but {star.path} says {told} (rlnImageSize); poses of another box "
+            "than that of the subtomograms have wrong origins"
+        )
+    sizes = star.pixel_sizes()
+    if apix is not None and sizes is not None and not np.allclose(sizes, apix, rtol=0.01):
+        used = f"; origins in Å are divided by {apix:g}" if star.origins_in_angst else ""
+        notes.append(f"the pixel size given is {apix:g} Å, but {star.path} says {listed_sizes(sizes)}{used}")
+    if (unit := origin_unit_note(star)) is not None:
+        notes.append(unit)
+    if all(name in star for name in EULER_COLUMNS) and (note := angle_note(star.eulers_deg())) is not None:
+        notes.append(note)
+    return notes
+
+
+def origin_unit_note(star: ParticleStar) -> str | None:
+    """Describe origins in pixels in a table of RELION 3.1 or later, which has them in Å; None for other tables."""
+    if star.optics_block is None or star.origins_in_angst:
+        return None
+    if not any(name in star and star.numbers(name).any() for name in ORIGIN_COLUMNS):
+        return None
+    return (
+        f"{star.path} has optics groups, as RELION 3.1 writes them, but origins in pixels (rlnOriginX, Y, Z) instead "
+        "of Å (rlnOriginXAngst, YAngst, ZAngst); they are taken as pixels"
+    )
 
 
 def star_with_poses(star: ParticleStar, poses: Poses, box: int, apix: float | None = None) -> ParticleStar:

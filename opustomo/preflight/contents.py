@@ -8,6 +8,7 @@ import numpy as np
 
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.geometry.viewing import viewing_groups
+from opustomo.io.star_numbers import listed_sizes
 from opustomo.physics.boxes import Boxes
 
 GROUPS = 48
@@ -28,8 +29,9 @@ class SetSummary:
         Sides in voxels: of the files, after ``--downfrac``, inside the mask's window.
     apix
         Pixel size of the run, Å.
-    header_apix, other_headers, table_apix
-        What the first MRC header says, how many headers say something else, what the particle table says.
+    header_apix, other_headers, table_apix, table_sizes
+        What the first MRC header says, how many headers say something else, the median of what the particle table
+        says, and all different sizes of it; in Å.
     broken, first_broken
         Subtomograms of the sample that cannot be used, and why the first cannot.
     """
@@ -43,6 +45,7 @@ class SetSummary:
     header_apix: float | None
     other_headers: int
     table_apix: float | None
+    table_sizes: tuple[float, ...]
     broken: int
     first_broken: str | None
 
@@ -66,9 +69,9 @@ class SetSummary:
             )
         if self.other_headers:
             found.append(f"{self.other_headers} subtomograms have another pixel size in their header than the first")
-        if pixel_sizes_differ(self.table_apix, self.apix):
+        if any(pixel_sizes_differ(size, self.apix) for size in self.table_sizes):
             found.append(
-                f"the particle table says {self.table_apix:.4g} Å/pixel but {self.apix:.4g} is used; "
+                f"the particle table says {listed_sizes(self.table_sizes)} per pixel but {self.apix:.4g} is used; "
                 "origins in Å may be read wrong"
             )
         if self.broken:
@@ -93,6 +96,7 @@ def summarise_set(particles: ParticleSet, boxes: Boxes, broken: list[str]) -> Se
         header_apix=header,
         other_headers=others,
         table_apix=None if sizes is None or not len(sizes) else float(np.median(sizes)),
+        table_sizes=() if sizes is None else tuple(np.unique(sizes).tolist()),
         broken=len(broken),
         first_broken=broken[0] if broken else None,
     )

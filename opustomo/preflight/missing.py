@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_ctf_tables, find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_header
 from opustomo.io.particle_kinds import is_image_series, is_not_extracted, is_premultiplied, is_stack_set
+from opustomo.io.pose_limits import require_origins
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import EULER_COLUMNS, ParticleStar, read_particles
 from opustomo.io.star_poses import poses_from_star
@@ -211,15 +212,18 @@ def _poses(
     star: ParticleStar,
     box: int | None,
     apix: float | None,
-    tried: Callable[[Callable[[], Poses], str], Poses | None],
+    tried: Callable[[Callable[[], Any], str], Any],
     found: list[Missing],
 ) -> Poses:
-    """Poses from wherever they are; upright ones when they are missing."""
+    """Return the poses from wherever they are; without angles or origins that can be used, zeros stand in."""
     upright = Poses(np.zeros((len(star), 3)), np.zeros((len(star), 3)))
     make = Remedies(star, box, apix).poses
     given = config.poses
     if given is not None:
         poses = tried(lambda: read_poses(given), make)
+        if poses is not None and box is not None:
+            origins = poses.origins
+            tried(lambda: require_origins(origins, box, given), make)
         if poses is not None and len(poses) != len(star):
             found.append(Missing(f"{given} holds {len(poses)} poses for {len(star)} particles", make, True))
             poses = None
@@ -228,4 +232,10 @@ def _poses(
         align = "align the particles (template matching, RELION, M) and export their angles"
         found.append(Missing(f"no poses: the particle table has no {', '.join(lacking)}", f"{align}; {make}", True))
         return upright
-    return tried(lambda: poses_from_star(star, box or 1, apix), "correct the table, or --angpix Å") or upright
+    eulers = tried(star.eulers_deg, "correct the angles")
+    if eulers is None:
+        return upright
+    centred = Poses(eulers, upright.origins)
+    if box is None:  # origins cannot be judged
+        return centred
+    return tried(lambda: poses_from_star(star, box, apix), "correct the table, or give --angpix") or centred

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,8 @@ from opustomo.data.particles import ParticleSet
 
 OFF_CENTRE_DEG = 2.5
 """A range whose middle lies farther from 0° is called asymmetric."""
+SAME_SCHEME_DEG = 1.0
+"""Ranges whose ends follow each other within this, as refined tilts of one scheme do, are one scheme."""
 SHOWN = 4
 RANGE_SLACK_DEG = 2.0
 STEP_SLACK = 0.25
@@ -18,17 +19,17 @@ STEP_SLACK = 0.25
 
 @dataclass(frozen=True)
 class TiltScheme:
-    """Range (whole degrees) and number of tilts that ``particles`` particles share."""
+    """Range and number of tilts that ``particles`` particles share; the ends are medians over these particles."""
 
-    lowest_deg: int
-    highest_deg: int
+    lowest_deg: float
+    highest_deg: float
     tilts: int
     particles: int
 
     @property
     def line(self) -> str:
         """One line for people."""
-        return f"{self.lowest_deg}…{self.highest_deg}° in {self.tilts} tilts ({self.particles} particles)"
+        return f"{self.lowest_deg:.4g}…{self.highest_deg:.4g}° in {self.tilts} tilts ({self.particles} particles)"
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,6 @@ def summarise_tilts(
         steps.append(np.median(np.diff(used)) if len(used) > 1 else 0.0)
     limits, numbers = np.array(ranges), np.array(counts)
     middles = limits.mean(1)
-    schemes: Counter[tuple[int, int, int]] = Counter()
-    for (low, high), number, share in zip(np.rint(limits).astype(int), numbers, shares, strict=True):
-        schemes[int(low), int(high), int(number)] += int(share)
     off = np.abs(middles) > OFF_CENTRE_DEG
     per_particle = np.repeat(numbers, shares)
     return TiltSummary(
@@ -125,7 +123,36 @@ def summarise_tilts(
         most=int(per_particle.max()),
         off_centre=int(shares[off].sum()),
         off_centre_deg=float(np.median(np.repeat(middles[off], shares[off]))) if off.any() else 0.0,
-        schemes=tuple(TiltScheme(*key, particles) for key, particles in schemes.most_common()),
+        schemes=_schemes(limits, numbers, shares),
         asked_range_deg=asked_range_deg,
         asked_step_deg=asked_step_deg,
     )
+
+
+def _schemes(limits: np.ndarray, numbers: np.ndarray, shares: np.ndarray) -> tuple[TiltScheme, ...]:
+    """Group tables by number of tilts and range, most frequent first.
+
+    Parameters
+    ----------
+    limits : ndarray, (U, 2)
+        Lowest and highest tilt of each table in degrees.
+    numbers, shares : ndarray, (U,)
+        Number of tilts, and of particles, of each table.
+    """
+    found = []
+    for number in np.unique(numbers):
+        same_number = np.flatnonzero(numbers == number)
+        for same_start in _close(same_number, limits[:, 0]):
+            for members in _close(same_start, limits[:, 1]):
+                particles = int(shares[members].sum())
+                if particles:
+                    each = np.repeat(limits[members], shares[members], axis=0)
+                    low, high = np.round(np.median(each, axis=0), 1)
+                    found.append(TiltScheme(float(low), float(high), int(number), particles))
+    return tuple(sorted(found, key=lambda scheme: -scheme.particles))
+
+
+def _close(members: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+    """Split members where their sorted values leave gaps."""
+    ordered = members[np.argsort(values[members], kind="stable")]
+    return np.split(ordered, np.flatnonzero(np.diff(values[ordered]) > SAME_SCHEME_DEG) + 1)

@@ -10,6 +10,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.coordinates import CENTRED, CORNER, OWN_APIX, SERIES_APIX, coordinate_sizes, counts_in_image_pixels
 from opustomo.io.star import ParticleStar
+from opustomo.io.star_numbers import listed_sizes
 from opustomo.io.tilt_files import read_columns
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.io.tomogram_names import tomogram_stem
@@ -92,11 +93,14 @@ def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: f
         return f"coordinates of these 2D stacks were taken for pixels of the images, {told} Å, as WarpTools writes them"
     # RELION 4 and 5 do count so
     sizes = star.pixel_sizes() if star.value_per_particle("rlnTomoTiltSeriesPixelSize") is None else None
-    if sizes is None or abs(sizes[0] / series_apix - 1) < 1e-3:
+    if sizes is None or np.allclose(sizes, series_apix, rtol=1e-3):
         return None
+    advice = f"give --coord-apix {sizes[0]:g}"
+    if not np.allclose(sizes, sizes[0], rtol=1e-3):
+        advice = "split the table by pixel size and give --coord-apix for each part"
     return (
         f"coordinates were taken for pixels of the tilt series, {series_apix:g} Å; if they are pixels of the table's "
-        f"images, give --coord-apix {sizes[0]:g}"
+        f"images ({listed_sizes(sizes)}), {advice}"
     )
 
 

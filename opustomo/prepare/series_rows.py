@@ -9,6 +9,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.bfactors import image_bfactors
 from opustomo.io.star import EULER_COLUMNS, ParticleStar
+from opustomo.io.star_numbers import listed_sizes
 from opustomo.io.tilt_series import TiltOptics
 
 GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
@@ -23,9 +24,11 @@ def check_kind(star: ParticleStar) -> None:
         It has one per particle, or a column is missing.
     """
     if "rlnTomoVisibleFrames" in star or ("rlnTomoName" in star and EULER_COLUMNS[0] in star and not _indexed(star)):
+        multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
+        stacks = "" if multiplied is None or not multiplied.any() else ", and its images are multiplied by the CTF"
         raise UserError(
-            f"{star.path}: has one row per particle, not one per image; RELION 5's stacks are multiplied by the CTF "
-            "already, use dsd extract_subtomos on the tilt series instead."
+            f"{star.path}: has one row per particle, not one per image{stacks}; use dsd extract_subtomos on the tilt "
+            "series instead."
         )
     for column in (*EULER_COLUMNS, "rlnDefocusU"):
         star.strings(column)  # says what is missing
@@ -70,9 +73,14 @@ def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
     Raises
     ------
     UserError
-        Nothing tells it.
+        Nothing tells it, or images have several.
     """
     sizes = star.pixel_sizes()
+    if sizes is not None and not np.allclose(sizes, sizes[0], rtol=1e-3):
+        raise UserError(
+            f"{star.path}: its images have pixel sizes of {listed_sizes(sizes)}; split the table by pixel size and "
+            "prepare one part at a time."
+        )
     if sizes is None and header_apix is None:
         raise UserError(f"{star.path}: neither it nor the stacks tell the pixel size of the images; add it.")
     return float(sizes[0]) if sizes is not None else float(header_apix or 0)

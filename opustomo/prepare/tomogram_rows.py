@@ -8,6 +8,7 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
+from opustomo.io.tomogram_names import rows_of_tomogram as rows_by_name
 from opustomo.io.tomogram_names import tomogram_stem
 
 TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
@@ -40,7 +41,7 @@ def rows_of_tomogram(
         File of the tomogram; without `tomogram_id` its name says which rows are meant. A table of one tomogram only
         is taken whole.
     column, tomogram_id
-        Column that names the tomogram, and the value wanted.
+        Column that names the tomogram, and the name wanted, with or without folders and suffixes.
 
     Raises
     ------
@@ -55,14 +56,12 @@ def rows_of_tomogram(
     names = np.array(star.strings(column), dtype=object)
     distinct = list(dict.fromkeys(names))
     if tomogram_id is not None:
-        rows = np.flatnonzero(names == tomogram_id)
-        wanted = tomogram_id
-    else:
-        wanted = tomogram_stem(tomogram.name)
-        same = {name for name in distinct if tomogram_stem(name) == wanted}
-        if not same and len(distinct) == 1:
-            return np.arange(len(star))
-        rows = np.flatnonzero([name in same for name in names])
+        return rows_by_name(list(names), tomogram_id, star.path)
+    wanted = tomogram_stem(tomogram.name)
+    same = {name for name in distinct if tomogram_stem(name) == wanted}
+    if not same and len(distinct) == 1:
+        return np.arange(len(star))
+    rows = np.flatnonzero([name in same for name in names])
     if not rows.size:
         some = ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
         raise UserError(f"{star.path}: no row of {column} is {wanted}, there are {some}; choose one with --tomo-id.")

@@ -7,10 +7,12 @@ import re
 import shutil
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 
 from opustomo.io.poses import Poses, write_poses
+from opustomo.io.star import read_particles
 from opustomo.main import main
 
 
@@ -186,6 +188,26 @@ def test_stacks_and_series_of_images(tmp_path: Path, capsys: pytest.CaptureFixtu
     star.write_text(images.replace("Subtomograms/", "000001@Subtomograms/"))
     said = said_of(capsys, star)
     assert "one row per tilt image" in said and f"dsd prepare_subtomos {star} -o subtomos" in said
+
+
+def test_every_pixel_size_of_the_table_is_told(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = own_set / "particles.star"
+    groups = [f"{number} {size}" for number, size in enumerate((12, 12.5, 13, 13.5, 14), 1)]
+    table = read_particles(star)
+    table.particles["rlnOpticsGroup"] = [str(1 + row % 5) for row in range(16)]
+    for column in ("rlnMagnification", "rlnDetectorPixelSize"):
+        del table.particles[column]
+    table.write(star)
+    optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnImagePixelSize\n" + "\n".join(groups) + "\n\n"
+    star.write_text(optics + star.read_text().replace("data_\n", "data_particles\n", 1))
+    code, said = check(capsys, own_set)
+    assert code == 0
+    assert "the particle table says 12, 12.5, 13, 13.5 and 14 Å per pixel but 12 is used" in said
+    for path in (own_set / "subtomo").glob("*.mrc"):
+        with mrcfile.open(path, "r+") as handle:
+            handle.voxel_size = 0
+    code, said = check(capsys, own_set)
+    assert code == 1 and "gives pixel sizes of 12, 12.5, 13, 13.5 and 14 Å, and" in said and "--angpix" in said
 
 
 def test_premultiplied_subtomograms(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ import opustomo.main
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding, figures
 from opustomo.analysis.decoding import EvalRequest
+from opustomo.checkpoint.config import write_config
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.io.star import read_particles
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.physics.boxes import Boxes
 
 COUNT, ZDIM, ZAFFINE, BOX, APIX = 60, 5, 3, 48, 8.0
 TRUTH = np.arange(COUNT) % 3
@@ -49,6 +54,13 @@ def fabricate(root: Path, count: int = COUNT, zdim: int = ZDIM, affine: int = ZA
         (root / folder).mkdir()
         dump_pickle(root / folder / "umap.pkl", rng.normal(size=(count, 2)).astype(np.float32))
     return root
+
+
+def config_of_box(root: Path) -> None:
+    """Write the config.pkl of a run on subtomograms of `BOX` pixels."""
+    boxes = Boxes(BOX, APIX, BOX, BOX)
+    network: Any = SimpleNamespace(boxes=boxes, config=ModelConfig(zdim=ZDIM), physics=PhysicsConfig())
+    write_config(root / "config.pkl", network, {}, 0, ("dsd",))
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +293,15 @@ def test_parse_pose_puts_refined_poses_in(run: Path, star: Path) -> None:
     assert part.strings("myOwn") == [f"0{i}e" for i in np.flatnonzero(labels == 1)]
 
 
+def test_an_odd_box_length_does_not_scale_refined_origins(run: Path, star: Path) -> None:
+    """Scripts for the original may give the box plus or minus one."""
+    config_of_box(run)
+    assert dsdsh(["parse_pose", str(star), str(BOX - 1), str(APIX), str(run), "2", "3", "--refined"]) == 0
+    labels, poses = load_pickle(run / "analyze.2" / "kmeans3" / "labels.pkl"), read_poses(run / "pose.2.pkl")
+    part = read_particles(run / "analyze.2" / "kmeans3" / "pre1.star")
+    np.testing.assert_allclose(part.origins_px(), poses.origins[labels == 1] * BOX, atol=1e-5)
+
+
 def test_parse_pose_of_a_second_round(run: Path, star: Path) -> None:
     assert dsdsh(["analyze", str(run), "2", "1", "2", "--skip-umap", "--kpc", "3:1"]) == 0
     assert dsdsh(["parse_pose", str(star), str(BOX), str(APIX), str(run), "filter.2", "2"]) == 0
@@ -298,6 +319,14 @@ def test_mistakes_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFix
     assert f"has {COUNT - 1} particles" in message and f"labels.pkl has {COUNT}" in message
     assert "kmeans7" in mistake(capsys, "parse_pose", star, BOX, APIX, run, 2, 7)
     assert "must be positive" in mistake(capsys, "parse_pose", star, BOX, -1.0, run, 2, 3)
+    config_of_box(run)
+    assert f"the run was trained on subtomograms of {BOX} pixels, but the box given is {2 * BOX}" in mistake(
+        capsys, "parse_pose", star, 2 * BOX, APIX, run, 2, 3, "--refined"
+    )
+    assert f"at {APIX:g} Å per pixel, but the pixel size given is {2 * APIX:g} Å" in mistake(
+        capsys, "parse_pose", star, BOX, 2 * APIX, run, 2, 3, "--refined"
+    )
+    assert not list((run / "analyze.2" / "kmeans3").glob("pre*.star"))
     assert "none.star" in mistake(capsys, "parse_pose", star.with_name("none.star"), BOX, APIX, run, 2, 3)
     assert not list((run / "analyze.2").rglob("*.star"))
 

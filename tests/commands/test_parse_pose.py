@@ -263,3 +263,50 @@ def test_an_odd_box_is_taken_for_the_even_one(tmp_path: Path, capsys: pytest.Cap
     for given in ("37", "43", "42"):
         assert dsd([*words, given]) == 1
         assert f"but the box length -D is {given}" in capsys.readouterr().err and not out.exists()
+
+
+OTHER_SIZES = """data_optics
+
+loop_
+_rlnOpticsGroup
+_rlnImagePixelSize
+_rlnImageSize
+1 10.632 32
+2 10.632 32
+
+data_particles
+
+loop_
+_rlnAngleRot
+_rlnAngleTilt
+_rlnAnglePsi
+_rlnOriginXAngst
+_rlnOriginYAngst
+_rlnOriginZAngst
+_rlnOpticsGroup
+10 20 30 4.0 -2.0 0 1
+10 20 30 4.0 -2.0 0 2
+"""
+
+
+@pytest.mark.parametrize("command", ["parse_pose_star", "prepare"])
+def test_sizes_that_the_table_contradicts_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    path = tmp_path / "p.star"
+    path.write_text(OTHER_SIZES)
+
+    def run(box: str, apix: str) -> str:
+        if command == "prepare":
+            assert dsdsh(["prepare", str(path), box, apix]) == 0
+        else:
+            assert dsd(["parse_pose_star", str(path), "-D", box, "--Apix", apix, "-o", str(tmp_path / "o.pkl")]) == 0
+        return capsys.readouterr().out
+
+    said = run("64", "5")
+    assert f"the box length given is 64 pixels, but {path} says 32 (rlnImageSize)" in said
+    assert f"the pixel size given is 5 Å, but {path} says 10.632 Å; origins in Å are divided by 5" in said
+    assert "Note" not in run("32", "10.632")
+    path.write_text(OTHER_SIZES.replace("2 10.632 32", "2 8 48"))
+    said = run("32", "10.632")
+    assert "says 32, 48 (rlnImageSize)" in said and "says 8 and 10.632 Å" in said

@@ -144,6 +144,14 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert (
         "taken for pixels of the tilt series, 5 Å; if they are pixels of the table's images" in capsys.readouterr().out
     )
+    # pytom-match-pick tells the pixel size of its tomograms as rlnDetectorPixelSize, without a magnification
+    picks = (
+        "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n_rlnDetectorPixelSize\n"
+    )
+    (tmp_path / "picks.star").write_text(picks + "TS_1.tomostar 20 20 10 10.0\nTS_1.tomostar 21 20 10 12.5\n")
+    assert prepare(tmp_path / "picks.star", "-o", tmp_path / "picked", *words[:4], *words[6:]) == 0
+    said = capsys.readouterr().out
+    assert "pixels of the table's images (10 and 12.5 Å), split the table by pixel size" in said
 
 
 def test_warp(tmp_path: Path) -> None:

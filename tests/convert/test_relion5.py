@@ -127,6 +127,19 @@ def test_warp_table_to_relion5(tmp_path: Path, rows: list[tuple], apix: float) -
         np.testing.assert_allclose(again.numbers(f"rlnCoordinate{name}"), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("TomoSizeX", "-999"), ("TomoSizeZ", "0"), ("TomoTiltSeriesPixelSize", "-1.35")]
+)
+def test_tomograms_without_size(tmp_path: Path, column: str, value: str) -> None:
+    """RELION writes -999 for the size of a tomogram that was not reconstructed."""
+    names = "TomoName TomoTiltSeriesPixelSize TomoSizeX TomoSizeY TomoSizeZ".split()
+    row = dict(zip(names, "TS_02 1.35 4000 3000 1000".split(), strict=True)) | {column: value}
+    path = tmp_path / "tomograms.star"
+    path.write_text(loop("global", " ".join(names), "TS_01 1.35 4000 3000 1000", " ".join(row.values())))
+    with pytest.raises(UserError, match=rf"tomograms.star: rln{column} of row 2 \(TS_02\) is {value}, where"):
+        read_tomograms(path)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An optimisation set in, a set with a new optimisation set out, names of columns of one tomogram too."""
     folder = tmp_path / "a project"

@@ -75,6 +75,17 @@ def test_several_asymmetric_schemes_are_said_plainly(tiny: ParticleSet) -> None:
     assert "3 schemes" in found.line and "the range of 5 particles is centred at +11°" in found.line
 
 
+def test_refined_tilts_of_one_scheme_are_one_scheme(tiny: ParticleSet) -> None:
+    """Ends near ±10.5°, which refinement moves by some tenths, do not fall apart by rounding."""
+    rng = np.random.default_rng(0)
+    tables = [table(np.linspace(-10.5, 10.5, 8) + rng.normal(0, 0.15, 8)) for _ in range(72)]
+    found = with_tables(tiny, tables, list(range(72)))
+    assert [(s.tilts, s.particles) for s in found.schemes] == [(8, 72)]
+    assert found.schemes[0].lowest_deg == pytest.approx(-10.5, abs=0.1) and "schemes" not in found.line
+    other = [table(np.arange(-60.0, high + 1, 3.0)) for high in (54.0, 57.0, 60.0)]
+    assert len(with_tables(tiny, [*tables, *other], list(range(75))).schemes) == 4
+
+
 @pytest.mark.parametrize(
     ("asked", "warns"),
     [((None, None), False), ((60.0, 6.0), False), ((50.0, None), True), ((None, 3.0), True), ((58.0, 6.5), False)],

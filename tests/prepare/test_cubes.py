@@ -168,6 +168,12 @@ def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no row of rlnMicrographName is other, there are a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
     assert main([*words, "--tomo-id", "a/T1.mrc"]) == 0
     assert "2 in this tomogram: 2 cubes" in capsys.readouterr().out
+    # names with and without folders and suffixes, as everywhere else
+    for name, count in (("T1", 2), ("T1.tomostar", 2), ("T2", 1)):
+        assert main([*words, "--tomo-id", name]) == 0
+        assert f"{count} in this tomogram" in capsys.readouterr().out
+    assert main([*words, "--tomo-id", "T"]) == 1
+    assert "no particle is of the tomogram 'T'; it holds 2: a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
     star = write_star(tmp_path / "p.star", at, myTomo=["x", "x", "x"])
     assert main([*words, "--tomo-col", "myTomo"]) == 0
     assert main(words) == 0

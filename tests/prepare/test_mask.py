@@ -151,6 +151,30 @@ def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys:
     assert not (tmp_path / "out.mrc").exists()
 
 
+@pytest.mark.parametrize("words", [("--box", "32", "--apix", "13.1"), ("--apix", "13.1")])
+def test_headers_that_say_one_angstrom(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple) -> None:
+    """A map of 13.1 Å whose header says 1 Å shrinks to nothing; the remedy is --map-apix."""
+    write_volume(tmp_path / "map.mrc", ndimage.gaussian_filter(ball(9.0), 1.0), 1.0)
+    command = ["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), *words, "--threshold", "0.5"]
+    command += ["--open", "1"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "leaves no voxel" in said and "--map-apix" in said and "the header of the map says 1 Å per pixel" in said
+    assert said.count("\n") == 1 and not (tmp_path / "out.mrc").exists()
+    assert main([*command, "--map-apix", "13.1"]) == 0
+    assert "--map-apix" not in capsys.readouterr().out
+
+
+def test_a_mask_from_a_doubtful_header_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_volume(tmp_path / "map.mrc", ndimage.gaussian_filter(ball(9.0), 1.0), 1.0)
+    command = ["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), "--threshold", "0.5"]
+    assert main([*command, "--apix", "2", "--box", "32"]) == 0
+    said = capsys.readouterr().out
+    assert "note: the header of the map says 1 Å per pixel, so that the map spans 32 Å and" in said
+    assert main(command) == 0  # no size is needed then
+    assert "--map-apix" not in capsys.readouterr().out
+
+
 def test_maps_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def make(density: np.ndarray, *words: str) -> str:
         with warnings.catch_warnings():
