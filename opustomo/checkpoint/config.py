@@ -13,35 +13,42 @@ from opustomo import __version__
 from opustomo.errors import UserError
 from opustomo.geometry.bodies import BodyGeometry
 from opustomo.io.pickles import dump_pickles, load_pickles
-from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.config import ModelConfig
+from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
 
 
-def dataset_settings(data: dict[str, Any], norm: tuple[float, float]) -> dict[str, Any]:
-    """Entries on the inputs: ``data`` with paths as text, and the (shift, scale) that normalises voxels."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
-    return plain | {"norm": [norm[0], np.float32(norm[1])]}
+def dataset_settings(data: dict[str, Any], norm: tuple[float, float] | None) -> dict[str, Any]:
+    """Return entries on the inputs: ``data`` with paths as text, and the (shift, scale) that normalizes voxels.
+
+    While the scale is not known yet, ``norm`` is None and there is no entry for it.
+    """
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in data.items() if key != "norm"}
+    return plain if norm is None else plain | {"norm": [norm[0], np.float32(norm[1])]}
 
 
-def write_config(path: Path, model: Autoencoder, dataset: dict[str, Any], seed: int, command: tuple[str, ...]) -> None:
-    """Write config.pkl: two pickles in a row, the second with time, command and version."""
-    boxes, sizes = model.boxes, model.config
-    settings = {
+def run_settings(
+    model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, dataset: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Return all settings of a run under the names of the original's config.pkl, and ours under ``opustomo``."""
+    return {
         "dataset_args": dataset | {"downfrac": boxes.render / boxes.box, "angpix": boxes.apix},
         "lattice_args": {"D": boxes.box + 1},
         "model_args": {
-            "zdim": sizes.zdim,
-            "z_affine_dim": sizes.zaffinedim,
-            "encode_mode": sizes.encode_mode,
-            "templateres": sizes.templateres,
-            "encoderres": sizes.encoderres,
+            "zdim": model.zdim,
+            "z_affine_dim": model.zaffinedim,
+            "encode_mode": model.encode_mode,
+            "templateres": model.templateres,
+            "encoderres": model.encoderres,
             "down_vol_size": boxes.crop,
             "Apix": boxes.render_apix,
         },
         "seed": seed,
-        "opustomo": {"model": asdict(sizes), "physics": asdict(model.physics), "boxes": asdict(boxes)},
+        "opustomo": {"model": asdict(model), "physics": asdict(physics), "boxes": asdict(boxes)},
     }
+
+
+def write_config(path: Path, settings: dict[str, Any], command: tuple[str, ...]) -> None:
+    """Write config.pkl: two pickles in a row, the settings and then time, command and version."""
     dump_pickles(path, settings, {"time": datetime.now(), "cmd": list(command), "version": __version__})
 
 

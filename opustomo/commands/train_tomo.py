@@ -24,7 +24,13 @@ INERT_VALUES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; names, types and defaults are the original's (spec 5)."""
-    parser.add_argument("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
+    parser.add_argument(
+        "particles",
+        type=Path,
+        nargs="?",
+        metavar="STAR",
+        help="particle table (RELION, WARP, M); --load latest goes on with that of the run",
+    )
     files = parser.add_argument_group("files")
     files.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the results")
     files.add_argument("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
@@ -37,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PKL",
         help="file of the split into training and held-out particles: read if it exists, else written",
     )
-    files.add_argument("--load", metavar="WHAT", help="latest, or a weights.N.pkl, to go on from")
+    files.add_argument(
+        "--load",
+        metavar="WHAT",
+        help="latest goes on with the run in --outdir, options not given are as before; a weights.N.pkl starts from it",
+    )
     files.add_argument("--latents", type=Path, help="z.N.pkl to go with --load (default: the one beside it)")
     files.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
     files.add_argument("--ind", type=Path, help="pickle or text file: indices of the particles to take")
@@ -150,6 +160,7 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
+    from opustomo.commands.continued import continued_options, plain_options
     from opustomo.commands.data_options import data_config
     from opustomo.errors import UserError
     from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
@@ -161,12 +172,20 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.watch.standard import standard_watchers
 
     place = place_from_environment()
+    notes: list[str] = []
+    if args.load == "latest":
+        args, notes = continued_options(args, getattr(args, "command_line", sys.argv)[2:], add_arguments)
+    if args.particles is None:
+        raise UserError(
+            f"no particle table was given and {args.outdir} holds no run to go on with; give the STAR file, or the "
+            "folder of a run with -o"
+        )
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place is not None and device == "cuda":
         device = f"cuda:{place.local_rank}"
     original = args.preset == "original"
     templateres = -(-args.templateres // 16) * 16
-    notes = [f"{name}: has no effect here" for name in _inert_given(args)]
+    notes += [f"{name}: has no effect here" for name in _inert_given(args)]
     if args.verbose:
         notes += [f"{name} = {value}" for name, value in vars(args).items() if not name.startswith("inert ")]
     if args.multigpu and place is None:
@@ -242,6 +261,7 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         command=tuple(getattr(args, "command_line", sys.argv)),
         notes=tuple(notes),
+        options=plain_options(args),
     )
     watch = partial(standard_watchers, plot=args.tmp_prefix if args.plot else None)
     try:

@@ -341,6 +341,8 @@ class Autoencoder(nn.Module):
         if state.random is None or not self.physics.jitter:
             return b, b, beta, torch.ones_like(b)
         change = BFACTOR_JITTER * state.random.normal()
-        beta = beta + BETA_JITTER * state.random.normal()
+        jitter = BETA_JITTER * state.random.normal()
+        if self.physics.ctf_beta > 0:  # a negative power of a CTF of 0 is infinite
+            beta = (beta + jitter).clamp(min=0.0)
         contrast = 1.0 + state.snr.clamp(max=self.physics.jitter_snr).sqrt() * state.random.uniform(-0.5, 0.5)
         return b * (1.0 + change), b * (1.0 - change), beta, contrast

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class RunConfig:
         The command line, kept in config.pkl.
     notes
         What to say at the start of the log.
+    options
+        All options as plain values, kept in config.pkl for a run that goes on.
     """
 
     outdir: Path
@@ -107,3 +111,4 @@ class RunConfig:
     overwrite: bool = False
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,14 @@ from opustomo.checkpoint.weights import load_network, read_weights
 from opustomo.data.split import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
+from opustomo.io.pickles import load_torch
 from opustomo.io.poses import read_poses
 from opustomo.model.separation import Separation
 from opustomo.training.config import RunConfig
+from opustomo.training.fixed import changes, listed, require_same_networks, require_same_run
 from opustomo.training.progress import TRAINING, Progress
 from opustomo.training.runlog import RunLog
 from opustomo.training.trainer import Trainer
-
-_STEERING = ("epochs", "split", "valfrac")
-"""Settings that may change between the parts of a run (the split file then decides what is held out)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Start:
     folder
         Folder that the state comes from.
     weights
-        weights.N.pkl to take the networks from; the optimiser starts anew.
+        weights.N.pkl to take the networks from; the optimizer starts anew.
     latents
         z.N.pkl for the latent memory; None takes the one beside the weights, if there is one.
     note
@@ -72,10 +72,6 @@ class Start:
         if self.note:
             log.say(f"# {self.note}")
         if self.state is not None:
-            for name, value in self.state["config"].items():
-                now = str(getattr(trainer.config, name, value))
-                if now != value and name not in _STEERING:
-                    log.say(f"# note: {name} was {value} before, is {now} from here on")
             try:
                 trainer.load_state(self.state)
             except (RuntimeError, ValueError, KeyError) as error:
@@ -128,14 +124,47 @@ def choose_start(run: RunConfig, particles: int) -> Start:
     return Start(weights=path, latents=run.latents, note=note)
 
 
+def checked_start(start: Start, run: RunConfig, settings: Mapping[str, Any]) -> Start:
+    """Return where to start, once it is known that the settings fit the run that goes on.
+
+    The state of a run goes on as what it was. From the weights of an epoch another run may start. It needs the same
+    networks; where it compares something else, its optimizer starts anew.
+
+    Raises
+    ------
+    UserError
+        An option changes what was fixed at the start of the run, or the networks.
+    """
+    if run.load == "latest":
+        if start.state is not None:
+            require_same_run(run.outdir, settings)
+        return start
+    if run.load is None:
+        return start
+    weights = Path(run.load)
+    try:
+        found = changes(weights.parent, settings) or []
+    except UserError:  # a config.pkl of others; the weights say themselves whether they fit
+        found = []
+    require_same_networks(weights, found)
+    if not found:
+        return start
+    note = f"{listed(found)} in the run of these weights"
+    return Start(weights=weights, latents=run.latents, note=note)
+
+
 def earlier_split(run: RunConfig, particles: int) -> np.ndarray | None:
     """Return the split of the run that ``--load`` goes on with; None if it has none for this number of particles.
 
     A particle that was held out stays held out, whatever seed or file the split came from.
     """
     folder = run.outdir if run.load in (None, "latest") else Path(str(run.load)).parent
+    path = folder / "split.pkl"
+    if not path.exists():
+        return None
+    load_torch(path)  # a damaged one is refused
     try:
-        return read_split(folder / "split.pkl", particles)
+        return read_split(path, particles)
     except UserError:
         return None
 
@@ -193,7 +222,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
         model.fixed_latent.copy_(trainer.engine.latents.values[0])
     log.say(
         f"# networks from {path}, goes on in epoch {progress.epoch + 1} after {progress.particles_seen} visits; "
-        "the optimiser starts anew"
+        "the optimizer starts anew"
     )
 
 

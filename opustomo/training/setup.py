@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from opustomo.checkpoint.config import dataset_settings, write_config
+from opustomo.checkpoint.config import dataset_settings, run_settings, write_config
 from opustomo.checkpoint.epoch import checkpoint_bytes
 from opustomo.checkpoint.state import require_space
 from opustomo.data.config import DataConfig
@@ -30,10 +31,11 @@ from opustomo.preflight.inspect import inspect_particles
 from opustomo.preflight.memory import require_training_memory
 from opustomo.preflight.weighting import Divided, about_weighting, is_plain, power_exponent
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.fixed import content_entries
 from opustomo.training.host import keep_freed_memory
 from opustomo.training.ranks import Place, join, lost_contact
 from opustomo.training.records import WatcherFactory
-from opustomo.training.resume import choose_start, earlier_split, resume_command
+from opustomo.training.resume import checked_start, choose_start, earlier_split, resume_command
 from opustomo.training.runlog import RunLog
 from opustomo.training.solvent import inherit_solvent
 from opustomo.training.stop import stop_on_signal
@@ -79,6 +81,18 @@ def train(
     permutation = _permutation(config, run, len(particles))
     new_split = None if config.split is None or config.split.exists() else config.split
     source = VoxelSource(particles.images)
+    contents = content_entries(data, particles, mask, model.bodies, permutation, config.split)
+    if inherited is not None:
+        del contents["-r"]  # it is that of the earlier run
+
+    def settings_with(physics: PhysicsConfig, norm: tuple[float, float] | None) -> dict[str, Any]:
+        dataset = dataset_settings(asdict(data), norm) | {"valfrac": config.valfrac}
+        settings = run_settings(model, physics, boxes, dataset, config.seed)
+        settings["opustomo"] |= {"contents": contents, "options": dict(run.options)}
+        return settings
+
+    asked = replace(physics, divide=start.divide if physics.divide is None else physics.divide)
+    start = checked_start(start, run, settings_with(asked, data.norm or start.norm))
     given = start.norm or data.norm
     norm = given or (0.0, pooled_std(source, len(particles)))
     exponent = None
@@ -133,9 +147,8 @@ def train(
         if particles.selected is not None and leads:
             particles.star.write(run.outdir / SELECTED_STAR)
             log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
-        remembered = dataset_settings(asdict(data), norm) | {"valfrac": config.valfrac}
         if leads:
-            write_config(run.outdir / "config.pkl", network, remembered, config.seed, run.command)
+            write_config(run.outdir / "config.pkl", settings_with(physics, norm), run.command)
             write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
         members = permutation[:cut], permutation[cut:]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.checkpoint.config import dataset_settings, read_config, write_config
+from opustomo.checkpoint.config import dataset_settings, read_config, run_settings, write_config
 from opustomo.checkpoint.epoch import write_epoch
 from opustomo.checkpoint.separation import separation_entries, separation_in
 from opustomo.checkpoint.weights import read_weights, write_weights
@@ -36,6 +36,10 @@ def make_model(mode: str = "grad", seed: int = 0) -> Autoencoder:
     return Autoencoder(sizes, PhysicsConfig(ctf_alpha=0.5, ctf_normalised=True), BOXES, mask)
 
 
+def settings_of(model: Autoencoder, dataset: dict[str, Any]) -> dict[str, Any]:
+    return run_settings(model.config, model.physics, model.boxes, dataset, 7)
+
+
 @pytest.fixture(scope="module")
 def model() -> Autoencoder:
     return make_model()
@@ -51,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_config_round_trip(model: Autoencoder, folder: Path) -> None:
     data = dataset_settings({"star": Path("/data/set one/particles.star"), "relion31": True}, (0.0, 2.5))
-    write_config(folder / "config.pkl", model, data, 7, ("dsd", "train_tomo", "a b.star"))
+    write_config(folder / "config.pkl", settings_of(model, data), ("dsd", "train_tomo", "a b.star"))
     sizes, boxes, settings = read_config(folder / "config.pkl")
     assert sizes == model.config
     assert boxes == BOXES
@@ -63,7 +67,7 @@ def test_config_round_trip(model: Autoencoder, folder: Path) -> None:
 
 def test_config_has_the_originals_entries(model: Autoencoder, folder: Path) -> None:
     """Two pickles in a row and a checksum; a plain unpickler, as the original uses, reads them."""
-    write_config(folder / "config.pkl", model, dataset_settings({}, (0.0, 2.5)), 7, ("dsd", "train_tomo"))
+    write_config(folder / "config.pkl", settings_of(model, dataset_settings({}, (0.0, 2.5))), ("dsd", "train_tomo"))
     with (folder / "config.pkl").open("rb") as file:
         settings, history = pickle.load(file), pickle.load(file)
         assert len(file.read()) == SEAL_LENGTH
@@ -176,7 +180,7 @@ def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     geometry = BodyGeometry(centres, centres[::-1], centres - centres[::-1], eyes, np.full((2, 3), 2.0), eyes, (1, 0))
     sizes = ModelConfig(3, 2, 32, 8, estimate_pose=True, bodies=geometry)
     model = Autoencoder(sizes, PhysicsConfig(), BOXES, torch.ones(16, 16, 16))
-    write_config(folder / "config.pkl", model, dataset_settings({}, (0.0, 2.5)), 7, ("dsd", "train_tomo"))
+    write_config(folder / "config.pkl", settings_of(model, dataset_settings({}, (0.0, 2.5))), ("dsd", "train_tomo"))
     assert read_config(folder / "config.pkl")[0] == sizes
     write_weights(folder / "weights.0.pkl", model, 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]

@@ -286,6 +286,7 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     expected = RunConfig(
         tmp_path / "o", "cpu", True, checkpoint=2, keep=3, log_interval=50, workers=5, tmp_prefix="t", plot=True,
         write_ctf=True, load="latest", latents=Path("z.pkl"), command=run.command, notes=run.notes,
+        options=run.options,
     )  # fmt: skip
     assert run == expected
     assert "zdim = 7" in run.notes and "tilt_limit = 55.0" in run.notes  # -v

@@ -184,7 +184,7 @@ def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: P
     process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    assert "goes on in epoch 4 after 96 visits; the optimiser starts anew" in output
+    assert "goes on in epoch 4 after 96 visits; the optimizer starts anew" in output
     assert "--load latest would go on in epoch 7" in output
     assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
 
