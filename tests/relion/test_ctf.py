@@ -20,6 +20,7 @@ from opustomo.physics.fourier import centred_full
 from opustomo.physics.sampling_weights import sampling_weights
 from opustomo.physics.tilts import TiltBatch
 from opustomo.prepare.ctf_tables import write_ctf_table
+from tests.commands.quick import train, use_tiny_networks
 from tests.commands.test_prepare_ctf import write_tomogram
 from tests.relion.programs import NEEDS_RELION, radius_px, relion
 
@@ -147,6 +148,35 @@ def test_fine_grids(box: int, apix: float, lowest: float, tmp_path: Path) -> Non
     where = inner(box)
     assert agreement(theirs, ours, where) > lowest
     assert agreement(theirs, ours, where & (slice_counts(table, box) >= 1)) > 0.9995
+
+
+def test_negative_b_factors(tmp_path: Path) -> None:
+    """RELION amplifies by the negative B factors of M and WARP, which our reader takes for damping."""
+    table = tilt_table(FULL, b_sign=-1.0)
+    theirs, where = relion_ctf(table, tmp_path, BOX, 4.0), inner(BOX)
+    read = read_relion_table(tmp_path / "t.star")
+    np.testing.assert_allclose(read.bfactor_A2, -table.bfactor_A2)
+    damped = relion_ctf(tilt_table(FULL), tmp_path, BOX, 4.0)
+    # measured: 0.9936; in this box the CTF oscillates within few voxels, which RELION's interpolation blurs
+    assert agreement(damped, our_ctf(read, apix=4.0), where & (slice_counts(table) >= 1)) > 0.99
+    # RELION's own volumes of both signs, near the Nyquist frequency (measured: a factor of 3.65, |CTF| up to 2.7)
+    fine = where & (radius_px(BOX) > BOX / 2 - 4)
+    assert np.linalg.norm(theirs[fine]) > 3 * np.linalg.norm(damped[fine])
+
+
+def test_written_by_training(simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train_tomo --write-ctf` writes the 3D CTF of the first particle on the grid that training renders."""
+    use_tiny_networks(monkeypatch)
+    star = simulated / "relion31" / "particles.star"
+    code, said = train(star, tmp_path / "run", "--write-ctf", "-n", "1")
+    assert code == 0, said
+    ours, apix = read_volume(tmp_path / "run" / "ctf.mrc")
+    table = read_relion_table((star.parent / read_particles(star).strings("rlnCtfImage")[0]).with_suffix(".star"))
+    assert apix is not None
+    theirs = relion_ctf(table, tmp_path, len(ours), apix)
+    where = inner(len(ours)) & (slice_counts(table, len(ours)) >= 1)
+    assert where.sum() > 500
+    assert agreement(theirs, ours.astype(np.float64), where) > 0.9997
 
 
 def test_script_of_prepare_ctf(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

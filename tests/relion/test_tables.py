@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ParticleStar, read_particles
 from opustomo.io.star_relion import ignored_origins
 from opustomo.main import main as dsd
+from tests.convert.tables import loop, star_of
 from tests.relion.conftest import APIX, BOX, COUNT, run
 from tests.relion.programs import NEEDS_RELION, as_relion_reads
 
@@ -17,6 +19,7 @@ pytestmark = NEEDS_RELION
 
 # RELION 3.1 moves these into its optics table, or replaces them there
 OPTICS = {"rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMagnification", "rlnDetectorPixelSize"}
+OPTICS |= {"rlnBeamTiltX", "rlnBeamTiltY"}
 CONVERTED = {"rlnOriginX", "rlnOriginY", "rlnOriginZ"}
 
 
@@ -24,6 +27,8 @@ def assert_same(ours: ParticleStar, theirs: ParticleStar) -> None:
     """RELION found every row, every column, every value, the poses and the pixel size."""
     assert len(theirs) == len(ours)
     columns = set(ours.particles.columns) - OPTICS - CONVERTED
+    if ours.optics_block is None:
+        columns -= {"rlnOpticsGroup"}  # RELION makes groups of its own
     assert columns <= set(theirs.particles.columns)
     for column in columns:
         mine, its = ours.strings(column), theirs.strings(column)
@@ -72,10 +77,44 @@ def test_tables_of_clusters(simulated: Path, fabricated_run: Path) -> None:
         assert_same(read_particles(path), as_relion_reads(path))
 
 
+REAL = (
+    "star/one_loop_16",
+    "star/relion30_origins_6",
+    "star/relion31_57",
+    "star/relion31_6optics",
+    "star/relion4_300",
+    "star/relion5_3d_5",
+    "star/warp_relion30_1399",
+    "star_real/SPEF1MT2_003_8.48Apx_particles",
+    "star_real/cryocat_relion_3.0",
+    "star_real/cryocat_relion_3.1_optics2",
+    "star_real/cryocat_relion_4.0",
+    "star_real/napari_match_pick",
+    "star_real/relion2dynamo_refine",
+    "star_real/relion5_tutorial/particles",
+    "star_real/sta_testing_bin8",
+    "star_real/warptools/warp2_particles_matching",
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_tables(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """Parts of tables of many programs, as they are, combined, with new poses, and in RELION 3.0's form."""
+    whole = read_particles(shared_data / f"{name}.star")
+    part = tmp_path / "part.star"
+    whole.subset(np.arange(0, len(whole), max(1, len(whole) // 25))).write(part)
+    sizes = whole.pixel_sizes()
+    apix = 5.0 if sizes is None else float(sizes[0])
+    words = ("-D", 64, "--Apix", apix, "--perturb-rot", 1, "--perturb-trans", 1)
+    run(dsd, "parse_pose_star", part, *words, "--out-star", tmp_path / "moved.star")
+    run(dsdsh, "combine_star", part, tmp_path / "moved.star", tmp_path / "both.star")
+    run(dsdsh, "convert_star", part, apix, "-o", tmp_path / "old.star")
+    for path in (part, tmp_path / "moved.star", tmp_path / "both.star", tmp_path / "old.star"):
+        assert_same(read_particles(path), as_relion_reads(path))
+
+
 def test_names_and_notes_with_spaces(tmp_path: Path) -> None:
     """RELION 3.1 understands quoted values as we write them."""
-    from tests.convert.tables import loop, star_of
-
     columns = "MicrographName CoordinateX AngleRot AngleTilt AnglePsi OriginX Voltage SphericalAberration _myNote"
     rows = ["'my tomo.mrc' 1 2 3 4 5 300 2.7 \"it's fine\"", "b.mrc 1 2 3 4 5 300 2.7 plain"]
     star_of(tmp_path, loop("", columns, *rows)).subset([1, 0]).write(tmp_path / "out.star")
