@@ -68,6 +68,7 @@ def _model(args: argparse.Namespace) -> ModelConfig:
 
 def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:
     """Findings as text and JSON; draws the figure."""
+    from opustomo.data.scale import examine_scale
     from opustomo.data.source import VoxelSource
     from opustomo.errors import UserError
     from opustomo.model.config import PhysicsConfig
@@ -85,6 +86,7 @@ def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig
     except ValueError as error:
         raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
     source = VoxelSource(particles.images)
+    scale = examine_scale(source, len(particles))
     physics = PhysicsConfig(ctf_normalised=args.normalizectf)
     planes = wedge_planes(particles, source, physics.ctf_normalised)
     report = inspect_particles(
@@ -98,6 +100,7 @@ def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig
         asked_range_deg=args.tilt_range,
         asked_step_deg=args.tilt_step,
         planes=planes,
+        scale=scale,
     )
     if args.figure is not None:
         draw_wedges(args.figure, planes, report.wedge)

@@ -21,7 +21,7 @@ from opustomo.io.star_poses import origin_unit_note, poses_from_star
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Tilts of the missing-wedge-only model when the user says nothing."""
-TOLERATED_BROKEN = 0.01
+TOLERATED_BROKEN = 0.05
 APIX_TOLERANCE = 0.01
 """Relative disagreement of --angpix with the headers that stops a run."""
 
@@ -65,7 +65,7 @@ class ParticleSet:
 def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     """Read and check the inputs of a run.
 
-    ``tolerant`` is for a run that goes on: up to 1 % of the subtomograms (or one) may meanwhile be gone or cut short.
+    ``tolerant`` is for a run that goes on: up to 5 % of the subtomograms (or one) may meanwhile be gone or cut short.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_headers(star: ParticleStar, datadir: Path | None, tolerant: bool) -> tu
 
 
 def tolerated(count: int) -> float:
-    """How many of ``count`` subtomograms may be broken in a run: 1 %, but at least one."""
+    """How many of ``count`` subtomograms may be broken in a run: 5 %, but at least one."""
     return max(1.0, TOLERATED_BROKEN * count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +16,51 @@ from opustomo.io.mrc import MrcHeader
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 SCALE_SAMPLE = 100
+NOT_FINITE_SHARE = 0.5
+"""Share of values that are not finite beyond which a subtomogram is left out."""
+LARGEST_SHARE = 0.5
+"""Share of the variance that one voxel may make up."""
 PROBE = 4096
 """Voxels that are looked at first to see that a subtomogram is not constant."""
 
 
 class BrokenSubtomogramError(UserError):
     """A subtomogram that cannot be used; a run may go on without it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which standard deviations a subtomogram of the set may have, and whether it is divided by its own.
+
+    ``median`` is that of the set; means lie within ``reach`` of ``centre``. Of
+    :func:`opustomo.data.scale.examine_scale`.
+    """
+
+    low: float
+    high: float
+    median: float
+    centre: float
+    reach: float
+    per_particle: bool
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Mean and standard deviation of a subtomogram, and the share of its variance that one voxel makes up at most."""
+
+    mean: float
+    std: float
+    largest_share: float
+
+
+def deviation(volume: np.ndarray) -> Deviation:
+    """Return how the voxels of a subtomogram spread about their mean."""
+    about = volume.astype(np.float64)
+    mean = float(about.mean())
+    about -= mean
+    total = float(np.vdot(about, about))
+    largest = max(float(about.max()), -float(about.min()))
+    return Deviation(mean, float(np.sqrt(total / about.size)), largest**2 / total if total > 0 else 1.0)
 
 
 class Voxels(Protocol):
@@ -52,15 +92,25 @@ class VoxelSource:
         self._not_finite: dict[int, int] = {}
         self.box = images[0].shape[0]
         # one wider file in the set needs wider batches: its values may not fit half precision
+        self._limits: Limits | None = None
+        self._judged: dict[int, tuple[tuple[int, int], float]] = {}
         self.half = all(image.dtype.kind == "f" and image.dtype.itemsize == 2 for image in images)
 
+    def limit(self, limits: Limits) -> None:
+        """From now on refuse subtomograms beyond the limits, and divide each by its own deviation if they say so."""
+        self._limits = limits
+        self._judged.clear()
+        self.half = self.half and not limits.per_particle
+
     def read(self, index: int) -> np.ndarray:
-        """Voxels (D, D, D) as stored; values that are not finite become 0 and are counted.
+        """Voxels (D, D, D) as stored, or divided by their own deviation (:meth:`limit`).
+
+        Values that are not finite become 0 and are counted.
 
         Raises
         ------
         BrokenSubtomogramError
-            The file cannot be read, is truncated, or holds no two different finite values.
+            The file cannot be read, is truncated, holds no two different finite values, or does not belong to the set.
         """
         image = self._images[index]
         count = int(np.prod(image.shape))
@@ -68,7 +118,7 @@ class VoxelSource:
         try:
             stamp = _stamp(image.path)
             if kept is not None and kept[1] == stamp:
-                return kept[0]
+                return self._within_limits(index, *kept)
             flat = np.fromfile(image.path, dtype=image.dtype, count=count, offset=image.offset)
         except OSError as error:
             raise BrokenSubtomogramError(f"{image.path} can no longer be read ({error.strerror})") from error
@@ -88,7 +138,7 @@ class VoxelSource:
             if self._room >= volume.nbytes:
                 self._room -= volume.nbytes
                 self._cache[index] = volume, stamp
-        return volume
+        return self._within_limits(index, volume, stamp)
 
     def read_batch(self, indices: np.ndarray, out: np.ndarray) -> dict[int, str]:
         """Fill ``out`` (B, D, D, D), of any float type, with the voxels of the particles ``indices``.
@@ -107,15 +157,51 @@ class VoxelSource:
         return broken
 
     @property
+    def per_particle(self) -> bool:
+        """Whether each subtomogram is divided by its own deviation."""
+        return self._limits is not None and self._limits.per_particle
+
+    @property
     def not_finite(self) -> dict[int, int]:
         """Voxels that were not finite, by particle index."""
         return dict(self._not_finite)
+
+    def _within_limits(self, index: int, volume: np.ndarray, stamp: tuple[int, int]) -> np.ndarray:
+        """Compare a subtomogram with the set, once as long as its file does not change."""
+        limits = self._limits
+        if limits is None:
+            return volume
+        judged = self._judged.get(index)
+        if judged is None or judged[0] != stamp:
+            path, found = self._images[index].path, deviation(volume)
+            if found.largest_share > LARGEST_SHARE:
+                raise BrokenSubtomogramError(f"one voxel of {path} outweighs all others")
+            if not limits.low <= found.std <= limits.high:
+                ratio = max(found.std / limits.median, limits.median / found.std)
+                raise BrokenSubtomogramError(
+                    f"the standard deviation of {path} is {found.std:.4g}, {ratio:.3g} times "
+                    f"{'larger' if found.std > limits.median else 'smaller'} than the median of the set, "
+                    f"{limits.median:.4g}"
+                )
+            if abs(found.mean - limits.centre) > limits.reach:
+                raise BrokenSubtomogramError(
+                    f"the mean of {path} is {found.mean:.4g}, that of the set is {limits.centre:.4g} and its standard "
+                    f"deviation {limits.median:.4g}"
+                )
+            self._judged[index] = stamp, found.std
+        if not limits.per_particle:
+            return volume
+        return (volume / np.float64(self._judged[index][1])).astype(np.float32)
 
     def _finite(self, index: int, volume: np.ndarray) -> np.ndarray:
         if volume.dtype.kind != "f":
             return volume
         if not _all_finite(volume):
             bad = ~np.isfinite(volume)
+            if bad.mean() > NOT_FINITE_SHARE:
+                raise BrokenSubtomogramError(
+                    f"{self._images[index].path} holds no finite density in {bad.sum()} of {bad.size} voxels"
+                )
             self._not_finite[index] = int(bad.sum())
             volume = np.where(bad, volume.dtype.type(0), volume)
         return volume

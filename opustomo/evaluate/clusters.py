@@ -48,11 +48,15 @@ class ClusterEvidence:
 
 @dataclass(frozen=True)
 class Validation:
-    """Evidence for all classes, the tomograms it counts by, and in words how half sets were made."""
+    """Evidence for all classes, the tomograms it counts by, and in words how half sets were made.
+
+    ``left_out`` says why subtomograms could not be used.
+    """
 
     clusters: list[ClusterEvidence]
     tomograms: Tomograms | None
     half_origin: str
+    left_out: tuple[str, ...] = ()
 
 
 def validate_clusters(
@@ -125,7 +129,7 @@ def validate_clusters(
                 per_tomogram=_per_tomogram(tomograms, labels == cluster),
             )
         )
-    return Validation(found, tomograms, origin)
+    return Validation(found, tomograms, origin, tuple(sums.left_out.values()))
 
 
 def shuffled_within(labels: np.ndarray, halves: np.ndarray, inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:

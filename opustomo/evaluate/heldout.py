@@ -7,6 +7,7 @@ import torch
 
 from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
+from opustomo.data.scale import examine_scale
 from opustomo.data.source import VoxelSource
 from opustomo.io.progress import progress
 from opustomo.model.autoencoder import Autoencoder, StepState
@@ -23,6 +24,7 @@ def particle_losses(
     bfactor_A2: float,
     batch_size: int = 8,
     workers: int = 2,
+    per_particle: bool = False,
 ) -> np.ndarray:
     """Generative loss of each particle, as validation computes it: no augmentation, z = mu.
 
@@ -40,6 +42,8 @@ def particle_losses(
         B-factor of the comparison at the model's epoch.
     batch_size, workers
         Particles at a time; threads that read ahead.
+    per_particle
+        Whether training divided each subtomogram by its own deviation.
 
     Returns
     -------
@@ -57,6 +61,7 @@ def particle_losses(
     losses = np.full(len(particles), np.nan)
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     source = VoxelSource(particles.images, cache_bytes=0)
+    examine_scale(source, len(particles), per_particle)
     with progress(len(indices), "held-out particles") as advance:
         for chosen, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
             if len(chosen):

@@ -70,6 +70,11 @@ def remembered_norm(config: Path) -> tuple[float, float]:
     return float(shift), float(scale)
 
 
+def remembered_per_particle(config: Path) -> bool:
+    """Whether a run divided each subtomogram by its own deviation, before the scale of :func:`remembered_norm`."""
+    return bool(read_config(config)[2]["dataset_args"].get("scale_per_particle", False))
+
+
 def remembered_physics(settings: Mapping[str, Any]) -> PhysicsConfig:
     """Physics of a run from the settings in its ``config.pkl``; defaults for what they do not say."""
     stored = (settings.get("opustomo") or {}).get("physics", {})

@@ -21,6 +21,7 @@ from opustomo.evaluate.inputs import (
     load_model,
     remembered_data,
     remembered_norm,
+    remembered_per_particle,
     remembered_physics,
 )
 from opustomo.model.device import choose_device
@@ -105,6 +106,8 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         device=device,
         workers=request.workers,
     )
+    if validation.left_out:
+        say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     return write_validation(path.parent, validation, particles.apix)
 
@@ -132,7 +135,14 @@ def _held_out(
     model = load_model(weights, config, device)
     bfactor = bfactor_at(model.physics.bfactor_A2, epoch)
     losses = particle_losses(
-        model, particles, held_out, remembered_norm(config), bfactor, request.batch_size, request.workers
+        model,
+        particles,
+        held_out,
+        remembered_norm(config),
+        bfactor,
+        request.batch_size,
+        request.workers,
+        remembered_per_particle(config),
     )
     say(f"Generative loss of {len(held_out)} held-out particles: {np.nanmean(losses):.6f} on average.")
     return held_out, losses

@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass
 from opustomo.preflight.contents import MaskSummary, SetSummary, ViewSummary
 from opustomo.preflight.memory import MemorySummary
 from opustomo.preflight.optics import OpticsSummary
+from opustomo.preflight.scale import ScaleSummary
 from opustomo.preflight.tilts import TiltSummary
 from opustomo.preflight.wedge import WedgeSummary
 
-Section = SetSummary | MaskSummary | TiltSummary | OpticsSummary | WedgeSummary | ViewSummary | MemorySummary
+Section = (
+    SetSummary | ScaleSummary | MaskSummary | TiltSummary | OpticsSummary | WedgeSummary | ViewSummary | MemorySummary
+)
 NAME_WIDTH = 11
 
 
@@ -21,6 +24,7 @@ class Preflight:
     """Findings by subject; ``notes`` are what reading the set had to say."""
 
     contents: SetSummary
+    scale: ScaleSummary
     mask: MaskSummary
     tilts: TiltSummary
     optics: OpticsSummary
@@ -56,6 +60,7 @@ class Preflight:
     ) -> tuple[tuple[str, Section], ...]:
         return (
             ("particles", self.contents),
+            ("scale", self.scale),
             ("mask", self.mask),
             ("tilts", self.tilts),
             ("CTF", self.optics),

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from opustomo.data.loader import load_batches
-from opustomo.data.particles import ParticleSet
+from opustomo.data.particles import ParticleSet, tolerated
+from opustomo.data.scale import examine_scale
 from opustomo.data.source import VoxelSource
+from opustomo.errors import UserError
 from opustomo.io.poses import Poses
 from opustomo.io.progress import progress
 from opustomo.physics.ctf3d import ctf_volume
@@ -49,6 +51,8 @@ class Backprojection:
 
     def __init__(self, box: int, sums: int, device: torch.device | str) -> None:
         self.box, self.device = box, torch.device(device)
+        self.left_out: dict[int, str] = {}
+        """Why particles were left out, by index."""
         self._places, self._at = sphere_frequencies(box, self.device)
         self._signal = torch.zeros(sums, len(self._at), dtype=torch.complex64, device=self.device)
         self._weight = torch.zeros(sums, len(self._at), device=self.device)
@@ -141,8 +145,20 @@ def back_project(
     batches = [wanted[i : i + size] for i in range(0, len(wanted), size)]
     kept: tuple[np.ndarray, Tensor] | None = None
     source = VoxelSource(particles.images, cache_bytes=0)
+    examine_scale(source, len(particles))
+
+    def leave_out(index: int, reason: str) -> None:
+        result.left_out[index] = reason
+        if len(result.left_out) > tolerated(len(particles)):
+            raise UserError(
+                f"{len(result.left_out)} of {len(particles)} subtomograms cannot be used, the last because {reason}; "
+                "repair them or take them out of the STAR file"
+            )
+
     with progress(len(wanted), "back-projected") as advance:
-        for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), workers):
+        for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), workers, leave_out):
+            if not len(indices):
+                continue
             distinct, table = np.unique(particles.table[indices], return_inverse=True)
             if kept is None or not np.array_equal(kept[0], distinct):
                 chosen = tilts[torch.from_numpy(distinct).to(device)]

@@ -83,6 +83,10 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
         device=request.device,
         workers=request.workers,
     )
+    notes, counts = particles.notes, [sums.count(number) for number in range(len(counts))]
+    if sums.left_out:
+        first = next(iter(sums.left_out.values()))
+        notes += (f"{len(sums.left_out)} subtomograms are left out, the first because {first}",)
     output = request.output
     maps = {output: sums.volume(*range(len(counts)))}
     curve = None
@@ -99,7 +103,7 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
         write_curve(table, curve)
         draw_curve(picture, curve, f"{output.name}: {counts[0]:,} + {counts[1]:,} particles")
         written += [table, picture]
-    return Reconstruction(written, counts, particles.notes, origin, curve)
+    return Reconstruction(written, counts, notes, origin, curve)
 
 
 def beside(output: Path, ending: str) -> Path:

@@ -65,7 +65,7 @@ def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], 
     Raises
     ------
     UserError
-        More than 1 % of them (and more than one) are broken.
+        More than 5 % of them (and more than one) are broken.
     """
     if index in broken:
         return

@@ -58,6 +58,11 @@ class Start:
         return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])
 
     @property
+    def per_particle(self) -> bool | None:
+        """Whether that run divides each subtomogram by its own deviation; earlier versions did not."""
+        return None if self.state is None else bool(self.state.get("scale_per_particle", False))
+
+    @property
     def divide(self) -> bool | None:
         """Whether that run divides subtomograms by their sampling weights; earlier versions did not."""
         return None if self.state is None else bool(self.state.get("divide", False))

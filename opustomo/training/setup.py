@@ -14,6 +14,7 @@ from opustomo.checkpoint.epoch import checkpoint_bytes
 from opustomo.checkpoint.state import require_space
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.scale import examine_scale
 from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
@@ -94,6 +95,8 @@ def train(
     asked = replace(physics, divide=start.divide if physics.divide is None else physics.divide)
     start = checked_start(start, run, settings_with(asked, data.norm or start.norm))
     given = start.norm or data.norm
+    allow = data.norm is None if start.per_particle is None else start.per_particle
+    scale = examine_scale(source, len(particles), allow)
     norm = given or (0.0, pooled_std(source, len(particles)))
     exponent = None
     if start.divide is not None:
@@ -139,6 +142,7 @@ def train(
                 config.batch_size,
                 asked_range_deg=data.tilt_range_deg,
                 asked_step_deg=data.tilt_step_deg,
+                scale=scale,
             )
             for line in report.as_text().splitlines():
                 log.say(f"# {line}")
@@ -148,7 +152,9 @@ def train(
             particles.star.write(run.outdir / SELECTED_STAR)
             log.say(f"# --ind takes {len(particles)} particles; all results count them as in {SELECTED_STAR}")
         if leads:
-            write_config(run.outdir / "config.pkl", settings_with(physics, norm), run.command)
+            settings = settings_with(physics, norm)
+            settings["dataset_args"]["scale_per_particle"] = scale.per_particle
+            write_config(run.outdir / "config.pkl", settings, run.command)
             write_split(run.outdir / "split.pkl", permutation)
         cut = training_count(len(particles), config.valfrac)
         members = permutation[:cut], permutation[cut:]

@@ -140,6 +140,7 @@ class Trainer:
             "config": {k: str(v) for k, v in asdict(self.config).items()},
             "particles": len(self.particles),
             "norm": list(self.norm),
+            "scale_per_particle": self.source.per_particle,
             "mask": self.model.mask,
             **self.engine.state(),
         }
