@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert."""
-    from analysis_scripts.converted import positive, write_converted
+    from analysis_scripts.converted import doubtful_angles, positive, write_converted
     from opustomo.convert.dynamo import dynamo_from_relion_table, put_into_table, relion_from_dynamo_table
     from opustomo.convert.dynamo_table import read_table, read_tomogram_list, write_table, write_tomogram_list
     from opustomo.errors import UserError
@@ -54,5 +54,8 @@ def run(args: argparse.Namespace) -> None:
     if names:
         write_tomogram_list(out.with_suffix(".doc"), names)
         print(f"{len(names)} tomograms: {out.with_suffix('.doc')}")
+    angles = doubtful_angles(star)
     write_table(out, columns)
+    if angles is not None:
+        print(f"Note: {angles}.")
     print(f"{len(star)} particles in, {len(columns['tag'])} out: {out}")

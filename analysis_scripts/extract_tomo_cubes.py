@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opustomo.io.star import ParticleStar
 
 HELP = "cut subtomograms from a tomogram at the positions of a STAR file"
 
@@ -73,8 +77,27 @@ def run(args: argparse.Namespace) -> None:
         write_stack=args.write_stack,
         out_star=args.out_star,
     )
+    if tuple(args.coord_cols) == COORDINATES:
+        _note_scale(star.subset(rows), args.coord_scale, apix)
     written = extract_cubes(header, star.subset(rows), config)
     lost = len(rows) - written
     print(f"{len(star)} particles in {args.star}, {len(rows)} in this tomogram: {written} cubes in {args.output}")
     if lost:
         print(f"note: {lost} particles were left out because their boxes reach over the rim; --pad-outside keeps them")
+
+
+def _note_scale(star: ParticleStar, scale: float, apix: float) -> None:
+    """Print a note if the pixel sizes of table and tomogram ask for another ``--coord-scale``."""
+    import numpy as np
+
+    from opustomo.io.coordinates import coordinate_sizes
+    from opustomo.io.star_numbers import listed_sizes
+
+    sizes = coordinate_sizes(star)
+    if sizes is None or np.allclose(sizes / apix, scale, rtol=0.01):
+        return
+    wanted = ", ".join(f"{size / apix:.5g}" for size in np.unique(np.round(sizes, 5)))
+    print(
+        f"note: coordinates of {star.path} count in pixels of {listed_sizes(sizes)}, and the tomogram has voxels of "
+        f"{apix:.5g} Å, which asks for --coord-scale {wanted}; {scale:g} is used"
+    )

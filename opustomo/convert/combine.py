@@ -35,7 +35,7 @@ from opustomo.convert.relion30 import particle_keys
 from opustomo.convert.subtomogram_frames import coordinate_sizes
 from opustomo.errors import UserError
 from opustomo.io.coordinates import OWN_APIX
-from opustomo.io.particle_kinds import is_stack_set
+from opustomo.io.particle_kinds import is_image_series, is_stack_set
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.star_numbers import listed_sizes
 
@@ -43,7 +43,12 @@ from opustomo.io.star_numbers import listed_sizes
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
 # a tomogram's name in RELION 4 and later, and before
 _TWINS = {"rlnTomoName": "rlnMicrographName", "rlnMicrographName": "rlnTomoName"}
-_NEUTRAL = {"rlnMagnification": "10000.0", "rlnNormCorrection": "1.000000", "rlnGroupNumber": "1"}
+_NEUTRAL = {
+    "rlnMagnification": "10000.0",
+    "rlnCtfScalefactor": "1.000000",
+    "rlnNormCorrection": "1.000000",
+    "rlnGroupNumber": "1",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +87,9 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     Raises
     ------
     UserError
-        Places of one table are in pixels, of another in Å from the tomogram's centre; one holds 2D stacks and another
-        subtomograms; a table tells no pixel size
-        while another does; or the microscope of a table is unknown and cannot be taken from the others.
+        Places of one table are in pixels, of another in Å from the tomogram's centre; one holds images or 2D stacks
+        and another subtomograms; a table tells no pixel size while another does; or the microscope of a table is
+        unknown and cannot be taken from the others.
     """
     _refuse_mixed_places(stars)
     _refuse_mixed_kinds(stars)
@@ -162,6 +167,13 @@ def _refuse_mixed_places(stars: Sequence[ParticleStar]) -> None:
 
 
 def _refuse_mixed_kinds(stars: Sequence[ParticleStar]) -> None:
+    images = next((star for star in stars if is_image_series(star)), None)
+    particles = next((star for star in stars if not is_image_series(star)), None)
+    if images is not None and particles is not None:
+        raise UserError(
+            f"{images.path}: has one row per image of a stack (000001@stack.mrcs), but {particles.path} has one row "
+            "per particle; make subtomograms of the first one with dsd prepare_subtomos, then combine."
+        )
     stacks = [star for star in stars if is_stack_set(star)]
     other = next((star for star in stars if not is_stack_set(star) and "rlnImageName" in star), None)
     if stacks and other is not None:

@@ -80,7 +80,7 @@ def _borrowed(group: _Group, known: _Group) -> list[str]:
         if values:
             told = ", ".join(f"{key} {value}" for key, value in values.items())
             notes.append(
-                f"{lacking.source} gives no {' and no '.join(values)} for the optics group "
+                f"{lacking.source} gives no {', '.join(values)} for the optics group "
                 f"{lacking.name or 'of its particles'}; {told} of {other.source} was taken"
             )
     return notes

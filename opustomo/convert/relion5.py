@@ -166,8 +166,8 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
     """
     rows = tomograms.rows_of(star, "rlnTomoName")
     places = xyz(star, CENTERED_COORDINATES) / tomograms.apix[rows, None] + tomograms.sizes_px[rows] / 2
+    notes = _outside_note(places, tomograms.sizes_px[rows])
     star = with_columns_renamed(star, CENTERED_COORDINATES, xyz_columns(COORDINATES, places))
-    notes = []
     if counts_in_image_pixels(star):
         star = with_columns(star, xyz_columns((OWN_APIX,), tomograms.apix[rows, None]))
         notes.append(
@@ -218,7 +218,7 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
         raise UserError(f"{star.path}: tells no pixel size; give it with --angpix.")
     centres = tomograms.sizes_px[rows] / 2 * tomograms.apix[rows, None]
     places = xyz(star, COORDINATES) * sizes[:, None] - centres
-    notes = []
+    notes = _outside_note((places + centres) / tomograms.apix[rows, None], tomograms.sizes_px[rows])
     if apix is None and counts_in_image_pixels(star):
         notes.append(f"coordinates of these 2D stacks were taken for pixels of the images, {listed_sizes(sizes)}")
     star = without_columns(star, {OWN_APIX})
@@ -246,6 +246,19 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
     optics = star.optics_block or ""
     ordered = {"optics": blocks.pop(optics), **{name: block for name, block in blocks.items() if name != "optics"}}
     return Converted(ParticleStar(star.path, ordered, "particles"), count, tuple(notes))
+
+
+def _outside_note(places_px: Numbers, sizes_px: Numbers) -> list[str]:
+    """Describe particles (N, 3) that lie outside of their tomograms, both in pixels of the tilt series."""
+    outside = np.flatnonzero(((places_px < 0) | (places_px > sizes_px)).any(axis=1))
+    if not outside.size:
+        return []
+    row = int(outside[0])
+    place, size = ("×".join(f"{value:.0f}" for value in values[row]) for values in (places_px, sizes_px))
+    return [
+        f"{outside.size} of {len(places_px)} particles lie outside of their tomograms, the first in row {row + 1} at "
+        f"{place.replace('×', ', ')} in {size} pixels; check that tomograms and pixel sizes belong to the particles"
+    ]
 
 
 def write_optimisation_set(path: str | os.PathLike[str], particles: Path, tomograms: Path) -> None:

@@ -13,6 +13,7 @@ from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
+from opustomo.io.named_sizes import named_size_note
 from opustomo.io.pose_limits import angle_note, origin_note, require_origins
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
@@ -89,7 +90,7 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
             "be flipped twice; export them without it, or give --no-ctf",
         )
     unit = None if config.poses is not None else origin_unit_note(star)
-    doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box), unit
+    doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box), unit, named_size_note(star, apix)
     notes += tuple(doubt for doubt in doubts if doubt is not None)
     if lost:
         notes += (f"{len(lost)} subtomograms can no longer be read and are left out, the first is {lost[0]}",)

@@ -6,6 +6,8 @@ import numpy.typing as npt
 from opustomo.errors import UserError
 from opustomo.io.images import resolve_images
 from opustomo.io.mrc import read_header
+from opustomo.io.named_sizes import named_size_note
+from opustomo.io.particle_kinds import is_image_series, is_stack_set
 from opustomo.io.pose_limits import angle_note, require_origins
 from opustomo.io.poses import Poses
 from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
@@ -67,11 +69,26 @@ def pose_notes(star: ParticleStar, box: int, apix: float | None) -> list[str]:
     if apix is not None and sizes is not None and not np.allclose(sizes, apix, rtol=0.01):
         used = f"; origins in Å are divided by {apix:g}" if star.origins_in_angst else ""
         notes.append(f"the pixel size given is {apix:g} Å, but {star.path} says {listed_sizes(sizes)}{used}")
-    if (unit := origin_unit_note(star)) is not None:
-        notes.append(unit)
+    if is_image_series(star):
+        notes.append(
+            f"{star.path} has one row per image of a stack, not per particle; make subtomograms with dsd "
+            "prepare_subtomos and use their table"
+        )
+    elif is_stack_set(star):
+        notes.append(
+            f"{star.path} describes 2D stacks of tilt images; make subtomograms with dsd extract_subtomos and "
+            "use their table"
+        )
+    notes += [note for note in (named_size_note(star, apix), origin_unit_note(star)) if note is not None]
     if all(name in star for name in EULER_COLUMNS) and (note := angle_note(star.eulers_deg())) is not None:
         notes.append(note)
     return notes
+
+
+def doubtful_notes(star: ParticleStar) -> list[str]:
+    """Describe angles of several turns, and names of images that tell another pixel size than the table."""
+    angles = angle_note(star.eulers_deg()) if all(name in star for name in EULER_COLUMNS) else None
+    return [note for note in (angles, named_size_note(star)) if note is not None]
 
 
 def origin_unit_note(star: ParticleStar) -> str | None:

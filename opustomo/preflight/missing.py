@@ -17,6 +17,7 @@ from opustomo.io.bfactors import describe_bfactors
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.images import find_ctf_tables, find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_header
+from opustomo.io.named_sizes import named_size_note
 from opustomo.io.particle_kinds import is_image_series, is_not_extracted, is_premultiplied, is_stack_set
 from opustomo.io.pose_limits import require_origins
 from opustomo.io.poses import Poses, read_poses
@@ -121,8 +122,10 @@ def _other_kind(star: ParticleStar) -> Missing | None:
     if is_stack_set(star):
         return Missing("subtomograms: this table tells of RELION 5's 2D stacks of tilt images", remedies.extract, True)
     if is_image_series(star):
+        doubt = named_size_note(star)
         return Missing(
-            f"subtomograms: this table has one row per tilt image, as M's 2D series ({describe_bfactors(star)})",
+            f"subtomograms: this table has one row per tilt image, as M's 2D series ({describe_bfactors(star)})"
+            + ("" if doubt is None else f"; {doubt}"),
             remedies.series,
             True,
         )

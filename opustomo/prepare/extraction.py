@@ -13,6 +13,7 @@ from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
 from opustomo.io.coordinates import CENTRED, CORNER
 from opustomo.io.progress import progress
 from opustomo.io.star import ParticleStar
+from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.tilt_series import TiltSeries
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
@@ -137,7 +138,7 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
         coordinate_note(star, first.apix, config.coord_apix),
         visible_note([tomogram.visible for tomogram in tomograms], star),
     )
-    notes = (*_notes(tomograms), *(note for note in said if note is not None))
+    notes = (*doubtful_notes(star), *_notes(tomograms), *(note for note in said if note is not None))
     return ExtractionReport(len(star), len(tomograms), path, notes)
 
 

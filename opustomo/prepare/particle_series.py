@@ -23,6 +23,7 @@ from opustomo.io.images import find_images
 from opustomo.io.mrc import read_header, write_volume
 from opustomo.io.progress import progress
 from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.tilt_series import TiltOptics
 from opustomo.prepare.ctf_tables import write_ctf_table
 from opustomo.prepare.particle_columns import with_columns
@@ -161,7 +162,7 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
             advance(done)
     bfactors = f"{describe_bfactors(star)}; they are written with the positive sign"
     table = _write_table(star, groups, poses, particles, grid, config)
-    return SeriesReport(len(particles), table, (*_off_axis_notes(off_axis, config), bfactors))
+    return SeriesReport(len(particles), table, (*_off_axis_notes(off_axis, config), bfactors, *doubtful_notes(star)))
 
 
 def _off_axis_notes(off_axis: list[np.ndarray], config: SeriesConfig) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Every converting command of `dsdsh` on every real table: done, or refused in one sentence with nothing written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,70 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.xml", "p.star"]
     assert main(["combine_star", str(star), str(star), str(tmp_path / "o.star"), "--drop-duplicates"]) == 0
     assert "2 particles in, 1 out" in capsys.readouterr().out
+
+
+REAL = (
+    "SPEF1MT2_003_8.48Apx_particles",
+    "cryocat_relion_3.0",
+    "cryocat_relion_3.1_optics2",
+    "cryocat_relion_4.0",
+    "napari_match_pick",
+    "relion2dynamo_4_1",
+    "relion2dynamo_refine",
+    "relion5_tutorial/particles",
+    "sta_testing_bin8",
+    "warptools/warp2_particles_matching",
+    "warptools/warptools_test_4-tomos_10-ptcls_box-32_angpix-12",
+)
+SAID = {
+    # command, name (or all): what must be said
+    ("convert_star {} 5", "SPEF1MT2_003_8.48Apx_particles"): "gives a pixel size of 8.48 Å, not 5 Å",
+    ("convert_star {} 5", "napari_match_pick"): "gives a pixel size of 20.712 Å, not 5 Å",
+    ("convert_star {} 5", "cryocat_relion_3.1_optics2"): "gives a pixel size of 2.446 and 3.446 Å, not 5 Å",
+    ("convert_star {} 5", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
+    ("convert_dynamo {}", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
+    ("prepare {} 64 5", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
+    ("prepare {} 64 5", "relion2dynamo_refine"): "says 32 (rlnImageSize)",
+    ("prepare {} 64 5", "cryocat_relion_3.1_optics2"): "says 2.446 and 3.446 Å; origins in Å are divided by 5",
+    ("prepare {} 64 5", "sta_testing_bin8"): "has one row per image of a stack, not per particle",
+    ("prepare {} 64 5", "relion5_tutorial/particles"): "describes 2D stacks of tilt images",
+}
+ON_REAL = (
+    "convert_star {} 5",
+    "convert_star {} 5 --rescale-angpix 10",
+    "convert_warp {} 5",
+    "convert_dynamo {}",
+    "convert_relion5 {} --tomograms {tomograms}",
+    "combine_star {} {}",
+    "combine_star {} {other}",
+    "prepare {} 64 5",
+)
+
+
+@pytest.mark.parametrize("command", ON_REAL)
+@pytest.mark.parametrize("name", REAL)
+def test_real_tables(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    """Done, with all that is doubtful said, or refused in one sentence with nothing written."""
+    source = Path(shutil.copy(shared_data / "star_real" / f"{name}.star", tmp_path / "particles.star"))
+    out = tmp_path / "the results" / ("out.tbl" if command.startswith("convert_dynamo") else "out.star")
+    values = {
+        "{}": source,
+        "{tomograms}": shared_data / "star_real" / "relion5_tutorial" / "tomograms.star",
+        "{other}": shared_data / "star_real" / "cryocat_relion_4.0.star",
+    }
+    words = [str(values.get(word, word)) for word in command.split()]
+    tail = {"combine_star": [str(out)], "prepare": []}.get(words[0], ["-o", str(out)])
+    code = main([*words, *tail])
+    said = capsys.readouterr()
+    if code:
+        assert said.err.startswith(f"dsdsh {words[0]}: error: ") and said.err.count("\n") == 1
+        assert not out.parent.exists() and len(list(tmp_path.iterdir())) == 1
+    elif out.suffix == ".star" and out.exists():
+        star = read_particles(out)
+        voltages = star.value_per_particle("rlnVoltage")
+        assert voltages is None or (voltages > 0).all()
+        sizes = star.pixel_sizes()
+        assert sizes is None or (sizes > 0).all()
+    assert SAID.get((command, name), "") in said.out + said.err

@@ -127,7 +127,7 @@ def mistakes(star: Path, tmp_path: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "missing STAR": ([str(tmp_path / "absent.star"), "-D", "40", *out], "absent.star"),
         "empty table": ([str(empty), "-D", "40", *out], "no rows"),
-        "no box": ([str(star), "-D", "0", *out], "even"),
+        "no box": ([str(star), "-D", "0", *out], "at least 2"),
         "nothing to write": ([str(star), "-D", "40"], "nothing to write"),
         "labels without folder": ([str(star), "-D", "40", "--labels", "x.pkl"], "--outdir"),
         "poses of another set": (

@@ -287,9 +287,8 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, other: str) ->
         with pytest.raises(UserError, match="convert_relion5"):
             combine(stars)
         return
-    if (name, other) == ("relion31_6optics", "relion30_origins_6"):
-        # the aberrations of its microscopes differ, and the RELION 3.0 table has none
-        with pytest.raises(UserError, match=r"gives no rlnSphericalAberration, .* 2.7.* and 2.6.*; add"):
+    if name == "relion31_6optics":  # images of micrographs
+        with pytest.raises(UserError, match=r"6optics.star: has one row per image .* has one row per particle; make"):
             combine(stars)
         return
     combine(stars).star.write(tmp_path / "o.star")
@@ -308,3 +307,23 @@ def test_real_tables_of_four_versions(shared_data: Path, tmp_path: Path) -> None
     assert set(found.numbers("rlnVoltage")) == {300} and set(found.numbers("rlnSphericalAberration")) == {2.7}
     with pytest.raises(UserError, match=r"relion2dynamo_4_1.star: gives no pixel size of its images"):
         combine([read_particles(folder / f"{name}.star") for name in ("cryocat_relion_4.0", "relion2dynamo_4_1")])
+
+
+def test_images_and_particles_are_not_mixed(tmp_path: Path) -> None:
+    images = star_of(tmp_path, loop("", "ImageName PixelSize DefocusU", "1@a.mrcs 4 1", "2@a.mrcs 4 2"), "i.star")
+    cubes = star_of(tmp_path, loop("", "ImageName PixelSize", "a.mrc 4"), "c.star")
+    for order in ([images, cubes], [cubes, images]):
+        with pytest.raises(
+            UserError, match=r"i.star: has one row per image of a stack .* but .*c.star has one row per"
+        ):
+            combine(order)
+    assert len(combine([images, images]).star) == 4
+
+
+def test_an_image_without_scale_keeps_its_weight(tmp_path: Path) -> None:
+    """rlnCtfScalefactor 0 would leave the image out."""
+    one = star_of(tmp_path, loop("", "ImageName PixelSize CtfScalefactor", "1@a.mrcs 4 0.5"), "1.star")
+    two = star_of(tmp_path, loop("", "ImageName PixelSize", "1@b.mrcs 4"), "2.star")
+    found = combine([one, two])
+    assert found.star.numbers("rlnCtfScalefactor").tolist() == [0.5, 1.0]
+    assert any("2.star lacks rlnCtfScalefactor; filled with 1" in note for note in found.notes)

@@ -127,6 +127,22 @@ def test_warp_table_to_relion5(tmp_path: Path, rows: list[tuple], apix: float) -
         np.testing.assert_allclose(again.numbers(f"rlnCoordinate{name}"), expected, atol=1e-5)
 
 
+def test_particles_outside_of_their_tomograms_are_said(tmp_path: Path) -> None:
+    """As with coordinates of another binning, or the tomograms of another project."""
+    table = loop("global", "TomoName TomoTiltSeriesPixelSize TomoSizeX TomoSizeY TomoSizeZ", "t 2 100 80 60")
+    (tmp_path / "tomograms.star").write_text(table)
+    known = read_tomograms(tmp_path / "tomograms.star")
+    columns = "TomoName CoordinateX CoordinateY CoordinateZ PixelSize"
+    inside, outside = "t 99 79 59 2", "t 50 81 30 2"
+    assert to_relion5(star_of(tmp_path, loop("", columns, inside)), known).notes == ()
+    notes = to_relion5(star_of(tmp_path, loop("", columns, inside, outside)), known).notes
+    assert any("1 of 2 particles lie outside of their tomograms, the first in row 2 at 50, 81, 30" in n for n in notes)
+    centred = "TomoName CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
+    assert to_pixels(star_of(tmp_path, loop("", centred, "t -99 79 -59")), known).notes == ()
+    notes = to_pixels(star_of(tmp_path, loop("", centred, "t 101 0 0")), known).notes
+    assert any("1 of 1 particles lie outside of their tomograms" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("TomoSizeX", "-999"), ("TomoSizeZ", "0"), ("TomoTiltSeriesPixelSize", "-1.35")]
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
+from opustomo.io.named_sizes import named_size_note
 from opustomo.io.star import ParticleStar, read_particles, read_table
 
 FILES = {
@@ -227,6 +228,20 @@ def test_positions_in_images_are_no_particles(tmp_path: Path) -> None:
         star_of(tmp_path, shifts + HOT_PIXELS)
     assert len(star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ", "100 200 3"))) == 1
     assert star_of(tmp_path, HOT_PIXELS + loop("", "ImageName CoordinateX CoordinateY", "a 1 2")).particle_block == ""
+
+
+def test_pixel_sizes_in_the_names_of_images(tmp_path: Path) -> None:
+    """WARP and M write them; names have two decimals."""
+    names = ("../a/TS_1_0000001_5.36A.mrc", "b_2.45A.mrcs", "000001@c_bin8_1.82A.mrcs", "d.mrc")
+    sizes = ("5.364", "2.446", "1.96", "7")
+    star = star_of(tmp_path, loop("", "ImageName PixelSize", *map(" ".join, zip(names, sizes, strict=True))))
+    said = named_size_note(star)
+    assert said is not None and "the names of 1 images say 1.82 Å per pixel" in said
+    assert "c_bin8_1.82A.mrcs in row 3), but 1.96 Å is used" in said
+    assert named_size_note(star.subset([0, 1, 3])) is None
+    said = named_size_note(star.subset([0]), 10.0)
+    assert said is not None and "say 5.36 Å" in said and "but 10 Å is used" in said
+    assert named_size_note(star_of(tmp_path, loop("", "AngleRot", "1"))) is None
 
 
 def test_angles_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_the_table_tells_the_pixels_of_the_cubes(tmp_path: Path) -> None:
     assert table.strings("rlnAngleRot") == ["007.50"]
 
 
+def test_a_scale_that_the_pixel_sizes_contradict_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_volume(tmp_path / "t.mrc", landmarks(), 8.0)
+    star = write_star(tmp_path / "p.star", np.array([[10.0, 10.0, 10.0]]), rlnDetectorPixelSize=["2.0"])
+    words = ["extract_tomo_cubes", str(tmp_path / "t.mrc"), str(star), "--box-size", "8", "-o", str(tmp_path / "o")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "count in pixels of 2 Å, and the tomogram has voxels of 8 Å, which asks for --coord-scale 0.25; 1 is" in said
+    assert main([*words, "--coord-scale", "0.25", "--pad-outside"]) == 0
+    assert "asks for --coord-scale" not in capsys.readouterr().out
+
+
 def test_relion4_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Optics groups follow the cubes, and poses leave the frames that RELION's own subtomograms had."""
     write_volume(tmp_path / "t.mrc", landmarks(), 8.0)
