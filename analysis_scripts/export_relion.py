@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--poses", type=Path, help="pose pickle, such as pose.N.pkl of a run (default: the table's own poses)")
     add("--ind", type=Path, help="pickle, text or JSON file: indices of the particles to take")
     add("--datadir", type=Path, help="folder that the image paths are relative to")
+    add("--no-ctf-volumes", action="store_true", help="write none; rlnCtfImage names the same files as before")
     add("--copy", action="store_true", help="copy also the subtomograms that RELION reads as they are")
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
     add("--force", action="store_true", help="go on although --angpix disagrees with the headers")
@@ -31,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Export, and print what was written."""
     from opustomo.commands.data_options import data_config
-    from opustomo.export.relion import export_relion
+    from opustomo.export.relion import RelionOptions, export_relion
 
-    done = export_relion(data_config(args), args.output, ctf_normalised=args.normalizectf, copy_all=args.copy)
+    options = RelionOptions(args.normalizectf, not args.no_ctf_volumes, args.copy)
+    done = export_relion(data_config(args), args.output, options)
     for note in done.notes:
         print(f"Note: {note}.")
     print(

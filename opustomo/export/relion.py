@@ -24,6 +24,8 @@ from opustomo.physics.tilts import TiltBatch
 TABLE_NAME = "particles.star"
 READABLE = {"i1", "i2", "f4"}
 """Voxel types (MRC modes 0, 1 and 2) that RELION 3.1 reads; it refuses mode 12 and takes mode 6 for signed numbers."""
+_MICROSCOPE = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.07}
+"""What RELION asks of every optics group, and what stands in where nothing tells it."""
 _UNUSABLE = " \t\n'\"@"
 
 
@@ -48,8 +50,27 @@ class RelionExport:
     notes: tuple[str, ...] = ()
 
 
-def export_relion(config: DataConfig, folder: Path, *, ctf_normalised: bool, copy_all: bool = False) -> RelionExport:
-    """Write a particle set that RELION 3.1 and later read.
+@dataclass(frozen=True)
+class RelionOptions:
+    """How a set is exported.
+
+    Attributes
+    ----------
+    ctf_normalised
+        Form of the CTF volumes, see :func:`opustomo.physics.ctf3d.ctf_volume`.
+    ctf_volumes
+        Write them; otherwise rlnCtfImage names the files it named before.
+    copy_all
+        Copy also subtomograms that RELION reads as they are; otherwise the table names the existing files.
+    """
+
+    ctf_normalised: bool = False
+    ctf_volumes: bool = True
+    copy_all: bool = False
+
+
+def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> RelionExport:
+    """Write a particle set that RELION 3.1 and later read; the table comes last.
 
     Parameters
     ----------
@@ -57,34 +78,57 @@ def export_relion(config: DataConfig, folder: Path, *, ctf_normalised: bool, cop
         The particles. Their poses (of the table, or of ``config.poses``) are written with origins in Å.
     folder
         Where the table, float32 copies of subtomograms and CTF volumes go.
-    ctf_normalised
-        Form of the CTF volumes, see :func:`opustomo.physics.ctf3d.ctf_volume`.
-    copy_all
-        Copy also subtomograms that RELION reads as they are; otherwise the table names the existing files.
+    options
+        How.
 
     Raises
     ------
     UserError
-        An input is missing or broken, or the folder holds a table already.
+        An input is missing or broken, pixel sizes differ between particles, or a file to write exists already.
     """
-    out = folder / TABLE_NAME
-    if out.exists():
-        raise UserError(f"{out} exists already; give another folder, or remove it first.")
     particles = load_particles(config)
-    star = _with_microscope(_relion31_table(particles), particles)
-    names, sources = _image_names(particles, folder, copy_all)
-    ctf_names = _ctf_names(particles)
+    _check_pixel_sizes(particles)
+    has_ctf = config.use_ctf and "rlnCtfImage" in particles.star
+    star = _with_microscope(_relion31_table(particles), particles, has_ctf)
+    names, sources = _image_names(particles, folder, options.copy_all)
+    ctf_names = _ctf_names(particles) if options.ctf_volumes else []
+    existing = next((path for name in (TABLE_NAME, *sources, *ctf_names) if (path := folder / name).exists()), None)
+    if existing is not None:
+        raise UserError(f"{existing} exists already; give another folder with -o, or remove what is there.")
     with progress(len(sources), "float32 copies") as advance:
         for name, image in sources.items():
             write_volume(folder / name, read_volume(image.path)[0], particles.apix)
             advance(1)
-    with progress(len(particles.tables), "CTF volumes") as advance:
-        for name, table in zip(ctf_names, particles.tables, strict=True):
-            write_ctf_volume(folder / name, table, particles.box, particles.apix, ctf_normalised)
+    with progress(len(ctf_names), "CTF volumes") as advance:
+        for name, table in zip(ctf_names, particles.tables, strict=False):
+            write_ctf_volume(folder / name, table, particles.box, particles.apix, options.ctf_normalised)
             advance(1)
-    columns = {"rlnImageName": names, "rlnCtfImage": [ctf_names[index] for index in particles.table]}
+    columns = {"rlnImageName": names}
+    if options.ctf_volumes:
+        columns["rlnCtfImage"] = [ctf_names[index] for index in particles.table]
+    elif "rlnCtfImage" in star:
+        home = config.star.parent
+        columns["rlnCtfImage"] = [os.path.relpath(home / name, folder) for name in star.strings("rlnCtfImage")]
+    out = folder / TABLE_NAME
     with_columns(star, {name: np.array(values, dtype=object) for name, values in columns.items()}).write(out)
-    return RelionExport(out, len(particles), len(sources), len(ctf_names), particles.notes)
+    notes = particles.notes
+    if not has_ctf and any(particles.star.value_per_particle(name) is None for name in _MICROSCOPE):
+        notes += (
+            "the set does not hold the voltage, spherical aberration and amplitude contrast, so the optics block has "
+            "300 kV, 2.7 mm and 0.07; RELION does not use them where it reads CTF volumes",
+        )
+    return RelionExport(out, len(particles), len(sources), len(ctf_names), notes)
+
+
+def _check_pixel_sizes(particles: ParticleSet) -> None:
+    """Refuse a set of several pixel sizes: the CTF volumes are computed for one."""
+    sizes = particles.star.pixel_sizes()
+    if sizes is not None and sizes.max() > 1.01 * sizes.min():
+        low, high = sizes.min(), sizes.max()
+        raise UserError(
+            f"{particles.star.path}: the pixel sizes of the particles range from {low:.4g} to {high:.4g} Å; export the "
+            "particles of each size on their own, chosen with --ind."
+        )
 
 
 def write_ctf_volume(path: Path, table: TiltTable, box: int, apix: float, normalised: bool) -> None:
@@ -122,14 +166,14 @@ def _ctf_names(particles: ParticleSet) -> list[str]:
     """Name of the volume of every CTF table: that of the first particle that has it."""
     star = particles.star
     column = "rlnCtfImage" if "rlnCtfImage" in star else "rlnImageName"
-    told, names = star.strings(column), list[str]()
-    for index in range(len(particles.tables)):
-        first = int(np.flatnonzero(particles.table == index)[0])
+    told, firsts = star.strings(column), np.unique(particles.table, return_index=True)[1]
+    names: dict[str, None] = {}
+    for index, first in enumerate(firsts.tolist(), 1):
         wanted = inner_name(told[first])
         stem = wanted.stem if column == "rlnCtfImage" else f"{wanted.stem}_ctf"
         name = str(PurePosixPath("ctf") / wanted.parent / f"{stem}.mrc")
-        names.append(name if name not in names else str(PurePosixPath(name).with_suffix("")) + f"_{index + 1}.mrc")
-    return names
+        names[name if name not in names else f"{name.removesuffix('.mrc')}_{index}.mrc"] = None
+    return list(names)
 
 
 def inner_name(name: str) -> PurePosixPath:
@@ -156,21 +200,22 @@ def _relion31_table(particles: ParticleSet) -> ParticleStar:
     return ParticleStar(star.path, blocks, "particles")
 
 
-def _with_microscope(star: ParticleStar, particles: ParticleSet) -> ParticleStar:
+def _with_microscope(star: ParticleStar, particles: ParticleSet, has_ctf: bool) -> ParticleStar:
     """Fill in what RELION asks of an optics table: microscope, pixel size, box."""
     block = star.blocks["optics"]
     columns = {str(name): np.asarray([value] if isinstance(block, dict) else value) for name, value in block.items()}
     rows = star.optics_rows()
     count = len(next(iter(columns.values())))
-    first = [int(np.flatnonzero(rows == group)[0]) if (rows == group).any() else 0 for group in range(count)]
+    # a group without particles gets the values of the first particle
+    first = [int(np.argmax(rows == group)) for group in range(count)]
     tables = [particles.tables[particles.table[row]] for row in first]
-    microscope = {
+    measured = {
         "rlnVoltage": [table.voltage_kv[0] for table in tables],
         "rlnSphericalAberration": [table.cs_mm[0] for table in tables],
         "rlnAmplitudeContrast": [table.amplitude_contrast[0] for table in tables],
     }
-    for name, values in microscope.items():
-        columns.setdefault(name, fixed(values))
+    for name, usual in _MICROSCOPE.items():
+        columns.setdefault(name, fixed(measured[name] if has_ctf else np.full(count, usual)))
     if "rlnOpticsGroupName" not in columns or not all(map(str, columns["rlnOpticsGroupName"])):
         columns["rlnOpticsGroupName"] = np.array([f"opticsGroup{i + 1}" for i in range(count)], dtype=object)
     columns["rlnImagePixelSize"] = fixed(np.full(count, particles.apix))

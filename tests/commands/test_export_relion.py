@@ -73,7 +73,9 @@ def test_refined_poses_and_chosen_rows(tiny_set: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*_ctf.mrc"))) == 2
 
 
-def test_tables_without_pixel_size_and_shared_ctf(tiny_set: Path, tmp_path: Path) -> None:
+def test_tables_without_pixel_size_and_shared_ctf(
+    tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The headers' pixel size stands in; one CTF table for all gives one volume."""
     folder = tmp_path / "set"
     shutil.copytree(tiny_set, folder)
@@ -88,6 +90,39 @@ def test_tables_without_pixel_size_and_shared_ctf(tiny_set: Path, tmp_path: Path
     assert export(folder / "bare.star", "-o", tmp_path / "wedge", "--no-ctf", "--tilt-range", "60") == 0
     after = read_particles(tmp_path / "wedge" / "particles.star")
     assert read_volume(tmp_path / "wedge" / after.strings("rlnCtfImage")[0])[0].min() >= -0.2
+    assert "the optics block has 300 kV, 2.7 mm and 0.07" in capsys.readouterr().out
+    assert list(after.blocks["optics"]["rlnSphericalAberration"]) == ["2.700000"]
+
+
+def test_without_ctf_volumes(tiny_set: Path, tmp_path: Path) -> None:
+    """rlnCtfImage leads to the files beside the tables of the set, where RELION's own volumes may lie."""
+    assert export(tiny_set / "particles.star", "-o", tmp_path / "out", "--no-ctf-volumes") == 0
+    star = read_particles(tmp_path / "out" / "particles.star")
+    assert not list((tmp_path / "out").rglob("*_ctf.mrc"))
+    assert all((tmp_path / "out" / name).with_suffix(".star").is_file() for name in star.strings("rlnCtfImage"))
+
+
+def test_several_pixel_sizes(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(tiny_set, folder)
+    star = read_particles(folder / "particles.star")
+    sizes = ["12.0"] * 8 + ["13.0"] * 8
+    ParticleStar(None, {"": star.particles.assign(rlnDetectorPixelSize=sizes)}, "").write(folder / "two.star")
+    assert export(folder / "two.star", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "range from 12 to 13 Å" in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    (tmp_path / "ind.txt").write_text("0\n5\n")
+    assert export(folder / "two.star", "-o", tmp_path / "out", "--ind", tmp_path / "ind.txt") == 0
+
+
+def test_the_set_itself_is_not_overwritten(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(tiny_set, folder)
+    (folder / "particles.star").rename(folder / "mine.star")
+    before = {path: path.read_bytes() for path in folder.rglob("*.mrc")}
+    assert export(folder / "mine.star", "-o", folder) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.mrc")}
 
 
 def test_mistakes(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.main import main as dsd
+from tests.commands.test_prepare_subtomos import folder as particle_series  # noqa: F401 - a fixture
 from tests.examples import lab_data
 
 COUNT, BOX, APIX = 12, 32, 12.0

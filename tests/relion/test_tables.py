@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ParticleStar, read_particles
+from opustomo.io.ctf_tables import read_relion_table
+from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ParticleStar, read_particles, read_table
 from opustomo.io.star_relion import ignored_origins
 from opustomo.main import main as dsd
 from tests.convert.tables import loop, star_of
 from tests.relion.conftest import APIX, BOX, COUNT, run
-from tests.relion.programs import NEEDS_RELION, as_relion_reads
+from tests.relion.programs import NEEDS_RELION, as_relion_reads, relion
 
 pytestmark = NEEDS_RELION
 
@@ -59,6 +60,19 @@ def test_tables_of_subtomograms(subtomogram_tables: dict[str, Path]) -> None:
 def test_tables_of_pipelines(pipeline_tables: dict[str, Path]) -> None:
     for path in pipeline_tables.values():
         assert_same(read_particles(path), as_relion_reads(path))
+
+
+def test_tables_of_particle_series(particle_series: Path) -> None:
+    """`prepare_subtomos`: the particle table, and the CTF tables, which RELION reads as it reads micrographs."""
+    out = particle_series / "subtomos"
+    run(dsd, "prepare_subtomos", particle_series / "series.star", "-o", out, "--workers", 1)
+    ours = read_particles(out / "particles.star")
+    assert_same(ours, as_relion_reads(out / "particles.star"))
+    for name in ours.strings("rlnCtfImage"):
+        table = (out / name).with_suffix(".star")
+        relion("convert_star", "--i", table.name, "--o", "read.star", cwd=table.parent)
+        theirs = read_table(table.with_name("read.star"), ("rlnDefocusU",))
+        np.testing.assert_allclose(theirs["rlnDefocusU"].astype(float), read_relion_table(table).defocus_u_A, atol=1e-3)
 
 
 def test_tables_of_clusters(simulated: Path, fabricated_run: Path) -> None:
