@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from opustomo.prepare.extraction import ExtractionConfig
     from opustomo.prepare.series_source import SeriesSource
 
-HELP = "reconstruct subtomograms with matching CTF tables from the tilt series of RELION 5, WARP, M or IMOD"
+HELP = "reconstruct subtomograms with matching CTF tables from the tilt series of RELION, WARP, M, IMOD or AreTomo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tilt series, one of the first three").add_argument
     add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
     add("--warp", type=Path, metavar="DIR", help="folder of WARP's or M's tilt-series XML files")
-    add("--tilts", type=Path, metavar="DIR", help="folder of IMOD's .tlt, .xf, .ali or .st, .order and defocus files")
+    add(
+        "--tilts",
+        type=Path,
+        metavar="DIR",
+        help="folder of IMOD's .tlt, .xf, .ali or .st, AreTomo's .aln, doses (.order, .mdoc) and defocus files",
+    )
     add("--images", type=Path, metavar="DIR", help="folder of tilt images or stacks (default: what the files name)")
     add("--image-apix", type=float, metavar="Å", help="their pixel size (default: their headers)")
     add("--series-apix", type=float, metavar="Å", help="pixel size before binning (default: what the files say)")
@@ -39,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="WARP's tilt images before binning (default: what files say)",
     )
     add("--hand", type=int, choices=(-1, 1), help="sign of the depth, docs/handedness.md (default: what the files say)")
-    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="1: angles of .tlt are RELION's already")
+    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="1: angles of .tlt and .aln are RELION's already")
     add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's")
     add("--voltage", type=float, default=300.0, metavar="KV", help="for --tilts")
     add("--cs", type=float, default=2.7, metavar="MM", help="for --tilts")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from opustomo.prepare.ctf_set import CtfConfig
     from opustomo.prepare.series_source import SeriesSource
 
-HELP = "write a CTF table for every subtomogram, from .tlt, .order, .coords and defocus files, RELION or WARP"
+HELP = "write a CTF table for every subtomogram, from files of IMOD, AreTomo or SerialEM, RELION or WARP"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-2d-stacks", action="store_true", help="write tables also for particles that are 2D stacks of images")
 
     add = parser.add_argument_group("tilt series").add_argument
-    add("--tilts", type=Path, metavar="DIR", help="folder of .tlt, .order, defocus files (default: beside .coords)")
+    add(
+        "--tilts",
+        type=Path,
+        metavar="DIR",
+        help="folder of .tlt, .aln, .tomostar or .mdoc, .order and defocus files (default: beside .coords)",
+    )
     add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
     add("--warp", type=Path, metavar="DIR", help="folder of WARP's or M's tilt-series XML files")
     add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's (default: usual names)")
@@ -46,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sign of the depth, 1 and -1 as rlnTomoHand: docs/handedness.md (default: what RELION or WARP say; "
         "original for text files)",
     )
-    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="written tilt = this × angle of .tlt")
+    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="written tilt = this × angle of .tlt or .aln")
     add("--high-tilt", type=float, default=45.0, metavar="DEG", help="tilts beyond it get their defoci clipped")
     add(
         "--clip-sigma",

@@ -24,6 +24,10 @@ class TiltDefoci:
     angle_deg: np.ndarray
     phase_shift_deg: np.ndarray
 
+    def take(self, tilts: np.ndarray) -> TiltDefoci:
+        """Return the defoci of some tilts."""
+        return TiltDefoci(self.u_A[tilts], self.v_A[tilts], self.angle_deg[tilts], self.phase_shift_deg[tilts])
+
 
 def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: str) -> np.ndarray:
     """Numbers of a text file, separated by blanks or commas; lines with # are comments.
@@ -65,24 +69,62 @@ def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: s
 
 
 def read_tlt(path: str | os.PathLike[str]) -> np.ndarray:
-    """(T,) tilt angles in degrees of a .tlt or .rawtlt file.
+    """Read tilt angles in degrees from the first column of a .tlt, .rawtlt or _TLT.txt file, (T,).
 
     Raises
     ------
     UserError
         As `read_columns`, or an angle is 90° or more.
     """
-    tilt = read_columns(path, (1,), "one tilt angle")[:, 0]
+    tilt = read_columns(path, (1, 2, 3), _TLT_LINE)[:, 0]
     if np.abs(tilt).max() >= 90:
         raise UserError(f"{path}: holds {tilt[np.abs(tilt).argmax()]:g}, no tilt between -90 and 90 degrees.")
     return tilt
 
 
+_TLT_LINE = "one tilt angle"
+
+
+def read_tlt_dose(path: str | os.PathLike[str], dose_per_tilt: float) -> np.ndarray | None:
+    """Read accumulated doses from the further columns of a .tlt file, (T,) e/Å²; None when there are none.
+
+    The second column is the place in the order of exposure, from 0 or 1, as AreTomo takes it with -AngFile, or else the
+    accumulated dose. The third one of AreTomo 3 (_TLT.txt) is the dose of each exposure; without it, or where it is 0,
+    an exposure adds `dose_per_tilt`.
+
+    Raises
+    ------
+    UserError
+        As `read_tlt`, or the second column is neither.
+    """
+    table = read_columns(path, (1, 2, 3), _TLT_LINE)
+    if table.shape[1] == 1 or not table[:, 1].any():
+        # AreTomo writes 0 where it does not know
+        return None
+    second = table[:, 1]
+    places = np.sort(second) - second.min()
+    if second.min() in (0, 1) and np.array_equal(places, np.arange(len(second))):
+        exposure = np.full(len(second), dose_per_tilt)
+        if table.shape[1] == 3 and table[:, 2].all():
+            exposure = table[:, 2]
+        order = np.argsort(second)
+        dose = np.empty(len(second))
+        dose[order] = np.cumsum(exposure[order])
+        return dose
+    if table.shape[1] == 3 or second.min() < 0 or len(np.unique(second)) < len(second):
+        raise UserError(
+            f"{path}: its second column is neither the order of exposure (each of 1 to {len(second)} once) nor an "
+            "accumulated dose that differs from tilt to tilt; correct it or leave the angles alone in the file."
+        )
+    return second
+
+
 def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
     """(T,) accumulated dose of each tilt, e/Å², from an .order file.
 
-    Two columns are tilt angle and accumulated dose, in any order, matched by angle. One column is the number of each
-    tilt in the order of exposure, from 1 (or 0); each exposure adds `dose_per_tilt`.
+    Two columns are tilt angle and accumulated dose, in any order, matched by angle; or number in the order of exposure
+    and tilt angle, as AreTomo writes it for RELION 4. One column is the number of each tilt in the order of exposure,
+    from 1 (or 0). Each exposure adds `dose_per_tilt`.
 
     Raises
     ------
@@ -91,6 +133,12 @@ def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt:
     """
     table = read_columns(path, (1, 2), "angle and accumulated dose, or the place in the order of exposure,")
     if table.shape[1] == 2:
+        numbers = np.sort(table[:, 0])
+        if np.array_equal(numbers - numbers[0], np.arange(len(table))) and numbers[0] in (0, 1):
+            by_number = np.abs(table[None, :, 1] - tilt_deg[:, None])
+            by_angle = np.abs(table[None, :, 0] - tilt_deg[:, None])
+            if by_number.min(axis=1).max() <= 1.0 < by_angle.min(axis=1).max():
+                return (table[by_number.argmin(axis=1), 0] - numbers[0] + 1) * dose_per_tilt
         distance = np.abs(table[None, :, 0] - tilt_deg[:, None])
         if distance.min(axis=1).max() > 1.0:
             lost = tilt_deg[distance.min(axis=1).argmax()]
@@ -146,7 +194,29 @@ def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoc
     UserError
         As `read_columns`, or the file has no line for a tilt.
     """
+    lines, rows = _defocus_rows(Path(path))
     path = Path(path)
+    if not rows:
+        raise UserError(f"{path}: holds no defocus; estimate it with ctfplotter or CTFFIND first.")
+    if not np.isfinite(np.concatenate(rows)).all():
+        raise UserError(f"{path}: holds a defocus that is no finite number; estimate it again.")
+    return _ctffind(path, rows, len(tilt_deg)) if _is_ctffind(lines, rows) else _ctfplotter(path, rows, tilt_deg)
+
+
+def count_ctffind_rows(path: str | os.PathLike[str]) -> int | None:
+    """Return the number of images in CTFFIND's file; None when it is one of ctfplotter.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, or holds something else than numbers.
+    """
+    lines, rows = _defocus_rows(Path(path))
+    return len(rows) if rows and _is_ctffind(lines, rows) else None
+
+
+def _defocus_rows(path: Path) -> tuple[list[str], list[list[float]]]:
+    """Return the lines of a defocus file, and the numbers of those that are no comments."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -158,11 +228,7 @@ def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoc
                 rows.append([float(word) for word in line.split()])
             except ValueError as error:
                 raise UserError(f"{path}: the line {line.strip()[:40]!r} is no row of defocus values.") from error
-    if not rows:
-        raise UserError(f"{path}: holds no defocus; estimate it with ctfplotter or CTFFIND first.")
-    if not np.isfinite(np.concatenate(rows)).all():
-        raise UserError(f"{path}: holds a defocus that is no finite number; estimate it again.")
-    return _ctffind(path, rows, len(tilt_deg)) if _is_ctffind(lines, rows) else _ctfplotter(path, rows, tilt_deg)
+    return lines, rows
 
 
 def _is_ctffind(lines: list[str], rows: list[list[float]]) -> bool:

@@ -19,6 +19,22 @@ class TiltImage:
 
 
 @dataclass(frozen=True, eq=False)
+class RawStack:
+    """The stack that tilts are sections of, where its order is not that of the tilts.
+
+    Attributes
+    ----------
+    sections
+        (T,) section of each tilt, from 0.
+    size
+        x, y and number of sections; None when it is not told.
+    """
+
+    sections: np.ndarray
+    size: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class TiltOptics:
     """CTF of each tilt at the centre of the tomogram, each (T,).
 
@@ -73,6 +89,8 @@ class TiltSeries:
         Size x, y, z of the tomogram in such pixels; None when it is not told.
     notes
         What the metadata say that is not followed.
+    raw_stack
+        The stack that tilts are sections of; None when a stack has the tilts in the order of the metadata.
     """
 
     name: str
@@ -84,6 +102,7 @@ class TiltSeries:
     apix: float | None
     volume_px: tuple[int, int, int] | None = None
     notes: tuple[str, ...] = ()
+    raw_stack: RawStack | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.geometry), len(self.optics), len(self.used), len(self.images) or len(self.geometry)}

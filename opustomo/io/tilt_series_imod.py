@@ -61,6 +61,8 @@ def read_imod_series(
     files: ImodFiles,
     apix: float,
     *,
+    dose: np.ndarray | None = None,
+    shift_apix: float | None = None,
     microscope: Microscope | None = None,
     volume_px: tuple[int, int, int] | None = None,
     hand: int = -1,
@@ -76,6 +78,10 @@ def read_imod_series(
         The files.
     apix
         Pixel size of the stack and of `volume_px`, Å.
+    dose
+        (T,) accumulated doses, e/Å²; None reads `files.order`.
+    shift_apix
+        Pixel size that the shifts of `files.xf` count in, Å; None takes `apix`.
     microscope
         Constants.
     volume_px
@@ -93,11 +99,12 @@ def read_imod_series(
     microscope = microscope or Microscope()
     tilt = read_tlt(files.tlt)
     defoci = read_defoci(files.defocus, tilt)
-    dose = np.zeros(len(tilt))
-    if files.order is not None:
-        dose = read_dose(files.order, tilt, microscope.dose_per_tilt)
+    if dose is None:
+        dose = np.zeros(len(tilt))
+        if files.order is not None:
+            dose = read_dose(files.order, tilt, microscope.dose_per_tilt)
     options = {} if files.com is None else read_com_options(files.com)
-    rotations, shifts = _geometry(files, options, sign * tilt, apix)
+    rotations, shifts = _geometry(files, options, sign * tilt, shift_apix or apix)
     return TiltSeries(
         name=name,
         source=files.tlt,

@@ -133,7 +133,7 @@ class Remedies:
                     return f"--tomograms {_quoted(path)}"
             if any(path.suffix == ".xml" and path.stem in names and _is_warp(path) for path in files):
                 return f"--warp {_quoted(folder)}"
-            if any(path.suffix == ".tlt" and path.stem in names for path in files):
+            if any(path.suffix in (".tlt", ".aln") and path.stem in names for path in files):
                 return f"--tilts {_quoted(folder)}"
         if "rlnCenteredCoordinateXAngst" in self.star:
             return "--tomograms tomograms.star"

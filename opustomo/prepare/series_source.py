@@ -1,4 +1,4 @@
-"""Finds the tilt series of tomograms in what RELION, WARP or IMOD left."""
+"""Finds the tilt series of tomograms in what RELION, WARP, IMOD, AreTomo or SerialEM left."""
 
 from __future__ import annotations
 
@@ -9,23 +9,11 @@ from pathlib import Path
 from opustomo.errors import UserError
 from opustomo.io.mrc import read_header
 from opustomo.io.tilt_series import TiltSeries
-from opustomo.io.tilt_series_imod import ImodFiles, Microscope, read_imod_series
+from opustomo.io.tilt_series_imod import Microscope
 from opustomo.io.tilt_series_relion import find_beside, read_relion_series
 from opustomo.io.tilt_series_warp import read_warp_series
 from opustomo.io.tomogram_names import tomogram_stem
-
-DEFOCUS_NAMES = (
-    "{stem}.defocus",
-    "{stem}_ctfplotter.defocus",
-    "{stem}ctfplotter.defocus",
-    "{stem}.ctfplotter.defocus",
-    "{stem}_ctffind.txt",
-    "{stem}_ctf.txt",
-    "{stem}_CTF.txt",
-    "ctfplotter.defocus",
-)
-STACK_SUFFIXES = (".ali", "_ali.mrc", ".st", "_st.mrc", ".mrcs")
-TOMOGRAM_SUFFIXES = (".mrc", ".rec", "_full.rec", "_rec.mrc")
+from opustomo.prepare.text_series import first_file, read_text_series
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class SeriesSource:
     warp
         Folder with WARP's XML files.
     text
-        Folder with .tlt, .order, defocus files and the like, one set per tomogram.
+        Folder with .tlt, .aln, .tomostar or .mdoc, .order, defocus files and the like, one set per tomogram.
     apix
         Pixel size of coordinates and `tomo_size`, Å; None takes the files'.
     tomo_size
@@ -125,7 +113,7 @@ class SeriesSource:
     def _image_A(self, home: Path, name: str) -> tuple[float, float] | None:
         """Size of a stack or average of a WARP series, Å; None when there is none or it tells no pixel size."""
         folders = [home / "tiltstack", home / "average", *([self.images] if self.images is not None else [])]
-        stack = _first(
+        stack = first_file(
             folders, (f"{name}/{name}.st", f"{name}.st", f"{name}/{name}.mrc", f"{name}.mrc", f"{name}.mrcs")
         )
         if stack is None:
@@ -144,48 +132,5 @@ class SeriesSource:
         return series
 
     def from_text(self, folder: Path, stem: str) -> TiltSeries:
-        """A series from the text files of its name in a folder, or in a folder of that name in it.
-
-        Raises
-        ------
-        UserError
-            There is no .tlt or defocus file, a file is damaged, or nothing tells the pixel size.
-        """
-        # AreTomo adds _st to names and _Imod to the folder
-        folders = [folder, folder / stem, folder / f"{stem}_Imod"]
-        tlt = _first(folders, (f"{stem}.tlt", f"{stem}_st.tlt", f"{stem}.rawtlt"))
-        if tlt is None:
-            raise UserError(f"{folder}: has no {stem}.tlt with the tilt angles of {stem}; put it there.")
-        names = DEFOCUS_NAMES if self.defocus_name is None else (self.defocus_name,)
-        defocus = _first(folders, [name.format(stem=stem) for name in names])
-        if defocus is None:
-            tried = " or ".join(name.format(stem=stem) for name in (names[0], names[-1]))
-            raise UserError(f"{tlt.parent}: has no {tried} with the defoci of {stem}; name it with --defocus-name.")
-        files = ImodFiles(
-            tlt=tlt,
-            defocus=defocus,
-            order=_first(folders, (f"{stem}.order", f"{stem}_order.csv", f"{stem}_order_list.csv")),
-            xf=_first(folders, (f"{stem}.xf", f"{stem}_st.xf")),
-            com=_first(folders, (f"{stem}_tilt.com", f"{stem}_st_tilt.com", "tilt.com")),
-            stack=_first(folders, [stem + suffix for suffix in STACK_SUFFIXES]),
-        )
-        if files.stack is None or files.stack.suffix == ".ali" or files.stack.stem.endswith("_ali"):
-            # an aligned stack has been transformed already
-            files = replace(files, xf=None)
-        apix, size = self.apix, self.tomo_size
-        if size is None or apix is None:
-            tomogram = _first(folders, [stem + suffix for suffix in TOMOGRAM_SUFFIXES])
-            header = None if tomogram is None else read_header(tomogram)
-            if header is not None and size is None:
-                size = (header.shape[2], header.shape[1], header.shape[0])
-            if header is not None and apix is None:
-                apix = header.apix
-        if apix is None:
-            raise UserError(f"{tlt.parent}: nothing tells the pixel size of tomogram {stem}; give it with --apix.")
-        return read_imod_series(
-            stem, files, apix, microscope=self.microscope, volume_px=size, hand=self.hand or -1, sign=-self.tilt_sign
-        )
-
-
-def _first(folders: list[Path], names: Iterable[str]) -> Path | None:
-    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
+        """Read a series from the text files of its name, as `text_series.read_text_series` does."""
+        return read_text_series(self, folder, stem)

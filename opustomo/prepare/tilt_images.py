@@ -10,10 +10,11 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import MrcHeader, read_header
-from opustomo.io.tilt_series import TiltSeries
+from opustomo.io.tilt_series import RawStack, TiltSeries
 from opustomo.io.tilt_series_relion import find_beside
 
 STACK_SUFFIXES = (".st", ".ali", ".mrcs", ".mrc", "_aligned.mrc", "_ali.mrc")
+RAW_STACK_SUFFIXES = (".st", ".mrcs", ".mrc", "_st.mrc")
 STATISTICS_ROWS = 512
 """Rows that mean and deviation of an image are measured on."""
 
@@ -74,13 +75,16 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
     if stack is not None:
         header = read_header(stack)
         count = header.shape[0]
+        if series.raw_stack is not None:
+            there = _sections(series, series.raw_stack, header)
+            return TiltImages((header,) * len(used), tuple(there[used].tolist()), used, _apix(series, header, apix))
         if count not in (len(series), len(used)):
             raise UserError(
                 f"{stack}: has {count} sections, but {series.source} tells of {len(series)} tilts, {len(used)} of them "
                 "used; give the stack that belongs to it."
             )
-        there = used.tolist() if count == len(series) else list(range(count))
-        return TiltImages((header,) * len(used), tuple(there), used, _apix(series, header, apix))
+        places = used.tolist() if count == len(series) else list(range(count))
+        return TiltImages((header,) * len(used), tuple(places), used, _apix(series, header, apix))
     if not series.images:
         raise UserError(f"{series.source}: names no images of {series.name}; give their folder with --images.")
     headers: list[MrcHeader] = []
@@ -99,10 +103,27 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
     return TiltImages(tuple(headers), tuple(sections), used, _apix(series, headers[0], apix))
 
 
+def _sections(series: TiltSeries, raw: RawStack, header: MrcHeader) -> np.ndarray:
+    """Return the sections of all tilts in the raw stack.
+
+    Raises
+    ------
+    UserError
+        The stack is another one.
+    """
+    wanted = int(raw.sections.max()) + 1 if raw.size is None else raw.size[2]
+    count = header.shape[0]
+    if count < wanted or (raw.size is not None and count != wanted):
+        raise UserError(
+            f"{header.path}: has {count} sections, but {series.source} counts those of a raw stack of {wanted}; give "
+            "the folder of that stack with --images."
+        )
+    return raw.sections
+
+
 def _stack(series: TiltSeries, folder: Path | None) -> Path | None:
-    names = [
-        name for suffix in STACK_SUFFIXES for name in (f"{series.name}{suffix}", f"{series.name}/{series.name}{suffix}")
-    ]
+    suffixes = STACK_SUFFIXES if series.raw_stack is None else RAW_STACK_SUFFIXES
+    names = [name for suffix in suffixes for name in (f"{series.name}{suffix}", f"{series.name}/{series.name}{suffix}")]
     places = [] if folder is None else [folder]
     if series.source.suffix == ".xml":
         places.append(series.source.parent / "tiltstack")

@@ -61,10 +61,9 @@ def visible_note(visible: list[np.ndarray], star: ParticleStar) -> str | None:
     hidden = counts < totals
     if not hidden.any():
         return None
-    return (
-        f"{COLUMN} hides tilts of {hidden.sum()} of {len(counts)} particles, which keep {counts[hidden].min()} to "
-        f"{counts[hidden].max()} tilts"
-    )
+    least, most = counts[hidden].min(), counts[hidden].max()
+    kept = f"{least}" if least == most else f"{least} to {most}"
+    return f"{COLUMN} hides tilts of {hidden.sum()} of {len(counts)} particles, which keep {kept} tilts"
 
 
 def _listed(text: str, star: ParticleStar, row: int, series: TiltSeries) -> np.ndarray:

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.io.ctf_tables import read_relion_table
 from opustomo.io.images import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_volume, write_volume
+from opustomo.io.particle_kinds import is_stack_set
 from opustomo.io.star import ParticleStar, read_particles
 from opustomo.main import main
 from tests.physics import posed_sets
@@ -348,6 +349,50 @@ def test_tilts_that_do_not_show_a_particle_are_left_out(tmp_path: Path) -> None:
     assert main(["extract_subtomos", str(star), "-o", str(out), *series.words, "--box", "20", "--apix", "4"]) == 0
     tilts = [read_relion_table(out / "TS_1" / f"TS_1_00000{i}_ctf.star").tilt_deg.tolist() for i in (1, 2, 3)]
     assert tilts == [[50, 0, -20, -50], [50, 0, -20], [50, 0, -20, -50]]
+
+
+def test_tilts_hidden_by_visible_frames_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The subtomogram is that of a series without these tilts; the table no longer is one of 2D stacks."""
+    series = small_series(tmp_path / "s")
+    star = series.folder / "p.star"
+    text = star.read_text()
+    head = text.replace("_rlnTomoName", "_rlnTomoVisibleFrames\n_rlnTomoName")
+    star.write_text(head.replace("TS_1 0 0 0\n", "[1,1,1,1] TS_1 0 0 0\n[0,1,1,0] TS_1 0 0 0\n"))
+    words = [*series.words, "--box", "20", "--apix", "4", "--workers", "1", "--keep-scale"]
+    assert main(["extract_subtomos", str(star), "-o", str(tmp_path / "all"), *words]) == 0
+    assert "rlnTomoVisibleFrames hides tilts of 1 of 2 particles, which keep 2 tilts" in capsys.readouterr().out
+    hidden = tmp_path / "all" / "TS_1" / "TS_1_000002_ctf.star"
+    assert read_relion_table(hidden).tilt_deg.tolist() == [0, -20]
+    star.write_text(text)
+    with mrcfile.open(series.folder / "TS_1.ali", "r+") as file:
+        file.set_data(file.data[1:3].copy())
+    (series.folder / "TS_1.tlt").write_text("0\n20\n")
+    rows = (series.folder / "TS_1.defocus").read_text().splitlines()
+    (series.folder / "TS_1.defocus").write_text(rows[0].replace("1 4", "1 2") + "\n")
+    assert main(["extract_subtomos", str(star), "-o", str(tmp_path / "two"), *words]) == 0
+    one, other = (tmp_path / name / "TS_1" for name in ("all", "two"))
+    found = read_volume(one / "TS_1_000002.mrc")[0]
+    assert np.allclose(found, read_volume(other / "TS_1_000001.mrc")[0], atol=1e-5) and found.std() > 0
+    assert not is_stack_set(read_particles(tmp_path / "all" / "particles.star"))
+
+
+def test_coordinates_of_a_warptools_export(tmp_path: Path) -> None:
+    """They count in pixels of the images, and afterwards in those of the tilt series, as for RELION 4."""
+    series = warp_series(tmp_path / "my warp", far_A=1000.0)
+    star = series.folder / "p.star"
+    pixels = (series.particles.coordinates_A + 2.0 * np.array(VOLUME) / 2) / 16.0
+    write_star(
+        series.folder, series.particles, {f"rlnCoordinate{a}": pixels[:, i] for i, a in enumerate("XYZ")}, "TS_1"
+    )
+    text = star.read_text().replace("_rlnImagePixelSize\n", "_rlnImagePixelSize\n_rlnTomoTiltSeriesPixelSize\n")
+    star.write_text("data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n\n" + text.replace("1 2.0 1\n", "1 16.0 2.0 1\n"))
+    sizes = ("--tomo-size", *map(str, VOLUME))
+    found = extracted(extract(replace(series, words=(*series.words, *sizes))))
+    assert score(found).min() > AGREE
+    table = read_particles(next(series.folder.glob("out *")) / "particles.star")
+    assert table.blocks["general"] == {"rlnTomoSubTomosAre2DStacks": "0"}
+    written = np.stack([table.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)
+    assert np.allclose(written, 8 * pixels, atol=1e-4)
 
 
 def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
-from opustomo.io.tilt_files import read_com_options, read_defoci, read_dose, read_tlt, read_xf
+from opustomo.io.tilt_files import read_com_options, read_defoci, read_dose, read_tlt, read_tlt_dose, read_xf
 
 TILTS = np.array([-40.0, -20.0, 0.0, 20.0, 40.0])
 
@@ -24,6 +24,29 @@ def test_tilts_and_doses(tmp_path: Path) -> None:
     assert read_dose(by_angle, TILTS, 5.0).tolist() == [15, 6, 3, 9, 12]
     by_place = write(tmp_path / "b.order", "5\n2\n1\n3\n4\n")
     assert read_dose(by_place, TILTS, 2.0).tolist() == [10, 4, 2, 6, 8]
+
+
+def test_further_columns_of_tilt_angles(tmp_path: Path) -> None:
+    """Order of exposure as AreTomo takes it, from 0 or 1, with the dose of each; or accumulated doses."""
+    for text, dose in (
+        ("-40 5\n-20 2\n0 1\n20 3\n40 4\n", [15, 6, 3, 9, 12]),
+        ("-40,4\n-20,1\n0,0\n20,2\n40,3\n", [15, 6, 3, 9, 12]),
+        ("-40 5 1\n-20 2 2\n0 1 3\n20 3 4\n40 4 5\n", [15, 5, 3, 9, 14]),
+        ("-40 5 0\n-20 2 0\n0 1 0\n20 3 0\n40 4 0\n", [15, 6, 3, 9, 12]),
+        ("-40 10\n-20 4\n0 0\n20 6.5\n40 8\n", [10, 4, 0, 6.5, 8]),
+    ):
+        path = write(tmp_path / "a.tlt", text)
+        assert read_tlt(path).tolist() == TILTS.tolist() and read_tlt_dose(path, 3.0).tolist() == dose
+    for text in ("-40\n-20\n", "-40 0\n-20 0\n"):
+        assert read_tlt_dose(write(tmp_path / "a.tlt", text), 3.0) is None
+
+
+def test_order_list_of_aretomo(tmp_path: Path) -> None:
+    """Number of the exposure and angle, as RELION 4 takes it; small angles could be numbers too."""
+    listed = write(tmp_path / "a_order_list.csv", "1,0.0\n2,-20.1\n3,20.0\n4,40.2\n5,-40\n")
+    assert read_dose(listed, TILTS, 2.0).tolist() == [10, 4, 2, 6, 8]
+    small = np.array([1.0, 2.0, 3.0])
+    assert read_dose(write(tmp_path / "b.order", "1 6\n2 4\n3 2\n"), small, 2.0).tolist() == [6, 4, 2]
 
 
 def test_transforms_and_command_files(tmp_path: Path) -> None:
@@ -85,7 +108,10 @@ def test_wrong_defocus_files(text: str, expected: str, tmp_path: Path) -> None:
 def test_other_mistakes(tmp_path: Path) -> None:
     cases = [
         (lambda p: read_tlt(p), "95\n", "no tilt between"),
-        (lambda p: read_tlt(p), "1 2\n", "one tilt angle per line"),
+        (lambda p: read_tlt(p), "1 2 3 4\n", "one tilt angle per line, has 4 columns"),
+        (lambda p: read_tlt_dose(p, 3.0), "-20 3\n0 3\n20 3\n", "neither the order of exposure"),
+        (lambda p: read_tlt_dose(p, 3.0), "-20 3\n0 -1\n20 6\n", "neither the order of exposure"),
+        (lambda p: read_tlt_dose(p, 3.0), "-20 1 3\n0 1 3\n20 2 3\n", "neither the order of exposure"),
         (lambda p: read_tlt(p), "", "is empty; it must hold one tilt angle per line"),
         (lambda p: read_tlt(p), "1\nnan\n", "row 2 holds a number that is not finite"),
         (lambda p: read_tlt(p), "x\n", "one tilt angle per line"),
