@@ -42,13 +42,15 @@ def prepare_bodies(
     from opustomo.dynamics.prepare import GeometryRequest, make_geometry
     from opustomo.io.bodies import write_bodies, write_multibody_poses
     from opustomo.io.star import read_particles
-    from opustomo.io.star_poses import box_note, check_box, poses_from_star
+    from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
 
     if not 0 < apix < float("inf"):
         raise UserError(f"the pixel size must be positive, not {apix:g} Å.")
     star = read_particles(table)
     given, box = box, check_box(star, box)
     box_note(given, box)
+    for note in pose_notes(star, box, apix):
+        print(f"Note: {note}.")
     poses = poses_from_star(star, box, apix)
     bodies = read_bodies(masks, count)
     request = GeometryRequest(box, apix, args.origin_rel - 1, args.volumes, args.num_volumes)

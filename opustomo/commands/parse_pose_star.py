@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
                 "give the poses of this STAR file."
             )
         require_origins(poses.origins, box, args.poses)
+        _require_box_of_run(args.poses, box)
     perturbed = args.perturb_rot > 0 or args.perturb_trans > 0
     if perturbed:
         poses = _perturbed(poses, args, box)
@@ -70,6 +71,21 @@ def run(args: argparse.Namespace) -> None:
     ignored = ignored_origins(star) if args.out_star is not None or args.labels is not None else None
     if ignored is not None:
         print(f"Note: {ignored}")
+
+
+def _require_box_of_run(poses: Path, box: int) -> None:
+    """Compare the box length with that of the run that the poses lie in, if they do."""
+    from opustomo.checkpoint.config import read_config
+
+    config = poses.parent / "config.pkl"
+    if not config.is_file():
+        return
+    trained = read_config(config)[1].box
+    if trained != box:
+        raise UserError(
+            f"{config}: the run was trained on subtomograms of {trained} pixels, but -D is {box}, which would scale "
+            f"the refined origins of {poses.name} by {box}/{trained}; give -D {trained}."
+        )
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from opustomo.convert.optics_groups import (
     merge_optics,
     microscope_value,
     told_by_optics,
+    with_image_boxes,
     with_image_sizes,
     with_optics,
     with_series_sizes,
@@ -97,7 +98,7 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     optics = None
     if any(star.optics_block is not None for star in stars):
         of_series = any(star.value_per_particle(SERIES_APIX) is not None for star in stars)
-        stars = [_origins_in_angst(with_optics(star)) for star in stars]
+        stars = [with_image_boxes(_origins_in_angst(with_optics(star))) for star in stars]
         stars = [
             star if size.images is None else with_image_sizes(star, size.images)
             for star, size in zip(stars, sizes, strict=True)

@@ -7,9 +7,12 @@ import numpy as np
 
 from opustomo.convert.columns import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
 from opustomo.errors import UserError
+from opustomo.io.images import find_images
+from opustomo.io.mrc import read_header
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
+IMAGE_SIZE, DIMENSIONALITY = "rlnImageSize", "rlnImageDimensionality"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
 # what RELION 3.0 keeps in every row and later versions in the optics table
@@ -139,6 +142,23 @@ def with_image_sizes(star: ParticleStar, sizes: Numbers) -> ParticleStar:
     if IMAGE_PIXEL_SIZE in _optics_columns(star):
         return star
     return _with_group_values(star, IMAGE_PIXEL_SIZE, [f"{size:.6f}" for size in sizes.tolist()])
+
+
+def with_image_boxes(star: ParticleStar) -> ParticleStar:
+    """Return the table with the box of its first subtomogram in the optics table, if that is a cube on this machine."""
+    if IMAGE_SIZE in _optics_columns(star) or "rlnImageName" not in star:
+        return star
+    path = find_images(star.subset([0]), None)[0]
+    try:
+        shape = None if path is None else read_header(path).shape
+    except UserError:
+        return star
+    if shape is None or len(set(shape)) != 1:
+        return star
+    star = _with_group_values(star, IMAGE_SIZE, [str(shape[0])] * len(star))
+    if DIMENSIONALITY in _optics_columns(star):
+        return star
+    return _with_group_values(star, DIMENSIONALITY, ["3"] * len(star))
 
 
 def with_series_sizes(star: ParticleStar) -> ParticleStar:

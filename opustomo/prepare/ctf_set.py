@@ -20,7 +20,14 @@ from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ct
 from opustomo.prepare.particle_columns import with_columns
 from opustomo.prepare.particle_frames import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.pool import work_through
-from opustomo.prepare.positions import coordinate_note, from_corner, positions_from_star, read_coords, rows_by_tomogram
+from opustomo.prepare.positions import (
+    coordinate_note,
+    from_corner,
+    outside_note,
+    positions_from_star,
+    read_coords,
+    rows_by_tomogram,
+)
 from opustomo.prepare.series_source import SeriesSource
 from opustomo.prepare.visible_frames import visible_note, visible_tilts
 
@@ -110,6 +117,7 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
     with_columns(star, columns).write(config.out_star)
     notes = (
         coordinate_note(star, jobs[0].series.apix, config.coord_apix),
+        outside_note([job.positions_A for job in jobs], [job.series for job in jobs], star.path),
         visible_note([job.visible for job in jobs], star),
         *series_notes(job.series for job in jobs),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,36 @@ def in_series_pixels(star: ParticleStar) -> ParticleStar:
     moved = with_columns(star, values)
     table = moved.particles.drop(columns=[OWN_APIX], errors="ignore")
     return replace(moved, blocks={**moved.blocks, moved.particle_block: table})
+
+
+def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries], source: object) -> str | None:
+    """Describe particles that lie outside of their tomograms, or return None.
+
+    Parameters
+    ----------
+    positions_A : iterable of ndarray, (N, 3)
+        Positions in each tomogram, Å from its center.
+    series : iterable of TiltSeries
+        Its tilt series; one that does not tell the size of the tomogram is passed over.
+    source : object
+        Particle table that the note names.
+    """
+    outside = total = 0
+    names = []
+    for positions, one in zip(positions_A, series, strict=True):
+        total += len(positions)
+        if one.volume_px is None or one.apix is None:
+            continue
+        half = np.array(one.volume_px) / 2 * one.apix
+        count = int((np.abs(positions) > half + one.apix).any(axis=1).sum())
+        outside += count
+        names += [one.name] if count else []
+    if not outside:
+        return None
+    return (
+        f"{outside} of {total} particles of {source} lie outside of their tomograms (first in {names[0]}); check the "
+        "pixel size of the coordinates (--coord-apix) and the size of the tomograms"
+    )
 
 
 def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:

@@ -5,17 +5,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main as dsdsh
+from opustomo.checkpoint.config import write_config
 from opustomo.commands.runner import run_cli
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.io.star import read_particles
 from opustomo.main import main as dsd
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.physics.boxes import Boxes
 
 STAR = """data_optics
 
@@ -310,3 +315,21 @@ def test_sizes_that_the_table_contradicts_are_said(
     path.write_text(OTHER_SIZES.replace("2 10.632 32", "2 8 48"))
     said = run("32", "10.632")
     assert "says 32, 48 (rlnImageSize)" in said and "says 8 and 10.632 Å" in said
+
+
+def test_refined_origins_are_not_scaled_by_another_box(
+    star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Poses of a run are fractions of its box, which config.pkl beside them tells."""
+    run = tmp_path / "a run"
+    run.mkdir()
+    write_poses(run / "pose.3.pkl", Poses(np.zeros((3, 3)), np.full((3, 3), 0.1)))
+    network: Any = SimpleNamespace(boxes=Boxes(40, 2.0, 40, 40), config=ModelConfig(zdim=2), physics=PhysicsConfig())
+    write_config(run / "config.pkl", network, {}, 0, ("dsd",))
+    out = tmp_path / "out.star"
+    words = ["parse_pose_star", str(star), "--poses", str(run / "pose.3.pkl"), "--out-star", str(out), "-D"]
+    assert dsd([*words, "64"]) == 1
+    assert "the run was trained on subtomograms of 40 pixels, but -D is 64" in capsys.readouterr().err
+    assert not out.exists()
+    assert dsd([*words, "40"]) == 0
+    np.testing.assert_allclose(read_particles(out).origins_px(), 4.0)

@@ -152,6 +152,9 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert prepare(tmp_path / "picks.star", "-o", tmp_path / "picked", *words[:4], *words[6:]) == 0
     said = capsys.readouterr().out
     assert "pixels of the table's images (10 and 12.5 Å), split the table by pixel size" in said
+    assert "outside of their tomograms" not in said
+    assert prepare(tmp_path / "picks.star", "-o", tmp_path / "far", *words[:4], *words[6:], "--coord-apix", "100") == 0
+    assert "2 of 2 particles of" in (said := capsys.readouterr().out) and "outside of their tomograms" in said
 
 
 def test_warp(tmp_path: Path) -> None:

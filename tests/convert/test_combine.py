@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from opustomo.convert.combine import combine
 from opustomo.errors import UserError
+from opustomo.io.mrc import write_volume
 from opustomo.io.star import ParticleStar, read_particles
 from tests.convert.tables import FILES, loop, star_of
 
@@ -327,3 +328,18 @@ def test_an_image_without_scale_keeps_its_weight(tmp_path: Path) -> None:
     found = combine([one, two])
     assert found.star.numbers("rlnCtfScalefactor").tolist() == [0.5, 1.0]
     assert any("2.star lacks rlnCtfScalefactor; filled with 1" in note for note in found.notes)
+
+
+def test_the_box_comes_from_the_subtomograms_where_they_are(tmp_path: Path) -> None:
+    """A RELION 3.0 table does not tell its box, and that of another table is a guess."""
+    write_volume(tmp_path / "old.mrc", np.ones((12, 12, 12), np.float32), 4.0)
+    old = star_of(tmp_path, loop("", "ImageName PixelSize", "old.mrc 4"), "old.star")
+    optics = "OpticsGroup OpticsGroupName ImagePixelSize ImageSize ImageDimensionality"
+    text = loop("optics", optics, "1 a 8 64 3") + loop("particles", "ImageName OpticsGroup", "x 1")
+    new = star_of(tmp_path, text, "n.star")
+    table = combine([new, old]).star.blocks["optics"]
+    assert table["rlnImageSize"].tolist() == ["64", "12"]
+    assert table["rlnImageDimensionality"].tolist() == ["3", "3"]
+    (tmp_path / "old.mrc").unlink()
+    found = combine([new, old])
+    assert any("was given rlnImageSize 64" in note for note in found.notes)
