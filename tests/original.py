@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,8 @@ class Look:
         Homogeneous: no encoder.
     masked
         With the solvent mask in the decoder.
+    bodies
+        Centres (x, y, z) in voxels of two bodies that the conformation moves; takes ``head_rows`` 3.
     whole
         The weights hold ``model_state_dict`` instead of one entry for the encoder and one for the decoder.
     extra
@@ -121,6 +123,7 @@ class Look:
     fixed: bool = False
     encoder: bool = True
     masked: bool = True
+    bodies: Sequence[np.ndarray] | None = None
     whole: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -136,6 +139,8 @@ class OriginalRun:
         torch.manual_seed(3)
         template = ConvTemplate(self.zdim, self.templateres, look.zaffinedim or 1, look.head_rows)
         self.decoder = Decoder(template, crop, look.masked)
+        if look.bodies is not None:
+            self._add_bodies(np.stack(look.bodies))
         self.encoder = Encoder(self.zdim + (look.zaffinedim or 0)) if look.encoder and not look.fixed else None
         rng = np.random.default_rng(4)
         self.mu = rng.normal(size=(count, self.zdim)).astype(np.float32)
@@ -148,6 +153,16 @@ class OriginalRun:
         self._write_config(look)
         self._write_weights(look)
         self._write_epoch(look)
+
+    def _add_bodies(self, centres: np.ndarray) -> None:
+        """Geometry of bodies, lengths as fractions of the box but for the centres, which are voxels."""
+        axes = torch.eye(3).repeat(len(centres), 1, 1)
+        levers = torch.tensor((centres - centres[::-1]) / self.box, dtype=torch.float32)
+        self.decoder.register_buffer("com_bodies", torch.tensor(centres, dtype=torch.float32))
+        self.decoder.register_buffer("rotate_directions", levers)
+        self.decoder.register_buffer("radius", torch.full((len(centres), 3), 3.5 / self.box))
+        self.decoder.register_buffer("orient_bodies", axes)
+        self.decoder.register_buffer("principal_axes", axes.clone())
 
     def template(self, z: np.ndarray) -> np.ndarray:
         """Volumes (K, T, T, T) of the plain network."""

@@ -262,6 +262,8 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
         check_bodies(latents, decoder, request.weights)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
     volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
+    if decoder.bodies is None and latents.shape[1] > decoder.zdim:
+        print(f"Note: {request.weights} has no bodies, so that the conformations move nothing.")
     if request.masked and decoder.mask is None:
         print(f"Note: {request.weights} holds no solvent mask; the volumes are not masked.")
     request.outdir.mkdir(parents=True, exist_ok=True)

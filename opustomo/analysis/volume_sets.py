@@ -31,7 +31,7 @@ class VolumeSet:
     outdir
         Folder of the volumes, where the latents were found.
     deform
-        Whether the latents have a conformation, which moves the bodies.
+        Whether a decoder without bodies is to be refused.
     prefix
         Start of the volumes' names.
     names
@@ -104,7 +104,8 @@ def class_set(table: Path) -> VolumeSet:
         names = tuple(f"{name} ({size} particles)" for name, size in zip(names, sizes, strict=False))
     if joint:
         names = tuple(f"{name} {JOINT_MARK}" for name in names)
-    return VolumeSet(latents, table.parent, deform=joint, names=names)
+    # without bodies there is nothing to move, and the volumes of the compositions are what is asked for
+    return VolumeSet(latents, table.parent, deform=False, names=names)
 
 
 def holds_joint_volumes(folder: Path) -> bool:

@@ -37,7 +37,7 @@ def test_kmeans_and_joint(run: ResultDir) -> None:
     assert chosen.outdir == run.root / "analyze.5" / "kmeans2"
     joint = volume_set(run, Round(5), "joint", 2)
     np.testing.assert_array_equal(joint.latents, JOINT)
-    assert joint.deform
+    assert not joint.deform
     # both lie in one folder
     assert joint.outdir == chosen.outdir and joint.prefix == chosen.prefix == "reference"
     assert joint.names == ("cluster 0 with its conformation", "cluster 1 with its conformation")

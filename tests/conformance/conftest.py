@@ -1,0 +1,41 @@
+"""One laboratory for all lines; every test works in its own copy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opustomo.analysis import figures
+from tests.commands.quick import use_tiny_networks
+from tests.conformance import lab
+
+
+@pytest.fixture(scope="session")
+def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that lab.build makes; do not write into it."""
+    folder = tmp_path_factory.mktemp("lab") / "the lab"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_save", lambda figure, path: path.touch())
+        use_tiny_networks(patch)
+        lab.build(tiny_set, folder)
+    yield folder
+    shutil.rmtree(folder.parent)
+
+
+@pytest.fixture
+def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Copy the laboratory to a folder of that name; figures are laid out but left empty, which is quick."""
+    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    made: list[Path] = []
+
+    def copy(name: str) -> Path:
+        made.append(tmp_path / name)
+        shutil.copytree(laboratory, made[-1], symlinks=True)
+        return made[-1]
+
+    yield copy
+    for folder in made:
+        shutil.rmtree(folder)
