@@ -133,6 +133,8 @@ def _held_out(
     if not len(held_out):
         return held_out, np.empty(0)
     model = load_model(weights, config, device)
+    if read_config(config)[2].get("opustomo") is None:
+        say(f"Note: {config} of OPUS-TOMO does not hold the settings of the comparison; defaults are used.")
     bfactor = bfactor_at(model.physics.bfactor_A2, epoch)
     losses = particle_losses(
         model,

@@ -228,6 +228,8 @@ class Trainer:
         progress = self.progress
         members = self.members[progress.kind]
         rng = np.random.default_rng([self.config.seed, progress.epoch, int(progress.kind == TRAINING)])
+        if 0 < len(members) < self.ranks.size:  # no process can do without a particle
+            members = np.resize(members, self.ranks.size)
         together = self.config.batch_size * self.ranks.size
         self._batches = viewing_batches(members, self.groups, together, rng, smallest=self.ranks.size)
         batches = [self.ranks.part_of(batch) for batch in self._batches[progress.step :]]

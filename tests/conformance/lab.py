@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from analysis_scripts.main import main as dsdsh
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.main import main as dsd
+from tests.commands.test_prepare_ctf import write_tomogram
 from tests.convert.pytom_lists import write_list
 from tests.convert.tables import loop
 from tests.dynamics.analytic import sphere, write_definition
@@ -96,6 +97,7 @@ def _bodies(folder: Path) -> None:
 def _other_programs(folder: Path) -> None:
     rng = np.random.default_rng(2)
     write_volume(folder / "TS_026.mrc", rng.normal(size=(40, 44, 48)).astype(np.float32), APIX)
+    write_tomogram(folder / "tilts")
     (folder / "lists").mkdir()
     for name, tomogram in (("X.xml", "TS_026"), ("Y.xml", "TS_027")):
         turns, places = rng.uniform(0, 180, (3, 3)), rng.uniform(10, 90, (3, 3))

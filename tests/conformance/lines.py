@@ -200,6 +200,7 @@ ANALYSIS = (
         ("{data}/sp/analyze.16/kmeans16/reference15.mrc",),
         says=("has no bodies",),
         differs=("If the checkpoint has no bodies, the conformation moves nothing, and the command prints a note."),
+        once=True,
     ),
     Line(
         "dsdsh eval_vol {data}/mb 16 joint 16 {vol}",
@@ -209,6 +210,7 @@ ANALYSIS = (
     Line(
         "dsdsh eval_vol {data}/sp filter.16 kmeans 30 {vol}",
         ("{data}/sp/analyze.filter.16/kmeans30/reference29.mrc",),
+        once=True,
     ),
     Line(
         "dsdsh eval_vol . 16 dpc 1 {vol} --kmeans 16 --dfk 2 --masks ../mask2new.pkl",
@@ -218,6 +220,7 @@ ANALYSIS = (
         differs=(
             "`--masks` and `--num-bodies` have no effect, because the checkpoint holds the geometry of its bodies."
         ),
+        once=True,
     ),
     Line(
         "dsdsh eval_vol . 16 dpc 1 {vol} --kmeans 16 --dfk 2 --masks ../mask2new.pkl --num-bodies 2",
@@ -230,12 +233,14 @@ ANALYSIS = (
         "--Apix {vol} --prefix kmeans_cluster",
         ("{data}/sp/kmeans_volumes/kmeans_cluster19.mrc",),
         before="cd {data}/sp",
+        once=True,
     ),
     Line(
         "dsd eval_vol --load weights.39.pkl -c config.pkl -o moving --zfile defanalyze.39/pc1/z_pc.txt --Apix {vol} "
         "--deform --masks ../mask2new.pkl --template-z analyze.39/kmeans20/centers.txt --template-z-ind 17",
         ("{data}/mb/moving/reference9.mrc",),
         before="cd {data}/mb",
+        once=True,
     ),
     Line(
         "dsd eval_vol --load weights.39.pkl -c config.pkl -o moving --zfile defanalyze.39/pc1/z_pc.txt --Apix {vol} "
@@ -331,9 +336,9 @@ PREPARATION = (
     Line(
         "dsd analyze_dynamics {data}/sp/analyze.16/pc* --masks {data}/bodies.star --num-volumes 10",
         before="cp {data}/series/pc1/reference*.mrc {data}/sp/analyze.16/pc1/",
-        says=("1. ", "pca.pkl"),
+        says=("1. ", "pc.pkl"),
         differs=(
-            "Paths that match the pattern but hold no volumes, such as `pca.pkl`, are left out, and "
+            "Paths that match the pattern but hold no volumes, such as `pc.pkl`, are left out, and "
             "the command prints their names."
         ),
     ),
@@ -342,6 +347,14 @@ PREPARATION = (
         "--verbose",
         ("table.txt",),
         before="cp {data}/series/pc1/reference*.mrc {data}/sp/analyze.16/pc1/",
+    ),
+    Line(
+        "sh do_all_reconstruct_ctfs.sh {box}",
+        ("ctf/TS_1/TS_1_000001_ctf.mrc",),
+        before="dsd prepare_ctf {data}/tilts -o ctf --apix 5 --tomo-size 400 300 120 --workers 1\ncd ctf",
+        needs="relion_reconstruct",
+        differs="`dsd prepare_ctf` takes the place of `relion_ctf_prepare.py` and writes this script beside its tables.",
+        once=True,
     ),
 )
 

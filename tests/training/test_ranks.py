@@ -79,6 +79,14 @@ def test_two_processes_equal_one_with_the_joint_batch(data: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_more_processes_than_held_out_particles(data: Path, tmp_path: Path) -> None:
+    """One held-out particle in two processes: every process evaluates it."""
+    for done in run_ranks(2, words(data, tmp_path / "run", 3, "-n", "1", "--valfrac", "0.05")):
+        assert done.returncode == 0, done.stderr
+    assert "Average validation gen_loss" in (tmp_path / "run" / "run.log").read_text()
+
+
+@pytest.mark.slow
 def test_the_command_starts_the_processes_and_goes_on_after_a_stop(data: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1")
