@@ -38,8 +38,8 @@ def _list() -> str:
     same = sum(not line.differs for line in lines)
     parts = [
         f"\nThe tests run {len(lines)} command lines that users of OPUS-TOMO type. {len(lines) - changed - refused} of "
-        f"them run as they stand, {same} of these without any difference; {changed} need another launcher, and {refused} is "
-        "refused on purpose.\n"
+        f"them run as they stand, {same} of these without any difference; {changed} need another launcher, and "
+        f"{refused} is refused on purpose.\n"
     ]
     for title, section in SECTIONS.items():
         parts.append(f"\n### {title}: lines with a difference\n")

@@ -67,7 +67,7 @@ _CHECKED = (
     "`--angpix` and the mask are compared with the headers of the subtomograms. If they differ by more than 1 %, the "
     "command is refused; `--force` overrides this check."
 )
-_TORCHRUN = "There is no package `cryodrgn` here. Replace `-m cryodrgn.commands.train_tomo_dist` with `$(which dsd) train_tomo`."
+_TORCHRUN = "The package `cryodrgn` does not exist here. Type `$(which dsd) train_tomo` instead of `-m` and its module."
 _HOROVOD = (
     "Horovod is not used. Replace `horovodrun -np` with `torchrun --nproc_per_node=` and `dsd` with `$(which dsd)`. "
     "Processes that horovodrun or mpirun start are refused with this advice."
@@ -353,7 +353,7 @@ PREPARATION = (
         ("ctf/TS_1/TS_1_000001_ctf.mrc",),
         before="dsd prepare_ctf {data}/tilts -o ctf --apix 5 --tomo-size 400 300 120 --workers 1\ncd ctf",
         needs="relion_reconstruct",
-        differs="`dsd prepare_ctf` takes the place of `relion_ctf_prepare.py` and writes this script beside its tables.",
+        differs="`dsd prepare_ctf` takes the place of `relion_ctf_prepare.py`; it writes the script beside its tables.",
         once=True,
     ),
 )
