@@ -4,8 +4,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import opustomo.main
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding, figures
 from opustomo.analysis.decoding import EvalRequest
-from opustomo.checkpoint.config import write_config
+from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
@@ -59,8 +57,8 @@ def fabricate(root: Path, count: int = COUNT, zdim: int = ZDIM, affine: int = ZA
 def config_of_box(root: Path) -> None:
     """Write the config.pkl of a run on subtomograms of `BOX` pixels."""
     boxes = Boxes(BOX, APIX, BOX, BOX)
-    network: Any = SimpleNamespace(boxes=boxes, config=ModelConfig(zdim=ZDIM), physics=PhysicsConfig())
-    write_config(root / "config.pkl", network, {}, 0, ("dsd",))
+    settings = run_settings(ModelConfig(zdim=ZDIM), PhysicsConfig(), boxes, {}, 0)
+    write_config(root / "config.pkl", settings, ("dsd",))
 
 
 @pytest.fixture(scope="module")

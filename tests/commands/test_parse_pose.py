@@ -5,15 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.checkpoint.config import write_config
+from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.commands.runner import run_cli
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses, read_poses, write_poses
@@ -324,8 +322,8 @@ def test_refined_origins_are_not_scaled_by_another_box(
     run = tmp_path / "a run"
     run.mkdir()
     write_poses(run / "pose.3.pkl", Poses(np.zeros((3, 3)), np.full((3, 3), 0.1)))
-    network: Any = SimpleNamespace(boxes=Boxes(40, 2.0, 40, 40), config=ModelConfig(zdim=2), physics=PhysicsConfig())
-    write_config(run / "config.pkl", network, {}, 0, ("dsd",))
+    settings = run_settings(ModelConfig(zdim=2), PhysicsConfig(), Boxes(40, 2.0, 40, 40), {}, 0)
+    write_config(run / "config.pkl", settings, ("dsd",))
     out = tmp_path / "out.star"
     words = ["parse_pose_star", str(star), "--poses", str(run / "pose.3.pkl"), "--out-star", str(out), "-D"]
     assert dsd([*words, "64"]) == 1
