@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from opustomo.checkpoint.finite import require_finite
 from opustomo.checkpoint.state import WEIGHTS_NAME, require_space
 from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
@@ -34,14 +35,21 @@ def write_epoch(
         Of the same particles.
     separation
         Takes from the compositions in z.N.pkl what they share with the conformations; weights.N.pkl holds it.
+
+    Raises
+    ------
+    UserError
+        Something is not finite; nothing is written then.
     """
     zdim = model.config.zdim
     mu, multi = latents[:, :zdim], latents[:, zdim:] if model.config.zaffinedim else None
     if separation is not None:
         mu = separation.apart(mu, latents[:, zdim:])
+    weights = outdir / f"weights.{epoch}.pkl"
+    require_finite(weights, [latents, mu, poses.eulers_deg, poses.origins, model.state_dict(), model.fixed_latent])
     write_latents(outdir / f"z.{epoch}.pkl", mu, multi)
     write_poses(outdir / f"pose.{epoch}.pkl", poses)
-    write_weights(outdir / f"weights.{epoch}.pkl", model, epoch, separation)
+    write_weights(weights, model, epoch, separation)
 
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:

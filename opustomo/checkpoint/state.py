@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from opustomo.checkpoint.finite import require_finite
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
 
@@ -35,7 +36,8 @@ def require_space(folder: Path, needed_bytes: int, advice: str) -> None:
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the run's state.pkl."""
+    """Replace the run's state.pkl, unless the state holds values that are not finite (UserError)."""
+    require_finite(folder / STATE_FILE, state)
     dump_torch(folder / STATE_FILE, state)
 
 

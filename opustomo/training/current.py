@@ -22,6 +22,9 @@ def template_of(model: Autoencoder, latent: Tensor) -> np.ndarray:
 def write_template(path: Path, model: Autoencoder, latent: Tensor, say: Callable[[str], None]) -> None:
     """Write the template of a latent (1, L) with its true voxel size; no run ends because it cannot be written."""
     template, boxes = template_of(model, latent), model.boxes
+    if not np.isfinite(template).all():
+        say("# warning: the current template is not written, because it is not finite")
+        return
     # it spans the crop from the centre of its first voxel to that of its last
     spacing = (boxes.crop - 1) * boxes.render_apix / (len(template) - 1)
     try:

@@ -20,6 +20,7 @@ from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training.config import TrainingConfig
+from opustomo.training.finite import add_if_finite, average_if_finite, finite_rows, replace_rows
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.ranks import OneProcess, Ranks
 
@@ -98,9 +99,11 @@ class Engine:
         self.generator = torch.Generator(device=device)
         self.snr = torch.tensor(SNR_START, device=device)
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
+        self.counted = torch.zeros((), device=device)
         self.terms = torch.zeros_like(self.sums)
         self.gradient_norm = torch.zeros((), device=device)
-        self.skipped = torch.zeros((), device=device)
+        # updates left out, those of them since the last one that was not, and visits left out of the memories
+        self.skipped, self.stalled, self.rejected = (torch.zeros((), device=device) for _ in range(3))
         # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
         self._scale = torch.ones((), device=device)
         self._not_finite = torch.zeros((), device=device)
@@ -154,9 +157,9 @@ class Engine:
             (output.terms.total / config.accum_step).backward()
             if last:
                 self.update(visit.schedule[2])
-            self.snr.mul_(SNR_DECAY).add_(output.terms.snr.detach(), alpha=1.0 - SNR_DECAY)
+            average_if_finite(self.snr, output.terms.snr.detach(), SNR_DECAY)
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
-        self.sums += self.terms * count
+        self.counted += count * add_if_finite(self.sums, self.terms * count)
         self._remember(visit, output, batch.history)
         return output
 
@@ -164,21 +167,21 @@ class Engine:
     def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
+        usable = finite_rows(mu, turn, shift_px)
+        mu, shift_px = replace_rows(mu, usable), replace_rows(shift_px, usable)
+        turn = replace_rows(turn, usable, torch.eye(3, device=turn.device))
+        wanted = torch.ones_like(usable) if weight is None else weight
+        weight, lost = wanted * usable, wanted * (1.0 - usable)
         history = history if self.config.anchor else None
         if self.ranks.size > 1:
-            empty = mu[:, :0]
-            parts = [
-                torch.ones_like(mu[:, :1]) if weight is None else weight[:, None],
-                mu,
-                turn.flatten(1),
-                shift_px,
-                empty if history is None else history.kind,
-            ]
+            kind = mu[:, :0] if history is None else history.kind
+            parts = [weight[:, None], lost[:, None], mu, turn.flatten(1), shift_px, kind]
             rows = self.ranks.gather(torch.cat(parts, 1)).split([part.shape[1] for part in parts], 1)
             index = self.ranks.gather(index)
-            mu, turn, shift_px = rows[1], rows[2].unflatten(1, (3, 3)), rows[3]
-            weight = None if weight is None else rows[0][:, 0]
-            history = None if history is None else history._replace(kind=rows[4])
+            weight, lost = rows[0][:, 0], rows[1][:, 0]
+            mu, turn, shift_px = rows[2], rows[3].unflatten(1, (3, 3)), rows[4]
+            history = None if history is None else history._replace(kind=rows[5])
+        self.rejected += lost.sum()
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
             self.poses.update(index, turn, shift_px, weight, history)
@@ -215,6 +218,7 @@ class Engine:
         self._scale.copy_(torch.where(finite, norm / usual, 1.0).nan_to_num(1.0))
         self._not_finite.copy_(~finite)
         self.skipped += self._not_finite
+        self.stalled.copy_(torch.where(finite, 0.0, self.stalled + 1.0))
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].copy_(lr)
@@ -234,6 +238,8 @@ class Engine:
             "snr": self.snr,
             "gradient_norm": self.gradient_norm,
             "skipped": self.skipped,
+            "stalled": self.stalled,
+            "rejected": self.rejected,
             "latents": self.latents.values,
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
@@ -260,6 +266,8 @@ class Engine:
             (self.poses.common, "pose_common"),
         ):
             tensor.copy_(state[name])
+        for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected")):
+            tensor.copy_(state.get(name, torch.zeros(())))  # not there in states of earlier versions
         self.poses.note_deviations()
 
 

@@ -25,7 +25,7 @@ class Progress:
     sums
         Loss terms times particles, summed over the pass so far.
     counted
-        Particles in those sums.
+        Particles in those sums; batches with terms that are not finite are left out.
     seconds
         Wall time spent in the pass so far.
     training_means

@@ -70,6 +70,11 @@ class RunLog:
         """A line with the time."""
         self.raw(f"{datetime.now():%Y-%m-%d %H:%M:%S}     {text}")
 
+    def keep(self, text: str) -> None:
+        """Write a line with the time to the file only, as it is shown elsewhere."""
+        with suppress(OSError):
+            self._file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}     {text}\n".encode())
+
     def raw(self, line: str) -> None:
         """A line as it is."""
         with suppress(OSError):

@@ -188,6 +188,9 @@ def train(
             return
         _warn_not_finite(log, particles, source)
         log.say(f"# finished: results in {run.outdir}")
+    except UserError as error:
+        log.keep(f"# error: {error}")
+        raise
     finally:
         log.close()
 

@@ -36,6 +36,7 @@ from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
+from opustomo.training.recovery import Recovery
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.separation import separate_latents
 from opustomo.training.stop import StopRequest
@@ -106,7 +107,7 @@ class Trainer:
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
         self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
-        self._skipped = 0
+        self._recovery = Recovery(self.engine, log.say, run.outdir)
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
         self.waited = 0.0
@@ -150,6 +151,7 @@ class Trainer:
         self.engine.load_state(state)
         self.progress = Progress.from_dict(state["progress"])
         self._reported = (time.monotonic(), self.progress.particles_seen)
+        self._recovery.start()
 
     def save_state(self) -> None:
         """Replace the run's state.pkl (weights and both moments of the optimiser)."""
@@ -161,12 +163,15 @@ class Trainer:
     def _finish_epoch(self) -> None:
         progress = self.progress
         epoch, seconds = progress.epoch, progress.seconds
+        together = self.config.batch_size * self.ranks.size * self.config.accum_step
+        self._recovery.require_updates(epoch, -(-len(self.members[TRAINING]) // together))
         validation = self._means() if len(self.members[VALIDATION]) else None
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
             latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
+            latents = self._recovery.finite_latents(epoch, latents, self.engine.latents.values.cpu().numpy())
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
@@ -190,26 +195,26 @@ class Trainer:
         self._summing = False
         sums = self.engine.sums
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
+        self.engine.counted.fill_(progress.counted)
         for visit in (visits := self._visits()):
             if visit is not None:
                 count = len(visit) if self.ranks.size == 1 else len(self._batches[progress.step])
                 self._step(visit, count)
-                progress.counted += count
             progress.step += 1
             progress.seconds = time.monotonic() - started
             due = time.monotonic() - self._saved_at > AUTOSAVE_SECONDS
             if progress.step % self.config.accum_step:
                 continue
             if self._asked(stop):
-                progress.sums = sums.tolist()
+                self._read_sums()
                 visits.close()
                 return False
-            if due:
-                progress.sums = sums.tolist()
+            if due and self._recovery.is_steady:
+                self._read_sums()
                 self.save_state()
-        progress.sums = sums.tolist()
+        self._read_sums()
         progress.seconds = time.monotonic() - started
-        self._say_skipped()
+        self._recovery.report()
         means = self._means()
         if training:
             progress.training_means = means
@@ -218,6 +223,9 @@ class Trainer:
                 epoch_line(progress.epoch, progress.kind, means["gen"], means["snr"], means["total"], progress.seconds)
             )
         return True
+
+    def _read_sums(self) -> None:
+        self.progress.sums, self.progress.counted = self.engine.sums.tolist(), int(self.engine.counted)
 
     def _means(self) -> dict[str, float]:
         count = max(1, self.progress.counted)
@@ -323,24 +331,16 @@ class Trainer:
         progress.updates += last
         before = progress.particles_seen // self.run.log_interval
         progress.particles_seen += count
-        if progress.particles_seen // self.run.log_interval != before and self.leads:
-            self._report(visit, output)
-
-    def _say_skipped(self) -> None:
-        """Say how many updates have been left out since it was said last."""
-        skipped = int(self.engine.skipped)
-        if skipped > self._skipped:
-            self.log.say(
-                f"# warning: {skipped - self._skipped} updates are left out, their gradients are not finite "
-                f"({skipped} so far)"
-            )
-        self._skipped = skipped
+        if progress.particles_seen // self.run.log_interval != before:
+            self._recovery.require_updates(progress.epoch)
+            if self.leads:
+                self._report(visit, output)
 
     # What others see of it
 
     def _report(self, visit: Visit, output: StepOutput) -> None:
         progress = self.progress
-        self._say_skipped()
+        self._recovery.report()
         bfactor_A2, beta, lr, *_ = visit.schedule.tolist()
         snr = float(self.engine.snr)
         terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))

@@ -1,0 +1,114 @@
+"""Report what is not finite, and end a run that cannot recover before it overwrites good checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.checkpoint.state import WEIGHTS_NAME
+from opustomo.data.particles import tolerated
+from opustomo.errors import UserError
+from opustomo.training.engine import Engine
+
+MOST_LOST = 100
+"""Updates in a row without finite gradients after which a run ends at once."""
+MOST_LOST_AT_END = 20
+LEAST_LOST_AT_END = 3
+"""The same at the end of an epoch, before its checkpoint; half of the updates of a short epoch, but at least three."""
+NAMED = 5
+"""Particles that a message names."""
+
+
+class Recovery:
+    """What was left out of a run because it is not finite, and whether the run can go on.
+
+    Parameters
+    ----------
+    engine
+        Counts on the device; reading the counts waits for it.
+    say
+        Takes a line for the log.
+    outdir
+        Folder of the run.
+    """
+
+    def __init__(self, engine: Engine, say: Callable[[str], None], outdir: Path) -> None:
+        self._engine, self._say, self._outdir = engine, say, outdir
+        self._said = {"skipped": 0, "rejected": 0}
+
+    def start(self) -> None:
+        """Count from the present counts of the engine, which were reported before a run was interrupted."""
+        self._said = {name: int(getattr(self._engine, name)) for name in self._said}
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the last update had finite gradients."""
+        return int(self._engine.stalled) == 0
+
+    def report(self) -> None:
+        """Say how many updates and visits have been left out since it was said last."""
+        sentences = {
+            "skipped": "updates are left out, their gradients are not finite",
+            "rejected": "visits leave latents and poses as they were, what was found for them is not finite",
+        }
+        for name, sentence in sentences.items():
+            count = int(getattr(self._engine, name))
+            if count > self._said[name]:
+                self._say(f"# warning: {count - self._said[name]} {sentence} ({count} so far)")
+            self._said[name] = count
+
+    def require_updates(self, epoch: int, updates: int | None = None) -> None:
+        """End a run whose updates are all left out.
+
+        Parameters
+        ----------
+        epoch
+            The epoch under way.
+        updates
+            How many updates it had, at its end.
+
+        Raises
+        ------
+        UserError
+            Too many updates in a row had no finite gradients.
+        """
+        lost = int(self._engine.stalled)
+        most = MOST_LOST if updates is None else min(MOST_LOST_AT_END, max(LEAST_LOST_AT_END, updates // 2))
+        if lost >= most:
+            raise self._end(epoch, f"the gradients of the last {lost} updates are not finite")
+
+    def finite_latents(self, epoch: int, latents: np.ndarray, remembered: np.ndarray) -> np.ndarray:
+        """Return latents (N, L) with those remembered, and a warning, for particles whose own are not finite.
+
+        Raises
+        ------
+        UserError
+            There are too many of them.
+        """
+        bad = np.flatnonzero(~np.isfinite(latents).all(1))
+        if len(bad) > tolerated(len(latents)):
+            raise self._end(epoch, f"the latents of {len(bad)} of {len(latents)} particles are not finite")
+        if not len(bad):
+            return latents
+        names = ", ".join(str(index) for index in bad[:NAMED]) + (", …" if len(bad) > NAMED else "")
+        self._say(
+            f"# warning: the latents of {len(bad)} of {len(latents)} particles are not finite (counted from 0: "
+            f"{names}); z.{epoch}.pkl holds what was remembered of them; look at their subtomograms with dsd check"
+        )
+        latents = latents.copy()
+        latents[bad] = remembered[bad]
+        return latents
+
+    def _end(self, epoch: int, reason: str) -> UserError:
+        good = [int(m[1]) for path in self._outdir.iterdir() if (m := WEIGHTS_NAME.fullmatch(path.name))]
+        last = max((number for number in good if number < epoch), default=None)
+        advice = "no epoch was good before it, so start again with a lower --lr"
+        if last is not None:
+            weights = self._outdir / f"weights.{last}.pkl"
+            advice = f"epoch {last} is the last good one, so go on with --load {weights} and a lower --lr"
+        return UserError(
+            f"epoch {epoch} cannot recover: {reason}; nothing was overwritten; {advice}, and look for bad subtomograms "
+            "with dsd check"
+        )
