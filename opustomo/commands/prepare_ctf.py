@@ -156,6 +156,12 @@ def _coords(inputs: list[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in inputs:
+        if path.suffix.lower() in (".aln", ".mdoc", ".tomostar", ".tlt", ".xf", ".xml"):
+            option = "--warp" if path.suffix.lower() == ".xml" else "--tilts"
+            raise UserError(
+                f"{path}: tells of a tilt series, not of particles; give .coords files or a particle STAR, with "
+                f"{option} {path.parent}."
+            )
         files = sorted([*path.glob("*.coords"), *path.glob("*/*.coords")]) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{path}: has no .coords file; put one for each tomogram there.")

@@ -38,6 +38,11 @@ def refuse_other_inputs(path: Path) -> None:
                 f"--warp {_quoted(path.parent)} --box D --apix Å -o subtomos."
             )
         raise UserError(f"{path}: no particle STAR; convert PyTom's lists with dsdsh convert_pytom_to_star.")
+    if suffix in (".aln", ".mdoc", ".tomostar", ".tlt"):
+        raise UserError(
+            f"{path}: tells of a tilt series, not of particles; give the particle table, after dsd extract_subtomos "
+            f"particles.star --tilts {_quoted(path.parent)} --box D --apix Å -o subtomos."
+        )
     if suffix == ".tbl":
         raise UserError(f"{path}: a Dynamo table; convert it with dsdsh convert_dynamo.")
     if suffix == ".star" and path.is_file() and _tells_of_tomograms(path):

@@ -134,19 +134,19 @@ def _imod_series(files: _Files, stack: Path | None, aligned: bool, source: Serie
         com=first_file(files.folders, (f"{files.stem}_tilt.com", f"{files.stem}_st_tilt.com", "tilt.com")),
         stack=stack,
     )
-    apix, size = _scale(files, stack, None, source)
+    scale = _scale(files, stack, None, source)
     series = read_imod_series(
         files.stem,
         imod,
-        apix,
+        scale.apix,
         dose=dose,
         shift_apix=_header_apix(stack),
         microscope=source.microscope,
-        volume_px=size,
+        volume_px=scale.size,
         hand=source.hand or -1,
         sign=-source.tilt_sign,
     )
-    return replace(series, notes=(*series.notes, *notes))
+    return replace(series, notes=(*series.notes, *notes, *scale.notes))
 
 
 def _listed_tilts(files: _Files, source: SeriesSource) -> TextTilts | None:
@@ -168,7 +168,7 @@ def _listed_series(tilts: TextTilts, files: _Files, source: SeriesSource) -> Til
     # angles of .aln files are those that AreTomo was given
     sign = -source.tilt_sign if tilts.source == files.aln else 1
     stack = _raw_stack(files, tilts)
-    apix, size = _scale(files, stack, tilts.apix, source)
+    scale = _scale(files, stack, tilts, source)
     dose, notes = _doses(tilts, files, source)
     defoci = _defoci_of(tilts, _defocus_file(files, source.defocus_name))
     rotations = rotation_z(tilts.axis_deg) @ rotation_y(sign * tilts.tilt_deg)
@@ -184,10 +184,10 @@ def _listed_series(tilts: TextTilts, files: _Files, source: SeriesSource) -> Til
         optics=imod_optics(tilts.tilt_deg, defoci, dose, source.microscope),
         used=np.ones(len(tilts), dtype=bool),
         images=images,
-        apix=apix,
-        volume_px=size,
+        apix=scale.apix,
+        volume_px=scale.size,
         raw_stack=None if tilts.sections is None else RawStack(tilts.sections, tilts.stack_size),
-        notes=(*tilts.notes, *notes),
+        notes=(*tilts.notes, *notes, *scale.notes),
     )
 
 
@@ -280,22 +280,38 @@ def _defoci_of(tilts: TextTilts, path: Path) -> TiltDefoci:
     return read_defoci(path, every).take(tilts.sections)
 
 
-def _scale(
-    files: _Files, stack: Path | None, told: float | None, source: SeriesSource
-) -> tuple[float, tuple[int, int, int] | None]:
-    """Return pixel size and size of the tomogram: what the user gave, else what the tomogram's header tells."""
+@dataclass(frozen=True)
+class _Scale:
+    """Pixel size in Å and size in pixels of a tomogram, and what to say of where they come from."""
+
+    apix: float
+    size: tuple[int, int, int] | None
+    notes: tuple[str, ...]
+
+
+def _scale(files: _Files, stack: Path | None, tilts: TextTilts | None, source: SeriesSource) -> _Scale:
+    """Return what the user gave, else what the tomogram's header tells, else the pixel size of the tilt images."""
     apix, size = source.apix, source.tomo_size
+    notes = []
     if size is None or apix is None:
         header = _tomogram(files, stack)
         if header is not None and size is None:
             size = (header.shape[2], header.shape[1], header.shape[0])
+            if size[1] < size[2]:
+                notes.append(
+                    f"{header.path}: its third axis is longer than its second; if the second one holds the thickness, "
+                    "as in volumes that were not flipped, give --tomo-size NX NY NZ"
+                )
         if header is not None and apix is None:
             apix = header.apix
-    if apix is None:
-        apix = told
+    if apix is None and tilts is not None and tilts.apix is not None:
+        apix = tilts.apix
+        notes.append(
+            f"{tilts.source}: its PixelSpacing of {apix:g} Å is taken for the pixel size of the tomogram (--apix)"
+        )
     if apix is None:
         raise UserError(f"{files.home}: nothing tells the pixel size of tomogram {files.stem}; give it with --apix.")
-    return apix, size
+    return _Scale(apix, size, tuple(notes))
 
 
 def _tomogram(files: _Files, stack: Path | None) -> MrcHeader | None:

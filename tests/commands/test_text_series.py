@@ -162,6 +162,20 @@ def test_ctf_tables_from_an_mdoc(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no dose was recorded; each exposure counts 2.5 e/Å²" in capsys.readouterr().out
 
 
+def test_pixel_size_and_flipped_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SerialEM's pixel size is used where nothing else tells one, and axes that may be exchanged are mentioned."""
+    path = coords(tmp_path / "t")
+    (tmp_path / "t" / "TS_1.mdoc").write_text(mdoc(ANGLES, np.array([9.0, 4, 2, 6]), np.arange(4)))
+    words = [str(path), "-o", str(tmp_path / "out"), "--hand", "-1", "--workers", "1"]
+    assert main(["prepare_ctf", *words, "--tomo-size", "100", "100", "40"]) == 0
+    assert "PixelSpacing of 4 Å is taken for the pixel size of the tomogram" in capsys.readouterr().out
+    assert read_particles(tmp_path / "out" / "all.star").pixel_sizes() == pytest.approx([4, 4])
+    write_volume(tmp_path / "t" / "TS_1_Vol.mrc", np.zeros((30, 12, 40), np.int8), 10.0)
+    assert main(["prepare_ctf", *words]) == 0
+    said = capsys.readouterr().out
+    assert "TS_1_Vol.mrc: its third axis is longer than its second" in said and "PixelSpacing" not in said
+
+
 def test_ctf_tables_from_a_tomostar(tmp_path: Path) -> None:
     """Its angles are those that CTF tables take; those of .tlt beside it are IMOD's, and doses are found by angle."""
     path = coords(tmp_path / "t")
@@ -229,3 +243,7 @@ def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[
     (folder / "TS_1_ctffind.txt").write_text("# CTFFIND\n1 20000 20000 0 0 0.1 9\n")
     (folder / "TS_1.order").write_text("".join(f"{t - ALPHA_DEG} 1\n" for t in TILTS))
     assert "TS_1_ctffind.txt: has 1 lines for 32 tilts" in said("--series-apix", "4")
+    for command in (["prepare_ctf", "-o", str(tmp_path / "out")], ["check"]):
+        for name in ("TS_1.aln", "TS_1.mdoc"):
+            assert main([*command, str(folder / name)]) == 1
+            assert f"{name}: tells of a tilt series, not of particles" in capsys.readouterr().err

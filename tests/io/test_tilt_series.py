@@ -80,6 +80,21 @@ def test_relion5(tmp_path: Path) -> None:
     assert np.allclose(image, seen[..., :2] + SHIFTS) and np.allclose(depth, -seen[..., 2])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bfactors_of_relion_damp_whichever_sign_they_have(sign: int, tmp_path: Path) -> None:
+    path = relion5(tmp_path)
+    table = tmp_path / "Tomograms" / "job1" / "tilt_series" / "TS_1.star"
+    signed = []
+    for line in table.read_text().replace("rlnMicrographPreExposure", "rlnCtfBfactor").splitlines():
+        rest, _, last = line.rpartition(" ")
+        signed.append(f"{rest} {sign * float(last)}" if last.isdigit() else line)
+    table.write_text("\n".join(signed) + "\n")
+    assert read_relion_series(path)[0].optics.bfactor_A2.tolist() == [12, 6, 0, 3, 9]
+    table.write_text(table.read_text().replace(f" {sign * 6.0}\n", f" {-sign * 6.0}\n"))
+    with pytest.raises(UserError, match=r"TS_1\.star: rlnCtfBfactor is positive in row.* but negative in row"):
+        read_relion_series(path)
+
+
 def test_relion4_matrices_are_the_same_geometry(tmp_path: Path) -> None:
     """Written from RELION 5's angles: pixels of the corner to pixels of the corner."""
     rotations = expected_rotations()

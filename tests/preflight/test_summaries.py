@@ -134,6 +134,28 @@ def test_without_ctf_the_optics_are_left_alone() -> None:
     assert not found.modelled and found.warnings == () and "only the missing wedge" in found.line
 
 
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ([(480.0, 1, 1.0)], "480 Å²: positive in the file, damping exp(-B s²/4); they mean a dose of 120 e/Å² (|B|/4)"),
+        ([(480.0, -1, 1.0)], "480 Å²: negative in the file, damping exp(+B s²/4); they mean a dose of 120 e/Å²"),
+        ([(120.0, -1, 0.25)], "480 Å²: negative in the file, damping exp(+B s²/4); they mean a dose of 120 e/Å²"),
+        ([(0.0, -1, 0.0)], "B factors: not applied, because --warp-bfactor-scale is 0"),
+        ([(0.0, 0, 1.0)], "B factors: all 0 in the file, no damping"),
+        ([(4.0, 1, 1.0), (480.0, -1, 1.0)], "of 4…480 Å²: positive in the file, damping exp(-B s²/4); negative in"),
+    ],
+)
+def test_signs_of_bfactors_and_doses(tables: list[tuple[float, int, float]], words: str) -> None:
+    tilts = np.arange(-3.0, 4.0)
+    given = [
+        replace(table(tilts, bfactor_A2=value), bfactor_sign=sign, bfactor_scale=scale) for value, sign, scale in tables
+    ]
+    found = summarise_optics(given, BOXES)
+    assert words in found.line
+    assert ("0.25 of them is applied" in found.line) == (tables[0][2] == 0.25)
+    assert any("come from different programs" in text for text in found.warnings) == (len(tables) > 1)
+
+
 def test_views() -> None:
     rng = np.random.default_rng(0)
     spread = np.stack([rng.uniform(-180, 180, 500), np.rad2deg(np.arccos(rng.uniform(-1, 1, 500))), np.zeros(500)], 1)
