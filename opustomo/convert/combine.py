@@ -27,6 +27,7 @@ from opustomo.convert.optics_groups import (
     merge_optics,
     microscope_value,
     told_by_optics,
+    voltage_note,
     with_image_boxes,
     with_image_sizes,
     with_optics,
@@ -120,7 +121,8 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
     result = ParticleStar(stars[0].path, blocks, block)
     count = len(result)
     result, duplicates = _without_duplicates(result, stars, drop_duplicates)
-    return Converted(result, count, (*duplicates, *notes))
+    voltage = voltage_note(result)
+    return Converted(result, count, (*duplicates, *notes, *([] if voltage is None else [voltage])))
 
 
 def _pixel_sizes(stars: Sequence[ParticleStar]) -> tuple[list[_Sizes], list[str]]:

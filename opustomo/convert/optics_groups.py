@@ -295,6 +295,18 @@ def told_by_optics(star: ParticleStar, column: str, count: int) -> str:
     )
 
 
+def voltage_note(star: ParticleStar) -> str | None:
+    """Describe rows whose voltage is not positive, or return None."""
+    voltages = star.value_per_particle("rlnVoltage")
+    if voltages is None or (voltages > 0).all():
+        return None
+    row = int(np.flatnonzero(voltages <= 0)[0])
+    return (
+        f"rlnVoltage is {voltages[row]:g} in {int((voltages <= 0).sum())} rows, the first is row {row + 1}; no CTF can "
+        "be computed from it, so correct it"
+    )
+
+
 def microscope_value(column: str, given: list[str], source: object) -> str:
     """Return the value on which all other tables agree.
 

@@ -13,11 +13,10 @@ from opustomo.convert.columns import (
     Converted,
     make_table,
     repeated,
-    table_numbers,
     xyz,
     xyz_columns,
 )
-from opustomo.convert.optics_groups import follow_optics, told_by_optics
+from opustomo.convert.optics_groups import follow_optics, told_by_optics, voltage_note
 from opustomo.errors import UserError
 from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
@@ -80,14 +79,6 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
             columns[name], count = follow_optics(columns[name], optics[name])
             notes += [told_by_optics(star, name, count)] if count else []
     columns = _replaced(columns, optics, keep=True)
-    if "rlnVoltage" in columns:
-        voltages = table_numbers(make_table(columns), "rlnVoltage", star.path or "the table")
-        if (voltages <= 0).any():
-            row = int(np.flatnonzero(voltages <= 0)[0])
-            notes.append(
-                f"rlnVoltage is {voltages[row]:g} in {int((voltages <= 0).sum())} rows, the first is row {row + 1}; no "
-                "CTF can be computed from it, so correct it"
-            )
     if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
         columns["rlnMicrographName"] = columns["rlnTomoName"]
     size = repeated(f"{target:g}", len(star))
@@ -101,7 +92,8 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     left_out = {star.particle_block, star.optics_block}
     others = {name: block for name, block in star.blocks.items() if name not in left_out and name != ""}
     result = replace(star, blocks={"": make_table(columns), **others}, particle_block="")
-    return Converted(result, len(star), tuple(notes))
+    voltage = voltage_note(result)
+    return Converted(result, len(star), (*notes, *([] if voltage is None else [voltage])))
 
 
 def one_of_each(star: ParticleStar) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from opustomo.io.images import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.named_sizes import named_size_note
+from opustomo.io.particle_kinds import is_image_series
 from opustomo.io.pose_limits import angle_note, origin_note, require_origins
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
@@ -76,6 +77,11 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     whole = read_particles(config.star)
     selected = None if config.ind is None else read_indices(config.ind, len(whole))
     star = whole if selected is None else whole.subset(selected)
+    if is_image_series(star):
+        raise UserError(
+            f"{config.star}: has one row per image of a stack, not per subtomogram; make subtomograms with dsd "
+            "prepare_subtomos and give their table"
+        )
     images, lost = read_headers(star, config.datadir, tolerant)
     box = common_box(images)
     apix = pixel_size(images, star, config.apix, config.force)
@@ -90,7 +96,7 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
             "be flipped twice; export them without it, or give --no-ctf",
         )
     unit = None if config.poses is not None else origin_unit_note(star)
-    doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box), unit, named_size_note(star, apix)
+    doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box, selected), unit, named_size_note(star, apix)
     notes += tuple(doubt for doubt in doubts if doubt is not None)
     if lost:
         notes += (f"{len(lost)} subtomograms can no longer be read and are left out, the first is {lost[0]}",)

@@ -111,12 +111,18 @@ def require_origins(
     )
 
 
-def origin_note(origins: npt.NDArray[np.float64], box: int) -> str | None:
-    """Describe unusually large origins (fractions of the box), or return None if there are few."""
+def origin_note(
+    origins: npt.NDArray[np.float64], box: int, rows: Sequence[int] | npt.NDArray[np.int64] | None = None
+) -> str | None:
+    """Describe unusually large origins (fractions of the box), or return None if there are few.
+
+    `rows` are those of the particles in their file, from 0, as in `require_origins`.
+    """
     large = np.abs(origins).max(axis=1, initial=0.0) > LARGE_ORIGIN
     if not large.any() or large.mean() <= LARGE_ORIGIN_SHARE:
         return None
-    row = int(np.flatnonzero(large)[0]) + 1
+    first = int(np.flatnonzero(large)[0])
+    row = int(first if rows is None else rows[first]) + 1
     return (
         f"origins of {int(large.sum())} of {len(large)} particles exceed a quarter of the box of {box} pixels (the "
         f"first in row {row}); check that the origins are in the unit that their column names"

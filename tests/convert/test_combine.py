@@ -138,6 +138,11 @@ def test_rows_that_contradict_the_optics_table_follow_it(tmp_path: Path) -> None
     assert any("rlnVoltage of 1 rows of" in note and "one.star" in note for note in found.notes)
 
 
+def test_a_voltage_of_0_is_said(tmp_path: Path) -> None:
+    star = star_of(tmp_path, loop("", "ImageName PixelSize Voltage", "a 4 300", "b 4 0"))
+    assert any("rlnVoltage is 0 in 2 rows, the first is row 2" in note for note in combine([star, star]).notes)
+
+
 def test_old_tables_without_voltage(tmp_path: Path) -> None:
     """Without optics tables the voltage of the others is taken if they agree; 0 kV is never written."""
     tables = [

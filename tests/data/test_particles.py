@@ -33,6 +33,12 @@ def star_of(folder: Path, *columns: str, rows: str = "a.mrc") -> ParticleStar:
     return read_particles(folder / "p.star")
 
 
+def test_images_are_no_subtomograms(tmp_path: Path) -> None:
+    (tmp_path / "p.star").write_text("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n1@a.mrcs 0\n2@a.mrcs 0\n")
+    with pytest.raises(UserError, match=r"p.star: has one row per image of a stack, .* dsd prepare_subtomos"):
+        load_particles(DataConfig(tmp_path / "p.star"))
+
+
 def test_a_simulated_set_is_read_as_it_was_written(tiny_set: Path) -> None:
     found = load_particles(DataConfig(tiny_set / "particles.star"))
     truth = np.load(tiny_set / "truth.npz")
