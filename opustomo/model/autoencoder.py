@@ -175,9 +175,17 @@ class Autoencoder(nn.Module):
 
         ``tilts`` and ``table`` as in a :class:`Batch`.
         """
+        return self.posterior(volumes, rotation, origin_px, tilts, table)[0]
+
+    @torch.no_grad()
+    def posterior(
+        self, volumes: Tensor, rotation: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each (B, L), with which training samples latents; as :meth:`encode`."""
         spectrum = self._observed(volumes, origin_px, tilts, table)
         unused = torch.zeros((), device=volumes.device)  # the SNR only scales draws
-        return self._encoded(spectrum, rotation, unused, None)[0]
+        mu, logstd = self._encoded(spectrum, rotation, unused, None)
+        return mu, torch.maximum(torch.exp(logstd), self.grain)
 
     def _observed(self, volumes: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None) -> Tensor:
         """Centred spectra of subtomograms, divided by their sampling weights if that is wanted."""

@@ -15,6 +15,7 @@ import torch
 from opustomo.data.loader import load_batches
 from opustomo.data.source import VoxelSource
 from opustomo.training.engine import Engine
+from opustomo.training.records import Encoded
 
 
 @torch.no_grad()
@@ -27,10 +28,12 @@ def encode_all(
 ) -> np.ndarray:
     """Latent means (N, L) of the particles ``members``, without draws; others, and unreadable ones, as remembered.
 
-    Every process encodes its part of each batch and gets all of it.
+    Every process encodes its part of each batch and gets all of it. The memory of latents keeps what was encoded, with
+    the standard deviations of the posteriors.
     """
     model, ranks = engine.model, engine.ranks
-    values = engine.latents.values.clone()
+    dim = engine.latents.values.shape[1]
+    values = torch.cat([engine.latents.values, torch.full_like(engine.latents.values, torch.nan)], 1)
     every = np.sort(np.concatenate(list(members)))
     if model.encoder is not None and len(every):
         model.eval()
@@ -44,9 +47,12 @@ def encode_all(
             if len(indices):
                 index = torch.from_numpy(indices).to(engine.device)
                 read = torch.from_numpy(np.isin(part, indices)).to(engine.device)
-                rows[read] = model.encode(volumes, *engine.poses.current(index), *engine.tilts_of(index)).to(rows)
+                found = model.posterior(volumes, *engine.poses.current(index), *engine.tilts_of(index))
+                rows[read] = torch.cat(found, 1).to(rows)
             if ranks.size > 1:
                 ranks.prepare(len(batch))
                 rows, mine = ranks.gather(rows), torch.from_numpy(batch).to(engine.device)
             values[mine] = rows
-    return values.cpu().numpy()
+    means, deviations = values.cpu().numpy()[:, :dim], values.cpu().numpy()[:, dim:]
+    engine.latents.encoded = Encoded(means, deviations)
+    return means.copy()

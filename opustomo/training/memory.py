@@ -20,6 +20,7 @@ from opustomo.io.poses import Poses
 from opustomo.model.anchor import FRAME_SHARE, PoseHistory, drifted
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.randomness import StepRandom
+from opustomo.training.records import Encoded
 
 NEW_SHARE = 0.3
 COMMON_RATE = 0.01
@@ -47,6 +48,8 @@ class LatentMemory:
     def __init__(self, groups: np.ndarray, dim: int, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
+        self.encoded: Encoded | None = None
+        """All latents as they were encoded last, at the end of an epoch, until they are taken."""
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
@@ -54,6 +57,11 @@ class LatentMemory:
         """Take in new means (B, L) of the particles ``index``, where ``weight`` (B,) is not 0."""
         share, mu = _share(weight), mu.to(self.values)
         self.values[index] = (1.0 - share) * self.values[index] + share * mu
+
+    def take_encoded(self) -> Encoded | None:
+        """Return the latents encoded since this was asked last; None if there are none."""
+        encoded, self.encoded = self.encoded, None
+        return encoded
 
     @property
     def pool_capacity(self) -> int:

@@ -39,6 +39,18 @@ class IntervalRecord:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """Posteriors of all latents by the encoder of one epoch.
+
+    ``means`` and ``deviations`` (standard deviations with which training samples) are (N, zdim + zaffinedim);
+    deviations are NaN for particles that were not encoded.
+    """
+
+    means: np.ndarray
+    deviations: np.ndarray
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """An epoch just finished.
 
@@ -58,6 +70,8 @@ class EpochRecord:
         (N,) particles visited at least once.
     template
         (T, T, T), the volume at the mean latent.
+    encoded
+        Posteriors at the end of the epoch; None when nothing was encoded then.
     """
 
     epoch: int
@@ -68,6 +82,7 @@ class EpochRecord:
     zdim: int
     seen: np.ndarray
     template: np.ndarray
+    encoded: Encoded | None = None
 
 
 class WatcherFactory(Protocol):

@@ -388,6 +388,7 @@ class Trainer:
             latents=latents,
             zdim=self.model.config.zdim,
             seen=seen,
+            encoded=self.engine.latents.take_encoded(),
             template=template_of(self.model, torch.from_numpy(latents[seen].mean(0, keepdims=True)).to(self.device)),
         )
 

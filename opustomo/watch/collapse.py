@@ -1,4 +1,9 @@
-"""Says when latents collapse: all particles at one point, or dimensions that no particle uses."""
+"""Latent collapse: compositions, or single dimensions of them, that carry no information about the particles.
+
+The information of a dimension is that of a Gaussian channel from particles to samples: with the variance V of the
+posterior means between particles and the mean posterior variance S, ½ log₂(1 + V/S) bits. It does not change when a
+dimension is rescaled, whereas the spread of the means alone may be small or large for any information.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,8 @@ from opustomo.training.records import EpochRecord, IntervalRecord
 
 FIRST_EPOCH = 2
 """Epoch, counted from 0, before which latents are not judged."""
-OLD_SHARE = 0.7
-"""What a visit leaves of a remembered latent (spec 3); memories start as draws from the prior, N(0, 1)."""
-DEAD_STD = 0.01
-"""A dimension that varies less between particles, against a prior of 1, carries nothing that a decoder could use."""
-RESOLVED_STD = 0.05
-"""Epochs in which chance could hide or feign this much variation are not judged."""
-FAR_BELOW = 0.1
-"""A dead dimension varies less than this share of the liveliest."""
+LEAST_BITS = 0.01
+"""A dimension with less information tells nothing apart: its means spread by less than 12 % of a posterior's width."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Finding:
     Attributes
     ----------
     kind
-        ``loss`` or ``latents`` (not finite), ``point`` (all particles at one point), ``dead`` (unused dimensions).
+        ``loss`` or ``latents`` (not finite), ``point`` (no dimension carries information), ``dead`` (some carry none).
     sentence
         What is wrong and what to try.
     columns
@@ -71,7 +70,8 @@ class CollapseWatcher:
 def diagnose(record: EpochRecord) -> list[Finding]:
     """What is wrong after an epoch; nothing found: empty."""
     found = _not_finite_loss(record)
-    composition = np.asarray(record.latents, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
+    seen, zdim = np.asarray(record.seen, dtype=bool), record.zdim
+    composition = np.asarray(record.latents, dtype=np.float64)[seen, :zdim]
     finite = np.all(np.isfinite(composition), axis=1)
     if not finite.all():
         first = int(np.flatnonzero(record.seen)[np.argmin(finite)])
@@ -83,9 +83,34 @@ def diagnose(record: EpochRecord) -> list[Finding]:
             )
         )
     # without an encoder there is no KL, and latents mean nothing (an encoder's is at least 0.5 per dimension)
-    if record.epoch >= FIRST_EPOCH and record.training.get("kl", 1.0) != 0.0:
-        found += _collapsed(composition[finite], record.epoch + 1)
-    return found
+    if record.encoded is None or record.epoch < FIRST_EPOCH or record.training.get("kl", 1.0) == 0.0:
+        return found
+    bits = information(record.encoded.means[seen, :zdim], record.encoded.deviations[seen, :zdim])
+    return found + _collapsed(bits)
+
+
+def information(means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Return the information about particles in each latent dimension, in bits.
+
+    Parameters
+    ----------
+    means, deviations
+        (N, zdim) of the posteriors; particles with values that are not finite do not count.
+
+    Returns
+    -------
+    ndarray
+        (zdim,), ½ log₂(1 + V/S); empty when fewer than two particles count.
+    """
+    means, deviations = (np.asarray(values, dtype=np.float64) for values in (means, deviations))
+    used = np.isfinite(means).all(1) & np.isfinite(deviations).all(1)
+    if used.sum() < 2:
+        return np.empty(0)
+    # latents are kept in single precision: far from 0 their last digits are no information
+    rounding = np.finfo(np.float32).eps * np.abs(means[used]).max(0)
+    between = np.clip(means[used].var(0, ddof=1) - rounding**2, 0.0, None)
+    within = np.square(deviations[used]).mean(0)
+    return 0.5 * np.log2(1.0 + between / np.maximum(within, np.finfo(np.float32).tiny))
 
 
 def _not_finite_loss(record: EpochRecord) -> list[Finding]:
@@ -101,41 +126,29 @@ def _not_finite_loss(record: EpochRecord) -> list[Finding]:
     ]
 
 
-def _collapsed(composition: np.ndarray, visits: int) -> list[Finding]:
-    count, zdim = composition.shape
-    if count < 2 or zdim == 0:
+def _collapsed(bits: np.ndarray) -> list[Finding]:
+    dead = bits < LEAST_BITS
+    if not dead.any():
         return []
-    # The memory still holds a rest of the noise it started from. Its variance is known and is taken off; what chance
-    # does to it (three standard errors) cannot be told from signal, so early epochs of small sets are not judged.
-    rest = OLD_SHARE ** (2 * visits)
-    error = 3.0 * rest * np.sqrt(2.0 / (count - 1))
-    if error > RESOLVED_STD**2:
-        return []
-    # latents are kept in single precision
-    rounding = np.finfo(np.float32).eps * np.abs(composition).max(axis=0)
-    std = np.sqrt(np.clip(composition.var(axis=0, ddof=1) - rest, 0.0, None))
-    dead = std < np.sqrt(DEAD_STD**2 + error) + rounding
     if dead.all():
         return [
             Finding(
                 "point",
-                f"the latents of all {count} particles lie at one point (standard deviation {std.max():.2g}, the "
-                "prior's is 1), so the model sees no difference between them; try a lower --beta-control, a higher "
-                "--lamb or more epochs, and check poses, CTF, --angpix and mask, which hide differences when wrong",
-                tuple(range(zdim)),
+                f"the latents tell no particles apart: their {len(bits)} dimensions together carry {bits.sum():.2g} "
+                "bits about a particle; try a lower --beta-control, a higher --lamb or more epochs, and check poses, "
+                "CTF, --angpix and mask, which hide differences when wrong",
+                tuple(range(len(bits))),
             )
         ]
-    dead &= np.sqrt(std**2 + error) < FAR_BELOW * std.max()
-    if not dead.any():
-        return []
     columns = tuple(int(column) for column in np.flatnonzero(dead))
     which = f"column{'s' * (len(columns) > 1)} {_listed(columns)} of mu, counted from 0"
     return [
         Finding(
             "dead",
-            f"{len(columns)} of {zdim} latent dimensions are the same for all particles ({which}); they do no harm "
-            f"when the others separate what you look for, else try --zdim {zdim - len(columns)}, or a lower "
-            "--beta-control or a higher --lamb to use them",
+            f"{len(columns)} of {len(bits)} latent dimensions carry less than {LEAST_BITS:g} bits about a particle "
+            f"({which}; all together carry {bits.sum():.2g}); they do no harm when the others separate what you "
+            f"look for, else try --zdim {len(bits) - len(columns)}, or a lower --beta-control or a higher --lamb "
+            "to use them",
             columns,
         )
     ]
