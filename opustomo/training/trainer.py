@@ -376,8 +376,7 @@ class Trainer:
     def _epoch_record(
         self, epoch: int, training: dict[str, float], validation: dict[str, float] | None, seconds: float
     ) -> EpochRecord:
-        seen = np.zeros(len(self.particles), dtype=bool)
-        seen[np.concatenate(list(self.members.values()))] = True
+        seen = np.isin(np.arange(len(self.particles)), np.concatenate(list(self.members.values())))
         seen[list(self.progress.broken)] = False
         latents = self.engine.latents.values.cpu().numpy()
         return EpochRecord(
