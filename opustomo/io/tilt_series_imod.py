@@ -135,14 +135,15 @@ def imod_optics(tilt_deg: np.ndarray, defoci: TiltDefoci, dose: np.ndarray, micr
 
 def _notes(files: ImodFiles, options: dict[str, str]) -> tuple[str, ...]:
     notes = []
-    if any(float(word) != 0 for word in options.get("SHIFT", "").replace(",", " ").split()[:2] if _is_number(word)):
+    if any(float(word) != 0 for word in options.get("SHIFT", "").replace(",", " ").split()[:2] if is_number(word)):
         notes.append(f"{files.com}: SHIFT {options['SHIFT']} is not followed; coordinates must not contain it")
     if "LOCALFILE" in options:
         notes.append(f"{files.com}: the local alignments of LOCALFILE are not followed")
     return tuple(notes)
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Return whether a word is a number."""
     try:
         float(word)
     except ValueError:

@@ -16,12 +16,12 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_y, rotation_z
 from opustomo.io.aln import aln_tilts
-from opustomo.io.mdoc import mdoc_tilts
+from opustomo.io.mdoc import mdoc_tilts, read_mdoc
 from opustomo.io.mrc import MrcHeader, read_header
 from opustomo.io.text_tilts import TextTilts, same_tilts
 from opustomo.io.tilt_files import TiltDefoci, count_ctffind_rows, read_defoci, read_dose, read_tlt, read_tlt_dose
 from opustomo.io.tilt_series import RawStack, TiltImage, TiltSeries
-from opustomo.io.tilt_series_imod import ImodFiles, imod_optics, read_imod_series
+from opustomo.io.tilt_series_imod import ImodFiles, imod_optics, is_number, read_imod_series
 from opustomo.io.tomostar import tomostar_tilts
 
 if TYPE_CHECKING:
@@ -118,7 +118,27 @@ def read_text_series(source: SeriesSource, folder: Path, stem: str) -> TiltSerie
     else:
         assert listed is not None
         series = _listed_series(listed, files, source)
-    return replace(series, notes=(*series.notes, *notes))
+    return replace(series, notes=(*series.notes, *notes, *_contradictions(files, series, source)))
+
+
+def _contradictions(files: _Files, series: TiltSeries, source: SeriesSource) -> tuple[str, ...]:
+    """Return where the files say something else than the options or each other."""
+    notes = []
+    told = None if files.mdoc is None else read_mdoc(files.mdoc).header.get("Voltage")
+    if told is not None and is_number(told) and abs(float(told) - source.microscope.voltage_kv) > 1:
+        notes.append(
+            f"{files.mdoc}: Voltage is {float(told):g} kV, but {source.microscope.voltage_kv:g} kV are used; give "
+            f"--voltage {float(told):g} if the file is right"
+        )
+    stack = Path(series.images[0].name) if series.images else None
+    header = _header_apix(stack if stack is not None and stack.is_file() else None)
+    follows = files.aln is not None or files.xf is not None
+    if header is not None and follows and not source.depth_only and abs(header / (series.apix or header) - 1) > 0.01:
+        notes.append(
+            f"{stack}: its header tells {header:g} Å, in which the shifts of the alignment are counted, while the "
+            f"series has {series.apix:g} Å"
+        )
+    return tuple(notes)
 
 
 def _imod_series(files: _Files, stack: Path | None, aligned: bool, source: SeriesSource) -> TiltSeries:

@@ -123,6 +123,42 @@ def test_the_stack_elsewhere_and_transforms_of_imod(series: Series, tmp_path: Pa
         np.testing.assert_allclose(getattr(one, name), getattr(other, name)[order], atol=1e-3)
 
 
+def test_subtomograms_of_a_tomostar_with_axis_offsets(tmp_path: Path) -> None:
+    """As older versions of WARP list them: offsets in Å, averages of the movies in a folder of their own."""
+    folder = tmp_path / "my series"
+    (folder / "average").mkdir(parents=True)
+    particles = imaged_series.draw_particles(1000.0)
+    rotations = np.stack([Rotation.from_euler("yz", [t, AXIS_DEG], degrees=True).as_matrix() for t in TILTS])
+    shifts = np.random.default_rng(3).uniform(-30, 30, (len(TILTS), 2))
+    images = imaged_series.render(particles, rotations, shifts, -1, (SHORT + 280, LONG), IMAGE_APIX)
+    head = "data_\n\nloop_\n_wrpMovieName\n_wrpAngleTilt\n_wrpAxisAngle\n_wrpAxisOffsetX\n_wrpAxisOffsetY\n_wrpDose\n"
+    rows = []
+    for i, image in enumerate(images):
+        write_volume(folder / "average" / f"m{i}.mrc", image[None], IMAGE_APIX)
+        rows.append(f"../frames/m{i}.tif {-TILTS[i]} {AXIS_DEG} {shifts[i, 0]:.4f} {shifts[i, 1]:.4f} {DOSE[i]}")
+    (folder / "TS_1.tomostar").write_text(head + "\n".join(rows) + "\n")
+    half = ASTIGMATISM_A / 2
+    lines = (f"{i + 1} {d + half} {d - half} {AZIMUTH_DEG} 0 0.1 9" for i, d in enumerate(DEFOCUS_A))
+    (folder / "TS_1_ctffind.txt").write_text("# CTFFIND\n" + "\n".join(lines) + "\n")
+    pixels = particles.coordinates_A / IMAGE_APIX + np.array(VOLUME) / 2
+    write_star(folder, particles, {f"rlnCoordinate{axis}": pixels[:, i] for i, axis in enumerate("XYZ")})
+    words = ("--tilts", str(folder), "--images", str(folder / "average"), "--tomo-size", *map(str, VOLUME))
+    found = extracted(extract(Series(folder, particles, (*words, "--series-apix", str(IMAGE_APIX)))))
+    assert score(found).min() > AGREE
+    np.testing.assert_allclose(found.tables[0].bfactor_A2, 4 * DOSE, atol=1e-4)
+
+
+def test_what_contradicts_the_options_is_reported(series: Series, capsys: pytest.CaptureFixture[str]) -> None:
+    mdoc_file = series.folder / "TS_1.mdoc"
+    text = mdoc_file.read_text()
+    mdoc_file.write_text("Voltage = 200\n" + text)
+    extract(series, "--series-apix", "3.9", "--coord-apix", "4")
+    mdoc_file.write_text(text)
+    said = capsys.readouterr().out
+    assert "TS_1.mdoc: Voltage is 200 kV, but 300 kV are used" in said
+    assert "TS_1.st: its header tells 4 Å" in said and "the series has 3.9 Å" in said
+
+
 def coords(folder: Path, name: str = "TS_1") -> Path:
     """Two particles, at the centre and 100 Å along x, and what every series needs."""
     folder.mkdir(parents=True, exist_ok=True)
