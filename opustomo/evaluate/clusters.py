@@ -101,6 +101,7 @@ def validate_clusters(
         ctf_normalised=ctf_normalised,
         device=device,
         workers=workers,
+        padding=1,  # four sums a class would need too much memory; classes and control are treated alike
     )
     soft = None if mask is None else torch.from_numpy(mask)
 

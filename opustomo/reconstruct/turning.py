@@ -17,9 +17,18 @@ from opustomo.physics.fourier import frequencies, irfft3, pad_centre, rfft3
 PADDING = 2
 
 
-def sphere_frequencies(size: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-    """Frequencies within Nyquist of the half spectrum: places (M,) in it, and k (M, 3) as x, y, z in voxels."""
-    kz, ky, kx = (k.expand(size, size, size // 2 + 1) for k in frequencies(size, device))
+def sphere_frequencies(size: int, device: torch.device | str | None = None, padding: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the frequencies up to Nyquist of a box of ``size`` on the grid of a box ``padding`` times as large.
+
+    Returns
+    -------
+    places
+        (M,) places in the half spectrum of the larger box.
+    at
+        (M, 3) frequencies k as x, y, z, in voxels of the spectrum of ``size``: multiples of 1/padding.
+    """
+    fine = padding * size
+    kz, ky, kx = (k.expand(fine, fine, fine // 2 + 1) / padding for k in frequencies(fine, device))
     inside = (kx**2 + ky**2 + kz**2) <= (size / 2) ** 2
     return inside.flatten().nonzero().flatten(), torch.stack([kx[inside], ky[inside], kz[inside]], -1)
 

@@ -70,7 +70,7 @@ def test_curves_are_those_of_the_classes_own_half_maps(
 ) -> None:
     halves, _ = half_sets(particles.star)
     members = np.where(labels == 1, halves, -1)[None]
-    sums = back_project(particles, Assignment(members, 2), ctf_normalised=True)
+    sums = back_project(particles, Assignment(members, 2), ctf_normalised=True, padding=1)
     curve = validation.clusters[1].curve
     assert curve is not None and curve.masked is not None
     np.testing.assert_allclose(curve.unmasked, shell_correlation(sums.volume(0), sums.volume(1)), atol=1e-3)

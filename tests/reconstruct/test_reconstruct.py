@@ -77,6 +77,17 @@ def test_reconstruction_finds_the_true_density(simulated: Simulated) -> None:
     assert area["shifted"] < area["true"] - 0.03
 
 
+def test_padded_sums_keep_noise_from_folding_back(simulated: Simulated) -> None:
+    """Measured: mean shell correlation with the truth 0.967 with padding, 0.956 without."""
+    every = Assignment(np.zeros((1, 80), dtype=np.int64), 1)
+    truth = torch.from_numpy(simulated.density)
+    area = {}
+    for padding in (1, 2):
+        sums = back_project(simulated.particles, every, simulated.true_poses, ctf_normalised=True, padding=padding)
+        area[padding] = float(shell_correlation(sums.volume(0), truth)[1:].mean())
+    assert area[2] > area[1] + 0.005
+
+
 def test_sums_add_up_and_members_are_kept_apart(simulated: Simulated) -> None:
     members = np.full((2, 80), -1)
     members[0, :30] = np.arange(30) % 2

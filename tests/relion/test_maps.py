@@ -57,14 +57,14 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_every_table_gives_relions_map(subtomogram_tables: dict[str, Path]) -> None:
-    """With equal weights the maps agree (measured: 0.998); what `dsd reconstruct` adds is the wedge (measured: 0.98).
+    """With equal weights the maps agree (measured: 0.999); what `dsd reconstruct` adds is the wedge (measured: 0.98).
 
     Plain back-projections hold most of their power at the lowest frequencies, which leak into all others.
     """
     for name, path in subtomogram_tables.items():
         theirs = relion_map(path)
         plain = path.parent.name == "relion30"
-        assert agreement(theirs, equal_weights_map(path)) > (0.93 if plain else 0.995), name
+        assert agreement(theirs, equal_weights_map(path)) > (0.93 if plain else 0.998), name
         if not plain:
             assert agreement(theirs, our_map(path, *WEDGE)) > 0.95, name
 
@@ -81,15 +81,15 @@ def test_subtomograms_of_other_programs(pipeline_tables: dict[str, Path]) -> Non
 def test_relion_with_our_ctf_volumes(simulated: Path, subtomogram_tables: dict[str, Path]) -> None:
     """`--3d_rot --ctf` reads the CTF volumes of `export_relion`.
 
-    Measured: mean shell correlation 0.9935; correlation in the ball 0.986 with the volumes, 0.726 without, because only
+    Measured: mean shell correlation 0.9956; correlation in the ball 0.991 with the volumes, 0.727 without, because only
     both divisions by the CTF restore the amplitudes.
     """
     exported = subtomogram_tables["export_relion"]
     ours = our_map(simulated / "float16" / "particles.star", "--normalizectf")
     theirs = relion_map(exported, "--ctf")
-    assert agreement(theirs, ours) > 0.985
+    assert agreement(theirs, ours) > 0.992
     ball = radius_px(BOX) < BOX / 2 - 2
-    assert correlation(theirs, ours, ball) > 0.97
+    assert correlation(theirs, ours, ball) > 0.985
     assert correlation(relion_map(exported), ours, ball) < 0.8
     truth = np.load(simulated / "float16" / "volumes.npy")[0].astype(np.float64)
     assert agreement(theirs, truth) > 0.95
