@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         advice = _doubtful_header(args)
         raise UserError(
-            f"{args.map}: {error}; {advice or f'change this step (densities: {_range(density)})'}."
+            f"{args.map}: {error}; {advice or 'change this step'} (densities: {_range(density)})."
         ) from error
     write_volume(args.output, mask.values, apix)
     _tell(args, mask, apix)

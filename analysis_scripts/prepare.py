@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the poses."""
     from opustomo.errors import UserError
+    from opustomo.io.pose_limits import origin_note
     from opustomo.io.poses import write_poses
     from opustomo.io.star import read_particles
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> None:
     for note in pose_notes(star, box, args.apix):
         print(f"Note: {note}.")
     poses = poses_from_star(star, box, args.apix)
+    if (doubt := origin_note(poses.origins, box)) is not None:
+        print(f"Note: {doubt}.")
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
     write_poses(out, poses)
     print(f"Wrote {len(poses)} poses to {out}")

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
     add("--datadir", type=Path, help="folder that the image paths are relative to")
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add("--force", action="store_true", help="go on where --angpix disagrees with the headers")
+    add("--force", action="store_true", help="go on where --angpix disagrees with the headers, or origins look like Å")
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
     add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
     add("--tilt-range", type=float, help="± degrees that are expected")

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
-    from opustomo.io.pose_limits import require_origins
+    from opustomo.io.pose_limits import origin_note, require_origins
     from opustomo.io.poses import read_poses, write_poses
     from opustomo.io.star import read_particles
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star, star_with_poses
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> None:
             )
         require_origins(poses.origins, box, args.poses)
         _require_box_of_run(args.poses, box)
+    if (doubt := origin_note(poses.origins, box)) is not None:
+        print(f"Note: {doubt}.")
     perturbed = args.perturb_rot > 0 or args.perturb_trans > 0
     if perturbed:
         poses = _perturbed(poses, args, box)

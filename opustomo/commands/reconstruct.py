@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ind", type=Path, help="pickle, text or JSON file: indices of the particles to take")
     add("--datadir", type=Path, help="folder that the image paths are relative to")
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add("--force", action="store_true", help="go on although --angpix disagrees with the headers")
+    add(
+        "--force",
+        action="store_true",
+        help="go on although --angpix disagrees with the headers, or origins look like Å",
+    )
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
     add("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
     add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")

@@ -68,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     data = parser.add_argument_group("data")
     data.add_argument("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    data.add_argument("--force", action="store_true", help="go on although --angpix disagrees with the headers")
+    data.add_argument(
+        "--force",
+        action="store_true",
+        help="go on although --angpix disagrees with the headers, or origins look like Å",
+    )
     data.add_argument("--downfrac", type=float, default=1.0, help="Fourier-crop to this fraction of the box")
     data.add_argument("--norm", type=float, nargs=2, metavar=("SHIFT", "SCALE"), help="(value - shift) / scale")
     data.add_argument("--valfrac", type=float, default=0.2, help="fraction held out (default: %(default)s)")

@@ -15,7 +15,7 @@ from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.named_sizes import named_size_note
 from opustomo.io.particle_kinds import is_image_series
-from opustomo.io.pose_limits import angle_note, origin_note, require_origins
+from opustomo.io.pose_limits import angle_note, origin_note, require_origins, require_unit
 from opustomo.io.poses import Poses, read_poses
 from opustomo.io.star import ParticleStar, read_particles
 from opustomo.io.star_numbers import listed_sizes
@@ -188,19 +188,20 @@ def load_poses(
 ) -> Poses:
     """Poses from ``--poses`` (of all ``whole`` rows of the STAR file, or of those selected), else from the table."""
     if config.poses is None:
-        return poses_from_star(star, box, apix, selected)
-    poses = read_poses(config.poses)
-    if selected is not None and len(poses) == whole:
-        poses = poses.subset(selected)
-        require_origins(poses.origins, box, config.poses, selected)
-        return poses
-    if len(poses) != len(star):
-        raise UserError(
-            f"{config.poses} holds {len(poses)} poses but {config.star} has {whole} particles"
-            f"{'' if selected is None else f', {len(star)} of them taken'}; "
-            "make it from this STAR file with dsdsh prepare"
-        )
-    require_origins(poses.origins, box, config.poses)
+        poses, source = poses_from_star(star, box, apix, selected), config.star
+    else:
+        poses, source = read_poses(config.poses), config.poses
+        if selected is not None and len(poses) == whole:
+            poses = poses.subset(selected)
+        elif len(poses) != len(star):
+            raise UserError(
+                f"{config.poses} holds {len(poses)} poses but {config.star} has {whole} particles"
+                f"{'' if selected is None else f', {len(star)} of them taken'}; "
+                "make it from this STAR file with dsdsh prepare"
+            )
+        require_origins(poses.origins, box, source, selected)
+    if not config.force and not star.origins_in_angst:
+        require_unit(poses.origins, box, apix, source, selected)
     return poses
 
 

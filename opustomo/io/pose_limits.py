@@ -19,6 +19,8 @@ LARGEST_ORIGIN = 0.5
 LARGE_ORIGIN = 0.25
 LARGE_ORIGIN_SHARE = 0.05
 """More particles than this fraction with origins beyond `LARGE_ORIGIN` hint at another unit."""
+WRONG_UNIT_SHARE = 0.2
+"""Fraction of particles with such origins from which another unit is taken for certain."""
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _NAMED = 5
 
@@ -108,6 +110,41 @@ def require_origins(
     raise UserError(
         f"{source}: {_count(bad.size, 'origin moves its particle', 'origins move their particles')} by more than half "
         f"of the box of {box} pixels (row {places}; the first is {first:g} pixels); {advice}."
+    )
+
+
+def require_unit(
+    origins: npt.NDArray[np.float64],
+    box: int,
+    apix: float,
+    source: object,
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+) -> None:
+    """Raise an error if origins that count as pixels look like Å.
+
+    Parameters
+    ----------
+    origins, box, source, rows
+        As in `require_origins`.
+    apix : float
+        Pixel size in Å.
+
+    Raises
+    ------
+    UserError
+        More particles than the fraction `WRONG_UNIT_SHARE` have origins beyond a quarter of the box, and division by
+        the pixel size brings all of them within it.
+    """
+    largest = np.abs(origins).max(axis=1, initial=0.0)
+    large = largest > LARGE_ORIGIN
+    if not large.any() or large.mean() <= WRONG_UNIT_SHARE or largest.max() / apix > LARGE_ORIGIN:
+        return
+    first = int(np.flatnonzero(large)[0])
+    row = int(first if rows is None else rows[first]) + 1
+    raise UserError(
+        f"{source}: origins of {int(large.sum())} of {len(large)} particles exceed a quarter of the box of {box} "
+        f"pixels (the first in row {row}) and would not if they were divided by {apix:g} Å per pixel; if they are in Å, "
+        "name the columns rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst; if they are in pixels, give --force."
     )
 
 

@@ -143,3 +143,24 @@ def test_pixels_in_a_table_of_angstroms(own_set: Path, capsys: pytest.CaptureFix
     path.write_text(optics + path.read_text().replace("data_\n", "data_particles\n", 1))
     assert main(["check", str(path), "--normalizectf"]) == 0
     assert "has optics groups, as RELION 3.1 writes them, but origins in pixels" in capsys.readouterr().out
+
+
+def test_angstroms_that_stay_within_the_box(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Origins of up to 0.9 pixels of 12 Å look like 11 pixels, less than half of a box of 24."""
+    rng = np.random.default_rng(5)
+    origins = rng.uniform(-0.9, 0.9, (16, 3)) * APIX
+    change(own_set, **{f"rlnOrigin{axis}": dict(enumerate(origins[:, i])) for i, axis in enumerate("XYZ")})
+    said = refused(own_set, capsys)
+    assert "would not if they were divided by 12 Å per pixel" in said and "rlnOriginXAngst" in said
+    star = str(own_set / "particles.star")
+    assert main(["check", star, "--normalizectf", "--force"]) == 0
+    assert "exceed a quarter of the box" in capsys.readouterr().out
+    assert dsdsh(["prepare", star, str(BOX), str(APIX)]) == 0
+    assert "exceed a quarter of the box" in capsys.readouterr().out
+    said = refused(own_set, capsys, "--poses", str(own_set / "particles_pose_euler.pkl"))
+    assert "particles_pose_euler.pkl: origins of" in said
+    for axis in "XYZ":
+        (own_set / "particles.star").write_text(
+            (own_set / "particles.star").read_text().replace(f"rlnOrigin{axis} ", f"rlnOrigin{axis}Angst ")
+        )
+    assert main(["check", star, "--normalizectf"]) == 0
