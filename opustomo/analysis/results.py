@@ -167,7 +167,7 @@ class ResultDir:
 
         if not (self.root / "config.pkl").is_file():  # nothing tells the box of the run
             return box + box % 2
-        boxes = read_config(self.config())[1]
+        boxes = read_config(self.config(), box)[1]
         if box != boxes.box and not (box % 2 and abs(box - boxes.box) == 1):
             raise UserError(
                 f"{self.config()}: the run was trained on subtomograms of {boxes.box} pixels, but the box given is "

@@ -52,8 +52,16 @@ def write_config(path: Path, settings: dict[str, Any], command: tuple[str, ...])
     dump_pickles(path, settings, {"time": datetime.now(), "cmd": list(command), "version": __version__})
 
 
-def read_config(path: Path) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
-    """Model sizes, boxes and all settings of a run, of ours or of the original.
+def read_config(path: Path, box: int | None = None) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
+    """Read model sizes, boxes and all settings of a run, of ours or of the original.
+
+    Parameters
+    ----------
+    path
+        config.pkl of the run.
+    box
+        Side of the subtomograms in voxels, where it is known. The original keeps the size of its grid, which is odd:
+        one more than the box or, in some versions, one less. Without ``box`` it is taken for one more.
 
     Raises
     ------
@@ -69,7 +77,9 @@ def read_config(path: Path) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
                 entries["bodies"] = BodyGeometry(**entries["bodies"])
             return ModelConfig(**entries), Boxes(**own["boxes"]), settings
         sizes = settings["model_args"]
-        box = int(settings["lattice_args"]["D"]) - 1
+        grid = int(settings["lattice_args"]["D"])
+        if box is None or abs(box - grid) != 1:
+            box = grid - grid % 2
         downfrac = float(settings["dataset_args"].get("downfrac") or 1.0)
         render = 2 * int(box * downfrac / 2 + 1e-9)
         boxes = Boxes(box, float(sizes["Apix"]) * render / box, render, int(sizes["down_vol_size"]))

@@ -82,7 +82,7 @@ def _require_box_of_run(poses: Path, box: int) -> None:
     config = poses.parent / "config.pkl"
     if not config.is_file():
         return
-    trained = read_config(config)[1].box
+    trained = read_config(config, box)[1].box
     if trained != box:
         raise UserError(
             f"{config}: the run was trained on subtomograms of {trained} pixels, but -D is {box}, which would scale "

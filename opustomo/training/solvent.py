@@ -87,7 +87,7 @@ def inherit_solvent(start: Start, particles: ParticleSet) -> InheritedSolvent | 
         return None
     if not config.is_file():
         return None
-    before = read_config(config)[1]
+    before = read_config(config, particles.box)[1]
     mask = solvent_mask(content, source, before.crop)
     if mask is None or _is_default(mask, before):
         return None

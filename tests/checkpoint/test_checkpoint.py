@@ -114,6 +114,19 @@ def test_reads_the_originals_config(folder: Path) -> None:
     assert settings["dataset_args"]["norm"][1] == np.float32(3.2)
 
 
+def test_the_originals_grid_is_one_more_or_less_than_the_box(folder: Path) -> None:
+    """config.pkl holds 159 or 161 for subtomograms of 160 voxels; only the subtomograms tell which."""
+    config = original_config()
+    for grid in (159, 161):
+        config["lattice_args"]["D"] = grid
+        write_pickles(folder / "config.pkl", config)
+        _, boxes, _ = read_config(folder / "config.pkl", 160)
+        assert (boxes.box, boxes.render, boxes.crop) == (160, 80, 68)
+        assert boxes.apix == pytest.approx(3.4)
+    assert read_config(folder / "config.pkl", 128)[1].box == 160  # of another set: as without it
+    assert read_config(folder / "config.pkl")[1].box == 160
+
+
 def test_reads_a_config_without_the_later_entries(folder: Path) -> None:
     """Older runs of the original know no conformation latent."""
     config = original_config(z_affine_dim=None, encode_mode=None)

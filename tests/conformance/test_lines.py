@@ -50,7 +50,7 @@ CASES = [
     pytest.param(line, place, id=f"{place}: {line.words[:110]}")
     for line in LINES
     for place in PLACES
-    if place == "elsewhere" or not line.once
+    if line.needs != "torchrun" and (place == "elsewhere" or not line.once)
 ]
 
 
@@ -126,8 +126,6 @@ def _programs(line: Line, tmp_path: Path) -> Path:
 def test_a_line_runs_as_it_stands(
     line: Line, place: str, run_line: Callable[[Line, str], Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if line.needs == "torchrun":
-        pytest.skip("runs in processes of its own, in the test below")
     if "train_tomo" in line.words:
         use_tiny_networks(monkeypatch)
     run_line(line, place)
