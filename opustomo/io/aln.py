@@ -74,8 +74,10 @@ def read_aln(path: str | os.PathLike[str]) -> Alignment:
             elif entry[1] == "RawSize":
                 x, y, z = _numbers(path, number, entry[2], 3)
                 raw_size = (int(x), int(y), int(z))
-            elif len(values) == 1:
+            elif len(values) == 1 and np.isfinite(values[0]):
                 header[entry[1]] = values[0]
+            elif entry[1] in ("AlphaOffset", "BetaOffset"):
+                raise UserError(f"{path}: line {number} must hold one finite number after {entry[1]}; export it again.")
         elif line.strip() and not line.lstrip().startswith("#"):
             rows.append(_numbers(path, number, line, _COLUMNS))
     if not rows:

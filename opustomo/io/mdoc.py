@@ -18,7 +18,7 @@ from opustomo.errors import UserError
 from opustomo.io.text_tilts import TextTilts, check_angles
 
 _MONTHS = {name: place for place, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+.\d]+)", re.IGNORECASE)
+_AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,10 @@ def mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextTilts:
     found = read_mdoc(path)
     tilt = _column(path, found, "TiltAngle")
     check_angles(path, tilt)
-    sections = _column(path, found, "ZValue").astype(np.int64)
+    written = _column(path, found, "ZValue")
+    if (written < 0).any() or (written != np.floor(written)).any() or written.max() > 1e6:
+        raise UserError(f"{path}: a section is [ZValue = {written.min():g}], where whole numbers from 0 are needed.")
+    sections = written.astype(np.int64)
     if len(np.unique(sections)) < len(sections):
         twice = np.unique(sections)[np.unique(sections, return_counts=True)[1].argmax()]
         raise UserError(f"{path}: has two sections [ZValue = {twice}]; remove one of them.")

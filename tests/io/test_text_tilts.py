@@ -145,6 +145,7 @@ def test_real_alignments(shared_data: Path) -> None:
         ("    5   -85.8", "    6   -85.8", "names section 6, but the raw stack has 5"),
         (" 41.50\n", " 91.50\n", "the angle of tilt 4 is 91.5"),
         ("    1   -40.00", "    1", "line 4 must hold 3 finite numbers"),
+        ("     1.50\n", "     nan\n", "line 5 must hold one finite number after AlphaOffset"),
     ],
 )
 def test_wrong_alignments(old: str, new: str, expected: str, tmp_path: Path) -> None:
@@ -220,6 +221,7 @@ def test_mdocs_beside_mdocfile(
         ("TiltAngle = 0.001", "TiltAngle = -90", "the angle of tilt 2 is -90"),
         ("[ZValue = 1]", "[ZValue = 0]", r"two sections \[ZValue = 0\]"),
         ("ExposureDose = 3", "ExposureDose = -3", "an ExposureDose is -3"),
+        ("[ZValue = 1]", "[ZValue = -1]", r"a section is \[ZValue = -1\]"),
     ],
 )
 def test_wrong_mdocs(old: str, new: str, expected: str, tmp_path: Path) -> None:
