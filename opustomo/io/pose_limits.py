@@ -143,8 +143,8 @@ def require_unit(
     row = int(first if rows is None else rows[first]) + 1
     raise UserError(
         f"{source}: origins of {int(large.sum())} of {len(large)} particles exceed a quarter of the box of {box} "
-        f"pixels (the first in row {row}) and would not if they were divided by {apix:g} Å per pixel; if they are in Å, "
-        "name the columns rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst; if they are in pixels, give --force."
+        f"pixels (the first in row {row}) and would not if they were divided by {apix:g} Å per pixel; if they are in "
+        "Å, name the columns rlnOriginXAngst, rlnOriginYAngst and rlnOriginZAngst; if they are in pixels, give --force."
     )
 
 

@@ -31,6 +31,7 @@ from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
 from opustomo.prepare.pool import work_through
 from opustomo.prepare.series_rows import (
     check_kind,
+    header_note,
     image_optics,
     image_pixel_size,
     rows_by_particle,
@@ -129,6 +130,8 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     stacks = [path for path in located if path is not None]
     header = read_header(stacks[0])
     image_apix, box = image_pixel_size(star, header.apix), config.box or header.shape[2]
+    doubt = header_note(star, image_apix, header.apix)
+    doubts = () if doubt is None else (doubt,)
     grid = SliceGrid(box, config.apix or image_apix, keep_scale=True)
     if grid.apix < image_apix * 0.999:
         raise UserError(f"--apix {grid.apix:g}: is finer than the {image_apix:.4g} Å of the images; give that or more.")
@@ -162,7 +165,9 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
             advance(done)
     bfactors = f"{describe_bfactors(star)}; they are written with the positive sign"
     table = _write_table(star, groups, poses, particles, grid, config)
-    return SeriesReport(len(particles), table, (*_off_axis_notes(off_axis, config), bfactors, *doubtful_notes(star)))
+    return SeriesReport(
+        len(particles), table, (*_off_axis_notes(off_axis, config), bfactors, *doubtful_notes(star), *doubts)
+    )
 
 
 def _off_axis_notes(off_axis: list[np.ndarray], config: SeriesConfig) -> tuple[str, ...]:

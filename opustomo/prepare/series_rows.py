@@ -87,12 +87,12 @@ def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
 
 
 def image_optics(star: ParticleStar) -> TiltOptics:
-    """Return the CTF of every image; voltage, Cs and amplitude contrast are those of the first.
+    """Return the CTF of every image; voltage, Cs and amplitude contrast are the same for all.
 
     Raises
     ------
     UserError
-        A column is missing, or B factors have both signs.
+        A column is missing, B factors have both signs, or images of several microscopes are mixed.
     """
     u = star.numbers("rlnDefocusU")
     bfactors, _ = image_bfactors(star)
@@ -103,10 +103,32 @@ def image_optics(star: ParticleStar) -> TiltOptics:
         phase_shift_deg=_told(star, "rlnPhaseShift", 0.0),
         bfactor_A2=bfactors,
         scale=_told(star, "rlnCtfScalefactor", 1.0),
-        voltage_kv=float(_told(star, "rlnVoltage")[0]),
-        cs_mm=float(_told(star, "rlnSphericalAberration")[0]),
-        amplitude_contrast=float(_told(star, "rlnAmplitudeContrast")[0]),
+        voltage_kv=_told_once(star, "rlnVoltage"),
+        cs_mm=_told_once(star, "rlnSphericalAberration"),
+        amplitude_contrast=_told_once(star, "rlnAmplitudeContrast"),
     )
+
+
+def header_note(star: ParticleStar, used_A: float, header_apix: float | None) -> str | None:
+    """Describe stacks whose headers contradict the pixel size of the table; a header of 1 Å tells nothing."""
+    if header_apix is None or abs(header_apix - 1.0) < 1e-3 or abs(header_apix / used_A - 1.0) <= 0.01:
+        return None
+    return (
+        f"the headers of the stacks say {header_apix:.5g} Å per pixel, but {star.path} says {used_A:.5g} Å, and that "
+        "is used"
+    )
+
+
+def _told_once(star: ParticleStar, column: str) -> float:
+    """Return the one value of a column."""
+    values = _told(star, column)
+    other = np.flatnonzero(~np.isclose(values, values[0]))
+    if other.size:
+        raise UserError(
+            f"{star.path}: {column} is {values[0]:g} in row 1 and {values[other[0]]:g} in row {other[0] + 1}; split "
+            "the table by it and prepare one part at a time."
+        )
+    return float(values[0])
 
 
 def _told(star: ParticleStar, column: str, default: float | None = None) -> np.ndarray:

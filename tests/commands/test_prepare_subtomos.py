@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.io.mrc import write_volume
 from opustomo.io.star import read_particles
 from opustomo.main import main
+from opustomo.prepare.series_rows import header_note
 from tests.commands.test_extract_subtomos import AGREE, extracted, score, travelling
 from tests.prepare import imaged_series
 from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS
@@ -192,3 +193,28 @@ def test_mistakes(
     assert main(["prepare_subtomos", str(folder / "bad.star"), "-o", str(out), *words, "--workers", "1"]) == 1
     said = capsys.readouterr().err
     assert expected in said and not (out / "particles.star").exists()
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("2 200 2.7 0.07 8", "rlnVoltage is 300 in row 1 and 200 in row 32; split the table by it"),
+        ("2 300 2.7 0.07 9", "its images have pixel sizes of 8 and 9 Å; split the table by pixel size"),
+    ],
+)
+def test_images_of_several_optics_groups(
+    group: str, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The values of the first image are not those of all."""
+    text = (folder / "series.star").read_text()
+    text = text.replace("1 300 2.7 0.07 8\n", f"1 300 2.7 0.07 8\n{group}\n").replace(" n1 1\n", " n1 2\n")
+    (folder / "groups.star").write_text(text)
+    assert main(["prepare_subtomos", str(folder / "groups.star"), "-o", str(folder / "no"), "--workers", "1"]) == 1
+    assert expected in capsys.readouterr().err and not (folder / "no" / "particles.star").exists()
+
+
+def test_headers_that_contradict_the_table(folder: Path, tmp_path: Path) -> None:
+    star = read_particles(folder / "series.star")
+    said = header_note(star, 8.0, 10.0)
+    assert said is not None and "the headers of the stacks say 10 Å per pixel" in said and "says 8 Å" in said
+    assert header_note(star, 8.0, 1.0) is None and header_note(star, 8.0, 8.01) is None
