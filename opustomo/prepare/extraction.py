@@ -132,7 +132,7 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     }
     size = config.reconstruction
     path = config.folder / "particles.star"
-    table = in_series_pixels(table)
+    table = in_series_pixels(table, config.coord_apix)
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
     said = (
         coordinate_note(star, first.apix, config.coord_apix),

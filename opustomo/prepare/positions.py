@@ -68,12 +68,13 @@ def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: np.ndarray |
     return pixels * (series.apix if coord_apix is None else coord_apix) - centre
 
 
-def in_series_pixels(star: ParticleStar) -> ParticleStar:
+def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> ParticleStar:
     """Return the table with coordinates of 2D stacks in pixels of the tilt series, as RELION 4 counts for subtomograms.
 
-    Other tables come back as they are.
+    Other tables come back as they are. `coord_apix` is the pixel size of the coordinates if the user gave it, Å.
     """
-    series, sizes = star.value_per_particle(SERIES_APIX), coordinate_sizes(star)
+    series = star.value_per_particle(SERIES_APIX)
+    sizes = coordinate_sizes(star) if coord_apix is None else np.full(len(star), coord_apix)
     if CORNER[0] not in star or series is None or sizes is None:
         return star
     if not counts_in_image_pixels(star) and OWN_APIX not in star:

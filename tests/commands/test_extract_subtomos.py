@@ -393,6 +393,11 @@ def test_coordinates_of_a_warptools_export(tmp_path: Path) -> None:
     assert table.blocks["general"] == {"rlnTomoSubTomosAre2DStacks": "0"}
     written = np.stack([table.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)
     assert np.allclose(written, 8 * pixels, atol=1e-4)
+    # what the user says of the coordinates counts more
+    out = extract(replace(series, words=(*series.words, *sizes)), "--coord-apix", "15.9")
+    table = read_particles(out / "particles.star")
+    written = np.stack([table.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)
+    assert np.allclose(written, 7.95 * pixels, atol=1e-4)
 
 
 def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
