@@ -140,7 +140,7 @@ def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
         for part, curve in curves.items():
             axes.plot(curve.epochs, getattr(curve, name), ".-", color=colours[part], label=part, lw=1.4)
         axes.set_title(title)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epoch (from 0)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Averages of training or validation over epochs, arrays of shape (E,); epochs count from 1."""
+    """Averages of training or validation over epochs, arrays (E,); epochs count from 0, as in the names of files."""
 
     epochs: np.ndarray
     gen_loss: np.ndarray
@@ -30,7 +30,7 @@ class LossCurve:
 
 
 def read_training_log(path: Path) -> dict[str, LossCurve]:
-    """Parse ``run.log``.
+    """Parse ``run.log``, which counts epochs from 1.
 
     A resumed run repeats epochs in one log; the last record of an epoch counts.
 
@@ -49,7 +49,7 @@ def read_training_log(path: Path) -> dict[str, LossCurve]:
         match = _LINE.search(line)
         if match:
             part = (match[2] or "training").lower()
-            found.setdefault(part, {})[int(match[1])] = (float(match[3]), float(match[4]), float(match[5]))
+            found.setdefault(part, {})[int(match[1]) - 1] = (float(match[3]), float(match[4]), float(match[5]))
     curves = {}
     for part in ("training", "validation"):
         if part in found:

@@ -22,7 +22,7 @@ def write_epoch(
     latents: np.ndarray,
     poses: Poses,
     separation: Separation | None = None,
-) -> None:
+) -> np.ndarray:
     """Write the files of one epoch; the weights come last, so that an epoch with weights is complete.
 
     Parameters
@@ -35,6 +35,11 @@ def write_epoch(
         Of the same particles.
     separation
         Takes from the compositions in z.N.pkl what they share with the conformations; weights.N.pkl holds it.
+
+    Returns
+    -------
+    ndarray
+        (N, zdim + zaffinedim) as written.
 
     Raises
     ------
@@ -50,6 +55,7 @@ def write_epoch(
     write_latents(outdir / f"z.{epoch}.pkl", mu, multi)
     write_poses(outdir / f"pose.{epoch}.pkl", poses)
     write_weights(weights, model, epoch, separation)
+    return mu if multi is None else np.concatenate([mu, multi], 1)
 
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:

@@ -28,6 +28,8 @@ class Progress:
         Particles in those sums; batches with terms that are not finite are left out.
     seconds
         Wall time spent in the pass so far.
+    training_seconds
+        Wall time of the training pass of this epoch, while its validation runs.
     training_means
         Means of the training pass of this epoch, while its validation runs.
     broken
@@ -42,6 +44,7 @@ class Progress:
     sums: list[float] = field(default_factory=list)
     counted: int = 0
     seconds: float = 0.0
+    training_seconds: float = 0.0
     training_means: dict[str, float] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
 

@@ -61,9 +61,10 @@ class EpochRecord:
     training, validation
         Means of the loss terms over the particles; no validation: None.
     seconds
-        Wall time of the epoch.
+        Wall time of training and validation.
     latents
-        (N, zdim + zaffinedim), the latent memory.
+        (N, L) of which the first ``zdim`` columns are composition: as last written to z.N.pkl, or the running averages
+        of the training while nothing is written.
     zdim
         How many of its columns are composition.
     seen
@@ -72,6 +73,8 @@ class EpochRecord:
         (T, T, T), the volume at the mean latent.
     encoded
         Posteriors at the end of the epoch; None when nothing was encoded then.
+    written
+        N of the z.N.pkl that holds the latents; None for running averages.
     """
 
     epoch: int
@@ -83,6 +86,7 @@ class EpochRecord:
     seen: np.ndarray
     template: np.ndarray
     encoded: Encoded | None = None
+    written: int | None = None
 
 
 class WatcherFactory(Protocol):

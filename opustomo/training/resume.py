@@ -84,7 +84,7 @@ class Start:
                     f"{trainer.run.outdir / STATE_FILE} belongs to a model of other sizes; "
                     "go on with the options of the first start"
                 ) from error
-            log.say(f"# goes on in epoch {trainer.progress.epoch + 1} after {trainer.progress.particles_seen} visits")
+            log.say(f"# goes on in epoch {trainer.progress.epoch} after {trainer.progress.particles_seen} visits")
         elif self.weights is not None:
             _restore_weights(trainer, self.weights, self.latents, log)
 
@@ -125,7 +125,7 @@ def choose_start(run: RunConfig, particles: int) -> Start:
             note = f"{path.parent / STATE_FILE} holds the full state after that epoch"
             return Start(state=state, folder=path.parent, note=note)
         if (progress.epoch, progress.step) > (epoch + 1, 0):
-            note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch + 1}"
+            note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch}"
     return Start(weights=path, latents=run.latents, note=note)
 
 
@@ -226,7 +226,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
     if model.encoder is None and "fixed_latent" not in content:  # the original's
         model.fixed_latent.copy_(trainer.engine.latents.values[0])
     log.say(
-        f"# networks from {path}, goes on in epoch {progress.epoch + 1} after {progress.particles_seen} visits; "
+        f"# networks from {path}, goes on in epoch {progress.epoch} after {progress.particles_seen} visits; "
         "the optimizer starts anew"
     )
 

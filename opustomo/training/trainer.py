@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -22,20 +22,20 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.model.anchor import floor_at
-from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
+from opustomo.model.autoencoder import Autoencoder, StepOutput
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
 from opustomo.physics.tilts import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.current import template_of, write_template
+from opustomo.training.current import projections_of, template_of, write_template
 from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.records import EpochRecord, IntervalRecord, Projections, Watcher
+from opustomo.training.records import EpochRecord, IntervalRecord, Watcher
 from opustomo.training.recovery import Recovery
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.separation import separate_latents
@@ -111,6 +111,7 @@ class Trainer:
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
         self.waited = 0.0
+        self._written: tuple[int, np.ndarray] | None = None  # the last latents written, and their epoch
 
     # The course of a run
 
@@ -162,7 +163,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         progress = self.progress
-        epoch, seconds = progress.epoch, progress.seconds
+        epoch, seconds = progress.epoch, progress.training_seconds + progress.seconds
         together = self.config.batch_size * self.ranks.size * self.config.accum_step
         self._recovery.require_updates(epoch, -(-len(self.members[TRAINING]) // together))
         validation = self._means() if len(self.members[VALIDATION]) else None
@@ -175,10 +176,12 @@ class Trainer:
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
-                write_epoch(self.run.outdir, epoch, self.model, latents, self.engine.poses.poses(), separation)
+                poses = self.engine.poses.poses()
+                self._written = epoch, write_epoch(self.run.outdir, epoch, self.model, latents, poses, separation)
             self.save_state()
             if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep)
+                self.log.say(f"# epoch {epoch} is written: weights.{epoch}.pkl, z.{epoch}.pkl, pose.{epoch}.pkl")
         if self.leads:  # a small set never reaches a log interval
             self._write_template(self.engine.latents.values[:1])
         if self.watchers:
@@ -217,7 +220,7 @@ class Trainer:
         self._recovery.report()
         means = self._means()
         if training:
-            progress.training_means = means
+            progress.training_means, progress.training_seconds = means, progress.seconds
         if progress.counted:
             self.log.raw(
                 epoch_line(progress.epoch, progress.kind, means["gen"], means["snr"], means["total"], progress.seconds)
@@ -244,7 +247,7 @@ class Trainer:
         bar = tqdm(
             total=len(members),
             initial=len(members) - sum(len(batch) for batch in batches),
-            desc=f"epoch {progress.epoch + 1} {progress.kind}",
+            desc=f"epoch {progress.epoch} {progress.kind}",
             unit=" particles",
             disable=not (sys.stderr.isatty() and self.leads),
             leave=False,
@@ -345,7 +348,7 @@ class Trainer:
         snr = float(self.engine.snr)
         terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))
         self.log.say(
-            f"# [epoch {progress.epoch + 1}, {progress.particles_seen} particles] "
+            f"# [epoch {progress.epoch}, {progress.particles_seen} particles] "
             + ", ".join(f"{name} {value:.5g}" for name, value in terms.items())
         )
         now, (then, seen) = time.monotonic(), self._reported
@@ -359,7 +362,7 @@ class Trainer:
             running_snr=snr,
             visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
             memory_gb=torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0,
-            projections=self._projections(visit, bfactor_A2) if self.run.plot else None,
+            projections=projections_of(self.engine, visit, bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
         self._write_template(output.mu[:1])
@@ -367,18 +370,12 @@ class Trainer:
     def _write_template(self, latent: Tensor) -> None:
         write_template(self.run.outdir / f"{self.run.tmp_prefix}.mrc", self.model, latent, self.log.say)
 
-    def _projections(self, visit: Visit, bfactor_A2: float) -> Projections:
-        one = replace(visit, index=visit.index[:1], volumes=visit.volumes[:1])
-        state = StepState(bfactor_A2, 0.0, 0.0, 0.0, self.engine.snr, None)
-        pictures = self.model.pictures(self.engine.assemble(one), state)
-        return Projections(*(volume[0].sum(0).cpu().numpy() for volume in pictures))
-
     def _epoch_record(
         self, epoch: int, training: dict[str, float], validation: dict[str, float] | None, seconds: float
     ) -> EpochRecord:
         seen = np.isin(np.arange(len(self.particles)), np.concatenate(list(self.members.values())))
         seen[list(self.progress.broken)] = False
-        latents = self.engine.latents.values.cpu().numpy()
+        written, latents = self._written or (None, self.engine.latents.values.cpu().numpy())
         return EpochRecord(
             epoch=epoch,
             training=training,
@@ -389,6 +386,7 @@ class Trainer:
             seen=seen,
             encoded=self.engine.latents.take_encoded(),
             template=template_of(self.model, torch.from_numpy(latents[seen].mean(0, keepdims=True)).to(self.device)),
+            written=written,
         )
 
     def _tell(self, what: str, record: IntervalRecord | EpochRecord) -> None:

@@ -61,7 +61,7 @@ class CollapseWatcher:
         for finding in diagnose(record):
             if finding.kind not in {said.kind for said in self.findings}:
                 self.findings.append(finding)
-                self._say(f"# warning: after epoch {record.epoch + 1} {finding.sentence}")
+                self._say(f"# warning: after epoch {record.epoch} {finding.sentence}")
 
     def close(self) -> None:
         """Nothing."""

@@ -29,8 +29,8 @@ class CsvTable:
         """All complete rows; none when there is no file. A last line without its end is left out."""
         return self._read()[1]
 
-    def keep(self, wanted: Callable[[Row], bool]) -> None:
-        """Drop the rows that are not ``wanted`` and an incomplete last line.
+    def keep(self, wanted: Callable[[Row], bool], change: Callable[[Row], Row] | None = None) -> None:
+        """Drop the rows that are not ``wanted`` and an incomplete last line; ``change`` the others.
 
         Raises
         ------
@@ -39,7 +39,8 @@ class CsvTable:
         """
         if self.path.exists():
             columns, rows = self._read()
-            self._rewrite(columns, filter(wanted, rows))
+            kept: Iterable[Row] = filter(wanted, rows)
+            self._rewrite(columns, kept if change is None else map(change, kept))
 
     def clear(self) -> None:
         """Drop everything."""

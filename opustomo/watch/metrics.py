@@ -15,7 +15,7 @@ EPOCHS_FILE = "epochs.csv"
 class MetricsFile:
     """Watcher that writes ``metrics.csv`` and, beside it, ``epochs.csv``.
 
-    Epochs count from 1, as in ``run.log``. Files of an earlier run are replaced by the first row, unless
+    Epochs count from 0, as in the names of files. Files of an earlier run are replaced by the first row, unless
     :meth:`resume_from` was called.
 
     Parameters
@@ -42,8 +42,12 @@ class MetricsFile:
             A file cannot be read or written.
         """
         self._fresh = False
-        self._intervals.keep(lambda row: 0 <= _number(row, "particles") <= particles_seen)
-        self._epochs.keep(lambda row: _number(row, "epoch") > 0)
+        earlier = self._epochs.rows()
+        change = None
+        if earlier and "weights" not in earlier[0]:  # versions without that column counted epochs from 1
+            change = _counted_from_zero
+        self._intervals.keep(lambda row: 0 <= _number(row, "particles") <= particles_seen, change)
+        self._epochs.keep(lambda row: _number(row, "epoch") >= 0, change)
 
     def interval(self, record: IntervalRecord) -> None:
         """Write a row of ``metrics.csv``."""
@@ -51,7 +55,7 @@ class MetricsFile:
         self._intervals.append(
             {
                 "date": _now(),
-                "epoch": str(record.epoch + 1),
+                "epoch": str(record.epoch),
                 "particles": str(record.particles_seen),
                 **{name: _text(value) for name, value in record.terms.items()},
                 "running_snr": _text(record.running_snr),
@@ -65,13 +69,14 @@ class MetricsFile:
     def epoch(self, record: EpochRecord) -> None:
         """Write a row of ``epochs.csv``; rows of this epoch and later ones are from before a resumption and go."""
         self._start()
-        if any(_number(row, "epoch") > record.epoch for row in self._epochs.rows()):
-            self._epochs.keep(lambda row: 0 < _number(row, "epoch") <= record.epoch)
+        if any(_number(row, "epoch") >= record.epoch for row in self._epochs.rows()):
+            self._epochs.keep(lambda row: 0 <= _number(row, "epoch") < record.epoch)
         validation = record.validation or {}
         self._epochs.append(
             {
                 "date": _now(),
-                "epoch": str(record.epoch + 1),
+                "epoch": str(record.epoch),
+                "weights": f"weights.{record.epoch}.pkl" if record.written == record.epoch else "",
                 "seconds": f"{record.seconds:.1f}",
                 **{f"training_{name}": _text(value) for name, value in record.training.items()},
                 **{
@@ -107,9 +112,9 @@ def read_epoch_means(path: Path) -> dict[int, tuple[dict[str, float], dict[str, 
     found: dict[int, tuple[dict[str, float], dict[str, float] | None]] = {}
     for row in CsvTable(path).rows():
         number = _number(row, "epoch")
-        if number > 0:
+        if number >= 0:
             training, validation = _means(row, "training_"), _means(row, "validation_")
-            found[number - 1] = training, validation or None
+            found[number] = training, validation or None
     return found
 
 
@@ -122,6 +127,10 @@ def _means(row: Row, prefix: str) -> dict[str, float]:
             except ValueError:
                 continue  # a hand has been at the file
     return means
+
+
+def _counted_from_zero(row: Row) -> Row:
+    return {**row, "epoch": str(_number(row, "epoch") - 1)}
 
 
 def _number(row: Mapping[str, str], column: str) -> int:

@@ -18,7 +18,7 @@ class TensorBoardWatcher:
     """Watcher that writes event files.
 
     Batches go to ``training/TERM`` and the state to ``run/…``, over particles seen; means of an epoch go to
-    ``training_epoch/TERM`` and ``validation/TERM``, over epochs counted from 1.
+    ``training_epoch/TERM`` and ``validation/TERM``, over epochs counted from 0, as in file names.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class TensorBoardWatcher:
 
     def epoch(self, record: EpochRecord) -> None:
         """Write the means of an epoch."""
-        self._write("training_epoch", record.training, record.epoch + 1)
+        self._write("training_epoch", record.training, record.epoch)
         if record.validation is not None:
-            self._write("validation", record.validation, record.epoch + 1)
+            self._write("validation", record.validation, record.epoch)
         self._writer.flush()
 
     def close(self) -> None:

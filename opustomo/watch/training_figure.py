@@ -89,14 +89,16 @@ def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) ->
 
 
 def _head(figure: Figure, record: EpochRecord) -> None:
-    title = f"epoch {record.epoch + 1}"
+    title = f"epoch {record.epoch}"
     figure.text(0.052, 0.94, title, fontsize=17, fontweight="bold", color=INK)
     seconds = round(record.seconds)
     took = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
     parts = [f"generative loss {record.training.get('gen', np.nan):.4g}"]
     if record.validation is not None:
         parts.append(f"held out {record.validation.get('gen', np.nan):.4g}")
-    parts += [f"SNR {record.training.get('snr', np.nan):.3g}", f"last epoch took {took}"]
+    parts += [f"SNR {record.training.get('snr', np.nan):.3g}", f"this epoch took {took}"]
+    if record.written == record.epoch:
+        parts.append(f"weights.{record.epoch}.pkl")
     text = "   ·   ".join(parts).replace("-", "−")
     figure.text(0.07 + 0.0125 * len(title), 0.94, text, fontsize=11, color=PALE)
 
@@ -115,17 +117,17 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
         heights[~np.isfinite(heights)] = np.nan
         if np.isfinite(heights).any():
             marker = "" if len(epochs) > 40 else "o"
-            axes.plot(np.asarray(epochs) + 1, heights, marker=marker, ms=3.5, lw=1.5, color=colour, label=label)
+            axes.plot(np.asarray(epochs), heights, marker=marker, ms=3.5, lw=1.5, color=colour, label=label)
             drawn.append(heights)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
-    axes.set_xlabel("epoch", fontsize=9, color=PALE)
+    axes.set_xlabel("epoch (from 0)", fontsize=9, color=PALE)
     if drawn:
         _limit(axes, np.asarray(drawn))
     else:
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", color=PALE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     if len(epochs) == 1:
-        axes.set_xlim(epochs[0] + 0.5, epochs[0] + 1.5)
+        axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
     axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
     axes.tick_params(labelsize=8, colors=PALE)
     axes.yaxis.get_offset_text().set_fontsize(8)
@@ -180,7 +182,8 @@ def _draw_latents(figure: Figure, record: EpochRecord) -> None:
     latents = np.asarray(record.latents)[np.asarray(record.seen, dtype=bool), : record.zdim]
     latents = latents[np.isfinite(latents).all(axis=1)]
     many = len(latents) > HEXAGONS_ABOVE
-    title = f"{'density of ' * many}composition latents, {len(latents):,} particles"
+    source = "running averages" if record.written is None else f"z.{record.written}.pkl"
+    title = f"{'density of ' * many}composition latents ({source}), {len(latents):,} particles"
     axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8)
     if 0 in latents.shape:
         axes.text(0.5, 0.5, "none yet", transform=axes.transAxes, ha="center", color=PALE)

@@ -26,7 +26,7 @@ def test_reads_both_parts(tmp_path: Path) -> None:
     )
     curves = read_training_log(log)
     assert list(curves) == ["training", "validation"]
-    assert curves["training"].epochs.tolist() == [1, 2]
+    assert curves["training"].epochs.tolist() == [0, 1]
     np.testing.assert_allclose(curves["training"].gen_loss, [-0.25, -0.5])
     np.testing.assert_allclose(curves["training"].snr, [0.001, 0.01])
     np.testing.assert_allclose(curves["training"].total_loss, [-0.2, -0.45])

@@ -39,7 +39,7 @@ def test_latents_poses_particles_and_epochs(run: opustomo.Run, trained_run: Path
     np.testing.assert_array_equal(run.poses().eulers_deg, read_poses(trained_run / "pose.1.pkl").eulers_deg)
     assert run.particles.path == tiny_set / "particles.star"
     assert (run.boxes.box, run.boxes.apix) == (24, 12.0) and run.settings["model_args"]["zdim"] == 2
-    assert list(run.losses()["training"].epochs) == [1, 2]
+    assert list(run.losses()["training"].epochs) == [0, 1]
     table = run.table()
     assert table["rlnAngleRot"].dtype == np.float64 and len(table) == 16
     np.testing.assert_array_equal(table[["z1", "z2"]], mu)

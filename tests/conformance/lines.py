@@ -150,7 +150,7 @@ TRAINING = (
         "--zdim 12 -o {data}/own -r {data}/mask.mrc --angpix {apix} --estpose --datadir {data}/ "
         "--load {data}/own/weights.0.pkl --latents {data}/own/z.0.pkl --split {data}/own-split.pkl",
         ("{data}/own/weights.1.pkl", "{data}/own/z.1.pkl"),
-        says=("goes on in epoch 2", "--lazy-single: has no effect here", "--template-type: has no effect here"),
+        says=("goes on in epoch 1", "--lazy-single: has no effect here", "--template-type: has no effect here"),
         small="-n 2",
         differs=(
             "Options that only concern the 2D ancestors have no effect; the log names them. If "

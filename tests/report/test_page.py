@@ -186,7 +186,7 @@ def test_volumes_and_losses_are_in_the_page(page: Path) -> None:
     assert (volumes[2, 1].max(1) == 255).nonzero()[0].tolist() == [5, 6, 7]
     assert volumes[2, 3].max() > volumes[0, 3].max()  # thicker along z, hence brighter in the sum along z
     assert [unpacked(movie["frames"]).shape for movie in content["movies"]] == [(10, 6, 16, 16)] * 2
-    assert content["losses"]["validation"]["epochs"] == [1, 2, 3, 4, 5]
+    assert content["losses"]["validation"]["epochs"] == [0, 1, 2, 3, 4]
     assert content["losses"]["training"]["gen_loss"][4] == pytest.approx(-0.5)
     assert [cluster["count"] for cluster in content["clusters"]] == np.bincount(
         unpacked(content["points"]["categories"][0]["codes"])

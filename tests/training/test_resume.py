@@ -138,7 +138,7 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
     process = start(data, outdir)
     assert process.stdout is not None
     for line in process.stdout:  # stop in the middle of the second epoch
-        if "[epoch 2" in line:
+        if "[epoch 1" in line:
             process.send_signal(number)
             break
     output = process.stdout.read()
@@ -149,7 +149,7 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
     process = start(data, outdir, "--load", "latest")
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    assert "goes on in epoch 2" in output
+    assert "goes on in epoch 1" in output
     assert_same_results(whole, outdir)
 
 
@@ -184,8 +184,8 @@ def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: P
     process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    assert "goes on in epoch 4 after 96 visits; the optimizer starts anew" in output
-    assert "--load latest would go on in epoch 7" in output
+    assert "goes on in epoch 3 after 96 visits; the optimizer starts anew" in output
+    assert "--load latest would go on in epoch 6" in output
     assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
 
 

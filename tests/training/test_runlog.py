@@ -48,7 +48,7 @@ def test_the_analysis_reads_what_the_run_wrote(tmp_path: Path, capsys: pytest.Ca
     curves = read_training_log(tmp_path / "run.log")
     assert set(curves) == {"training", "validation"}
     for kind, rows in values.items():
-        np.testing.assert_array_equal(curves[kind].epochs, np.arange(1, len(rows) + 1))
+        np.testing.assert_array_equal(curves[kind].epochs, np.arange(len(rows)))
         found = np.stack([curves[kind].gen_loss, curves[kind].snr, curves[kind].total_loss], 1)
         np.testing.assert_allclose(found, rows, atol=5e-7)
     assert capsys.readouterr().err.splitlines() == (tmp_path / "run.log").read_text().splitlines()

@@ -45,7 +45,7 @@ def test_a_row_holds_the_state_of_the_run(path: Path) -> None:
     metrics.interval(fabricated.interval(2000, epoch=1, lr=3.92e-5, terms=fabricated.terms(float("nan"))))
     first, second = rows_of(path)
     assert before <= datetime.fromisoformat(first["date"]) <= datetime.now()
-    assert (first["epoch"], first["particles"], second["epoch"], second["particles"]) == ("1", "1000", "2", "2000")
+    assert (first["epoch"], first["particles"], second["epoch"], second["particles"]) == ("0", "1000", "1", "2000")
     for place, name in enumerate(TERM_NAMES):
         assert float(first[name]) == pytest.approx(1 + 0.01 * place)
         assert second[name] == "nan"
@@ -64,10 +64,11 @@ def test_a_row_can_be_read_as_soon_as_it_is_written(path: Path) -> None:
 
 def test_epochs_have_their_own_file(path: Path) -> None:
     metrics = MetricsFile(path)
-    metrics.epoch(fabricated.epoch(0))
-    metrics.epoch(fabricated.epoch(1, validation=None))
+    metrics.epoch(fabricated.epoch(0, written=0))
+    metrics.epoch(fabricated.epoch(1, validation=None, written=0))
     first, second = rows_of(path.with_name("epochs.csv"))
-    assert (first["epoch"], second["epoch"], first["seconds"]) == ("1", "2", "61.0")
+    assert (first["epoch"], second["epoch"], first["seconds"]) == ("0", "1", "61.0")
+    assert (first["weights"], second["weights"]) == ("weights.0.pkl", "")
     assert float(first["training_gen"]) == pytest.approx(0.01)
     assert float(first["validation_total"]) == 0.5
     assert second["validation_total"] == ""
@@ -119,7 +120,7 @@ def test_epochs_done_again_replace_later_ones(path: Path) -> None:
     again.resume_from(0)
     again.epoch(fabricated.epoch(3, seconds=7.0))
     rows = rows_of(path.with_name("epochs.csv"))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[3]["seconds"] == "7.0"
 
 
@@ -158,7 +159,7 @@ def test_resuming_without_files_begins_them(path: Path) -> None:
     metrics.interval(fabricated.interval(5000))
     metrics.epoch(fabricated.epoch(4))
     assert column(path, "particles") == [5000]
-    assert column(path.with_name("epochs.csv"), "epoch") == [5]
+    assert column(path.with_name("epochs.csv"), "epoch") == [4]
 
 
 def test_the_file_may_vanish_during_a_run(path: Path) -> None:

@@ -55,8 +55,8 @@ def test_scalars_and_steps(recorders: list[Recorder], tmp_path: Path) -> None:
     assert writer.log_dir == str(tmp_path / "tb") and writer.purge_step is None
     assert writer.scalars["training/total", 3000] == 3.0
     assert writer.scalars["run/lr", 3000] == 4e-5 and writer.scalars["run/running_snr", 3000] == 0.0125
-    assert writer.scalars["training_epoch/total", 2] == -1.0 and writer.scalars["validation/total", 2] == -0.5
-    assert ("training_epoch/total", 3) in writer.scalars and ("validation/total", 3) not in writer.scalars
+    assert writer.scalars["training_epoch/total", 1] == -1.0 and writer.scalars["validation/total", 1] == -0.5
+    assert ("training_epoch/total", 2) in writer.scalars and ("validation/total", 2) not in writer.scalars
     assert writer.flushed == 2 and writer.closed
 
 

@@ -53,9 +53,9 @@ def test_curves_hold_training_and_held_out_means(tmp_path: Path, drawn: list[Fig
     assert os.listdir(tmp_path / "a run") == ["training.png"]
     for title, place in (("generative", 1), ("total", 0), ("SNR", 3), ("KL", 4)):
         found = curves(drawn[-1], title)
-        np.testing.assert_allclose(found["training"], [(e + 1, -e + 0.01 * place) for e in range(3)])
-        np.testing.assert_allclose(found["held out"], [(e + 1, 0.5 - e + 0.01 * place) for e in range(3)])
-    assert any(text.get_text() == "epoch 3" for text in drawn[-1].texts)
+        np.testing.assert_allclose(found["training"], [(e, -e + 0.01 * place) for e in range(3)])
+        np.testing.assert_allclose(found["held out"], [(e, 0.5 - e + 0.01 * place) for e in range(3)])
+    assert any(text.get_text() == "epoch 2" for text in drawn[-1].texts)
 
 
 def test_the_picture_shows_central_slices(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -74,7 +74,7 @@ def test_only_composition_of_seen_particles_is_scattered(tmp_path: Path, drawn: 
     latents[5] = np.nan
     seen = np.arange(40) % 4 > 0
     TrainingFigure(tmp_path / "training.png").epoch(fabricated.epoch(0, latents=latents, seen=seen))
-    axes = panel(drawn[0], "composition latents, 29 particles")
+    axes = panel(drawn[0], "composition latents (running averages), 29 particles")
     points = np.asarray(axes.collections[0].get_offsets())
     wanted = latents[seen & np.isfinite(latents[:, 0]), 1]
     np.testing.assert_allclose(points[:, 0], wanted - wanted.mean(), atol=1e-6)
@@ -88,8 +88,8 @@ def test_a_resumed_run_shows_its_past(tmp_path: Path, drawn: list[Figure]) -> No
     figure = TrainingFigure(tmp_path / "training.png")
     figure.epoch(fabricated.epoch(4, training=fabricated.terms(70.0)))  # 4 is done again, 5 was never
     found = curves(drawn[-1], "total")
-    np.testing.assert_allclose(found["training"], [(1, 0), (2, -1), (3, -2), (4, -3), (5, 70)])
-    np.testing.assert_allclose(found["held out"], [(1, 9), (2, np.nan), (3, 9), (4, 9), (5, -3.5)])
+    np.testing.assert_allclose(found["training"], [(0, 0), (1, -1), (2, -2), (3, -3), (4, 70)])
+    np.testing.assert_allclose(found["held out"], [(0, 9), (1, np.nan), (2, 9), (3, 9), (4, -3.5)])
 
 
 def test_a_new_run_does_not_show_the_past_of_another(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -146,8 +146,8 @@ def test_awkward_epochs_are_drawn_without_warnings(tmp_path: Path, changes: dict
 
 def test_many_particles_become_hexagons(tmp_path: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_figure, "HEXAGONS_ABOVE", 39)
-    TrainingFigure(tmp_path / "training.png").epoch(fabricated.epoch(0))
-    axes = panel(drawn[0], "density of composition latents, 40 particles")
+    TrainingFigure(tmp_path / "training.png").epoch(fabricated.epoch(0, written=0))
+    axes = panel(drawn[0], "density of composition latents (z.0.pkl), 40 particles")
     counts = np.asarray(axes.collections[0].get_array())
     assert counts.sum() == 40
 

@@ -79,7 +79,7 @@ function showTraining(report, host) {
     for (const [title, field] of [["generative loss", "gen_loss"], ["total loss", "total_loss"], ["SNR", "snr"]])
       charts.append(lineChart(
         parts.map(([name, colour]) => ({ x: losses[name].epochs, y: losses[name][field], colour, name })),
-        { title, xLabel: "epoch (from 1)", width: 305 }));
+        { title, xLabel: "epoch (from 0)", width: 305 }));
   } else host.append(charts, element("p", {}, "run.log tells of no finished epoch."));
   if (convergence) {
     charts.append(lineChart(
