@@ -23,6 +23,8 @@ from opustomo.io.star_poses import origin_unit_note, poses_from_star
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Tilts of the missing-wedge-only model when the user says nothing."""
+MASK_EXCESS = 1.0
+"""How far the values of a mask may lie outside of 0 to 1."""
 TOLERATED_BROKEN = 0.05
 APIX_TOLERANCE = 0.01
 """Relative disagreement of --angpix with the headers that stops a run."""
@@ -261,6 +263,11 @@ def load_mask(path: Path | None, box: int, apix: float, force: bool = False) -> 
         )
     if not np.isfinite(mask).all():
         raise UserError(f"mask {path} holds values that are not finite; make it again")
+    lowest, highest = float(mask.min()), float(mask.max())
+    if lowest < -MASK_EXCESS or highest > 1 + MASK_EXCESS:
+        raise UserError(
+            f"mask {path} has values from {lowest:.3g} to {highest:.3g}, expected 0 to 1; scale it or make it again"
+        )
     if not (mask > 0).any():
         raise UserError(f"mask {path} has no voxel above zero; give a mask that covers the particle")
     return mask

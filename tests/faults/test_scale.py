@@ -208,6 +208,17 @@ def test_training_leaves_them_out_and_says_so(
     assert scales[0] == pytest.approx(scales[1], rel=0.05)
 
 
+@pytest.mark.parametrize(("factor", "said"), [(1000.0, "values from 0 to 1e+03"), (-5.0, "values from -5 to -0")])
+def test_a_mask_far_from_0_to_1_is_refused(
+    factor: float, said: str, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, _ = read_volume(tiny_set / "mask.mrc")
+    write_volume(tmp_path / "mask.mrc", factor * mask, 12.0)
+    code = main(["check", str(tiny_set / "particles.star"), "-r", str(tmp_path / "mask.mrc"), "--normalizectf"])
+    assert code == 1
+    assert f"mask.mrc has {said}, expected 0 to 1" in capsys.readouterr().out
+
+
 def test_a_run_on_files_in_different_units_goes_on_as_it_began(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
