@@ -298,8 +298,10 @@ def digests(target: Path) -> dict[str, str]:
 
 
 def _lasting(path: Path) -> bytes:
-    """Content of a file without the labels of an MRC header, which hold the time."""
+    """Content of a file without comments and the labels of an MRC header, which hold the time."""
     data = path.read_bytes()
+    if path.suffix == ".star":
+        return b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"#"))
     return data[:220] + data[1024:] if path.suffix == ".mrc" else data
 
 
@@ -351,7 +353,8 @@ def unsound(path: Path) -> str | None:
 
 def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clean: dict[str, str]) -> tuple[str, str]:
     """Outcome of a case, and why."""
-    text = done.out + done.err
+    # Python's own words when its memory does not suffice to say what it ignores
+    text = re.sub(r"Exception ignored on building sys.unraisablehook arguments.*", "", done.out + done.err)
     target = folder / (COMMANDS[case.command][1] if case.command in COMMANDS else "out")
     if done.code is None:
         return "hang", "not done in time"
@@ -386,7 +389,7 @@ def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clea
         if lines and re.search(r"/\.[^/ ]+\.tmp", lines[0]):
             return "silent", "the sentence names a temporary file"
         return "sentence", lines[0][:160] if lines else f"exit code {done.code}"
-    if sent and done.code != 0:
+    if sent and (done.code != 0 or "stopped by SIG" in text):
         return "sentence", f"exit code {done.code}"
     if case.must_refuse and not same:
         return "silent", "done though it cannot be right"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +69,8 @@ def _stored(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any] | Non
     if options is None:
         command = [str(word) for word in about.get("cmd", [])] if isinstance(about, dict) else []
         try:
-            options = _given(parser, command[2:])
+            with contextlib.redirect_stderr(io.StringIO()):  # it is not the user who is mistaken
+                options = _given(parser, command[2:])
         except SystemExit:
             return None
     kinds = {action.dest: action.type for action in parser._actions}

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from opustomo.errors import UserError
 
 LARGEST_INT = 2**31 - 1
+LARGEST = 1e9
+"""Beyond any quantity that an option stands for, and far from where arithmetic fails."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def at_least(low: float, high: float = math.inf) -> Range:
     return Range(low, high)
 
 
-POSITIVE = Range(0.0, open_low=True)
+POSITIVE = Range(0.0, LARGEST, open_low=True)
 PIXEL_SIZE = Range(0.0, 1e6, open_low=True)
 TILT = Range(0.0, 90.0, open_low=True, open_high=True)
 COUNT = at_least(1, LARGEST_INT)
@@ -64,7 +66,7 @@ INDEX = at_least(0, LARGEST_INT)
 BOX = at_least(2, 32768)
 WORKERS = at_least(1, 1024)
 SEED = at_least(0, 2**64 - 1)
-NOT_NEGATIVE = at_least(0.0)
+NOT_NEGATIVE = at_least(0.0, LARGEST)
 WIDTH = at_least(0.0, 1e4)
 
 RANGES: dict[str, Range] = {
