@@ -32,10 +32,10 @@ def test_cases_follow_from_seed_and_number(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import fuzz_cases
 
-    some = [fuzz_cases.draw(3, number) for number in range(60)]
-    again = [fuzz_cases.draw(3, number) for number in reversed(range(60))][::-1]
+    some = [fuzz_cases.draw(3, number) for number in range(150)]
+    again = [fuzz_cases.draw(3, number) for number in reversed(range(150))][::-1]
     assert [(case.words, case.what, case.limits) for case in some] == [
         (case.words, case.what, case.limits) for case in again
     ]
     assert {case.kind for case in some} == set(fuzz_cases.KINDS)
-    assert len({" ".join(case.words) + case.what for case in some}) > 50
+    assert len({" ".join(case.words) + case.what for case in some}) > 120
