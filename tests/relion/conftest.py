@@ -31,11 +31,13 @@ def run(main: object, *words: object) -> str:
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of sets of the same particles: relion30, relion31 and float16, 32³ voxels of 12 Å, 21 tilts."""
+    """Folder of sets of the same particles: relion30, relion31 and float16, 32³ voxels of 12 Å, 21 or 17 tilts."""
     folder = tmp_path_factory.mktemp("relion")
-    for name, option in (("relion30", "--raw"), ("relion31", "--relion31"), ("float16", "--float16")):
+    # one set with more tilts to one side, so that a mirrored wedge is noticed
+    options = {"relion30": "--raw", "relion31": "--relion31", "float16": "--float16 --tilt-range -36 60"}
+    for name, option in options.items():
         words = f"--builtin 50S -n {COUNT} --box {BOX} --apix {APIX} --snr 1 --tilt-step 6 --astigmatism 2000".split()
-        run(dsd, "simulate", "-o", folder / name, *words, option)
+        run(dsd, "simulate", "-o", folder / name, *words, *option.split())
     return folder
 
 
