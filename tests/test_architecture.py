@@ -37,7 +37,14 @@ ALLOWED = {
 }
 HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", "numba", "starfile"}
 MAX_LINES = 400
-NO_COMMANDS = ("runner", "continued", "data_options", "option_ranges", "streams")  # of opustomo/commands
+NO_COMMANDS = (
+    "runner",
+    "continued",
+    "data_options",
+    "idle_options",
+    "option_ranges",
+    "streams",
+)  # of opustomo/commands
 
 
 def name_of(path: Path) -> str:

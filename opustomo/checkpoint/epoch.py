@@ -30,7 +30,7 @@ def write_epoch(
     outdir, epoch, model
         Where, of which epoch, and what to write.
     latents
-        (N, zdim + zaffinedim) as encoded.
+        (N, zdim + zaffinedim) as encoded; conformations that no decoder reads are not written.
     poses
         Of the same particles.
     separation
@@ -39,7 +39,7 @@ def write_epoch(
     Returns
     -------
     ndarray
-        (N, zdim + zaffinedim) as written.
+        (N, zdim + zaffinedim), or (N, zdim), as written.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def write_epoch(
         Something is not finite; nothing is written then.
     """
     zdim = model.config.zdim
-    mu, multi = latents[:, :zdim], latents[:, zdim:] if model.config.zaffinedim else None
+    conformation = model.config.zaffinedim > 0 and model.config.estimate_pose  # else no decoder reads it
+    mu, multi = latents[:, :zdim], latents[:, zdim:] if conformation else None
     if separation is not None:
         mu = separation.apart(mu, latents[:, zdim:])
     weights = outdir / f"weights.{epoch}.pkl"

@@ -166,6 +166,7 @@ def run(args: argparse.Namespace) -> None:
 
     from opustomo.commands.continued import continued_options, plain_options
     from opustomo.commands.data_options import data_config
+    from opustomo.commands.idle_options import idle_options
     from opustomo.errors import UserError
     from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
@@ -189,7 +190,7 @@ def run(args: argparse.Namespace) -> None:
         device = f"cuda:{place.local_rank}"
     original = args.preset == "original"
     templateres = -(-args.templateres // 16) * 16
-    notes += [f"{name}: has no effect here" for name in _inert_given(args)]
+    notes += [f"{name}: has no effect here" for name in _inert_given(args)] + idle_options(args)
     if args.verbose:
         notes += [f"{name} = {value}" for name, value in vars(args).items() if not name.startswith("inert ")]
     if args.multigpu and place is None:

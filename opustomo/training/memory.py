@@ -193,7 +193,7 @@ class PoseMemory:
     def deviation(self, index: Tensor) -> Tensor:
         """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
 
-        Given are the table's, or those that the run went on from.
+        Given are those that the run was started with, also where it goes on from the poses of an epoch.
         """
         return self._deviations[index]
 
@@ -227,9 +227,8 @@ class PoseMemory:
         refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
-        self.reference.zero_()
-        self.reference.copy_(self._deviation(slice(None)))
-        self._deviations.zero_()
+        self.reference.zero_()  # deviations count from the given poses, or their spread would say that nothing moves
+        self.note_deviations()
 
     def poses(self) -> Poses:
         """All poses in use, as files hold them; untouched particles keep their angles to the digit."""

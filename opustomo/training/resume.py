@@ -111,6 +111,8 @@ def choose_start(run: RunConfig, particles: int) -> Start:
             return Start(note=f"nothing to go on from in {run.outdir}: starts from the beginning")
         return Start(state=_checked(state, here, particles), folder=run.outdir)
     path = Path(run.load)
+    if run.latents is not None and not run.latents.is_file():
+        raise UserError(f"--latents {run.latents} does not exist; give a z.N.pkl, or leave it out for that of --load")
     if not path.exists():
         raise UserError(f"{path}: there is no such file to --load; give a weights.N.pkl or the word latest")
     if path.parent.resolve() != run.outdir.resolve() and here.exists() and not run.overwrite:
@@ -222,6 +224,8 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
             refined = read_poses(poses)
             if len(refined) == len(trainer.particles):
                 trainer.engine.poses.set_poses(refined)
+            else:
+                log.say(f"# note: {poses} holds {len(refined)} poses of another set, poses start from those given")
     _restore_latents(trainer, path, content, latents, log)
     if model.encoder is None and "fixed_latent" not in content:  # the original's
         model.fixed_latent.copy_(trainer.engine.latents.values[0])
@@ -239,6 +243,9 @@ def _restore_latents(trainer: Trainer, weights: Path, content: dict[str, Any], a
         return
     mu, multi = read_latents(path)
     stored = mu if multi is None else np.concatenate([mu, multi], 1)
+    sizes = trainer.model.config
+    if multi is None and not sizes.estimate_pose:  # conformations, which nothing reads then, start anew
+        memory = memory[:, : sizes.zdim]
     if stored.shape == tuple(memory.shape):
         if multi is not None:
             separation = _separation_of(path, weights, content, (mu.shape[1], multi.shape[1]))

@@ -124,7 +124,7 @@ def train(
     try:
         if leads:
             remove_leftovers(run.outdir)
-        _describe(log, particles, boxes, norm, run, ranks.size)
+        _describe(log, particles, boxes, norm, run, ranks.size, model.estimate_pose or not model.zaffinedim)
         if inherited is not None:
             log.say(f"# note: no mask is given with -r; the solvent mask in {inherited.source} is used")
         if new_split is not None:
@@ -228,10 +228,17 @@ def _write_ctf(path: Path, trainer: Trainer) -> None:
 
 
 def _describe(
-    log: RunLog, particles: ParticleSet, boxes: Boxes, norm: tuple[float, float], run: RunConfig, processes: int
+    log: RunLog,
+    particles: ParticleSet,
+    boxes: Boxes,
+    norm: tuple[float, float],
+    run: RunConfig,
+    processes: int,
+    reads_conformations: bool,
 ) -> None:
     log.say("# " + " ".join(run.command))
-    for note in run.notes + particles.notes:
+    idle = () if reads_conformations else ("conformations are not written, as no decoder reads them without --estpose",)
+    for note in run.notes + particles.notes + idle:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
