@@ -474,7 +474,7 @@ def main() -> None:
             print(json.dumps(asdict(outcome)), file=args.log, flush=True)
 
     result = fuzz(args.cases, args.seed, args.kinds, args.only, say)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    print(json.dumps(result, indent=1))
     sys.exit(bool(result["failed"]))
 
 

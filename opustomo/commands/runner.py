@@ -14,7 +14,7 @@ from types import ModuleType
 
 from opustomo import __version__
 from opustomo.commands.option_ranges import check_options
-from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error
+from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
 from opustomo.io.memory import no_more_than_available, shortage
 
@@ -177,6 +177,7 @@ def _exit_code(leaving: SystemExit) -> int:
 
 def _finish(code: int, prog: str, name: str | None) -> int:
     """Return the exit code once everything is written; a closed or full output shows here, not at exit."""
+    settle_errors()
     failure = output_failure()
     return code if failure is None else _complain(prog, name, _sentence(failure) or "")
 

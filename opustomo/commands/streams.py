@@ -77,6 +77,14 @@ def discard_output() -> None:
     _discard(sys.stdout)
 
 
+def settle_errors() -> None:
+    """Drop what standard error can no longer take, as the work that it tells of is done."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
 def say_error(line: str) -> None:
     """Write a line to standard error; a reader that has left misses it."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 
@@ -38,6 +38,7 @@ def progress(total: int, label: str) -> Iterator[Advance]:
         before, done = done, done + count
         # a line per quarter keeps a batch log short
         if 4 * done // total > 4 * before // total:
-            print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # work goes on without a reader
+                print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
 
     yield advance

@@ -64,6 +64,15 @@ def test_streams_that_are_closed_from_the_start(redirect: str, tmp_path: Path) -
     assert code == 1 and "Traceback" not in out + error and out == ""
 
 
+@pytest.mark.parametrize("redirect", ["2> /dev/full", "2>&1 | head -c 5"])
+def test_progress_that_nobody_reads_stops_nothing(redirect: str, tmp_path: Path) -> None:
+    words = f"simulate --builtin 50S -o {tmp_path}/set --box 16 -n 4 --tilt-step 30 --device cpu"
+    code, out, error = run(words, redirect=redirect)
+    assert code == (0 if "full" in redirect else 1), error  # there the result, too, has no reader
+    assert "Traceback" not in out + error and "Exception ignored" not in out + error
+    assert len(list((tmp_path / "set" / "subtomo").glob("*.mrc"))) == 4
+
+
 def test_an_output_that_is_not_unicode() -> None:
     code, out, error = run(HELP, PYTHONIOENCODING="ascii")
     assert code == 0 and error == ""
