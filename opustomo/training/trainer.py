@@ -206,7 +206,7 @@ class Trainer:
             progress.step += 1
             progress.seconds = time.monotonic() - started
             due = time.monotonic() - self._saved_at > AUTOSAVE_SECONDS
-            if progress.step % self.config.accum_step:
+            if progress.step % self.config.accum_step and progress.step < len(self._batches):
                 continue
             if self._asked(stop):
                 self._read_sums()
@@ -318,10 +318,11 @@ class Trainer:
         return self.config.seed, progress.epoch, progress.step + offset
 
     def _asked(self, stop: StopRequest) -> bool:
-        """Whether the run is to stop; several processes agree on it every few steps."""
+        """Whether the run is to stop; several processes agree on it every few steps and at the end of a pass."""
         if self.ranks.size == 1:
             return bool(stop)
-        return self.progress.step % AGREE_STEPS == 0 and self.ranks.any(bool(stop))
+        step = self.progress.step
+        return (step % AGREE_STEPS == 0 or step == len(self._batches)) and self.ranks.any(bool(stop))
 
     def _step(self, visit: Visit, count: int) -> None:
         config, progress = self.config, self.progress

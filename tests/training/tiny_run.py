@@ -4,10 +4,16 @@ Only the networks are replaced; commands, trainer, physics, checkpoints and sign
 real ones.
 """
 
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from opustomo.training.stop import StopRequest
 
 
 class TinyEncoder(nn.Module):
@@ -57,11 +63,35 @@ class TinyDecoder(nn.Module):
         return self.template(composition)
 
 
+class CountedStop(StopRequest):
+    """A request to stop that comes when a run has asked for it a number of times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+
+@contextmanager
+def stop_after(times: int) -> Iterator[StopRequest]:
+    """Stand in for the handler of signals: stop after that many steps."""
+    yield CountedStop(times)
+
+
 def main(argv: list[str]) -> int:
     """Run `dsd` with the small networks."""
     from opustomo.main import main as dsd
     from opustomo.model import autoencoder
+    from opustomo.training import setup, trainer
 
+    if "STOP_AFTER" in os.environ:
+        trainer.AGREE_STEPS = 3
+        setup.stop_on_signal = lambda: stop_after(int(os.environ["STOP_AFTER"]))  # type: ignore[assignment]
     torch.set_num_threads(1)
     autoencoder.Encoder = TinyEncoder  # type: ignore[misc, assignment]
     autoencoder.Decoder = TinyDecoder  # type: ignore[misc, assignment]
