@@ -1,4 +1,4 @@
-"""`dsdsh analyze`: latents of one epoch to classes, traversals and figures."""
+"""`dsdsh analyze`: compute clusters, traversals and figures from the latents of one epoch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from opustomo.commands.analyze import add_report_options
 
-HELP = "analyse the latents of an epoch: PCA, k-means, UMAP and figures"
+HELP = "analyze the latents of an epoch: PCA, k-means, UMAP and figures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh analyze``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch (z.N.pkl; counts from 0), or filter.N for a second round")
-    parser.add_argument("numpc", type=int, help="traversals along principal components")
+    parser.add_argument("N", help="epoch (z.N.pkl; counted from 0), or filter.N for a second round")
+    parser.add_argument("numpc", type=int, help="number of principal component traversals")
     parser.add_argument("numk", type=int, help="number of clusters")
     add_report_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write ``analyze.N`` and, where the run has conformation latents, ``defanalyze.N``."""
+    """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.epoch_report import AnalysisRequest, analyze_epoch
     from opustomo.analysis.results import ResultDir, parse_round
@@ -36,4 +36,4 @@ def run(args: argparse.Namespace) -> None:
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
     )
     for folder in analyze_epoch(request):
-        print(f"Analysis written to {folder}")
+        print(f"Wrote the analysis to {folder}")

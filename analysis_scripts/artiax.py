@@ -1,42 +1,48 @@
-"""`dsdsh artiax`: clusters at their places in tomograms, for ArtiaX in ChimeraX."""
+"""`dsdsh artiax`: write the positions of clusters in tomograms for display with ArtiaX in ChimeraX."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "write a STAR file per tomogram that ArtiaX shows, with the clusters as classes"
+HELP = "write one STAR file per tomogram for ArtiaX, with the clusters as classes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh artiax``."""
-    parser.add_argument("star", metavar="STAR", type=Path, help="the STAR file used for training")
+    parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument("K", type=int, help="number of clusters")
-    parser.add_argument("--gmm", action="store_true", help="clusters of the Gaussian mixture instead of k-means")
-    parser.add_argument("--refined", action="store_true", help="take the refined poses of pose.N.pkl")
+    parser.add_argument("--gmm", action="store_true", help="use clusters of the Gaussian mixture instead of k-means")
+    parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
     parser.add_argument(
         "--coord-angpix",
         type=float,
         metavar="a",
-        help="pixel size of the coordinates in Å; that of the tilt series (RELION 4) or subtomograms when left out",
+        help="pixel size of the coordinates in Å (default: that of the tilt series in RELION 4 tables, otherwise that "
+        "of the subtomograms)",
     )
     parser.add_argument(
-        "--tomo-angpix", type=float, metavar="a", help="pixel size in Å of the tomogram looked at, if another"
+        "--tomo-angpix",
+        type=float,
+        metavar="a",
+        help="pixel size of the displayed tomogram in Å (default: that of the coordinates)",
     )
     parser.add_argument(
         "--tomo-size",
         type=int,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="its size in voxels; needed for RELION 5, whose coordinates count from the centre",
+        help="size of the displayed tomogram in voxels; required for the centered coordinates of RELION 5",
     )
-    parser.add_argument("-o", "--outdir", type=Path, help="folder instead of artiax in that of the clusters")
+    parser.add_argument(
+        "-o", "--outdir", type=Path, help="output folder (default: artiax in the folder of the clusters)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the files and say what to do with them."""
+    """Write the STAR files and print how to display them."""
     from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import load_labels
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     for option in ("coord_angpix", "tomo_angpix"):
         value = getattr(args, option)
         if value is not None and not value > 0:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: give a positive pixel size in Å.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
     results, which = ResultDir.open(args.resdir), parse_round(args.N)
     star = read_particles(args.star)
     path = results.analysed_file(which, Clustering(args.K, "gmm" if args.gmm else "kmeans").folder, "labels.pkl")
@@ -61,6 +67,6 @@ def run(args: argparse.Namespace) -> None:
     outdir = path.parent / "artiax" if args.outdir is None else args.outdir
     written = write_tomogram_stars(star, labels, outdir, scale, args.K)
     print(
-        f"{len(written)} STAR files written to {outdir}; in ArtiaX open one with its tomogram, set the pixel size, "
-        "and colour by rlnClassNumber (cluster + 1)"
+        f"Wrote {len(written)} STAR files to {outdir}. In ArtiaX, open one with its tomogram, set the pixel size, "
+        "and color by rlnClassNumber (cluster + 1)."
     )

@@ -1,40 +1,40 @@
-"""`dsdsh validate`: is it real? Evidence for each cluster of an analysis."""
+"""`dsdsh validate`: compute the evidence supporting each cluster of an analysis."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "evidence for each cluster: half-map FSC, held-out likelihood, tomograms"
+HELP = "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh validate``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
-    parser.add_argument("K", type=int, help="clusters of the k-means")
-    parser.add_argument("--gmm", action="store_true", help="clusters of the Gaussian mixture instead")
+    parser.add_argument("K", type=int, help="number of clusters")
+    parser.add_argument("--gmm", action="store_true", help="validate clusters of the Gaussian mixture, not of k-means")
     parser.add_argument(
-        "star", nargs="?", metavar="STAR", type=Path, help="the STAR file used for training, if it moved"
+        "star", nargs="?", metavar="STAR", type=Path, help="STAR file used for training, if it was moved"
     )
-    parser.add_argument("--mask", type=Path, help="mask for the FSC (default: the one of the training)")
+    parser.add_argument("--mask", type=Path, help="mask for the FSC (default: that of the training)")
     parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
-    parser.add_argument("--ind", type=Path, help="indices of the particles that were taken, if the file moved")
+    parser.add_argument("--ind", type=Path, help="index list used for training, if it was moved")
     parser.add_argument("--angpix", type=float, help="pixel size in Å (default: that of the training)")
     parser.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files (default: as in training)")
     parser.add_argument(
         "--normalizectf",
         action="store_true",
-        help="reconstructions divided by sampling weights (default: as in training)",
+        help="subtomograms were divided by their sampling weights (default: as in training)",
     )
-    parser.add_argument("--no-likelihood", action="store_true", help="leave out the pass over held-out particles")
-    parser.add_argument("-b", "--batch-size", type=int, default=8, help="held-out particles at a time")
-    parser.add_argument("--num-workers", type=int, default=2, help="threads that read ahead")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
+    parser.add_argument("--no-likelihood", action="store_true", help="skip the likelihood of the held-out particles")
+    parser.add_argument("-b", "--batch-size", type=int, default=8, help="batch size of the held-out particles")
+    parser.add_argument("--num-workers", type=int, default=2, help="number of prefetching threads")
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write ``validation*.csv``, ``validation.png`` and back-projections into ``kmeans{K}``."""
+    """Write ``validation*.csv``, ``validation.png`` and back-projections to ``kmeans{K}`` or ``gmm{K}``."""
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.evaluate.run import ValidationRequest, validate_run
 
@@ -56,4 +56,4 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     for path in validate_run(request):
-        print(f"wrote {path}")
+        print(f"Wrote {path}")

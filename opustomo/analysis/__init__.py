@@ -1,1 +1,1 @@
-"""Analysis of a training result: latents to classes, traversals, figures, volumes and STAR files."""
+"""Analysis of training results: clusters, traversals, figures, volumes and STAR files computed from the latents."""

@@ -1,4 +1,4 @@
-"""Command files that show volumes in ChimeraX, one beside every series."""
+"""ChimeraX command files that open a series or a set of volumes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ _BINS = 256
 
 
 def contour_level(volume: np.ndarray) -> float:
-    """Density that best divides voxels into particle and solvent (Otsu 1979, doi:10.1109/TSMC.1979.4310076).
+    """Compute the density threshold that separates particle from solvent by Otsu's method.
+
+    See Otsu (1979), doi:10.1109/TSMC.1979.4310076.
 
     Parameters
     ----------
     volume
-        Any shape; voxels that are exactly zero, as outside a mask, do not count.
+        Density of any shape. Voxels that are exactly zero, such as those outside a mask, are ignored.
 
     Returns
     -------
     float
-        The level; 0 for a volume without contrast.
+        Threshold in the unit of `volume`; 0 for a volume without contrast.
     """
     values = np.asarray(volume, dtype=np.float64)
     values = values[values != 0]
@@ -36,27 +38,27 @@ def contour_level(volume: np.ndarray) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (sums[-1] * below / below[-1] - sums) ** 2 / (below * above)
-    # equal all along an empty gap between the two: its middle
+    # The criterion is constant across an empty gap between the two modes: take the middle of the gap.
     best = np.flatnonzero(between[:-1] >= np.nanmax(between[:-1]) * (1 - 1e-12))
     return float(edges[1 + best].mean())
 
 
 def write_series_script(path: Path, volumes: Sequence[Path], level: float) -> None:
-    """Write a command file that plays volumes one after another, as along a traversal.
+    """Write a command file that plays volumes as a series, for example along a traversal.
 
     Parameters
     ----------
     path
-        The file, ``.cxc``. ChimeraX takes names in it from its own folder, so that folders may be moved.
+        Output file, ``.cxc``. ChimeraX resolves file names relative to it, so the folder can be moved.
     volumes
-        MRC files in the same folder, of one size.
+        MRC files of the same size in the folder of `path`.
     level
-        Contour level of all of them.
+        Contour level of all volumes.
     """
     names = " ".join(_quoted(volume.name) for volume in volumes)
     lines = [
         "# A series of volumes: open this file in an empty ChimeraX session.",
-        "# Slider and buttons come up with the series; another level: volume #1 level 0.1",
+        "# Use the slider to step through the series. To change the contour level: volume #1 level 0.1",
         f"open {names} vseries true",
         f"volume #1 style surface step 1 level {level:.5g}",
         "view",
@@ -66,18 +68,18 @@ def write_series_script(path: Path, volumes: Sequence[Path], level: float) -> No
 
 
 def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: Sequence[str]) -> None:
-    """Write a command file that shows volumes side by side in the colours of their clusters.
+    """Write a command file that tiles volumes in the colors of their clusters.
 
     Parameters
     ----------
     path, volumes, level
-        As `write_series_script`.
+        See `write_series_script`.
     names
-        What each volume is called in the list of models.
+        Model name of each volume.
     """
     lines = [
-        "# Volumes of clusters: open this file in an empty ChimeraX session; ~tile puts them on top of each other.",
-        "# Coloured as in the figures of the analysis.",
+        "# Volumes of clusters: open this file in an empty ChimeraX session. The command ~tile superimposes them.",
+        "# The colors are those of the analysis figures.",
     ]
     colours = np.rint(255 * cluster_colours(len(volumes))).astype(int)
     for number, (volume, name, colour) in enumerate(zip(volumes, names, colours, strict=True), start=1):

@@ -1,4 +1,4 @@
-"""Classes of latents, represented by real particles and numbered so that neighbours look alike."""
+"""Clustering of latents by k-means or a Gaussian mixture, with reproducible cluster numbers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from opustomo.analysis.pca import fit_pca
 from opustomo.errors import UserError
 
 METHODS = {"kmeans": "k-means", "gmm": "Gaussian mixture"}
-"""Ways to find classes: the start of their folder's name, and their name in figures."""
+"""Clustering methods: folder name prefix and display name."""
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """How latents are divided.
+    """Clustering method and number of clusters.
 
     Attributes
     ----------
     number
-        Number of classes, K.
+        Number of clusters, K.
     method
         One of `METHODS`.
     """
@@ -31,31 +31,31 @@ class Clustering:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r}")
+            raise ValueError(f"unknown clustering method {self.method!r}")
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its files within an analysis, ``kmeans20`` say."""
+        """Name of the output folder within an analysis, for example ``kmeans20``."""
         return f"{self.method}{self.number}"
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Display name of the method."""
         return METHODS[self.method]
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """K classes of N particles.
+    """Assignment of N particles to K clusters.
 
     Attributes
     ----------
     labels
-        Class of each particle, shape (N,), int64, 0 … K - 1; K for particles that a later round leaves out.
+        Cluster of each particle, shape (N,), int64, from 0 to K - 1; K for particles excluded from a later round.
     centers
-        Latent of the particle that represents each class, shape (K, zdim).
+        Latent of the representative particle of each cluster, shape (K, zdim).
     center_indices
-        That particle's index, shape (K,), int64.
+        Index of each representative particle, shape (K,), int64.
     """
 
     labels: np.ndarray
@@ -67,48 +67,48 @@ class Clusters:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Particles per class, shape (K,)."""
+        """Number of particles in each cluster, shape (K,)."""
         return np.bincount(self.labels, minlength=len(self))[: len(self)]
 
 
 def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, method: str = "kmeans") -> Clusters:
-    """Divide latents; centres are replaced by their nearest particles, classes ordered along a tree of the centres.
+    """Cluster latents and represent each cluster by the particle nearest to its center.
 
-    The nearest particle is sought among the members of the class, so that a class is always represented by
-    one of its own. The order is that of the leaves of an average-linkage tree of the centres; the centres
-    enter the tree sorted, so that the numbers do not depend on the order in which k-means happened to find
-    them.
+    The nearest particle is chosen among the members of the cluster. Clusters are numbered in the leaf order of an
+    average-linkage tree of their centers, so neighboring numbers denote similar clusters. The centers are sorted
+    before the tree is built, so the numbers do not depend on the initialization of k-means.
 
     Parameters
     ----------
     latents
-        Shape (N, zdim), finite.
+        Latents, shape (N, zdim), finite.
     num_clusters
-        K; with fewer than K distinct latents some classes stay empty (their centre is the nearest particle of
-        all).
+        Number of clusters, K. With fewer than K distinct latents, some clusters are empty and are represented by the
+        nearest of all particles.
     seed
-        Random state.
+        Random seed.
     method
-        ``kmeans``, or ``gmm`` for a mixture of Gaussians, whose classes may differ in size and be longish.
-        Its covariances are full where every class has at least five particles per parameter on average,
-        else diagonal.
+        ``kmeans``, or ``gmm`` for a Gaussian mixture, whose clusters may differ in size and be elongated.
+        Its covariances are full if there are on average at least five particles per parameter in each cluster,
+        and diagonal otherwise.
 
     Raises
     ------
     UserError
-        K is not between 1 and N.
+        If K is not between 1 and N.
     """
     if num_clusters < 1:
-        raise UserError(f"The number of clusters is {num_clusters}; give 1 or more.")
+        raise UserError(f"The number of clusters is {num_clusters}, but it must be at least 1.")
     if num_clusters > len(latents):
         raise UserError(
-            f"{num_clusters} clusters were asked for but there are only {len(latents)} particles; ask for fewer."
+            f"{num_clusters} clusters were requested, but there are only {len(latents)} particles. "
+            "Request fewer clusters."
         )
     from sklearn.exceptions import ConvergenceWarning
 
     values = latents.astype(np.float64)
     with warnings.catch_warnings():
-        # Fewer distinct latents than classes: told to the user in words by the caller, see `Clusters.sizes`.
+        # The caller reports empty clusters (fewer distinct latents than clusters), see `Clusters.sizes`.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels, centers = {"kmeans": _k_means, "gmm": _gaussian_mixture}[method](values, num_clusters, seed)
     nearest = np.array([_nearest(values, labels, centers[i], i) for i in range(num_clusters)])
@@ -119,7 +119,7 @@ def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, metho
 
 
 def tree_order(centers: np.ndarray) -> np.ndarray:
-    """Leaf order (K,) of the average-linkage tree of centres (K, zdim)."""
+    """Return the leaf order (K,) of the average-linkage tree of cluster centers (K, zdim)."""
     if len(centers) < 2:
         return np.arange(len(centers))
     from scipy.cluster.hierarchy import leaves_list, linkage
@@ -141,27 +141,28 @@ def _gaussian_mixture(values: np.ndarray, num_clusters: int, seed: int) -> tuple
 
     dimension = values.shape[1]
     parameters = dimension * (dimension + 3) / 2
-    shape = "full" if len(values) >= 5 * parameters * num_clusters else "diag"
+    covariance_type = "full" if len(values) >= 5 * parameters * num_clusters else "diag"
     pca = fit_pca(values)
     scale = float(np.sqrt(pca.variance.max())) or 1.0
-    # EM stays near its start, a k-means. With the axes as they are k-means cuts long classes; with all axes made
-    # equally long it may cut others. The likelier end counts.
-    spaces = [np.full(dimension, scale)]
+    # EM converges to a local optimum near its k-means initialization. K-means on unscaled axes splits elongated
+    # clusters, and k-means on whitened axes may split others. Run both and keep the solution of higher likelihood.
+    axis_scalings = [np.full(dimension, scale)]
     if pca.variance.min() > 1e-6 * pca.variance.max():
-        spaces.append(np.sqrt(pca.variance))
-    ends = []
-    for widths in spaces:
+        axis_scalings.append(np.sqrt(pca.variance))
+    solutions = []
+    for widths in axis_scalings:
         scores = pca.scores(values) / widths
         model = GaussianMixture(
-            num_clusters, covariance_type=shape, reg_covar=1e-4, max_iter=500, random_state=seed
+            num_clusters, covariance_type=covariance_type, reg_covar=1e-4, max_iter=500, random_state=seed
         ).fit(scores)
-        likelihood = model.score(scores) - np.log(widths).sum()
-        ends.append((likelihood, model.predict(scores).astype(np.int64), pca.latents(model.means_ * widths)))
-    _, labels, centers = max(ends, key=lambda end: end[0])
+        log_likelihood = model.score(scores) - np.log(widths).sum()
+        solutions.append((log_likelihood, model.predict(scores).astype(np.int64), pca.latents(model.means_ * widths)))
+    _, labels, centers = max(solutions, key=lambda solution: solution[0])
     return labels, centers
 
 
 def _nearest(values: np.ndarray, labels: np.ndarray, center: np.ndarray, cluster: int) -> int:
+    """Return the index of the member of `cluster` nearest to `center`, or of any particle if it has no members."""
     members = np.flatnonzero(labels == cluster)
     if len(members) == 0:
         members = np.arange(len(values))

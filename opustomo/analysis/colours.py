@@ -1,4 +1,4 @@
-"""Colours of clusters and of viewing directions."""
+"""Color maps of clusters and viewing directions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ GROUP_NSIDE = 2  # HEALPix resolution of the 48 viewing groups
 
 
 QUALITATIVE = (
-    # Okabe and Ito, without black and the yellow that white paper swallows
+    # Okabe and Ito, without black and the yellow that is invisible on white
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"),
-    # Tol's "muted", those that differ from the ones above
+    # Tol's "muted" palette, without the colors similar to the ones above
     *("#332288", "#999933", "#882255", "#ddcc77", "#117733", "#aa4499"),
 )
-"""Colours that people with colour-blindness can tell apart; the first six best."""
+"""Color-blind safe qualitative palette; the first six colors are the most distinct."""
 
 
 def cluster_colours(num_clusters: int) -> np.ndarray:
-    """Distinct colours (K, 3): safe for the colour-blind up to 12, beyond it hues a golden section apart.
+    """Return distinct RGB colors (K, 3), color-blind safe for up to 12 clusters.
 
-    Neighbouring numbers are similar classes, so neighbours must not get similar colours.
+    More than 12 clusters get hues separated by the golden ratio. Neighboring cluster numbers denote similar clusters,
+    so they must not get similar colors.
     """
     from matplotlib.colors import to_rgb
 
@@ -34,7 +35,7 @@ def cluster_colours(num_clusters: int) -> np.ndarray:
 
 
 def viewing_colours() -> np.ndarray:
-    """Colours (48, 3) of the viewing groups: hue follows phi, lightness theta; similar views look similar."""
+    """Return RGB colors (48, 3) of the viewing groups; hue encodes phi and lightness encodes theta."""
     import healpy
 
     theta, phi = healpy.pix2ang(GROUP_NSIDE, np.arange(12 * GROUP_NSIDE**2), nest=True)
@@ -47,7 +48,7 @@ def viewing_colours() -> np.ndarray:
 
 
 def viewing_map(height: int = 91) -> np.ndarray:
-    """Picture (height, 2·height, 3) of the coloured sphere: theta 0 … 180° down, phi 0 … 360° across."""
+    """Return an RGB image (height, 2·height, 3) of the colored sphere, theta (0 to 180°) by phi (0 to 360°)."""
     import healpy
 
     theta = np.linspace(0.0, np.pi, height)[:, None]

@@ -1,4 +1,4 @@
-"""Which particles to take: by cluster, by place in a latent space, by distance, by a list."""
+"""Particle selection criteria: clusters, ranges and polygons in latent space, distance, and index lists."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _RANGE = re.compile(r"\s*([a-z]+\d+)\s*=\s*([^:\s]*)\s*:\s*([^:\s]*)\s*")
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Particles about one place, by distance in the composition.
+    """Neighborhood of a point in the composition latent space.
 
     Attributes
     ----------
     place
-        Latent, shape (zdim,).
+        Center of the neighborhood, shape (zdim,).
     within
-        Largest distance; None for any.
+        Maximum Euclidean distance; None for no limit.
     nearest
         Number of nearest particles; None for all.
     """
@@ -41,12 +41,14 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class AnalysedParticles:
-    """All particles of a run as a round of analysis sees them.
+    """Particles of a run with the latents, components and clusters of one round of analysis.
 
     Attributes
     ----------
-    results, which
-        The run and the round.
+    results
+        Result directory of the run.
+    which
+        Round of analysis.
     """
 
     results: ResultDir
@@ -54,98 +56,109 @@ class AnalysedParticles:
 
     @cached_property
     def latents(self) -> np.ndarray:
-        """Compositions of all particles, shape (N, zdim)."""
+        """Composition latents of all particles, shape (N, zdim)."""
         return self.results.load_latents(self.which.epoch)[0]
 
     @property
     def total(self) -> int:
-        """Number of all particles of the run, N."""
+        """Number of particles of the run, N."""
         return len(self.latents)
 
     @cached_property
     def members(self) -> np.ndarray:
-        """Indices of the particles of the round, ascending."""
+        """Indices of the particles of the round, ascending, shape (n,)."""
         return round_particles(self.results, self.which, self.total)
 
     def axis(self, name: str) -> np.ndarray:
-        """Coordinate of every particle along one axis, shape (N,); NaN for those outside the round.
+        """Return the coordinate of each particle along one axis, shape (N,); NaN for particles outside the round.
 
         Parameters
         ----------
         name
-            ``z1`` …: composition; ``conf1`` …: conformation; ``pc1`` …: principal components of the round;
-            ``umap1``, ``umap2``: its UMAP.
+            ``z1`` … for the composition latent, ``conf1`` … for the conformation latent, ``pc1`` … for the principal
+            components of the round, ``umap1`` or ``umap2`` for its UMAP.
 
         Raises
         ------
         UserError
-            There is no such axis.
+            If the axis does not exist.
         """
         match = _AXIS.fullmatch(name.strip().lower())
         if match is None:
-            raise UserError(f"{name!r} is no axis; give pc1, pc2 …, umap1, umap2, z1 … or conf1 …")
-        kind, number = match[1], int(match[2])
-        if kind in ("z", "conf"):
-            table = self.latents if kind == "z" else self.results.load_latents(self.which.epoch)[1]
+            raise UserError(f"{name!r} is not an axis. Use pc1, pc2 …, umap1, umap2, z1 … or conf1 ….")
+        space, number = match[1], int(match[2])
+        if space in ("z", "conf"):
+            table = self.latents if space == "z" else self.results.load_latents(self.which.epoch)[1]
             if table is None:
-                raise UserError(f"{name}: z.{self.which.epoch}.pkl has no conformation latents.")
+                raise UserError(
+                    f"The axis {name} does not exist: z.{self.which.epoch}.pkl has no conformation latents."
+                )
             table = table[self.members]
         else:
-            path = self.results.analysed_file(self.which, f"{kind}.pkl")
+            path = self.results.analysed_file(self.which, f"{space}.pkl")
             table = np.asarray(load_pickle(path))
             if table.ndim != 2 or len(table) != len(self.members):
                 raise UserError(
-                    f"{path} does not belong to the {len(self.members)} particles of this round; analyse it again."
+                    f"{path} does not match the {len(self.members)} particles of this round. Run the analysis again."
                 )
         if not 1 <= number <= table.shape[1]:
-            raise UserError(f"{name} does not exist; there are {kind}1 to {kind}{table.shape[1]}.")
+            raise UserError(f"The axis {name} does not exist. The axes are {space}1 to {space}{table.shape[1]}.")
         values = np.full(self.total, np.nan)
         values[self.members] = table[:, number - 1]
         return values
 
     def in_clusters(self, choice: ClusterChoice) -> np.ndarray:
-        """Mask (N,) of the particles in clusters of this round (errors as `chosen_particles`)."""
+        """Return the boolean mask (N,) of the particles in the chosen clusters; raise as `chosen_particles` does."""
         mask = np.zeros(self.total, dtype=bool)
         mask[chosen_particles(self.results, self.which, choice, self.total)] = True
         return mask
 
     def in_range(self, text: str) -> np.ndarray:
-        """Mask (N,) of the particles in a range such as ``pc1=-2:0.5``, ``umap2=3:`` or ``z4=:1`` (``UserError``)."""
+        """Return the boolean mask (N,) of the particles in a range such as ``pc1=-2:0.5``, ``umap2=3:`` or ``z4=:1``.
+
+        Raises
+        ------
+        UserError
+            If the range cannot be parsed, is empty, or names an axis that does not exist.
+        """
         match = _RANGE.fullmatch(text)
         try:
             if match is None:
                 raise ValueError
             low, high = float(match[2] or "-inf"), float(match[3] or "inf")
         except ValueError as error:
-            raise UserError(f"--range {text!r} is not understood; give AXIS=low:high such as pc1=-2:0.5.") from error
+            raise UserError(f"--range {text!r} is not of the form AXIS=low:high, for example pc1=-2:0.5.") from error
         if not low <= high:
-            raise UserError(f"--range {text!r} is empty; give the lower end first.")
+            raise UserError(f"--range {text!r} is empty. Give the lower bound first.")
         values = self.axis(match[1])
         return (values >= low) & (values <= high)
 
     def in_polygon(self, plane: str, path: Path) -> np.ndarray:
-        """Mask (N,) of the particles in a polygon.
+        """Return the boolean mask (N,) of the particles inside a polygon.
 
         Parameters
         ----------
         plane
-            ``umap`` or ``pc`` for the first two axes of their kind, else two axes such as ``pc1,pc3``.
+            ``umap`` or ``pc`` for the first two axes of that space, or two axes such as ``pc1,pc3``.
         path
-            Text file with the corners, x and y in a row each, in order around the polygon.
+            Text file with the vertices of the polygon, one x y pair per row.
 
         Raises
         ------
         UserError
-            There are no such axes, or fewer than three corners.
+            If an axis does not exist or there are fewer than three vertices.
         """
         from matplotlib.path import Path as Outline
 
         names = [f"{plane}1", f"{plane}2"] if plane in ("umap", "pc", "z", "conf") else plane.split(",")
         if len(names) != 2:
-            raise UserError(f"--polygon {plane}: give umap, pc, or two axes such as pc1,pc3.")
+            raise UserError(f"--polygon {plane} is not a plane. Use umap, pc, or two axes such as pc1,pc3.")
         corners = read_latent_rows(path)
         if len(corners) < 3 or corners.shape[1] != 2:
-            raise UserError(f"{path}: {len(corners)} rows of {corners.shape[1]}; give three corners x y or more.")
+            raise UserError(
+                f"{path} has {len(corners)} rows of {corners.shape[1]} columns. "
+                "A polygon needs at least three vertices with columns x and y."
+            )
         points = np.stack([self.axis(name) for name in names], axis=1)
         known = np.isfinite(points).all(axis=1)
         mask = np.zeros(self.total, dtype=bool)
@@ -153,7 +166,7 @@ class AnalysedParticles:
         return mask
 
     def near(self, neighbourhood: Neighbourhood) -> np.ndarray:
-        """Mask (N,) of the particles of the round about one place."""
+        """Return the boolean mask (N,) of the particles of the round inside a neighborhood."""
         distance = np.full(self.total, np.inf)
         distance[self.members] = np.linalg.norm(
             self.latents[self.members].astype(np.float64) - neighbourhood.place, axis=1
@@ -168,14 +181,20 @@ class AnalysedParticles:
         return mask
 
     def center(self, choice: ClusterChoice) -> np.ndarray:
-        """Latent (zdim,) of the particle that represents a cluster (``UserError`` unless it is exactly one)."""
+        """Return the latent (zdim,) of the representative particle of a cluster.
+
+        Raises
+        ------
+        UserError
+            If `choice` is not exactly one cluster.
+        """
         if len(choice.chosen) != 1:
-            raise UserError("--near takes one cluster, such as 20:3.")
+            raise UserError("--near requires exactly one cluster, for example 20:3.")
         path = self.results.analysed_file(self.which, choice.clustering.folder, "centers.txt")
         return read_latent_rows(path)[choice.chosen[0]]
 
     def listed(self, path: Path) -> np.ndarray:
-        """Mask (N,) of the particles in a file of indices (errors as `read_indices`)."""
+        """Return the boolean mask (N,) of the particles in an index file; raise as `read_indices` does."""
         mask = np.zeros(self.total, dtype=bool)
         mask[read_indices(path, self.total)] = True
         return mask

@@ -1,8 +1,8 @@
-"""Volumes from latents: decode, resample to a pixel size, mask, write (spec 5, ``eval_vol``).
+"""Decoding of latents to volumes, with resampling, masking and output (``eval_vol``; see docs/files.md, Volumes).
 
-Voxel n/2 of a volume is the centre of rotation, as voxel D/2 of the subtomograms and of a consensus map in their box
-is. The place of the first voxel in the MRC header is such that both centres coincide in a viewer, also where n voxels
-do not fill the box exactly or the volume holds the crop only.
+Voxel n/2 of a volume is the center of rotation, like voxel D/2 of the subtomograms and of a consensus map in their
+box. The origin in the MRC header makes both centers coincide in a viewer, even if n voxels do not fill the box exactly
+or the volume is cropped.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from opustomo.physics.boxes import Boxes
 
 BATCH = 8
 BYTES_PER_VOXEL = 24
-"""At least, of a volume that is sampled: its grid of three coordinates, and the density in the making and made."""
+"""Lower bound of the memory per sampled voxel: a grid of three coordinates and intermediate and final densities."""
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to decode and how to write it.
+    """Latents to decode, and the sampling and file names of the volumes.
 
     Attributes
     ----------
@@ -49,21 +49,22 @@ class EvalRequest:
     outdir, prefix
         Volumes are written as ``{outdir}/{prefix}{i}.mrc``.
     latents
-        (K, zdim), or (K, zdim + zaffinedim); None takes the shared latent of a homogeneous run.
+        Shape (K, zdim) or (K, zdim + zaffinedim); None for the shared latent of a homogeneous run.
     deform
-        The latents are to move bodies: refuse a decoder that has none. With bodies, conformations always move them.
+        Require a decoder with bodies. If the decoder has bodies, conformation latents always move them.
     apix
-        Pixel size of the volumes in Å; None takes that of the training.
+        Pixel size of the volumes in Å; None for the pixel size of the template.
     flip
-        Reverse z (the other hand).
+        Reverse the z axis, which inverts the handedness.
     full_box
-        Pad to the field of view of the subtomograms, so that volumes overlay the consensus map.
+        Pad the volumes to the box of the subtomograms so that they overlay the consensus map.
     device
-        ``cpu`` or ``cuda``; None takes a GPU if there is one.
+        ``cpu`` or ``cuda``; None selects a GPU if one is available.
     masked
-        Multiply volumes by the solvent mask in the weights, if they hold one. Volumes whose bodies are moved never are.
+        Multiply the volumes by the solvent mask stored with the weights, if any. Volumes with moved bodies are never
+        masked.
     names
-        What the volumes are called in ChimeraX when they are classes; None when they are steps of a path.
+        Model names of cluster volumes in ChimeraX; None for the steps of a traversal.
     """
 
     weights: Path
@@ -81,21 +82,21 @@ class EvalRequest:
 
 
 class VolumeDecoder:
-    """Decoder of a finished run, with the geometry that turns its template into a volume.
+    """Decoder of a trained model, with the geometry that maps its template to a volume.
 
     Parameters
     ----------
     weights, config
-        Files of the run, ours or the original's.
+        Weights and configuration of a run of opustomo or OPUS-TOMO.
     device
-        Where to decode.
+        Device on which volumes are decoded.
     """
 
     def __init__(self, weights: Path, config: Path, device: torch.device | str) -> None:
         sizes, self.boxes, settings = read_config(config)
         content = read_weights(weights)
-        everything = content["decoder_state_dict"]
-        state = {k: v for k, v in everything.items() if k.startswith("template.")}
+        decoder_state = content["decoder_state_dict"]
+        state = {k: v for k, v in decoder_state.items() if k.startswith("template.")}
         head = [state.get(f"template.affine_out.{layer}.weight") for layer in (0, 2)]
         rows, zaffinedim = 0, sizes.zaffinedim
         try:
@@ -105,36 +106,38 @@ class VolumeDecoder:
             load_network(self.decoder, state)
         except (RuntimeError, IndexError) as error:
             raise UserError(
-                f"{weights} does not fit {config}: the networks differ; give both files of one run"
+                f"The network in {weights} does not match the sizes in {config}. Give both files of the same run."
             ) from error
         self.decoder.to(device).eval()
         parents = () if sizes.bodies is None else sizes.bodies.parents
         try:
-            self.bodies = bodies_from_buffers(everything, self.boxes, settings.get("opustomo") is not None, parents)
+            self.bodies = bodies_from_buffers(decoder_state, self.boxes, settings.get("opustomo") is not None, parents)
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{weights}: the geometry of its bodies is damaged ({error}); take another epoch"
+                f"The geometry of the bodies in {weights} is damaged ({error}). Use another epoch."
             ) from error
         if self.bodies is not None and rows != len(self.bodies) + 1:
             raise UserError(
-                f"{weights}: {len(self.bodies)} bodies do not fit the head that moves them; take another epoch"
+                f"{weights} has {len(self.bodies)} bodies, but its motion head has {rows} rows instead of "
+                f"{len(self.bodies) + 1}. Use another epoch."
             )
         self.separation = None if self.bodies is None else separation_in(content, weights, sizes.zdim, zaffinedim)
-        """What z.N.pkl leaves out of the compositions that the decoder knows."""
+        """Part of the composition that z.N.pkl omits because it is predicted from the conformation."""
         self.posing = Posing(self.boxes, self.bodies).to(device)
         self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
         shared = content.get("fixed_latent")
         self.shared: np.ndarray | None = shared.float().numpy() if isinstance(shared, Tensor) else None
-        """The one latent of a homogeneous run."""
+        """Latent shared by all particles of a homogeneous run."""
         mask = solvent_mask(content, weights, self.boxes.crop)
         self.mask = None if mask is None else mask.to(device)
-        """Solvent mask on the crop (Dc, Dc, Dc); None if the weights hold none."""
+        """Solvent mask on the crop, shape (Dc, Dc, Dc); None if the weights contain none."""
 
     @torch.no_grad()
     def decode(self, latents: np.ndarray) -> Tensor:
-        """Templates (K, T, T, T) at latents of z.N.pkl: compositions (K, zdim), or (K, zdim + zaffinedim).
+        """Decode latents of z.N.pkl, (K, zdim) or (K, zdim + zaffinedim), to templates (K, T, T, T).
 
-        With bodies, the composition at a conformation is the one that was trained: what was taken from it comes back.
+        If compositions and conformations were separated, the part of the composition that is predicted from the
+        conformation is added again before decoding.
         """
         compositions = latents[:, : self.zdim]
         if self.separation is not None and latents.shape[1] == self.latent_dim:
@@ -143,15 +146,15 @@ class VolumeDecoder:
 
     @torch.no_grad()
     def correction(self, latents: np.ndarray) -> Correction:
-        """What the head makes of conformation latents (K, zaffinedim): the pose's correction and the bodies' motion."""
+        """Return the pose correction and body motion predicted from conformation latents (K, zaffinedim)."""
         return self.posing.correction(self.decoder.template.pose_rows(self._tensor(latents)))
 
     @torch.no_grad()
     def volumes(self, latents: np.ndarray, apix: float, full_box: bool = False, masked: bool = True) -> Tensor:
-        """Volumes (K, n, n, n) of pixel size ``apix`` (Å) whose voxel n/2 is the centre of rotation.
+        """Decode latents to volumes (K, n, n, n) of pixel size `apix` (Å); voxel n/2 is the center of rotation.
 
-        The conformation part of latents (K, zdim + zaffinedim) moves the bodies, if the decoder has any, and no mask is
-        applied; otherwise volumes are multiplied by the solvent mask unless ``masked`` is False.
+        If the decoder has bodies, the conformation part of latents (K, zdim + zaffinedim) moves them and no mask is
+        applied. Otherwise volumes are multiplied by the solvent mask unless `masked` is False.
         """
         templates = self.decode(latents)
         size = volume_size(self.boxes, apix, full_box)
@@ -174,20 +177,39 @@ class VolumeDecoder:
 
 
 def volume_size(boxes: Boxes, apix: float, full_box: bool) -> int:
-    """Even number of voxels of size ``apix`` (Å) within the crop, or within the whole box of the subtomograms."""
+    """Return the even number of voxels of `apix` Å that span the crop, or the full box of the subtomograms."""
     side = boxes.box * boxes.apix if full_box else boxes.crop * boxes.render_apix
     size = 2 * round(side / apix / 2 - 1e-6)
     if size < 2:
-        raise UserError(f"a pixel size of {apix:g} Å leaves no voxel of a box of {side:g} Å; give a smaller one")
+        raise UserError(
+            f"The pixel size of {apix:g} Å is too large for a box of {side:g} Å. Give a smaller pixel size."
+        )
     what = f"a volume of {size}³ voxels, at a pixel size of {apix:g} Å,"
     require_memory(BYTES_PER_VOXEL * size**3, what, "give a larger pixel size")
     return size
 
 
 def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int, pull: Tensor | None = None) -> Tensor:
-    """Sample cubes that span the crop (K, T, T, T) at voxels of ``apix`` Å about its centre: (K, size, size, size).
+    """Resample templates to a grid of `apix` Å per voxel about the center of rotation.
 
-    ``pull`` (K, 3, h, h, h), a grid that spans the crop, says where the density at each place comes from.
+    Parameters
+    ----------
+    templates
+        Densities that span the crop, shape (K, T, T, T).
+    boxes
+        Boxes and pixel sizes of the training.
+    apix
+        Pixel size of the output in Å.
+    size
+        Voxels per side of the output.
+    pull
+        Inverse deformation: source coordinates of each point on a coarse grid that spans the crop, shape
+        (K, 3, h, h, h); None for no deformation.
+
+    Returns
+    -------
+    Tensor
+        Shape (K, size, size, size); 0 outside the crop.
     """
     spacing = apix / boxes.render_apix * 2.0 / (boxes.crop - 1)  # in units of the grid from -1 to 1
     at = (torch.arange(size, device=templates.device) - size // 2) * spacing + boxes.centre
@@ -202,70 +224,77 @@ def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int, pull: Ten
 
 
 def first_voxel(boxes: Boxes, apix: float, size: int, flip: bool = False) -> tuple[float, float, float]:
-    """Place x, y, z (Å) of the first of ``size`` voxels of ``apix`` Å, that of the subtomograms being 0.
+    """Return the coordinates x, y, z (Å) of the first of `size` voxels relative to that of the subtomograms.
 
-    Reversing z takes the centre from voxel n/2 to n/2 - 1.
+    Reversing z moves the center from voxel n/2 to n/2 - 1.
     """
     corner = boxes.box / 2 * boxes.apix - size // 2 * apix
     return corner, corner, corner + (apix if flip else 0.0)
 
 
 def check_latents(latents: npt.ArrayLike, decoder: VolumeDecoder, config: Path) -> np.ndarray:
-    """Latents as float32 (K, dimension); ``UserError`` unless they are finite and fit the decoder of ``config``."""
+    """Return latents as float32, shape (K, dimension).
+
+    Raises
+    ------
+    UserError
+        If the latents are not finite or do not match the dimensions of the decoder of `config`.
+    """
     rows = np.atleast_2d(np.asarray(latents, dtype=np.float32))
     if rows.ndim != 2 or rows.shape[1] not in (decoder.zdim, decoder.latent_dim):
         raise UserError(
-            f"the latents have {rows.shape[-1]} numbers each but {config} was trained with zdim "
-            f"{decoder.zdim}; give latents of that run"
+            f"The latents have {rows.shape[-1]} dimensions, but {config} was trained with zdim {decoder.zdim}. "
+            "Give latents of that run."
         )
     if not np.isfinite(rows).all():
-        raise UserError("the latents to decode hold values that are not finite; check the file they come from")
+        raise UserError("The latents to decode contain non-finite values. Check the file that they were read from.")
     return rows
 
 
 def check_bodies(latents: np.ndarray, decoder: VolumeDecoder, weights: Path) -> None:
-    """Refuse (``UserError``) to move bodies that ``weights`` has not, or by latents without conformation."""
+    """Raise ``UserError`` if the decoder of `weights` has no bodies or the latents have no conformation part."""
     if decoder.bodies is None:
         raise UserError(
-            f"{weights} has no bodies for the conformation to move; train with --masks, or decode compositions"
+            f"{weights} has no bodies that the conformation could move. Train with --masks, or decode compositions."
         )
     if latents.shape[1] != decoder.latent_dim:
         raise UserError(
-            f"the latents have {latents.shape[1]} numbers each but moving bodies takes {decoder.latent_dim}, "
-            "composition and conformation"
+            f"The latents have {latents.shape[1]} dimensions, but moving the bodies requires {decoder.latent_dim} "
+            "(composition and conformation)."
         )
 
 
 def decode_batches(
     decoder: VolumeDecoder, latents: np.ndarray, apix: float, full_box: bool, masked: bool = True
 ) -> Iterator[np.ndarray]:
-    """Volumes (n, n, n) of pixel size ``apix`` (Å) one by one, decoded in batches."""
+    """Yield one volume (n, n, n) of pixel size `apix` (Å) for each latent, decoded in batches."""
     for first in range(0, len(latents), BATCH):
         yield from decoder.volumes(latents[first : first + BATCH], apix, full_box, masked).cpu().numpy()
 
 
 def evaluate_volumes(request: EvalRequest) -> list[Path]:
-    """Decode ``request.latents`` and write one MRC file each; returns their paths.
+    """Decode ``request.latents``, write one MRC file per latent, and return the paths.
 
-    Beside two or more volumes stand ``{prefix}.cxc``, which shows them in ChimeraX, and a picture ``{prefix}.png``.
+    For two or more volumes, also write ``{prefix}.cxc``, which opens them in ChimeraX, and the figure
+    ``{prefix}.png``.
     """
     device = choose_device(request.device)
     decoder = VolumeDecoder(request.weights, request.config, device)
-    asked = decoder.shared if request.latents is None else request.latents
-    if asked is None:
+    requested = decoder.shared if request.latents is None else request.latents
+    if requested is None:
         raise UserError(
-            f"{request.weights} is no homogeneous reconstruction; say which latents to decode with --zfile, -z or "
-            "--z-start and --z-end"
+            f"{request.weights} is not a homogeneous reconstruction. Give the latents to decode with --zfile, -z or "
+            "--z-start and --z-end."
         )
-    latents = check_latents(asked, decoder, request.config)
+    latents = check_latents(requested, decoder, request.config)
     if request.deform:
         check_bodies(latents, decoder, request.weights)
     apix = decoder.boxes.render_apix if request.apix is None else request.apix
-    volume_size(decoder.boxes, apix, request.full_box)  # refuses an impossible pixel size before a folder is made
+    volume_size(decoder.boxes, apix, request.full_box)  # reject an invalid pixel size before creating the folder
     if decoder.bodies is None and latents.shape[1] > decoder.zdim:
-        print(f"Note: {request.weights} has no bodies, so that the conformations move nothing.")
+        print(f"Note: {request.weights} has no bodies, so the conformations have no effect.")
     if request.masked and decoder.mask is None:
-        print(f"Note: {request.weights} holds no solvent mask; the volumes are not masked.")
+        print(f"Note: {request.weights} contains no solvent mask, so the volumes are not masked.")
     request.outdir.mkdir(parents=True, exist_ok=True)
     titles = request.names or tuple(str(number) for number in range(len(latents)))
     written, levels, views = [], [], []

@@ -1,4 +1,4 @@
-"""Two-dimensional UMAP picture of latents."""
+"""Two-dimensional UMAP embedding of latents."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import numpy as np
 NEIGHBORS = 15  # umap-learn's default
 SEED = 42
 OWN_PROCESS = 20_000
-"""Particles from which starting a process takes less time than it saves."""
+"""Number of particles above which a separate process saves more time than its start takes."""
 
 
 def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False) -> np.ndarray:
-    """UMAP embedding with umap-learn's default parameters and a fixed seed.
+    """Compute a UMAP embedding with the default parameters of umap-learn and a fixed seed.
 
-    A handful of particles is too few for the spectral start, and a single distinct latent has no
-    neighbourhoods at all; both still give a picture.
+    With too few particles for spectral initialization, the embedding is initialized at random. With fewer than four
+    distinct latents, the first two latent dimensions are returned.
 
     Parameters
     ----------
     latents
-        Shape (N, zdim), finite.
+        Latents, shape (N, zdim), finite.
     seed
-        Random state; with it UMAP runs on one thread and repeats exactly.
+        Random seed. A fixed seed restricts UMAP to one thread and makes the embedding reproducible.
     progress
-        Show a bar on a terminal.
+        Show a progress bar on a terminal.
 
     Returns
     -------
     numpy.ndarray
-        Shape (N, 2), float32.
+        Embedding, shape (N, 2), float32.
     """
     if len(np.unique(latents, axis=0)) < 4:
-        return _plain_plane(latents)
+        return _first_two_dimensions(latents)
     import umap
 
     few = len(latents) <= NEIGHBORS
     with warnings.catch_warnings():
-        # Noise about its own thread count, and about disconnected vertices in sets with duplicates.
+        # umap-learn warns about its thread count and about disconnected vertices among duplicates.
         warnings.simplefilter("ignore", UserWarning)
         reducer = umap.UMAP(
             n_neighbors=min(NEIGHBORS, len(latents) - 1),
@@ -53,21 +53,21 @@ def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False)
         )
         embedding = np.asarray(reducer.fit_transform(latents), dtype=np.float32)
     if not np.isfinite(embedding).all():
-        return _plain_plane(latents)
+        return _first_two_dimensions(latents)
     return embedding
 
 
 def embed_all(sets: Sequence[np.ndarray], progress: bool = False) -> list[np.ndarray]:
-    """Embed several sets of latents, each as `embed_latents` does.
+    """Compute the UMAP embeddings of several sets of latents, see `embed_latents`.
 
-    Large sets beyond the first are embedded in processes of their own: with a fixed seed UMAP keeps to one thread.
+    Large sets are embedded in parallel processes because UMAP with a fixed seed uses one thread.
 
     Parameters
     ----------
     sets
-        Latents of shape (N, dimension) each.
+        Latents, each of shape (N, dimension).
     progress
-        Show a bar for the first on a terminal.
+        Show a progress bar for the first set on a terminal.
     """
     if len(sets) < 2 or max(len(latents) for latents in sets) < OWN_PROCESS:
         return [embed_latents(latents, progress=progress) for latents in sets]
@@ -76,8 +76,8 @@ def embed_all(sets: Sequence[np.ndarray], progress: bool = False) -> list[np.nda
         return [embed_latents(sets[0], progress=progress), *(other.result() for other in others)]
 
 
-def _plain_plane(latents: np.ndarray) -> np.ndarray:
-    """The first two latent dimensions, centred; what is left where UMAP has nothing to work with."""
+def _first_two_dimensions(latents: np.ndarray) -> np.ndarray:
+    """Return the first two latent dimensions, centered, as a fallback where UMAP fails."""
     plane = np.zeros((len(latents), 2), dtype=np.float32)
     shown = latents[:, :2] - latents[:, :2].mean(axis=0)
     plane[:, : shown.shape[1]] = shown

@@ -1,4 +1,4 @@
-"""Analysis of one epoch: composition, conformation, losses, and further rounds on chosen clusters."""
+"""Analysis of one epoch: composition, conformation, losses, and further rounds on selected clusters."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ from opustomo.io.tables import write_table
 
 @dataclass(frozen=True)
 class AnalysisRequest:
-    """What to analyse and how.
+    """Input and settings of an analysis.
 
     Attributes
     ----------
-    results, source
-        The run, and the round of analysis that is made (again), or whose clusters are chosen with ``choice``.
+    results
+        Result directory of the run.
+    source
+        Round of analysis to compute, or the round whose clusters are selected with `choice`.
     num_pcs
-        Number of traversals.
+        Number of principal component traversals.
     clustering
-        How the latents are divided.
+        Clustering method and number of clusters.
     skip_umap
-        Take ``umap.pkl`` of an earlier analysis instead of computing it.
+        Reuse ``umap.pkl`` of an earlier analysis instead of computing it.
     joint
         Also write ``centers_joint.txt``.
     choice
-        Clusters of ``source`` whose particles the next round is about; None for ``source`` itself.
+        Clusters of `source` whose particles form the next round; None to compute `source` itself.
     composition_only
-        Leave the conformation latents alone; the latents may be a bare array.
+        Skip the conformation latents. The latent file may then be a plain array.
     outdir
-        Folder for the composition instead of ``analyze.N``; the conformation goes beside it, ``def`` before
-        the name.
+        Output folder of the composition instead of ``analyze.N``. The conformation is written to the folder of the
+        same name with prefix ``def``.
     poses
         Pose file instead of ``pose.N.pkl``.
     """
@@ -65,34 +67,34 @@ class AnalysisRequest:
 
     @property
     def epoch(self) -> int:
-        """The epoch."""
+        """Epoch of the source round."""
         return self.source.epoch
 
     @property
     def round(self) -> Round:
-        """The round that is made."""
+        """Round of analysis that is computed."""
         return self.source if self.choice is None else self.source.next
 
     def folder(self, dynamics: bool = False) -> Path:
-        """Folder of the composition's analysis, or of the conformation's."""
+        """Return the output folder of the composition, or of the conformation if `dynamics` is True."""
         if self.outdir is None:
             return self.results.analysis(self.round, dynamics)
         return self.outdir.with_name(f"def{self.outdir.name}") if dynamics else self.outdir
 
 
 def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
-    """Write the whole analysis of one epoch.
+    """Write all files and figures of the analysis of one epoch.
 
     Returns
     -------
     list of Path
-        Folder of the composition and, when the run has one, of the conformation.
+        Output folder of the composition and, if the run has a conformation latent, of the conformation.
 
     Raises
     ------
     UserError
-        The epoch is missing, files disagree in number, more clusters than particles, or nothing to do --joint
-        with.
+        If the epoch is missing, files disagree in the number of particles, there are more clusters than particles, or
+        --joint is given for a run without conformation latents.
     """
     results, epoch = request.results, request.epoch
     if request.composition_only:
@@ -100,7 +102,7 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     else:
         mu, multi_mu = results.load_latents(epoch)
     if request.joint and multi_mu is None:
-        raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint needs; leave it out.")
+        raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu), which --joint requires. Omit --joint.")
     poses = results.load_poses(epoch, len(mu), request.poses)
     if request.choice is None:
         indices = round_particles(results, request.source, len(mu))
@@ -109,11 +111,11 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         say(f"Round {request.round.filtered + 1}: {len(indices)} of {len(mu)} particles.")
     if not 1 <= request.clustering.number <= len(indices):
         raise UserError(
-            f"{request.clustering.number} clusters of {len(indices)} particles are impossible; "
-            f"ask for 1 to {len(indices)}."
+            f"{len(indices)} particles cannot be divided into {request.clustering.number} clusters. "
+            f"Request 1 to {len(indices)} clusters."
         )
     if request.num_pcs < 0:
-        raise UserError(f"The number of principal components is {request.num_pcs}; give 0 or more.")
+        raise UserError(f"The number of principal components is {request.num_pcs}, but it must be 0 or more.")
 
     groups = viewing_groups(poses.eulers_deg)
     dump_pickle(results.root / "groups.pkl", groups)
@@ -125,14 +127,14 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     for dynamics, subject, embedding in zip((False, True), subjects, embeddings, strict=False):
         outdir = request.folder(dynamics)
         if request.round.filtered:
-            _name_stale(outdir, request, indices, say)
+            _report_stale_clusterings(outdir, request, indices, say)
         clusters = write_latent_report(subject, embedding, request.num_pcs, request.clustering, outdir, say)
         if request.round.filtered:
             dump_pickle(outdir / f"ind.{request.round.label}.pkl", indices)
             write_poses(outdir / f"pose.{request.round.label}.pkl", poses.subset(indices))
         if request.joint and not dynamics and multi_mu is not None:
-            partner = multi_mu[indices[clusters.center_indices]]
-            table = np.concatenate([clusters.centers, partner], axis=1)
+            conformations = multi_mu[indices[clusters.center_indices]]
+            table = np.concatenate([clusters.centers, conformations], axis=1)
             write_table(outdir / request.clustering.folder / "centers_joint.txt", table)
         _write_config(request, subject, outdir)
         written.append(outdir)
@@ -140,42 +142,42 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
 
 
 def _embeddings(request: AnalysisRequest, subjects: list[LatentSet], say: Say) -> Sequence[np.ndarray | None]:
-    """UMAP embeddings of the composition and, if there is one, the conformation."""
+    """Compute or load the UMAP embeddings of the composition and, if present, the conformation."""
     if request.skip_umap:
         return [_earlier_embedding(request, subject, bool(i), say) for i, subject in enumerate(subjects)]
-    say(f"UMAP of {len(subjects[0].latents):,} particles …")
+    say(f"Computing the UMAP of {len(subjects[0].latents):,} particles …")
     return embed_all([subject.latents for subject in subjects], progress=True)
 
 
 def _earlier_embedding(request: AnalysisRequest, subject: LatentSet, dynamics: bool, say: Say) -> np.ndarray | None:
-    """Find an earlier embedding of the same particles."""
+    """Return an existing embedding of the same particles, or None if there is none."""
     outdir = request.folder(dynamics)
     stored = outdir / "umap.pkl"
     if not request.round.filtered:
         if stored.is_file():
             return _load_embedding(stored, subject.total)
     else:
-        # An embedding of a later round belongs to the clusters chosen then, which may have been others.
+        # The stored embedding of a later round is valid only for the same selection of particles.
         earlier = outdir / f"ind.{request.round.label}.pkl"
         if stored.is_file() and earlier.is_file() and np.array_equal(load_pickle(earlier), subject.indices):
             return _load_embedding(stored, len(subject.indices))
         stored = request.results.analysis(Round(request.epoch), dynamics) / "umap.pkl"
         if stored.is_file():
-            say(f"{outdir.name}: UMAP of the first round is shown.")
+            say(f"{outdir.name}: using the UMAP of the first round.")
             return _load_embedding(stored, subject.total)[subject.indices]
-    say(f"{stored} does not exist, so there are no UMAP figures; run once without --skip-umap to make it.")
+    say(f"{stored} does not exist, so no UMAP figures are drawn. Run once without --skip-umap to compute it.")
     return None
 
 
-def _name_stale(outdir: Path, request: AnalysisRequest, indices: np.ndarray, say: Say) -> None:
-    """Tell of clusterings that an earlier choice of clusters left in the folder of this round."""
+def _report_stale_clusterings(outdir: Path, request: AnalysisRequest, indices: np.ndarray, say: Say) -> None:
+    """Report clusterings in the output folder that belong to a different selection of particles."""
     earlier = outdir / f"ind.{request.round.label}.pkl"
     if not earlier.is_file() or np.array_equal(load_pickle(earlier), indices):
         return
     stale = sorted(path.parent.name for path in outdir.glob("*/labels.pkl"))
     stale = [name for name in stale if name != request.clustering.folder]
     if stale:
-        say(f"{outdir.name}: {', '.join(stale)} belong to another choice of clusters; remove or make them again.")
+        say(f"{outdir.name}: {', '.join(stale)} belong to a different selection of clusters. Remove or recompute them.")
 
 
 def _load_embedding(path: Path, count: int) -> np.ndarray:
@@ -183,7 +185,7 @@ def _load_embedding(path: Path, count: int) -> np.ndarray:
     embedding = np.asarray(content)
     if embedding.shape != (count, 2) or embedding.dtype.kind != "f" or not np.isfinite(embedding).all():
         raise UserError(
-            f"{path} is not a UMAP embedding of {count} particles; run without --skip-umap to make it anew."
+            f"{path} is not a UMAP embedding of {count} particles. Run without --skip-umap to compute it again."
         )
     return embedding.astype(np.float32)
 
@@ -194,7 +196,7 @@ def _write_losses(results: ResultDir, say: Say) -> None:
     if curves:
         draw_losses(results.root / "train_losses.png", curves)
     else:
-        say(f"{log} has no finished epoch, so there is no train_losses.png.")
+        say(f"{log} records no completed epoch, so train_losses.png is not drawn.")
 
 
 def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) -> None:

@@ -1,4 +1,7 @@
-"""Figures of latents and losses, drawn with matplotlib's object interface (no global state, no display)."""
+"""Figures of latents and losses.
+
+The figures use the object-oriented interface of matplotlib, which needs neither global state nor a display.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _LEGEND_ROWS = 25
 
 @dataclass(frozen=True)
 class Plane:
-    """Points of a 2D picture: ``points`` (N, 2) and the names of both axes."""
+    """Two-dimensional coordinates of particles, `points` (N, 2), with axis labels."""
 
     points: np.ndarray
     x_label: str
@@ -34,43 +37,45 @@ class Plane:
 
 
 def umap_plane(embedding: np.ndarray) -> Plane:
-    """The plane of a UMAP embedding (N, 2)."""
+    """Return the plane of a UMAP embedding (N, 2)."""
     return Plane(embedding, "UMAP 1", "UMAP 2")
 
 
 def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
-    """The plane of the first two principal components; one-dimensional latents get random heights.
+    """Return the plane of the first two principal components.
+
+    One-dimensional latents are spread along the second axis by uniform random numbers.
 
     Parameters
     ----------
     scores
-        Shape (N, zdim).
+        Principal component scores, shape (N, zdim).
     variance_ratio
-        Explained variance of each component, shape (zdim,), for the axis labels.
+        Fraction of variance explained by each component, shape (zdim,), for the axis labels.
     """
     labels = [f"PC{i + 1} ({100 * ratio:.1f} % of variance)" for i, ratio in enumerate(variance_ratio[:2])]
     if scores.shape[1] == 1:
-        heights = np.random.default_rng(0).uniform(-1.0, 1.0, len(scores))
-        return Plane(np.column_stack([scores[:, 0], heights]), labels[0], "random height (latent has one dimension)")
+        jitter = np.random.default_rng(0).uniform(-1.0, 1.0, len(scores))
+        return Plane(np.column_stack([scores[:, 0], jitter]), labels[0], "random jitter (one-dimensional latent)")
     return Plane(scores[:, :2], labels[0], labels[1])
 
 
 def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False, title: str = "k-means") -> None:
-    """Draw particles coloured by cluster (or their density), numbers at the particles that represent them."""
+    """Draw particles colored by cluster, or their density, with cluster numbers at the representative particles."""
     colours = cluster_colours(len(clusters))
     figure, axes = _canvas(plane)
     if hexagons:
         _density(figure, axes, plane)
     else:
         _scatter(axes, plane, colours[clusters.labels])
-    _numbers(axes, plane.points[clusters.center_indices], range(len(clusters)), colours)
+    _number_labels(axes, plane.points[clusters.center_indices], range(len(clusters)), colours)
     _cluster_legend(figure, clusters, colours)
     axes.set_title(f"{title}, {len(clusters)} clusters of {len(clusters.labels):,} particles")
     _save(figure, path)
 
 
 def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
-    """Draw particles coloured by viewing group (N,): latents should not follow the view."""
+    """Draw particles colored by viewing group (N,); latents should not correlate with the viewing direction."""
     figure, axes = _canvas(plane)
     _scatter(axes, plane, viewing_colours()[groups])
     axes.set_title(f"{len(groups):,} particles by viewing direction ({len(np.unique(groups))} groups)")
@@ -85,7 +90,7 @@ def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
 
 
 def draw_density(path: Path, plane: Plane) -> None:
-    """Draw the density of particles in hexagons."""
+    """Draw a hexagonal histogram of the particles."""
     figure, axes = _canvas(plane)
     _density(figure, axes, plane)
     axes.set_title(f"Density of {len(plane.points):,} particles")
@@ -93,7 +98,7 @@ def draw_density(path: Path, plane: Plane) -> None:
 
 
 def draw_scatter(path: Path, plane: Plane) -> None:
-    """Draw all particles in one colour."""
+    """Draw all particles in one color."""
     figure, axes = _canvas(plane)
     _scatter(axes, plane, np.tile([[0.20, 0.33, 0.55]], (len(plane.points), 1)))
     axes.set_title(f"{len(plane.points):,} particles")
@@ -101,16 +106,16 @@ def draw_scatter(path: Path, plane: Plane) -> None:
 
 
 def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int, marked: np.ndarray) -> None:
-    """Draw particles coloured by their score along one component, the traversal's points numbered.
+    """Draw particles colored by their score along one component, with numbers at the points of the traversal.
 
     Parameters
     ----------
     scores
         Score of each particle along the component, shape (N,).
     component
-        Number of the component, from 1.
+        Number of the component, counted from 1.
     marked
-        Particle nearest to each point of the traversal, shape (P,), drawn under the number of its volume.
+        Index of the particle nearest to each point of the traversal, shape (P,), labeled with its volume number.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -118,18 +123,18 @@ def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int,
 
     figure, axes = _canvas(plane)
     low, high = np.percentile(scores, PERCENTILES)
-    # The colours end where the traversal ends; outliers beyond would wash the picture out.
+    # Clip the color scale to the range of the traversal because outliers would reduce the contrast.
     scale = ScalarMappable(Normalize(low, high if high > low else low + 1.0), matplotlib.colormaps["viridis"])
     _scatter(axes, plane, scale.to_rgba(scores)[:, :3])
     bar = figure.colorbar(scale, cax=figure.add_axes((0.80, 0.12, 0.025, 0.78)))
     bar.set_label(f"score along PC{component}")
-    _numbers(axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked))))
-    axes.set_title(f"PC{component}; numbers: particles nearest to the traversal's points")
+    _number_labels(axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked))))
+    axes.set_title(f"PC{component}; numbers mark the particles nearest to the traversal points")
     _save(figure, path)
 
 
 def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
-    """Draw generative loss, total loss and SNR over epochs, training and validation."""
+    """Draw the generative loss, total loss and SNR over epochs for training and validation."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(11.0, 3.8)
@@ -150,7 +155,7 @@ def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
 
 
 def dot_style(count: int) -> tuple[float, float]:
-    """Area (points²) and opacity of a dot such that 200 and 100,000 particles are both readable."""
+    """Return the marker area (points²) and opacity that keep 200 as well as 100,000 particles readable."""
     return float(np.clip(9000.0 / count, 0.8, 26.0)), float(np.clip(1.35 - 0.22 * np.log10(count), 0.25, 0.85))
 
 
@@ -164,7 +169,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _canvas(plane: Plane) -> tuple[Figure, Axes]:
-    """One square panel, room for a key at the right: all figures of a report have the same panel."""
+    """Create a figure with one square panel and space for a legend; all figures of an analysis share this layout."""
     figure = _figure(8.0, 6.2)
     axes = figure.add_axes((0.105, 0.09, 0.64, 0.64 * 8.0 / 6.2))
     axes.set(xlabel=plane.x_label, ylabel=plane.y_label)
@@ -177,7 +182,7 @@ def _canvas(plane: Plane) -> tuple[Figure, Axes]:
 
 
 def _scatter(axes: Axes, plane: Plane, colours: np.ndarray) -> None:
-    # Drawn in random order: else the last cluster would hide the others where they overlap.
+    # Draw in random order so that the last cluster does not cover the others where they overlap.
     order = np.random.default_rng(0).permutation(len(plane.points))
     size, alpha = dot_style(len(order))
     x, y = plane.points[order].T
@@ -190,9 +195,9 @@ def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
 
     cells = int(np.clip(2.0 * np.sqrt(len(plane.points)), 16, 60))
     x_low, x_high, y_low, y_high = *axes.get_xlim(), *axes.get_ylim()
-    # The map's palest end is left out: a cell with one particle must differ from an empty one.
+    # Omit the palest colors so that a cell with one particle differs from an empty one.
     shades = matplotlib.colormaps["Blues"](np.linspace(0.22, 1.0, 64))
-    # As many rows as make regular hexagons in the square panel.
+    # The number of rows makes the hexagons regular in the square panel.
     cover = axes.hexbin(
         *plane.points.T,
         gridsize=(cells, max(int(cells / 1.73), 4)),
@@ -208,16 +213,16 @@ def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-def _numbers(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np.ndarray) -> None:
-    """Numbers in circles at ``points``, pushed apart where they would overlap; then a dot marks the point."""
+def _number_labels(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np.ndarray) -> None:
+    """Draw circled numbers at `points`; overlapping labels are moved apart and a dot marks their point."""
     to_page = axes.transData + axes.figure.dpi_scale_trans.inverted()
-    wanted = 72.0 * to_page.transform(points)
-    moved = spread_labels(wanted, distance=15.0) - wanted
-    for number, point, move, colour in zip(numbers, points, moved, colours, strict=True):
+    positions = 72.0 * to_page.transform(points)
+    offsets = spread_labels(positions, distance=15.0) - positions
+    for number, point, offset, colour in zip(numbers, points, offsets, colours, strict=True):
         axes.annotate(
             str(number),
             tuple(point),
-            xytext=tuple(move),
+            xytext=tuple(offset),
             textcoords="offset points",
             ha="center",
             va="center",
@@ -228,12 +233,14 @@ def _numbers(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np
             zorder=4,
             annotation_clip=False,
         )
-    far = np.linalg.norm(moved, axis=1) > 5.0
-    axes.scatter(points[far, 0], points[far, 1], s=9, color=colours[far], edgecolors="black", linewidths=0.6, zorder=3)
+    moved = np.linalg.norm(offsets, axis=1) > 5.0
+    axes.scatter(
+        points[moved, 0], points[moved, 1], s=9, color=colours[moved], edgecolors="black", linewidths=0.6, zorder=3
+    )
 
 
 def _cluster_legend(figure: Figure, clusters: Clusters, colours: np.ndarray) -> None:
-    """Number, colour and size of every cluster; very many clusters have their numbers in the picture only."""
+    """Draw a legend with the number, color and size of each cluster, up to 50 clusters."""
     from matplotlib.lines import Line2D
 
     shown = min(len(clusters), 2 * _LEGEND_ROWS)

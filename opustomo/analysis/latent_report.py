@@ -1,4 +1,4 @@
-"""The folder of files and figures that describes one set of latents (spec 5, ``analyze.N``)."""
+"""Files and figures that describe one set of latents (``analyze.N``; see docs/files.md)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents to describe, and which of a run's particles they belong to.
+    """Latents to analyze, with the particles that they belong to.
 
     Attributes
     ----------
     latents
-        Shape (n, d), finite.
+        Latents, shape (n, d), finite.
     groups
-        Viewing group of each, shape (n,).
+        Viewing group of each particle, shape (n,).
     indices
-        Index of each among all particles of the run, shape (n,), ascending.
+        Index of each particle among all particles of the run, shape (n,), ascending.
     total
-        Number of all particles of the run.
+        Number of particles of the run.
     """
 
     latents: np.ndarray
@@ -48,47 +48,47 @@ def write_latent_report(
     outdir: Path,
     say: Say = print,
 ) -> Clusters:
-    """Write principal components, traversals, clusters and all figures of one set of latents.
+    """Write the principal components, traversals, clusters and figures of one set of latents.
 
     Parameters
     ----------
     subject
-        The latents.
+        Latents to analyze.
     embedding
         UMAP embedding, shape (n, 2), or None for no UMAP figures.
     num_pcs
-        Traversals to write; clipped to the dimension of the latent, which is said.
+        Number of traversals. If it exceeds the dimension of the latent, it is reduced and this is reported.
     clustering
-        How to divide the latents.
+        Clustering method and number of clusters.
     outdir
-        Folder to write to.
+        Output folder.
     say
-        Takes lines for the user.
+        Callback that receives progress messages.
 
     Returns
     -------
     Clusters
-        The clusters, numbered as in the files; ``center_indices`` count within ``subject``.
+        Clusters, numbered as in the files; `center_indices` refer to the particles in `subject`.
 
     Raises
     ------
     UserError
-        More clusters than particles.
+        If there are more clusters than particles.
     """
     dimension = subject.latents.shape[1]
     if num_pcs > dimension:
         say(
-            f"{outdir.name}: the latent has {dimension} dimension(s), so there are {dimension} traversals "
+            f"{outdir.name}: the latent has {dimension} dimension(s), so {dimension} traversals are written "
             f"instead of {num_pcs}."
         )
         num_pcs = dimension
     say(f"{outdir.name}: {clustering.title}, {clustering.number} clusters of {len(subject.latents):,} particles.")
     clusters = cluster_latents(subject.latents, clustering.number, method=clustering.method)
-    filled = int((clusters.sizes > 0).sum())
-    if filled < clustering.number:
+    num_filled = int((clusters.sizes > 0).sum())
+    if num_filled < clustering.number:
         say(
-            f"{outdir.name}: only {filled} of {clustering.number} clusters hold particles, "
-            "too few latents are distinct."
+            f"{outdir.name}: only {num_filled} of {clustering.number} clusters contain particles because there are "
+            "too few distinct latents."
         )
     pca = fit_pca(subject.latents)
     scores = pca.scores(subject.latents)
@@ -115,13 +115,13 @@ def write_latent_report(
 
 
 def nearest_particles(latents: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Index of the particle nearest to each point; latents (n, d), points (P, d), result (P,)."""
+    """Return the index (P,) of the latent (n, d) nearest to each point (P, d)."""
     return np.array([((latents - point) ** 2).sum(axis=1).argmin() for point in points], dtype=np.int64)
 
 
 def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray) -> None:
     dump_pickle(outdir / "pc.pkl", scores.astype(np.float32))
-    # Plain arrays, not a pickled scikit-learn object: readable without scikit-learn of the same version.
+    # Store plain arrays: a pickled scikit-learn object can be read only with the same version of scikit-learn.
     axes = {
         "mean": pca.mean,
         "components": pca.components,

@@ -1,4 +1,4 @@
-"""Paths through the latents of real particles: the graph of near neighbours, and straight lines."""
+"""Paths in latent space: shortest paths in the nearest-neighbor graph of particles, and straight lines."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from opustomo.errors import UserError
 
-_SHORTEST = 1e-300
+_MIN_LENGTH = 1e-300
 
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """Which latents are joined in the graph of neighbours.
+    """Settings of the nearest-neighbor graph.
 
     Attributes
     ----------
     max_neighbors
-        Nearest particles that a particle may be joined to.
+        Number of nearest neighbors to which a particle is connected.
     avg_neighbors
-        Joins per particle that are kept on average: the shortest of all. None keeps all.
+        Average number of edges per particle that are kept; the shortest edges are kept. None keeps all edges.
     """
 
     max_neighbors: int = 10
@@ -31,14 +31,14 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class GraphPath:
-    """A path through particles.
+    """Path through particles.
 
     Attributes
     ----------
     particles
-        Particles along the path, int64.
+        Indices of the particles along the path, int64.
     jumps
-        Pairs of particles on it that are no near neighbours: where groups of latents lie apart.
+        Consecutive particles that are not neighbors in the graph; they connect separate groups of latents.
     """
 
     particles: np.ndarray
@@ -46,133 +46,134 @@ class GraphPath:
 
 
 def graph_path(latents: np.ndarray, anchors: list[int], settings: GraphSettings) -> GraphPath:
-    """Shortest path from anchor to anchor along near neighbours, so that every step is a real particle.
+    """Compute the shortest path through consecutive anchors in the nearest-neighbor graph.
 
-    Particles are joined to their ``max_neighbors`` nearest ones, and of these joins the shortest
-    N · ``avg_neighbors`` are kept. A path's length is the sum of the Euclidean lengths of its joins (Dijkstra).
-    Where no path leads from an anchor to the next, the two particles that are nearest of all between the groups
-    of both are joined too.
+    Each particle is connected to its `max_neighbors` nearest neighbors, and the N · `avg_neighbors` shortest edges are
+    kept. The length of a path is the sum of its Euclidean edge lengths (Dijkstra's algorithm). If consecutive anchors
+    lie in different connected components, the closest pair of particles of the two components is connected.
 
     Parameters
     ----------
     latents
-        Shape (N, zdim), finite.
+        Latents, shape (N, zdim), finite.
     anchors
-        Two or more particles to pass, in this order.
+        Indices of two or more particles through which the path passes in this order.
     settings
-        The graph.
+        Settings of the graph.
 
     Returns
     -------
     GraphPath
-        Its first and last particle are the first and last anchor; an anchor in between appears once.
+        Path from the first to the last anchor. Intermediate anchors appear once.
 
     Raises
     ------
     UserError
-        Fewer than two anchors, or one that does not exist.
+        If there are fewer than two anchors or an anchor does not exist.
     """
     from scipy.sparse.csgraph import connected_components, dijkstra
 
     check_particles(anchors, len(latents), "--anchors")
     if len(anchors) < 2:
-        raise UserError("--anchors needs two particles or more; give where the path starts and ends.")
+        raise UserError("--anchors requires at least two particles, the start and the end of the path.")
     values = latents.astype(np.float64)
     graph = _neighbour_graph(values, settings)
-    _, groups = connected_components(graph, directed=False)
-    apart = {frozenset((int(groups[a]), int(groups[b]))) for a, b in pairwise(anchors) if groups[a] != groups[b]}
-    bridges = [_bridge(values, groups, *sorted(pair)) for pair in apart]
+    _, component = connected_components(graph, directed=False)
+    separated = {
+        frozenset((int(component[a]), int(component[b]))) for a, b in pairwise(anchors) if component[a] != component[b]
+    }
+    bridges = [_closest_pair(values, component, *sorted(pair)) for pair in separated]
     if bridges:
-        graph = _with_joins(graph, values, bridges)
+        graph = _with_edges(graph, values, bridges)
     starts, row = np.unique(np.array(anchors[:-1], dtype=np.int64), return_inverse=True)
-    _, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
+    _, predecessors = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
     path = [anchors[0]]
     for step, (start, end) in enumerate(pairwise(anchors)):
-        leg, here = [], end
-        while here != start:
-            leg.append(here)
-            here = int(before[row[step], here])
+        leg, node = [], end
+        while node != start:
+            leg.append(node)
+            node = int(predecessors[row[step], node])
         path += leg[::-1]
-    wide = {frozenset(bridge) for bridge in bridges}
-    jumps = [pair for pair in pairwise(path) if frozenset(pair) in wide]
+    bridge_edges = {frozenset(bridge) for bridge in bridges}
+    jumps = [pair for pair in pairwise(path) if frozenset(pair) in bridge_edges]
     return GraphPath(np.array(path, dtype=np.int64), jumps)
 
 
 def straight_path(stops: np.ndarray, num_points: int) -> np.ndarray:
-    """Evenly spaced latents on the line from stop to stop.
+    """Interpolate linearly between consecutive latents.
 
     Parameters
     ----------
     stops
-        Latents to pass, shape (S, zdim), S at least 2.
+        Latents through which the path passes, shape (S, zdim), S at least 2.
     num_points
-        Points per leg, both ends counted; a stop in between appears once.
+        Points per segment, including both ends. Intermediate stops appear once.
 
     Returns
     -------
     numpy.ndarray
-        Shape ((S - 1) · (num_points - 1) + 1, zdim).
+        Evenly spaced latents, shape ((S - 1) · (num_points - 1) + 1, zdim).
 
     Raises
     ------
     UserError
-        Fewer than two points, or than two stops.
+        If there are fewer than two points or fewer than two stops.
     """
     if num_points < 2:
-        raise UserError(f"-n {num_points}: a path needs at least its two ends; give 2 or more.")
+        raise UserError(f"-n is {num_points}, but a path needs at least 2 points.")
     if len(stops) < 2:
-        raise UserError("A path needs two stops or more; give where it starts and ends.")
-    part = np.linspace(0.0, 1.0, num_points)[1:, None]
-    legs = [start + part * (end - start) for start, end in pairwise(stops)]
+        raise UserError("A path needs at least two particles, its start and its end.")
+    fraction = np.linspace(0.0, 1.0, num_points)[1:, None]
+    legs = [start + fraction * (end - start) for start, end in pairwise(stops)]
     return np.concatenate([stops[:1], *legs])
 
 
 def check_particles(particles: list[int], count: int, option: str) -> None:
-    """Refuse particles that are not among 0 … ``count`` - 1 (``UserError`` naming the option)."""
-    wrong = [i for i in particles if not 0 <= i < count]
-    if wrong:
-        raise UserError(f"{option}: particle {wrong[0]} does not exist; there are particles 0 to {count - 1}.")
+    """Raise ``UserError`` naming the option unless all particles are between 0 and `count` - 1."""
+    invalid = [i for i in particles if not 0 <= i < count]
+    if invalid:
+        raise UserError(f"{option}: particle {invalid[0]} does not exist. Particles are numbered 0 to {count - 1}.")
 
 
 def _neighbour_graph(values: np.ndarray, settings: GraphSettings) -> Any:
-    """Sparse matrix (N, N) of the lengths of the joins kept, each once."""
+    """Return the sparse matrix (N, N) of edge lengths; each edge is stored once."""
     from scipy.sparse import coo_array
     from sklearn.neighbors import NearestNeighbors
 
     if settings.max_neighbors < 1:
-        raise UserError(f"--max-neighbors {settings.max_neighbors}: give 1 or more.")
+        raise UserError(f"--max-neighbors is {settings.max_neighbors}, but it must be at least 1.")
     if settings.avg_neighbors is not None and not settings.avg_neighbors > 0:
-        raise UserError(f"--avg-neighbors {settings.avg_neighbors:g}: give a positive number.")
+        raise UserError(f"--avg-neighbors is {settings.avg_neighbors:g}, but it must be positive.")
     count = len(values)
-    near = min(settings.max_neighbors, count - 1)
-    if near < 1:
-        raise UserError("A single particle has no neighbours; a path needs two particles or more.")
-    search = NearestNeighbors(n_neighbors=near)
+    num_neighbors = min(settings.max_neighbors, count - 1)
+    if num_neighbors < 1:
+        raise UserError("A path needs at least two particles, but there is only one.")
+    search = NearestNeighbors(n_neighbors=num_neighbors)
     columns = search.fit(values).kneighbors(return_distance=False).ravel()
-    rows = np.repeat(np.arange(count), near)
+    rows = np.repeat(np.arange(count), num_neighbors)
     lengths = np.linalg.norm(values[rows] - values[columns], axis=1)
     if settings.avg_neighbors is not None:
         kept = np.argsort(lengths, kind="stable")[: round(settings.avg_neighbors * count)]
         rows, columns, lengths = rows[kept], columns[kept], lengths[kept]
     pairs = np.unique(np.stack([np.minimum(rows, columns), np.maximum(rows, columns)]), axis=1)
-    return _with_joins(coo_array((count, count)), values, pairs.T)
+    return _with_edges(coo_array((count, count)), values, pairs.T)
 
 
-def _with_joins(graph: Any, values: np.ndarray, pairs: Any) -> Any:
-    """Put further joins into a graph."""
+def _with_edges(graph: Any, values: np.ndarray, pairs: Any) -> Any:
+    """Add edges between pairs of particles to a graph."""
     from scipy.sparse import coo_array
 
     first, second = np.asarray(pairs).T
-    # a length of 0, of equal latents, would mean no join at all
-    lengths = np.maximum(np.linalg.norm(values[first] - values[second], axis=1), _SHORTEST)
+    # In a sparse matrix a length of 0 (identical latents) would mean that there is no edge.
+    lengths = np.maximum(np.linalg.norm(values[first] - values[second], axis=1), _MIN_LENGTH)
     return (graph + coo_array((lengths, (first, second)), shape=graph.shape)).tocsr()
 
 
-def _bridge(values: np.ndarray, groups: np.ndarray, one: int, other: int) -> tuple[int, int]:
-    """The two nearest particles between two groups."""
+def _closest_pair(values: np.ndarray, component: np.ndarray, first: int, second: int) -> tuple[int, int]:
+    """Return the closest pair of particles between two connected components."""
     from scipy.spatial import KDTree
 
-    here, there = np.flatnonzero(groups == one), np.flatnonzero(groups == other)
-    distances, nearest = KDTree(values[there]).query(values[here])
+    first_members, second_members = np.flatnonzero(component == first), np.flatnonzero(component == second)
+    distances, nearest = KDTree(values[second_members]).query(values[first_members])
     best = int(distances.argmin())
-    return int(here[best]), int(there[nearest[best]])
+    return int(first_members[best]), int(second_members[nearest[best]])

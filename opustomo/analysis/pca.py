@@ -1,4 +1,4 @@
-"""Principal components of latents, always as many as the latent has dimensions."""
+"""Principal component analysis of latents."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """A linear change of axes of the latent space.
+    """Principal axes of a set of latents.
 
     Attributes
     ----------
     mean
         Mean latent, shape (zdim,).
     components
-        Unit axes as rows, by decreasing variance, shape (zdim, zdim).
+        Principal axes as rows of unit length, by decreasing variance, shape (zdim, zdim).
     variance
-        Variance along each axis (N - 1 in the denominator), shape (zdim,).
+        Sample variance along each axis (N - 1 in the denominator), shape (zdim,).
     """
 
     mean: np.ndarray
@@ -27,35 +27,35 @@ class PrincipalComponents:
 
     @property
     def variance_ratio(self) -> np.ndarray:
-        """Share of the variance along each axis, shape (zdim,); zeros when all latents are equal."""
+        """Fraction of the total variance along each axis, shape (zdim,); zeros if all latents are equal."""
         total = self.variance.sum()
         return self.variance / total if total > 0 else np.zeros_like(self.variance)
 
     def scores(self, latents: np.ndarray) -> np.ndarray:
-        """Coordinates (N, zdim) of latents (N, zdim) along the axes."""
+        """Project latents (N, zdim) onto the axes and return their scores (N, zdim)."""
         return (latents - self.mean) @ self.components.T
 
     def latents(self, scores: np.ndarray) -> np.ndarray:
-        """Latents (N, zdim) at given scores (N, zdim); the inverse of :meth:`scores`."""
+        """Return the latents (N, zdim) of given scores (N, zdim); the inverse of :meth:`scores`."""
         return scores @ self.components + self.mean
 
 
 def fit_pca(latents: np.ndarray) -> PrincipalComponents:
-    """Principal components of raw latents, without scaling of the dimensions.
+    """Compute the principal components of latents without scaling their dimensions.
 
-    Unlike ``sklearn.decomposition.PCA`` this gives zdim axes for fewer than zdim particles too, so that files
-    keep their shapes. The entry of largest magnitude of every axis is positive, so that repeated runs agree
-    in sign.
+    Unlike ``sklearn.decomposition.PCA``, this returns zdim axes even for fewer than zdim particles, so the shapes of
+    the output files do not depend on the number of particles. The entry of largest magnitude of each axis is positive,
+    so repeated runs agree in sign.
 
     Parameters
     ----------
     latents
-        Shape (N, zdim), finite.
+        Latents, shape (N, zdim), finite.
 
     Raises
     ------
     ValueError
-        Not a matrix with at least one row and one column.
+        If `latents` is not a matrix with at least one row and one column.
     """
     if latents.ndim != 2 or 0 in latents.shape:
         raise ValueError(f"latents must be (N, zdim) with N, zdim > 0, got {latents.shape}")
@@ -65,7 +65,7 @@ def fit_pca(latents: np.ndarray) -> PrincipalComponents:
     covariance = centred.T @ centred / max(len(values) - 1, 1)
     variance, axes = np.linalg.eigh(covariance)
     variance, components = np.clip(variance[::-1], 0.0, None), axes[:, ::-1].T
-    # Variance at rounding level is none: equal latents must not show a leading axis made of noise.
+    # Variance at the level of rounding errors is set to 0 so that equal latents have no spurious leading axis.
     variance[variance <= (np.finfo(np.float32).eps * np.abs(values).max()) ** 2] = 0.0
     largest = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(len(components)), largest])[:, None]

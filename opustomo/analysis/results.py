@@ -1,4 +1,4 @@
-"""Where things lie in a result directory, and errors that say what is there when something is not."""
+"""Paths and contents of a result directory, with errors that list the available files."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 _ROUND = re.compile(r"((?:filter\.)*)(\d+)")
 _STEP = "filter."
 SELECTED_STAR = "particles.selected.star"
-"""Particle table of a run with ``--ind``, as the trainer writes it."""
+"""Particle table that training writes for a run with ``--ind``."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """A round of analysis of an epoch.
+    """Round of analysis of an epoch.
 
-    ``16`` is the first round, on all particles; ``filter.16`` the second, on chosen clusters of the first;
-    ``filter.filter.16`` the third, on chosen clusters of the second; and so on.
+    ``16`` denotes the first round, which comprises all particles. ``filter.16`` denotes the second round, on selected
+    clusters of the first, ``filter.filter.16`` the third, on selected clusters of the second, and so on.
 
     Attributes
     ----------
     epoch
-        The epoch.
+        Epoch of the latents.
     filtered
-        How many times clusters were chosen, 0 for the first round.
+        Number of times that clusters were selected; 0 for the first round.
     """
 
     epoch: int
@@ -43,161 +43,169 @@ class Round:
 
     @property
     def label(self) -> str:
-        """The round as users type it and as folders are named."""
+        """Name of the round on the command line and in folder names."""
         return _STEP * self.filtered + str(self.epoch)
 
     @property
     def next(self) -> Round:
-        """The round on chosen clusters of this one."""
+        """Round on selected clusters of this one."""
         return Round(self.epoch, self.filtered + 1)
 
 
 def parse_round(text: str | int) -> Round:
-    """Read ``16``, ``filter.16``, ``filter.filter.16`` …
+    """Parse the name of a round such as ``16``, ``filter.16`` or ``filter.filter.16``.
 
     Raises
     ------
     UserError
-        Anything else.
+        If `text` is not of this form.
     """
     match = _ROUND.fullmatch(str(text).strip())
     if match is None:
-        raise UserError(f"{text!r} is not an epoch; give a number such as 16, or filter.16 for a second round.")
+        raise UserError(f"{text!r} is not an epoch. Give a number such as 16, or filter.16 for a second round.")
     return Round(int(match[2]), len(match[1]) // len(_STEP))
 
 
 def parse_first_round(text: str | int) -> int:
-    """Read an epoch where ``filter.16`` has no place (``UserError``)."""
+    """Parse an epoch and raise ``UserError`` for a later round such as ``filter.16``."""
     which = parse_round(text)
     if which.filtered:
-        raise UserError(f"{text} names chosen clusters of an epoch; give the epoch {which.epoch} alone.")
+        raise UserError(f"{text} denotes a later round of analysis, but an epoch is required. Give {which.epoch}.")
     return which.epoch
 
 
 @dataclass(frozen=True)
 class ResultDir:
-    """The output folder of ``dsd train_tomo``."""
+    """Output folder of ``dsd train_tomo``."""
 
     root: Path
 
     @classmethod
     def open(cls, path: str | Path) -> ResultDir:
-        """Check that ``path`` is a folder with at least one epoch in it (``UserError`` otherwise)."""
+        """Open a result directory and raise ``UserError`` unless it contains at least one epoch."""
         results = cls(Path(path))
         if not results.root.is_dir():
             raise UserError(f"The result directory {path} does not exist.")
         if not results.epochs():
-            raise UserError(f"{path} holds no z.N.pkl; give the output folder (-o) of dsd train_tomo.")
+            raise UserError(f"{path} contains no z.N.pkl. Give the output folder (-o) of dsd train_tomo.")
         return results
 
     def epochs(self) -> list[int]:
-        """Epochs whose latents are present, ascending."""
+        """Return the epochs whose latents are present, in ascending order."""
         names = (re.fullmatch(r"z\.(\d+)\.pkl", path.name) for path in self.root.glob("z.*.pkl"))
         return sorted(int(name[1]) for name in names if name is not None)
 
     def epoch_file(self, kind: str, epoch: int) -> Path:
-        """Path of ``{kind}.{epoch}.pkl`` (kind ``z``, ``pose`` or ``weights``).
+        """Return the path of ``{kind}.{epoch}.pkl``, where `kind` is ``z``, ``pose`` or ``weights``.
 
         Raises
         ------
         UserError
-            It is absent; the message lists the epochs that are present.
+            If the file is absent; the message lists the epochs that are present.
         """
         path = self.root / f"{kind}.{epoch}.pkl"
         if path.is_file():
             return path
         pattern = re.compile(rf"{kind}\.(\d+)\.pkl")
-        found = sorted(
+        epochs = sorted(
             int(match[1]) for file in self.root.iterdir() if (match := pattern.fullmatch(file.name)) is not None
         )
-        present = f"epochs present: {_ranges(found)}" if found else f"there is no {kind}.N.pkl at all"
-        raise UserError(f"{path} does not exist; {present} (epochs count from 0).")
+        available = f"The available epochs are {_ranges(epochs)}" if epochs else f"There is no {kind}.N.pkl"
+        raise UserError(f"{path} does not exist. {available} (epochs are counted from 0).")
 
     def config(self) -> Path:
-        """Path of ``config.pkl`` (``UserError`` when absent)."""
+        """Return the path of ``config.pkl``; raise ``UserError`` if it is absent."""
         path = self.root / "config.pkl"
         if not path.is_file():
-            raise UserError(f"{path} does not exist; volumes cannot be decoded without the training configuration.")
+            raise UserError(f"{path} does not exist. The training configuration is required to decode volumes.")
         return path
 
     def load_latents(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Latents of an epoch: mu (N, zdim) float32 and multi_mu (N, zaffinedim) float32 or None.
+        """Read the latents of an epoch.
+
+        Returns
+        -------
+        mu : numpy.ndarray
+            Composition latents, shape (N, zdim), float32.
+        multi_mu : numpy.ndarray or None
+            Conformation latents, shape (N, zaffinedim), float32; None if the run has none.
 
         Raises
         ------
         UserError
-            The epoch is missing, or its latents are not finite.
+            If the epoch is missing or its latents are not finite.
         """
         return read_latents(self.epoch_file("z", epoch))
 
     def load_plain_latents(self, epoch: int) -> np.ndarray:
-        """Composition (N, zdim) float32 of a ``z.N.pkl`` that may be a bare array, as cryoDRGN writes it."""
+        """Read the composition latents (N, zdim), float32; ``z.N.pkl`` may be a plain array as written by cryoDRGN."""
         path = self.epoch_file("z", epoch)
         content = load_torch(path)
         if isinstance(content, dict):
             return read_latents(path)[0]
         values = np.asarray(content)
         if values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f" or not np.isfinite(values).all():
-            raise UserError(f"{path} is not a table of finite latents; expected one row per particle.")
+            raise UserError(f"{path} is not an array of finite latents with one row per particle.")
         return values.astype(np.float32)
 
     def load_poses(self, epoch: int, count: int, path: Path | None = None) -> Poses:
-        """Poses of an epoch (or of the file ``path``); ``UserError`` unless there are ``count`` of them."""
+        """Read the poses of an epoch, or of the file `path`; raise ``UserError`` unless there are `count` poses."""
         path = self.epoch_file("pose", epoch) if path is None else Path(path)
         if not path.is_file():
             raise UserError(f"The pose file {path} does not exist.")
         poses = read_poses(path)
         if len(poses) != count:
             raise UserError(
-                f"{path} holds {len(poses)} poses but z.{epoch}.pkl has {count} particles; both must come from one run."
+                f"{path} has {len(poses)} poses, but z.{epoch}.pkl has {count} particles. "
+                "Both files must come from the same run."
             )
         return poses
 
     def box_of_run(self, box: int, apix: float) -> int:
-        """Compare a box length in pixels and a pixel size in Å with those of the run, and return the run's box length.
+        """Check a box length (pixels) and pixel size (Å) against the run and return the box length of the run.
 
-        Scripts for the original may give an odd box length, one more or less than that of the subtomograms.
+        Scripts written for OPUS-TOMO may give an odd box length, which differs by one from that of the subtomograms.
 
         Raises
         ------
         UserError
-            They differ: refined origins, which are fractions of the box, would be scaled.
+            If the values differ, because refined origins are fractions of the box and would be scaled.
         """
         from opustomo.checkpoint.config import read_config
 
-        if not (self.root / "config.pkl").is_file():  # nothing tells the box of the run
+        if not (self.root / "config.pkl").is_file():  # the box of the run is unknown
             return box + box % 2
         boxes = read_config(self.config(), box)[1]
         if box != boxes.box and not (box % 2 and abs(box - boxes.box) == 1):
             raise UserError(
-                f"{self.config()}: the run was trained on subtomograms of {boxes.box} pixels, but the box given is "
-                f"{box} pixels, which would scale the refined origins by {box}/{boxes.box}; give {boxes.box}."
+                f"{self.config()}: the run was trained on subtomograms of {boxes.box} pixels, but the given box is "
+                f"{box} pixels, which would scale the refined origins by {box}/{boxes.box}. Give {boxes.box}."
             )
         if abs(apix / boxes.apix - 1.0) > 0.01:
             raise UserError(
-                f"{self.config()}: the run was trained at {boxes.apix:g} Å per pixel, but the pixel size given is "
-                f"{apix:g} Å; give {boxes.apix:g}."
+                f"{self.config()}: the run was trained at {boxes.apix:g} Å per pixel, but the given pixel size is "
+                f"{apix:g} Å. Give {boxes.apix:g}."
             )
         return boxes.box
 
     def with_refined_poses(
         self, star: ParticleStar, epoch: int, box: int | None = None, apix: float | None = None
     ) -> ParticleStar:
-        """Particle table with the refined poses of an epoch.
+        """Return the particle table with the refined poses of an epoch.
 
         Parameters
         ----------
         star
-            All particles of the run.
+            Particle table with all particles of the run.
         epoch
-            The epoch.
+            Epoch of the poses.
         box, apix
-            Box of the subtomograms in pixels and their pixel size in Å; from ``config.pkl`` when None.
+            Box of the subtomograms in pixels and their pixel size in Å; read from ``config.pkl`` if None.
 
         Raises
         ------
         UserError
-            There are no poses of the epoch, or another number of them.
+            If the epoch has no poses or a different number of poses.
         """
         if box is None or apix is None:
             from opustomo.checkpoint.config import read_config
@@ -208,20 +216,26 @@ class ResultDir:
         return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
 
     def require_same_particles(self, star: ParticleStar, count: int, source: Path) -> None:
-        """Check that a particle table has the ``count`` rows of a result file (``UserError`` otherwise)."""
+        """Raise ``UserError`` unless a particle table has the `count` rows of the result file `source`."""
         if len(star) == count:
             return
         selected = self.root / SELECTED_STAR
-        # of a run with --ind the results count the particles that were taken
-        right = f"{selected}, the particles that were taken" if selected.is_file() else "the STAR file of the training"
-        raise UserError(f"{star.path} has {len(star)} particles but {source} has {count}; give {right}.")
+        # The results of a run with --ind contain only the selected particles.
+        expected = f"{selected}, the selected particles" if selected.is_file() else "the STAR file used for training"
+        raise UserError(f"{star.path} has {len(star)} particles, but {source} has {count}. Give {expected}.")
 
     def analysis(self, which: Round, dynamics: bool = False) -> Path:
-        """Folder of an analysis: ``analyze.N``, or ``defanalyze.N`` of the conformation latents."""
+        """Return the folder of an analysis: ``analyze.N``, or ``defanalyze.N`` for the conformation latents."""
         return self.root / f"{'def' if dynamics else ''}analyze.{which.label}"
 
     def analysed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
-        """Path of a file inside an analysis folder (``UserError`` naming the command to run when absent)."""
+        """Return the path of a file in an analysis folder.
+
+        Raises
+        ------
+        UserError
+            If the file is absent; the message names the command that writes it.
+        """
         folder = self.analysis(which, dynamics)
         path = folder.joinpath(*parts)
         if path.is_file():
@@ -233,19 +247,19 @@ class ResultDir:
                 key=lambda name: (len(name), name),
             )
             if others:
-                raise UserError(f"{path} does not exist; {folder.name} has {', '.join(others)}.")
+                raise UserError(f"{path} does not exist. {folder.name} contains {', '.join(others)}.")
         if which.filtered and not folder.is_dir():
             before = Round(which.epoch, which.filtered - 1).label
-            raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {before} with --kpc first.")
-        raise UserError(f"{path} does not exist; run dsdsh analyze {self.root} {which.label} first.")
+            raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {before} with --kpc first.")
+        raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.label} first.")
 
 
 def _ranges(numbers: list[int]) -> str:
-    """``0-3, 7``: short even for hundreds of epochs."""
-    parts: list[list[int]] = []
+    """Format ascending numbers as ranges such as ``0-3, 7``."""
+    ranges: list[list[int]] = []
     for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], number]
         else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+            ranges.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

@@ -1,4 +1,4 @@
-"""From cluster labels to STAR files of the particles of each cluster."""
+"""Cluster labels and STAR files of the particles of each cluster."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def load_labels(path: Path) -> np.ndarray:
-    """Read a pickle of cluster labels.
+    """Read cluster labels.
 
     Parameters
     ----------
     path
-        Pickle of N integers (``labels.pkl`` of an analysis, or any other list of whole numbers).
+        Pickle of N non-negative integers, such as ``labels.pkl`` of an analysis.
 
     Returns
     -------
@@ -30,75 +30,75 @@ def load_labels(path: Path) -> np.ndarray:
     Raises
     ------
     UserError
-        The file is absent or does not hold one non-negative whole number per particle.
+        If the file is absent or is not a one-dimensional array of non-negative integers.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a pickle with one cluster label per particle.")
+        raise UserError(f"{path} does not exist. Give a pickle with one cluster label per particle.")
     content = load_pickle(path)
     try:
         return check_labels(np.asarray(content))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a list of cluster labels: {error}.") from error
+        raise UserError(f"{path} does not contain cluster labels: {error}.") from error
 
 
 def check_labels(labels: np.ndarray) -> np.ndarray:
-    """Return labels as int64 of shape (N,); ``ValueError`` unless they are non-negative whole numbers."""
+    """Return labels as int64 of shape (N,); raise ``ValueError`` unless they are non-negative integers."""
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"expected one label per particle, got an array of shape {labels.shape}")
     if labels.dtype.kind not in "iuf" or not np.all(np.isfinite(labels)):
-        raise ValueError("expected whole numbers")
-    whole = labels.astype(np.int64)
-    if np.any(whole != labels) or whole.min() < 0:
-        raise ValueError("expected non-negative whole numbers")
-    return whole
+        raise ValueError("expected integers")
+    integers = labels.astype(np.int64)
+    if np.any(integers != labels) or integers.min() < 0:
+        raise ValueError("expected non-negative integers")
+    return integers
 
 
 def write_cluster_stars(
     star: ParticleStar, labels: np.ndarray, outdir: Path, num_clusters: int | None = None
 ) -> list[Path]:
-    """Write ``pre{i}.star`` with the particles of cluster i, every block and column of the input kept.
+    """Write the particles of each cluster i to ``pre{i}.star``, keeping all blocks and columns of the input.
 
     Parameters
     ----------
     star
-        The particle table, N rows.
+        Particle table with N rows.
     labels
         Cluster of each row, shape (N,), in the order of the STAR file.
     outdir
-        Folder to write to; made if absent.
+        Output folder; created if absent.
     num_clusters
-        Write clusters 0 … num_clusters - 1 only: a second round labels the particles it left out with the
-        number of clusters. All labels that occur when None.
+        Write only clusters 0 to `num_clusters` - 1, because a second round labels excluded particles with the number
+        of clusters. None writes all labels that occur.
 
     Returns
     -------
     list of Path
-        The files, by cluster number. A cluster without particles gets no file, because an empty particle
-        table is refused by everything that would read it.
+        Files in the order of their cluster number. Empty clusters are not written because other programs reject an
+        empty particle table.
 
     Raises
     ------
     UserError
-        Rows and labels differ in number, or the labels are not non-negative whole numbers.
+        If the numbers of rows and labels differ or the labels are not non-negative integers.
     """
     try:
-        whole = check_labels(np.asarray(labels))
+        cluster_of_row = check_labels(np.asarray(labels))
     except ValueError as error:
-        raise UserError(f"The cluster labels cannot be used: {error}.") from error
-    if len(whole) != len(star):
+        raise UserError(f"The cluster labels are invalid: {error}.") from error
+    if len(cluster_of_row) != len(star):
         raise UserError(
-            f"{star.path or 'The STAR file'} has {len(star)} particles but there are {len(whole)} cluster "
-            "labels; give the STAR file that was used for training."
+            f"{star.path or 'The STAR file'} has {len(star)} particles, but there are {len(cluster_of_row)} cluster "
+            "labels. Give the STAR file that was used for training."
         )
-    clusters = [int(i) for i in np.unique(whole) if num_clusters is None or i < num_clusters]
+    clusters = [int(i) for i in np.unique(cluster_of_row) if num_clusters is None or i < num_clusters]
     if not clusters:
-        raise UserError(f"No particle has a cluster label below {num_clusters}; nothing to write.")
+        raise UserError(f"No particle has a cluster label below {num_clusters}, so there is nothing to write.")
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
     written = []
     for cluster in clusters:
         path = outdir / f"pre{cluster}.star"
-        star.subset(np.flatnonzero(whole == cluster)).write(path)
+        star.subset(np.flatnonzero(cluster_of_row == cluster)).write(path)
         written.append(path)
     return written

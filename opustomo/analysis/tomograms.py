@@ -1,4 +1,4 @@
-"""Particles at their places in tomograms, in STAR files for viewers such as ArtiaX."""
+"""Particle positions in tomograms, written as STAR files for viewers such as ArtiaX."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 
 @dataclass(frozen=True)
 class TomogramScale:
-    """Pixels in which coordinates are given and wanted.
+    """Pixel sizes of the particle coordinates and of the displayed tomogram.
 
     Attributes
     ----------
     coordinate_apix
-        Pixel size of the coordinates in the particle table, Å; None for that of the tilt series where the table has
-        it (RELION 4), else that of the subtomograms.
+        Pixel size of the coordinates in the particle table in Å. None takes the pixel size of the tilt series if the
+        table contains it (RELION 4), and that of the subtomograms otherwise.
     view_apix
-        Pixel size of the tomogram that is looked at, Å; None for that of the coordinates.
+        Pixel size of the displayed tomogram in Å; None for that of the coordinates.
     size
-        Voxels x, y, z of the tomogram that is looked at; needed for centred coordinates (RELION 5) only.
+        Size x, y, z of the displayed tomogram in voxels; required only for centered coordinates (RELION 5).
     """
 
     coordinate_apix: float | None = None
@@ -41,88 +41,95 @@ class TomogramScale:
 
 
 def tomogram_names(star: ParticleStar) -> list[str]:
-    """Tomogram of each particle: rlnTomoName, else rlnMicrographName (``UserError`` when there is neither)."""
+    """Return the tomogram name of each particle from rlnTomoName or, if absent, rlnMicrographName.
+
+    Raises
+    ------
+    UserError
+        If the table has neither column.
+    """
     if "rlnTomoName" in star:
         return star.strings("rlnTomoName")
     return star.strings("rlnMicrographName")
 
 
 def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the particles in voxels of the tomogram that is looked at: coordinates less origins.
+    """Compute the particle centers (coordinate - origin) in voxels of the displayed tomogram.
 
     Parameters
     ----------
     star
-        The particles; those that are centred lie at coordinate - origin.
+        Particle table.
     scale
-        The pixels.
+        Pixel sizes of the coordinates and of the displayed tomogram.
 
     Returns
     -------
-    centres : numpy.ndarray
-        x, y, z of each particle, shape (N, 3).
+    centers : numpy.ndarray
+        x, y, z of each particle in voxels, shape (N, 3).
     apix : numpy.ndarray
-        Pixel size of the tomogram that is looked at, Å, shape (N,).
+        Pixel size of the displayed tomogram in Å, shape (N,).
 
     Raises
     ------
     UserError
-        Coordinates, a pixel size or the size of the tomogram is missing.
+        If the coordinates, a pixel size or the size of the tomogram is missing.
     """
     table = star.path or "the particle table"
     subtomogram = star.pixel_sizes()
     origins = star.origins_px()
     if origins.any() and subtomogram is None:
-        raise UserError(f"{table}: has origins but no pixel size; export it with rlnPixelSize.")
+        raise UserError(f"{table} has origins but no pixel size. Export it with the column rlnPixelSize.")
     origins_A = np.zeros_like(origins) if subtomogram is None else origins * subtomogram[:, None]
     centred = CENTRED[0] in star
     if scale.coordinate_apix is not None:
-        own: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
+        coordinate_apix: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
     else:
-        own = coordinate_sizes(star)
-    view = own if scale.view_apix is None else np.full(len(star), scale.view_apix)
-    if own is None or view is None:
-        raise UserError(f"{table}: does not tell the pixel size of its coordinates; give it with --coord-angpix.")
+        coordinate_apix = coordinate_sizes(star)
+    view_apix = coordinate_apix if scale.view_apix is None else np.full(len(star), scale.view_apix)
+    if coordinate_apix is None or view_apix is None:
+        raise UserError(f"{table} does not state the pixel size of its coordinates. Give it with --coord-angpix.")
     if centred:
         if scale.size is None:
             raise UserError(
-                f"{table}: coordinates count from the centre of the tomogram (RELION 5); "
-                "give the size of the tomogram that you look at with --tomo-size X Y Z."
+                f"{table} has coordinates relative to the center of the tomogram (RELION 5). "
+                "Give the size of the displayed tomogram with --tomo-size X Y Z."
             )
         coordinates_A = np.stack([star.numbers(column) for column in CENTRED], axis=1)
-        centres = (coordinates_A - origins_A) / view[:, None] + np.array(scale.size) / 2
+        centers = (coordinates_A - origins_A) / view_apix[:, None] + np.array(scale.size) / 2
     else:
         coordinates = np.stack([star.numbers(column) for column in COORDINATES], axis=1)
-        centres = (coordinates * own[:, None] - origins_A) / view[:, None]
-    return centres, view
+        centers = (coordinates * coordinate_apix[:, None] - origins_A) / view_apix[:, None]
+    return centers, view_apix
 
 
 def write_tomogram_stars(
     star: ParticleStar, labels: np.ndarray, outdir: Path, scale: TomogramScale, num_clusters: int
 ) -> list[Path]:
-    """Write one STAR file per tomogram with the places, angles and clusters of its particles.
+    """Write one STAR file per tomogram with the positions, angles and clusters of its particles.
 
-    The columns are those that ArtiaX and other readers of RELION tables know: coordinates with the origins taken
-    in (which are then 0), Euler angles, and the cluster as rlnClassNumber, counted from 1. ``opusParticle`` is the
-    row in the particle table, from 0.
+    The columns are readable by ArtiaX and other readers of RELION tables: coordinates from which the origins are
+    subtracted (the origins are then 0), Euler angles, and the cluster as rlnClassNumber, counted from 1.
+    ``opusParticle`` is the row in the particle table, counted from 0.
 
     Parameters
     ----------
     star
-        All particles of the run, N rows.
+        Particle table with all N particles of the run.
     labels
-        Cluster of each, shape (N,); those of ``num_clusters`` and above, left out by a second round, are not written.
+        Cluster of each particle, shape (N,). Particles with labels of `num_clusters` or more, which a second round
+        excludes, are not written.
     outdir
-        Folder for ``{tomogram}.star``.
+        Output folder of the files ``{tomogram}.star``.
     scale
-        The pixels.
+        Pixel sizes of the coordinates and of the displayed tomogram.
     num_clusters
         Number of clusters.
 
     Raises
     ------
     UserError
-        See `places`.
+        If positions cannot be computed, see `places`.
     """
     import pandas as pd
 
@@ -154,7 +161,7 @@ def _text(values: np.ndarray, digits: int) -> list[str]:
 
 
 def _file_names(tomograms: list[str]) -> dict[str, str]:
-    """A file name for each tomogram: its last part without suffix where that is enough to tell them apart."""
+    """Return a file name for each tomogram: the last path component without suffix if these are unique."""
     short = {name: PureWindowsPath(PurePosixPath(name).name).name.split(".")[0] or "tomogram" for name in tomograms}
     if len(set(short.values())) == len(short):
         return short

@@ -1,4 +1,4 @@
-"""Losses per epoch from ``run.log``."""
+"""Reading of the losses per epoch from ``run.log``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Averages of training or validation over epochs, arrays (E,); epochs count from 0, as in the names of files."""
+    """Average training or validation losses per epoch, arrays (E,); epochs are counted from 0, as in file names."""
 
     epochs: np.ndarray
     gen_loss: np.ndarray
@@ -30,30 +30,30 @@ class LossCurve:
 
 
 def read_training_log(path: Path) -> dict[str, LossCurve]:
-    """Parse ``run.log``, which counts epochs from 1.
+    """Read the loss curves of ``run.log``, which counts epochs from 1.
 
-    A resumed run repeats epochs in one log; the last record of an epoch counts.
+    The log of a resumed run may contain an epoch more than once; the last record is used.
 
     Parameters
     ----------
     path
-        The log. Lines of other kinds are ignored.
+        Log file. Lines without losses are ignored.
 
     Returns
     -------
     dict
-        ``training`` and ``validation`` where the log has them; empty when no epoch has been completed.
+        Curves ``training`` and ``validation``, if present in the log; empty if no epoch has been completed.
     """
-    found: dict[str, dict[int, tuple[float, float, float]]] = {}
+    records: dict[str, dict[int, tuple[float, float, float]]] = {}
     for line in Path(path).read_text(errors="replace").splitlines():
         match = _LINE.search(line)
         if match:
             part = (match[2] or "training").lower()
-            found.setdefault(part, {})[int(match[1]) - 1] = (float(match[3]), float(match[4]), float(match[5]))
+            records.setdefault(part, {})[int(match[1]) - 1] = (float(match[3]), float(match[4]), float(match[5]))
     curves = {}
     for part in ("training", "validation"):
-        if part in found:
-            epochs = sorted(found[part])
-            table = np.array([found[part][epoch] for epoch in epochs])
+        if part in records:
+            epochs = sorted(records[part])
+            table = np.array([records[part][epoch] for epoch in epochs])
             curves[part] = LossCurve(np.array(epochs), table[:, 0], table[:, 1], table[:, 2])
     return curves

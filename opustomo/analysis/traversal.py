@@ -1,4 +1,4 @@
-"""Straight paths through the latent space along one principal component."""
+"""Traversal of the latent space along one principal component."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ def pc_traversal(
     percentiles: tuple[float, float] = PERCENTILES,
     by_percentile: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents spaced along one component between two percentiles of its scores, all other scores 0.
+    """Return latents along one component between two percentiles of its scores; all other scores are 0.
 
     Parameters
     ----------
     pca
-        The components.
+        Principal components of the latents.
     scores
         Scores of the particles, shape (N, zdim).
     component
-        Index of the component, from 0.
+        Index of the component, counted from 0.
     num_points
         Number of points.
     percentiles
-        Percentiles of the particles' scores at which the path starts and ends.
+        Percentiles of the scores at which the traversal starts and ends.
     by_percentile
-        Space the points evenly in percentiles, so that as many particles lie between any two, instead of evenly
-        along the component.
+        Space the points evenly in percentiles, so that equal numbers of particles lie between consecutive points,
+        instead of evenly in the score.
 
     Returns
     -------
     latents : numpy.ndarray
-        Shape (num_points, zdim).
+        Latents of the points, shape (num_points, zdim).
     positions : numpy.ndarray
         Scores of the points along the component, shape (num_points,).
     """
     if not 0 <= component < scores.shape[1]:
-        raise ValueError(f"component {component} of {scores.shape[1]}")
+        raise ValueError(f"component {component} does not exist; there are {scores.shape[1]}")
     path = np.zeros((num_points, scores.shape[1]))
     if by_percentile:
         path[:, component] = np.percentile(scores[:, component], np.linspace(*percentiles, num_points))

@@ -1,4 +1,4 @@
-"""A look at a series of volumes without leaving the terminal's folder: slices and projections in one picture."""
+"""Overview figure of a series of volumes: central slices and projections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PANEL_INCHES = 1.25
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of one volume: its central z slice and the sum along z, both (n, n), axes y, x."""
+    """Central z slice and projection along z of one volume, both of shape (n, n), axes y, x."""
 
     title: str
     slice: np.ndarray
@@ -24,36 +24,36 @@ class View:
 
 
 def view_of(volume: np.ndarray, title: str) -> View:
-    """The view of a volume (n, n, n), axes z, y, x."""
+    """Return the central slice and projection of a volume (n, n, n), axes z, y, x."""
     return View(title, volume[len(volume) // 2].copy(), volume.sum(axis=0))
 
 
 def draw_views(path: Path, views: Sequence[View]) -> None:
-    """Draw central slices above projections, all slices in one grey scale and all projections in another.
+    """Draw central slices above projections, with one gray scale for all slices and one for all projections.
 
     Parameters
     ----------
     path
-        The picture.
+        Output image.
     views
-        One for each volume; ten a row, further ones below.
+        One view per volume, drawn in rows of ten.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(len(views), COLUMNS)
-    bands = -(-len(views) // columns)
-    figure = Figure(figsize=(PANEL_INCHES * columns + 0.3, (2 * PANEL_INCHES + 0.35) * bands), layout="constrained")
+    num_rows = -(-len(views) // columns)
+    figure = Figure(figsize=(PANEL_INCHES * columns + 0.3, (2 * PANEL_INCHES + 0.35) * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    panels = figure.subplots(2 * num_rows, columns, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
-    for row, kind in enumerate(("slice", "projection")):
-        pictures = [getattr(view, kind) for view in views]
-        low, high = min(picture.min() for picture in pictures), max(picture.max() for picture in pictures)
-        for number, (view, picture) in enumerate(zip(views, pictures, strict=True)):
+    for row, attribute in enumerate(("slice", "projection")):
+        images = [getattr(view, attribute) for view in views]
+        low, high = min(image.min() for image in images), max(image.max() for image in images)
+        for number, (view, image) in enumerate(zip(views, images, strict=True)):
             panel = panels[2 * (number // columns) + row, number % columns]
-            panel.imshow(picture, cmap="gray", origin="lower", vmin=low, vmax=high if high > low else low + 1)
+            panel.imshow(image, cmap="gray", origin="lower", vmin=low, vmax=high if high > low else low + 1)
             if not row:
                 panel.set_title(view.title, fontsize=7)
     with atomic_path(path) as partial:

@@ -1,4 +1,4 @@
-"""Which latents an analysis decodes to volumes, and where the volumes go."""
+"""Sets of volumes of an analysis: the latents to decode and the output folder."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from opustomo.io.tables import read_latent_rows
 MODES = ("kmeans", "gmm", "pc", "dpc", "joint")
 JOINT_TABLE = "centers_joint.txt"
 JOINT_MARK = "with its conformation"
-"""Part of the names that ChimeraX shows for the volumes of ``joint``."""
+"""Text in the ChimeraX model names that identifies volumes of mode ``joint``."""
 
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """Latents of a set of volumes.
+    """Latents and file names of a set of volumes.
 
     Attributes
     ----------
     latents
-        Compositions, shape (K, zdim), or composition ⊕ conformation (K, zdim + zaffinedim) for ``dpc`` and
-        ``joint``.
+        Compositions, shape (K, zdim), or concatenated compositions and conformations, shape (K, zdim + zaffinedim),
+        for ``dpc`` and ``joint``.
     outdir
-        Folder of the volumes, where the latents were found.
+        Output folder of the volumes, which is the folder of the latents.
     deform
-        Whether a decoder without bodies is to be refused.
+        Require a decoder with bodies.
     prefix
-        Start of the volumes' names.
+        Prefix of the file names.
     names
-        What the volumes are called when they are classes; None for the steps of a path.
+        Model names of cluster volumes; None for the steps of a traversal.
     """
 
     latents: np.ndarray
@@ -48,34 +48,33 @@ class VolumeSet:
 def volume_set(
     results: ResultDir, which: Round, mode: str, number: int, kmeans: int | None = None, center: int = 0
 ) -> VolumeSet:
-    """Collect the latents of one set of volumes from an analysis.
+    """Read the latents of one set of volumes from an analysis.
 
     Parameters
     ----------
     results, which
-        The run and the round of analysis.
+        Result directory of the run and the round of analysis.
     mode
-        ``kmeans``, ``gmm``: centres of k-means or of the Gaussian mixture with ``number`` classes; ``pc``:
-        traversal along component ``number`` of the
-        composition; ``dpc``: along component ``number`` of the conformation with the composition of one
-        k-means centre; ``joint``: the centres of k-means ``number`` with the conformations of the same
-        particles.
+        ``kmeans`` and ``gmm`` select the cluster centers of k-means or of the Gaussian mixture with `number` clusters.
+        ``pc`` selects the traversal along component `number` of the composition. ``dpc`` selects the traversal along
+        component `number` of the conformation with the composition of one k-means center. ``joint`` selects the
+        centers of k-means `number` with the conformations of the same particles.
     number
-        K, or the component from 1.
+        Number of clusters, K, or number of the component, counted from 1.
     kmeans, center
-        For ``dpc``: K and the number of the centre. Without K the only k-means of the analysis is taken.
+        For ``dpc``: K and the number of the center. Without K, the analysis must contain exactly one k-means.
 
     Raises
     ------
     UserError
-        The analysis was not made, or has no such centre.
+        If the analysis or the center does not exist.
     """
     if mode in ("kmeans", "gmm", "joint"):
         name = JOINT_TABLE if mode == "joint" else "centers.txt"
         stem = f"gmm{number}" if mode == "gmm" else f"kmeans{number}"
         folder = results.analysis(which) / stem
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
-            raise UserError(f"{folder / name} does not exist; run the analysis with --joint.")
+            raise UserError(f"{folder / name} does not exist. Run the analysis with --joint.")
         path = results.analysed_file(which, stem, name)
         return class_set(path)
     if mode == "pc":
@@ -87,14 +86,16 @@ def volume_set(
         centers_path = _dpc_centers(results, which, kmeans)
         centers = read_latent_rows(centers_path)
         if not 0 <= center < len(centers):
-            raise UserError(f"--dfk {center}: {centers_path.parent} has centres 0 to {len(centers) - 1}.")
+            raise UserError(
+                f"--dfk is {center}, but the centers of {centers_path.parent} are numbered 0 to {len(centers) - 1}."
+            )
         latents = np.concatenate([np.tile(centers[center], (len(dynamics), 1)), dynamics], axis=1)
         return VolumeSet(latents, path.parent, deform=True)
-    raise ValueError(f"mode {mode!r}")
+    raise ValueError(f"unknown mode {mode!r}")
 
 
 def class_set(table: Path) -> VolumeSet:
-    """Return the centres of a clustering, from its ``centers.txt`` or ``centers_joint.txt``."""
+    """Return the centers of a clustering, read from ``centers.txt`` or ``centers_joint.txt``."""
     joint = table.name == JOINT_TABLE
     latents = read_latent_rows(table)
     names = tuple(f"cluster {i}" for i in range(len(latents)))
@@ -104,12 +105,12 @@ def class_set(table: Path) -> VolumeSet:
         names = tuple(f"{name} ({size} particles)" for name, size in zip(names, sizes, strict=False))
     if joint:
         names = tuple(f"{name} {JOINT_MARK}" for name in names)
-    # without bodies there is nothing to move, and the volumes of the compositions are what is asked for
+    # Without bodies, the conformations have no effect and the volumes of the compositions are decoded.
     return VolumeSet(latents, table.parent, deform=False, names=names)
 
 
 def holds_joint_volumes(folder: Path) -> bool:
-    """Return whether the volumes in a folder of clusters were decoded by ``joint``, which gives them the same names."""
+    """Return whether the volumes in a cluster folder were decoded with mode ``joint``, which uses the same names."""
     script = folder / "reference.cxc"
     return script.is_file() and JOINT_MARK in script.read_text(encoding="utf-8")
 
@@ -123,30 +124,31 @@ def decode_volume_set(
     full_box: bool = False,
     masked: bool = True,
 ) -> list[Path]:
-    """Decode a set with the weights of its epoch to ``{prefix}{i}.mrc`` in the set's folder.
+    """Decode a set of latents to ``{prefix}{i}.mrc`` with the weights of its epoch.
 
     Parameters
     ----------
     results, which
-        The run and the round.
+        Result directory of the run and the round of analysis.
     chosen
-        The latents.
+        Set of volumes to decode.
     apix
-        Wanted pixel size in Å; the network's own when None.
+        Pixel size of the volumes in Å; None for that of the template.
     flip
-        Reverse z.
+        Reverse the z axis.
     full_box
-        Volumes in the box of the subtomograms instead of the crop around the mask.
+        Write volumes in the box of the subtomograms instead of the crop around the mask.
     masked
-        Multiply by the solvent mask in the weights.
+        Multiply the volumes by the solvent mask stored with the weights.
 
     Raises
     ------
     UserError
-        Weights or configuration are missing, the pixel size is not positive, or the set needs bodies and has none.
+        If the weights or the configuration are missing, the pixel size is not positive, or the set requires bodies
+        and the decoder has none.
     """
     if apix is not None and not (np.isfinite(apix) and apix > 0):
-        raise UserError(f"The pixel size {apix} is not a positive number of Å.")
+        raise UserError(f"The pixel size is {apix} Å, but it must be positive.")
     weights, config = results.epoch_file("weights", which.epoch), results.config()
     from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
 
@@ -167,15 +169,15 @@ def decode_volume_set(
 
 
 def pixel_size_for_box(config: Path, box: int) -> float:
-    """Pixel size in Å at which ``box`` voxels a side span the crop that is decoded.
+    """Return the pixel size in Å at which `box` voxels span the decoded crop.
 
     Raises
     ------
     UserError
-        The configuration cannot be read, or the number is not even.
+        If the configuration cannot be read or `box` is not even.
     """
     if box < 2 or box % 2:
-        raise UserError(f"Volumes of {box} voxels a side cannot be made; give an even number to -d.")
+        raise UserError(f"The box size -d is {box} voxels, but it must be even and at least 2.")
     from opustomo.checkpoint.config import read_config
 
     boxes = read_config(config)[1]
@@ -185,12 +187,15 @@ def pixel_size_for_box(config: Path, box: int) -> float:
 def _dpc_centers(results: ResultDir, which: Round, kmeans: int | None) -> Path:
     if kmeans is not None:
         return results.analysed_file(which, f"kmeans{kmeans}", "centers.txt")
-    found = [
+    candidates = [
         path
         for path in sorted(results.analysis(which).glob("kmeans*/centers.txt"))
         if re.fullmatch(r"kmeans\d+", path.parent.name)
     ]
-    if len(found) != 1:
-        names = ", ".join(path.parent.name for path in found) or "none"
-        raise UserError(f"dpc needs a composition: name its k-means with --kmeans K (present: {names}).")
-    return found[0]
+    if len(candidates) != 1:
+        names = ", ".join(path.parent.name for path in candidates) or "none"
+        raise UserError(
+            "dpc requires the composition of a k-means center. "
+            f"Select the k-means with --kmeans K (available: {names})."
+        )
+    return candidates[0]

@@ -1,28 +1,34 @@
-"""`dsd analyze_dynamics`: which of several traversals shows the clearest motion of bodies about axes."""
+"""`dsd analyze_dynamics`: rank traversals by the clarity of the rotation of the bodies."""
 
 import argparse
 from pathlib import Path
 
 from opustomo.errors import UserError
 
-HELP = "Rank traversals by how well they define the axes about which bodies turn."
+HELP = "rank traversals by how well they define the rotation axes of the bodies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder with reference0.mrc …")
     parser.add_argument("--masks", type=Path, required=True, metavar="STAR", help="RELION multi-body STAR file")
-    parser.add_argument("--num-volumes", type=int, default=10, help="volumes of each traversal")
-    parser.add_argument("-D", type=int, metavar="BOX", help="box of the subtomograms (default: that of the masks)")
-    parser.add_argument("--Apix", type=float, help="their pixel size, Å (default: that of the masks)")
+    parser.add_argument("--num-volumes", type=int, default=10, help="number of volumes of each traversal")
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="also write the ranking: a table, or all numbers to FILE.json"
+        "-D", type=int, metavar="BOX", help="box size of the subtomograms in voxels (default: that of the masks)"
     )
-    parser.add_argument("--verbose", action="store_true", help="say for every volume where the bodies are")
+    parser.add_argument("--Apix", type=float, help="pixel size of the subtomograms in Å (default: that of the masks)")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write the ranking as a table, or with all values to FILE.json",
+    )
+    parser.add_argument("--verbose", action="store_true", help="also print the centers of the bodies in each volume")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fit, rank, print."""
+    """Fit the rotation axes, rank the traversals and print the ranking."""
     import json
     import math
 
@@ -33,34 +39,37 @@ def run(args: argparse.Namespace) -> None:
     bodies = read_bodies(args.masks)
     apix = bodies.apix if args.Apix is None else args.Apix
     if apix is None:
-        raise UserError(f"{args.masks}: the masks' headers hold no pixel size; give that of the subtomograms: --Apix.")
+        raise UserError(
+            f"The MRC headers of the masks in {args.masks} have no pixel size. "
+            "Give the pixel size of the subtomograms with --Apix."
+        )
     if not 0 < apix < math.inf:
         raise UserError(f"--Apix must be a positive pixel size in Å, not {apix:g}.")
     box = bodies.masks.shape[-1] if args.D is None else args.D
     folders, others = folders_with_volumes(args.folders)
     if others:
         names = ", ".join(str(path) for path in others[:5]) + (" …" if len(others) > 5 else "")
-        print(f"Note: left out, because these paths are not folders with reference0.mrc: {names}")
+        print(f"Note: these paths are skipped because they are not folders with reference0.mrc: {names}")
     ranked = rank_traversals(folders, bodies, box, apix, args.num_volumes)
-    for place, one in enumerate(ranked, 1):
+    for rank, traversal in enumerate(ranked, 1):
         print(
-            f"{place}. {one.folder}: {one.defined} of {len(bodies)} bodies turn about an axis, "
-            f"{one.score:.2f}° swept in all"
+            f"{rank}. {traversal.folder}: {traversal.defined} of {len(bodies)} bodies rotate about an axis, "
+            f"total swept angle {traversal.score:.2f}°"
         )
-        for line in describe(one.fits, bodies):
+        for line in describe(traversal.fits, bodies):
             print(f"   {line}")
         if args.verbose:
-            for volume, centres in enumerate(one.centres):
-                places = "; ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in centres)
-                print(f"   reference{volume}.mrc: centres of the bodies {places} Å from the centre of the box")
+            for volume, centers in enumerate(traversal.centres):
+                positions = "; ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in centers)
+                print(f"   reference{volume}.mrc: body centers {positions} Å, relative to the center of the box")
     if args.out is None:
         return
     if args.out.suffix.lower() == ".json":
         table = [
             {
-                "folder": str(one.folder),
-                "defined": one.defined,
-                "score_deg": one.score,
+                "folder": str(traversal.folder),
+                "defined": traversal.defined,
+                "score_deg": traversal.score,
                 "bodies": [
                     {
                         "axis": fit.axis.tolist(),
@@ -69,10 +78,10 @@ def run(args: argparse.Namespace) -> None:
                         "out_of_plane_A": fit.out_of_plane_A,
                         "well_defined": fit.well_defined,
                     }
-                    for fit in one.fits
+                    for fit in traversal.fits
                 ],
             }
-            for one in ranked
+            for traversal in ranked
         ]
         text = json.dumps(table, indent=2) + "\n"
     else:

@@ -1,17 +1,17 @@
-"""`dsd demo`: a small simulated set through the whole pipeline, scored against its truth."""
+"""`dsd demo`: run the complete pipeline on a small simulated data set and score it against the ground truth."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "simulate a small heterogeneous set, run every command on it and score the result"
+HELP = "simulate a small heterogeneous data set, run all commands on it and score the result"
 
 MARKER = "demo.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of ``dsd demo``."""
     add = parser.add_argument
     add(
         "-o",
@@ -19,20 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo"),
         metavar="DIR",
-        help="folder; an earlier demo is replaced",
+        help="output folder; an earlier demo in it is replaced (default: %(default)s)",
     )
     add(
         "--quick",
         action="store_true",
-        help="few particles and epochs: shows that it runs, not that it works well",
+        help="use few particles and epochs, which tests the installation but not the quality of the results",
     )
-    add("--epochs", type=int, metavar="N", help="length of the training")
-    add("--seed", type=int, default=0, help="of all random numbers")
-    add("--device", help="cpu or cuda (default: a GPU if there is one)")
+    add("--epochs", type=int, metavar="N", help="number of training epochs")
+    add("--seed", type=int, default=0, help="random seed")
+    add("--device", help="cpu or cuda (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the commands one after the other, then report."""
+    """Run the commands in order and report the scores."""
     import json
     import time
 
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
 
     if args.epochs is not None and args.epochs < 1:
-        raise UserError(f"--epochs {args.epochs}: at least one epoch is needed.")
+        raise UserError(f"--epochs is {args.epochs}, but it must be at least 1.")
     if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: must not be negative.")
+        raise UserError(f"--seed is {args.seed}, but it must not be negative.")
     plan = settings.DemoPlan(
         root=args.outdir,
         particles=settings.QUICK_PARTICLES if args.quick else settings.PARTICLES,
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run_step(program: str, words: tuple[str, ...], line: str) -> None:
-    """Run one command line in this process, as its program would."""
+    """Run one command line in this process."""
     import analysis_scripts.main
     import opustomo.main
     from opustomo.errors import UserError
@@ -78,21 +78,21 @@ def _run_step(program: str, words: tuple[str, ...], line: str) -> None:
     if code == 130:
         raise KeyboardInterrupt
     if code:
-        raise UserError(f"The demo stops: '{program} {words[0]}' failed with exit code {code}, see its message above.")
+        raise UserError(f"The demo stopped because '{program} {words[0]}' failed with exit code {code} (see above).")
 
 
 def _clear(root: Path, folders: tuple[Path, ...]) -> None:
-    """Remove an earlier demo, and nothing else, from `root`."""
+    """Remove the data of an earlier demo from `root`; raise ``UserError`` if `root` has any other content."""
     import shutil
 
     from opustomo.errors import UserError
 
     if root.exists() and not root.is_dir():
-        raise UserError(f"{root} is a file; name a folder with -o.")
+        raise UserError(f"{root} is a file. Give a folder with -o.")
     if not root.is_dir() or not any(root.iterdir()):
         return
     if not (root / MARKER).is_file():
-        raise UserError(f"{root} is not empty and holds no earlier demo; name another folder with -o.")
+        raise UserError(f"{root} is not empty and does not contain an earlier demo. Give another folder with -o.")
     for folder in folders:
         if folder.is_dir():
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""``dsd eval_vol``: volumes from latents."""
+"""``dsd eval_vol``: decode latents to volumes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,44 @@ import argparse
 import re
 from pathlib import Path
 
-HELP = "decode volumes at given latents"
+HELP = "decode latents to volumes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options (spec 5)."""
-    # argparse takes -1.2e-01, as text files of latents hold it, for an option (until Python 3.14)
+    """Add the options of ``dsd eval_vol``."""
+    # Before Python 3.14, argparse mistakes negative numbers in exponential notation (-1.2e-01) for options.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     parser.add_argument("--load", type=Path, required=True, metavar="WEIGHTS", help="weights.N.pkl")
-    parser.add_argument("-c", "--config", type=Path, help="config.pkl (default: beside the weights)")
-    parser.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the volumes")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--zfile", type=Path, help="text file, one latent per row")
-    where.add_argument("-z", type=float, nargs="+", help="one latent (of a --encode-mode fixed run: not needed)")
-    where.add_argument("--z-start", type=float, nargs="+", help="first latent of a straight path")
+    parser.add_argument("-c", "--config", type=Path, help="config.pkl (default: in the folder of the weights)")
+    parser.add_argument("-o", "--outdir", type=Path, required=True, help="output folder of the volumes")
+    latents = parser.add_mutually_exclusive_group()
+    latents.add_argument("--zfile", type=Path, help="text file with one latent per row")
+    latents.add_argument("-z", type=float, nargs="+", help="one latent (not required for --encode-mode fixed)")
+    latents.add_argument("--z-start", type=float, nargs="+", help="first latent of a linear path")
     parser.add_argument("--z-end", type=float, nargs="+", help="last latent of the path")
-    parser.add_argument("-n", type=int, default=10, help="points on the path")
+    parser.add_argument("-n", type=int, default=10, help="number of points on the path")
     parser.add_argument(
         "--template-z",
         type=Path,
         metavar="TXT",
-        help="text file of compositions; the latents given are then conformations for one of them",
+        help="text file of compositions; the given latents are then conformations, combined with one composition",
     )
-    parser.add_argument("--template-z-ind", type=int, default=0, metavar="i", help="row of --template-z, from 0")
     parser.add_argument(
-        "--deform", action="store_true", help="refuse a decoder without bodies; with them conformations always count"
+        "--template-z-ind", type=int, default=0, metavar="i", help="row of --template-z, counted from 0"
     )
-    parser.add_argument("--masks", type=Path, help="accepted; the checkpoint knows its bodies")
-    parser.add_argument("--num-bodies", type=int, help="accepted; the checkpoint knows its bodies")
-    parser.add_argument("--prefix", default="reference", help="name of the volumes before their number")
-    parser.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the training)")
-    parser.add_argument("--flip", action="store_true", help="reverse z")
+    parser.add_argument(
+        "--deform",
+        action="store_true",
+        help="require a decoder with bodies (conformations always move the bodies if there are any)",
+    )
+    parser.add_argument("--masks", type=Path, help="ignored; the checkpoint contains its bodies")
+    parser.add_argument("--num-bodies", type=int, help="ignored; the checkpoint contains its bodies")
+    parser.add_argument("--prefix", default="reference", help="prefix of the file names (default: %(default)s)")
+    parser.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the template)")
+    parser.add_argument("--flip", action="store_true", help="reverse the z axis, which inverts the handedness")
     parser.add_argument("--no-mask", action="store_true", help="do not multiply by the solvent mask of the checkpoint")
-    parser.add_argument("--full-box", action="store_true", help="pad to the box of the subtomograms")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
+    parser.add_argument("--full-box", action="store_true", help="pad the volumes to the box of the subtomograms")
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,22 +61,23 @@ def run(args: argparse.Namespace) -> None:
         latents = np.array([args.z])
     elif args.z_start is not None:
         if args.z_end is None or len(args.z_end) != len(args.z_start):
-            raise UserError("--z-start needs --z-end with as many numbers")
+            raise UserError("--z-start requires --z-end with the same number of values.")
         if args.n < 1:
-            raise UserError(f"-n must be at least 1, got {args.n}")
-        part = np.linspace(0.0, 1.0, args.n)[:, None]
-        latents = (1.0 - part) * np.array(args.z_start) + part * np.array(args.z_end)
+            raise UserError(f"-n is {args.n}, but it must be at least 1.")
+        fraction = np.linspace(0.0, 1.0, args.n)[:, None]
+        latents = (1.0 - fraction) * np.array(args.z_start) + fraction * np.array(args.z_end)
     if args.z_end is not None and args.z_start is None:
-        raise UserError("--z-end needs --z-start, the first latent of the path")
+        raise UserError("--z-end requires --z-start, the first latent of the path.")
     if args.Apix is not None and not args.Apix > 0:
-        raise UserError(f"--Apix must be positive, got {args.Apix:g}")
+        raise UserError(f"--Apix is {args.Apix:g} Å, but it must be positive.")
     if args.template_z is not None:
         if latents is None:
-            raise UserError("--template-z needs the conformations to go with it: give --zfile, -z or --z-start")
+            raise UserError("--template-z requires conformations. Give them with --zfile, -z or --z-start.")
         compositions = read_latent_rows(args.template_z)
         if not 0 <= args.template_z_ind < len(compositions):
             raise UserError(
-                f"--template-z-ind {args.template_z_ind}: {args.template_z} has rows 0 to {len(compositions) - 1}"
+                f"--template-z-ind is {args.template_z_ind}, but {args.template_z} has rows "
+                f"0 to {len(compositions) - 1}."
             )
         repeated = np.tile(compositions[args.template_z_ind], (len(latents), 1))
         latents = np.concatenate([repeated, latents], axis=1)
@@ -92,6 +97,6 @@ def run(args: argparse.Namespace) -> None:
         )
     )
     if len(written) == 1:
-        print(f"wrote {written[0]}")
+        print(f"Wrote {written[0]}")
     else:
-        print(f"wrote {len(written)} volumes: {written[0]} … {written[-1].name}")
+        print(f"Wrote {len(written)} volumes: {written[0]} … {written[-1].name}")

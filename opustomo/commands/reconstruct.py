@@ -1,42 +1,53 @@
-"""``dsd reconstruct``: a map straight from the subtomograms, without any network."""
+"""``dsd reconstruct``: reconstruct a map from subtomograms by back-projection, without a network."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "back-project posed subtomograms with their CTFs to a map, half maps and their FSC"
+HELP = "reconstruct a map, half maps and their FSC from subtomograms by CTF-weighted back-projection"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; those of ``train_tomo`` have its names."""
+    """Add the options of ``dsd reconstruct``; options shared with ``train_tomo`` have the same names."""
     add = parser.add_argument
     add("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
-    add("-o", "--output", type=Path, required=True, metavar="MRC", help="the map; everything else is named after it")
-    add("--halves", action="store_true", help="also half maps (rlnRandomSubset, else odd and even) and their FSC")
-    add("--poses", type=Path, help="pose pickle, such as pose.N.pkl of a run (default: the table's own poses)")
+    add(
+        "-o", "--output", type=Path, required=True, metavar="MRC", help="output map; all other files are named after it"
+    )
+    add(
+        "--halves",
+        action="store_true",
+        help="also reconstruct half maps (by rlnRandomSubset, or odd and even rows without it) and their FSC",
+    )
+    add("--poses", type=Path, help="pose pickle, such as pose.N.pkl of a run (default: poses of the particle table)")
     add("-r", "--mask", type=Path, dest="mask", help="mask for the FSC (MRC, box of the subtomograms)")
-    add("--ind", type=Path, help="pickle, text or JSON file: indices of the particles to take")
+    add("--ind", type=Path, help="pickle, text or JSON file with the indices of the particles to use")
     add("--datadir", type=Path, help="folder that the image paths are relative to")
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
     add(
         "--force",
         action="store_true",
-        help="go on although --angpix disagrees with the headers, or origins look like Å",
+        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
     )
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
-    add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
-    add("--tilt-range", type=float, help="± degrees, for --no-ctf")
-    add("--tilt-step", type=float, help="degrees, for --no-ctf")
-    add("--tilt-limit", type=float, help="leave out tilts beyond ± this")
-    add("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
-    add("--num-workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
-    add("--device", help="cuda or cpu (default: a GPU if there is one)")
+    add(
+        "--warp-bfactor-scale",
+        type=float,
+        default=0.25,
+        help="scale factor of the B factors of WARP (default: %(default)s)",
+    )
+    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
+    add("--tilt-range", type=float, help="maximum tilt angle (±) in degrees, for --no-ctf")
+    add("--tilt-step", type=float, help="tilt increment in degrees, for --no-ctf")
+    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add("--normalizectf", action="store_true", help="subtomograms were divided by their sampling weights")
+    add("--num-workers", type=int, default=2, help="number of prefetching threads (default: %(default)s)")
+    add("--device", help="cuda or cpu (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reconstruct, then say what was written and how well the halves agree."""
+    """Reconstruct the map and print the written files and the resolution."""
     from opustomo.commands.data_options import data_config
     from opustomo.errors import UserError
     from opustomo.model.device import choose_device
@@ -45,22 +56,25 @@ def run(args: argparse.Namespace) -> None:
 
     output = args.output if args.output.suffix else args.output.with_suffix(".mrc")
     if output.suffix != ".mrc":
-        raise UserError(f"-o {output} does not end in .mrc; name the map to write")
+        raise UserError(f"The output file {output} (-o) must have the suffix .mrc.")
     if args.mask is not None and not args.halves:
-        raise UserError("--mask is for the FSC of half maps; add --halves, or leave it out")
+        raise UserError("--mask is used only for the FSC of half maps. Add --halves, or omit --mask.")
     data = data_config(args)
     device = choose_device(args.device)
-    done = reconstruct(
+    result = reconstruct(
         ReconstructionRequest(data, output, args.halves, args.normalizectf, device, max(1, args.num_workers))
     )
-    for note in done.notes:
+    for note in result.notes:
         print(f"note: {note}")
-    if done.curve is None:
-        print(f"{done.counts[0]} particles")
+    if result.curve is None:
+        print(f"Reconstructed a map from {result.counts[0]} particles.")
     else:
-        print(f"{done.counts[0]} + {done.counts[1]} particles in half maps by {done.origin}")
-        kind = "no mask" if done.curve.masked is None else "inside the mask, its own correlation removed"
-        found = ", ".join(f"{resolution_text(done.curve.resolution_A(t))} at {t:g}" for t in THRESHOLDS)
-        print(f"Resolution by FSC ({kind}): {found}")
-    for path in done.written:
-        print(f"wrote {path}")
+        print(
+            f"Reconstructed half maps from {result.counts[0]} + {result.counts[1]} particles, "
+            f"divided by {result.origin}."
+        )
+        mask = "without mask" if result.curve.masked is None else "masked, corrected by phase randomization"
+        resolutions = ", ".join(f"{resolution_text(result.curve.resolution_A(t))} at {t:g}" for t in THRESHOLDS)
+        print(f"Resolution by FSC ({mask}): {resolutions}")
+    for path in result.written:
+        print(f"Wrote {path}")

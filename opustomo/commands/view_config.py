@@ -1,17 +1,17 @@
-"""`dsd view_config`: what a run was made with."""
+"""`dsd view_config`: print the settings of a run."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "show the settings of a run"
+HELP = "print the settings of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options (spec 5)."""
+    """Add the options of ``dsd view_config``."""
     parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="output folder of dsd train_tomo, or config.pkl")
-    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    parser.add_argument("--json", action="store_true", help="print JSON for other programs")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines(settings: dict, depth: int) -> list[str]:
-    """One setting a line, nested ones indented, the widest name giving the column."""
+    """Format one setting per line, with aligned values and indented nested settings."""
     width = max((len(str(key)) for key, value in settings.items() if not isinstance(value, dict)), default=0)
     lines = []
     for key, value in settings.items():
@@ -44,7 +44,7 @@ def _lines(settings: dict, depth: int) -> list[str]:
 
 
 def _plain(value: object) -> object:
-    """Numpy scalars and arrays as numbers, dates and the like as text."""
+    """Convert NumPy scalars and arrays to Python numbers and lists, and other objects to text."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, (list, tuple)):

@@ -1,1 +1,1 @@
-"""Rigid-body dynamics: from masks to bodies, their axes, and what a trained model says of their motion."""
+"""Rigid-body dynamics: body geometry from masks, rotation axes, and the motion predicted by a trained model."""

@@ -1,7 +1,7 @@
-"""Poses of bodies in RELION's multi-body form: angles and shifts of every body of every particle.
+"""Poses of bodies in the multi-body format of RELION: angles and shifts of each body of each particle.
 
-RELION turns body b of a particle of pose A by ``A · orientᵀ · Ry(90°)ᵀ · A(rot, tilt, psi) · orient``, so that
-(0, 90, 0) is no turn, and its origin is the shift that brings the body's centre back to where A alone puts it.
+RELION rotates body b of a particle with pose A by ``A · orientᵀ · Ry(90°)ᵀ · A(rot, tilt, psi) · orient``, so
+(0, 90, 0) is the identity. The origin of a body is the shift that returns its center to the position given by A alone.
 """
 
 from __future__ import annotations
@@ -24,58 +24,62 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BODY_BLOCK = "images_body_"
-_QUARTER = euler_to_matrix(torch.tensor([0.0, 90.0, 0.0], dtype=torch.float64)).numpy()
+_QUARTER_TURN = euler_to_matrix(torch.tensor([0.0, 90.0, 0.0], dtype=torch.float64)).numpy()
 
 
 def residual_angles(motions: RigidMotions, geometry: BodyGeometry) -> Array:
-    """RELION's rot, tilt, psi (N, B, 3) of bodies that turn by ``motions`` in the reference frame."""
+    """Return the RELION angles rot, tilt, psi in degrees, (N, B, 3), of `motions` given in the reference frame."""
     frames = geometry.array("orient_bodies")
-    residual = _QUARTER @ frames @ motions.turns @ np.swapaxes(frames, -1, -2)
+    residual = _QUARTER_TURN @ frames @ motions.turns @ np.swapaxes(frames, -1, -2)
     return matrix_to_euler(torch.from_numpy(residual)).numpy()
 
 
 def centre_shifts(motions: RigidMotions, geometry: BodyGeometry) -> Array:
-    """How far each body's centre moves in the reference frame, (N, B, 3) voxels."""
-    centres = geometry.array("com_bodies")
-    return motions.apply(np.broadcast_to(centres, motions.shifts.shape)) - centres
+    """Return the displacement of each body center in the reference frame, (N, B, 3) voxels."""
+    centers = geometry.array("com_bodies")
+    return motions.apply(np.broadcast_to(centers, motions.shifts.shape)) - centers
 
 
 def body_origins_px(poses: Poses, motions: RigidMotions, geometry: BodyGeometry) -> Array:
-    """Origins of the bodies, (N, B, 3) voxels in the frame of the subtomogram: minus A times the centres' shift."""
+    """Return the body origins in the subtomogram frame, (N, B, 3) voxels: -A times the displacement of the center."""
     return -np.einsum("nij,nbj->nbi", poses.rotations.astype(np.float64), centre_shifts(motions, geometry))
 
 
 def absolute_poses(poses: Poses, motions: RigidMotions, body: int, box: int) -> Poses:
-    """Poses that put the whole reference such that one body is right: A R, and the origin less A d."""
+    """Return particle poses that align the whole reference to one body: rotation A R and origin minus A d."""
     rotations = poses.rotations.astype(np.float64)
-    one = motions[:, body]
-    eulers = matrix_to_euler(torch.from_numpy(rotations @ one.turns)).numpy()
-    shift = np.einsum("nij,nj->ni", rotations, one.shifts)
+    body_motion = motions[:, body]
+    eulers = matrix_to_euler(torch.from_numpy(rotations @ body_motion.turns)).numpy()
+    shift = np.einsum("nij,nj->ni", rotations, body_motion.shifts)
     return Poses(eulers, poses.origins - shift / box)
 
 
 def write_body_stars(
     path: Path, star: ParticleStar, poses: Poses, motions: RigidMotions, geometry: BodyGeometry, box: int, apix: float
 ) -> list[Path]:
-    """Write ``bodies.N.star`` and beside it one particle STAR per body.
+    """Write ``bodies.N.star`` and one particle STAR file per body.
 
     Parameters
     ----------
     path
-        The multi-body file: all blocks of ``star`` with the particles' ``poses``, then ``data_images_body_1`` … with
-        RELION's angles and origins of every body.
+        Multi-body file. It contains all blocks of `star` with the poses of the particles, followed by the blocks
+        ``data_images_body_1`` … with the RELION angles and origins of each body.
     star
-        Particles of the run, in its order.
-    poses, motions
-        Of the particles (N) and of their bodies (N, B) in voxels.
+        Particle table of the run, N rows.
+    poses
+        Poses of the particles, N.
+    motions
+        Motions of the bodies, (N, B), shifts in voxels.
+    geometry
+        Geometry of the bodies.
     box, apix
-        Of the subtomograms.
+        Box (voxels) and pixel size (Å) of the subtomograms.
 
     Returns
     -------
     list of Path
-        ``path``, then ``body1.{rest of its name}`` …, whose poses put the consensus map such that the body fits; for
-        refinement with the body's mask in any program.
+        `path`, followed by the files ``body1.{rest of its name}`` …. Their poses align the consensus map to one body,
+        so the body can be refined with its mask in any program.
     """
     import pandas as pd
 

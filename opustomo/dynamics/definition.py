@@ -1,4 +1,4 @@
-"""The bodies of a particle as a RELION multi-body STAR file defines them: masks, and which body each is relative to."""
+"""Definition of the bodies of a particle by a RELION multi-body STAR file: masks and parent bodies."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from opustomo.io.star import read_table, to_numbers
 
 MASK_COLUMN, PARENT_COLUMN = "rlnBodyMaskName", "rlnBodyRotateRelativeTo"
 LARGEST_OVERLAP = 0.25
-"""Share of the smaller of two bodies that may lie in the other: soft edges meet, bodies do not."""
+"""Maximum fraction of the smaller of two masks that may overlap with the other one; soft edges may overlap."""
 
 
 @dataclass(frozen=True, eq=False)
 class BodyMasks:
-    """Masks of all bodies on one grid.
+    """Masks of all bodies on a common grid.
 
     Attributes
     ----------
     star
-        The file that names them.
+        STAR file that defines the bodies.
     names
         Path of each mask.
     masks
-        float32 (B, N, N, N), negative values cut off.
+        Masks, (B, N, N, N), float32; negative values are set to 0.
     apix
-        Their pixel size in Å; None when no header tells it.
+        Pixel size of the masks in Å; None if the MRC headers have no pixel size.
     parents
-        Which body each is relative to, from 0.
+        Index of the parent of each body, counted from 0.
     """
 
     star: Path
@@ -52,45 +52,46 @@ def read_bodies(star: Path, count: int | None = None) -> BodyMasks:
     Parameters
     ----------
     star
-        RELION multi-body STAR; mask names are relative to its folder. Sigma columns are ignored.
+        RELION multi-body STAR file. Mask names are relative to its folder. Sigma columns are ignored.
     count
-        How many bodies there should be.
+        Expected number of bodies; None for any number.
 
     Raises
     ------
     UserError
-        A mask is missing, empty, not an even cube, of another pixel size or box, or lies in another one; a body is
-        relative to itself or to none of the file; the number of bodies is not ``count``.
+        If a mask is missing, empty, not an even cube, differs in pixel size or box from the others, or overlaps with
+        another one; if a body is relative to itself or to a body that does not exist; or if the number of bodies is
+        not `count`.
     """
     table = read_table(star, (MASK_COLUMN, PARENT_COLUMN))
     names = tuple(star.parent / str(name) for name in table[MASK_COLUMN])
     if len(names) < LEAST_BODIES:
-        raise UserError(f"{star}: {len(names)} body is defined; at least {LEAST_BODIES} are needed to move.")
+        raise UserError(f"{star} defines {len(names)} body, but at least {LEAST_BODIES} are required.")
     if count is not None and count != len(names):
-        raise UserError(f"{star}: defines {len(names)} bodies, but {count} were asked for; give that number.")
+        raise UserError(f"{star} defines {len(names)} bodies, but {count} were requested. Give {len(names)}.")
     parents = _parents(star, table[PARENT_COLUMN].tolist())
-    read = [read_volume(path) for path in names]
-    for path, (mask, _) in zip(names, read, strict=True):
+    volumes = [read_volume(path) for path in names]
+    for path, (mask, _) in zip(names, volumes, strict=True):
         if len(set(mask.shape)) != 1 or mask.shape[0] % 2:
             size = "×".join(str(n) for n in reversed(mask.shape))
-            raise UserError(f"{path}: the mask is {size} voxels; an even cube is needed, pad or crop it.")
+            raise UserError(f"The mask {path} has {size} voxels, but it must be an even cube. Pad or crop it.")
         if not np.isfinite(mask).all():
-            raise UserError(f"{path}: the mask holds values that are not finite; make it again.")
+            raise UserError(f"The mask {path} contains non-finite values. Create it again.")
         if not (mask > 0).any():
-            raise UserError(f"{path}: the mask is empty; give one with voxels above 0.")
-    first, first_apix = read[0][0], read[0][1]
-    for path, (mask, apix) in zip(names, read, strict=True):
+            raise UserError(f"The mask {path} is empty. Give a mask with voxels above 0.")
+    first, first_apix = volumes[0][0], volumes[0][1]
+    for path, (mask, apix) in zip(names, volumes, strict=True):
         if (apix is None) != (first_apix is None) or (apix and first_apix and abs(apix / first_apix - 1) > 1e-3):
             raise UserError(
-                f"{path}: pixel size {_angst(apix)} but {names[0].name} has {_angst(first_apix)}; "
-                "bring all masks to one pixel size."
+                f"The pixel size of {path} is {_angst(apix)}, but that of {names[0].name} is {_angst(first_apix)}. "
+                "Resample all masks to the same pixel size."
             )
         if mask.shape != first.shape:
             raise UserError(
-                f"{path}: {mask.shape[0]} voxels a side but {names[0].name} has {first.shape[0]}; "
-                "bring all masks to one box."
+                f"{path} has {mask.shape[0]} voxels per side, but {names[0].name} has {first.shape[0]}. "
+                "Resample all masks to the same box."
             )
-    masks = np.stack([np.maximum(mask, 0.0) for mask, _ in read])
+    masks = np.stack([np.maximum(mask, 0.0) for mask, _ in volumes])
     _check_overlap(names, masks)
     return BodyMasks(star, names, masks, first_apix, parents)
 
@@ -100,12 +101,13 @@ def _parents(star: Path, values: list[object]) -> tuple[int, ...]:
     for body, number in enumerate(numbers, 1):
         if number != int(number) or not 1 <= number <= len(numbers):
             raise UserError(
-                f"{star}: body {body} is relative to body {number:g}, which does not exist; "
-                f"{PARENT_COLUMN} counts from 1 to {len(numbers)}."
+                f"{star}: body {body} is relative to body {number:g}, which does not exist. "
+                f"{PARENT_COLUMN} must be between 1 and {len(numbers)}."
             )
         if number == body:
             raise UserError(
-                f"{star}: body {body} is relative to itself; name another body in {PARENT_COLUMN}, for the first too."
+                f"{star}: body {body} is relative to itself. Give another body in {PARENT_COLUMN}, "
+                "also for the first body."
             )
     return tuple(int(number) - 1 for number in numbers)
 
@@ -114,13 +116,13 @@ def _check_overlap(names: tuple[Path, ...], masks: npt.NDArray[np.float32]) -> N
     sums = masks.sum((1, 2, 3), dtype=np.float64)
     for a in range(len(masks)):
         for b in range(a):
-            share = float(np.minimum(masks[a], masks[b]).sum(dtype=np.float64) / min(sums[a], sums[b]))
-            if share > LARGEST_OVERLAP:
+            overlap = float(np.minimum(masks[a], masks[b]).sum(dtype=np.float64) / min(sums[a], sums[b]))
+            if overlap > LARGEST_OVERLAP:
                 raise UserError(
-                    f"{names[a]}: overlaps with {names[b].name} by {share:.0%} of the smaller mask, at most "
-                    f"{LARGEST_OVERLAP:.0%} can be; make masks that meet at their edges only."
+                    f"{names[a]} overlaps with {names[b].name} by {overlap:.0%} of the smaller mask, but at most "
+                    f"{LARGEST_OVERLAP:.0%} is allowed. Create masks that overlap only at their edges."
                 )
 
 
 def _angst(apix: float | None) -> str:
-    return "not in the header" if apix is None else f"{apix:g} Å"
+    return "missing in the header" if apix is None else f"{apix:g} Å"

@@ -1,4 +1,4 @@
-"""Moments and frames of bodies (spec 4): from densities to the geometry of the decoder."""
+"""Moments and reference frames of bodies, computed from their densities (see docs/dynamics.md)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from opustomo.io.bodies import check_inside
 
 Array = npt.NDArray[np.float64]
 LEAST_RADIUS = 0.5
-"""Voxels; a body that is flatter than this has no sensible extent."""
+"""Lower bound of the radii of a body in voxels, because a flat body has no meaningful extent."""
 
 
 def align(direction: npt.ArrayLike) -> Array:
-    """Right-handed frame (3, 3), axes as rows, whose last row is the unit vector ``direction`` (x, y, z)."""
+    """Return a right-handed frame (3, 3), axes as rows, whose last row is the unit vector `direction` (x, y, z)."""
     x, y, z = np.asarray(direction, dtype=np.float64)
     p = np.hypot(y, z)
     if p <= 1e-5:
@@ -26,15 +26,15 @@ def align(direction: npt.ArrayLike) -> Array:
 
 
 def centre_of_mass(density: npt.NDArray[np.float32]) -> Array:
-    """Centre (x, y, z) of the positive density of a cube, voxels relative to index N/2."""
+    """Compute the center of mass (x, y, z) of the positive density of a cube in voxels relative to index N/2."""
     weights = np.maximum(density, 0.0)
-    at = np.arange(len(weights)) - len(weights) // 2
-    sums = [weights.sum(axes, dtype=np.float64) for axes in ((0, 1), (0, 2), (1, 2))]
-    return np.array([along @ at / along.sum() for along in sums])
+    positions = np.arange(len(weights)) - len(weights) // 2
+    profiles = [weights.sum(axes, dtype=np.float64) for axes in ((0, 1), (0, 2), (1, 2))]
+    return np.array([profile @ positions / profile.sum() for profile in profiles])
 
 
 def extent(density: npt.NDArray[np.float32], centre: Array) -> tuple[Array, Array]:
-    """Radii (ascending) and principal axes (rows) of the positive density about ``centre`` (x, y, z)."""
+    """Compute the radii (ascending, voxels) and principal axes (rows) of the positive density about `centre`."""
     z, y, x = np.nonzero(density > 0)
     weights = density[z, y, x].astype(np.float64)
     relative = np.stack([x, y, z], 1) - len(density) // 2 - centre
@@ -46,36 +46,41 @@ def extent(density: npt.NDArray[np.float32], centre: Array) -> tuple[Array, Arra
 def geometry_of_densities(
     densities: npt.NDArray[np.float32], scale: float, parents: tuple[int, ...], origin: int = 0
 ) -> BodyGeometry:
-    """Geometry of bodies from their densities or masks.
+    """Compute the geometry of bodies from their densities or masks.
 
     Parameters
     ----------
     densities
-        (B, N, N, N), one density per body.
+        Density of each body, (B, N, N, N).
     scale
         Voxels of the subtomograms per voxel of the densities.
     parents
-        Which body each is relative to, from 0.
+        Index of the parent of each body, counted from 0.
     origin
-        The body, from 0, whose frame looks the other way, so that it agrees with that of its parent's.
+        Index, counted from 0, of the body whose frame is reversed so that it agrees with the frame of its parent.
+
+    Raises
+    ------
+    UserError
+        If a body has the same center of mass as its parent.
     """
-    centres = np.stack([centre_of_mass(density) for density in densities])
-    extents = [extent(density, centre) for density, centre in zip(densities, centres, strict=True)]
-    centres = centres * scale
-    relatives = centres[list(parents)]
-    levers = centres - relatives
+    centers = np.stack([centre_of_mass(density) for density in densities])
+    extents = [extent(density, center) for density, center in zip(densities, centers, strict=True)]
+    centers = centers * scale
+    parent_centers = centers[list(parents)]
+    levers = centers - parent_centers
     frames = []
     for body, lever in enumerate(levers):
         length = np.linalg.norm(lever)
         if length < 1e-6:
             raise UserError(
-                f"bodies {body + 1} and {parents[body] + 1} have the same centre of mass, so there is no lever between "
-                "them; name another body in rlnBodyRotateRelativeTo."
+                f"Bodies {body + 1} and {parents[body] + 1} have the same center of mass, so no axis connects them. "
+                "Give another body in rlnBodyRotateRelativeTo."
             )
         frames.append(align((-lever if body == origin else lever) / length))
     return BodyGeometry(
-        centres,
-        relatives,
+        centers,
+        parent_centers,
         levers,
         np.stack(frames),
         np.stack([radii for radii, _ in extents]) * scale,
@@ -85,20 +90,27 @@ def geometry_of_densities(
 
 
 def mask_scale(bodies: BodyMasks, box: int, apix: float) -> float:
-    """Voxels of the subtomograms (side ``box``, ``apix`` Å) per voxel of the masks.
+    """Return the number of subtomogram voxels per mask voxel.
 
-    The ratio of pixel sizes; that of the boxes when the masks' headers hold none.
+    This is the ratio of the pixel sizes, or the ratio of the boxes if the mask headers have no pixel size.
+
+    Parameters
+    ----------
+    bodies
+        Masks of the bodies.
+    box, apix
+        Box (voxels) and pixel size (Å) of the subtomograms.
     """
     return box / bodies.masks.shape[-1] if bodies.apix is None else bodies.apix / apix
 
 
 def geometry_of_masks(bodies: BodyMasks, box: int, apix: float, origin: int = 0) -> BodyGeometry:
-    """Geometry of bodies from their masks, in voxels of the subtomograms.
+    """Compute the geometry of bodies from their masks, in voxels of the subtomograms.
 
     Raises
     ------
     UserError
-        A body does not lie within the box of the subtomograms, or two bodies have one centre.
+        If a body extends beyond the box of the subtomograms or has the same center as its parent.
     """
     geometry = geometry_of_densities(bodies.masks, mask_scale(bodies, box, apix), bodies.parents, origin)
     check_inside(geometry, box, str(bodies.star))

@@ -1,4 +1,4 @@
-"""What a trained model says of the motion of every particle's bodies."""
+"""Body motion of each particle as predicted by a trained model."""
 
 from __future__ import annotations
 
@@ -17,34 +17,41 @@ BATCH = 4096
 
 
 class MotionModel:
-    """The head of a finished run with bodies; lengths come out in voxels of the subtomograms from voxel D/2.
+    """Motion head of a trained model with bodies.
+
+    Lengths are in voxels of the subtomograms, positions relative to voxel D/2.
 
     Parameters
     ----------
     weights, config
-        Files of the run.
+        Weights and configuration of the run.
     device
-        Where to decode.
+        Device on which the model is evaluated.
 
     Raises
     ------
     UserError
-        The run has no bodies.
+        If the run has no bodies.
     """
 
     def __init__(self, weights: Path, config: Path, device: torch.device | str) -> None:
         self.decoder = VolumeDecoder(weights, config, device)
         if self.decoder.bodies is None:
-            raise UserError(f"{weights} has no bodies that could move; train with --masks of dsdsh prepare_multi.")
+            raise UserError(f"{weights} has no bodies. Train with --masks and the output of dsdsh prepare_multi.")
         self.geometry: BodyGeometry = self.decoder.bodies
         self.boxes = self.decoder.boxes
 
     @torch.no_grad()
     def bodies(self, conformations: np.ndarray, realised: bool = False) -> RigidMotions:
-        """Motion of every body in the reference frame, (N, B).
+        """Return the motion of each body in the reference frame, (N, B).
 
-        As the model states it (R_b, s_b), which is its estimate of the particle; or, ``realised``, what decoded volumes
-        show of it, which is less where bodies touch, because their grids are blended.
+        Parameters
+        ----------
+        conformations
+            Conformation latents, (N, zaffinedim).
+        realised
+            False returns the rigid motion (R_b, s_b) predicted by the model. True returns the motion that decoded
+            volumes show, which is smaller where bodies touch because the deformation grids are blended.
         """
         turns, shifts = [], []
         bodies = self.decoder.posing.bodies
@@ -57,5 +64,5 @@ class MotionModel:
         return RigidMotions(np.concatenate(turns), np.concatenate(shifts))
 
     def relative(self, motions: RigidMotions) -> RigidMotions:
-        """Motions (N, B) relative to each body's parent, seen in the parent's place."""
+        """Return the motions (N, B) relative to the parent of each body, expressed in the frame of the parent."""
         return motions[:, list(self.geometry.parents)].inverse().after(motions)

@@ -1,4 +1,4 @@
-"""The geometry of bodies from masks and, where there is one, a traversal that shows how they move."""
+"""Body geometry from masks and, optionally, from a traversal that shows the motion of the bodies."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class GeometryRequest:
-    """What to make a geometry for.
+    """Settings of the body geometry.
 
     Attributes
     ----------
     box, apix
-        Side (voxels) and pixel size (Å) of the subtomograms.
+        Box (voxels) and pixel size (Å) of the subtomograms.
     origin
-        Body from 0 that the others move against (``--origin-rel`` counts from 1).
+        Index of the body relative to which the others move, counted from 0 (``--origin-rel`` counts from 1).
     volumes, num_volumes
-        Folder of a traversal's ``reference0.mrc`` …, and how many; None takes masks only.
+        Folder and number of the volumes ``reference0.mrc`` … of a traversal; None uses only the masks.
     """
 
     box: int
@@ -42,17 +42,15 @@ class GeometryRequest:
 
 
 def make_geometry(bodies: BodyMasks, request: GeometryRequest, say: Say = print) -> BodyGeometry:
-    """Geometry of the bodies in voxels of the subtomograms (spec 4), with a word on every axis found.
+    """Compute the geometry of the bodies in voxels of the subtomograms and report the fitted rotation axes.
 
     Raises
     ------
     UserError
-        The origin is no body, or masks and volumes do not belong together.
+        If the origin is not a body, or if masks and volumes do not match.
     """
     if not 0 <= request.origin < len(bodies):
-        raise UserError(
-            f"--origin-rel {request.origin + 1}: {bodies.star} defines bodies 1 to {len(bodies)}; give one of them."
-        )
+        raise UserError(f"--origin-rel is {request.origin + 1}, but {bodies.star} defines bodies 1 to {len(bodies)}.")
     if request.volumes is None:
         return geometry_of_masks(bodies, request.box, request.apix, request.origin)
     series = read_series(request.volumes, request.num_volumes, bodies, request.box, request.apix)
@@ -65,21 +63,24 @@ def make_geometry(bodies: BodyMasks, request: GeometryRequest, say: Say = print)
 def geometry_of_series(
     series: Series, fits: list[AxisFit], bodies: BodyMasks, request: GeometryRequest
 ) -> BodyGeometry:
-    """Moments from the middle volume, frames from the axes; a body without an axis keeps the frame of its lever."""
+    """Compute the moments from the middle volume and the frames from the fitted axes.
+
+    A body without a well-defined axis keeps the frame defined by the vector to its parent.
+    """
     middle = (len(series.volumes) - 1) // 2
     scale = series.apix / request.apix
-    plain = geometry_of_densities(series.densities(middle), scale, bodies.parents, request.origin)
-    check_inside(plain, request.box, str(series.folder))
-    frames, levers = plain.array("orient_bodies"), plain.array("rotate_directions")
+    geometry = geometry_of_densities(series.densities(middle), scale, bodies.parents, request.origin)
+    check_inside(geometry, request.box, str(series.folder))
+    frames, levers = geometry.array("orient_bodies"), geometry.array("rotate_directions")
     for body, fit in enumerate(fits):
         if fit.well_defined:
             frames[body] = fit.frame()
     levers[request.origin] = 0.0
-    return replace(plain, orient_bodies=frames, rotate_directions=levers)
+    return replace(geometry, orient_bodies=frames, rotate_directions=levers)
 
 
 def describe(fits: list[AxisFit], bodies: BodyMasks) -> list[str]:
-    """What the fits say, one sentence each: bodies, pairs of axes, and where a motion has no axis."""
+    """Return a report of the fitted axes: one line per body and per pair of axes, and warnings for undefined axes."""
     lines = []
     for body, (fit, parent) in enumerate(zip(fits, bodies.parents, strict=True), 1):
         axis = ", ".join(f"{value:+.3f}" for value in fit.axis)
@@ -89,21 +90,28 @@ def describe(fits: list[AxisFit], bodies: BodyMasks) -> list[str]:
         )
         if not fit.well_defined:
             lines.append(
-                f"warning: the motion of body {body} does not define an axis (dispersion below 15° and more than 0.5° "
-                "swept are needed); its frame follows the lever to its parent."
+                f"warning: the motion of body {body} does not define an axis, which requires a dispersion below 15° "
+                "and a swept angle above 0.5°. Its frame follows the vector to its parent."
             )
     for a, b in combinations(range(len(fits)), 2):
         if fits[a].well_defined and fits[b].well_defined:
-            angle, word = relation(fits[a], fits[b])
-            lines.append(f"axes of bodies {a + 1} and {b + 1}: {angle:.0f}° apart, {word}")
+            angle, interpretation = relation(fits[a], fits[b])
+            lines.append(f"axes of bodies {a + 1} and {b + 1}: {angle:.0f}° apart, {interpretation}")
     return lines
 
 
 @dataclass(frozen=True, eq=False)
 class RankedTraversal:
-    """A traversal and its fits; ``score`` is the swept angle of the bodies with an axis, less what disperses.
+    """Traversal with the fitted axes of its bodies.
 
-    ``centres`` (n volumes, B, 3) are the bodies' centres of mass, x, y, z from the centre of the box in Å.
+    Attributes
+    ----------
+    folder
+        Folder of the volumes.
+    fits
+        Fitted axis of each body.
+    centres
+        Centers of mass of the bodies (x, y, z) relative to the center of the box in Å, (n volumes, B, 3).
     """
 
     folder: Path
@@ -112,50 +120,51 @@ class RankedTraversal:
 
     @property
     def defined(self) -> int:
-        """How many bodies have an axis."""
+        """Number of bodies with a well-defined axis."""
         return sum(fit.well_defined for fit in self.fits)
 
     @property
     def score(self) -> float:
-        """Sum over the bodies with an axis of the swept angle times the cosine of the dispersion, degrees."""
+        """Sum of the swept angle times the cosine of the dispersion over bodies with a well-defined axis, degrees."""
         return float(sum(abs(f.swept_deg) * np.cos(np.radians(f.dispersion_deg)) for f in self.fits if f.well_defined))
 
 
 def rank_traversals(
     folders: list[Path], bodies: BodyMasks, box: int, apix: float, num_volumes: int
 ) -> list[RankedTraversal]:
-    """Fit several traversals; the one that shows the clearest motion about axes first."""
+    """Fit several traversals and sort them by the clarity of the rotation, clearest first."""
     ranked = []
     for folder in folders:
         series = read_series(folder, num_volumes, bodies, box, apix)
         ranked.append(RankedTraversal(folder, fit_series(series, bodies, box, apix), series.centres(series.apix)))
-    return sorted(ranked, key=lambda one: (-one.defined, -one.score))
+    return sorted(ranked, key=lambda traversal: (-traversal.defined, -traversal.score))
 
 
 def folders_with_volumes(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Divide what a pattern such as ``analyze.16/pc*`` matches into folders of decoded volumes and all other files.
+    """Divide the matches of a pattern such as ``analyze.16/pc*`` into folders of decoded volumes and other paths.
 
     Raises
     ------
     UserError
-        No path is a folder that holds ``reference0.mrc``.
+        If no path is a folder that contains ``reference0.mrc``.
     """
     folders = [path for path in paths if (path / "reference0.mrc").is_file()]
     if not folders:
         raise UserError(
-            f"{paths[0]}: none of the {len(paths)} paths given is a folder with reference0.mrc; decode traversals with "
-            "dsdsh eval_vol first."
+            f"None of the {len(paths)} given paths, starting with {paths[0]}, is a folder with reference0.mrc. "
+            "Decode traversals with dsdsh eval_vol first."
         )
     return folders, [path for path in paths if path not in folders]
 
 
 def ranking_table(ranked: list[RankedTraversal]) -> str:
-    """Return the ranking as text, one line for every body of every traversal, columns separated by tabs."""
-    head = "rank folder score_deg body defined swept_deg dispersion_deg out_of_plane_A axis_x axis_y axis_z".split()
-    lines = ["\t".join(head)]
-    for place, one in enumerate(ranked, 1):
-        for body, fit in enumerate(one.fits, 1):
-            words = [str(place), str(one.folder), f"{one.score:.2f}", str(body), "yes" if fit.well_defined else "no"]
+    """Return the ranking as tab-separated text with one line per body and traversal."""
+    header = "rank folder score_deg body defined swept_deg dispersion_deg out_of_plane_A axis_x axis_y axis_z".split()
+    lines = ["\t".join(header)]
+    for rank, traversal in enumerate(ranked, 1):
+        for body, fit in enumerate(traversal.fits, 1):
+            defined = "yes" if fit.well_defined else "no"
+            words = [str(rank), str(traversal.folder), f"{traversal.score:.2f}", str(body), defined]
             numbers = (fit.swept_deg, fit.dispersion_deg, fit.out_of_plane_A, *fit.axis)
             lines.append("\t".join([*words, *(f"{value:.4f}" for value in numbers)]))
     return "\n".join(lines) + "\n"

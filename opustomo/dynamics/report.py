@@ -1,4 +1,4 @@
-"""The folder ``dynamics.N``: how bodies move along the conformation latent, and whether it is conformation at all."""
+"""Dynamics report ``dynamics.N``: body motion along the conformation latent and its independence of composition."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ from opustomo.model.device import choose_device
 Say = Callable[[str], None]
 SELECTED_STAR = "particles.selected.star"
 LEAST_PARTICLES = 30
-"""Fewer cannot say whether one latent predicts the other."""
+"""Minimum number of particles of the independence test."""
 
 
 @dataclass(frozen=True)
 class DynamicsRequest:
-    """What to report.
+    """Input and settings of a dynamics report.
 
     Attributes
     ----------
     results, epoch
-        The run and its epoch.
+        Result directory of the run and the epoch.
     num_pcs
-        Components of the conformation; clipped to its dimension.
+        Number of principal components of the conformation, at most its dimension.
     points
-        Volumes along each.
+        Number of volumes along each component.
     apix
-        Their pixel size in Å; None takes the network's.
+        Pixel size of the volumes in Å; None for that of the template.
     kmeans, center
-        k-means centre of the composition to move; without K the particle nearest to the mean.
+        Number of clusters and index of the k-means center whose composition is decoded. If `kmeans` is None, the
+        particle nearest to the mean is decoded.
     volumes
-        Decode volumes, pictures and movies.
+        Decode volumes and draw figures and movies.
     permutations
-        Shuffles of the null of the independence check; 0 leaves the check out.
+        Number of permutations of the independence test; 0 skips the test.
     star
-        Particle table for ``bodies.N.star``; None takes the one the run was trained on, if it is still there.
+        Particle table for ``bodies.N.star``; None for the table used for training, if it still exists.
     device
-        Where to decode.
+        Device on which the model is evaluated; None selects a GPU if one is available.
     """
 
     results: ResultDir
@@ -72,26 +73,28 @@ class DynamicsRequest:
 
 
 def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
-    """Write ``dynamics.N`` and ``bodies.N.star``; returns the folder.
+    """Write ``dynamics.N`` and ``bodies.N.star`` and return the folder.
 
     Raises
     ------
     UserError
-        The run has no bodies or no conformation, or a file is missing or of another set.
+        If the run has no bodies or no conformation latents, or if a file is missing or belongs to other particles.
     """
     results, epoch = request.results, request.epoch
     if request.points < 2 or request.num_pcs < 1 or request.permutations < 0:
         raise UserError("--points must be at least 2, --num-pcs at least 1 and --permutations at least 0.")
     mu, conformation = results.load_latents(epoch)
     if conformation is None:
-        raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu); train with --masks and --zaffinedim.")
+        raise UserError(f"z.{epoch}.pkl has no conformation latents (multi_mu). Train with --masks and --zaffinedim.")
     poses = results.load_poses(epoch, len(mu))
     config = results.config()
     model = MotionModel(results.epoch_file("weights", epoch), config, choose_device(request.device))
     composition = _composition(request, mu)
     table = _particle_table(request, config)
     if table is not None and len(table) != len(mu):
-        raise UserError(f"{table.path} has {len(table)} particles but the run {len(mu)}; give its table with --star.")
+        raise UserError(
+            f"{table.path} has {len(table)} particles, but the run has {len(mu)}. Give its particle table with --star."
+        )
 
     folder = results.root / f"dynamics.{epoch}"
     pca = fit_pca(conformation)
@@ -101,15 +104,18 @@ def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
     lines = []
     for motion in motions:
         lines.append(f"conformation PC{motion.number}, {motion.variance_ratio:.0%} of the variance:")
-        lines += [f"  {one.sentence()}" for one in motion.screws]
-    content: dict[str, Any] = {"epoch": epoch, "components": [_plain(motion) for motion in motions]}
+        lines += [f"  {body_screw.sentence()}" for body_screw in motion.screws]
+    content: dict[str, Any] = {"epoch": epoch, "components": [_component_content(motion) for motion in motions]}
     if request.permutations and len(mu) >= LEAST_PARTICLES:
-        both = [
+        predictions = [
             predict_latent(mu, conformation, ("composition", "conformation"), request.permutations),
             predict_latent(conformation, mu, ("conformation", "composition"), request.permutations),
         ]
-        lines += [one.sentence() for one in both]
-        content["independence"] = [{**vars(one), "p_value": one.p_value, "sentence": one.sentence()} for one in both]
+        lines += [prediction.sentence() for prediction in predictions]
+        content["independence"] = [
+            {**vars(prediction), "p_value": prediction.p_value, "sentence": prediction.sentence()}
+            for prediction in predictions
+        ]
     names, values = particle_table(model, conformation, motions[0])
     with atomic_path(folder / "particles.csv") as temporary:
         header = ",".join(["particle", *names])
@@ -125,9 +131,9 @@ def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
         bodies = model.bodies(conformation)
         boxes = model.boxes
         written = write_body_stars(star, table, poses, bodies, model.geometry, boxes.box, boxes.apix)
-        say(f"Poses of bodies: {star}, and for refinement one by one: {', '.join(path.name for path in written[1:])}")
+        say(f"Wrote the body poses to {star}, and one file per body: {', '.join(path.name for path in written[1:])}")
     else:
-        say(f"The particle table of the run is not there, so bodies.{epoch}.star is not written; give it with --star.")
+        say(f"The particle table of the run was not found, so bodies.{epoch}.star is not written. Give it with --star.")
     if request.volumes:
         for motion in motions:
             _write_volumes(model, motion, composition, request.apix, folder / f"pc{motion.number}")
@@ -141,7 +147,9 @@ def _composition(request: DynamicsRequest, mu: np.ndarray) -> np.ndarray:
     path = request.results.analysed_file(Round(request.epoch), f"kmeans{request.kmeans}", "centers.txt")
     centers = read_latent_rows(path)
     if not 0 <= request.center < len(centers):
-        raise UserError(f"--dfk {request.center}: {path.parent} has centres 0 to {len(centers) - 1}.")
+        raise UserError(
+            f"--dfk is {request.center}, but the centers of {path.parent} are numbered 0 to {len(centers) - 1}."
+        )
     return centers[request.center]
 
 
@@ -171,24 +179,25 @@ def _write_volumes(
     write_chimerax(folder, motion, len(volumes), model.boxes.box / 2 * model.boxes.apix)
 
 
-def _plain(motion: ComponentMotion) -> dict[str, Any]:
+def _component_content(motion: ComponentMotion) -> dict[str, Any]:
+    """Return the entry of one component in ``motion.json``."""
     return {
         "pc": motion.number,
         "variance_ratio": motion.variance_ratio,
         "bodies": [
             {
-                "body": one.body + 1,
-                "relative_to": one.parent + 1,
-                "moves": one.moves,
-                "axis": one.screw.axis.tolist(),
-                "point_A": one.screw.point.tolist(),
-                "angle_deg": one.screw.angle_deg,
-                "shown_deg": one.shown_deg,
-                "shift_A": one.screw.shift,
-                "centre_shift_A": one.centre_shift_A,
-                "centre_move_A": one.centre_move_A.tolist(),
-                "path_deg": one.path_deg.tolist(),
+                "body": body_screw.body + 1,
+                "relative_to": body_screw.parent + 1,
+                "moves": body_screw.moves,
+                "axis": body_screw.screw.axis.tolist(),
+                "point_A": body_screw.screw.point.tolist(),
+                "angle_deg": body_screw.screw.angle_deg,
+                "shown_deg": body_screw.shown_deg,
+                "shift_A": body_screw.screw.shift,
+                "centre_shift_A": body_screw.centre_shift_A,
+                "centre_move_A": body_screw.centre_move_A.tolist(),
+                "path_deg": body_screw.path_deg.tolist(),
             }
-            for one in motion.screws
+            for body_screw in motion.screws
         ],
     }

@@ -1,4 +1,4 @@
-"""Screw axes of bodies relative to their parents along the components of the conformation latent."""
+"""Screw motion of bodies relative to their parents along the components of the conformation latent."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from opustomo.geometry.bodies import BodyGeometry
 from opustomo.geometry.screw import Array, RigidMotions, Screw, screw_of
 
 LEAST_ANGLE_DEG, LEAST_SHIFT_A = 0.5, 0.5
-"""Below both, a body is said not to move: that much comes out of noise."""
+"""A body that moves by less than both values is reported as not moving, because noise causes such motion."""
 
 
 @dataclass(frozen=True, eq=False)
 class BodyScrew:
-    """Motion of one body relative to its parent from one end of a traversal to the other; lengths in Å.
+    """Motion of one body relative to its parent from the first to the last point of a traversal.
 
     Attributes
     ----------
     body, parent
-        From 0.
+        Indices of the body and its parent, counted from 0.
     screw
-        Axis through ``screw.point`` (relative to the centre of the box), angle, shift along it.
+        Screw axis through ``screw.point`` (relative to the center of the box, Å), angle, and shift along the axis (Å).
     centre_A, centre_move_A
-        Where the body's centre of mass is at first, and the vector that it moves by.
+        Initial center of mass of the body and its displacement vector in Å.
     box_A
-        Side of the box: an axis farther away than that is no axis of a turn, the body shifts.
+        Side of the box in Å. If the axis is farther from the body than this, the motion is a translation.
     path_deg
-        Turn about the axis at every point of the traversal, from its first.
+        Rotation about the axis at each point of the traversal, relative to the first point, in degrees.
     shown_deg
-        What decoded volumes show of the turn: less where bodies touch, because their grids are blended.
+        Rotation that decoded volumes show, in degrees. It is smaller than the predicted rotation where bodies touch
+        because the deformation grids are blended.
     """
 
     body: int
@@ -47,46 +48,46 @@ class BodyScrew:
 
     @property
     def centre_shift_A(self) -> float:
-        """How far the body's centre of mass moves."""
+        """Displacement of the center of mass of the body in Å."""
         return float(np.linalg.norm(self.centre_move_A))
 
     @property
     def turns(self) -> bool:
-        """Whether there is an axis to speak of: it passes near the particle."""
+        """Whether the motion is a rotation about an axis that passes near the particle."""
         distance = np.linalg.norm(self.screw.point - self.centre_A)
         return self.moves and self.screw.angle_deg > 0 and bool(distance < self.box_A)
 
     @property
     def moves(self) -> bool:
-        """Whether this is more than what comes out of noise."""
+        """Whether the motion exceeds the noise level."""
         return self.screw.angle_deg >= LEAST_ANGLE_DEG or self.centre_shift_A >= LEAST_SHIFT_A
 
     def sentence(self) -> str:
-        """The motion in plain words."""
+        """Return a description of the motion."""
         name = f"body {self.body + 1} relative to body {self.parent + 1}"
         if not self.moves:
             return (
-                f"{name}: does not move ({self.screw.angle_deg:.2f}°, {self.centre_shift_A:.2f} Å; at least "
-                f"{LEAST_ANGLE_DEG:g}° or {LEAST_SHIFT_A:g} Å would count)"
+                f"{name}: does not move ({self.screw.angle_deg:.2f}°, {self.centre_shift_A:.2f} Å; the thresholds are "
+                f"{LEAST_ANGLE_DEG:g}° and {LEAST_SHIFT_A:g} Å)"
             )
         if not self.turns:
             direction = ", ".join(f"{value:+.3f}" for value in self.centre_move_A / self.centre_shift_A)
             return (
-                f"{name}: its centre moves {self.centre_shift_A:.2f} Å along ({direction}), and it turns by "
+                f"{name}: its center moves {self.centre_shift_A:.2f} Å along ({direction}), and it rotates by "
                 f"{self.screw.angle_deg:.2f}°"
             )
         axis = ", ".join(f"{value:+.3f}" for value in self.screw.axis)
         point = ", ".join(f"{value:.1f}" for value in self.screw.point)
         return (
-            f"{name}: turns by {self.screw.angle_deg:.2f}° about ({axis}) through ({point}) Å and shifts by "
-            f"{self.screw.shift:+.2f} Å along it; its centre moves {self.centre_shift_A:.2f} Å; decoded volumes show "
-            f"{self.shown_deg:.2f}° of the turn"
+            f"{name}: rotates by {self.screw.angle_deg:.2f}° about ({axis}) through ({point}) Å and shifts by "
+            f"{self.screw.shift:+.2f} Å along this axis; its center moves {self.centre_shift_A:.2f} Å; decoded volumes "
+            f"show {self.shown_deg:.2f}° of the rotation"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class ComponentMotion:
-    """One component of the conformation: its traversal (n, zaffinedim) and what the bodies do along it."""
+    """Traversal of one component of the conformation, `latents` (n, zaffinedim), and the motion of the bodies."""
 
     number: int
     variance_ratio: float
@@ -95,7 +96,10 @@ class ComponentMotion:
 
 
 def moving_bodies(geometry: BodyGeometry) -> list[int]:
-    """Bodies to report: of two that name each other as parent, the later one; none that is its own parent."""
+    """Return the bodies to report.
+
+    Bodies that are their own parent are skipped. Of two bodies that are each other's parents, the second is reported.
+    """
     parents = geometry.parents
     return [
         body
@@ -107,14 +111,18 @@ def moving_bodies(geometry: BodyGeometry) -> list[int]:
 def component_motion(
     model: MotionModel, pca: PrincipalComponents, scores: np.ndarray, component: int, points: int
 ) -> ComponentMotion:
-    """Traverse one component (from 0) between the 1st and 99th percentile and find the screws.
+    """Compute the screw motion of the bodies along one component, from the 1st to the 99th percentile.
 
     Parameters
     ----------
+    model
+        Motion head of the run.
     pca, scores
-        Components of the conformation latents and the particles' scores.
+        Principal components of the conformation latents and scores of the particles.
+    component
+        Index of the component, counted from 0.
     points
-        Points of the traversal.
+        Number of points of the traversal.
     """
     latents, _ = pc_traversal(pca, scores, component, points)
     relative = model.relative(model.bodies(latents.astype(np.float32)))
@@ -126,15 +134,15 @@ def component_motion(
         first = path[0]
         from_first = path.after(first.inverse())
         start = first.apply(model.geometry.array("com_bodies")[body])
-        whole = from_first[-1]
-        screw = screw_of(RigidMotions(whole.turns, whole.shifts * apix), start * apix)
+        total = from_first[-1]
+        screw = screw_of(RigidMotions(total.turns, total.shifts * apix), start * apix)
         screws.append(
             BodyScrew(
                 body=body,
                 parent=model.geometry.parents[body],
                 screw=screw,
                 centre_A=start * apix,
-                centre_move_A=(whole.apply(start) - start) * apix,
+                centre_move_A=(total.apply(start) - start) * apix,
                 box_A=model.boxes.box * apix,
                 path_deg=from_first.rotvecs_deg() @ screw.axis,
                 shown_deg=float(shown[1, body].after(shown[0, body].inverse()).rotvecs_deg() @ screw.axis),
@@ -144,21 +152,28 @@ def component_motion(
 
 
 def particle_table(model: MotionModel, conformations: np.ndarray, motion: ComponentMotion) -> tuple[list[str], Array]:
-    """Per particle and reported body: turn about the component's axis, whole turn (degrees), shift of the centre (Å).
+    """Compute the motion of each reported body for each particle, relative to the mean over particles.
 
-    Turns count from the mean of the particles.
+    Returns
+    -------
+    names : list of str
+        Column names.
+    values : numpy.ndarray
+        For each body, the rotation about the axis of the component (degrees), the total rotation (degrees) and the
+        displacement of its center (Å), shape (N, 3 · bodies).
     """
     relative = model.relative(model.bodies(conformations))
     names, columns = [], []
-    for one in motion.screws:
-        vectors = relative[:, one.body].rotvecs_deg()
-        centre = model.geometry.array("com_bodies")[one.body]
-        moved = relative[:, one.body].apply(np.broadcast_to(centre, vectors.shape)) * model.boxes.apix
-        along = vectors @ one.screw.axis
-        names += [f"body{one.body + 1}_{what}" for what in ("about_axis_deg", "turn_deg", "centre_shift_A")]
+    for body_screw in motion.screws:
+        rotation_vectors = relative[:, body_screw.body].rotvecs_deg()
+        center = model.geometry.array("com_bodies")[body_screw.body]
+        positions = relative[:, body_screw.body].apply(np.broadcast_to(center, rotation_vectors.shape))
+        positions = positions * model.boxes.apix
+        angles = rotation_vectors @ body_screw.screw.axis
+        names += [f"body{body_screw.body + 1}_{what}" for what in ("about_axis_deg", "turn_deg", "centre_shift_A")]
         columns += [
-            along - along.mean(),
-            np.linalg.norm(vectors - vectors.mean(0), axis=1),
-            np.linalg.norm(moved - moved.mean(0), axis=1),
+            angles - angles.mean(),
+            np.linalg.norm(rotation_vectors - rotation_vectors.mean(0), axis=1),
+            np.linalg.norm(positions - positions.mean(0), axis=1),
         ]
     return names, np.stack(columns, 1)

@@ -1,4 +1,4 @@
-"""Rotation axes of bodies from a series of volumes along a latent (spec 4, ``--volumes``)."""
+"""Rotation axes of bodies fitted to a series of volumes along a latent (``--volumes``)."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ LARGEST_DISPERSION_DEG = 15.0
 LEAST_SWEPT_DEG = 0.5
 HINGE_DEG, COMMON_DEG = 140.0, 40.0
 LARGE_CROSS = 0.25
-"""Crosses of at least this part of the largest one count in the dispersion; small ones are mostly rounding."""
+"""Minimum length, relative to the largest, of cross products in the dispersion; shorter ones are mostly noise."""
 MASS_INSIDE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class AxisFit:
-    """How one body moves about its parent along a series.
+    """Rotation of one body about its parent along a series.
 
     Attributes
     ----------
     axis
-        Unit vector x, y, z; the body turns right-handedly about it from first to last volume.
+        Unit vector x, y, z of the right-handed rotation from the first to the last volume.
     pivot, start
-        The parent's centre, and the body's in the first volume; voxels of the subtomograms from the centre.
+        Center of the parent, and center of the body in the first volume, in voxels of the subtomograms relative to
+        the center of the box.
     swept_deg
-        Angle about the axis from first to last volume.
+        Rotation angle about the axis from the first to the last volume in degrees.
     dispersion_deg
-        Median angle to the axis of the large crosses of pairs of positions: small when one axis explains the path.
+        Median angle in degrees between the axis and the cross products of pairs of positions. It is small if the
+        path is a rotation about one axis.
     out_of_plane_A
-        Root mean square of the positions along the axis about their mean, Å.
+        Standard deviation of the positions along the axis in Å.
     """
 
     axis: Array
@@ -50,20 +52,24 @@ class AxisFit:
 
     @property
     def well_defined(self) -> bool:
-        """Whether the path has one axis and is long enough to have any."""
+        """Whether the path follows one axis and is long enough to determine it."""
         return self.dispersion_deg < LARGEST_DISPERSION_DEG and abs(self.swept_deg) > LEAST_SWEPT_DEG
 
     def frame(self) -> Array:
-        """Frame (3, 3) for the decoder: from body to pivot across the axis, axis × that, axis."""
-        across = self.pivot - self.start
-        across = across - (across @ self.axis) * self.axis
-        across /= np.linalg.norm(across)
-        return np.stack([across, np.cross(self.axis, across), self.axis])
+        """Return the body frame (3, 3) of the decoder.
+
+        Its rows are the unit vector u from the body to the pivot, perpendicular to the axis, then axis × u, and the
+        axis.
+        """
+        radial = self.pivot - self.start
+        radial = radial - (radial @ self.axis) * self.axis
+        radial /= np.linalg.norm(radial)
+        return np.stack([radial, np.cross(self.axis, radial), self.axis])
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Volumes of a traversal, with the masks on their grid."""
+    """Volumes of a traversal and the body masks resampled to their grid."""
 
     volumes: npt.NDArray[np.float32]
     masks: npt.NDArray[np.float32]
@@ -71,83 +77,85 @@ class Series:
     folder: Path
 
     def densities(self, volume: int) -> npt.NDArray[np.float32]:
-        """Positive density of each body in one volume: (B, n, n, n)."""
+        """Return the positive density of each body in one volume, (B, n, n, n)."""
         return self.masks * np.maximum(self.volumes[volume], 0.0)
 
     def centres(self, scale: float) -> Array:
-        """Centre of mass of every body in every volume, (n volumes, B, 3), times ``scale``."""
+        """Compute the center of mass of each body in each volume, multiplied by `scale`, (n volumes, B, 3)."""
         return scale * np.stack(
             [[centre_of_mass(density) for density in self.densities(i)] for i in range(len(self.volumes))]
         )
 
 
 def read_series(folder: Path, count: int, bodies: BodyMasks, box: int, apix: float) -> Series:
-    """Read ``reference0.mrc`` … and bring the masks to their grid by pixel size.
+    """Read ``reference0.mrc`` … and resample the masks to their grid.
 
     Raises
     ------
     UserError
-        Fewer than two volumes; one is missing, not an even cube, of another size or without pixel size; they are
-        larger than the subtomograms or do not hold the bodies.
+        If there are fewer than two volumes; if a volume is missing, is not an even cube, differs in size or has no
+        pixel size; or if the volumes are larger than the subtomograms or do not contain the bodies.
     """
     if count < 2:
-        raise UserError(f"--num-volumes {count}: a motion needs at least 2 volumes.")
+        raise UserError(f"--num-volumes is {count}, but at least 2 volumes are required.")
     paths = [folder / f"reference{i}.mrc" for i in range(count)]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise UserError(
-            f"{missing} does not exist; give a folder of dsdsh eval_vol with {count} volumes, or --num-volumes."
+            f"{missing} does not exist. Give a folder of dsdsh eval_vol with {count} volumes, or set --num-volumes."
         )
-    read = [read_volume(path) for path in paths]
-    shape, pixel = read[0][0].shape, read[0][1]
-    for path, (volume, found) in zip(paths, read, strict=True):
+    volumes = [read_volume(path) for path in paths]
+    shape, pixel = volumes[0][0].shape, volumes[0][1]
+    for path, (volume, volume_apix) in zip(paths, volumes, strict=True):
         if len(set(volume.shape)) != 1 or volume.shape[0] % 2:
             size = "×".join(str(n) for n in reversed(volume.shape))
-            raise UserError(f"{path}: {size} voxels; even cubes are needed, decode the volumes with dsdsh eval_vol.")
-        if found is None:
-            raise UserError(f"{path}: its header holds no pixel size, which places the masks; decode it again.")
-        if volume.shape != shape or pixel is None or abs(found / pixel - 1) > 1e-3:
+            raise UserError(f"{path} has {size} voxels, but it must be an even cube. Decode it with dsdsh eval_vol.")
+        if volume_apix is None:
             raise UserError(
-                f"{path}: {volume.shape[0]} voxels of {found:g} Å but reference0.mrc has {shape[0]} of {pixel:g} Å; "
-                "give the volumes of one traversal."
+                f"The MRC header of {path} has no pixel size, which is required to align the masks. Decode it again."
+            )
+        if volume.shape != shape or pixel is None or abs(volume_apix / pixel - 1) > 1e-3:
+            raise UserError(
+                f"{path} has {volume.shape[0]} voxels of {volume_apix:g} Å, but reference0.mrc has {shape[0]} voxels "
+                f"of {pixel:g} Å. Give the volumes of one traversal."
             )
     assert pixel is not None
     if shape[0] * pixel > 1.02 * box * apix:
         raise UserError(
-            f"{paths[0]}: {shape[0]} voxels of {pixel:g} Å are a larger box than {box} voxels of {apix:g} Å; "
-            "give volumes of this set, or the right box and pixel size."
+            f"The box of {paths[0]} ({shape[0]} voxels of {pixel:g} Å) is larger than that of the subtomograms "
+            f"({box} voxels of {apix:g} Å). Give volumes of these subtomograms, or correct the box and pixel size."
         )
     mask_apix = bodies.apix if bodies.apix is not None else box * apix / bodies.masks.shape[-1]
-    masks = np.stack([_onto(mask, mask_apix, shape[0], pixel) for mask in bodies.masks])
-    for name, before, after in zip(bodies.names, bodies.masks, masks, strict=True):
-        kept = after.sum(dtype=np.float64) * pixel**3 / (before.sum(dtype=np.float64) * mask_apix**3)
-        if kept < MASS_INSIDE:
+    masks = np.stack([_resample_mask(mask, mask_apix, shape[0], pixel) for mask in bodies.masks])
+    for name, original, resampled in zip(bodies.names, bodies.masks, masks, strict=True):
+        inside = resampled.sum(dtype=np.float64) * pixel**3 / (original.sum(dtype=np.float64) * mask_apix**3)
+        if inside < MASS_INSIDE:
             raise UserError(
-                f"{folder}: volumes of {shape[0]} voxels of {pixel:g} Å hold only {kept:.0%} of the body {name.name}; "
-                "give volumes of the box that the masks belong to."
+                f"The volumes in {folder} ({shape[0]} voxels of {pixel:g} Å) contain only {inside:.0%} of the body "
+                f"{name.name}. Give volumes of the box that the masks belong to."
             )
-    return Series(np.stack([volume for volume, _ in read]), masks, pixel, folder)
+    return Series(np.stack([volume for volume, _ in volumes]), masks, pixel, folder)
 
 
-def _onto(mask: npt.NDArray[np.float32], apix: float, size: int, wanted: float) -> npt.NDArray[np.float32]:
-    """Trilinear samples of a cube on ``size`` voxels of ``wanted`` Å, voxel N/2 at ``size``/2."""
-    ratio = wanted / apix
+def _resample_mask(mask: npt.NDArray[np.float32], apix: float, size: int, new_apix: float) -> npt.NDArray[np.float32]:
+    """Resample a cube to `size` voxels of `new_apix` Å by trilinear interpolation; voxel N/2 maps to size/2."""
+    ratio = new_apix / apix
     offset = len(mask) // 2 - size // 2 * ratio
     resampled = ndimage.affine_transform(mask, np.full(3, ratio), offset, (size,) * 3, order=1)
     return np.asarray(resampled, dtype=np.float32)
 
 
 def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
-    """Fit the axis about which a body turns, from the whole path.
+    """Fit a rotation axis to the path of a body.
 
     Parameters
     ----------
     centres
-        (n, 3) centres of mass of the body, in order.
+        Centers of mass of the body in the order of the series, (n, 3).
     pivot
-        (3,) the parent's centre.
+        Center of the parent, (3,).
     voxel_A
-        Å per unit of the positions.
+        Length in Å of the unit of the positions.
     """
     relative = pivot - centres
     first, second = np.triu_indices(len(relative), 1)
@@ -175,7 +183,7 @@ def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
 
 
 def fit_series(series: Series, bodies: BodyMasks, box: int, apix: float) -> list[AxisFit]:
-    """Axis of every body about its parent's centre (from the parent's mask), in voxels of the subtomograms."""
+    """Fit the axis of each body about the center of the mask of its parent, in voxels of the subtomograms."""
     mask_apix = bodies.apix if bodies.apix is not None else box * apix / bodies.masks.shape[-1]
     pivots = np.stack([centre_of_mass(mask) for mask in bodies.masks]) * mask_apix / apix
     centres = series.centres(series.apix / apix)
@@ -183,7 +191,7 @@ def fit_series(series: Series, bodies: BodyMasks, box: int, apix: float) -> list
 
 
 def relation(first: AxisFit, second: AxisFit) -> tuple[float, str]:
-    """Angle (degrees) between two axes and what it says: ``hinge``, ``common drift`` or ``uncorrelated``."""
+    """Return the angle (degrees) between two axes and its class: ``hinge``, ``common drift`` or ``uncorrelated``."""
     angle = float(np.degrees(np.arccos(np.clip(first.axis @ second.axis, -1.0, 1.0))))
     if angle > HINGE_DEG:
         return angle, "hinge"

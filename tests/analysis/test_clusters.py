@@ -68,9 +68,9 @@ def test_tree_order_keeps_every_branch_together() -> None:
 
 def test_too_many_or_no_clusters() -> None:
     latents, _ = blobs()
-    with pytest.raises(UserError, match="181 clusters were asked for but there are only 180 particles"):
+    with pytest.raises(UserError, match="181 clusters were requested, but there are only 180 particles"):
         cluster_latents(latents, 181)
-    with pytest.raises(UserError, match="give 1 or more"):
+    with pytest.raises(UserError, match="must be at least 1"):
         cluster_latents(latents, 0)
 
 

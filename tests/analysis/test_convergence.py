@@ -66,7 +66,7 @@ def test_command_writes_table_and_picture(tmp_path: Path, capsys: pytest.Capture
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "one", [settled()], [3])
     assert dsdsh(["convergence", str(tmp_path / "one")]) == 1
-    assert "one epoch only" in capsys.readouterr().err
+    assert "only one epoch" in capsys.readouterr().err
     run_of(tmp_path / "mixed", [settled(), settled()[:50]], [0, 1])
     assert dsdsh(["convergence", str(tmp_path / "mixed"), "-k", "3"]) == 1
-    assert "several runs" in capsys.readouterr().err
+    assert "different runs" in capsys.readouterr().err

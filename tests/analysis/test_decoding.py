@@ -116,7 +116,7 @@ def test_sizes_are_even_and_fill_the_field_of_view(apix: float, crop: int, full:
 
 @pytest.mark.parametrize("apix", [1000.0, float("inf")])
 def test_a_pixel_larger_than_the_box_is_refused(apix: float) -> None:
-    with pytest.raises(UserError, match="leaves no voxel"):
+    with pytest.raises(UserError, match="is too large for a box"):
         volume_size(BOXES, apix, full_box=True)
 
 
@@ -171,9 +171,9 @@ def test_the_runs_mask_is_applied_where_it_belongs(request_of: EvalRequest) -> N
 
 
 def test_latents_must_fit_and_be_finite(request_of: EvalRequest) -> None:
-    with pytest.raises(UserError, match=r"4 numbers each but .*config\.pkl was trained with zdim 3"):
+    with pytest.raises(UserError, match=r"4 dimensions, but .*config\.pkl was trained with zdim 3"):
         evaluate_volumes(replace(request_of, latents=np.zeros((2, 4))))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="non-finite values"):
         evaluate_volumes(replace(request_of, latents=np.array([[0, np.nan, 0]])))
     assert not request_of.outdir.exists()
 

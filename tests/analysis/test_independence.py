@@ -14,7 +14,7 @@ def test_independent_latents() -> None:
     rng = np.random.default_rng(0)
     found = predict_latent(rng.normal(size=(400, 3)), rng.normal(size=(400, 2)), NAMES, 9)
     assert found.best < 0.05
-    assert "different stories" in found.sentence() and "composition" in found.sentence()
+    assert "nearly independent" in found.sentence() and "composition" in found.sentence()
 
 
 def test_linear_share_is_measured() -> None:
@@ -35,7 +35,7 @@ def test_curved_share_needs_the_forest() -> None:
     found = predict_latent(source, target, NAMES, 19)
     assert found.ridge < 0.1 and found.forest > 0.8
     assert found.p_value == pytest.approx(0.05)
-    assert "same story in part" in found.sentence()
+    assert "strongly dependent" in found.sentence()
 
 
 def test_one_dimension_and_constant_latents() -> None:

@@ -239,7 +239,7 @@ def test_eval_vol_deform_as_the_original_types_it(run: Path, tmp_path: Path) -> 
 def test_a_run_without_bodies_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(run, buffers={})
     assert dsdsh(["eval_vol", str(run), "0", "dpc", "1", "4.0"]) == 1
-    assert "has no bodies for the conformation to move" in capsys.readouterr().err
+    assert "has no bodies that the conformation could move" in capsys.readouterr().err
     assert not list(run.rglob("reference*.mrc"))
 
 
@@ -247,7 +247,7 @@ def test_a_damaged_geometry_is_refused(run: Path) -> None:
     buffers = body_buffers(make_geometry(), BOXES)
     buffers["radius"] = buffers["radius"][:1]
     write_run(run, buffers=buffers)
-    with pytest.raises(UserError, match="geometry of its bodies is damaged"):
+    with pytest.raises(UserError, match=r"geometry of the bodies in .* is damaged"):
         VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
 
 

@@ -60,14 +60,14 @@ def test_rest_of_a_second_round_is_left_out(star_path: Path, tmp_path: Path) -> 
 
 
 def test_numbers_must_agree(star_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has 9 particles but there are 8 cluster labels"):
+    with pytest.raises(UserError, match="has 9 particles, but there are 8 cluster labels"):
         write_cluster_stars(read_particles(star_path), np.zeros(8, dtype=int), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("labels", [[-1] * 9, [0.5] * 9, ["a"] * 9, [[0]] * 9, [np.nan] * 9])
 def test_labels_must_be_cluster_numbers(star_path: Path, tmp_path: Path, labels: list[object]) -> None:
-    with pytest.raises(UserError, match="cluster labels cannot be used"):
+    with pytest.raises(UserError, match="cluster labels are invalid"):
         write_cluster_stars(read_particles(star_path), np.array(labels), tmp_path / "out")
 
 
@@ -75,7 +75,7 @@ def test_labels_from_pickles(tmp_path: Path) -> None:
     dump_pickle(tmp_path / "labels.pkl", [1, 0, 2])
     assert load_labels(tmp_path / "labels.pkl").tolist() == [1, 0, 2]
     dump_pickle(tmp_path / "broken.pkl", {"mu": 3})
-    with pytest.raises(UserError, match="not a list of cluster labels"):
+    with pytest.raises(UserError, match="does not contain cluster labels"):
         load_labels(tmp_path / "broken.pkl")
     with pytest.raises(UserError, match="does not exist"):
         load_labels(tmp_path / "none.pkl")

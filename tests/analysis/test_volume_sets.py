@@ -56,20 +56,20 @@ def test_dpc_moves_the_conformation_on_one_centre(run: ResultDir) -> None:
 
 
 def test_what_is_missing_is_named(run: ResultDir) -> None:
-    with pytest.raises(UserError, match="centres 0 to 1"):
+    with pytest.raises(UserError, match="numbered 0 to 1"):
         volume_set(run, Round(5), "dpc", 2, kmeans=2, center=2)
-    with pytest.raises(UserError, match=r"kmeans3.*analyze\.5 has kmeans2"):
+    with pytest.raises(UserError, match=r"kmeans3.*analyze\.5 contains kmeans2"):
         volume_set(run, Round(5), "kmeans", 3)
-    with pytest.raises(UserError, match=r"pc4.*analyze\.5 has pc1"):
+    with pytest.raises(UserError, match=r"pc4.*analyze\.5 contains pc1"):
         volume_set(run, Round(5), "pc", 4)
-    with pytest.raises(UserError, match=r"run dsdsh analyze .* 6 first"):
+    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 6 first"):
         volume_set(run, Round(6), "pc", 1)
     (run.root / "analyze.5/kmeans2/centers_joint.txt").unlink()
-    with pytest.raises(UserError, match="run the analysis with --joint"):
+    with pytest.raises(UserError, match="Run the analysis with --joint"):
         volume_set(run, Round(5), "joint", 2)
     (run.root / "analyze.5/kmeans4").mkdir()
     np.savetxt(run.root / "analyze.5/kmeans4/centers.txt", CENTERS)
-    with pytest.raises(UserError, match=r"--kmeans K \(present: kmeans2, kmeans4\)"):
+    with pytest.raises(UserError, match=r"--kmeans K \(available: kmeans2, kmeans4\)"):
         volume_set(run, Round(5), "dpc", 2)
 
 
@@ -97,5 +97,5 @@ def test_pixel_size_of_a_wanted_box(tmp_path: Path, crop: int) -> None:
     for box in range(2, 200, 2):
         assert volume_size(boxes, pixel_size_for_box(config, box), full_box=False) == box
     for box in (0, 1, 81, -2):
-        with pytest.raises(UserError, match="give an even number to -d"):
+        with pytest.raises(UserError, match="must be even and at least 2"):
             pixel_size_for_box(config, box)

@@ -184,7 +184,9 @@ def test_second_round(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = load_pickle(run / "analyze.2" / "umap.pkl")[first != 2]
     np.testing.assert_array_equal(load_pickle(folder / "umap.pkl"), others)
     assert "none" in mistake(capsys, "analyze", run, 2, 1, 4, "--kpc", "3:none")
-    assert "41 clusters of 40 particles" in mistake(capsys, "analyze", run, 2, 1, 41, "--kpc", "3:0,2")
+    assert "40 particles cannot be divided into 41 clusters" in mistake(
+        capsys, "analyze", run, 2, 1, 41, "--kpc", "3:0,2"
+    )
 
 
 def test_third_round_and_a_round_clustered_again(run: Path, star: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +213,7 @@ def test_third_round_and_a_round_clustered_again(run: Path, star: Path, capsys: 
     # another choice leaves clusterings of the first one behind, which is told
     capsys.readouterr()
     assert dsdsh(["analyze", str(run), "2", "1", "5", "--kpc", "3:0", *words]) == 0
-    assert "kmeans2, kmeans4 belong to another choice" in capsys.readouterr().out
+    assert "kmeans2, kmeans4 belong to a different selection" in capsys.readouterr().out
 
 
 def test_gaussian_mixture_beside_k_means(run: Path, star: Path, decoded: list[EvalRequest]) -> None:
@@ -240,8 +242,8 @@ def test_few_particles_and_dimensions_without_umap(
     (root / "run.log").unlink()
     assert dsdsh(["analyze", str(root), "2", "3", "3", "--skip-umap"]) == 0
     told = capsys.readouterr().out
-    assert "no UMAP figures" in told and "no train_losses.png" in told
-    assert ("traversals instead of 3" in told) == (zdim < 3)
+    assert "no UMAP figures" in told and "train_losses.png is not drawn" in told
+    assert ("written instead of 3" in told) == (zdim < 3)
     assert len(list((root / "analyze.2").glob("pc*/z_pc.txt"))) == min(zdim, 3)
     assert load_pickle(root / "analyze.2" / "pc.pkl").shape == (count, zdim)
     assert not (root / "defanalyze.2").exists() and not list(root.rglob("umap*"))
@@ -257,15 +259,15 @@ def test_equal_latents_do_not_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_mistakes_of_analyze(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "epochs present: 2 " in mistake(capsys, "analyze", run, 3, 2, 3)
-    assert "ask for 1 to 60" in mistake(capsys, "analyze", run, 2, 2, 61)
+    assert "available epochs are 2 " in mistake(capsys, "analyze", run, 3, 2, 3)
+    assert "Request 1 to 60 clusters" in mistake(capsys, "analyze", run, 2, 2, 61)
     assert "2 with --kpc first" in mistake(capsys, "analyze", run, "filter.2", 2, 3)
     assert "does not exist" in mistake(capsys, "analyze", tmp_path / "none", 2, 2, 3)
     assert "kmeans9" in mistake(capsys, "analyze", run, 2, 2, 3, "--kpc", "9:1")
     dump_pickle(run / "analyze.2" / "umap.pkl", np.zeros((3, 2), dtype=np.float32))
     assert "not a UMAP embedding of 60" in mistake(capsys, "analyze", run, 2, 2, 3, "--skip-umap")
     write_latents(run / "z.2.pkl", np.zeros((COUNT, 2)))
-    assert "--joint needs" in mistake(capsys, "analyze", run, 2, 2, 3, "--joint")
+    assert "--joint requires" in mistake(capsys, "analyze", run, 2, 2, 3, "--joint")
     write_latents(run / "z.2.pkl", np.zeros((COUNT - 1, 2)))
     assert "60 poses" in mistake(capsys, "analyze", run, 2, 2, 3)
 
@@ -318,10 +320,10 @@ def test_mistakes_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFix
     assert "kmeans7" in mistake(capsys, "parse_pose", star, BOX, APIX, run, 2, 7)
     assert "must be positive" in mistake(capsys, "parse_pose", star, BOX, -1.0, run, 2, 3)
     config_of_box(run)
-    assert f"the run was trained on subtomograms of {BOX} pixels, but the box given is {2 * BOX}" in mistake(
+    assert f"the run was trained on subtomograms of {BOX} pixels, but the given box is {2 * BOX}" in mistake(
         capsys, "parse_pose", star, 2 * BOX, APIX, run, 2, 3, "--refined"
     )
-    assert f"at {APIX:g} Å per pixel, but the pixel size given is {2 * APIX:g} Å" in mistake(
+    assert f"at {APIX:g} Å per pixel, but the given pixel size is {2 * APIX:g} Å" in mistake(
         capsys, "parse_pose", star, BOX, 2 * APIX, run, 2, 3, "--refined"
     )
     assert not list((run / "analyze.2" / "kmeans3").glob("pre*.star"))

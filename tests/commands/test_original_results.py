@@ -168,7 +168,7 @@ def test_other_looks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert dsd([str(word) for word in words]) == 0, capsys.readouterr().err
     volumes, _ = read_all(tmp_path / "v")
     assert_same(volumes, run.volume(run.mu[:1], run.apix))
-    note = f"{run.root / 'weights.0.pkl'} holds no solvent mask"
+    note = f"{run.root / 'weights.0.pkl'} contains no solvent mask"
     assert (note in capsys.readouterr().out) == (not LOOKS[name].masked)
     shutil.rmtree(run.root)
 

@@ -43,7 +43,7 @@ def test_latents_poses_particles_and_epochs(run: opustomo.Run, trained_run: Path
     table = run.table()
     assert table["rlnAngleRot"].dtype == np.float64 and len(table) == 16
     np.testing.assert_array_equal(table[["z1", "z2"]], mu)
-    with pytest.raises(UserError, match="epochs present: 0-1"):
+    with pytest.raises(UserError, match="available epochs are 0-1"):
         run.latents(7)
 
 
@@ -72,7 +72,7 @@ def test_clusters_of_an_analysis_and_made_now(
         (tmp_path / "run").mkdir(exist_ok=True)
         shutil.copy(trained_run / name, tmp_path / "run" / name)
     run = opustomo.Run(tmp_path / "run")
-    with pytest.raises(UserError, match="run dsdsh analyze"):
+    with pytest.raises(UserError, match="Run dsdsh analyze"):
         run.clusters(3)
     assert dsdsh(["analyze", str(tmp_path / "run"), "1", "1", "3", "--skip-umap"]) == 0
     found, made = run.clusters(3), run.cluster(3)

@@ -151,19 +151,19 @@ def test_mistakes(run: Path, star: Path, tmp_path: Path, capsys: pytest.CaptureF
     start = ("select", star, run, 4, "-o", out)
     np.savetxt(tmp_path / "line.txt", [[0, 0], [1, 1]])
     for words, reason in (
-        ((), "nothing says which particles"),
-        (("--range", "pc1=50:60"), "no particle is left"),
+        ((), "No selection criterion is given"),
+        (("--range", "pc1=50:60"), "No particle fulfills all selection criteria"),
         (("--range", "pc7=0:1"), "pc1 to pc2"),
-        (("--range", "pc1=2:1"), "lower end first"),
-        (("--range", "pc1=a:1"), "not understood"),
-        (("--range", "banana1=0:1"), "is no axis"),
-        (("--clusters", "3:7"), "not among clusters 0-2"),
-        (("--clusters", "9:7"), "analyze.4 has kmeans3"),
-        (("--polygon", "umap", tmp_path / "line.txt"), "three corners"),
+        (("--range", "pc1=2:1"), "lower bound first"),
+        (("--range", "pc1=a:1"), "not of the form AXIS=low:high"),
+        (("--range", "banana1=0:1"), "is not an axis"),
+        (("--clusters", "3:7"), "not among the clusters 0-2"),
+        (("--clusters", "9:7"), "analyze.4 contains kmeans3"),
+        (("--polygon", "umap", tmp_path / "line.txt"), "three vertices"),
         (("--polygon", "umap1", tmp_path / "line.txt"), "two axes"),
         (("--near", "3:1"), "--within or --nearest"),
         (("--within", 2), "--within or --nearest"),
-        (("--near", "3:0-1", "--within", 2), "one cluster"),
+        (("--near", "3:0-1", "--within", 2), "exactly one cluster"),
         (("--near-particle", 30, "--within", 2), "particle 30 does not exist"),
         (("--ind", tmp_path / "absent.pkl"), "absent.pkl"),
     ):

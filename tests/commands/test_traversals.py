@@ -83,7 +83,7 @@ def test_graph_and_line(z_file: Path, tmp_path: Path) -> None:
 def test_mistakes(z_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("-o", tmp_path / "none")
     assert "components 1 to 2" in mistake(capsys, "pc_traversal", z_file, "--dim", 3, *out)
-    assert "lower first" in mistake(capsys, "pc_traversal", z_file, "--lim", 95, 5, *out)
+    assert "two ascending percentiles" in mistake(capsys, "pc_traversal", z_file, "--lim", 95, 5, *out)
     assert "particle 400 does not exist" in mistake(capsys, "graph_traversal", z_file, "--anchors", 0, 400, *out)
     assert "particle 400 does not exist" in mistake(capsys, "interpolate", z_file, "--between", 0, 400, *out)
     write_latents(z_file, latents(z_file))

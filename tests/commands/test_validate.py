@@ -90,8 +90,8 @@ def test_without_weights_only_the_likelihood_is_missing(run: Path, capsys: pytes
 
 def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, part in (
-        (["1", "3"], "analyze.1 has kmeans2"),
-        (["0", "2"], "run dsdsh analyze"),
+        (["1", "3"], "analyze.1 contains kmeans2"),
+        (["0", "2"], "Run dsdsh analyze"),
         (["1", "2", str(tmp_path / "gone.star")], "give that of the training"),
     ):
         assert dsdsh(["validate", str(run), *words]) == 1

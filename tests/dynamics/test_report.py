@@ -77,7 +77,7 @@ def test_the_screw_is_found(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert abs(body["shift_A"]) < 0.3 and body["centre_shift_A"] < 1.0
     np.testing.assert_allclose(body["path_deg"][-1], body["angle_deg"], rtol=1e-3)
     said = capsys.readouterr().out
-    assert "body 2 relative to body 1: turns by" in said and "they tell different stories" in said
+    assert "body 2 relative to body 1: rotates by" in said and "nearly independent" in said
     assert len(content["independence"]) == 2
 
     table = np.genfromtxt(folder / "particles.csv", delimiter=",", names=True)
@@ -108,7 +108,7 @@ def test_a_mere_swing_is_called_a_shift(run: Path, capsys: pytest.CaptureFixture
     lever = np.linalg.norm((CENTRES_A[1] - CENTRES_A[0])[:2])
     low, high = np.percentile(np.linspace(-4, 4, COUNT), [1, 99])
     chord = 2 * lever * np.sin(np.radians(half_turn_deg(high) - half_turn_deg(low)) / 2)
-    assert f"its centre moves {chord:.1f}"[:-1] in said and "turns by" in said
+    assert f"its center moves {chord:.1f}"[:-1] in said and "rotates by" in said
     assert "through" not in said
     assert (run / "dynamics.0" / "pc1" / "axes.bild").read_text().strip() == ""
 
@@ -118,7 +118,7 @@ def test_a_still_set_is_said_to_be_still(run: Path, capsys: pytest.CaptureFixtur
     write_latents(run / "z.0.pkl", rng.normal(size=(COUNT, 2)), rng.normal(scale=0.01, size=(COUNT, 3)))
     assert dsdsh(["dynamics", str(run), "0", "--skip-vol", "--permutations", "0", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert said.count("does not move") == 2 and "give it with --star" in said
+    assert said.count("does not move") == 2 and "Give it with --star" in said
     assert not (run / "dynamics.0" / "pc1").exists()
 
 
@@ -129,13 +129,13 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert said.count("\n") == 1
         return said
 
-    assert "epochs present: 0" in mistake("3")
+    assert "available epochs are 0" in mistake("3")
     assert "90" in mistake("0", "--star", str(write_table(tmp_path / "short.star", 7)))
     assert "--points must be at least 2" in mistake("0", "--points", "1")
     assert "kmeans4" in mistake("0", "--kmeans", "4")
-    assert "--apix must be a positive" in mistake("0", "--apix", "0")
+    assert "--apix must be positive, got 0" in mistake("0", "--apix", "0")
     write_run(run, buffers={})
-    assert "has no bodies that could move" in mistake("0")
+    assert "has no bodies. Train with --masks" in mistake("0")
     write_latents(run / "z.0.pkl", np.zeros((COUNT, 2)))
     assert "no conformation latents" in mistake("0")
     assert not (run / "dynamics.0").exists()

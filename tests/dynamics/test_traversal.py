@@ -102,10 +102,10 @@ def test_geometry_from_a_traversal(moving: tuple[Path, Path]) -> None:
     ("change", "message"),
     [
         ("missing", r"reference4\.mrc does not exist"),
-        ("odd", "39×39×39 voxels; even cubes are needed"),
-        ("other size", r"38 voxels of 5 Å but reference0\.mrc has 40 of 5 Å"),
-        ("larger", "are a larger box than 64 voxels of 2 Å"),
-        ("smaller", "hold only"),
+        ("odd", "39×39×39 voxels, but it must be an even cube"),
+        ("other size", r"38 voxels of 5 Å, but reference0\.mrc has 40 voxels of 5 Å"),
+        ("larger", r"larger than that of the subtomograms \(64 voxels of 2 Å\)"),
+        ("smaller", "contain only"),
     ],
 )
 def test_volumes_that_do_not_fit(change: str, message: str, moving: tuple[Path, Path], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_volumes_that_do_not_fit(change: str, message: str, moving: tuple[Path, 
 
 
 def test_origin_must_be_a_body(moving: tuple[Path, Path]) -> None:
-    with pytest.raises(UserError, match="--origin-rel 4"):
+    with pytest.raises(UserError, match="--origin-rel is 4"):
         make_geometry(read_bodies(moving[0]), GeometryRequest(64, 3.5, 3))
 
 
@@ -157,9 +157,9 @@ def test_analyze_dynamics_ranks(moving: tuple[Path, Path], tmp_path: Path, capsy
     words = [str(tmp_path / "pc.pkl"), str(still), str(series), "--masks", str(star), "--num-volumes", "5"]
     assert main(["analyze_dynamics", *words, "-o", str(text), "--verbose"]) == 0
     said = capsys.readouterr().out
-    assert "left out" in said and str(tmp_path / "pc.pkl") in said and said.count("reference4.mrc: centres") == 2
+    assert "skipped" in said and str(tmp_path / "pc.pkl") in said and said.count("reference4.mrc: body centers") == 2
     head, *rows = (line.split("\t") for line in text.read_text().splitlines())
     assert [row[head.index("rank")] for row in rows] == ["1", "1", "2", "2"]
     assert float(rows[1][head.index("swept_deg")]) == pytest.approx(table[0]["bodies"][1]["swept_deg"], abs=1e-3)
     assert main(["analyze_dynamics", str(tmp_path / "pc.pkl"), "--masks", str(star)]) == 1
-    assert "none of the 1 paths" in capsys.readouterr().err
+    assert "None of the 1 given paths" in capsys.readouterr().err
