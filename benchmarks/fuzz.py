@@ -439,7 +439,7 @@ def fuzz(
         base = Path(place) / "base"
         base.mkdir()
         clean = prepare(base)
-        patience = max(60.0, 10.0 * (time.monotonic() - began))
+        patience = max(60.0, 4.0 * (time.monotonic() - began))
         for number in only if only else range(cases):
             case = fuzz_cases.draw(seed, number)
             if kinds and case.kind not in kinds:

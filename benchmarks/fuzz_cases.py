@@ -68,9 +68,26 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "convert_star": ("dsdsh convert_star set/particles.star 12 -o out.star", "out.star", ("set/particles.star",)),
     "convert_pytom_to_star": ("dsdsh convert_pytom_to_star --input list.xml -o out.star --pixel-size 8", "out.star",
                               ("list.xml",)),
+    "decode_centers": ("dsdsh eval_vol run 1 kmeans 2 12", "run/analyze.1/kmeans2",
+                       ("run/weights.1.pkl", "run/config.pkl", "run/analyze.1/kmeans2/centers.txt")),
+    "convert_artiax": ("dsdsh convert_artiax picks.star tomo -o out.star", "out.star", ("picks.star",)),
+    "dsd_analyze": ("dsd analyze run 1 --skip-vol --skip-umap --pc 1 --ksample 2 -o out", "out",
+                    ("run/z.1.pkl", "run/pose.1.pkl", "run/config.pkl")),
+    "validate": ("dsdsh validate run 1 2 --device cpu", "run/analyze.1/kmeans2",
+                 ("run/analyze.1/kmeans2/labels.pkl", "run/weights.1.pkl", "run/config.pkl", "SUB", "CTF")),
+    "report": ("dsdsh report run 1 -k 2 --skip-vol", "run/analyze.1",
+               ("run/analyze.1/kmeans2/labels.pkl", "run/analyze.1/pc.pkl", "run/split.pkl")),
     "convergence": ("dsdsh convergence run -k 2", "run/convergence.csv", ("run/z.0.pkl", "run/z.1.pkl")),
 }  # fmt: skip
-SELDOM = {"analyze": 0.3, "convergence": 0.3, "train": 2.0, "resume": 1.5}
+SELDOM = {
+    "analyze": 0.3,
+    "dsd_analyze": 0.3,
+    "validate": 0.3,
+    "report": 0.3,
+    "convergence": 0.3,
+    "train": 2.0,
+    "resume": 1.5,
+}
 """Weights of commands in the draw; others have 1."""
 MUST_BE_REFUSED = ("nan", "-nan", "inf", "-inf", "1e400", str(10**30), str(-(10**30)))
 NUMBERS = (*MUST_BE_REFUSED, "0", "-1", "-3", "1e308", "1e-308", "4294967296", "-0.0", "٣", "0x10", "", "1_0", "99999")
