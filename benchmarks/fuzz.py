@@ -298,11 +298,30 @@ def digests(target: Path) -> dict[str, str]:
 
 
 def _lasting(path: Path) -> bytes:
-    """Content of a file without comments and the labels of an MRC header, which hold the time."""
+    """Content of a file without comments, the labels of an MRC header and seconds of a state, which hold the time."""
     data = path.read_bytes()
+    if path.name == "state.pkl":
+        return _state_without_times(path) or data
     if path.suffix == ".star":
         return b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"#"))
     return data[:220] + data[1024:] if path.suffix == ".mrc" else data
+
+
+def _state_without_times(path: Path) -> bytes | None:
+    """Values of a run's state but for its times; None if it cannot be read."""
+    from opustomo.io.pickles import load_torch
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items() if "second" not in str(key)}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value.numpy().tobytes() if hasattr(value, "numpy") else value
+
+    try:
+        return repr(plain(load_torch(path))).encode()
+    except Exception:
+        return None
 
 
 def unsound(path: Path) -> str | None:
