@@ -61,10 +61,10 @@ def write_epoch(
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:
     """Room that state.pkl (weights and both moments of the optimiser) and the files of an epoch take."""
-    weights = 4 * sum(p.numel() for p in model.parameters())
-    state_row, epoch_row = 4 * (model.config.latent_dim + model.config.zdim + 7), 4 * model.config.latent_dim + 84
-    state = 3 * weights + particles * state_row + 4 * model.config.zdim**2
-    return state + (weights + particles * epoch_row if epoch_files else 0)
+    weights, mask = 4 * sum(p.numel() for p in model.parameters()), model.mask.numel()
+    state_row, epoch_row = 4 * (model.config.latent_dim + 13), 4 * model.config.latent_dim + 84
+    state = 3 * weights + 4 * mask + particles * state_row
+    return state + (weights + 2 * mask + particles * epoch_row if epoch_files else 0)
 
 
 def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: bool = True) -> None:

@@ -66,6 +66,7 @@ INDEX = at_least(0, LARGEST_INT)
 BOX = at_least(2, 32768)
 WORKERS = at_least(1, 1024)
 SEED = at_least(0, 2**64 - 1)
+ANY = Range(-LARGEST, LARGEST)
 NOT_NEGATIVE = at_least(0.0, LARGEST)
 WIDTH = at_least(0.0, 1e4)
 
@@ -108,7 +109,7 @@ RANGES: dict[str, Range] = {
     "--percentile": Range(0.0, 100.0),
     "--lim": Range(0.0, 100.0),
     "--tilt-limit": Range(-180.0, 180.0),
-    **dict.fromkeys(("--norm", "-z", "--z-start", "--z-end", "--threshold", "--sphere-center"), Range()),
+    **dict.fromkeys(("--norm", "-z", "--z-start", "--z-end", "--threshold", "--sphere-center"), ANY),
     "--snr": Range(0.0, open_low=True, infinite=True),
 }  # fmt: skip
 """By option, or name of a positional argument; ``command option`` goes before ``option``."""
