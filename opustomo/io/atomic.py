@@ -35,6 +35,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         As the block raises it, but always with the final name (a write to a full disk names no file).
     """
     final = Path(path)
+    if not final.name:  # such as an empty text
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem[:60]}.{secrets.token_hex(6)}.tmp{final.suffix}")
     try:

@@ -66,6 +66,13 @@ def test_errors_inside_a_temporary_folder_name_the_final_one(tmp_path: Path) -> 
     assert caught.value.filename == str(tmp_path / "set") and ".tmp" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_folder_in_place_of_a_file(path: str) -> None:
+    with pytest.raises(IsADirectoryError) as caught, atomic_path(path):
+        pass
+    assert caught.value.filename == str(Path(path))
+
+
 def test_writers_that_do_not_say_why(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.raw"):
         raise OSError("1000 requested and 512 written")  # numpy's tofile
