@@ -16,6 +16,8 @@ from pathlib import Path
 from opustomo.errors import UserError
 
 GIB = 2**30
+LEAST = 2**25
+"""Memory that any command takes."""
 WORKSPACE, WORKSPACE_PER_CORE = 3 * 2**28, 2**26
 """Address space that torch, OpenBLAS and their threads take beside the libraries themselves, at least."""
 ADVICE = "choose a smaller box, a larger pixel size or a smaller batch, or a machine with more memory"
@@ -125,7 +127,14 @@ def no_more_than_available() -> Iterator[None]:
 
     Linux grants more memory than there is and ends processes when it is used. With this limit the request itself
     fails, so that it can be reported. Machines with NVIDIA GPUs are left alone, as CUDA maps more than it uses.
+
+    Raises
+    ------
+    UserError
+        Hardly any memory is left.
     """
+    # with less, the stack may find no room to grow, which ends the process without a word
+    require_memory(LEAST, "a command", "raise the limit (ulimit -v), or end other programs")
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         sys.meta_path.insert(0, guard := _LibraryGuard())
         try:

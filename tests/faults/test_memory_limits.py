@@ -95,6 +95,12 @@ def test_requests_beyond_the_machine_fail_instead_of_the_process() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+def test_hardly_any_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(memory, "_machine", lambda: 2**20)
+    assert main(["view_config", "run"]) == 1
+    assert "a command needs 32.0 MiB of memory, but 1.0 MiB can be used" in sentence(capsys)
+
+
 def test_a_template_that_does_not_fit(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "train_tomo",
