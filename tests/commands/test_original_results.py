@@ -124,7 +124,17 @@ def test_training_goes_on(
     star = own_copy(tiny_set, tmp_path / "a set", COUNT)
     outdir, last = tmp_path / "new run", EPOCH + 1
     words = [*SMALL, "--zdim", "12", "--zaffinedim", "4", "-n", str(last + 1), "-b", "6", "--valfrac", "0"]
-    words += ["--lr", "1e-12", "--load", str(original.root / f"weights.{EPOCH}.pkl"), "-o", str(outdir)]
+    # the poses of the run are those that it was given; those of the set are unrelated to them
+    words += [
+        "--poses",
+        str(original.root / f"pose.{EPOCH}.pkl"),
+        "--lr",
+        "1e-12",
+        "--load",
+        str(original.root / f"weights.{EPOCH}.pkl"),
+        "-o",
+        str(outdir),
+    ]
     assert dsd(["train_tomo", str(star), *words]) == 0
     said = capsys.readouterr().err
     assert f"goes on in epoch {last} after {last * COUNT} visits; the optimizer starts anew" in said

@@ -168,6 +168,7 @@ def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, 
 def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
     """The whole state wherever it belongs to what was asked for, else the weights."""
     last, other = EPOCHS - 1, tmp_path / "other.pkl"
+    other.touch()
 
     def choose(epoch: int, outdir: Path = whole, latents: Path | None = None, particles: int = 40) -> bool:
         run = RunConfig(outdir, load=str(whole / f"weights.{epoch}.pkl"), latents=latents)
