@@ -1,1 +1,1 @@
-"""Is it real? What a finished run's classes are worth: held-out likelihood, half-map FSC, spread over tomograms."""
+"""Evidence supporting the clusters of a run: held-out likelihood, half-map FSC and distribution over tomograms."""

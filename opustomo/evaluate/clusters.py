@@ -1,4 +1,4 @@
-"""What speaks for each class of a k-means: its numbers, its own half maps, its held-out likelihood."""
+"""Evidence supporting each cluster: particle counts, half-map FSC and held-out likelihood."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from opustomo.reconstruct.halves import half_sets
 
 @dataclass(frozen=True)
 class ClusterEvidence:
-    """Evidence for one class.
+    """Evidence supporting one cluster.
 
     Attributes
     ----------
     particles, halves
-        Number of particles, and of those in each half.
+        Number of particles in the cluster and in each half set.
     volume
-        (D, D, D) back-projection of all its particles, None without any.
+        Back-projection of all particles of the cluster, (D, D, D); None for an empty cluster.
     curve
-        FSC of its half maps; None when a half is empty.
+        FSC between the half maps; None if a half set is empty.
     control
-        The same for as many particles drawn from all classes: what numbers alone would give.
+        FSC for the same number of particles drawn from all clusters, which depends only on the number of particles.
     held_out, loss, loss_error
-        Held-out particles, the mean of their generative losses and its standard error; NaN without any.
+        Number of held-out particles, mean of their generative losses and its standard error; NaN if undefined.
     per_tomogram
-        Particles in each tomogram, (T,); empty when the table names none.
+        Number of particles in each tomogram, (T,); empty if the particle table has no tomogram names.
     """
 
     particles: int
@@ -48,9 +48,18 @@ class ClusterEvidence:
 
 @dataclass(frozen=True)
 class Validation:
-    """Evidence for all classes, the tomograms it counts by, and in words how half sets were made.
+    """Evidence supporting all clusters.
 
-    ``left_out`` says why subtomograms could not be used.
+    Attributes
+    ----------
+    clusters
+        Evidence of each cluster.
+    tomograms
+        Tomogram of each particle; None if the particle table has no tomogram names.
+    half_origin
+        Description of how the half sets were assigned.
+    left_out
+        Reason for each excluded subtomogram.
     """
 
     clusters: list[ClusterEvidence]
@@ -72,73 +81,76 @@ def validate_clusters(
     workers: int = 2,
     seed: int = 0,
 ) -> Validation:
-    """Collect the evidence in one pass over the subtomograms.
+    """Compute the evidence for all clusters in one pass over the subtomograms.
 
     Parameters
     ----------
     particles
-        The set, with the poses to be used.
+        Particle set with the poses to use.
     labels
-        (N,) class of each; labels from ``num_clusters`` on belong to none (left out by a second round).
+        Cluster of each particle, (N,). Labels of `num_clusters` or more mark particles excluded by a second round.
+    num_clusters
+        Number of clusters.
     mask
-        (D, D, D) for the FSC, or None.
+        Mask for the FSC, (D, D, D), or None.
     held_out, losses
-        (n,) particles that were held out, and their generative losses.
+        Indices of the held-out particles and their generative losses, (n,).
     ctf_normalised, device, workers
-        As :func:`back_project`.
+        See :func:`back_project`.
     seed
-        Of the control's draw.
+        Random seed of the control sets.
     """
     halves, origin = half_sets(particles.star)
     inside = labels < num_clusters
     shuffled = shuffled_within(labels, halves, inside, np.random.default_rng(seed))
     members = np.full((2, len(labels)), -1, dtype=np.int64)
-    for row, chosen in enumerate((labels, shuffled)):
-        members[row, inside] = (2 * chosen + halves + 2 * num_clusters * row)[inside]
+    for row, assignment in enumerate((labels, shuffled)):
+        members[row, inside] = (2 * assignment + halves + 2 * num_clusters * row)[inside]
     sums = back_project(
         particles,
         Assignment(members, 4 * num_clusters),
         ctf_normalised=ctf_normalised,
         device=device,
         workers=workers,
-        padding=1,  # four sums a class would need too much memory; classes and control are treated alike
+        padding=1,  # limits the memory of the four sums per cluster; cluster and control are treated equally
     )
-    soft = None if mask is None else torch.from_numpy(mask)
+    soft_mask = None if mask is None else torch.from_numpy(mask)
 
     def curve(first: int) -> ShellCorrelation | None:
         if min(sums.count(first), sums.count(first + 1)) == 0:
             return None
-        return half_map_correlation(sums.volume(first), sums.volume(first + 1), particles.apix, soft)
+        return half_map_correlation(sums.volume(first), sums.volume(first + 1), particles.apix, soft_mask)
 
     tomograms = tomograms_of(particles.star)
-    found = []
+    clusters = []
     for cluster in range(num_clusters):
         first = 2 * cluster
         count = sums.count(first, first + 1)
-        own = losses[labels[held_out] == cluster]
-        own = own[np.isfinite(own)]
-        found.append(
+        cluster_losses = losses[labels[held_out] == cluster]
+        cluster_losses = cluster_losses[np.isfinite(cluster_losses)]
+        n = len(cluster_losses)
+        clusters.append(
             ClusterEvidence(
                 particles=count,
                 halves=(sums.count(first), sums.count(first + 1)),
                 volume=sums.volume(first, first + 1) if count else None,
                 curve=curve(first),
                 control=curve(first + 2 * num_clusters),
-                held_out=len(own),
-                loss=float(own.mean()) if len(own) else float("nan"),
-                loss_error=float(own.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else float("nan"),
+                held_out=n,
+                loss=float(cluster_losses.mean()) if n else float("nan"),
+                loss_error=float(cluster_losses.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
                 per_tomogram=_per_tomogram(tomograms, labels == cluster),
             )
         )
-    return Validation(found, tomograms, origin, tuple(sums.left_out.values()))
+    return Validation(clusters, tomograms, origin, tuple(sums.left_out.values()))
 
 
 def shuffled_within(labels: np.ndarray, halves: np.ndarray, inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels dealt anew among the particles ``inside``, within each half: every class keeps its numbers in both."""
+    """Permute the labels of the particles `inside` within each half set, which keeps the cluster sizes in both."""
     shuffled = labels.copy()
     for half in (0, 1):
-        places = np.flatnonzero(inside & (halves == half))
-        shuffled[places] = labels[rng.permutation(places)]
+        indices = np.flatnonzero(inside & (halves == half))
+        shuffled[indices] = labels[rng.permutation(indices)]
     return shuffled
 
 

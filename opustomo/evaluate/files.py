@@ -1,4 +1,4 @@
-"""``validation*.csv`` and ``validation.png`` of a k-means."""
+"""Output files of the cluster validation: ``validation*.csv``, ``validation.png`` and back-projections."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 INK, PALE = "0.15", "0.4"
 MOST_TOMOGRAMS = 40
-"""Tomograms in the picture; the table has all."""
+"""Maximum number of tomograms in the figure; the table contains all."""
 
 
 def write_validation(folder: Path, validation: Validation, apix: float) -> list[Path]:
-    """Write tables, picture and ``backprojection{i}.mrc``; returns their paths."""
+    """Write the tables, the figure and ``backprojection{i}.mrc``, and return their paths."""
     written = [folder / "validation.csv"]
     _write_rows(written[0], _summary(validation))
     if validation.tomograms is not None:
@@ -69,14 +69,15 @@ def _summary(validation: Validation) -> Iterable[Sequence[object]]:
         curves = (evidence.curve, evidence.control)
         resolutions = [_resolution(curve, threshold) for curve in curves for threshold in (0.143, 0.5)]
         shares = evidence.per_tomogram / max(1, evidence.particles)
-        place: tuple[object, ...] = ("", "", "")
+        tomograms: tuple[object, ...] = ("", "", "")
         if validation.tomograms is not None and evidence.particles:
-            most = int(shares.argmax())
-            place = (int((shares > 0).sum()), validation.tomograms.names[most], _number(float(shares[most])))
+            largest = int(shares.argmax())
+            name = validation.tomograms.names[largest]
+            tomograms = (int((shares > 0).sum()), name, _number(float(shares[largest])))
         loss = (evidence.held_out, _number(evidence.loss), _number(evidence.loss_error))
         yield (number, evidence.particles, _number(evidence.particles / total), *evidence.halves, *resolutions) + (
             *loss,
-            *place,
+            *tomograms,
         )
 
 
@@ -89,20 +90,20 @@ def _tomogram_rows(validation: Validation) -> Iterable[Sequence[object]]:
 
 
 def _curve_rows(validation: Validation) -> Iterable[Sequence[object]]:
-    some = next(e.curve for e in validation.clusters if e.curve is not None)
+    first_curve = next(e.curve for e in validation.clusters if e.curve is not None)
     columns = {}
     for number, evidence in enumerate(validation.clusters):
         for name, curve in ((f"cluster{number}", evidence.curve), (f"control{number}", evidence.control)):
             if curve is not None:
                 columns[name] = curve.true.numpy()
     yield ("shell", "frequency_per_A", "resolution_A", *columns)
-    for shell, frequency in enumerate(some.frequencies.tolist()):
+    for shell, frequency in enumerate(first_curve.frequencies.tolist()):
         length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
         yield (shell, f"{frequency:.8f}", length, *(f"{values[shell]:.6f}" for values in columns.values()))
 
 
 def draw_validation(path: Path, validation: Validation) -> None:
-    """Draw, for each class, the FSC of its half maps against that of its control, held-out loss and tomograms."""
+    """Draw the half-map FSC of each cluster with its control, the held-out loss and the tomogram fractions."""
     from matplotlib.figure import Figure
 
     clusters = validation.clusters
@@ -113,7 +114,7 @@ def draw_validation(path: Path, validation: Validation) -> None:
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.3 * rows, 3.4], hspace=0.04)
     upper, lower = parts[0, 0], parts[1, 0]
     upper.suptitle(
-        "FSC of each class's half maps (line) and of as many particles drawn from all classes (dashed)",
+        "FSC between half maps of each cluster (solid) and of equally many particles from all clusters (dashed)",
         fontsize=11,
         color=INK,
         ha="left",
@@ -125,7 +126,7 @@ def draw_validation(path: Path, validation: Validation) -> None:
             _draw_fsc(axes, clusters[number], number, colours[number])
         else:
             axes.set_visible(False)
-    _draw_below(lower, validation, colours)
+    _draw_losses_and_tomograms(lower, validation, colours)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=130)
 
@@ -147,14 +148,14 @@ def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, colour: np.nda
         axes.set_xlim(0, last)
     axes.text(0.03, 0.17, text, transform=axes.transAxes, fontsize=8.5, color=INK)
     axes.set_ylim(-0.12, 1.05)
-    _plain(axes)
+    _style_axes(axes)
 
 
 def _control_text(evidence: ClusterEvidence) -> str:
     return "—" if evidence.control is None else resolution_text(evidence.control.resolution_A())
 
 
-def _draw_below(figure: Figure | SubFigure, validation: Validation, colours: np.ndarray) -> None:
+def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validation, colours: np.ndarray) -> None:
     clusters = validation.clusters
     left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.5])
     numbers = np.arange(len(clusters))
@@ -166,31 +167,31 @@ def _draw_below(figure: Figure | SubFigure, validation: Validation, colours: np.
         ecolor="0.3",
         capsize=2,
     )
-    left.set_title("held-out generative loss (lower explains more)", fontsize=11, color=INK, loc="left")
+    left.set_title("held-out generative loss (lower is better)", fontsize=11, color=INK, loc="left")
     left.set_xticks(numbers, [str(i) for i in numbers], fontsize=8 if len(numbers) <= 25 else 5)
     if not any(math.isfinite(evidence.loss) for evidence in clusters):
-        left.text(0.5, 0.5, "no held-out particle", transform=left.transAxes, ha="center", color=PALE)
-    _plain(left)
-    right.set_title("share of each class per tomogram", fontsize=11, color=INK, loc="left")
+        left.text(0.5, 0.5, "no held-out particles", transform=left.transAxes, ha="center", color=PALE)
+    _style_axes(left)
+    right.set_title("fraction of each cluster per tomogram", fontsize=11, color=INK, loc="left")
     if validation.tomograms is None:
-        right.text(0.5, 0.5, "the table names no tomograms", transform=right.transAxes, ha="center", color=PALE)
+        right.text(0.5, 0.5, "no tomogram names in the table", transform=right.transAxes, ha="center", color=PALE)
         right.set_axis_off()
         return
     table = np.stack([evidence.per_tomogram for evidence in clusters]).astype(np.float64)
     counts = table.sum(0)
     shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_TOMOGRAMS])
-    shares = table[:, shown] / np.maximum(counts[shown], 1)
-    places, base = np.arange(len(shown)), np.zeros(len(shown))
-    for number, share in enumerate(shares):
-        right.bar(places, share, bottom=base, color=colours[number], width=0.85)
-        base += share
+    fractions = table[:, shown] / np.maximum(counts[shown], 1)
+    positions, base = np.arange(len(shown)), np.zeros(len(shown))
+    for number, fraction in enumerate(fractions):
+        right.bar(positions, fraction, bottom=base, color=colours[number], width=0.85)
+        base += fraction
     names = [Path(validation.tomograms.names[i]).name for i in shown]
-    right.set_xticks(places, names, rotation=60, ha="right", fontsize=8 if len(names) <= 15 else 6)
+    right.set_xticks(positions, names, rotation=60, ha="right", fontsize=8 if len(names) <= 15 else 6)
     right.set_ylim(0, 1)
-    _plain(right)
+    _style_axes(right)
 
 
-def _plain(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.tick_params(labelsize=8, colors=PALE)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.7")

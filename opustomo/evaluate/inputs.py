@@ -1,4 +1,4 @@
-"""The particles and the model of a finished run, as ``config.pkl`` remembers them."""
+"""Particles and model of a run, restored from ``config.pkl`` and the weights."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _PATHS = ("star", "poses", "mask", "datadir", "ind")
 
 
 def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> DataConfig:
-    """Inputs of a run, from its ``config.pkl``; what is given here takes their place.
+    """Return the input settings of a run from its ``config.pkl``, with given values replaced.
 
     Parameters
     ----------
     config
-        config.pkl of the run.
+        ``config.pkl`` of the run.
     star
-        Particle table instead of the remembered one.
+        Particle table that replaces the stored one; None keeps it.
     changes
-        Fields of :class:`DataConfig`; those that are None are not changed.
+        Fields of :class:`DataConfig` to replace; None keeps the stored value.
 
     Raises
     ------
     UserError
-        The particle table is neither given nor remembered, or no longer where it was.
+        If the particle table is neither given nor stored, or if it does not exist.
     """
     settings = read_config(config)[2]
     remembered: dict[str, Any] = {}
@@ -50,69 +50,75 @@ def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> D
         remembered |= {name: _found_again(path, config) for name, path in given.items()}
     remembered["star"] = star if star is not None else remembered.get("star")
     if remembered["star"] is None:
-        raise UserError(f"{config} does not tell which STAR file was trained on; give it")
+        raise UserError(f"{config} does not contain the STAR file used for training. Give the STAR file.")
     if not remembered["star"].is_file():
-        raise UserError(f"the STAR file {remembered['star']} is not there; give that of the training")
+        raise UserError(f"The STAR file {remembered['star']} does not exist. Give the STAR file used for training.")
     data = DataConfig(**remembered)
     return replace(data, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _found_again(path: Path, config: Path) -> Path:
-    """A path as given in training, which may have been started in any folder above the run."""
+    """Resolve a path stored by training, which may have been started in any folder above the run."""
     if path.is_absolute() or path.exists():
         return path
     return next((folder / path for folder in config.resolve().parents if (folder / path).exists()), path)
 
 
 def remembered_norm(config: Path) -> tuple[float, float]:
-    """(shift, scale) that normalised the voxels of a run."""
+    """Return the shift and scale of the voxel normalization of a run."""
     shift, scale = read_config(config)[2]["dataset_args"]["norm"]
     return float(shift), float(scale)
 
 
 def remembered_per_particle(config: Path) -> bool:
-    """Whether a run divided each subtomogram by its own deviation, before the scale of :func:`remembered_norm`."""
+    """Return whether a run divided each subtomogram by its standard deviation before applying the common scale."""
     return bool(read_config(config)[2]["dataset_args"].get("scale_per_particle", False))
 
 
 def remembered_physics(settings: Mapping[str, Any]) -> PhysicsConfig:
-    """Physics of a run from the settings in its ``config.pkl``; defaults for what they do not say."""
+    """Return the physics settings of a run from its ``config.pkl``, with defaults for missing values."""
     stored = (settings.get("opustomo") or {}).get("physics", {})
     known = {field.name for field in fields(PhysicsConfig)}
     return PhysicsConfig(**{name: value for name, value in stored.items() if name in known})
 
 
 def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
-    """The whole model of an epoch, in evaluation mode.
+    """Load the complete model of an epoch in evaluation mode.
 
     Raises
     ------
     UserError
-        The files are missing or not of one run, or hold no mask.
+        If the files are missing, belong to different runs, or contain no mask.
     """
     sizes, boxes, settings = read_config(config)
     content = read_weights(weights)
     mask = solvent_mask(content, weights, boxes.crop)
     if mask is None:
-        raise UserError(f"{weights} holds no mask, so that the comparison cannot be repeated; train with opustomo")
-    own = (settings.get("opustomo") or {}).get("model", {})
+        raise UserError(
+            f"{weights} contains no mask, so the comparison with the data cannot be repeated. Train with opustomo."
+        )
+    model_settings = (settings.get("opustomo") or {}).get("model", {})
     model = Autoencoder(sizes, remembered_physics(settings), boxes, mask)
     try:
         for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
             if network is not None:
-                wanted = network.state_dict()
-                network.load_state_dict({k: v for k, v in content[key].items() if k in wanted})
+                expected = network.state_dict()
+                network.load_state_dict({k: v for k, v in content[key].items() if k in expected})
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{weights} does not fit {config} ({own}); give both files of one run") from error
+        raise UserError(
+            f"The network in {weights} does not match the sizes in {config} ({model_settings}). "
+            "Give both files of the same run."
+        ) from error
     if "fixed_latent" in content:
         model.fixed_latent.copy_(content["fixed_latent"])
     return model.to(device).eval()
 
 
 def held_out_particles(config: Path, count: int) -> np.ndarray:
-    """Indices, ascending, of the particles that a run of ``count`` held out; empty when it held none out.
+    """Return the ascending indices of the particles that a run of `count` particles held out from training.
 
-    Which they are stands in ``split.pkl`` beside ``config.pkl``; how many in its settings, else in its command line.
+    The permutation of the particles is read from ``split.pkl`` in the folder of ``config.pkl``, and the fraction of
+    held-out particles from the settings or, if absent, from the stored command line.
     """
     split = config.with_name("split.pkl")
     if not split.is_file():

@@ -1,4 +1,4 @@
-"""Validation of an analysed run: the work of ``dsdsh validate``."""
+"""Validation of the clusters of an analyzed run (``dsdsh validate``)."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from opustomo.training.schedules import bfactor_at
 
 @dataclass(frozen=True)
 class ValidationRequest:
-    """Which clusters to validate; inputs that are None are those of the training.
+    """Clusters to validate and their input data.
 
     Attributes
     ----------
-    results, which, num_clusters, folder
-        The run, the round of analysis, K, and the name of the clustering's folder (``kmeans{K}``).
+    results, which
+        Result directory of the run and the round of analysis.
+    num_clusters, folder
+        Number of clusters, K, and folder name of the clustering, for example ``kmeans{K}``.
     star, mask, datadir, ind, apix, warp, ctf_normalised
-        Inputs, where they changed since.
+        Inputs that changed since the training; None for those of the training.
     likelihood
-        Also the generative loss of the held-out particles.
+        Compute the generative loss of the held-out particles.
     batch_size, workers, device
-        Held-out particles at a time, threads that read ahead, where to compute.
+        Batch size of the held-out particles, number of prefetching threads, and device.
     """
 
     results: ResultDir
@@ -62,12 +64,12 @@ class ValidationRequest:
 
 
 def validate_run(request: ValidationRequest, say: Callable[[str], None] = print) -> list[Path]:
-    """Write the evidence for each cluster into the folder of the clustering; returns the files.
+    """Write the evidence for each cluster to the folder of the clustering and return the files.
 
     Raises
     ------
     UserError
-        The analysis or an input is missing, or they do not belong together.
+        If the analysis or an input is missing, or if they do not match.
     """
     results, epoch = request.results, request.which.epoch
     path = results.analysed_file(request.which, request.folder, "labels.pkl")
@@ -87,8 +89,8 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     particles = load_particles(data)
     if len(particles) != len(labels):
         raise UserError(
-            f"{data.star} has {len(particles)} particles but {path} has {len(labels)} labels; "
-            "give the STAR file that was used for training"
+            f"{data.star} has {len(particles)} particles, but {path} has {len(labels)} labels. "
+            "Give the STAR file used for training."
         )
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
     held_out, losses = np.empty(0, dtype=np.int64), np.empty(0)
@@ -120,21 +122,21 @@ def _held_out(
     device: str,
     say: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out particles that belong to a cluster, and their losses."""
+    """Return the held-out particles that belong to a cluster, and their generative losses."""
     epoch = request.which.epoch
     held_out = held_out_particles(config, len(particles))
     held_out = held_out[labels[held_out] < request.num_clusters]
     weights = request.results.root / f"weights.{epoch}.pkl"
     if not len(held_out):
-        say("No likelihood: the run held no particle of these clusters out.")
+        say("The likelihood is not computed because the run held out no particles of these clusters.")
     elif not weights.is_file():
-        say(f"No likelihood: {weights} does not exist.")
+        say(f"The likelihood is not computed because {weights} does not exist.")
         held_out = held_out[:0]
     if not len(held_out):
         return held_out, np.empty(0)
     model = load_model(weights, config, device)
     if read_config(config)[2].get("opustomo") is None:
-        say(f"Note: {config} of OPUS-TOMO does not hold the settings of the comparison; defaults are used.")
+        say(f"Note: {config} of OPUS-TOMO does not contain the physics settings, so defaults are used.")
     bfactor = bfactor_at(model.physics.bfactor_A2, epoch)
     losses = particle_losses(
         model,
@@ -146,5 +148,5 @@ def _held_out(
         request.workers,
         remembered_per_particle(config),
     )
-    say(f"Generative loss of {len(held_out)} held-out particles: {np.nanmean(losses):.6f} on average.")
+    say(f"Mean generative loss of {len(held_out)} held-out particles: {np.nanmean(losses):.6f}.")
     return held_out, losses

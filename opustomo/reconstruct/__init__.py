@@ -1,1 +1,1 @@
-"""Reconstruction without a network: posed, CTF-weighted back-projection of subtomograms, half maps and their FSC."""
+"""Reconstruction by CTF-weighted back-projection of subtomograms, with half maps and their FSC."""

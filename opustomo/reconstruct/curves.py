@@ -1,4 +1,4 @@
-"""FSC curves as CSV and picture."""
+"""Output of FSC curves as CSV files and figures."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 THRESHOLDS = (0.143, 0.5)
 INK, PALE = "0.15", "0.4"
 _STYLES = {
-    "true (mask's own correlation removed)": ("#0072B2", 2.2, "-"),
+    "corrected": ("#0072B2", 2.2, "-"),
     "masked": ("#E69F00", 1.3, "-"),
-    "no mask": ("#009E73", 1.3, "-"),
-    "masked, phases randomised": ("#CC79A7", 1.3, "--"),
+    "unmasked": ("#009E73", 1.3, "-"),
+    "phase-randomized, masked": ("#CC79A7", 1.3, "--"),
 }
 
 
 def resolution_text(value_A: float) -> str:
-    """``17.3 Å``, or a dash where the curve never rises above the threshold."""
+    """Format a resolution such as ``17.3 Å``; a dash means that the curve never exceeds the threshold."""
     return f"{value_A:.1f} Å" if math.isfinite(value_A) else "—"
 
 
 def write_curve(path: Path, curve: ShellCorrelation) -> None:
-    """Write a row per shell: shell, frequency (1/Å), resolution (Å), and the curves there are."""
+    """Write one row per shell: shell, frequency (1/Å), resolution (Å), and the available FSC curves."""
     columns: dict[str, np.ndarray] = {"fsc_unmasked": curve.unmasked.numpy()}
     if curve.masked is not None and curve.randomised is not None:
         columns["fsc_masked"] = curve.masked.numpy()
@@ -50,21 +50,21 @@ def write_curve(path: Path, curve: ShellCorrelation) -> None:
 
 
 def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
-    """Draw the curves of two half maps with both thresholds."""
+    """Draw the FSC curves of two half maps with the resolution at both thresholds."""
     from matplotlib.figure import Figure
 
-    curves = {"no mask": curve.unmasked.numpy()}
+    curves = {"unmasked": curve.unmasked.numpy()}
     if curve.masked is not None and curve.randomised is not None:
         curves = {
-            "true (mask's own correlation removed)": curve.true.numpy(),
+            "corrected": curve.true.numpy(),
             "masked": curve.masked.numpy(),
             **curves,
-            "masked, phases randomised": curve.randomised.numpy(),
+            "phase-randomized, masked": curve.randomised.numpy(),
         }
     figure = Figure(figsize=(6.6, 4.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    found = {threshold: resolution_text(curve.resolution_A(threshold)) for threshold in THRESHOLDS}
-    draw_axes(axes, curve.frequencies.numpy(), curves, found)
+    resolutions = {threshold: resolution_text(curve.resolution_A(threshold)) for threshold in THRESHOLDS}
+    draw_axes(axes, curve.frequencies.numpy(), curves, resolutions)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150)
@@ -73,7 +73,7 @@ def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
 def draw_axes(
     axes: Axes, frequencies: np.ndarray, curves: Mapping[str, np.ndarray], resolutions: Mapping[float, str]
 ) -> None:
-    """Draw curves (S,) over frequencies (S,) in 1/Å, ticks in Å, and the thresholds with what they give."""
+    """Draw curves (S,) over frequencies (S,) in 1/Å, with ticks in Å and the resolution at each threshold."""
     for name, values in curves.items():
         colour, width, dashes = _STYLES.get(name, ("#0072B2", 1.8, "-"))
         axes.plot(frequencies[1:], values[1:], color=colour, lw=width, ls=dashes, label=name)

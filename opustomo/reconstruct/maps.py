@@ -1,4 +1,4 @@
-"""From a particle table to maps on disk: the work of ``dsd reconstruct``."""
+"""Reconstruction of maps from a particle table (``dsd reconstruct``)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from opustomo.reconstruct.halves import half_sets
 
 @dataclass(frozen=True)
 class ReconstructionRequest:
-    """What to reconstruct and where to write.
+    """Input and output of a reconstruction.
 
     Attributes
     ----------
     data
-        The particles; ``data.mask`` is the mask of the FSC.
+        Particles; ``data.mask`` is the mask for the FSC.
     output
-        Map; half maps, curve and picture lie beside it.
+        Output map; half maps, FSC table and FSC figure are written to the same folder.
     halves
-        Also half maps and their FSC.
+        Also reconstruct half maps and compute their FSC.
     ctf_normalised
-        Subtomograms were divided by their sampling weights.
+        Whether the subtomograms were divided by their sampling weights.
     device, workers
-        Where to compute; threads that read ahead.
+        Device of the computation and number of prefetching threads.
     """
 
     data: DataConfig
@@ -46,10 +46,20 @@ class ReconstructionRequest:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What was written.
+    """Result of a reconstruction.
 
-    ``written`` lists the files; ``counts`` the particles of each half (of the map, when there are no halves);
-    ``origin`` says in words how particles came into their halves; ``curve`` is None without halves.
+    Attributes
+    ----------
+    written
+        Written files.
+    counts
+        Number of particles in each half map, or in the map if no half maps were reconstructed.
+    notes
+        Notes for the user, for example about excluded particles.
+    origin
+        Description of how particles were assigned to the half sets.
+    curve
+        FSC between the half maps; None without half maps.
     """
 
     written: list[Path]
@@ -60,12 +70,12 @@ class Reconstruction:
 
 
 def reconstruct(request: ReconstructionRequest) -> Reconstruction:
-    """Back-project all particles of a set and write the map, with ``halves`` also half maps, FSC curve and picture.
+    """Reconstruct and write the map of a particle set and, on request, half maps and their FSC.
 
     Raises
     ------
     UserError
-        An input is missing, broken or disagrees with another, or a half would be empty.
+        If an input is missing, damaged or inconsistent with another, or if a half set would be empty.
     """
     particles = load_particles(request.data)
     mask = load_mask(request.data.mask, particles.box, particles.apix, request.data.force)
@@ -73,7 +83,9 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
         members, origin = half_sets(particles.star)
         counts = np.bincount(members, minlength=2).tolist()
         if min(counts) < 1:
-            raise UserError(f"{request.data.star} has {len(particles)} particle(s), too few for two half maps")
+            raise UserError(
+                f"{request.data.star} has {len(particles)} particle(s), which is too few for two half maps."
+            )
     else:
         members, origin, counts = np.zeros(len(particles), dtype=np.int64), "", [len(particles)]
     sums = back_project(
@@ -93,19 +105,19 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     if request.halves:
         halves = [sums.volume(0), sums.volume(1)]
         maps |= {beside(output, f"half{i + 1}.mrc"): half for i, half in enumerate(halves)}
-        soft = None if mask is None else torch.from_numpy(mask)
-        curve = half_map_correlation(halves[0], halves[1], particles.apix, soft)
+        soft_mask = None if mask is None else torch.from_numpy(mask)
+        curve = half_map_correlation(halves[0], halves[1], particles.apix, soft_mask)
     for path, volume in maps.items():
         write_volume(path, volume.numpy(), particles.apix)
     written = list(maps)
     if curve is not None:
-        table, picture = beside(output, "fsc.csv"), beside(output, "fsc.png")
+        table, figure = beside(output, "fsc.csv"), beside(output, "fsc.png")
         write_curve(table, curve)
-        draw_curve(picture, curve, f"{output.name}: {counts[0]:,} + {counts[1]:,} particles")
-        written += [table, picture]
+        draw_curve(figure, curve, f"{output.name}: {counts[0]:,} + {counts[1]:,} particles")
+        written += [table, figure]
     return Reconstruction(written, counts, notes, origin, curve)
 
 
 def beside(output: Path, ending: str) -> Path:
-    """``map.mrc`` → ``map_{ending}``."""
+    """Return the path ``map_{ending}`` for the output ``map.mrc``."""
     return output.with_name(f"{output.stem}_{ending}")

@@ -1,9 +1,9 @@
-"""Subtomograms turned into the reference frame in Fourier space.
+"""Rotation of subtomograms to the reference frame in Fourier space.
 
-A posed density is y(x) = V(Aᵀ x), so its spectrum is Ŷ(k) = V̂(Aᵀ k), and the value of V̂ at k is that of Ŷ at A k.
-Spectra are read between grid points with trilinear weights on a grid twice as fine (the box padded with zeros); what
-these weights take off on average towards the edge of the box, sinc² along each axis, is divided out before. What is
-left is an error of 2 % (rms) for density two fifths of the way to the edge.
+A posed density is y(x) = V(Aᵀ x), so its spectrum is Ŷ(k) = V̂(Aᵀ k), and V̂(k) = Ŷ(A k). Spectra are interpolated
+trilinearly on a grid of twice the sampling (the box is padded with zeros). Trilinear interpolation attenuates the
+density towards the edge of the box by sinc² along each axis, which is corrected before the transform. The remaining
+error is 2 % (rms) for density at two fifths of the distance to the edge.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PADDING = 2
 
 
 def sphere_frequencies(size: int, device: torch.device | str | None = None, padding: int = 1) -> tuple[Tensor, Tensor]:
-    """Return the frequencies up to Nyquist of a box of ``size`` on the grid of a box ``padding`` times as large.
+    """Return the frequencies up to Nyquist of a box of `size` voxels on the grid of a box `padding` times as large.
 
     Returns
     -------
-    places
-        (M,) places in the half spectrum of the larger box.
-    at
-        (M, 3) frequencies k as x, y, z, in voxels of the spectrum of ``size``: multiples of 1/padding.
+    places : Tensor, (M,)
+        Flat indices into the half spectrum of the larger box.
+    at : Tensor, (M, 3)
+        Frequencies k (x, y, z) in Fourier voxels of the box of `size`, which are multiples of 1/padding.
     """
     fine = padding * size
     kz, ky, kx = (k.expand(fine, fine, fine // 2 + 1) / padding for k in frequencies(fine, device))
@@ -34,53 +34,74 @@ def sphere_frequencies(size: int, device: torch.device | str | None = None, padd
 
 
 def interpolation_loss(size: int, device: torch.device | str | None = None) -> Tensor:
-    """Factor (D,) along one axis by which trilinear weights on the padded grid damp a box of ``size``, centre D/2."""
+    """Return the attenuation (D,) along one axis of a box of `size` by linear interpolation on the padded grid."""
     at = (torch.arange(size, device=device, dtype=torch.float32) - size // 2) / (PADDING * size)
     return torch.sinc(at).square()
 
 
 def read_turned(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
-    """Values of spectra at turned frequencies.
+    """Interpolate spectra at rotated frequencies.
 
     Parameters
     ----------
     spectra
-        (B, D, D, D/2+1) half spectra in native order, phases about voxel D/2 (see :mod:`opustomo.physics.fourier`).
+        Half spectra in FFT order with phases about voxel D/2 (see :mod:`opustomo.physics.fourier`),
+        (B, D, D, D/2+1).
     rotations
-        (B, 3, 3) RELION A.
+        RELION rotation matrices A, (B, 3, 3).
     at
-        (M, 3) frequencies k in voxels, x, y, z.
+        Frequencies k (x, y, z) in Fourier voxels, (M, 3).
 
     Returns
     -------
-    Tensor
-        (B, M) complex: the spectrum at A k, phases about the centre of rotation.
+    Tensor, complex, (B, M)
+        Spectrum at A k with phases about the center of rotation.
     """
     size = spectra.shape[-2]
-    loss = interpolation_loss(size, spectra.device)
-    volumes = irfft3(spectra) / (loss[:, None, None] * loss[:, None] * loss)
+    attenuation = interpolation_loss(size, spectra.device)
+    volumes = irfft3(spectra) / (attenuation[:, None, None] * attenuation[:, None] * attenuation)
     padded = torch.fft.ifftshift(pad_centre(volumes, PADDING * size), dim=(-3, -2, -1))
     fine = rfft3(padded)
-    values, mirrored = _sampled(torch.view_as_real(fine).movedim(-1, 1), rotations, PADDING * at)
+    values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, PADDING * at)
     return torch.complex(values[:, 0], torch.where(mirrored, -values[:, 1], values[:, 1]))
 
 
 def read_turned_weights(weights: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
-    """Trilinear values (B, M) of real, even half spectra (B, D, D, D/2+1) at A k; never negative if these are not."""
-    return _sampled(weights[:, None], rotations, at)[0][:, 0]
+    """Interpolate real, even half spectra (B, D, D, D/2+1) trilinearly at A k, (B, M).
+
+    Trilinear interpolation preserves non-negative values.
+    """
+    return _interpolate(weights[:, None], rotations, at)[0][:, 0]
 
 
-def _sampled(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Read (B, C, n, n, n/2+1) at A k for k (M, 3): values (B, C, M), and where (B, M) -A k was read instead."""
+def _interpolate(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Interpolate half spectra at rotated frequencies.
+
+    Parameters
+    ----------
+    channels
+        Half spectra, (B, C, n, n, n/2+1).
+    rotations
+        RELION rotation matrices A, (B, 3, 3).
+    at
+        Frequencies k (x, y, z) in Fourier voxels, (M, 3).
+
+    Returns
+    -------
+    values : Tensor, (B, C, M)
+        Interpolated values at A k, or at -A k where `mirrored` is True.
+    mirrored : Tensor, bool, (B, M)
+        Whether the value at -A k was read, of which the value at A k is the complex conjugate.
+    """
     half = channels.shape[-1] - 1
-    turned = torch.einsum("bij,mj->bmi", rotations, at)
-    mirrored = turned[..., 0] < 0  # only kx ≥ 0 is stored; the mate at -k is the conjugate
-    turned = torch.where(mirrored[..., None], -turned, turned)
-    # frequencies -n/2 … n/2, so that the grid ends at ±1; the plane at +n/2 is the one at -n/2
+    rotated = torch.einsum("bij,mj->bmi", rotations, at)
+    mirrored = rotated[..., 0] < 0  # only kx >= 0 is stored; the value at -k is the conjugate
+    rotated = torch.where(mirrored[..., None], -rotated, rotated)
+    # Order the frequencies -n/2 … n/2 so that the grid ends at ±1; the plane at +n/2 equals the plane at -n/2.
     shifted = torch.fft.fftshift(channels, dim=(-3, -2))
     shifted = torch.cat([shifted, shifted[..., :1, :, :]], -3)
     shifted = torch.cat([shifted, shifted[..., :1, :]], -2)
-    scale = turned.new_tensor([2.0 / half, 1.0 / half, 1.0 / half])
-    grid = (turned * scale - turned.new_tensor([1.0, 0.0, 0.0]))[:, None, None]
+    scale = rotated.new_tensor([2.0 / half, 1.0 / half, 1.0 / half])
+    grid = (rotated * scale - rotated.new_tensor([1.0, 0.0, 0.0]))[:, None, None]
     values = functional.grid_sample(shifted, grid.to(shifted), align_corners=True)[:, :, 0, 0]
     return values, mirrored

@@ -1,1 +1,1 @@
-"""One page of HTML that shows a run: losses, latents, clusters, components, tomograms; nothing else is needed."""
+"""Self-contained HTML report of a run: losses, latents, clusters, principal components and tomograms."""

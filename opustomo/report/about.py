@@ -1,4 +1,4 @@
-"""Settings and losses of a run, in words for its page."""
+"""Settings and losses of a run for the HTML report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = list[tuple[str, str]]
 
 
 def describe_losses(results: ResultDir) -> dict[str, Any]:
-    """Curves of training and validation from ``run.log``."""
+    """Read the loss curves of training and validation from ``run.log``."""
     log = results.root / "run.log"
     curves = read_training_log(log) if log.is_file() else {}
     return {
@@ -30,13 +30,13 @@ def describe_losses(results: ResultDir) -> dict[str, Any]:
 
 
 def describe_settings(results: ResultDir) -> tuple[list[tuple[str, Rows]], str | None]:
-    """Settings by heading, and the command line; nothing without ``config.pkl``."""
+    """Read the settings, grouped by heading, and the command line from ``config.pkl``; empty if it is absent."""
     path = results.root / "config.pkl"
     if not path.is_file():
         return [], None
     sizes, boxes, settings = read_config(path)
     parts = load_pickles(path)
-    own = settings.get("opustomo") or {}
+    opustomo_settings = settings.get("opustomo") or {}
     groups = [
         (
             "boxes",
@@ -46,8 +46,8 @@ def describe_settings(results: ResultDir) -> tuple[list[tuple[str, Rows]], str |
                 ("crop", f"{boxes.crop}³ voxels"),
             ],
         ),
-        ("model", _rows(own.get("model", {"zdim": sizes.zdim, "templateres": sizes.templateres}))),
-        ("physics", _rows(own.get("physics", {}))),
+        ("model", _rows(opustomo_settings.get("model", {"zdim": sizes.zdim, "templateres": sizes.templateres}))),
+        ("physics", _rows(opustomo_settings.get("physics", {}))),
         ("data", _rows(settings.get("dataset_args", {}))),
     ]
     command = None

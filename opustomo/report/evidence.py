@@ -1,4 +1,4 @@
-"""What ``dsdsh validate`` and ``dsdsh convergence`` found, from their tables."""
+"""Results of ``dsdsh validate`` and ``dsdsh convergence``, read from their tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a CSV file; none when it is not there."""
+    """Read the rows of a CSV file; return an empty list if it is absent."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def number(text: str | None) -> float:
-    """A number of a table, NaN for an empty or unreadable one."""
+    """Parse a number of a table; return NaN if it is empty or invalid."""
     try:
         return float(text or "nan")
     except ValueError:
@@ -29,7 +29,7 @@ def number(text: str | None) -> float:
 
 
 def describe_clusters(folder: Path, counts: list[int], colours: list[str]) -> list[dict[str, Any]]:
-    """Number, colour, share and evidence of each cluster of a clustering's folder."""
+    """Return the number, color, fraction of particles and evidence of each cluster in a clustering folder."""
     validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
     stale = any(int(number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts))
     curves = [] if stale else read_rows(folder / "validation_fsc.csv")
@@ -57,18 +57,18 @@ def _known(validated: dict[str, Row], counts: list[int]) -> list[tuple[str, Row]
 def _evidence(row: Row) -> list[tuple[str, str]]:
     lines = []
     for threshold in ("0.143", "0.5"):
-        own, control = (number(row.get(f"{kind}_{threshold}_A")) for kind in ("resolution", "control"))
-        if math.isfinite(own):
-            against = f" (control {control:.1f} Å)" if math.isfinite(control) else ""
-            lines.append((f"FSC {threshold}", f"{own:.1f} Å{against}"))
+        resolution, control = (number(row.get(f"{column}_{threshold}_A")) for column in ("resolution", "control"))
+        if math.isfinite(resolution):
+            comparison = f" (control {control:.1f} Å)" if math.isfinite(control) else ""
+            lines.append((f"FSC {threshold}", f"{resolution:.1f} Å{comparison}"))
     loss, error = number(row.get("held_out_loss")), number(row.get("held_out_loss_error"))
     if math.isfinite(loss):
         spread = f" ± {error:.2g}" if math.isfinite(error) else ""
-        lines.append((f"loss of {row.get('held_out')} held out", f"{loss:.4g}{spread}".replace("-", "−")))
+        lines.append((f"loss ({row.get('held_out')} held out)", f"{loss:.4g}{spread}".replace("-", "−")))
     share = number(row.get("largest_tomogram_share"))
     if math.isfinite(share):
-        most = f", at most {100 * share:.0f} % in one" if row.get("tomograms") != "1" else ""
-        lines.append(("tomograms", f"{row.get('tomograms')}{most}"))
+        largest = f", at most {100 * share:.0f} % in one" if row.get("tomograms") != "1" else ""
+        lines.append(("tomograms", f"{row.get('tomograms')}{largest}"))
     return lines
 
 
@@ -84,17 +84,17 @@ def _curve(rows: list[Row], cluster: int) -> dict[str, Any] | None:
 
 
 def read_convergence(path: Path) -> dict[str, list[float]] | None:
-    """Columns of ``convergence.csv``, None when it is not there.
+    """Read the columns of ``convergence.csv``; return None if it is absent.
 
     Raises
     ------
     UserError
-        It lacks a column.
+        If a column is missing.
     """
     rows = read_rows(path)
     columns = ("epoch", "ari_previous", "ari_last", "displacement")
     if not rows:
         return None
     if any(column not in rows[0] for column in columns):
-        raise UserError(f"{path} is not a table of dsdsh convergence; make it again")
+        raise UserError(f"{path} is not a table of dsdsh convergence. Run dsdsh convergence again.")
     return {column: [number(row[column]) for row in rows] for column in columns}

@@ -1,4 +1,4 @@
-"""Arrays as JSON: base64 of little-endian bytes, which browsers turn into typed arrays."""
+"""Serialization of arrays to JSON as base64-encoded little-endian bytes, which browsers decode to typed arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def pack(values: np.ndarray) -> dict[str, Any]:
-    """Pack an array of floats (as float32), of bytes, or of whole numbers (uint16 if they fit, else int32)."""
+    """Encode an array of floats (as float32), bytes, or integers (as uint16 if possible, otherwise int32)."""
     values = np.asarray(values)
     if values.dtype.kind == "f":
         name = "f4"
@@ -19,13 +19,13 @@ def pack(values: np.ndarray) -> dict[str, Any]:
     elif values.dtype.kind in "iub":
         name = "u2" if not values.size or (values.min() >= 0 and values.max() < 2**16) else "i4"
     else:
-        raise ValueError(f"an array of {values.dtype} cannot be packed")
+        raise ValueError(f"an array of type {values.dtype} cannot be packed")
     data = np.ascontiguousarray(values, dtype=f"<{name}").tobytes()
     return {"dtype": name, "shape": list(values.shape), "data": base64.b64encode(data).decode("ascii")}
 
 
 def script_json(content: Any) -> str:
-    """JSON that may stand inside a script element; values that are not finite become null."""
+    """Return JSON that is safe inside a script element; non-finite values become null."""
     text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

@@ -1,4 +1,4 @@
-"""The page: template, style and scripts of the package, and the data, in one file."""
+"""HTML page of the report, assembled from the template, style sheet, scripts and data."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from opustomo.report.packing import script_json
 
 SCRIPTS = ("data", "scatter", "charts", "volumes", "explorer", "tomograms", "main")
-"""In the order in which they must be read."""
+"""Scripts in the order in which the page must load them."""
 
 
 def asset(name: str) -> str:
-    """Text of a file of the package's ``assets``."""
+    """Read a text file from the folder ``assets`` of the package."""
     return (resources.files("opustomo.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def render(content: dict[str, Any], words: dict[str, str]) -> str:
-    """The page of ``content``; ``words`` (plain text) go to the places TITLE, HEADING, SELECT, CLUSTERS, FOOTER."""
+    """Return the page for `content`; `words` are the texts of TITLE, HEADING, SELECT, CLUSTERS and FOOTER."""
     parts = {
         "STYLE": asset("style.css"),
         "SCRIPT": "\n".join(asset(f"{name}.js") for name in SCRIPTS),
@@ -26,5 +26,5 @@ def render(content: dict[str, Any], words: dict[str, str]) -> str:
         **{place: html.escape(text) for place, text in words.items()},
     }
     pieces = asset("page.html").split("@")
-    # the template has no other @, so places are the odd pieces
+    # The template contains @ only around placeholders, so these are the odd pieces.
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))

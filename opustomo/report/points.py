@@ -1,4 +1,4 @@
-"""What is known of each particle that the page shows as a point."""
+"""Per-particle data of the report: coordinates, categories and scores."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ GOLDEN = 0.618034
 
 @dataclass(frozen=True)
 class Analysed:
-    """An analysis as its files hold it.
+    """Results of an analysis, read from its files.
 
     Attributes
     ----------
     indices, total
-        (n,) rows of the particles among the ``total`` of the run.
+        Rows of the analyzed particles, (n,), and number of particles of the run.
     scores, variance_ratio
-        Principal components (n, d) and their share of the variance (d,).
+        Principal component scores, (n, d), and fraction of variance of each component, (d,).
     embedding
-        UMAP (n, 2), or None.
+        UMAP embedding, (n, 2), or None.
     labels, centres
-        Class of each, (n,), and the particle that represents each class, (K,) places among the n.
+        Cluster of each particle, (n,), and representative particle of each cluster, (K,), as index into `indices`.
     eulers_deg
-        (n, 3) rot, tilt, psi.
+        Euler angles rot, tilt, psi in degrees, (n, 3).
     held_out
-        (n,) whether a particle was held out, None if that is not known.
+        Whether each particle was held out from training, (n,); None if unknown.
     """
 
     indices: np.ndarray
@@ -50,12 +50,20 @@ class Analysed:
 
     @property
     def num_clusters(self) -> int:
-        """K."""
+        """Number of clusters, K."""
         return len(self.centres)
 
 
 def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, Any]:
-    """Columns, planes, categories and scores of the points; ``star`` has the rows ``analysed.indices`` only."""
+    """Return the columns, planes, categories and scores of the particles.
+
+    Parameters
+    ----------
+    analysed
+        Results of the analysis.
+    star
+        Particle table with only the rows ``analysed.indices``; None if it is not available.
+    """
     columns: dict[str, np.ndarray] = {}
     planes = []
     if analysed.embedding is not None:
@@ -66,7 +74,7 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
     columns |= {f"pc{i}": analysed.scores[:, i] for i in range(shown)}
     if shown == 1:
         columns["height"] = np.random.default_rng(0).uniform(-1, 1, len(analysed.scores))
-        planes.append(_plane("PC1", "pc0", "height", names[0], "random height", equal=False, ticks=True))
+        planes.append(_plane("PC1", "pc0", "height", names[0], "random jitter", equal=False, ticks=True))
     for first in range(shown):
         for second in range(first + 1, shown):
             if second == first + 1 or first == 0:
@@ -81,17 +89,17 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
         scores = [{"name": name.removeprefix("rln"), "column": name} for name in measured]
         try:
             places = coordinates_of(star)
-        except UserError:  # coordinates that are not there for some: tomograms are left out
+        except UserError:  # some particles have no coordinates, so the tomograms are omitted
             places = None
         if places is not None and any(category["name"] == "tomogram" for category in categories):
             unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
             coordinates = {axis: places[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
     scores += [{"name": f"PC{i + 1} score", "column": f"pc{i}"} for i in range(shown)]
-    everything = np.array_equal(analysed.indices, np.arange(analysed.total))
+    all_particles = np.array_equal(analysed.indices, np.arange(analysed.total))
     return {
         "count": len(analysed.indices),
         "total": analysed.total,
-        "index": None if everything else analysed.indices,
+        "index": None if all_particles else analysed.indices,
         "columns": columns,
         "planes": planes,
         "categories": categories,
@@ -106,31 +114,31 @@ def _plane(name: str, x: str, y: str, x_label: str, y_label: str, *, equal: bool
 
 
 def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str, Any]]:
-    """Clusters first; then what else sorts particles into kinds."""
+    """Return the categories of the particles: clusters, tomograms, pose groups and the training split."""
     import healpy
 
     clusters = [to_hex(colour) for colour in cluster_colours(analysed.num_clusters)]
-    found = [_category("cluster", analysed.labels, [f"cluster {i}" for i in range(len(clusters))], clusters)]
+    categories = [_category("cluster", analysed.labels, [f"cluster {i}" for i in range(len(clusters))], clusters)]
     tomograms = None if star is None else tomograms_of(star)
     if tomograms is not None:
-        found.append(_category("tomogram", tomograms.index, tomograms.names, many_colours(len(tomograms))))
+        categories.append(_category("tomogram", tomograms.index, tomograms.names, many_colours(len(tomograms))))
     theta, phi = (np.degrees(angle) for angle in healpy.pix2ang(2, np.arange(48), nest=True))
     views = [f"view {i}: θ {t:.0f}°, φ {p:.0f}°" for i, (t, p) in enumerate(zip(theta, phi, strict=True))]
     groups = viewing_groups(analysed.eulers_deg)
-    found.append(_category("pose group", groups, views, [to_hex(colour) for colour in viewing_colours()]))
+    categories.append(_category("pose group", groups, views, [to_hex(colour) for colour in viewing_colours()]))
     if analysed.held_out is not None:
         names, colours = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
-        found.append(_category("training or held out", analysed.held_out.astype(np.int64), names, colours))
-    return found
+        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), names, colours))
+    return categories
 
 
 def many_colours(count: int) -> list[str]:
-    """Colours of any number of things that only need to differ from their neighbours."""
+    """Return any number of colors such that consecutive colors differ."""
     if count <= len(QUALITATIVE):
         return list(QUALITATIVE[:count])
     return [to_hex(colour) for colour in cluster_colours(count)]
 
 
 def _category(name: str, codes: np.ndarray, labels: list[str], colours: list[str]) -> dict[str, Any]:
-    # whole numbers of two bytes, whatever their values
+    # A uniform integer type ensures that `pack` stores all codes as uint16.
     return {"name": name, "codes": codes.astype(np.int64), "labels": labels, "colours": colours}

@@ -1,4 +1,4 @@
-"""The report of an analysed epoch: the work of ``dsdsh report``."""
+"""HTML report of an analyzed epoch (``dsdsh report``)."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from opustomo.report.volumes import pictures, stored_or_decoded
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """What to report.
+    """Input and output of a report.
 
     Attributes
     ----------
     results, which
-        The run and the round of analysis.
+        Result directory of the run and the round of analysis.
     clustering
-        Folder of the clustering to show (``kmeans20``); None takes the only one there is, or the latest.
+        Folder of the clustering, for example ``kmeans20``; None for the latest clustering.
     star
-        Particle table; None takes the one that the run remembers.
+        Particle table; None for the table in the configuration of the run.
     output
-        The page; None is ``report.html`` in the folder of the analysis.
+        Output file; None for ``report.html`` in the folder of the analysis.
     volumes
-        Show volumes, decoded where they are not there yet.
+        Show volumes; missing volumes are decoded.
     """
 
     results: ResultDir
@@ -56,12 +56,12 @@ class ReportRequest:
 
 
 def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> Path:
-    """Write the page and return its path.
+    """Write the report and return its path.
 
     Raises
     ------
     UserError
-        The epoch was not analysed, or a file does not belong to it.
+        If the epoch has not been analyzed, or if a file does not belong to it.
     """
     results, which = request.results, request.which
     folder = _clustering(request)
@@ -70,13 +70,17 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
     analysed = _read_analysis(request, folder)
     if star is not None and len(star) != analysed.total:
         raise UserError(
-            f"{star.path} has {len(star)} particles but the run {analysed.total}; give the STAR file of the training"
+            f"{star.path} has {len(star)} particles, but the run has {analysed.total}. "
+            "Give the STAR file used for training."
         )
     points = describe_points(analysed, None if star is None else star.subset(analysed.indices))
     counts = np.bincount(analysed.labels, minlength=analysed.num_clusters).tolist()
     clusters = describe_clusters(folder, counts, points["categories"][0]["colours"])
     if not any(cluster["evidence"] for cluster in clusters):
-        notes.append(f"No evidence for the clusters yet: dsdsh validate {results.root} {which.label} … adds it.")
+        notes.append(
+            "Half-map FSCs have not been computed for these clusters. "
+            f"Run dsdsh validate {results.root} {which.label} … to add them."
+        )
     volumes, movies = _volumes(request, folder, analysed, notes) if request.volumes else (None, [])
     settings, command = describe_settings(results)
     tomograms = next((c for c in points["categories"] if c["name"] == "tomogram"), None)
@@ -105,11 +109,13 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             ["dsdsh", "select", table, str(results.root), which.label, "--ind", "selection.json", "-o", "selected.star"]
         ),
         "CLUSTERS": (
-            "Central slices and projections of the volume decoded at each cluster's centre, all on one grey scale. "
-            "FSC compares the half maps of the cluster's own particles (line) with as many drawn from all clusters "
-            "(dashed); the dotted line is 0.143."
+            "Central slices and projections of the volume decoded at the center of each cluster, with a common gray "
+            "scale. The solid line is the FSC between the half maps of the particles in the cluster. The dashed line "
+            "is a control: the FSC for the same number of particles drawn from all clusters. The dotted line marks an "
+            "FSC of 0.143."
         ),
-        "FOOTER": f"Made by opustomo {__version__} on {datetime.now():%Y-%m-%d %H:%M}. This file needs no network.",
+        "FOOTER": f"Written by opustomo {__version__} on {datetime.now():%Y-%m-%d %H:%M}. "
+        "This file works without a network connection.",
     }
     with atomic_path(output) as partial:
         partial.write_text(render(content, words), encoding="utf-8")
@@ -122,21 +128,21 @@ def _clustering(request: ReportRequest) -> Path:
     if request.clustering is not None:
         return request.results.analysed_file(request.which, request.clustering, "labels.pkl").parent
     folder = request.results.analysis(request.which)
-    found = [path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm)\d+", path.parent.name)]
-    if not found:
-        # says what to run
+    label_files = [path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm)\d+", path.parent.name)]
+    if not label_files:
+        # This raises the UserError that names the command to run.
         return request.results.analysed_file(request.which, "kmeansK", "labels.pkl").parent
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+    return max(label_files, key=lambda path: path.stat().st_mtime).parent
 
 
 def _particle_table(request: ReportRequest, notes: list[str]) -> ParticleStar | None:
-    """The particles of the run; None, with a note, if their table cannot be found."""
+    """Read the particle table of the run; if it cannot be found, add a note and return None."""
     if request.star is not None:
         return read_particles(request.star)
     try:
         data = remembered_data(request.results.config())
-    except UserError as missing:
-        notes.append(f"No tomograms and scores: {missing}.")
+    except UserError as error:
+        notes.append(f"Tomograms and scores are not shown. {error}")
         return None
     star = read_particles(data.star)
     return star if data.ind is None else star.subset(read_indices(data.ind, len(star)))
@@ -152,18 +158,20 @@ def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
         indices = read_indices(stored, total)
     scores = np.asarray(load_pickle(results.analysed_file(which, "pc.pkl")))
     ratio = np.loadtxt(results.analysed_file(which, "explained_variance_ratio.txt"), ndmin=1)
-    chosen = read_latent_rows(results.analysed_file(which, folder.name, "centers_ind.txt")).ravel().astype(np.int64)
+    centers = read_latent_rows(results.analysed_file(which, folder.name, "centers_ind.txt")).ravel().astype(np.int64)
     embedding_path = results.analysis(which) / "umap.pkl"
     embedding = np.asarray(load_pickle(embedding_path)) if embedding_path.is_file() else None
     if scores.ndim != 2 or any(part is not None and len(part) != len(indices) for part in (scores, embedding)):
-        raise UserError(f"the files in {results.analysis(which)} are of different sets; run dsdsh analyze again")
-    place = np.full(total, -1)
-    place[indices] = np.arange(len(indices))
-    if (chosen >= total).any() or (place[chosen] < 0).any() or labels[indices].max() >= len(chosen):
-        raise UserError(f"{folder} belongs to another analysis; run dsdsh analyze again")
+        raise UserError(
+            f"The files in {results.analysis(which)} have different numbers of particles. Run dsdsh analyze again."
+        )
+    position = np.full(total, -1)
+    position[indices] = np.arange(len(indices))
+    if (centers >= total).any() or (position[centers] < 0).any() or labels[indices].max() >= len(centers):
+        raise UserError(f"{folder} belongs to a different analysis. Run dsdsh analyze again.")
     poses = results.load_poses(which.epoch, total)
     config = results.root / "config.pkl"
-    outside = held_out_particles(config, total) if config.is_file() else np.empty(0, dtype=np.int64)
+    held_out = held_out_particles(config, total) if config.is_file() else np.empty(0, dtype=np.int64)
     return Analysed(
         indices=indices,
         total=total,
@@ -171,21 +179,21 @@ def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
         variance_ratio=ratio,
         embedding=None if embedding is None else embedding.astype(np.float32),
         labels=labels[indices],
-        centres=place[chosen],
+        centres=position[centers],
         eulers_deg=poses.eulers_deg[indices],
-        held_out=np.isin(indices, outside) if len(outside) else None,
+        held_out=np.isin(indices, held_out) if len(held_out) else None,
     )
 
 
 def _facts(analysed: Analysed, tomograms: dict[str, Any] | None, results: ResultDir) -> list[tuple[str, str]]:
-    shown = f"{len(analysed.indices):,}"
-    facts = [("particles", shown if len(analysed.indices) == analysed.total else f"{shown} of {analysed.total:,}")]
+    count = f"{len(analysed.indices):,}"
+    facts = [("particles", count if len(analysed.indices) == analysed.total else f"{count} of {analysed.total:,}")]
     if tomograms is not None:
         facts.append(("tomograms", f"{len(tomograms['labels']):,}"))
     facts += [
         ("clusters", str(analysed.num_clusters)),
         ("latent dimensions", str(analysed.scores.shape[1])),
-        ("epochs there", str(len(results.epochs()))),
+        ("saved epochs", str(len(results.epochs()))),
     ]
     if analysed.held_out is not None:
         facts.append(("held out", f"{int(analysed.held_out.sum()):,}"))
@@ -195,7 +203,7 @@ def _facts(analysed: Analysed, tomograms: dict[str, Any] | None, results: Result
 def _volumes(
     request: ReportRequest, folder: Path, analysed: Analysed, notes: list[str]
 ) -> tuple[np.ndarray | None, list[dict[str, Any]]]:
-    """Pictures of the clusters' centres, and of the traversals."""
+    """Return the images of the cluster centers and of the traversals; if they are missing, add a note."""
     results, which = request.results, request.which
     movies = []
     try:
@@ -208,7 +216,7 @@ def _volumes(
             about = f"{100 * analysed.variance_ratio[component - 1]:.1f} % of variance, {len(frames)} steps"
             positions = np.linspace(low, high, len(frames)).tolist()
             movies.append({"number": component, "about": about, "frames": frames, "scores": positions})
-    except UserError as missing:
-        notes.append(f"No volumes: {missing}")
+    except UserError as error:
+        notes.append(f"Volumes are not shown. {error}")
         return None, []
     return clusters, movies

@@ -1,1 +1,1 @@
-"""Simulated subtomograms: per-tilt projection and back-insertion, independent of the training's physics."""
+"""Simulation of subtomograms by projection of each tilt and Fourier insertion, independent of the training physics."""

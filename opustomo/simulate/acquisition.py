@@ -1,4 +1,4 @@
-"""Tilt series as recorded: angles, exposure order, dose and the defocus of every tilt image."""
+"""Simulated acquisition: tilt angles, exposure order, dose and defocus of each tilt image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from opustomo.errors import UserError
 
 @dataclass(frozen=True)
 class TiltScheme:
-    """Angles of a tilt series and the dose received by the end of each exposure.
+    """Tilt angles and accumulated dose of a tilt series.
 
     Attributes
     ----------
     tilt_deg
-        (T,) degrees, in the order of the files.
+        Tilt angles in degrees in the order of the files, (T,).
     dose
-        (T,) accumulated e/Å²; damps the image by exp(-dose s²), a B factor of 4·dose Å².
+        Accumulated dose at the end of each exposure in e/Å², (T,). It damps the image by exp(-dose s²), which is a
+        B factor of 4·dose Å².
     """
 
     tilt_deg: np.ndarray
@@ -31,21 +32,22 @@ class TiltScheme:
 
     @property
     def bfactor_A2(self) -> np.ndarray:
+        """B factor of each tilt in Å², (T,)."""
         return 4.0 * self.dose
 
     @property
     def scale(self) -> np.ndarray:
-        """(T,) cos t: what the longer way through a tilted specimen leaves of the signal."""
+        """Signal scale of each tilt, cos t, (T,); it models the longer path through a tilted specimen."""
         return np.cos(np.deg2rad(self.tilt_deg))
 
     @property
     def least_tilted(self) -> int:
-        """Index of the tilt nearest to 0 degrees."""
+        """Index of the tilt closest to 0 degrees."""
         return int(np.abs(self.tilt_deg).argmin())
 
 
 def _dose_symmetric(tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
-    """Accumulated dose when tilts are exposed outwards from 0, the negative one of a pair first."""
+    """Return the accumulated dose of a dose-symmetric scheme that starts at 0, negative tilt of each pair first."""
     order = np.lexsort((tilt_deg, np.abs(tilt_deg).round(3)))
     dose = np.empty(len(tilt_deg))
     dose[order] = dose_per_tilt * np.arange(1, len(tilt_deg) + 1)
@@ -53,56 +55,58 @@ def _dose_symmetric(tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
 
 
 def regular_scheme(lowest_deg: float, highest_deg: float, step_deg: float, dose_per_tilt: float) -> TiltScheme:
-    """Tilts from `lowest_deg` to `highest_deg` in steps of `step_deg`, exposed dose-symmetrically.
+    """Return a dose-symmetric scheme from `lowest_deg` to `highest_deg` in steps of `step_deg`.
 
     Raises
     ------
     UserError
-        When the range is empty, reaches 90 degrees, or the step is not positive.
+        If the range is empty or reaches 90 degrees, or if the step is not positive.
     """
     if not -90 < lowest_deg <= highest_deg < 90:
-        raise UserError(f"--tilt-range {lowest_deg:g} {highest_deg:g} must rise and stay between -90 and 90 degrees.")
+        raise UserError(
+            f"--tilt-range is {lowest_deg:g} {highest_deg:g}, but it must be ascending and between -90 and 90 degrees."
+        )
     if step_deg <= 0:
-        raise UserError(f"--tilt-step must be positive, not {step_deg:g}.")
+        raise UserError(f"--tilt-step is {step_deg:g}, but it must be positive.")
     count = int(np.floor((highest_deg - lowest_deg) / step_deg + 1e-6)) + 1
     tilt_deg = lowest_deg + step_deg * np.arange(count)
     return TiltScheme(tilt_deg, _dose_symmetric(tilt_deg, dose_per_tilt))
 
 
 def scheme_from_file(path: Path, dose_per_tilt: float) -> TiltScheme:
-    """Tilts from a text file: one angle per line (as in .tlt), or angle and accumulated dose in e/Å².
+    """Read a tilt scheme from a text file with one angle per line (.tlt), or angle and accumulated dose in e/Å².
 
-    Without doses the tilts count as exposed dose-symmetrically.
+    Without doses, a dose-symmetric scheme is assumed.
 
     Raises
     ------
     UserError
-        When the file is missing, empty, not numeric, or holds an angle of 90 degrees or more.
+        If the file is missing, empty or not numeric, or if it contains an angle of 90 degrees or more.
     """
     try:
         with warnings.catch_warnings():
-            # an empty file is told below
+            # an empty file is reported below
             warnings.simplefilter("ignore", UserWarning)
             table = np.loadtxt(path, ndmin=2)
     except OSError as error:
         raise UserError(f"Cannot read the tilt angles in {path}: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UserError(f"{path} must hold one tilt angle per line, or angle and dose: {error}.") from error
+        raise UserError(f"{path} must contain one tilt angle per line, or angle and dose: {error}.") from error
     if table.size == 0 or table.shape[1] not in (1, 2):
-        raise UserError(f"{path} must hold one tilt angle per line, or angle and accumulated dose.")
+        raise UserError(f"{path} must contain one tilt angle per line, or angle and accumulated dose.")
     tilt_deg = table[:, 0]
     if not np.isfinite(table).all() or np.abs(tilt_deg).max() >= 90:
-        raise UserError(f"{path} holds a tilt angle that is not between -90 and 90 degrees.")
+        raise UserError(f"{path} contains a tilt angle that is not between -90 and 90 degrees.")
     if table.shape[1] == 1:
         return TiltScheme(tilt_deg, _dose_symmetric(tilt_deg, dose_per_tilt))
     if (table[:, 1] < 0).any():
-        raise UserError(f"{path} holds a negative dose; the second column is the accumulated dose in e/Å².")
+        raise UserError(f"{path} contains a negative dose. The second column must be the accumulated dose in e/Å².")
     return TiltScheme(tilt_deg, table[:, 1])
 
 
 @dataclass(frozen=True)
 class Optics:
-    """Microscope constants: kV, mm, fraction."""
+    """Acceleration voltage (kV), spherical aberration (mm) and amplitude contrast (fraction) of the microscope."""
 
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
@@ -111,7 +115,7 @@ class Optics:
 
 @dataclass(frozen=True)
 class Defoci:
-    """Defocus of every tilt image of every particle, Å and degrees, each (N, T)."""
+    """Defocus values (Å) and astigmatism angle (degrees) of each tilt image of each particle, each (N, T)."""
 
     u: np.ndarray
     v: np.ndarray
@@ -128,7 +132,24 @@ def draw_defoci(
     jitter: float,
     rng: np.random.Generator,
 ) -> Defoci:
-    """Random defoci: uniform per particle plus a normal part per tilt; uniform astigmatism |u - v|."""
+    """Draw random defocus values.
+
+    The mean defocus is uniform per particle with a normally distributed variation per tilt. The astigmatism |u - v|
+    and its angle are uniform per particle.
+
+    Parameters
+    ----------
+    count, tilts
+        Numbers of particles, N, and tilts, T.
+    lowest, highest
+        Range of the mean defocus in Å, underfocus positive.
+    astigmatism
+        Maximum astigmatism |u - v| in Å.
+    jitter
+        Standard deviation of the variation between tilts in Å.
+    rng
+        Random number generator.
+    """
     mean = rng.uniform(lowest, highest, (count, 1)) + rng.normal(0.0, 1.0, (count, tilts)) * jitter
     difference = rng.uniform(0.0, 1.0, (count, 1)) * astigmatism
     angle = rng.uniform(0.0, 180.0, (count, 1)) if astigmatism > 0 else np.zeros((count, 1))

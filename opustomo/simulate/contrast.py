@@ -1,4 +1,4 @@
-"""Contrast transfer of single tilt images, evaluated on the half plane of their real Fourier transform."""
+"""Contrast transfer function of single tilt images on the half plane of their real Fourier transform."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opustomo.slices.frequencies import plane_frequencies
 
 
 def electron_wavelength(voltage_kv: float) -> float:
-    """Relativistic wavelength in Å of electrons accelerated by `voltage_kv` kilovolts."""
+    """Return the relativistic wavelength in Å of electrons with an acceleration voltage of `voltage_kv` kV."""
     volt = 1e3 * voltage_kv
     return 12.2643247 / math.sqrt(volt * (1.0 + 0.978466e-6 * volt))
 
@@ -29,14 +29,16 @@ def tilt_image_transfer(
     box: int,
     apix: float,
 ) -> Tensor:
-    """CTF times dose envelope of tilt images; positive at low frequency for underfocus.
+    """Compute the CTF with dose envelope of tilt images; positive at low frequency for underfocus.
 
     Parameters
     ----------
-    defocus_u_A, defocus_v_A, astigmatism_deg, bfactor_A2
-        Broadcastable tensors (...), one value per tilt image: the defoci along the two principal axes (Å,
-        underfocus positive), the angle of the first from the image's x axis (degrees), and the B factor of
-        the envelope exp(-B s²/4) (Å², positive damps).
+    defocus_u_A, defocus_v_A
+        Defocus along the two principal axes in Å, underfocus positive, (...).
+    astigmatism_deg
+        Angle of the first principal axis from the x axis of the image in degrees, (...).
+    bfactor_A2
+        B factor of the envelope exp(-B s²/4) in Å², positive values damp, (...).
     voltage_kv, cs_mm, amplitude_contrast, phase_shift_deg
         Optics, common to all images.
     box, apix
@@ -44,19 +46,20 @@ def tilt_image_transfer(
 
     Returns
     -------
-    Tensor (..., box, box//2 + 1), native FFT order, float32.
+    Tensor, float32, (..., box, box//2 + 1)
+        CTF in FFT order. The first four parameters are broadcast against each other.
     """
     device = defocus_u_A.device
     x, y = plane_frequencies(box, device)
     x, y = (x / (box * apix))[None, :].double(), (y / (box * apix))[:, None].double()
     s2 = x * x + y * y
-    # cos 2(a - angle) times s² needs no arctangent: s² cos 2a = x² - y², s² sin 2a = 2xy
-    twice = torch.deg2rad(2.0 * astigmatism_deg.double())[..., None, None]
-    s2_cos = (x * x - y * y) * torch.cos(twice) + 2.0 * x * y * torch.sin(twice)
+    # s² cos 2(a - angle) follows without arctangent from s² cos 2a = x² - y² and s² sin 2a = 2xy.
+    double_angle = torch.deg2rad(2.0 * astigmatism_deg.double())[..., None, None]
+    s2_cos = (x * x - y * y) * torch.cos(double_angle) + 2.0 * x * y * torch.sin(double_angle)
     mean = 0.5 * (defocus_u_A + defocus_v_A).double()[..., None, None]
-    half = 0.5 * (defocus_u_A - defocus_v_A).double()[..., None, None]
+    half_difference = 0.5 * (defocus_u_A - defocus_v_A).double()[..., None, None]
     wavelength = electron_wavelength(voltage_kv)
-    defocus_phase = math.pi * wavelength * (mean * s2 + half * s2_cos)
+    defocus_phase = math.pi * wavelength * (mean * s2 + half_difference * s2_cos)
     aberration_phase = 0.5 * math.pi * 1e7 * cs_mm * wavelength**3 * s2 * s2
     contrast_phase = math.asin(amplitude_contrast) + math.radians(phase_shift_deg)
     envelope = torch.exp(-0.25 * bfactor_A2.double()[..., None, None] * s2)

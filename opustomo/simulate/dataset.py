@@ -1,4 +1,4 @@
-"""A simulated data set on disk: subtomograms, tables, mask and truth."""
+"""Simulated data set on disk: subtomograms, tables, mask and ground truth."""
 
 from __future__ import annotations
 
@@ -29,36 +29,38 @@ PARAMETERS = "params.json"
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """What a simulated set is to be like; angles in degrees, lengths in Å, shifts in voxels.
+    """Settings of a simulated data set.
 
     Attributes
     ----------
     count
         Number of subtomograms.
     apix
-        Pixel size.
+        Pixel size in Å.
     scheme, optics
-        Tilt series and microscope.
+        Tilt scheme and microscope optics.
     snr
-        Variance of the noise-free image at the least tilt over that of the noise; inf for no noise.
+        Variance of the noise-free image at the smallest tilt divided by the variance of the noise; inf for no noise.
     defocus
-        Lowest and highest defocus (underfocus positive).
+        Minimum and maximum defocus in Å, underfocus positive.
     astigmatism
-        Largest |u - v|.
+        Maximum astigmatism |u - v| in Å.
     defocus_jitter
-        Standard deviation of the defocus among the tilts of a particle.
+        Standard deviation in Å of the defocus between the tilts of a particle.
     weights
-        Relative frequency of each volume; equal when left out.
-    rot_err, shift, shift_err
-        Standard deviation of the error in angle, largest origin, standard deviation of its error.
+        Relative frequency of each volume; None for equal frequencies.
+    rot_err
+        Standard deviation of the angular error in degrees.
+    shift, shift_err
+        Maximum origin along each axis, and standard deviation of its error, in voxels.
     empty
-        Fraction of boxes that hold only noise (label -1).
+        Fraction of subtomograms that contain only noise (label -1).
     normalise
-        Divide reconstructions by the sampling weights (else by the number of tilts).
+        True divides the reconstructions by the sampling weights, False by the number of tilts.
     float16, relion31
-        Format of the subtomograms and of the STAR file.
+        Data type of the subtomograms, and format of the STAR file.
     seed, device
-        Of the random numbers; where to compute.
+        Random seed, and device of the computation.
     """
 
     count: int
@@ -84,23 +86,35 @@ class SimulationConfig:
 def draw_labels(
     count: int, states: int, weights: tuple[float, ...] | None, empty: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """(N,) state of each particle, -1 for empty boxes: numbers in proportion to `weights`, order random."""
-    share = np.full(states, 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
-    empties = round(count * empty)
-    wanted = share / share.sum() * (count - empties)
-    numbers = np.floor(wanted).astype(int)
-    # what rounding down left over goes to the states that lost most by it
-    left = count - empties - numbers.sum()
-    numbers[np.argsort(numbers - wanted, kind="stable")[:left]] += 1
-    return rng.permutation(np.repeat(np.arange(-1, states), [empties, *numbers]))
+    """Return the state of each particle in random order, (N,), -1 for empty boxes.
+
+    The number of particles of each state is proportional to `weights`, rounded by the largest remainder method.
+    """
+    frequencies = np.full(states, 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
+    num_empty = round(count * empty)
+    expected = frequencies / frequencies.sum() * (count - num_empty)
+    numbers = np.floor(expected).astype(int)
+    remainder = count - num_empty - numbers.sum()
+    numbers[np.argsort(numbers - expected, kind="stable")[:remainder]] += 1
+    return rng.permutation(np.repeat(np.arange(-1, states), [num_empty, *numbers]))
 
 
 def draw_particles(config: SimulationConfig, states: int) -> tuple[ParticleSet, PoseSet, np.random.Generator]:
-    """Labels, true poses and defoci; the poses for the STAR file; the generator, for what follows."""
+    """Draw the particles of a data set.
+
+    Returns
+    -------
+    particles : ParticleSet
+        Labels, true poses and defocus values.
+    reported_poses : PoseSet
+        Poses with errors, which are written to the STAR file.
+    rng : numpy.random.Generator
+        Random number generator for all further random numbers.
+    """
     rng = np.random.default_rng(config.seed)
     labels = draw_labels(config.count, states, config.weights, config.empty, rng)
     poses = draw_poses(config.count, config.shift, rng)
-    told = disturb_poses(poses, config.rot_err, config.shift_err, rng)
+    reported_poses = disturb_poses(poses, config.rot_err, config.shift_err, rng)
     defoci = draw_defoci(
         config.count,
         len(config.scheme),
@@ -110,30 +124,30 @@ def draw_particles(config: SimulationConfig, states: int) -> tuple[ParticleSet, 
         jitter=config.defocus_jitter,
         rng=rng,
     )
-    return ParticleSet(labels, poses, defoci, config.scheme, config.optics), told, rng
+    return ParticleSet(labels, poses, defoci, config.scheme, config.optics), reported_poses, rng
 
 
 def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *, overwrite: bool = False) -> None:
-    """Simulate a set and write it to the folder `out`, which appears complete or not at all.
+    """Simulate a data set and write it to the folder `out`; no incomplete folder is left behind.
 
     Parameters
     ----------
     volumes
-        (K, D, D, D) densities of pixel size `config.apix`, D even.
+        Densities with pixel size `config.apix`, (K, D, D, D), D even.
     config
-        What to make.
+        Settings of the data set.
     out
         New or empty folder.
     overwrite
-        Replace an earlier simulated set in `out`.
+        Replace an earlier simulated data set in `out`.
 
     Raises
     ------
     UserError
-        When `out` holds something else, or a subtomogram does not fit float16.
+        If `out` has other content, or if the values of a subtomogram exceed the range of float16.
     """
     check_target(out, overwrite)
-    particles, told, rng = draw_particles(config, len(volumes))
+    particles, reported_poses, rng = draw_particles(config, len(volumes))
     simulator = SubtomogramSimulator(volumes, config.apix, particles, normalise=config.normalise, device=config.device)
     sigma = 0.0 if np.isinf(config.snr) else simulator.noise_sigma(config.snr)
     names = [f"subtomo/p{row:06d}" for row in range(config.count)]
@@ -147,8 +161,8 @@ def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *
                 advance(len(rows))
         blocks = particle_blocks(
             particles,
-            told.eulers_deg,
-            told.origins,
+            reported_poses.eulers_deg,
+            reported_poses.origins,
             names,
             box=simulator.box,
             apix=config.apix,
@@ -163,8 +177,8 @@ def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *
             labels=particles.labels,
             eulers=particles.poses.eulers_deg,
             origin=particles.poses.origins,
-            eulers_used=told.eulers_deg,
-            origin_used=told.origins,
+            eulers_used=reported_poses.eulers_deg,
+            origin_used=reported_poses.origins,
         )
         (folder / PARAMETERS).write_text(json.dumps(_parameters(config, simulator.box, sigma), indent=1) + "\n")
 
@@ -172,8 +186,8 @@ def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *
 def _write_subtomogram(path: Path, box: np.ndarray, config: SimulationConfig) -> None:
     if config.float16 and np.abs(box).max() > np.finfo(np.float16).max:
         raise UserError(
-            f"{path.name} reaches {np.abs(box).max():.3g}, too large for float16: "
-            "leave out --float16 or scale the volumes down."
+            f"The values of {path.name} reach {np.abs(box).max():.3g}, which is too large for float16. "
+            "Omit --float16 or scale the volumes down."
         )
     write_volume(path, box.astype(np.float16 if config.float16 else np.float32), config.apix)
 
@@ -186,35 +200,35 @@ def _parameters(config: SimulationConfig, box: int, sigma: float) -> dict[str, o
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse, before any work is done, a folder that must not be written to."""
+    """Raise ``UserError`` if the output folder must not be written to."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a new folder with -o.")
+        raise UserError(f"{out} is a file. Give a new folder with -o.")
     if out.resolve() == Path.cwd():
-        raise UserError(f"{out} is the current folder; name a new folder inside it with -o.")
+        raise UserError(f"{out} is the current folder. Give a new folder inside it with -o.")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:
-        raise UserError(f"{out} is not empty; name another folder with -o, or replace it with --overwrite.")
+        raise UserError(f"{out} is not empty. Give another folder with -o, or replace it with --overwrite.")
     try:
-        ours = json.loads((out / PARAMETERS).read_text()).get("program") == "opustomo simulate"
+        is_simulated = json.loads((out / PARAMETERS).read_text()).get("program") == "opustomo simulate"
     except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise UserError(f"{out} holds something else than a simulated set and is not overwritten; name another.")
+        is_simulated = False
+    if not is_simulated:
+        raise UserError(f"{out} is not a simulated data set, so it is not overwritten. Give another folder with -o.")
 
 
 @contextmanager
 def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder that takes the place of `out` at the end; an old set there survives a failure."""
+    """Provide a temporary folder that replaces `out` on success; an existing data set is restored on failure."""
     old: Path | None = None
     try:
         with atomic_path(out) as folder:
             folder.mkdir()
             yield folder
             if overwrite and out.is_dir() and any(out.iterdir()):
-                aside = out.with_name(f".{out.name}.{secrets.token_hex(6)}.old")
-                os.replace(out, aside)
-                old = aside
+                backup = out.with_name(f".{out.name}.{secrets.token_hex(6)}.old")
+                os.replace(out, backup)
+                old = backup
     except BaseException:
         if old is not None:
             os.replace(old, out)

@@ -1,4 +1,4 @@
-"""Random orientations and origins of simulated particles, and the errors added to them."""
+"""Random orientations and origins of simulated particles, and errors added to them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from opustomo.geometry.euler import matrix_to_euler
 
 @dataclass(frozen=True)
 class PoseSet:
-    """RELION poses: (N, 3, 3) matrices A, reference to subtomogram; (N, 3) origins x, y, z in voxels."""
+    """RELION poses: matrices A from reference to subtomogram, (N, 3, 3), and origins x, y, z in voxels, (N, 3)."""
 
     rotations: np.ndarray
     origins: np.ndarray
 
     @property
     def eulers_deg(self) -> np.ndarray:
-        """(N, 3) rot, tilt, psi in degrees."""
+        """Euler angles rot, tilt, psi in degrees, (N, 3)."""
         return matrix_to_euler(torch.from_numpy(self.rotations)).numpy()
 
 
 def draw_poses(count: int, largest_shift: float, rng: np.random.Generator) -> PoseSet:
-    """Orientations uniform on SO(3); each component of the origin uniform in ±`largest_shift` voxels."""
+    """Draw orientations uniformly on SO(3) and each component of the origin uniformly in ±`largest_shift` voxels."""
     rotations = Rotation.random(count, rng).as_matrix()
     return PoseSet(rotations, rng.uniform(-largest_shift, largest_shift, (count, 3)))
 
 
 def disturb_poses(poses: PoseSet, angle_deg: float, shift: float, rng: np.random.Generator) -> PoseSet:
-    """Poses as an earlier alignment would have found them.
+    """Add errors to poses, which imitate an imperfect alignment.
 
-    Each is turned about a random axis by a normal angle of standard deviation `angle_deg` and shifted by
-    normal errors of `shift` voxels per component.
+    Each orientation is rotated about a random axis by a normally distributed angle with standard deviation
+    `angle_deg`, and each component of the origin gets a normally distributed error with standard deviation `shift`.
     """
     count = len(poses.rotations)
     axes = rng.normal(size=(count, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    turn = Rotation.from_rotvec(axes * np.deg2rad(angle_deg) * rng.normal(size=(count, 1)))
-    rotations = (Rotation.from_matrix(poses.rotations) * turn).as_matrix()
+    errors = Rotation.from_rotvec(axes * np.deg2rad(angle_deg) * rng.normal(size=(count, 1)))
+    rotations = (Rotation.from_matrix(poses.rotations) * errors).as_matrix()
     return PoseSet(rotations, poses.origins + shift * rng.normal(size=(count, 3)))

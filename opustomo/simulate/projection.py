@@ -1,4 +1,4 @@
-"""Central slices of a posed density, read from its padded and gridding-corrected Fourier transform."""
+"""Central slices of a posed density, interpolated from its padded and gridding-corrected Fourier transform."""
 
 from __future__ import annotations
 
@@ -11,108 +11,109 @@ from opustomo.slices.frequencies import plane_frequencies
 
 
 class SliceSource:
-    """The Fourier transform of one density, ready to be read along any central plane.
+    """Fourier transform of a density from which central slices are interpolated.
 
-    The density is padded and divided by the real-space footprint of linear interpolation (sinc² along each
-    axis), so that linear interpolation between the samples of its transform does not darken the rim of the
-    box. Only the half with kx >= 0 is kept; the other half is its conjugate mate.
+    The density is padded and divided by sinc² along each axis, which corrects the attenuation by linear interpolation
+    towards the edge of the box. Only the half with kx >= 0 is stored; the other half follows by conjugate symmetry.
 
     Parameters
     ----------
     density
-        (D, D, D) real tensor, axes z, y, x, D even, centre at voxel D/2.
+        Real density, (D, D, D), axes z, y, x, D even, center at voxel D/2.
     padding
-        Size of the padded box over D; by default 4, less where that would take more than `LARGEST` voxels an
-        axis. What linear interpolation gets wrong falls with the square of it: a density that fills half of
-        the box is exact to 8 % (at worst) with 2, to 2 % with 4.
+        Padding factor. The default is 4, or less if the padded box would exceed `LARGEST` voxels per axis, but at
+        least 2. The interpolation error decreases with the square of the padding factor: for a density that fills
+        half of the box, the maximum error is 8 % with factor 2 and 2 % with factor 4.
     """
 
-    #: size up to which boxes are padded more than twofold
+    #: Maximum size of the padded box for padding factors above 2.
     LARGEST = 384
 
     def __init__(self, density: Tensor, padding: int | None = None) -> None:
         box = density.shape[-1]
         if density.shape != (box, box, box) or box % 2:
-            raise ValueError(f"a density needs a cubic box of even size, not {tuple(density.shape)}")
+            raise ValueError(f"a density must have a cubic box of even size, not {tuple(density.shape)}")
         self.box = box
         self.padded = box * (padding or min(4, max(2, self.LARGEST // box)))
         distance = (torch.arange(box, device=density.device) - box // 2) / self.padded
-        rim = 1.0 / torch.sinc(distance) ** 2
-        corrected = density.float() * rim[:, None, None] * rim[:, None] * rim
-        big = torch.zeros((self.padded,) * 3, device=density.device)
-        # the centre goes to voxel 0, so that phases are counted from the centre of the box
-        first = torch.arange(-box // 2, box // 2, device=density.device) % self.padded
-        big[first[:, None, None], first[:, None], first] = corrected
-        transform = torch.fft.fftshift(torch.fft.rfftn(big), dim=(0, 1))
+        correction = 1.0 / torch.sinc(distance) ** 2
+        corrected = density.float() * correction[:, None, None] * correction[:, None] * correction
+        padded = torch.zeros((self.padded,) * 3, device=density.device)
+        # Move the center to voxel 0 so that phases are relative to the center of the box.
+        index = torch.arange(-box // 2, box // 2, device=density.device) % self.padded
+        padded[index[:, None, None], index[:, None], index] = corrected
+        transform = torch.fft.fftshift(torch.fft.rfftn(padded), dim=(0, 1))
         self._transform = torch.view_as_real(transform).permute(3, 0, 1, 2)[None].contiguous()
 
     def slices(self, rotations: Tensor, tilt_deg: Tensor) -> Tensor:
-        """Transforms of the projections of the posed density along the beam of each tilt.
+        """Interpolate central slices, the Fourier transforms of projections of the posed density along the beam.
 
         Parameters
         ----------
         rotations
-            (B, 3, 3) matrices A that take reference to subtomogram coordinates.
+            Rotation matrices A from reference to subtomogram coordinates, (B, 3, 3).
         tilt_deg
-            (T,) tilt angles in degrees about y: a slice's x axis lies along (cos t, 0, -sin t).
+            Tilt angles about y in degrees, (T,). The x axis of a slice has the direction (cos t, 0, -sin t).
 
         Returns
         -------
-        Complex tensor (B, T, D, D//2 + 1), native FFT order, phases counted from the box centre.
+        Tensor, complex, (B, T, D, D//2 + 1)
+            Slices in FFT order with phases relative to the box center.
         """
         points = self._reference_points(rotations, tilt_deg)
         mate = points[..., 0] < 0
         points = torch.where(mate[..., None], -points, points)
         factor = self.padded / self.box
         half = self.padded // 2
-        # x spans 0 … half; y and z span -half … half - 1
+        # x ranges from 0 to half; y and z range from -half to half - 1
         scale = torch.tensor([2 * factor / half, 2 * factor / (2 * half - 1), 2 * factor / (2 * half - 1)])
         start = torch.tensor([-1.0, 2 * half / (2 * half - 1) - 1, 2 * half / (2 * half - 1) - 1])
         grid = points * scale.to(points.device) + start.to(points.device)
-        read = torch.nn.functional.grid_sample(
+        values = torch.nn.functional.grid_sample(
             self._transform,
             grid.reshape(1, 1, 1, -1, 3),
             mode="bilinear",
             padding_mode="zeros",
             align_corners=True,
         )
-        real, imaginary = read.reshape(2, *mate.shape)
+        real, imaginary = values.reshape(2, *mate.shape)
         return torch.complex(real, torch.where(mate, -imaginary, imaginary))
 
     def _reference_points(self, rotations: Tensor, tilt_deg: Tensor) -> Tensor:
-        """Where slice samples lie in the reference's Fourier space, (B, T, D, D//2+1, 3) x, y, z."""
+        """Return the coordinates x, y, z of slice samples in the reference frame, (B, T, D, D//2+1, 3)."""
         x, y = plane_frequencies(self.box, rotations.device)
         angle = torch.deg2rad(tilt_deg.to(rotations.device, torch.float64))
         zero = torch.zeros_like(angle)
         along_x = torch.stack([angle.cos(), zero, -angle.sin()], -1)
         along_y = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64, device=rotations.device)
-        # A takes reference to subtomogram, so the row vector e·A is Aᵀe, the axis seen from the reference
+        # A maps reference to subtomogram, so Aᵀe is the axis e in the reference frame.
         axis_x = torch.einsum("ti,bij->btj", along_x, rotations.double()).float()
         axis_y = torch.einsum("i,bij->bj", along_y, rotations.double()).float()
         return x[:, None] * axis_x[:, :, None, None, :] + y[:, None, None] * axis_y[:, None, None, None, :]
 
 
 def origin_phases(origins: Tensor, tilt_deg: Tensor, box: int) -> Tensor:
-    """Phase factors that put the content of every tilt image at -origin.
+    """Compute the phase factors that shift the particle in each tilt image to -origin.
 
     Parameters
     ----------
     origins
-        (B, 3) x, y, z in voxels: the shifts that will centre the particles again.
+        Shifts x, y, z in voxels that center the particles, (B, 3).
     tilt_deg
-        (T,) degrees.
+        Tilt angles in degrees, (T,).
     box
         Image size in pixels.
 
     Returns
     -------
-    Complex tensor (B, T, box, box//2 + 1), native FFT order.
+    Tensor, complex, (B, T, box, box//2 + 1)
+        Phase factors in FFT order.
     """
     x, y = plane_frequencies(box, origins.device)
     angle = torch.deg2rad(tilt_deg.to(origins.device, torch.float64))
     along_x = origins[:, 0, None] * angle.cos() - origins[:, 2, None] * angle.sin()
-    turns_x = (2 * math.pi / box) * along_x.float()[..., None] * x
-    turns_y = (2 * math.pi / box) * origins[:, 1, None].float() * y
-    unit_x = torch.polar(torch.ones_like(turns_x), turns_x)
-    unit_y = torch.polar(torch.ones_like(turns_y), turns_y)
-    return unit_y[:, None, :, None] * unit_x[:, :, None, :]
+    angles_x = (2 * math.pi / box) * along_x.float()[..., None] * x
+    angles_y = (2 * math.pi / box) * origins[:, 1, None].float() * y
+    phases_x = torch.polar(torch.ones_like(angles_x), angles_x)
+    phases_y = torch.polar(torch.ones_like(angles_y), angles_y)
+    return phases_y[:, None, :, None] * phases_x[:, :, None, :]

@@ -1,4 +1,4 @@
-"""A soft solvent mask that covers every state of a simulated set."""
+"""Soft solvent mask that covers all states of a simulated data set."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from scipy import ndimage
 
 
 def covering_mask(volumes: np.ndarray, apix: float, *, level: float = 0.1) -> np.ndarray:
-    """Mask around everything that any of the volumes shows above `level` of its maximum.
+    """Compute a soft mask around the density of all volumes above `level` of their maximum.
+
+    The mask extends the density by a margin of 12 Å (at least one voxel) and has a raised-cosine edge of 24 Å (at
+    least 2 voxels).
 
     Parameters
     ----------
     volumes
-        (K, D, D, D) densities, protein bright.
+        Densities, (K, D, D, D), protein bright.
     apix
-        Pixel size in Å. The density gets a margin of 12 Å (at least a voxel), then a soft edge, a raised
-        cosine of 24 Å (at least 2 voxels).
+        Pixel size in Å.
     level
-        Fraction of each volume's maximum; ringing of a resampled volume stays below a tenth.
+        Threshold as a fraction of the maximum of each volume; ringing of a resampled volume is below 0.1.
 
     Returns
     -------
-    float32 (D, D, D), 0 … 1; 1 wherever a volume is above its level.
+    numpy.ndarray, float32, (D, D, D)
+        Mask between 0 and 1; 1 wherever a volume exceeds its threshold.
     """
     inside = np.zeros(volumes.shape[1:], dtype=bool)
     for volume in volumes:

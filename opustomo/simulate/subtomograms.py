@@ -1,4 +1,4 @@
-"""The forward physics of a simulated set: posed slices, contrast transfer, noise, back-insertion."""
+"""Forward model of simulated subtomograms: posed slices, contrast transfer, noise and Fourier insertion."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from opustomo.simulate.orientations import PoseSet
 from opustomo.simulate.projection import SliceSource, origin_phases
 from opustomo.slices.insertion import SliceInserter
 
-#: slice samples worked on at once; bounds memory to about 200 MB
+#: Number of slice samples per chunk, which limits the memory to about 200 MB.
 CHUNK_SAMPLES = 1_500_000
 
 
 @dataclass(frozen=True)
 class ParticleSet:
-    """Everything that determines a set's noise-free subtomograms, particle by particle.
+    """Parameters of the noise-free subtomograms of a data set.
 
     Attributes
     ----------
     labels
-        (N,) index of the density of each particle, -1 for boxes without one.
+        Index of the density of each particle, (N,); -1 for empty boxes.
     poses, defoci
-        Of each particle.
+        Poses and defocus values of the particles.
     scheme, optics
-        Common to all.
+        Tilt scheme and optics, common to all particles.
     """
 
     labels: np.ndarray
@@ -44,21 +44,21 @@ class ParticleSet:
 
 
 class SubtomogramSimulator:
-    """Makes the subtomograms of a particle set.
+    """Simulate the subtomograms of a particle set.
 
     Parameters
     ----------
     volumes
-        (K, D, D, D) densities.
+        Densities, (K, D, D, D).
     apix
         Pixel size in Å.
     particles
-        What to make.
+        Particles to simulate.
     normalise
-        Divide by the sampling weights (True) or by the number of tilts.
+        True divides by the sampling weights, False by the number of tilts.
     device
-        Where the work is done. Noise is drawn on the CPU, one stream per particle, so that results depend
-        neither on the device nor on how particles are grouped.
+        Device of the computation. Noise is drawn on the CPU with one random stream per particle, so the results
+        depend neither on the device nor on the chunks.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SubtomogramSimulator:
         if volumes.ndim != 4:
             raise ValueError(f"volumes must be (K, D, D, D), not {volumes.shape}")
         if particles.labels.max(initial=-1) >= len(volumes):
-            raise ValueError("a particle's label names a volume that is not there")
+            raise ValueError("a particle label refers to a volume that does not exist")
         self.volumes = volumes
         self.apix = apix
         self.particles = particles
@@ -85,21 +85,21 @@ class SubtomogramSimulator:
         self.chunk = max(1, CHUNK_SAMPLES // samples)
 
     def signal_slices(self, source: SliceSource, rows: np.ndarray, tilts: Sequence[int] | None = None) -> Tensor:
-        """Noise-free slices of some particles of one density: what the microscope records of them.
+        """Compute noise-free slices of particles of one density, including CTF, dose envelope and scale.
 
         Parameters
         ----------
         source
-            The density's transform.
+            Fourier transform of the density.
         rows
-            (B,) particle indices.
+            Particle indices, (B,).
         tilts
-            Indices of the tilts wanted; all T when left out.
+            Indices of T tilts; None for all tilts.
 
         Returns
         -------
-        Complex (B, T, D, D//2 + 1), native FFT order, phases counted from the box centre; CTF, dose envelope
-        and scale applied.
+        Tensor, complex, (B, T, D, D//2 + 1)
+            Slices in FFT order with phases relative to the box center.
         """
         poses, which = self.particles.poses, slice(None) if tilts is None else list(tilts)
         rotations = torch.from_numpy(poses.rotations[rows]).to(self.device)
@@ -109,7 +109,7 @@ class SubtomogramSimulator:
         return slices * self._transfer(rows, which)
 
     def _transfer(self, rows: np.ndarray, which: slice | list[int]) -> Tensor:
-        """CTF, dose envelope and scale of each tilt image, (B, T, D, D//2 + 1)."""
+        """Compute the product of CTF, dose envelope and scale of each tilt image, (B, T, D, D//2 + 1)."""
         defoci, scheme, optics = self.particles.defoci, self.particles.scheme, self.particles.optics
         ctf = tilt_image_transfer(
             torch.from_numpy(defoci.u[rows][:, which]).to(self.device),
@@ -125,23 +125,23 @@ class SubtomogramSimulator:
         return ctf * torch.from_numpy(scheme.scale[which]).float().to(self.device)[:, None, None]
 
     def noise_sigma(self, snr: float, sample: int = 64) -> float:
-        """Standard deviation of the noise of a tilt image's pixels, one for the whole set.
+        """Compute the standard deviation of the pixel noise of the tilt images, common to the whole data set.
 
-        SNR is the variance of the noise-free image at the least tilt, with its CTF and dose envelope and over
-        the whole box, divided by the variance of the noise; averaged over (up to `sample`, evenly drawn)
-        particles.
+        The SNR is the variance over the whole box of the noise-free image at the smallest tilt, including CTF and dose
+        envelope, divided by the variance of the noise. The signal variance is averaged over up to `sample` evenly
+        spaced particles.
         """
         if snr <= 0:
             raise ValueError("the SNR must be positive")
         filled = np.flatnonzero(self.particles.labels >= 0)
         if not len(filled):
-            raise ValueError("a set of empty boxes has no signal to measure the noise by")
-        chosen = filled[np.linspace(0, len(filled) - 1, min(sample, len(filled))).round().astype(int)]
+            raise ValueError("the SNR is undefined because all boxes are empty")
+        sampled = filled[np.linspace(0, len(filled) - 1, min(sample, len(filled))).round().astype(int)]
         tilt = [self.particles.scheme.least_tilted]
         variances = []
-        for label in np.unique(self.particles.labels[chosen]):
+        for label in np.unique(self.particles.labels[sampled]):
             source = self._source(int(label))
-            rows = chosen[self.particles.labels[chosen] == label]
+            rows = sampled[self.particles.labels[sampled] == label]
             images = torch.fft.irfft2(self.signal_slices(source, rows, tilt)[:, 0], s=(self.box, self.box))
             variances.append(images.var(dim=(1, 2), unbiased=False).double().cpu())
         return float((torch.cat(variances).mean() / snr).sqrt())
@@ -150,7 +150,7 @@ class SubtomogramSimulator:
         return SliceSource(torch.from_numpy(self.volumes[label].astype(np.float32)).to(self.device))
 
     def noise_slices(self, rows: np.ndarray, sigma: float, seed: int) -> Tensor:
-        """Transforms of white noise images of the given particles, (B, T, D, D//2 + 1)."""
+        """Return the Fourier transforms of white noise images of the given particles, (B, T, D, D//2 + 1)."""
         shape = (len(self._tilts), self.box, self.box)
         images = [
             np.random.default_rng([seed, int(row)]).standard_normal(shape, dtype=np.float32) * np.float32(sigma)
@@ -159,28 +159,30 @@ class SubtomogramSimulator:
         return torch.fft.rfft2(torch.from_numpy(np.stack(images)).to(self.device))
 
     def subtomograms(self, sigma: float, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All subtomograms, density by density in chunks.
+        """Simulate all subtomograms in chunks, ordered by density.
 
         Parameters
         ----------
         sigma
-            Noise of a tilt image's pixels; 0 for none.
+            Standard deviation of the pixel noise of the tilt images; 0 for no noise.
         seed
-            Of the noise.
+            Random seed of the noise.
 
         Yields
         ------
-        (rows, boxes)
-            (B,) particle indices and their (B, D, D, D) float32 subtomograms.
+        rows : numpy.ndarray, (B,)
+            Particle indices.
+        boxes : numpy.ndarray, float32, (B, D, D, D)
+            Subtomograms of these particles.
         """
         for label in np.unique(self.particles.labels):
             source = self._source(int(label)) if label >= 0 else None
             members = np.flatnonzero(self.particles.labels == label)
             for start in range(0, len(members), self.chunk):
                 rows = members[start : start + self.chunk]
-                yield rows, self._make(source, rows, sigma, seed)
+                yield rows, self._simulate_chunk(source, rows, sigma, seed)
 
-    def _make(self, source: SliceSource | None, rows: np.ndarray, sigma: float, seed: int) -> np.ndarray:
+    def _simulate_chunk(self, source: SliceSource | None, rows: np.ndarray, sigma: float, seed: int) -> np.ndarray:
         shape = (len(rows), len(self._tilts), self.box, self.box // 2 + 1)
         if source is None:
             slices = torch.zeros(shape, dtype=torch.complex64, device=self.device)

@@ -1,4 +1,4 @@
-"""Tables of a simulated set: CTF tables of the particles and the particle STAR file."""
+"""Tables of a simulated data set: CTF tables and the particle STAR file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import starfile
 
 from opustomo.simulate.subtomograms import ParticleSet
 
-#: magnification written to RELION 3.0 tables; the detector pixel size then equals the pixel size in Å
+#: Magnification in RELION 3.0 tables, for which the detector pixel size equals the pixel size in Å.
 MAGNIFICATION = 10000
 
 
 def ctf_star_table(particles: ParticleSet, row: int) -> pd.DataFrame:
-    """One row per tilt in RELION's columns: Å, kV, mm, degrees; a positive B factor damps."""
+    """Return the CTF table of a particle in RELION columns, one row per tilt.
+
+    Units are Å, kV, mm and degrees. Positive B factors damp.
+    """
     scheme, optics, defoci = particles.scheme, particles.optics, particles.defoci
     zeros = np.zeros(len(scheme))
     return pd.DataFrame(
@@ -36,7 +39,10 @@ def ctf_star_table(particles: ParticleSet, row: int) -> pd.DataFrame:
 
 
 def ctf_csv_table(particles: ParticleSet, row: int) -> pd.DataFrame:
-    """One row per tilt in WARP's columns: metres, volts, radians; underfocus and damping B are negative."""
+    """Return the CTF table of a particle in WARP columns, one row per tilt.
+
+    Units are meters, volts and radians. Underfocus and damping B factors are negative.
+    """
     scheme, optics, defoci = particles.scheme, particles.optics, particles.defoci
     zeros = np.zeros(len(scheme))
     return pd.DataFrame(
@@ -55,7 +61,7 @@ def ctf_csv_table(particles: ParticleSet, row: int) -> pd.DataFrame:
 
 
 def write_ctf_tables(particles: ParticleSet, row: int, stem: Path) -> None:
-    """Write `{stem}_ctf.star` and `{stem}_ctf.csv` of one particle."""
+    """Write the CTF tables `{stem}_ctf.star` and `{stem}_ctf.csv` of a particle."""
     base = stem.with_name(stem.name + "_ctf")
     starfile.write({"images": ctf_star_table(particles, row)}, base.with_suffix(".star"), float_format="%.6f")
     ctf_csv_table(particles, row).to_csv(base.with_suffix(".csv"), index=False, float_format="%.9g")
@@ -72,22 +78,22 @@ def particle_blocks(
     relion31: bool,
     rng: np.random.Generator,
 ) -> dict[str, pd.DataFrame]:
-    """Blocks of the particle STAR file.
+    """Return the blocks of the particle STAR file.
 
     Parameters
     ----------
     particles
-        The set; supplies the optics.
+        Particle set, which provides the optics.
     eulers_deg, origins
-        (N, 3) poses to write: rot, tilt, psi in degrees; x, y, z in voxels.
+        Euler angles rot, tilt, psi in degrees and origins x, y, z in voxels, each (N, 3).
     names
         File names of the subtomograms without suffix, relative to the STAR file.
     box, apix
-        Of the subtomograms.
+        Box (voxels) and pixel size (Å) of the subtomograms.
     relion31
-        True: optics block and origins in Å. False: one block, origins in voxels.
+        True writes an optics block and origins in Å. False writes one block with origins in voxels.
     rng
-        For the coordinates in the (imaginary) tomograms.
+        Random number generator for the coordinates in simulated tomograms.
     """
     count = len(names)
     tomogram = np.sort(np.arange(count) % max(1, min(5, count // 20)))
@@ -107,7 +113,7 @@ def particle_blocks(
     if not relion31:
         origin = {f"rlnOrigin{axis}": origins[:, i] for i, axis in enumerate("XYZ")}
         scale = {"rlnMagnification": [MAGNIFICATION] * count, "rlnDetectorPixelSize": [float(apix)] * count}
-        # RELION 3.1 and later ignore origins in pixels where they find no voltage and no spherical aberration
+        # RELION 3.1 and later ignore origins in pixels if the table has no voltage and spherical aberration.
         microscope = {
             "rlnVoltage": [float(particles.optics.voltage_kv)] * count,
             "rlnSphericalAberration": [float(particles.optics.cs_mm)] * count,

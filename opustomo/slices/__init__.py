@@ -1,1 +1,1 @@
-"""From central slices to volumes, and volumes to other grids; shared by simulation and preparation."""
+"""Fourier insertion of central slices and band-limited resampling, used by simulation and preparation."""

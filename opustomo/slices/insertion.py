@@ -1,4 +1,4 @@
-"""Back-insertion of tilt slices into a three-dimensional Fourier grid."""
+"""Insertion of tilt slices into a three-dimensional Fourier grid."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from opustomo.slices.frequencies import plane_frequencies
 
 
 class SliceInserter:
-    """Puts the slices of a tilt series back into one Fourier grid and returns real subtomograms.
+    """Reconstruct subtomograms by inserting the slices of a tilt series into a Fourier grid.
 
-    Slices turn about y, so a sample at (x', y) of tilt t falls on row y exactly, and between four grid
-    columns at (kx, kz) = x'·(cos t, -sin t). Its linear weights on them are the same for every row and
-    particle of the tilt series: the whole insertion is one sparse matrix.
+    Slices are rotated about y, so a sample at (x', y) of tilt t lies exactly on row y and between four grid columns
+    around (kx, kz) = x'·(cos t, -sin t). Its bilinear weights are the same for all rows and particles of the tilt
+    series, so the insertion is a multiplication by one sparse matrix.
 
     Parameters
     ----------
     tilt_deg
-        (T,) degrees, each strictly between -90 and 90.
+        Tilt angles in degrees, (T,), each strictly between -90 and 90.
     box
-        Box size D in voxels, even.
+        Even box size D in voxels.
     normalise
-        True: every voxel is divided by the sum of the weights it received (weighted back-projection; voxels
-        that received next to nothing stay 0). False: by the number of tilts (plain back-projection).
-        Either way nothing is kept beyond Nyquist, |k| > D/2, as the common reconstruction programs do.
+        True divides each voxel by the sum of its weights (weighted back-projection; voxels with negligible weight
+        remain 0). False divides by the number of tilts (plain back-projection). Frequencies beyond Nyquist,
+        |k| > D/2, are set to 0, as in common reconstruction programs.
     device
-        Where slices will be.
+        Device of the slices.
     """
 
-    #: voxels that received less weight than this stay empty
+    #: Voxels with a smaller sum of weights remain 0.
     EMPTY = 1e-3
 
     def __init__(
@@ -57,7 +57,7 @@ class SliceInserter:
             factor = torch.full_like(self.weights, 1.0 / self.n_tilts)
         self._factor = (factor * self._within_nyquist(box)).to(device)
         with warnings.catch_warnings():
-            # torch announces with every first use that its sparse rows are "in beta"
+            # torch warns at first use that sparse CSR tensors are in beta state
             warnings.simplefilter("ignore", UserWarning)
             self._matrix = torch.sparse_csr_tensor(
                 torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -69,17 +69,17 @@ class SliceInserter:
 
     @staticmethod
     def _within_nyquist(box: int) -> Tensor:
-        """1 where |k| <= D/2, (kz, ky, kx) in native FFT order."""
+        """Return a mask, 1 where |k| <= D/2, with axes (kz, ky, kx) in FFT order."""
         x, y = plane_frequencies(box)
         return (y[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= (box / 2) ** 2).float()
 
     @staticmethod
     def _linear_weights(angles: np.ndarray, box: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows (kz, kx), columns (tilt, x') and weights of the insertion matrix for samples x' >= 0."""
+        """Compute the rows (kz, kx), columns (tilt, x') and weights of the insertion matrix for samples x' >= 0."""
         half = box // 2 + 1
         sample = np.arange(half, dtype=np.float64)
-        # samples on x' = 0 are their own mates and will be counted twice
-        share = np.where(sample == 0, 0.5, 1.0)
+        # Samples at x' = 0 are their own conjugate mates and are counted twice by `_add_mates`.
+        multiplicity = np.where(sample == 0, 0.5, 1.0)
         kx = sample * np.cos(angles)[:, None]
         kz = -sample * np.sin(angles)[:, None]
         column = np.arange(kx.size).reshape(kx.shape)
@@ -87,7 +87,7 @@ class SliceInserter:
         for step_x in (0, 1):
             for step_z in (0, 1):
                 grid_x, grid_z = np.floor(kx) + step_x, np.floor(kz) + step_z
-                weight = (1 - np.abs(kx - grid_x)) * (1 - np.abs(kz - grid_z)) * share
+                weight = (1 - np.abs(kx - grid_x)) * (1 - np.abs(kz - grid_z)) * multiplicity
                 inside = (weight > 1e-7) & (grid_x < half) & (np.abs(grid_z) <= box // 2)
                 rows.append(((grid_z % box) * half + grid_x)[inside].astype(np.int64))
                 columns.append(column[inside])
@@ -95,23 +95,24 @@ class SliceInserter:
         return np.concatenate(rows), np.concatenate(columns), np.concatenate(weights)
 
     def _add_mates(self, grid: Tensor) -> Tensor:
-        """Add to the plane kx = 0 what the conjugate half x' < 0 of every slice puts there."""
+        """Add the contribution of the conjugate half x' < 0 of each slice to the plane kx = 0."""
         plane = grid[..., 0]
         mate = torch.roll(torch.flip(plane, (-2, -1)), (1, 1), (-2, -1)).conj()
         return torch.cat([(plane + mate)[..., None], grid[..., 1:]], -1)
 
     def insert(self, slices: Tensor) -> Tensor:
-        """Subtomograms from slices.
+        """Reconstruct subtomograms from slices.
 
         Parameters
         ----------
-        slices
-            Complex (B, T, D, D//2 + 1), native FFT order, phases counted from the box centre.
+        slices : Tensor, complex, (B, T, D, D//2 + 1)
+            Slices in FFT order with phases relative to the box center.
 
         Returns
         -------
-        Real tensor (B, D, D, D), axes z, y, x, centre at voxel D/2. Full coverage by noise-free slices of a
-        density gives that density back.
+        Tensor, (B, D, D, D)
+            Subtomograms, axes z, y, x, with the center at voxel D/2. Noise-free slices of a density that cover
+            Fourier space completely reproduce the density.
         """
         batch, tilts, box, half = slices.shape
         if (tilts, box) != (self.n_tilts, self.box):

@@ -279,4 +279,4 @@ def test_a_homogeneous_run_can_be_evaluated(star: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     words = ["--load", str(tmp_path / "heterogeneous" / "weights.0.pkl"), "-o", str(tmp_path / "none")]
     assert main(["eval_vol", *words]) == 1
-    assert "say which latents to decode" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert "Give the latents to decode" in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -72,7 +72,7 @@ def test_losses_are_those_of_validation(run: Path) -> None:
 def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dsdsh(["validate", str(run), "1", "2", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "Generative loss of 4 held-out particles" in said and "FSC inside" in said
+    assert "Mean generative loss of 4 held-out particles" in said and "FSC inside" in said
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["particles"] for row in rows] == ["8", "8"]
@@ -83,7 +83,7 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
 def test_without_weights_only_the_likelihood_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "weights.1.pkl").unlink()
     assert dsdsh(["validate", str(run), "1", "2"]) == 0
-    assert "No likelihood" in capsys.readouterr().out
+    assert "likelihood is not computed" in capsys.readouterr().out
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         assert [row["held_out_loss"] for row in csv.DictReader(file)] == ["", ""]
 
@@ -92,7 +92,7 @@ def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pyte
     for words, part in (
         (["1", "3"], "analyze.1 contains kmeans2"),
         (["0", "2"], "Run dsdsh analyze"),
-        (["1", "2", str(tmp_path / "gone.star")], "give that of the training"),
+        (["1", "2", str(tmp_path / "gone.star")], "Give the STAR file used for training"),
     ):
         assert dsdsh(["validate", str(run), *words]) == 1
         assert part in capsys.readouterr().err
@@ -109,7 +109,9 @@ def test_report_decodes_what_is_not_there(run: Path) -> None:
     assert dsdsh(["report", str(run), "1"]) == 0
     text = (run / "analyze.1" / "report.html").read_text()
     content = json.loads(re.findall(r'id="report-data">(.*?)</script>', text)[0])
-    assert content["notes"] == [f"No evidence for the clusters yet: dsdsh validate {run} 1 … adds it."]
+    assert content["notes"] == [
+        f"Half-map FSCs have not been computed for these clusters. Run dsdsh validate {run} 1 … to add them."
+    ]
     packed = content["volumes"]
     volumes = np.frombuffer(base64.b64decode(packed["data"]), dtype=np.uint8).reshape(packed["shape"])
     assert volumes.shape[:2] == (2, 6) and len(content["movies"]) == 1

@@ -216,7 +216,7 @@ ANALYSIS = (
         "dsdsh eval_vol . 16 dpc 1 {vol} --kmeans 16 --dfk 2 --masks ../mask2new.pkl",
         ("{data}/mb/defanalyze.16/pc1/reference9.mrc",),
         before="cd {data}/mb",
-        says=("the checkpoint holds the geometry of its bodies",),
+        says=("the checkpoint contains the geometry of its bodies",),
         differs=(
             "`--masks` and `--num-bodies` have no effect, because the checkpoint holds the geometry of its bodies."
         ),

@@ -174,8 +174,8 @@ def test_mistakes_are_told_in_a_sentence(
     (tmp_path / "one.txt").write_text("7\n")
     single = ["--halves", "--ind", str(tmp_path / "one.txt")]
     for options, part in (
-        ([str(tmp_path / "map.txt")], "does not end in .mrc"),
-        ([str(tmp_path / "map"), "--mask", "m.mrc"], "add --halves"),
+        ([str(tmp_path / "map.txt")], "must have the suffix .mrc"),
+        ([str(tmp_path / "map"), "--mask", "m.mrc"], "Add --halves"),
         ([str(tmp_path / "map"), *single], "too few for two half maps"),
     ):
         assert main([*words, *options]) == 1

@@ -217,7 +217,7 @@ def test_evidence_is_shown_and_stale_evidence_is_not(run: Path, tmp_path: Path) 
     content = write(counts)
     assert dict(content["clusters"][1]["evidence"]) == {
         "FSC 0.143": "21.5 Å (control 30.0 Å)",
-        "loss of 7 held out": "−0.125",
+        "loss (7 held out)": "−0.125",
     }
     assert content["clusters"][1]["curve"]["own"] == [1.0, 0.9] and content["clusters"][0]["curve"] is None
     assert content["convergence"]["ari_previous"] == [None, 0.5]
@@ -248,7 +248,7 @@ def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsy
     (root / "analyze.4" / "kmeans3" / "reference1.mrc").unlink()
     assert dsdsh(["report", str(root), "4"]) == 0
     said = capsys.readouterr().out
-    assert "No tomograms and scores" in said and "No volumes" in said
+    assert "Tomograms and scores are not shown" in said and "Volumes are not shown" in said
     content = content_of(root / "analyze.4" / "report.html")
     assert content["points"]["coordinates"] is None and content["volumes"] is None
     assert content["points"]["planes"][0]["name"] == "PC1, PC2"
@@ -261,15 +261,15 @@ def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pyte
     short.write(tmp_path / "short.star")
     dump_pickle(root / "analyze.4" / "pc.pkl", np.zeros((7, 5), dtype=np.float32))
     for words, part in (
-        (["4", "-k", "9"], "analyze.4 has kmeans3"),
-        (["3"], "run dsdsh analyze"),
-        (["4", "--gmm"], "give it with -k"),
-        (["4"], "of different sets"),
+        (["4", "-k", "9"], "analyze.4 contains kmeans3"),
+        (["3"], "Run dsdsh analyze"),
+        (["4", "--gmm"], "Give it with -k"),
+        (["4"], "different numbers of particles"),
     ):
         assert dsdsh(["report", str(root), *words]) == 1
         assert part in capsys.readouterr().err
     assert dsdsh(["report", str(run), "4", "--star", str(tmp_path / "short.star"), "-o", str(tmp_path / "x.html")]) == 1
-    assert "has 50 particles but the run 120" in capsys.readouterr().err
+    assert "has 50 particles, but the run has 120" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists() and not (root / "analyze.4" / "report.html").exists()
 
 

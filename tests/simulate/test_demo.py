@@ -137,7 +137,7 @@ def test_the_commands_are_shown_and_run_in_order(
 def test_only_an_earlier_demo_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("x")
-    with pytest.raises(UserError, match="no earlier demo"):
+    with pytest.raises(UserError, match="does not contain an earlier demo"):
         command("-o", tmp_path)
     assert (tmp_path / "run" / "thesis.txt").exists()
     (tmp_path / demo.MARKER).write_text("{}")

@@ -64,7 +64,7 @@ def test_shipped_densities(centroid: FindCentre) -> None:
     both = volumes["50S"] + volumes["30S"]
     assert np.corrcoef(both.ravel(), volumes["70S_vacant"].ravel())[0, 1] > 0.99
     assert np.linalg.norm(centroid(volumes["50S"]) - centroid(volumes["30S"])) > 5
-    with pytest.raises(UserError, match="choose from"):
+    with pytest.raises(UserError, match="Choose from"):
         load_density("80S")
     files = list(Path(densities.__file__).parent.iterdir())
     assert sum(path.stat().st_size for path in files if path.is_file()) < 2_000_000
@@ -92,7 +92,7 @@ def test_unusable_volumes_are_refused(tmp_path: Path, gaussian_blob: MakeBlob) -
     np.save(tmp_path / "words.npy", np.array(["a"]))
     for files, expected in (
         ([], "No volumes"),
-        (["a.mrc", "other.mrc"], "share one grid"),
+        (["a.mrc", "other.mrc"], "have the same grid"),
         (["flat.mrc"], "cube"),
         (["dark.mrc"], "bright"),
         (["stack.npy"], "--apix"),

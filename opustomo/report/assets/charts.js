@@ -1,4 +1,4 @@
-// Small line charts, as SVG.
+// Line charts as SVG.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,7 +20,7 @@ function lineChart(lines, options = {}) {
   const svg = svgElement("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   figure.append(svg);
   if (!pairs.length) {
-    svg.append(svgElement("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing to show"));
+    svg.append(svgElement("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no data"));
     return figure;
   }
   const xs = pairs.map((p) => p[0]), ys = pairs.map((p) => p[1]);
@@ -80,15 +80,15 @@ function showTraining(report, host) {
       charts.append(lineChart(
         parts.map(([name, colour]) => ({ x: losses[name].epochs, y: losses[name][field], colour, name })),
         { title, xLabel: "epoch (from 0)", width: 305 }));
-  } else host.append(charts, element("p", {}, "run.log tells of no finished epoch."));
+  } else host.append(charts, element("p", {}, "run.log records no completed epoch."));
   if (convergence) {
     charts.append(lineChart(
       [{ x: convergence.epoch, y: convergence.ari_last, colour: "#009e73", name: "with the last epoch" },
-       { x: convergence.epoch, y: convergence.ari_previous, colour: TRAINING, name: "with the epoch before" },
-       { x: convergence.epoch, y: convergence.displacement, colour: "#cc79a7", name: "step" }],
+       { x: convergence.epoch, y: convergence.ari_previous, colour: TRAINING, name: "with the previous epoch" },
+       { x: convergence.epoch, y: convergence.displacement, colour: "#cc79a7", name: "RMS displacement" }],
       { title: "stability of the latents", xLabel: "epoch (from 0)", width: 305 }));
     const key = element("div", { class: "key" });
-    for (const [colour, text] of [["#009e73", "ARI of clusters with the last epoch"], [TRAINING, "ARI with the epoch before"], ["#cc79a7", "step since then, of the spread"]])
+    for (const [colour, text] of [["#009e73", "ARI of clusters with the last epoch"], [TRAINING, "ARI with the previous epoch"], ["#cc79a7", "RMS displacement since the previous epoch / spread"]])
       key.append(element("span", {}, element("i", { style: `background:${colour}` }), text));
     host.append(key);
   }

@@ -1,4 +1,4 @@
-// Data of the page: JSON with typed arrays in base64, and what all parts share.
+// Data of the page (JSON with base64-encoded typed arrays) and helpers shared by all scripts.
 "use strict";
 
 const TYPES = { f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
@@ -42,19 +42,19 @@ function short(number) {
   return text.replace("-", "−");
 }
 
-// 0xAABBGGRR as canvas memory holds it
+// 0xAABBGGRR, the byte order of canvas memory
 const packedColour = (hex) => {
   const value = parseInt(hex.slice(1), 16);
   return (0xff000000 | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
 };
 
-// black or white, whichever reads better
+// black or white, whichever has more contrast
 function inkOn(hex) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255);
   return 0.299 * red + 0.587 * green + 0.114 * blue > 0.56 ? "#1c2530" : "#fff";
 }
 
-// viridis: even in lightness, safe for the colour-blind; without its last yellow, which white swallows
+// viridis, perceptually uniform and color-blind safe, without its last yellow, which is invisible on white
 const RAMP = ["#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21908d", "#22a884", "#42be71", "#7ad151", "#bddf26"];
 
 function rampColour(part) {

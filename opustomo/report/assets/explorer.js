@@ -1,4 +1,4 @@
-// The latent space: planes, colours, legend, selection; shared with the tomograms below.
+// Latent space: planes, colors, legend and selection, which the tomograms share.
 "use strict";
 
 class Explorer {
@@ -100,7 +100,7 @@ class Explorer {
       host.append(element("div", { style: "padding:6px 8px" },
         element("div", { class: "ramp", style: `background:linear-gradient(90deg,${RAMP.join(",")})` }),
         element("div", { class: "ends" }, element("span", {}, "≤ " + short(this.ends[0])), element("span", {}, "≥ " + short(this.ends[1]))),
-        element("p", { class: "hint" }, "The ramp ends at the 1st and 99th percentile.")));
+        element("p", { class: "hint" }, "The color scale spans the 1st to the 99th percentile.")));
       return;
     }
     this.category.labels.forEach((label, code) => {
@@ -137,7 +137,7 @@ class Explorer {
   }
 
   placeLabels() {
-    // numbers of clusters, at the particles that represent them
+    // cluster numbers at the representative particles
     const centres = this.points.centres, { columns } = this.points;
     if (this.category !== this.points.categories[0] || !centres) return this.latent.setLabels([]);
     this.latent.setLabels(Array.from(centres, (i, k) => ({ x: columns[this.plane.x][i], y: columns[this.plane.y][i], text: String(k), colour: this.category.colours[k] })));
@@ -160,7 +160,7 @@ class Explorer {
     const text = element("div", {}, element("b", {}, `particle ${whole(this.indexOf(i))}`), ...this.describe(i).map((line) => element("div", {}, line)));
     this.tip.replaceChildren(text);
     if (this.report.volumes) {
-      // what its cluster looks like
+      // projection of the volume of its cluster
       const picture = element("canvas");
       drawView(picture, this.report.volumes, this.points.categories[0].codes[i], 3);
       this.tip.append(picture);
@@ -207,7 +207,7 @@ class Explorer {
     const indices = this.selection(), { run, round, total } = { ...this.report, total: this.points.total };
     const text = kind === "json"
       ? JSON.stringify({ format: "opustomo indices 1", run, round, particles: total, star: this.report.star, indices })
-      : `# ${indices.length} of ${total} particles of ${run}, epoch ${round}; rows of the particle table, from 0\n` + indices.join("\n") + "\n";
+      : `# ${indices.length} of ${total} particles of ${run}, epoch ${round}; rows of the particle table, counted from 0\n` + indices.join("\n") + "\n";
     const link = element("a", { download: `selection.${kind}`, href: URL.createObjectURL(new Blob([text], { type: "application/octet-stream" })) });
     this.lastDownload = text;
     link.click();

@@ -1,4 +1,4 @@
-// Puts the page together.
+// Entry point: builds all sections of the page.
 "use strict";
 
 function fillHead(report) {

@@ -1,11 +1,11 @@
-// A scatter plot of any number of points: drawn into pixels directly, with hover, lasso, pan and zoom.
+// Scatter plot for large numbers of points, drawn directly into pixels, with hover, lasso, pan and zoom.
 "use strict";
 
 const MARGIN = { left: 46, right: 12, top: 12, bottom: 32 };
 const FAINT = packedColour("#dde2e8");
 
 function range(values, members) {
-  // of the members' values, with a little room
+  // range of the values of the members, with a margin
   let low = Infinity, high = -Infinity;
   for (const i of members) {
     if (values[i] < low) low = values[i];
@@ -17,7 +17,7 @@ function range(values, members) {
 }
 
 class PointGrid {
-  // Points sorted into cells, so that those near the pointer are found without looking at all.
+  // Points are sorted into cells so that those near the pointer are found without testing all points.
   constructor(x, y, members, box) {
     this.side = Math.max(8, Math.min(256, Math.round(Math.sqrt(members.length / 4))));
     this.box = box;
@@ -50,7 +50,7 @@ class PointGrid {
 }
 
 function discOffsets(radius) {
-  // Pixels that a point covers and how much of each, edges smoothed.
+  // Pixels covered by a point and their coverage, with antialiased edges.
   const reach = Math.ceil(radius + 0.5), cover = [];
   for (let dy = -reach; dy <= reach; dy++)
     for (let dx = -reach; dx <= reach; dx++) {
@@ -78,14 +78,14 @@ class Scatter {
     this.resize();
   }
 
-  // what is shown
+  // displayed data
 
-  // scale: pixels per unit on both axes instead of what fits
+  // scale: pixels per unit on both axes; by default the data fill the plot
   setPoints(x, y, members, { equal = true, names = ["", ""], ticks = false, scale = 0 } = {}) {
     Object.assign(this, { x, y, members, equal, names, ticks, scale });
     this.box = [range(x, members), range(y, members)];
     this.grid = new PointGrid(x, y, members, this.box);
-    // random order, so that no colour lies on top throughout; the same every time
+    // fixed random order, so that no color covers the others
     this.order = Int32Array.from(members);
     let state = 12345;
     for (let k = this.order.length - 1; k > 0; k--) {
@@ -97,7 +97,7 @@ class Scatter {
   }
 
   setLook(colours, shown, selected) {
-    // colours per point, shown 0/1 per point, selected 0/1 per point or null
+    // color per point, visibility 0/1 per point, selection 0/1 per point or null
     Object.assign(this, { colours, shown, selected });
     this.draw();
   }
@@ -112,7 +112,7 @@ class Scatter {
     this.draw();
   }
 
-  // places
+  // coordinates
 
   resize() {
     const { clientWidth: width, clientHeight: height } = this.host;
@@ -152,7 +152,7 @@ class Scatter {
   }
 
   pointAt(px, py) {
-    // nearest visible point within 9 pixels, -1 without
+    // index of the nearest visible point within 9 pixels, or -1
     if (!this.grid || !this.members.length) return -1;
     const { sx, sy, ox, oy } = this.scales(), reach = 9;
     const ys = [(py - oy - reach) / sy, (py - oy + reach) / sy].sort((a, b) => a - b);
@@ -235,7 +235,7 @@ class Scatter {
     context.lineWidth = 1;
     context.strokeStyle = "#5a6675";
     this.labels.forEach(({ x, y }, k) => {
-      // where a label had to give way, a line to its place
+      // line from a moved label to its point
       if (Math.hypot(placed[k][0] - ox - x * sx, placed[k][1] - oy - y * sy) < 9) return;
       context.beginPath();
       context.moveTo(ox + x * sx, oy + y * sy);
@@ -307,7 +307,7 @@ class Scatter {
       context.fillText(short(value), MARGIN.left - 4, oy + value * sy + 4);
   }
 
-  // the pointer
+  // pointer events
 
   listen() {
     const place = (event) => {
@@ -382,7 +382,7 @@ class Scatter {
 }
 
 function spreadLabels(places) {
-  // [x, y, width] of labels 22 pixels high, moved apart until none covers another
+  // Move labels [x, y, width] of height 22 pixels apart until they do not overlap.
   const moved = places.map((place) => [...place]);
   for (let round = 0; round < 80; round++) {
     let touching = false;

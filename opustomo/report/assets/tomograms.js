@@ -1,4 +1,4 @@
-// Where the particles lie in each tomogram.
+// Positions of the particles in each tomogram.
 "use strict";
 
 class Places {
@@ -41,7 +41,7 @@ class Places {
     document.getElementById("tomogram-name").textContent = `${this.category.labels[k]}, ${whole(this.members[k].length)} particles`;
     const { x, y, z, unit } = this.coordinates, members = Int32Array.from(this.members[k]);
     this.xy.setPoints(x, y, members, { names: [`x (${unit})`, `y (${unit})`], ticks: true });
-    // below it, x in line and on the same scale
+    // the xz plane is aligned with the xy plane above and has the same scale
     const scale = this.xy.scales().sx, [low, high] = range(z, members);
     this.xz.host.style.height = Math.min(420, Math.max(130, (high - low) * scale + MARGIN.top + MARGIN.bottom)) + "px";
     this.xz.resize();

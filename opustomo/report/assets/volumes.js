@@ -1,9 +1,9 @@
-// Cards of clusters, and animations along principal components.
+// Cluster cards and animations along principal components.
 "use strict";
 
-const VIEWS = ["slice z", "slice y", "slice x", "sum along z", "sum along y", "sum along x"];
+const VIEWS = ["slice z", "slice y", "slice x", "projection z", "projection y", "projection x"];
 
-// images: (volumes, views, side, side) bytes
+// images: bytes of shape (volumes, views, side, side)
 function drawView(canvas, images, volume, view) {
   const [, views, side] = images.shape;
   if (canvas.width !== side) canvas.width = canvas.height = side;
@@ -30,8 +30,8 @@ function viewRow(images, volume, views) {
 
 function fscChart(curve, colour, width) {
   const last = curve.frequency[curve.frequency.length - 1];
-  const lines = [{ x: curve.frequency, y: curve.own, colour, name: "half maps of this class" }];
-  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: "#7a8591", dash: "5 4", name: "as many particles of all classes" });
+  const lines = [{ x: curve.frequency, y: curve.own, colour, name: "half maps of this cluster" }];
+  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: "#7a8591", dash: "5 4", name: "control: same number of particles from all clusters" });
   const ticks = [0.25, 0.5, 0.75, 1].map((part) => [part * last, (1 / (part * last)).toFixed(1) + (part === 1 ? " Å" : "")]);
   return lineChart(lines, { width, height: 128, xRange: [0, last], yRange: [-0.1, 1.05], xTicks: ticks, xLabel: "", marks: [0.143], plain: true });
 }
@@ -42,7 +42,7 @@ function showClusters(report, host, showOnly) {
     const head = element("header", {},
       element("span", { class: "badge", style: `background:${cluster.colour};color:${inkOn(cluster.colour)}` }, String(cluster.number)),
       element("b", {}, whole(cluster.count)), element("span", {}, `particles, ${percent(cluster.share)}`),
-      element("button", { onclick: () => showOnly(cluster.number), title: "Show only this cluster above" }, "show"));
+      element("button", { onclick: () => showOnly(cluster.number), title: "Show only this cluster in the latent space" }, "show"));
     const card = element("article", { class: "card", "data-cluster": cluster.number }, head);
     if (report.volumes) card.append(viewRow(report.volumes, cluster.number, [0, 1, 2]), viewRow(report.volumes, cluster.number, [3, 4, 5]));
     const table = element("table");
@@ -66,7 +66,7 @@ class Movie {
       oninput: () => { this.pause(); this.show(+this.slider.value); } });
     this.button = element("button", { onclick: () => (this.playing ? this.pause() : this.play()) }, "pause");
     this.position = element("span", { class: "hint", style: "margin:0;min-width:86px;text-align:right" });
-    const kind = element("select", { "aria-label": "what is shown", onchange: () => { this.views = kind.value === "sums" ? [3, 4, 5] : [0, 1, 2]; this.show(this.frame); } },
+    const kind = element("select", { "aria-label": "projections or slices", onchange: () => { this.views = kind.value === "sums" ? [3, 4, 5] : [0, 1, 2]; this.show(this.frame); } },
       element("option", { value: "sums" }, "projections"), element("option", { value: "slices" }, "slices"));
     this.labels = this.canvases.map(() => element("small"));
     this.scores = movie.scores;
@@ -75,7 +75,7 @@ class Movie {
       element("div", { class: "views" }, ...this.canvases.map((canvas, k) => element("div", {}, canvas, this.labels[k]))),
       element("div", { class: "bar" }, this.button, this.slider, this.position, kind));
     this.show(0);
-    // what cannot be seen need not move
+    // pause the animation while it is not visible
     new IntersectionObserver(([entry]) => { this.visible = entry.isIntersecting; }).observe(this.card);
     this.play();
   }

@@ -1,4 +1,4 @@
-"""Densities shipped with the package: compositions of the 70S ribosome (see README.md beside this file)."""
+"""Built-in densities: compositions of the 70S ribosome (see README.md in this folder)."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ def _archive() -> tuple[dict[str, np.ndarray], float]:
 
 
 def list_densities() -> list[str]:
-    """Names of the shipped densities."""
+    """Return the names of the built-in densities."""
     return list(_archive()[0])
 
 
 def load_density(name: str) -> tuple[np.ndarray, float]:
-    """One shipped density.
+    """Load a built-in density.
 
     Parameters
     ----------
     name
-        One of `list_densities()`.
+        Name of the density, see `list_densities`.
 
     Returns
     -------
-    (density, apix)
-        float32 (32, 32, 32), axes z, y, x, protein bright, all in one frame; pixel size 12 Å.
+    density : numpy.ndarray, float32, (32, 32, 32)
+        Density, axes z, y, x, protein bright. All built-in densities are aligned.
+    apix : float
+        Pixel size, 12 Å.
 
     Raises
     ------
     UserError
-        When there is no density of that name.
+        If there is no density of this name.
     """
     volumes, apix = _archive()
     if name not in volumes:
-        raise UserError(f"There is no built-in density '{name}'; choose from {', '.join(volumes)}.")
+        raise UserError(f"There is no built-in density '{name}'. Choose from {', '.join(volumes)}.")
     return volumes[name].astype(np.float32), apix
