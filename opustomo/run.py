@@ -1,4 +1,4 @@
-"""A training result in Python: what notebooks and scripts use, by the same code as the commands."""
+"""Python interface to the results of a training run, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Volumes:
     Attributes
     ----------
     voxels
-        Shape (K, n, n, n), axes z, y, x, float32; voxel n/2 is the centre of rotation.
+        Densities, shape (K, n, n, n), axes z, y, x, float32; voxel n/2 is the center of rotation.
     apix
         Pixel size in Å.
     origin_A
-        Place x, y, z of the first voxel, Å, that of a consensus map in the subtomograms' box being 0.
+        Coordinates x, y, z of the first voxel in Å relative to the first voxel of the subtomogram box.
     """
 
     voxels: npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ class Volumes:
         return self.voxels[index]
 
     def write(self, outdir: str | Path, prefix: str = "reference") -> list[Path]:
-        """Write ``{prefix}{i}.mrc`` to a folder; returns the paths."""
+        """Write the volumes to ``{prefix}{i}.mrc`` in a folder and return the paths."""
         from opustomo.io.mrc import write_volume
 
         paths = [Path(outdir) / f"{prefix}{i}.mrc" for i in range(len(self))]
@@ -63,24 +63,24 @@ class Volumes:
 
 
 class Run:
-    """The output folder of ``dsd train_tomo``.
+    """Output folder of ``dsd train_tomo``.
 
-    Where a method takes ``epoch``, None means the last one; where it takes ``which``, an epoch or a round of analysis
-    such as ``"filter.29"``.
+    The parameter `epoch` of the methods is an epoch counted from 0; None selects the last one. The parameter `which`
+    is an epoch or a round of analysis such as ``"filter.29"``; None selects the last epoch.
 
     Parameters
     ----------
     resdir
-        The folder.
+        Output folder of the run.
     star
-        Particle table of the training; None finds it by the settings of the run.
+        Particle table used for training; None takes the table in the settings of the run.
     device
-        Where to decode, ``cpu`` or ``cuda``; None takes a GPU if there is one.
+        Device on which volumes are decoded, ``cpu`` or ``cuda``; None selects a GPU if one is available.
 
     Raises
     ------
     UserError
-        The folder does not exist or holds no epoch. All other methods raise it for files that are missing.
+        If the folder does not exist or contains no epoch. All methods raise it for missing files.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def epochs(self) -> list[int]:
-        """Epochs whose latents are there, ascending, from 0."""
+        """Epochs with saved latents, ascending, counted from 0."""
         return self.results.epochs()
 
     @cached_property
@@ -119,19 +119,21 @@ class Run:
         candidates = [] if self._star is None else [self._star]
         if self._star is None:
             candidates = [self.results.root / SELECTED_STAR]
-            told = self.settings.get("dataset_args", {}).get("star")
-            if told:
-                candidates += [Path(told), self.results.root / told, self.results.root.parent / Path(told).name]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            tried = f"{candidates[-1]} does not exist" if len(candidates) > 1 else "the settings do not name one"
-            raise UserError(f"The particle table of {self.results.root} is not found ({tried}); give Run(..., star=).")
-        star = read_particles(found)
+            stored = self.settings.get("dataset_args", {}).get("star")
+            if stored:
+                candidates += [Path(stored), self.results.root / stored, self.results.root.parent / Path(stored).name]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if path is None:
+            reason = f"{candidates[-1]} does not exist" if len(candidates) > 1 else "the settings do not contain it"
+            raise UserError(
+                f"The particle table of {self.results.root} was not found ({reason}). Give it with Run(..., star=)."
+            )
+        star = read_particles(path)
         self.results.require_same_particles(star, len(self.latents()), self.results.root)
         return star
 
     def table(self, epoch: int | None = None) -> pd.DataFrame:
-        """Particle table with numbers as numbers, and the latents as columns z1 … and conf1 …."""
+        """Return the particle table with numeric columns converted and the latents as columns z1 … and conf1 …."""
         import pandas as pd
 
         table = self.particles.particles.copy()
@@ -148,33 +150,33 @@ class Run:
         return table
 
     def latents(self, epoch: int | None = None) -> npt.NDArray[np.float32]:
-        """Compositions, shape (N, zdim)."""
+        """Return the composition latents, shape (N, zdim)."""
         return self.results.load_latents(self._epoch(epoch))[0]
 
     def conformations(self, epoch: int | None = None) -> npt.NDArray[np.float32] | None:
-        """Conformations, shape (N, zaffinedim); None when the run has none."""
+        """Return the conformation latents, shape (N, zaffinedim), or None if the run has none."""
         return self.results.load_latents(self._epoch(epoch))[1]
 
     def poses(self, epoch: int | None = None) -> Poses:
-        """Poses as the training left them: Euler angles in degrees, origins as fractions of the box."""
+        """Return the refined poses: Euler angles in degrees and origins as fractions of the box."""
         return self.results.load_poses(self._epoch(epoch), len(self.latents(epoch)))
 
     def losses(self) -> dict[str, LossCurve]:
-        """Losses per epoch, ``training`` and ``validation``, from ``run.log``."""
+        """Read the losses per epoch, ``training`` and ``validation``, from ``run.log``."""
         return read_training_log(self.results.root / "run.log")
 
     def pca(self, epoch: int | None = None) -> PrincipalComponents:
-        """Principal components of the compositions."""
+        """Compute the principal components of the composition latents."""
         from opustomo.analysis.pca import fit_pca
 
         return fit_pca(self.latents(epoch))
 
     def umap(self, which: int | str | None = None) -> npt.NDArray[np.float32]:
-        """UMAP of an analysis, one row per particle of the round, shape (n, 2)."""
+        """Read the UMAP embedding of an analysis, one row per particle of the round, shape (n, 2)."""
         return np.asarray(load_pickle(self.results.analysed_file(self._round(which), "umap.pkl")))
 
     def clusters(self, number: int, which: int | str | None = None, method: str = "kmeans") -> Clusters:
-        """Clusters that an analysis found; labels of all N particles, ``number`` for those a later round left out."""
+        """Read the clusters of an analysis; particles excluded from a later round have the label `number`."""
         from opustomo.io.tables import read_latent_rows
 
         folder = Clustering(number, method).folder
@@ -183,11 +185,11 @@ class Run:
         return Clusters(load_labels(labels), read_latent_rows(labels.with_name("centers.txt")), indices)
 
     def cluster(self, number: int, epoch: int | None = None, method: str = "kmeans") -> Clusters:
-        """Clusters made now; the same as those of an analysis with that number."""
+        """Compute clusters; they are identical to those of an analysis with the same number of clusters."""
         return cluster_latents(self.latents(epoch), number, method=method)
 
     def analysed(self, which: int | str | None = None) -> AnalysedParticles:
-        """Particles as a round of analysis sees them, to choose some of them by place, cluster or distance."""
+        """Return the particles of a round of analysis for selection by latents, cluster or distance."""
         return AnalysedParticles(self.results, self._round(which))
 
     def decode(
@@ -198,21 +200,21 @@ class Run:
         epoch: int | None = None,
         masked: bool = True,
     ) -> Volumes:
-        """Volumes at compositions, or at compositions and conformations.
+        """Decode latents to volumes.
 
         Parameters
         ----------
         latents
-            Shape (K, zdim), or (zdim,) for one; with bodies that are to move (K, zdim + zaffinedim), both of
-            :meth:`latents` and :meth:`conformations`.
+            Composition latents, shape (K, zdim) or (zdim,). To move bodies, concatenate :meth:`latents` and
+            :meth:`conformations` to shape (K, zdim + zaffinedim).
         apix
-            Pixel size in Å; None takes that of the training.
+            Pixel size of the volumes in Å; None for that of the template.
         full_box
-            In the box of the subtomograms instead of the crop around the mask.
+            Return volumes in the box of the subtomograms instead of the crop around the mask.
         epoch
-            Weights to decode with.
+            Epoch of the weights.
         masked
-            Multiply by the solvent mask in the weights, if they hold one.
+            Multiply the volumes by the solvent mask stored with the weights, if any.
         """
         from opustomo.analysis.decoding import check_latents, decode_batches, first_voxel
 
@@ -234,7 +236,7 @@ class Run:
 
         if epoch not in self._decoders:
             weights = self.results.epoch_file("weights", epoch)
-            # one at a time: a decoder has tens of millions of parameters
+            # Keep only one decoder, because it has tens of millions of parameters.
             self._decoders = {epoch: VolumeDecoder(weights, self.results.config(), choose_device(self._device))}
         return self._decoders[epoch]
 

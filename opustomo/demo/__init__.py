@@ -1,1 +1,1 @@
-"""The demo: a simulated set through the commands a user types, scored against its truth."""
+"""Demo: the complete command line pipeline on a simulated data set, scored against the ground truth."""

@@ -1,4 +1,4 @@
-"""The demo's summary picture."""
+"""Summary figure of the demo."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 WIDTH = 13.0
 MARGIN = 0.45
-HEAD = 0.75  # title line
+HEAD = 0.75  # height of the title line
 PANEL = 3.6  # side of a latent plot
-GAP = 0.3  # between blocks of slices
+GAP = 0.3  # distance between blocks of slices
 INK, PALE = "0.15", "0.4"
 
 
 class _Page:
-    """A figure whose places are given in inches from its upper left corner."""
+    """Figure with coordinates in inches from the upper left corner."""
 
     def __init__(self, height: float) -> None:
         from matplotlib.figure import Figure
@@ -33,16 +33,15 @@ class _Page:
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         bottom = self.height - top - height
-        place = (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
-        return self.figure.add_axes(place)
+        return self.figure.add_axes((left / WIDTH, bottom / self.height, width / WIDTH, height / self.height))
 
     def text(self, left: float, top: float, text: str, **style: Any) -> None:
         self.figure.text(left / WIDTH, 1 - top / self.height, text, va="baseline", **style)
 
 
 def draw_summary(path: Path, result: DemoResult) -> None:
-    """Draw latents by class and by truth, the table of both, and class volumes beside the truth."""
-    # states have their own colours; a class takes that of its state, so that agreement can be seen
+    """Draw latents by cluster and by true state, the contingency table, and cluster volumes with the true volumes."""
+    # A cluster has the color of its state, which makes agreement visible.
     colours = cluster_colours(len(result.states))
     blocks = len(result.volumes)
     cell = min(1.3, (WIDTH - 2 * MARGIN - GAP * (blocks - 1)) / blocks / 3)
@@ -53,9 +52,9 @@ def draw_summary(path: Path, result: DemoResult) -> None:
     left = page.axes(MARGIN + 0.1, HEAD + 0.35, PANEL, PANEL)
     right = page.axes(MARGIN + PANEL + 0.55, HEAD + 0.35, PANEL, PANEL)
     table = page.axes(WIDTH - MARGIN - 2.5, HEAD + 0.7, 2.5, 2.5)
-    _draw_latents(left, result, colours[result.matching[result.clusters]], "coloured by class of k-means")
+    _draw_latents(left, result, colours[result.matching[result.clusters]], "colored by k-means cluster")
     _number_classes(left, result, colours[result.matching])
-    _draw_latents(right, result, colours[result.truth], "coloured by true state")
+    _draw_latents(right, result, colours[result.truth], "colored by true state")
     _draw_table(table, result, colours)
     _draw_volumes(page, result, colours, slices_top, cell)
     with atomic_path(path) as temporary:
@@ -67,14 +66,14 @@ def _summary(result: DemoResult) -> str:
     parts = (
         f"{len(result.truth)} simulated subtomograms",
         f"adjusted Rand index {round(result.ari, 2) + 0.0:.2f}",
-        f"median pose error {before.angle_deg:.1f}° → {after.angle_deg:.1f}°, "
-        f"{before.shift_px:.2f} → {after.shift_px:.2f} px",
+        f"median pose error before training {before.angle_deg:.1f}°, {before.shift_px:.2f} px; "
+        f"after {after.angle_deg:.1f}°, {after.shift_px:.2f} px",
     )
     return "   ·   ".join(parts)
 
 
 def _draw_latents(axes: Axes, result: DemoResult, colours: np.ndarray, title: str) -> None:
-    # in random order, so that no colour lies on top of the others throughout
+    # Draw in random order so that no color covers the others.
     order = np.random.default_rng(0).permutation(len(result.embedding))
     points = result.embedding[order]
     axes.scatter(points[:, 0], points[:, 1], s=26, c=colours[order], alpha=0.75, linewidths=0)
@@ -103,38 +102,38 @@ def _number_classes(axes: Axes, result: DemoResult, colours: np.ndarray) -> None
 
 
 def _draw_table(axes: Axes, result: DemoResult, colours: np.ndarray) -> None:
-    """Particles per state (rows) and class (columns), classes in the order of their states."""
+    """Draw the number of particles per state (rows) and class (columns), classes in the order of their states."""
     order = np.argsort(result.matching, kind="stable")
     table = result.table[:, order]
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Greys", vmin=0, vmax=1.4)
+    fraction = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(fraction, cmap="Greys", vmin=0, vmax=1.4)
     for (row, column), count in np.ndenumerate(table):
-        ink = "white" if share[row, column] > 0.6 else (INK if count else "0.7")
+        ink = "white" if fraction[row, column] > 0.6 else (INK if count else "0.7")
         axes.text(column, row, str(count), ha="center", va="center", fontsize=12, color=ink)
     axes.set_xticks(range(len(order)), [f"class {cluster}" for cluster in order], fontsize=10)
     axes.set_yticks(range(len(result.states)), list(result.states), fontsize=10, fontweight="bold")
     for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
         label.set_color(colour)
-    axes.set_title("particles of each state per class", fontsize=11, color=INK, pad=8)
+    axes.set_title("particles per state and class", fontsize=11, color=INK, pad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def _draw_volumes(page: _Page, result: DemoResult, colours: np.ndarray, top: float, cell: float) -> None:
-    """A block per class, in the order of the states: a subtomogram, the class volume, the truth."""
+    """Draw one block per class in the order of the states: a subtomogram, the class volume and the true volume."""
     blocks = sorted(result.volumes, key=lambda volume: (volume.state, volume.cluster))
     step = (WIDTH - 2 * MARGIN + GAP) / len(blocks)
     for number, shown in enumerate(blocks):
         start = MARGIN + number * step
         colour = colours[shown.state]
         page.text(start, top - 0.38, f"class {shown.cluster}", fontsize=12, fontweight="bold", color=colour)
-        about = f"{shown.particles} particles, correlation {shown.correlation:.2f}"
-        page.text(start + 0.8, top - 0.38, about, fontsize=10, color=PALE)
-        columns = (("a subtomogram", shown.example), ("class volume", shown.volume), ("truth", shown.truth))
+        caption = f"{shown.particles} particles, correlation {shown.correlation:.2f}"
+        page.text(start + 0.8, top - 0.38, caption, fontsize=10, color=PALE)
+        columns = (("subtomogram", shown.example), ("class volume", shown.volume), ("true volume", shown.truth))
         for column, (title, volume) in enumerate(columns):
             for row, (plane, image) in enumerate(_slices(volume)):
                 axes = page.axes(start + column * cell, top + row * cell, 0.96 * cell, 0.96 * cell)
-                _draw_slice(axes, image, _grey_range(volume, shown))
+                _draw_slice(axes, image, _gray_range(volume, shown))
                 if row == 0:
                     axes.set_title(title, fontsize=9.5, color=INK, pad=3)
                 if column == 0 and number == 0:
@@ -146,17 +145,17 @@ def _slices(volume: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [("z = 0", volume[middle]), ("y = 0", volume[:, middle])]
 
 
-def _grey_range(volume: np.ndarray, shown: ClassVolume) -> tuple[float, float]:
-    """Noise symmetric about its mean; volumes from a little below nothing to their brightest voxels."""
+def _gray_range(volume: np.ndarray, shown: ClassVolume) -> tuple[float, float]:
+    """Return the gray scale: mean ± 3 standard deviations for subtomograms, 0 to the maximum for volumes."""
     if volume is shown.example:
-        centre, spread = float(volume.mean()), float(volume.std())
-        return centre - 3 * spread, centre + 3 * spread
-    bright = float(np.percentile(volume, 99.8))
-    return -0.1 * abs(bright), bright if bright > 0 else 1.0
+        mean, deviation = float(volume.mean()), float(volume.std())
+        return mean - 3 * deviation, mean + 3 * deviation
+    high = float(np.percentile(volume, 99.8))
+    return -0.1 * abs(high), high if high > 0 else 1.0
 
 
-def _draw_slice(axes: Axes, image: np.ndarray, grey: tuple[float, float]) -> None:
-    axes.imshow(image, cmap="gray", vmin=grey[0], vmax=grey[1], origin="lower", interpolation="bicubic")
+def _draw_slice(axes: Axes, image: np.ndarray, gray: tuple[float, float]) -> None:
+    axes.imshow(image, cmap="gray", vmin=gray[0], vmax=gray[1], origin="lower", interpolation="bicubic")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

@@ -1,11 +1,11 @@
-"""What the demo simulates and the commands it runs."""
+"""Settings of the demo and the commands that it runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# The data: compositions of one complex, each 32³ voxels of 12 Å.
+# Data: compositions of one complex, each of 32³ voxels of 12 Å.
 STATES = ("50S", "30S", "70S_APE_mRNA")
 APIX = 12
 BOX = 32
@@ -14,18 +14,18 @@ SNR = 0.12
 ROTATION_ERROR_DEG = 2
 SHIFT_ERROR_PX = 0.5
 
-# The training.
+# Training.
 EPOCHS = 24
 TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 24").split()
 
-# `--quick` shows that everything runs, not that it works well.
+# Settings of `--quick`, which tests the installation but not the quality of the results.
 QUICK_PARTICLES = 48
 QUICK_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command line: the program (`dsd` or `dsdsh`) and its words."""
+    """Command line: the program (`dsd` or `dsdsh`) and its arguments."""
 
     program: str
     words: tuple[str, ...]
@@ -38,16 +38,16 @@ class Step:
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """The demo in the folder `root`.
+    """Settings of a demo.
 
     Attributes
     ----------
     root
-        Folder for everything.
+        Output folder.
     particles, epochs, seed
-        Sizes and random numbers.
+        Number of particles, number of epochs and random seed.
     device
-        For training and simulation; None leaves it to the commands.
+        Device of training and simulation; None selects the default of the commands.
     """
 
     root: Path
@@ -58,7 +58,7 @@ class DemoPlan:
 
     @property
     def data(self) -> Path:
-        """Folder of the simulated set."""
+        """Folder of the simulated data set."""
         return self.root / "data"
 
     @property
@@ -68,21 +68,21 @@ class DemoPlan:
 
     @property
     def epoch(self) -> int:
-        """The last epoch, counted from 0: the one that is analysed."""
+        """Last epoch, counted from 0, which is analyzed."""
         return self.epochs - 1
 
     @property
     def analysis(self) -> Path:
-        """Folder of the analysis of that epoch."""
+        """Folder of the analysis."""
         return self.run / f"analyze.{self.epoch}"
 
     @property
     def kmeans(self) -> Path:
-        """Folder of its classes, their volumes and STAR files."""
+        """Folder of the k-means clusters with their volumes and STAR files."""
         return self.analysis / f"kmeans{len(STATES)}"
 
     def steps(self) -> list[Step]:
-        """The commands, in order."""
+        """Return the commands in order."""
         star = str(self.data / "particles.star")
         run, last, classes = str(self.run), str(self.epoch), str(len(STATES))
         device = () if self.device is None else ("--device", self.device)

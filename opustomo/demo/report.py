@@ -1,4 +1,4 @@
-"""The demo's result in words."""
+"""Text report of the demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from opustomo.demo.scores import DemoResult
 
 
 def contingency_lines(result: DemoResult) -> list[str]:
-    """The table of true states (rows) and classes (columns) as text."""
+    """Format the contingency table of true states (rows) and classes (columns)."""
     width = max(len(name) for name in result.states)
     heads = [f"class {i}" for i in range(result.table.shape[1])]
     lines = [" " * width + "  " + "  ".join(heads)]
@@ -18,27 +18,27 @@ def contingency_lines(result: DemoResult) -> list[str]:
 
 
 def report_lines(result: DemoResult, plan: DemoPlan) -> list[str]:
-    """Scores, then where to look."""
+    """Format the scores and the list of output files."""
     before, after = result.before, result.after
     volumes = (f"{v.cluster}: {result.states[v.state]} {v.correlation:.2f}" for v in result.volumes)
-    places = {
-        "summary picture": plan.root / "demo.png",
-        "other pictures": plan.analysis / "umap.png",
+    files = {
+        "summary figure": plan.root / "demo.png",
+        "UMAP figures": plan.analysis / "umap.png",
         "": plan.kmeans / "umap.png",
         "class volumes": plan.kmeans / "reference*.mrc",
-        "along PC1": plan.analysis / "pc1" / "reference*.mrc",
+        "volumes along PC1": plan.analysis / "pc1" / "reference*.mrc",
         "STAR file per class": plan.kmeans / "pre*.star",
         "training log": plan.run / "run.log",
-        "data with truth": plan.data,
+        "data and ground truth": plan.data,
     }
-    width = max(map(len, places))
+    width = max(map(len, files))
     return [
-        "Particles of each true state in each class:",
+        "Number of particles of each true state (rows) in each class (columns):",
         *(f"  {line}" for line in contingency_lines(result)),
-        f"Agreement of classes with the truth (adjusted Rand index): {result.ari:.3f}",
-        f"Correlation of class volumes with the truth: {', '.join(volumes)}",
+        f"Adjusted Rand index between classes and true states: {result.ari:.3f}",
+        f"Correlation of class volumes with the true volumes: {', '.join(volumes)}",
         f"Median pose error: {before.angle_deg:.2f}° and {before.shift_px:.2f} px before training, "
         f"{after.angle_deg:.2f}° and {after.shift_px:.2f} px after",
-        "Where to look:",
-        *(f"  {name:{width}}  {path}" for name, path in places.items()),
+        "Output files:",
+        *(f"  {name:{width}}  {path}" for name, path in files.items()),
     ]

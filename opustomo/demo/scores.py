@@ -1,4 +1,4 @@
-"""How well classes, poses and volumes of a run agree with the truth of its simulated set."""
+"""Agreement of the classes, poses and volumes of a run with the ground truth of a simulated data set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from opustomo.io.pickles import load_pickle
 from opustomo.io.poses import Poses, read_poses
 from opustomo.slices.resample import resample
 
-#: half voxels a volume may be moved by, along each axis, before it is compared
+#: Shifts along each axis, in units of half a voxel, over which the correlation of volumes is maximized.
 SHIFT_STEPS = (-2, -1, 0, 1, 2)
 
 
 @dataclass(frozen=True)
 class PoseError:
-    """Median errors of poses, a rotation and shift common to all particles set aside: degrees, voxels."""
+    """Median pose errors in degrees and voxels after removal of a common rotation and shift."""
 
     angle_deg: float
     shift_px: float
@@ -26,20 +26,20 @@ class PoseError:
 
 @dataclass(frozen=True)
 class ClassVolume:
-    """The volume of one class, the true volume it goes with, and a subtomogram of it.
+    """Volume of one class, the corresponding true volume and a subtomogram of the class.
 
     Attributes
     ----------
     cluster, state
-        Number of the class; index of the state most of its particles belong to.
+        Number of the class, and index of the state that it is matched to.
     particles
-        Particles of the class.
+        Number of particles in the class.
     volume, truth
-        (n, n, n) on one grid; the truth inside the same mask.
+        Class volume and masked true volume on the same grid, (n, n, n).
     correlation
-        Of both inside the mask, the volume moved by up to a voxel.
+        Correlation of both volumes inside the mask, maximized over shifts of up to one voxel.
     example
-        (D, D, D) subtomogram of the particle nearest to the class centre, as the network gets it.
+        Subtomogram of the particle nearest to the class center, (D, D, D).
     """
 
     cluster: int
@@ -53,28 +53,28 @@ class ClassVolume:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Everything the demo reports.
+    """Results of the demo.
 
     Attributes
     ----------
     states
         Names of the true states.
     truth, clusters
-        (N,) true state and class of each particle.
+        True state and class of each particle, (N,).
     table
-        (states, classes) numbers of particles.
+        Number of particles per state and class, (states, classes).
     matching
-        (classes,) state of each class: one to one while there are as many of both.
+        State of each class, (classes,); a one-to-one assignment if there are as many classes as states.
     ari
-        Adjusted Rand index of classes and states: 1 for perfect agreement, 0 for chance.
+        Adjusted Rand index between classes and states: 1 for perfect agreement, 0 for chance agreement.
     before, after
-        Errors of the poses that went into training and of those that came out.
+        Pose errors before and after training.
     embedding
-        (N, 2) UMAP.
+        UMAP embedding, (N, 2).
     centres
-        (classes,) particle nearest to the centre of each class.
+        Index of the particle nearest to the center of each class, (classes,).
     volumes
-        By class.
+        Volume of each class.
     """
 
     states: tuple[str, ...]
@@ -93,32 +93,31 @@ class DemoResult:
 def pose_error(
     rotations: np.ndarray, origins: np.ndarray, true_rotations: np.ndarray, true_origins: np.ndarray
 ) -> PoseError:
-    """Median error of poses against the truth.
+    """Compute the median error of poses relative to the true poses.
 
-    A set of poses may differ from the truth by one rotation and one shift of the reference without being any
-    worse; both are estimated and taken out.
+    Poses are defined up to a rotation and shift of the reference, which are estimated and removed.
 
     Parameters
     ----------
     rotations, true_rotations
-        (N, 3, 3) matrices A, reference to subtomogram.
+        Rotation matrices A from reference to subtomogram, (N, 3, 3).
     origins, true_origins
-        (N, 3) voxels.
+        Origins in voxels, (N, 3).
     """
     from scipy.spatial.transform import Rotation
 
-    found, true = Rotation.from_matrix(rotations), Rotation.from_matrix(true_rotations)
-    common = (true.inv() * found).mean()
-    angles = np.degrees(((true * common).inv() * found).magnitude())
+    estimated, true = Rotation.from_matrix(rotations), Rotation.from_matrix(true_rotations)
+    common = (true.inv() * estimated).mean()
+    angles = np.degrees(((true * common).inv() * estimated).magnitude())
     differences = origins - true_origins
-    # a reference moved by c moves the particle with pose A by A·c
-    offset = found.inv().apply(differences).mean(axis=0)
-    shifts = np.linalg.norm(differences - found.apply(offset), axis=1)
+    # A shift c of the reference shifts a particle with pose A by A·c.
+    offset = estimated.inv().apply(differences).mean(axis=0)
+    shifts = np.linalg.norm(differences - estimated.apply(offset), axis=1)
     return PoseError(float(np.median(angles)), float(np.median(shifts)))
 
 
 def best_correlation(volume: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
-    """Correlation of two volumes inside a mask, the best over shifts of up to a voxel in half-voxel steps."""
+    """Compute the maximum correlation of two volumes inside a mask over shifts of up to one voxel."""
     inside = mask > 0.5
     transform = np.fft.rfftn(volume)
     size = volume.shape[0]
@@ -127,14 +126,14 @@ def best_correlation(volume: np.ndarray, truth: np.ndarray, mask: np.ndarray) ->
     for z in SHIFT_STEPS:
         for y in SHIFT_STEPS:
             for x in SHIFT_STEPS:
-                turns = 0.5 * (z * full[:, None, None] + y * full[:, None] + x * half)
-                moved = np.fft.irfftn(transform * np.exp(-2j * np.pi * turns), volume.shape, axes=(0, 1, 2))
-                best = max(best, float(np.corrcoef(moved[inside], truth[inside])[0, 1]))
+                cycles = 0.5 * (z * full[:, None, None] + y * full[:, None] + x * half)
+                shifted = np.fft.irfftn(transform * np.exp(-2j * np.pi * cycles), volume.shape, axes=(0, 1, 2))
+                best = max(best, float(np.corrcoef(shifted[inside], truth[inside])[0, 1]))
     return best
 
 
 def match_classes(table: np.ndarray) -> np.ndarray:
-    """(classes,) state of each class: the one-to-one assignment that puts most particles right."""
+    """Return the state of each class, (classes,), by the one-to-one assignment with most agreeing particles."""
     from scipy.optimize import linear_sum_assignment
 
     matching = table.argmax(axis=0)
@@ -144,18 +143,18 @@ def match_classes(table: np.ndarray) -> np.ndarray:
 
 
 def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[str, ...]) -> DemoResult:
-    """Read what simulation and analysis have written, and score it.
+    """Read the results of simulation and analysis and compute the scores.
 
     Parameters
     ----------
     data
-        Folder of the simulated set.
+        Folder of the simulated data set.
     analysis
-        Folder `analyze.N` with as many k-means classes as there are states, and their volumes.
+        Folder `analyze.N`, with a k-means of as many clusters as there are states, and their volumes.
     pose_file
-        `pose.N.pkl`.
+        Refined poses, `pose.N.pkl`.
     states
-        Names of the states, in the order of the set's labels.
+        Names of the states in the order of the labels.
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -169,7 +168,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
     matching = match_classes(table)
     box = volumes.shape[-1]
     true_poses = Poses(truth["eulers"], truth["origin"] / box)
-    told_poses = Poses(truth["eulers_used"], truth["origin_used"] / box)
+    input_poses = Poses(truth["eulers_used"], truth["origin_used"] / box)
     centres = np.loadtxt(kmeans / "centers_ind.txt", dtype=int, ndmin=1)
     return DemoResult(
         states=states,
@@ -178,7 +177,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
         table=table,
         matching=matching,
         ari=float(adjusted_rand_score(truth["labels"], clusters)),
-        before=_error(told_poses, true_poses, box),
+        before=_error(input_poses, true_poses, box),
         after=_error(read_poses(pose_file), true_poses, box),
         embedding=np.asarray(load_pickle(analysis / "umap.pkl")),
         centres=centres,
@@ -199,7 +198,7 @@ def _class_volume(
     volume, apix = read_volume(kmeans / f"reference{cluster}.mrc")
     mask, native = read_volume(data / "mask.mrc")
     if apix is None or native is None:
-        raise ValueError("volume and mask must tell their pixel sizes")
+        raise ValueError("the MRC headers of volume and mask must have pixel sizes")
     size = volume.shape[0]
     mask = resample(mask, native, size, apix)
     truth = resample(volumes[state], native, size, apix) * mask

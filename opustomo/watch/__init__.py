@@ -1,1 +1,1 @@
-"""Those who watch a run: metrics files, the training figure, TensorBoard, a look-out for latent collapse."""
+"""Training monitors: metrics files, figures, TensorBoard and collapse detection."""

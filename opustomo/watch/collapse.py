@@ -1,8 +1,8 @@
-"""Latent collapse: compositions, or single dimensions of them, that carry no information about the particles.
+"""Detection of latent collapse: identical latents or unused latent dimensions.
 
-The information of a dimension is that of a Gaussian channel from particles to samples: with the variance V of the
-posterior means between particles and the mean posterior variance S, ½ log₂(1 + V/S) bits. It does not change when a
-dimension is rescaled, whereas the spread of the means alone may be small or large for any information.
+The information of a latent dimension about the particles is that of a Gaussian channel, ½ log₂(1 + V/S) bits, where V
+is the variance of the posterior means between particles and S the mean posterior variance. Unlike the variance of the
+means, it is invariant to a rescaling of the dimension.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import numpy as np
 from opustomo.training.records import EpochRecord, IntervalRecord
 
 FIRST_EPOCH = 2
-"""Epoch, counted from 0, before which latents are not judged."""
+"""First epoch, counted from 0, at which latents are checked for collapse."""
 LEAST_BITS = 0.01
-"""A dimension with less information tells nothing apart: its means spread by less than 12 % of a posterior's width."""
+"""Minimum information of a used dimension; below it, the means vary by less than 12 % of the posterior width."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with the latents.
+    """Problem found in the loss or the latents.
 
     Attributes
     ----------
     kind
-        ``loss`` or ``latents`` (not finite), ``point`` (no dimension carries information), ``dead`` (some carry none).
+        ``loss`` or ``latents`` for non-finite values, ``point`` if no dimension is informative, ``dead`` if some
+        dimensions are not.
     sentence
-        What is wrong and what to try.
+        Description of the problem with suggestions.
     columns
-        The composition columns that it is about, counted from 0.
+        Affected composition columns, counted from 0.
     """
 
     kind: str
@@ -40,120 +41,120 @@ class Finding:
 
 
 class CollapseWatcher:
-    """Watcher that says each kind of finding once.
+    """Training monitor that reports each kind of problem once.
 
     Parameters
     ----------
     say
-        Takes a sentence, without a full stop, for the log.
+        Callback that receives messages for the log.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self.findings: list[Finding] = []
-        """What has been said."""
+        """Problems reported so far."""
 
     def interval(self, record: IntervalRecord) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """Look at the latents of the epoch."""
+        """Check the loss and the latents of the epoch."""
         for finding in diagnose(record):
-            if finding.kind not in {said.kind for said in self.findings}:
+            if finding.kind not in {reported.kind for reported in self.findings}:
                 self.findings.append(finding)
                 self._say(f"# warning: after epoch {record.epoch} {finding.sentence}")
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def diagnose(record: EpochRecord) -> list[Finding]:
-    """What is wrong after an epoch; nothing found: empty."""
-    found = _not_finite_loss(record)
+    """Return the problems found after an epoch."""
+    findings = _non_finite_loss(record)
     seen, zdim = np.asarray(record.seen, dtype=bool), record.zdim
     composition = np.asarray(record.latents, dtype=np.float64)[seen, :zdim]
     finite = np.all(np.isfinite(composition), axis=1)
     if not finite.all():
         first = int(np.flatnonzero(record.seen)[np.argmin(finite)])
-        found.append(
+        findings.append(
             Finding(
                 "latents",
                 f"{np.count_nonzero(~finite)} of {len(finite)} particles have latents that are not finite, the first "
-                f"is particle {first} (counted from 0); try a lower --lr, leave out --amp and look at its subtomogram",
+                f"is particle {first} (counted from 0); try a lower --lr, omit --amp, and inspect its subtomogram",
             )
         )
-    # without an encoder there is no KL, and latents mean nothing (an encoder's is at least 0.5 per dimension)
+    # Without an encoder, the KL term is 0 and the latents are not informative; with an encoder it is at least 0.5.
     if record.encoded is None or record.epoch < FIRST_EPOCH or record.training.get("kl", 1.0) == 0.0:
-        return found
+        return findings
     bits = information(record.encoded.means[seen, :zdim], record.encoded.deviations[seen, :zdim])
-    return found + _collapsed(bits)
+    return findings + _collapsed(bits)
 
 
 def information(means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Return the information about particles in each latent dimension, in bits.
+    """Compute the information about the particles in each latent dimension.
 
     Parameters
     ----------
     means, deviations
-        (N, zdim) of the posteriors; particles with values that are not finite do not count.
+        Posterior means and standard deviations, (N, zdim). Particles with non-finite values are ignored.
 
     Returns
     -------
-    ndarray
-        (zdim,), ½ log₂(1 + V/S); empty when fewer than two particles count.
+    ndarray, (zdim,)
+        Information ½ log₂(1 + V/S) in bits; empty if there are fewer than two particles.
     """
     means, deviations = (np.asarray(values, dtype=np.float64) for values in (means, deviations))
     used = np.isfinite(means).all(1) & np.isfinite(deviations).all(1)
     if used.sum() < 2:
         return np.empty(0)
-    # latents are kept in single precision: far from 0 their last digits are no information
+    # Latents are stored in single precision, so the rounding error is not counted as variance.
     rounding = np.finfo(np.float32).eps * np.abs(means[used]).max(0)
     between = np.clip(means[used].var(0, ddof=1) - rounding**2, 0.0, None)
     within = np.square(deviations[used]).mean(0)
     return 0.5 * np.log2(1.0 + between / np.maximum(within, np.finfo(np.float32).tiny))
 
 
-def _not_finite_loss(record: EpochRecord) -> list[Finding]:
-    bad = [name for name, value in record.training.items() if not np.isfinite(value)]
-    if not bad:
+def _non_finite_loss(record: EpochRecord) -> list[Finding]:
+    non_finite = [name for name, value in record.training.items() if not np.isfinite(value)]
+    if not non_finite:
         return []
     return [
         Finding(
             "loss",
-            f"the training loss is not finite ({', '.join(bad)}); stop, go back to an earlier checkpoint with a lower "
-            "--lr, leave out --amp, and check the voxels and CTF tables of the input",
+            f"the training loss is not finite ({', '.join(non_finite)}); stop the run, resume from an earlier "
+            "checkpoint with a lower --lr, omit --amp, and check the voxels and CTF tables of the input",
         )
     ]
 
 
 def _collapsed(bits: np.ndarray) -> list[Finding]:
-    dead = bits < LEAST_BITS
-    if not dead.any():
+    unused = bits < LEAST_BITS
+    if not unused.any():
         return []
-    if dead.all():
+    if unused.all():
         return [
             Finding(
                 "point",
-                f"the latents tell no particles apart: their {len(bits)} dimensions together carry {bits.sum():.2g} "
-                "bits about a particle; try a lower --beta-control, a higher --lamb or more epochs, and check poses, "
-                "CTF, --angpix and mask, which hide differences when wrong",
+                f"the latents have collapsed: their {len(bits)} dimensions together carry only {bits.sum():.2g} bits "
+                "of information about a particle; try a lower --beta-control, a higher --lamb or more epochs, and "
+                "check poses, CTF, --angpix and mask, because errors in these hide differences between particles",
                 tuple(range(len(bits))),
             )
         ]
-    columns = tuple(int(column) for column in np.flatnonzero(dead))
-    which = f"column{'s' * (len(columns) > 1)} {_listed(columns)} of mu, counted from 0"
+    columns = tuple(int(column) for column in np.flatnonzero(unused))
+    names = f"column{'s' * (len(columns) > 1)} {_listed(columns)} of mu, counted from 0"
     return [
         Finding(
             "dead",
-            f"{len(columns)} of {len(bits)} latent dimensions carry less than {LEAST_BITS:g} bits about a particle "
-            f"({which}; all together carry {bits.sum():.2g}); they do no harm when the others separate what you "
-            f"look for, else try --zdim {len(bits) - len(columns)}, or a lower --beta-control or a higher --lamb "
-            "to use them",
+            f"{len(columns)} of {len(bits)} latent dimensions carry less than {LEAST_BITS:g} bits of information about "
+            f"a particle ({names}; all dimensions together carry {bits.sum():.2g} bits); this is harmless if the other "
+            f"dimensions resolve the heterogeneity; otherwise try --zdim {len(bits) - len(columns)}, a lower "
+            "--beta-control or a higher --lamb",
             columns,
         )
     ]
 
 
-def _listed(columns: tuple[int, ...], most: int = 8) -> str:
-    shown = ", ".join(str(column) for column in columns[:most])
-    return shown if len(columns) <= most else f"{shown}, …"
+def _listed(columns: tuple[int, ...], limit: int = 8) -> str:
+    text = ", ".join(str(column) for column in columns[:limit])
+    return text if len(columns) <= limit else f"{text}, …"

@@ -1,4 +1,4 @@
-"""A CSV file that grows by whole lines and can be taken up again after any interruption."""
+"""CSV file that is appended line by line and can be resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Row = Mapping[str, str]
 
 
 class CsvTable:
-    """Rows of text under one header line.
+    """CSV table with a header line.
 
-    A line goes to the file in one piece and without delay; what a failed write leaves of it is taken away again. The
-    file is opened anew for every line, so that it may be moved or deleted during a run.
+    Each line is written with one unbuffered system call, and a partial line is removed if the write fails. The file
+    is opened for each line, so it may be moved or deleted during a run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,16 +26,16 @@ class CsvTable:
         self._columns: list[str] | None = None
 
     def rows(self) -> list[dict[str, str]]:
-        """All complete rows; none when there is no file. A last line without its end is left out."""
+        """Return all complete rows, without an incomplete last line; empty if the file is absent."""
         return self._read()[1]
 
     def keep(self, wanted: Callable[[Row], bool], change: Callable[[Row], Row] | None = None) -> None:
-        """Drop the rows that are not ``wanted`` and an incomplete last line; ``change`` the others.
+        """Keep the rows for which `wanted` is True, transformed by `change`, and remove an incomplete last line.
 
         Raises
         ------
         OSError
-            The file cannot be read or written; it is then as before.
+            If the file cannot be read or written, in which case it is unchanged.
         """
         if self.path.exists():
             columns, rows = self._read()
@@ -43,17 +43,17 @@ class CsvTable:
             self._rewrite(columns, kept if change is None else map(change, kept))
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
         self._columns = None
 
     def append(self, row: Row) -> None:
-        """Add a row; columns that the file does not have yet are added to it, values missing from ``row`` are empty.
+        """Append a row. New columns are added to the file, and values missing in `row` are empty.
 
         Raises
         ------
         OSError
-            The row cannot be written; the file is then as before.
+            If the row cannot be written, in which case the file is unchanged.
         """
         if self._columns is None or not set(row) <= set(self._columns) or not self.path.exists():
             columns, rows = self._read()
@@ -84,7 +84,7 @@ class CsvTable:
     def _add_line(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         data = line.encode()
-        # unbuffered: the line reaches the system in one call, or not at all when the process is killed before
+        # Without buffering, the line is written by one system call, or not at all if the process is killed.
         with open(self.path, "ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
@@ -96,7 +96,7 @@ class CsvTable:
 
 
 def _fields(line: str) -> list[str]:
-    """Values of a line; none in an empty or unreadable one."""
+    """Return the values of a line, or an empty list if it is empty or invalid."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""``metrics.csv``, a row per logging interval, and ``epochs.csv``, a row per epoch."""
+"""Metrics files: ``metrics.csv`` with one row per logging interval, ``epochs.csv`` with one row per epoch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ EPOCHS_FILE = "epochs.csv"
 
 
 class MetricsFile:
-    """Watcher that writes ``metrics.csv`` and, beside it, ``epochs.csv``.
+    """Training monitor that writes ``metrics.csv`` and, in the same folder, ``epochs.csv``.
 
-    Epochs count from 0, as in the names of files. Files of an earlier run are replaced by the first row, unless
-    :meth:`resume_from` was called.
+    Epochs are counted from 0, as in file names. Unless :meth:`resume_from` is called, the first row replaces the files
+    of an earlier run.
 
     Parameters
     ----------
     path
-        The file of the intervals.
+        Path of ``metrics.csv``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,27 +30,27 @@ class MetricsFile:
         self._fresh = True
 
     def resume_from(self, particles_seen: int) -> None:
-        """Keep what an interrupted run wrote up to the state that is taken up.
+        """Remove rows that an interrupted run wrote after the state from which it is resumed.
 
-        Rows beyond ``particles_seen`` (they will come again) and incomplete lines are dropped. The row at
-        ``particles_seen`` itself stays: the step that it reports is part of the state. ``epochs.csv`` holds no count
-        of particles; rows of epochs done again go when the first of these ends.
+        Rows with more than `particles_seen` particles, which will be written again, and incomplete lines are removed.
+        The row at exactly `particles_seen` is kept because its update is part of the state. ``epochs.csv`` contains no
+        number of particles; its rows of repeated epochs are removed when the first of these epochs ends.
 
         Raises
         ------
         OSError
-            A file cannot be read or written.
+            If a file cannot be read or written.
         """
         self._fresh = False
         earlier = self._epochs.rows()
         change = None
-        if earlier and "weights" not in earlier[0]:  # versions without that column counted epochs from 1
+        if earlier and "weights" not in earlier[0]:  # versions without this column counted epochs from 1
             change = _counted_from_zero
         self._intervals.keep(lambda row: 0 <= _number(row, "particles") <= particles_seen, change)
         self._epochs.keep(lambda row: _number(row, "epoch") >= 0, change)
 
     def interval(self, record: IntervalRecord) -> None:
-        """Write a row of ``metrics.csv``."""
+        """Append a row to ``metrics.csv``."""
         self._start()
         self._intervals.append(
             {
@@ -67,7 +67,7 @@ class MetricsFile:
         )
 
     def epoch(self, record: EpochRecord) -> None:
-        """Write a row of ``epochs.csv``; rows of this epoch and later ones are from before a resumption and go."""
+        """Append a row to ``epochs.csv`` and remove rows of this and later epochs from an interrupted run."""
         self._start()
         if any(_number(row, "epoch") >= record.epoch for row in self._epochs.rows()):
             self._epochs.keep(lambda row: 0 <= _number(row, "epoch") < record.epoch)
@@ -87,7 +87,7 @@ class MetricsFile:
         )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing; no file is kept open."""
 
     def _start(self) -> None:
         if self._fresh:
@@ -97,25 +97,26 @@ class MetricsFile:
 
 
 def read_epoch_means(path: Path) -> dict[int, tuple[dict[str, float], dict[str, float] | None]]:
-    """Means of the loss terms per epoch, from ``epochs.csv``.
+    """Read the mean loss terms per epoch from ``epochs.csv``.
 
     Returns
     -------
     dict
-        Epoch, counted from 0, to the means of training and of validation (None without); empty without a file.
+        Means of training and validation (None without validation) for each epoch, counted from 0; empty if the file
+        is absent.
 
     Raises
     ------
     OSError
-        The file is there but cannot be read.
+        If the file exists but cannot be read.
     """
-    found: dict[int, tuple[dict[str, float], dict[str, float] | None]] = {}
+    means: dict[int, tuple[dict[str, float], dict[str, float] | None]] = {}
     for row in CsvTable(path).rows():
         number = _number(row, "epoch")
         if number >= 0:
             training, validation = _means(row, "training_"), _means(row, "validation_")
-            found[number] = training, validation or None
-    return found
+            means[number] = training, validation or None
+    return means
 
 
 def _means(row: Row, prefix: str) -> dict[str, float]:
@@ -125,7 +126,7 @@ def _means(row: Row, prefix: str) -> dict[str, float]:
             try:
                 means[name.removeprefix(prefix)] = float(text)
             except ValueError:
-                continue  # a hand has been at the file
+                continue  # the file was edited
     return means
 
 
@@ -134,7 +135,7 @@ def _counted_from_zero(row: Row) -> Row:
 
 
 def _number(row: Mapping[str, str], column: str) -> int:
-    """Whole number in a column, -1 where there is none."""
+    """Return the integer in a column, or -1 if it is missing or invalid."""
     try:
         return int(row[column])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""The watchers that every run has."""
+"""Standard training monitors of a run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from opustomo.watch.training_figure import TrainingFigure
 def standard_watchers(
     outdir: Path, say: Callable[[str], None], resumed_at: int | None, plot: str | None = None
 ) -> list[Watcher]:
-    """Metrics files, training figure, look-out for collapse and, where installed, TensorBoard.
+    """Create the metrics files, training figure, collapse detection and, if installed, TensorBoard.
 
     Parameters
     ----------
     outdir
-        Folder of the run.
+        Output folder of the run.
     say
-        Takes a line for the log.
+        Callback that receives messages for the log.
     resumed_at
-        Particles seen when an interrupted run is taken up, None for a run from the start.
-
+        Number of particles processed before the run was resumed; None for a new run.
     plot
-        Name (without .png) of the picture of one particle, None for no picture (``--plot``).
+        Name, without .png, of the figure of one particle (``--plot``); None for no figure.
 
     Returns
     -------
     list of Watcher
-        A file that cannot be taken up is said and its watcher left out: no run is lost for it.
+        Training monitors. If a file cannot be resumed, a warning is logged and its monitor is omitted.
     """
     watchers: list[Watcher] = []
     metrics = MetricsFile(outdir / "metrics.csv")
@@ -42,7 +41,7 @@ def standard_watchers(
             metrics.resume_from(resumed_at)
         watchers.append(metrics)
     except OSError as error:
-        say(f"# warning: metrics.csv cannot be continued ({error}); this run does not write it")
+        say(f"# warning: metrics.csv cannot be resumed ({error}), so this run does not write it")
     watchers += [TrainingFigure(outdir / "training.png"), CollapseWatcher(say)]
     if plot is not None:
         watchers.append(ParticlePlot(outdir / f"{plot}.png"))
@@ -50,5 +49,5 @@ def standard_watchers(
         try:
             watchers.append(TensorBoardWatcher(outdir / "tensorboard", resumed_at))
         except (ImportError, OSError) as error:
-            say(f"# warning: no TensorBoard files ({error})")
+            say(f"# warning: TensorBoard files are not written ({error})")
     return watchers

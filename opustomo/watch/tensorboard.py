@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, when its extra is installed."""
+"""TensorBoard scalars (requires the extra ``tensorboard``)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from opustomo.training.records import EpochRecord, IntervalRecord
 
 
 def tensorboard_available() -> bool:
-    """Whether the package ``tensorboard`` (the extra of that name) is installed."""
+    """Return whether the package ``tensorboard`` is installed."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 class TensorBoardWatcher:
-    """Watcher that writes event files.
+    """Training monitor that writes TensorBoard event files.
 
-    Batches go to ``training/TERM`` and the state to ``run/…``, over particles seen; means of an epoch go to
-    ``training_epoch/TERM`` and ``validation/TERM``, over epochs counted from 0, as in file names.
+    Loss terms of batches are written to ``training/TERM`` and the state of the run to ``run/…``, as functions of the
+    number of particles processed. Means over epochs are written to ``training_epoch/TERM`` and ``validation/TERM``, as
+    functions of the epoch, counted from 0 as in file names.
 
     Parameters
     ----------
     logdir
         Folder of the event files.
     resumed_at
-        Particles seen when an interrupted run was taken up: what it wrote beyond is hidden.
+        Number of particles processed before the run was resumed; later events of the interrupted run are hidden.
 
     Raises
     ------
     ImportError
-        TensorBoard is not installed.
+        If TensorBoard is not installed.
     OSError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
 
     def __init__(self, logdir: Path, resumed_at: int | None = None) -> None:
@@ -61,7 +62,7 @@ class TensorBoardWatcher:
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Flush and close the event file."""
         self._writer.close()
 
     def _write(self, group: str, values: Mapping[str, float], step: int) -> None:

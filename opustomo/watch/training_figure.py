@@ -1,4 +1,4 @@
-"""``training.png``: losses, volume and latents of a run at a glance, new after every epoch."""
+"""Training figure ``training.png``: losses, volume and latents of a run, updated after each epoch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Means = tuple[dict[str, float], dict[str, float] | None]
 
 
 class TrainingFigure:
-    """Watcher that draws the figure after every epoch.
+    """Training monitor that draws the figure after each epoch.
 
-    Epochs before a resumption are taken from ``epochs.csv`` beside it, where there is one.
+    Epochs before the run was resumed are read from ``epochs.csv`` in the same folder, if it exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class TrainingFigure:
         self._history: dict[int, Means] | None = None
 
     def interval(self, record: IntervalRecord) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def epoch(self, record: EpochRecord) -> None:
         """Draw the figure.
@@ -45,7 +45,7 @@ class TrainingFigure:
         Raises
         ------
         OSError
-            It cannot be written; the one of the epoch before then stays.
+            If the file cannot be written, in which case the figure of the previous epoch is unchanged.
         """
         if self._history is None:
             known = read_epoch_means(self._path.with_name(EPOCHS_FILE)) if record.epoch else {}
@@ -55,7 +55,7 @@ class TrainingFigure:
         draw_training(self._path, record, self._history)
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) -> None:
@@ -64,16 +64,16 @@ def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) ->
     Parameters
     ----------
     path
-        Written atomically.
+        Output image, written atomically.
     record
-        The epoch, for volume and latents.
+        Record of the epoch with its volume and latents.
     history
-        Epoch, counted from 0, to the means of training and of validation, this epoch among them.
+        Means of training and validation for each epoch, counted from 0, including this epoch.
 
     Raises
     ------
     OSError
-        The file cannot be written.
+        If the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -139,7 +139,15 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
 
 
 def _limit(axes: Axes, lines: np.ndarray) -> None:
-    """Let the first tenth of a run leave the panel when it would flatten the rest, and say so; (lines, epochs)."""
+    """Exclude the first tenth of the epochs from the y range if they compress the rest, and note this on the axis.
+
+    Parameters
+    ----------
+    axes
+        Axes of the curves.
+    lines
+        Values of the curves, (lines, epochs).
+    """
     epochs = lines.shape[1]
     first = max(1, epochs // 10)
     later = lines[:, first:]
@@ -149,8 +157,8 @@ def _limit(axes: Axes, lines: np.ndarray) -> None:
     if high > low and np.nanmax(lines) - np.nanmin(lines) > 3.0 * (high - low):
         margin = 0.25 * (high - low)
         axes.set_ylim(low - margin, high + margin)
-        which = "first epoch" if first == 1 else f"first {first} epochs"
-        axes.set_xlabel(f"epoch ({which} partly off scale)", fontsize=9, color=PALE)
+        excluded = "first epoch" if first == 1 else f"first {first} epochs"
+        axes.set_xlabel(f"epoch ({excluded} partly off scale)", fontsize=9, color=PALE)
 
 
 def _draw_slices(figure: Figure, volume: np.ndarray) -> None:
@@ -186,12 +194,12 @@ def _draw_latents(figure: Figure, record: EpochRecord) -> None:
     title = f"{'density of ' * many}composition latents ({source}), {len(latents):,} particles"
     axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8)
     if 0 in latents.shape:
-        axes.text(0.5, 0.5, "none yet", transform=axes.transAxes, ha="center", color=PALE)
+        axes.text(0.5, 0.5, "no latents yet", transform=axes.transAxes, ha="center", color=PALE)
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    axes_of_variance = fit_pca(latents)
-    plane = pca_plane(axes_of_variance.scores(latents), axes_of_variance.variance_ratio)
+    pca = fit_pca(latents)
+    plane = pca_plane(pca.scores(latents), pca.variance_ratio)
     axes.set_xlabel(plane.x_label, fontsize=9, color=PALE)
     axes.set_ylabel(plane.y_label, fontsize=9, color=PALE)
     low, high = plane.points.min(axis=0), plane.points.max(axis=0)
@@ -209,6 +217,6 @@ def _density(axes: Axes, points: np.ndarray, extent: tuple[float, float, float, 
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
 
-    # the map's palest end is left out: a cell with one particle must differ from an empty one
+    # Omit the palest colors so that a cell with one particle differs from an empty one.
     shades = LinearSegmentedColormap.from_list("ink", matplotlib.colormaps["Blues"](np.linspace(0.22, 1.0, 64)))
     axes.hexbin(*points.T, gridsize=(60, 32), extent=extent, mincnt=1, bins="log", cmap=shades, linewidths=0.2)

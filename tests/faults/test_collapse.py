@@ -38,5 +38,5 @@ def test_a_tiny_run(
     monkeypatch.setattr(autoencoder, "Encoder", encoder)
     code, said = train(tiny_set / "particles.star", tmp_path / "run", "-n", "4", "--lr", "1e-9", "-b", "8")
     assert code == 0, said
-    found = [line for line in said.splitlines() if "tell no particles apart" in line]
+    found = [line for line in said.splitlines() if "latents have collapsed" in line]
     assert len(found) == collapsed, said

@@ -151,5 +151,5 @@ def test_each_condition_is_said_once() -> None:
         watcher.epoch(record(means, number))
     watcher.close()
     assert [finding.kind for finding in watcher.findings] == ["dead", "point"]
-    assert len(said) == 2 and "1 of 4 latent dimensions" in said[0] and "tell no particles apart" in said[1]
+    assert len(said) == 2 and "1 of 4 latent dimensions" in said[0] and "latents have collapsed" in said[1]
     assert all("try" in line and "\n" not in line for line in said)

@@ -37,7 +37,7 @@ def test_two_rows_show_input_model_and_target(tmp_path: Path, monkeypatch: pytes
     np.testing.assert_allclose(shown[2], DISC, rtol=1e-6)
     np.testing.assert_allclose(shown[4], 0.5 * DISC + 2.0, rtol=1e-6)
     assert shown[1].std() < 0.7 * shown[0].std() and shown[1].mean() == pytest.approx(shown[0].mean(), abs=0.02)
-    assert "correlate by 1.00" in figures[0].texts[0].get_text()
+    assert "correlation of model and target 1.00" in figures[0].texts[0].get_text()
     before = path.read_bytes()
     draw_particle(path, Projections(DISC, DISC, noise))
     assert path.read_bytes() != before
