@@ -129,7 +129,7 @@ def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int,
     bar = figure.colorbar(scale, cax=figure.add_axes((0.80, 0.12, 0.025, 0.78)))
     bar.set_label(f"score along PC{component}")
     _number_labels(axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked))))
-    axes.set_title(f"PC{component}; numbers mark the particles nearest to the traversal points")
+    axes.set_title(f"PC{component} (numbers: particles nearest to the traversal points)")
     _save(figure, path)
 
 

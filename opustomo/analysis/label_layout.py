@@ -22,17 +22,17 @@ def spread_labels(anchors: np.ndarray, distance: float, iterations: int = 200) -
     numpy.ndarray
         Centers of the labels, shape (K, 2). Labels without overlap stay exactly at their anchor.
     """
-    places = np.array(anchors, dtype=np.float64)
-    count = len(places)
+    positions = np.array(anchors, dtype=np.float64)
+    count = len(positions)
     if count < 2:
-        return places
+        return positions
     # Coincident labels have no direction of repulsion, so each label gets a different default direction.
     angles = np.arange(count) * 2.399963
     unit_vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     default_direction = unit_vectors[:, None] - unit_vectors[None, :]
     default_direction /= np.linalg.norm(default_direction, axis=-1, keepdims=True) + np.eye(count)[..., None]
     for _ in range(iterations):
-        offset = places[:, None] - places[None, :]
+        offset = positions[:, None] - positions[None, :]
         separation = np.linalg.norm(offset, axis=-1)
         np.fill_diagonal(separation, np.inf)
         overlap = distance - separation
@@ -40,5 +40,5 @@ def spread_labels(anchors: np.ndarray, distance: float, iterations: int = 200) -
             break
         direction = offset / np.maximum(separation, 1e-12)[..., None]
         direction = np.where(separation[..., None] > 1e-6 * distance, direction, default_direction)
-        places += 0.5 * (np.clip(overlap, 0.0, None)[..., None] * direction).sum(axis=1)
-    return places
+        positions += 0.5 * (np.clip(overlap, 0.0, None)[..., None] * direction).sum(axis=1)
+    return positions

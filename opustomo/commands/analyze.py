@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--outdir",
         type=Path,
-        help="output folder (default: WORKDIR/analyze.EPOCH); the conformation is written to the folder beside it",
+        help="output folder (default: WORKDIR/analyze.EPOCH); the conformation is written to the folder of the same "
+        "name with the prefix def",
     )
     parser.add_argument("--skip-vol", action="store_true", help="do not decode volumes")
     add_report_options(parser)

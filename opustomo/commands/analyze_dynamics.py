@@ -9,7 +9,7 @@ HELP = "rank traversals by how well they define the rotation axes of the bodies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsd analyze_dynamics``."""
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder with reference0.mrc …")
     parser.add_argument("--masks", type=Path, required=True, metavar="STAR", help="RELION multi-body STAR file")
     parser.add_argument("--num-volumes", type=int, default=10, help="number of volumes of each traversal")
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> None:
     if not 0 < apix < math.inf:
         raise UserError(f"--Apix must be a positive pixel size in Å, not {apix:g}.")
     box = bodies.masks.shape[-1] if args.D is None else args.D
-    folders, others = folders_with_volumes(args.folders)
-    if others:
-        names = ", ".join(str(path) for path in others[:5]) + (" …" if len(others) > 5 else "")
+    folders, skipped = folders_with_volumes(args.folders)
+    if skipped:
+        names = ", ".join(str(path) for path in skipped[:5]) + (" …" if len(skipped) > 5 else "")
         print(f"Note: these paths are skipped because they are not folders with reference0.mrc: {names}")
     ranked = rank_traversals(folders, bodies, box, apix, args.num_volumes)
     for rank, traversal in enumerate(ranked, 1):

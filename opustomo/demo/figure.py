@@ -64,10 +64,10 @@ def draw_summary(path: Path, result: DemoResult) -> None:
 def _summary(result: DemoResult) -> str:
     before, after = result.before, result.after
     parts = (
-        f"{len(result.truth)} simulated subtomograms",
+        f"{len(result.truth)} subtomograms",
         f"adjusted Rand index {round(result.ari, 2) + 0.0:.2f}",
-        f"median pose error before training {before.angle_deg:.1f}°, {before.shift_px:.2f} px; "
-        f"after {after.angle_deg:.1f}°, {after.shift_px:.2f} px",
+        f"median pose error {before.angle_deg:.1f}°, {before.shift_px:.2f} px before and "
+        f"{after.angle_deg:.1f}°, {after.shift_px:.2f} px after training",
     )
     return "   ·   ".join(parts)
 

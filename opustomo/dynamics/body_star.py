@@ -83,20 +83,20 @@ def write_body_stars(
     """
     import pandas as pd
 
-    placed = star_with_poses(star, poses, box, apix)
+    posed = star_with_poses(star, poses, box, apix)
     angles, origins = residual_angles(motions, geometry), body_origins_px(poses, motions, geometry)
-    in_angst = any(column in placed for column in ORIGIN_ANGST_COLUMNS)
+    in_angst = any(column in posed for column in ORIGIN_ANGST_COLUMNS)
     columns = (*EULER_COLUMNS, *(ORIGIN_ANGST_COLUMNS if in_angst else ORIGIN_COLUMNS))
-    blocks: dict[str, pd.DataFrame | dict[str, str]] = dict(placed.blocks)
+    blocks: dict[str, pd.DataFrame | dict[str, str]] = dict(posed.blocks)
     for body in range(len(geometry)):
         values = np.concatenate([angles[:, body], origins[:, body] * (apix if in_angst else 1.0)], axis=1)
         texts = np.char.mod("%.6f", values).astype(object)
         blocks[f"{BODY_BLOCK}{body + 1}"] = pd.DataFrame(texts, columns=list(columns))
     write_blocks(path, blocks)
     written = [path]
-    rest = path.name.split(".", 1)[1]
+    suffix = path.name.split(".", 1)[1]
     for body in range(len(geometry)):
-        name = path.with_name(f"body{body + 1}.{rest}")
-        star_with_poses(star, absolute_poses(poses, motions, body, box), box, apix).write(name)
-        written.append(name)
+        body_path = path.with_name(f"body{body + 1}.{suffix}")
+        star_with_poses(star, absolute_poses(poses, motions, body, box), box, apix).write(body_path)
+        written.append(body_path)
     return written

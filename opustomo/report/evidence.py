@@ -65,9 +65,9 @@ def _evidence(row: Row) -> list[tuple[str, str]]:
     if math.isfinite(loss):
         spread = f" ± {error:.2g}" if math.isfinite(error) else ""
         lines.append((f"loss ({row.get('held_out')} held out)", f"{loss:.4g}{spread}".replace("-", "−")))
-    share = number(row.get("largest_tomogram_share"))
-    if math.isfinite(share):
-        largest = f", at most {100 * share:.0f} % in one" if row.get("tomograms") != "1" else ""
+    fraction = number(row.get("largest_tomogram_share"))
+    if math.isfinite(fraction):
+        largest = f", at most {100 * fraction:.0f} % in one" if row.get("tomograms") != "1" else ""
         lines.append(("tomograms", f"{row.get('tomograms')}{largest}"))
     return lines
 

@@ -88,12 +88,12 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
         columns |= measured
         scores = [{"name": name.removeprefix("rln"), "column": name} for name in measured]
         try:
-            places = coordinates_of(star)
+            positions = coordinates_of(star)
         except UserError:  # some particles have no coordinates, so the tomograms are omitted
-            places = None
-        if places is not None and any(category["name"] == "tomogram" for category in categories):
+            positions = None
+        if positions is not None and any(category["name"] == "tomogram" for category in categories):
             unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
-            coordinates = {axis: places[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
+            coordinates = {axis: positions[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
     scores += [{"name": f"PC{i + 1} score", "column": f"pc{i}"} for i in range(shown)]
     all_particles = np.array_equal(analysed.indices, np.arange(analysed.total))
     return {

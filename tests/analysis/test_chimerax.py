@@ -72,8 +72,8 @@ def test_movie_takes_a_path_and_leaves_open_models_alone(
     ("words", "reason"),
     [
         (("reference",), "usage"),
-        (("other", "1"), "no volume other0.mrc"),
-        (("reference", "high"), "'high' is no contour level"),
+        (("other", "1"), "There are no volumes other0.mrc"),
+        (("reference", "high"), "'high' is not a contour level"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_opened(
