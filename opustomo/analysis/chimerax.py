@@ -81,12 +81,12 @@ def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: S
         "# Volumes of clusters: open this file in an empty ChimeraX session. The command ~tile superimposes them.",
         "# The colors are those of the analysis figures.",
     ]
-    colours = np.rint(255 * cluster_colours(len(volumes))).astype(int)
-    for number, (volume, name, colour) in enumerate(zip(volumes, names, colours, strict=True), start=1):
+    colors = np.rint(255 * cluster_colours(len(volumes))).astype(int)
+    for number, (volume, name, color) in enumerate(zip(volumes, names, colors, strict=True), start=1):
         lines += [
             f"open {_quoted(volume.name)} id {number} name {_quoted(name)}",
             f"volume #{number} style surface step 1 level {level:.5g}",
-            f"color #{number} #{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}",
+            f"color #{number} #{color[0]:02x}{color[1]:02x}{color[2]:02x}",
         ]
     _write(path, [*lines, "view", "tile"])
 

@@ -27,7 +27,7 @@ def cluster_colours(num_clusters: int) -> np.ndarray:
     from matplotlib.colors import to_rgb
 
     if num_clusters <= len(QUALITATIVE):
-        return np.array([to_rgb(colour) for colour in QUALITATIVE[:num_clusters]])
+        return np.array([to_rgb(color) for color in QUALITATIVE[:num_clusters]])
     golden = 0.618034
     return np.array(
         [colorsys.hls_to_rgb(i * golden % 1.0, (0.38, 0.52, 0.66)[i % 3], 0.75) for i in range(num_clusters)]

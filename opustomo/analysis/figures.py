@@ -62,14 +62,14 @@ def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
 
 def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False, title: str = "k-means") -> None:
     """Draw particles colored by cluster, or their density, with cluster numbers at the representative particles."""
-    colours = cluster_colours(len(clusters))
+    colors = cluster_colours(len(clusters))
     figure, axes = _canvas(plane)
     if hexagons:
         _density(figure, axes, plane)
     else:
-        _scatter(axes, plane, colours[clusters.labels])
-    _number_labels(axes, plane.points[clusters.center_indices], range(len(clusters)), colours)
-    _cluster_legend(figure, clusters, colours)
+        _scatter(axes, plane, colors[clusters.labels])
+    _number_labels(axes, plane.points[clusters.center_indices], range(len(clusters)), colors)
+    _cluster_legend(figure, clusters, colors)
     axes.set_title(f"{title}, {len(clusters)} clusters of {len(clusters.labels):,} particles")
     _save(figure, path)
 
@@ -139,11 +139,11 @@ def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
 
     figure = _figure(11.0, 3.8)
     panels = (("generative loss", "gen_loss"), ("total loss", "total_loss"), ("SNR (running SNR2)", "snr"))
-    colours = {"training": "tab:blue", "validation": "tab:orange"}
+    colors = {"training": "tab:blue", "validation": "tab:orange"}
     for i, (title, name) in enumerate(panels):
         axes = figure.add_axes((0.07 + i * 0.32, 0.15, 0.25, 0.75))
         for part, curve in curves.items():
-            axes.plot(curve.epochs, getattr(curve, name), ".-", color=colours[part], label=part, lw=1.4)
+            axes.plot(curve.epochs, getattr(curve, name), ".-", color=colors[part], label=part, lw=1.4)
         axes.set_title(title)
         axes.set_xlabel("epoch (from 0)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -181,12 +181,12 @@ def _canvas(plane: Plane) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _scatter(axes: Axes, plane: Plane, colours: np.ndarray) -> None:
+def _scatter(axes: Axes, plane: Plane, colors: np.ndarray) -> None:
     # Draw in random order so that the last cluster does not cover the others where they overlap.
     order = np.random.default_rng(0).permutation(len(plane.points))
     size, alpha = dot_style(len(order))
     x, y = plane.points[order].T
-    axes.scatter(x, y, c=colours[order], s=size, alpha=alpha, linewidths=0, rasterized=True)
+    axes.scatter(x, y, c=colors[order], s=size, alpha=alpha, linewidths=0, rasterized=True)
 
 
 def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
@@ -213,12 +213,12 @@ def _density(figure: Figure, axes: Axes, plane: Plane) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-def _number_labels(axes: Axes, points: np.ndarray, numbers: Sequence[int], colours: np.ndarray) -> None:
+def _number_labels(axes: Axes, points: np.ndarray, numbers: Sequence[int], colors: np.ndarray) -> None:
     """Draw circled numbers at `points`; overlapping labels are moved apart and a dot marks their point."""
     to_page = axes.transData + axes.figure.dpi_scale_trans.inverted()
     positions = 72.0 * to_page.transform(points)
     offsets = spread_labels(positions, distance=15.0) - positions
-    for number, point, offset, colour in zip(numbers, points, offsets, colours, strict=True):
+    for number, point, offset, color in zip(numbers, points, offsets, colors, strict=True):
         axes.annotate(
             str(number),
             tuple(point),
@@ -228,24 +228,24 @@ def _number_labels(axes: Axes, points: np.ndarray, numbers: Sequence[int], colou
             va="center",
             fontsize=7.5,
             fontweight="bold",
-            bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": colour, "lw": 1.5},
+            bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": color, "lw": 1.5},
             arrowprops={"arrowstyle": "-", "color": "black", "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
             zorder=4,
             annotation_clip=False,
         )
     moved = np.linalg.norm(offsets, axis=1) > 5.0
     axes.scatter(
-        points[moved, 0], points[moved, 1], s=9, color=colours[moved], edgecolors="black", linewidths=0.6, zorder=3
+        points[moved, 0], points[moved, 1], s=9, color=colors[moved], edgecolors="black", linewidths=0.6, zorder=3
     )
 
 
-def _cluster_legend(figure: Figure, clusters: Clusters, colours: np.ndarray) -> None:
+def _cluster_legend(figure: Figure, clusters: Clusters, colors: np.ndarray) -> None:
     """Draw a legend with the number, color and size of each cluster, up to 50 clusters."""
     from matplotlib.lines import Line2D
 
     shown = min(len(clusters), 2 * _LEGEND_ROWS)
     handles = [
-        Line2D([], [], marker="o", ls="", ms=6, color=colours[i], label=f"{i}: {clusters.sizes[i]:,}")
+        Line2D([], [], marker="o", ls="", ms=6, color=colors[i], label=f"{i}: {clusters.sizes[i]:,}")
         for i in range(shown)
     ]
     title = "cluster: particles" if shown == len(clusters) else f"cluster: particles\n(first {shown})"

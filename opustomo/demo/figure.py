@@ -42,7 +42,7 @@ class _Page:
 def draw_summary(path: Path, result: DemoResult) -> None:
     """Draw latents by cluster and by true state, the contingency table, and cluster volumes with the true volumes."""
     # A cluster has the color of its state, which makes agreement visible.
-    colours = cluster_colours(len(result.states))
+    colors = cluster_colours(len(result.states))
     blocks = len(result.volumes)
     cell = min(1.3, (WIDTH - 2 * MARGIN - GAP * (blocks - 1)) / blocks / 3)
     slices_top = HEAD + 0.35 + PANEL + 1.05
@@ -52,11 +52,11 @@ def draw_summary(path: Path, result: DemoResult) -> None:
     left = page.axes(MARGIN + 0.1, HEAD + 0.35, PANEL, PANEL)
     right = page.axes(MARGIN + PANEL + 0.55, HEAD + 0.35, PANEL, PANEL)
     table = page.axes(WIDTH - MARGIN - 2.5, HEAD + 0.7, 2.5, 2.5)
-    _draw_latents(left, result, colours[result.matching[result.clusters]], "colored by k-means cluster")
-    _number_classes(left, result, colours[result.matching])
-    _draw_latents(right, result, colours[result.truth], "colored by true state")
-    _draw_table(table, result, colours)
-    _draw_volumes(page, result, colours, slices_top, cell)
+    _draw_latents(left, result, colors[result.matching[result.clusters]], "colored by k-means cluster")
+    _number_classes(left, result, colors[result.matching])
+    _draw_latents(right, result, colors[result.truth], "colored by true state")
+    _draw_table(table, result, colors)
+    _draw_volumes(page, result, colors, slices_top, cell)
     with atomic_path(path) as temporary:
         page.figure.savefig(temporary, dpi=130)
 
@@ -72,11 +72,11 @@ def _summary(result: DemoResult) -> str:
     return "   ·   ".join(parts)
 
 
-def _draw_latents(axes: Axes, result: DemoResult, colours: np.ndarray, title: str) -> None:
+def _draw_latents(axes: Axes, result: DemoResult, colors: np.ndarray, title: str) -> None:
     # Draw in random order so that no color covers the others.
     order = np.random.default_rng(0).permutation(len(result.embedding))
     points = result.embedding[order]
-    axes.scatter(points[:, 0], points[:, 1], s=26, c=colours[order], alpha=0.75, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=26, c=colors[order], alpha=0.75, linewidths=0)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.set_xlabel("UMAP 1", fontsize=9, color=PALE)
     axes.set_ylabel("UMAP 2", fontsize=9, color=PALE)
@@ -87,7 +87,7 @@ def _draw_latents(axes: Axes, result: DemoResult, colours: np.ndarray, title: st
     axes.spines[["left", "bottom"]].set_color("0.7")
 
 
-def _number_classes(axes: Axes, result: DemoResult, colours: np.ndarray) -> None:
+def _number_classes(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
     for cluster, centre in enumerate(result.centres):
         axes.annotate(
             str(cluster),
@@ -97,11 +97,11 @@ def _number_classes(axes: Axes, result: DemoResult, colours: np.ndarray) -> None
             fontsize=12,
             fontweight="bold",
             color=INK,
-            bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": colours[cluster], "lw": 2.2},
+            bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": colors[cluster], "lw": 2.2},
         )
 
 
-def _draw_table(axes: Axes, result: DemoResult, colours: np.ndarray) -> None:
+def _draw_table(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
     """Draw the number of particles per state (rows) and class (columns), classes in the order of their states."""
     order = np.argsort(result.matching, kind="stable")
     table = result.table[:, order]
@@ -112,21 +112,21 @@ def _draw_table(axes: Axes, result: DemoResult, colours: np.ndarray) -> None:
         axes.text(column, row, str(count), ha="center", va="center", fontsize=12, color=ink)
     axes.set_xticks(range(len(order)), [f"class {cluster}" for cluster in order], fontsize=10)
     axes.set_yticks(range(len(result.states)), list(result.states), fontsize=10, fontweight="bold")
-    for label, colour in zip(axes.get_yticklabels(), colours, strict=True):
-        label.set_color(colour)
+    for label, color in zip(axes.get_yticklabels(), colors, strict=True):
+        label.set_color(color)
     axes.set_title("particles per state and class", fontsize=11, color=INK, pad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _draw_volumes(page: _Page, result: DemoResult, colours: np.ndarray, top: float, cell: float) -> None:
+def _draw_volumes(page: _Page, result: DemoResult, colors: np.ndarray, top: float, cell: float) -> None:
     """Draw one block per class in the order of the states: a subtomogram, the class volume and the true volume."""
     blocks = sorted(result.volumes, key=lambda volume: (volume.state, volume.cluster))
     step = (WIDTH - 2 * MARGIN + GAP) / len(blocks)
     for number, shown in enumerate(blocks):
         start = MARGIN + number * step
-        colour = colours[shown.state]
-        page.text(start, top - 0.38, f"class {shown.cluster}", fontsize=12, fontweight="bold", color=colour)
+        color = colors[shown.state]
+        page.text(start, top - 0.38, f"class {shown.cluster}", fontsize=12, fontweight="bold", color=color)
         caption = f"{shown.particles} particles, correlation {shown.correlation:.2f}"
         page.text(start + 0.8, top - 0.38, caption, fontsize=10, color=PALE)
         columns = (("subtomogram", shown.example), ("class volume", shown.volume), ("true volume", shown.truth))

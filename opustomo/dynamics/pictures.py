@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VIEWS = (("z", 0, 1), ("y", 0, 2), ("x", 1, 2))
 """Projection axis, and the indices of the coordinates drawn horizontally and vertically."""
 DPI = 130
-COLOURS = ("tab:orange", "tab:green", "tab:purple", "tab:olive", "tab:cyan")
+COLORS = ("tab:orange", "tab:green", "tab:purple", "tab:olive", "tab:cyan")
 OUTLINE = 0.35
 
 
@@ -50,20 +50,20 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
     figure = Figure(figsize=(12.5, 5.0), layout="constrained")
     for axes, (view, right, up) in zip(figure.subplots(1, 3), VIEWS, strict=True):
         axes.imshow(projection(volumes[len(volumes) // 2], view), cmap="gray_r", extent=edges, origin="lower")
-        for volume, colour in ((volumes[0], "tab:blue"), (volumes[-1], "tab:red")):
+        for volume, color in ((volumes[0], "tab:blue"), (volumes[-1], "tab:red")):
             image = projection(volume, view)
-            axes.contour(coordinates, coordinates, image, levels=[OUTLINE * image.max()], colors=colour, linewidths=1.2)
+            axes.contour(coordinates, coordinates, image, levels=[OUTLINE * image.max()], colors=color, linewidths=1.2)
         for body, center in enumerate(centres_A):
-            position, colour = (center[right], center[up]), _colour(body)
-            axes.plot(*position, "o", color=colour, markersize=6)
-            axes.annotate(f"{body + 1}", position, textcoords="offset points", xytext=(6, 4), color=colour)
+            position, color = (center[right], center[up]), _color(body)
+            axes.plot(*position, "o", color=color, markersize=6)
+            axes.annotate(f"{body + 1}", position, textcoords="offset points", xytext=(6, 4), color=color)
         for body_screw in motion.screws:
-            colour = _colour(body_screw.body)
+            color = _color(body_screw.body)
             if body_screw.turns:
-                _draw_axis(axes, body_screw.screw.point, body_screw.screw.axis, (right, up), 0.92 * half, colour)
+                _draw_axis(axes, body_screw.screw.point, body_screw.screw.axis, (right, up), 0.92 * half, color)
             if body_screw.moves:
                 start, end = body_screw.centre_A, body_screw.centre_A + body_screw.centre_move_A
-                axes.plot([start[right], end[right]], [start[up], end[up]], color=colour, linewidth=2.5)
+                axes.plot([start[right], end[right]], [start[up], end[up]], color=color, linewidth=2.5)
         axes.set(title=f"Projection along {view}", xlabel=f"{'xyz'[right]} (Å)", ylabel=f"{'xyz'[up]} (Å)")
         axes.set(xlim=(-half, half), ylim=(-half, half))
     lines = [
@@ -83,11 +83,11 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
         figure.savefig(temporary, dpi=DPI)
 
 
-def _colour(body: int) -> str:
-    return COLOURS[body % len(COLOURS)]
+def _color(body: int) -> str:
+    return COLORS[body % len(COLORS)]
 
 
-def _draw_axis(axes: Axes, point: Array, axis: Array, plane: tuple[int, int], reach: float, colour: str) -> None:
+def _draw_axis(axes: Axes, point: Array, axis: Array, plane: tuple[int, int], reach: float, color: str) -> None:
     """Draw an arrow along a rotation axis, or a circled dot or cross if the axis is parallel to the view."""
     right, up = plane
     direction = np.array([axis[right], axis[up]])
@@ -96,14 +96,14 @@ def _draw_axis(axes: Axes, point: Array, axis: Array, plane: tuple[int, int], re
     if length < 0.2:
         depth = next(i for i in range(3) if i not in plane)
         towards_viewer = axis[depth] * (-1.0 if depth == 1 else 1.0) > 0  # with x right and z up, y points away
-        axes.plot(*position, "o", markersize=15, markerfacecolor="none", color=colour, markeredgewidth=2)
-        axes.plot(*position, "." if towards_viewer else "x", color=colour, markersize=7)
+        axes.plot(*position, "o", markersize=15, markerfacecolor="none", color=color, markeredgewidth=2)
+        axes.plot(*position, "." if towards_viewer else "x", color=color, markersize=7)
         return
     # Clip the arrow to the frame because matplotlib does not draw arrows that end outside of it.
     with np.errstate(divide="ignore"):
         ends = np.sort([(-reach - position) / direction, (reach - position) / direction], axis=0)
     (x0, y0), (x1, y1) = position + ends[0].max() * direction, position + ends[1].min() * direction
-    arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+    arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
 
 
@@ -144,8 +144,8 @@ def write_chimerax(folder: Path, motion: ComponentMotion, count: int, middle_A: 
             screw = body_screw.screw
             ends = [screw.point + side * 0.8 * middle_A * screw.axis + middle_A for side in (-1.0, 1.0)]
             numbers = " ".join(f"{value:.2f}" for value in np.concatenate(ends))
-            colour = _colour(body_screw.body).removeprefix("tab:")
-            lines += [f".comment body {body_screw.body + 1}", f".color {colour}", f".arrow {numbers} 1.5 4.5 0.85"]
+            color = _color(body_screw.body).removeprefix("tab:")
+            lines += [f".comment body {body_screw.body + 1}", f".color {color}", f".arrow {numbers} 1.5 4.5 0.85"]
     with atomic_path(folder / "axes.bild") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     names = " ".join(f"reference{i}.mrc" for i in range(count))

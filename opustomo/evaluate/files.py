@@ -107,7 +107,7 @@ def draw_validation(path: Path, validation: Validation) -> None:
     from matplotlib.figure import Figure
 
     clusters = validation.clusters
-    colours = cluster_colours(len(clusters))
+    colors = cluster_colours(len(clusters))
     columns = min(5, len(clusters))
     rows = -(-len(clusters) // columns)
     figure = Figure(figsize=(12.5, 2.3 * rows + 3.6), facecolor="white", layout="constrained")
@@ -123,21 +123,21 @@ def draw_validation(path: Path, validation: Validation) -> None:
     panels = np.atleast_1d(upper.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for number, axes in enumerate(panels):
         if number < len(clusters):
-            _draw_fsc(axes, clusters[number], number, colours[number])
+            _draw_fsc(axes, clusters[number], number, colors[number])
         else:
             axes.set_visible(False)
-    _draw_losses_and_tomograms(lower, validation, colours)
+    _draw_losses_and_tomograms(lower, validation, colors)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=130)
 
 
-def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, colour: np.ndarray) -> None:
+def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndarray) -> None:
     if evidence.control is not None:
         axes.plot(evidence.control.frequencies[1:], evidence.control.true[1:], color="0.55", ls="--", lw=1.2)
     if evidence.curve is not None:
-        axes.plot(evidence.curve.frequencies[1:], evidence.curve.true[1:], color=colour, lw=2.0)
+        axes.plot(evidence.curve.frequencies[1:], evidence.curve.true[1:], color=color, lw=2.0)
     axes.axhline(0.143, color="0.6", lw=0.8, ls=":")
-    axes.set_title(f"{number}", fontsize=12, fontweight="bold", color=colour, loc="left", pad=3)
+    axes.set_title(f"{number}", fontsize=12, fontweight="bold", color=color, loc="left", pad=3)
     axes.set_title(f"{evidence.particles:,} particles", fontsize=9, color=PALE, loc="right", pad=3)
     if evidence.curve is None:
         text = "too few particles"
@@ -155,7 +155,7 @@ def _control_text(evidence: ClusterEvidence) -> str:
     return "—" if evidence.control is None else resolution_text(evidence.control.resolution_A())
 
 
-def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validation, colours: np.ndarray) -> None:
+def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validation, colors: np.ndarray) -> None:
     clusters = validation.clusters
     left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.5])
     numbers = np.arange(len(clusters))
@@ -163,7 +163,7 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
         numbers,
         [evidence.loss for evidence in clusters],
         yerr=[evidence.loss_error for evidence in clusters],
-        color=colours,
+        color=colors,
         ecolor="0.3",
         capsize=2,
     )
@@ -183,7 +183,7 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
     fractions = table[:, shown] / np.maximum(counts[shown], 1)
     positions, base = np.arange(len(shown)), np.zeros(len(shown))
     for number, fraction in enumerate(fractions):
-        right.bar(positions, fraction, bottom=base, color=colours[number], width=0.85)
+        right.bar(positions, fraction, bottom=base, color=colors[number], width=0.85)
         base += fraction
     names = [Path(validation.tomograms.names[i]).name for i in shown]
     right.set_xticks(positions, names, rotation=60, ha="right", fontsize=8 if len(names) <= 15 else 6)

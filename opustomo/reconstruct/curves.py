@@ -75,8 +75,8 @@ def draw_axes(
 ) -> None:
     """Draw curves (S,) over frequencies (S,) in 1/Å, with ticks in Å and the resolution at each threshold."""
     for name, values in curves.items():
-        colour, width, dashes = _STYLES.get(name, ("#0072B2", 1.8, "-"))
-        axes.plot(frequencies[1:], values[1:], color=colour, lw=width, ls=dashes, label=name)
+        color, width, dashes = _STYLES.get(name, ("#0072B2", 1.8, "-"))
+        axes.plot(frequencies[1:], values[1:], color=color, lw=width, ls=dashes, label=name)
     last = float(frequencies[-1])
     for threshold, text in resolutions.items():
         axes.axhline(threshold, color="0.55", lw=0.8, ls=":")

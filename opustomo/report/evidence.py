@@ -28,21 +28,21 @@ def number(text: str | None) -> float:
         return math.nan
 
 
-def describe_clusters(folder: Path, counts: list[int], colours: list[str]) -> list[dict[str, Any]]:
+def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> list[dict[str, Any]]:
     """Return the number, color, fraction of particles and evidence of each cluster in a clustering folder."""
     validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
     stale = any(int(number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts))
     curves = [] if stale else read_rows(folder / "validation_fsc.csv")
     total = max(1, sum(counts))
     clusters = []
-    for i, (count, colour) in enumerate(zip(counts, colours, strict=True)):
+    for i, (count, color) in enumerate(zip(counts, colors, strict=True)):
         row = None if stale else validated.get(str(i))
         clusters.append(
             {
                 "number": i,
                 "count": count,
                 "share": count / total,
-                "colour": colour,
+                "colour": color,
                 "evidence": [] if row is None else _evidence(row),
                 "curve": _curve(curves, i),
             }

@@ -117,7 +117,7 @@ def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str,
     """Return the categories of the particles: clusters, tomograms, pose groups and the training split."""
     import healpy
 
-    clusters = [to_hex(colour) for colour in cluster_colours(analysed.num_clusters)]
+    clusters = [to_hex(color) for color in cluster_colours(analysed.num_clusters)]
     categories = [_category("cluster", analysed.labels, [f"cluster {i}" for i in range(len(clusters))], clusters)]
     tomograms = None if star is None else tomograms_of(star)
     if tomograms is not None:
@@ -125,10 +125,10 @@ def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str,
     theta, phi = (np.degrees(angle) for angle in healpy.pix2ang(2, np.arange(48), nest=True))
     views = [f"view {i}: θ {t:.0f}°, φ {p:.0f}°" for i, (t, p) in enumerate(zip(theta, phi, strict=True))]
     groups = viewing_groups(analysed.eulers_deg)
-    categories.append(_category("pose group", groups, views, [to_hex(colour) for colour in viewing_colours()]))
+    categories.append(_category("pose group", groups, views, [to_hex(color) for color in viewing_colours()]))
     if analysed.held_out is not None:
-        names, colours = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
-        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), names, colours))
+        names, colors = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
+        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), names, colors))
     return categories
 
 
@@ -136,9 +136,9 @@ def many_colours(count: int) -> list[str]:
     """Return any number of colors such that consecutive colors differ."""
     if count <= len(QUALITATIVE):
         return list(QUALITATIVE[:count])
-    return [to_hex(colour) for colour in cluster_colours(count)]
+    return [to_hex(color) for color in cluster_colours(count)]
 
 
-def _category(name: str, codes: np.ndarray, labels: list[str], colours: list[str]) -> dict[str, Any]:
+def _category(name: str, codes: np.ndarray, labels: list[str], colors: list[str]) -> dict[str, Any]:
     # A uniform integer type ensures that `pack` stores all codes as uint16.
-    return {"name": name, "codes": codes.astype(np.int64), "labels": labels, "colours": colours}
+    return {"name": name, "codes": codes.astype(np.int64), "labels": labels, "colours": colors}

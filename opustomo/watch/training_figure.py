@@ -112,12 +112,12 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
         "held out": (HELD_OUT, [(history[epoch][1] or {}).get(name, np.nan) for epoch in epochs]),
     }
     drawn = []
-    for label, (colour, values) in lines.items():
+    for label, (color, values) in lines.items():
         heights = np.asarray(values, dtype=np.float64)
         heights[~np.isfinite(heights)] = np.nan
         if np.isfinite(heights).any():
             marker = "" if len(epochs) > 40 else "o"
-            axes.plot(np.asarray(epochs), heights, marker=marker, ms=3.5, lw=1.5, color=colour, label=label)
+            axes.plot(np.asarray(epochs), heights, marker=marker, ms=3.5, lw=1.5, color=color, label=label)
             drawn.append(heights)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.set_xlabel("epoch (from 0)", fontsize=9, color=PALE)
