@@ -161,6 +161,6 @@ def test_latents_at_one_point_are_told(tiny_set: Path, tmp_path: Path) -> None:
     edit_rows(star, ["\t".join([*row[:10], "0", "0", "0", *row[13:]]) for row in rows])
     code, said = train(star, tmp_path / "run", "-n", "11", "-b", "8", "--valfrac", "0", "--beta-control", "50")
     assert code == 0, said
-    (warning,) = [line for line in said.splitlines() if "lie at one point" in line]
+    (warning,) = [line for line in said.splitlines() if "latents have collapsed" in line]
     assert "try a lower --beta-control" in warning
     assert_sound(tmp_path / "run", 8, epoch=10)

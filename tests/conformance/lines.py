@@ -168,7 +168,7 @@ ANALYSIS = (
             "{data}/sp/analyze.16/kmeans20/labels.pkl",
             "{data}/sp/defanalyze.16/pc1/z_pc.txt",
         ),
-        says=("the latent has 4 dimension(s), so there are 4 traversals instead of 12",),
+        says=("the latent has 4 dimension(s), so 4 traversals are written instead of 12",),
         differs=(
             "If more components are requested than the latent has dimensions, their number is "
             "reduced, and the command prints a note. UMAP runs with a fixed seed."
