@@ -174,7 +174,7 @@ def command(tree: Path, module: str, *words: object) -> str:
     """Run a command of a source tree and return what it prints."""
     start = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    return _run([sys.executable, "-c", start, *map(str, words)], environment)
+    return _run([sys.executable, "-P", "-c", start, *map(str, words)], environment)  # -P: not this folder
 
 
 def referee(folder: Path, script: str, *words: object) -> str:
@@ -379,6 +379,7 @@ def main() -> None:
     add("--folder", type=Path, default=Path("/tmp/opustomo-panel"), help="where sets and runs go")
     add("--reduced", action="store_true", help="32³ boxes and a fifth of the particles, for a CPU")
     add("--reduced-snr", type=float, default=6.0, help="factor of the SNR of reduced sets")
+    add("--only-make", action="store_true", help="only simulate the sets")
     add("--bounds", action="store_true", help="only print the bounds of poses and the ceilings of classes")
     add("--jobs", type=int, default=1, help="how many runs at a time")
     add("--minutes", type=float, default=1e6, help="begin no run after this time")
@@ -389,6 +390,8 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         made = list(pool.map(lambda one: make(*one, args), sets))
         print(f"sets are there after {time.time() - args.deadline + 60 * args.minutes:.0f} s", file=sys.stderr)
+        if args.only_make:
+            return
         if args.bounds:
             sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
             from ceiling import ceilings, pose_bound

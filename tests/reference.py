@@ -20,7 +20,6 @@ from tests.reference_bodies import Grid, pulled_grid, sample_at
 
 Weights = dict[str, torch.Tensor]  # float64
 MEAN_BLUR = 0.125
-CANDIDATE_DEG = 1.46
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Settings:
     beta_ctf: float = 1.0
     normalised: bool = False
     bfactor: float = 4.0
-    energy_on_crop: bool = False
+    original: bool = False
     estimate_pose: bool = True
     beta: float = 0.7
     beta_control: float = 0.5
@@ -261,9 +260,13 @@ def head_rows(weights: Weights, conformation: np.ndarray) -> np.ndarray:
 
 
 def candidates() -> list[np.ndarray]:
-    """Identity, and turns to either side about each axis."""
-    turns = [np.zeros(3), *np.eye(3), *-np.eye(3)]
-    return [Rotation.from_rotvec(np.radians(CANDIDATE_DEG) * turn).as_matrix() for turn in turns]
+    """OPUS-TOMO's eight turns R(φ, θ, 0), by the quaternion of Hopf angles."""
+    found = []
+    for theta, phis in ((1.46, (135, 225, 315)), (2.92, (22.5, 67.5, 112.5, 337.5)), (4.39, (45,))):
+        for phi in np.radians(phis):
+            half = np.radians(theta) / 2
+            found.append(Rotation.from_quat([np.sin(half) * np.sin(phi), np.sin(half) * np.cos(phi), 0, np.cos(half)]))
+    return [rotation.as_matrix() for rotation in found]
 
 
 def candidate_weights(energies: np.ndarray, crop: int) -> np.ndarray:
@@ -327,7 +330,7 @@ def combine(
         mse.append(gen[-1] + y2 / norm)
         snr.append(np.sum(w * power) / norm / mse[-1])
     terms = {"gen": np.mean(gen), "mse": np.mean(mse), "snr": np.mean(snr), "kl": np.mean(kl)}
-    terms |= {"tv": smooth[0], "l1": smooth[1]} | prior | {"anchor": 0.0}  # not in the original
+    terms |= {"tv": smooth[0], "l1": smooth[1]} | prior
     strength = settings.lamb * (1 - np.exp(-min(0.5 * (terms["snr"] / 0.01) ** 2, 16)))
     terms["total"] = (
         terms["gen"]
@@ -373,6 +376,7 @@ def validation_step(
         turn, shift = np.eye(3), np.zeros(3)
         if settings.estimate_pose:
             rows = head_rows(decoder, mu[sizes.zdim :])
+        if settings.estimate_pose and settings.original:
             turn, shift = Rotation.from_quat([*rows[-1, :3], 16.0]).as_matrix(), rows[-1, 3:]
         shift = shift * sizes.render / sizes.box  # voxels of the render grid
         pose = particle.rotation @ turn
@@ -386,7 +390,7 @@ def validation_step(
         energy, power = [], []
         grid = Grid(sizes.box, sizes.render, sizes.crop)
         pulled = None if rigid else pulled_grid(pose, rows[:-1], settings.bodies, grid)
-        for turn_p in candidates():
+        for turn_p in candidates() if settings.original else [np.eye(3)]:
             if pulled is None:
                 posed = sample(template, (pose @ turn_p).T, sizes.crop, shift)
             else:
@@ -394,7 +398,7 @@ def validation_step(
                 posed = sample_at(template, at).reshape((sizes.crop,) * 3)
             whole = irfft3(damping * np.abs(ctf) ** settings.beta_ctf * rfft3(pad_centre(posed, sizes.render)))
             image = crop_centre(whole, sizes.crop)
-            power.append(np.sum((image if settings.energy_on_crop else whole) ** 2))
+            power.append(np.sum((image if settings.original else whole) ** 2))
             energy.append(power[-1] - 2 * np.sum(image * target))
         latents.append(mu)
         energies.append(np.array(energy))

@@ -96,7 +96,7 @@ class VolumeDecoder:
         sizes, self.boxes, settings = read_config(config)
         content = read_weights(weights)
         decoder_state = content["decoder_state_dict"]
-        state = {k: v for k, v in decoder_state.items() if k.startswith("template.")}
+        state = {k: v for k, v in decoder_state.items() if k.startswith("template.") or k == "composition_scale"}
         head = [state.get(f"template.affine_out.{layer}.weight") for layer in (0, 2)]
         rows, zaffinedim = 0, sizes.zaffinedim
         try:

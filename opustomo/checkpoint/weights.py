@@ -19,6 +19,7 @@ from opustomo.model.separation import Separation
 _WRAPPERS = ("module", "_orig_mod")
 """What ``DataParallel`` and ``torch.compile`` put into parameter names."""
 _ORIGINAL_MASK = "ref_mask"
+_SCALE = "composition_scale"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
@@ -28,10 +29,14 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
     """
     bodies = model.config.bodies
     geometry = {} if bodies is None else body_buffers(bodies, model.boxes)
+    decoder = model.decoder.state_dict()
+    scale = decoder.pop(_SCALE, torch.ones(()))  # beside the networks, whose names are the original's
     content: dict[str, Any] = {
         "epoch": epoch,
-        "decoder_state_dict": {**model.decoder.state_dict(), **geometry},
+        "decoder_state_dict": {**decoder, **geometry},
+        _SCALE: scale.cpu(),
         "mask": model.mask.to(torch.float16).cpu(),
+        "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
     }
     if model.encoder is None:
         content["fixed_latent"] = model.fixed_latent.cpu()
@@ -64,6 +69,8 @@ def read_weights(path: Path) -> dict[str, Any]:
             content[key] = {_plain(name): value for name, value in content[key].items()}
         else:
             content.pop(key, None)
+    scale = content.get(_SCALE)  # the original has none
+    content["decoder_state_dict"][_SCALE] = scale if isinstance(scale, torch.Tensor) else torch.ones(())
     return content
 
 
@@ -93,6 +100,14 @@ def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | 
             f"{path}: the solvent mask in it is empty or holds values that are not finite; take another epoch"
         )
     return mask
+
+
+def load_noise(model: Autoencoder, content: Mapping[str, Any]) -> None:
+    """Let a model compare with the noise spectrum in the content of a weights.N.pkl, if it holds one of its size."""
+    stored = content.get("noise")
+    for name, values in model.noise._asdict().items():
+        if isinstance(stored, Mapping) and isinstance(stored.get(name), Tensor) and stored[name].shape == values.shape:
+            values.copy_(stored[name])
 
 
 def load_network(network: nn.Module, state: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MAY_CHANGE = (
-    "particles datadir num_epochs batch_size accum_step lr wd settle lamb anchor refine separate beta beta_control "
+    "particles datadir num_epochs batch_size accum_step lr wd lamb separate beta beta_control "
     "checkpoint keep log_interval tmp_prefix plot write_ctf num_workers device amp multigpu num_gpus"
 ).split()
 """Options that may change between the parts of a run (docs/resume.md); changes are noted in the log."""

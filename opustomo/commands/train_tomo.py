@@ -18,7 +18,7 @@ INERT_FLAGS = (
 INERT_VALUES = (
     "--ctf --group --group-stat --window-r --max-threads --readctf -e --pretrain --emb-type --pose-lr --pose-enc "
     "--enc-layers --enc-dim --enc-mask --dec-layers --dec-dim --pe-type --template-type --warp-type --num-struct "
-    "--deform-size --pe-dim --domain --activation"
+    "--deform-size --pe-dim --domain --activation --anchor --refine --settle"
 ).split()
 
 
@@ -107,16 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--accum-step", type=_count, default=1, help="steps per update (default: %(default)s)")
     train.add_argument("--lr", type=float, default=4e-5, help="learning rate (default: %(default)s)")
     train.add_argument("--wd", type=float, default=0.0, help="weight decay (default: %(default)s)")
-    train.add_argument(
-        "--settle", type=float, help="last share of the run in which the learning rate falls to 0 (default: 0.15)"
-    )
     train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
-    train.add_argument(
-        "--anchor", type=float, help="holds the frame of like particles to their given poses (default: 1; 0 lets go)"
-    )
-    train.add_argument(
-        "--refine", type=float, help="share of its likeliest pose step that a particle takes (default: 1; 0: head only)"
-    )
     train.add_argument(
         "--separate",
         action=argparse.BooleanOptionalAction,
@@ -127,8 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, gradient, energies, bodies first, --divide, --settle, --refine, --anchor, "
-        "--separate",
+        help="whose defaults: candidates, gradient, energies, pose inference, bodies first, --divide, --separate",
     )
     train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
     train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
@@ -238,14 +228,10 @@ def run(args: argparse.Namespace) -> None:
         accum_step=args.accum_step,
         lr=args.lr,
         weight_decay=args.wd,
-        settle=(0.0 if original else TrainingConfig.settle) if args.settle is None else args.settle,
         beta=args.beta,
         beta_control=args.beta_control,
         lamb=args.lamb,
-        motion_first=not original,
         separate=not original if args.separate is None else args.separate,
-        refine=(0.0 if original else 1.0) if args.refine is None else args.refine,
-        anchor=(0.0 if original else 1.0) if args.anchor is None else args.anchor,
         valfrac=args.valfrac,
         split=args.split,
         seed=args.seed,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import read_weights, solvent_mask
+from opustomo.checkpoint.weights import load_network, load_noise, read_weights, solvent_mask
 from opustomo.data.config import DataConfig
 from opustomo.data.split import read_split, training_count
 from opustomo.errors import UserError
@@ -102,13 +102,13 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
     try:
         for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
             if network is not None:
-                expected = network.state_dict()
-                network.load_state_dict({k: v for k, v in content[key].items() if k in expected})
+                load_network(network, content[key])
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"The network in {weights} does not match the sizes in {config} ({model_settings}). "
             "Give both files of the same run."
         ) from error
+    load_noise(model, content)
     if "fixed_latent" in content:
         model.fixed_latent.copy_(content["fixed_latent"])
     return model.to(device).eval()

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
-from opustomo.model.anchor import PoseHistory, anchor_penalty, correction_vector, spreads
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import DEFAULT_ANGLE_DEG, candidate_rotations
 from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
+from opustomo.model.noise import NoiseSums, residual_sums, shell_count, whitening
+from opustomo.model.pose_posterior import PoseSlopes, pose_step, slopes, start_variance
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.model.refinement import Slopes, refined, slopes
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.fourier import crop_centre, irfft3, rfft3
+from opustomo.physics.fourier import crop_centre, half_spectrum_weights, irfft3, rfft3
 from opustomo.physics.sampling_weights import division
 from opustomo.physics.solvent import bounding_box, mask_norm
 from opustomo.physics.tilts import TiltBatch
@@ -36,9 +36,8 @@ BETA_JITTER = 0.01 / 4
 class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
-    ``composition`` multiplies the composition latent before it is decoded, ``refine`` is the share of the likeliest
-    step that a pose takes (None: it is not looked for), ``conformation_kl`` weights the KL of the conformation in full
-    (None: it counts as that of the composition), ``moves_pose`` is False where the poses are final.
+    ``pose_prior`` are the variances (2,) of the pose prior (None: poses stay as they are); ``moves_pose`` is False
+    where poses are final, so that the original's pose head is left out, too.
     """
 
     bfactor_A2: float | Tensor
@@ -47,11 +46,7 @@ class StepState:
     lamb: float
     snr: Tensor
     random: StepRandom | None
-    anchor: float = 0.0
-    anchor_floor: float | Tensor = 0.0
-    composition: float | Tensor = 1.0
-    refine: float | Tensor | None = None
-    conformation_kl: float | Tensor | None = None
+    pose_prior: Tensor | None = None
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -69,29 +64,35 @@ class Inference(NamedTuple):
 class Generated(NamedTuple):
     """Result of the generative step.
 
-    ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of all candidates (B, P), ``drawn``
-    the energies at one pose each that carry the gradient (None: all candidates do), ``slopes`` what refines poses
-    (None: not looked at), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``transfer`` what the model side is
-    multiplied with in Fourier space.
+    ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of the poses compared (B, P),
+    ``slopes`` of the energy around the pose in use (None: not computed), ``noise`` residual sums of the batch (None:
+    not computed), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``target_power`` (B,) its whitened power,
+    ``transfer`` what the model side is multiplied with in Fourier space.
     """
 
     template: Tensor
     correction: Correction
     energies: energy.Energies
     weights: Tensor
-    drawn: energy.Energies | None
-    slopes: Slopes | None
+    slopes: PoseSlopes | None
+    noise: NoiseSums | None
     target: Tensor
+    target_power: Tensor
     transfer: Tensor
 
 
 class StepOutput(NamedTuple):
-    """What a step hands back to the trainer; all but ``terms.total`` detached."""
+    """What a step hands back to the trainer; all but ``terms.total`` detached.
+
+    ``turn`` and ``shift_px`` correct the poses, ``variance`` (B, 6) is that of their posterior (None: not inferred).
+    """
 
     terms: loss.LossTerms
     mu: Tensor
     turn: Tensor
     shift_px: Tensor
+    variance: Tensor | None = None
+    noise: NoiseSums | None = None
 
 
 class Neighbours(NamedTuple):
@@ -134,10 +135,16 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(model.latent_dim, model.encoderres) if model.encode_mode == "grad" else None
         self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, model.head_rows)
         self.posing = Posing(boxes, model.bodies)
+        if model.bodies is None and not physics.original:
+            self.decoder.freeze_head()  # poses are inferred; the head stays for checkpoints of the original's form
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer("candidates", candidate_rotations(physics.candidates), persistent=False)
+        for name in NoiseSums._fields:  # white noise of the data's own variance until residuals are known
+            self.register_buffer(f"_noise_{name}", torch.ones(shell_count(boxes.render)))
+        self.register_buffer(
+            "candidates", candidate_rotations("original" if physics.original else "symmetric"), persistent=False
+        )
         self.register_buffer("_angle", torch.tensor(math.radians(DEFAULT_ANGLE_DEG)), persistent=False)
         grain = torch.tensor([physics.grain] * model.zdim + [0.0] * model.zaffinedim)
         self.register_buffer("grain", grain, persistent=False)
@@ -201,16 +208,29 @@ class Autoencoder(nn.Module):
         """Latent means and log standard deviations of centred spectra."""
         assert self.encoder is not None
         with torch.no_grad():
-            posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, random)
+            drawn = random if self.physics.jitter else None
+            posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, drawn)
         with self._precision():
             return self.encoder(posed)
+
+    @property
+    def noise(self) -> NoiseSums:
+        """Running averages of the residual sums; changing them in place changes the model."""
+        return NoiseSums(*(getattr(self, f"_noise_{name}") for name in NoiseSums._fields))
+
+    def start_pose_variance(self) -> Tensor:
+        """Return the variances (2,) of the pose prior at the start of a run: rad² and pixels² of the input box."""
+        radius = (0.75 / math.pi * float((self.mask > 0).sum())) ** (1 / 3)  # of a ball of the mask's volume, voxels
+        return start_variance(radius, self.boxes.box / self.boxes.render)
 
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
         if not self.config.estimate_pose:
             return self.posing.no_correction(len(z), z.device)
+        if self.config.bodies is None and not self.physics.original:
+            return self.posing.no_correction(len(z), z.device)
         rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])
-        if not moves_pose:
+        if not (moves_pose and self.physics.original):
             rows = torch.cat([rows[:, :-1], torch.zeros_like(rows[:, -1:])], 1)
         return self.posing.correction(rows)
 
@@ -218,7 +238,7 @@ class Autoencoder(nn.Module):
         """Decode, pose and image the template; compare it with the data for every candidate rotation."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
-            template = self.decoder(inferred.z[:, : self.config.zdim] * state.composition)
+            template = self.decoder(inferred.z[:, : self.config.zdim])
         correction = self.pose_correction(inferred.z, state.moves_pose)
 
         with torch.no_grad():
@@ -228,32 +248,36 @@ class Autoencoder(nn.Module):
             )
             posed_mask = self.posing.posed_mask(self.mask, batch.rotation, correction)
             target = target * posed_mask * contrast.view(-1, 1, 1, 1)
-            filtered = energy.filter_target(target, transfer)
-
-        def compare(posed: Tensor) -> energy.Energies:
-            if physics.crop_energy:
-                return energy.crop_energies(posed, transfer, target, boxes.crop)
-            return energy.filtered_energies(posed, transfer, filtered)
-
         posed_at = self.posing.sampler(template, batch.rotation, correction)
-        shift_px = correction.shift_px
-        draws = physics.gradient_candidates == "drawn" and state.random is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not draws):
-            posed = posed_at(self.candidates, shift_px)
-            energies = compare(posed)
-        weights = energy.candidate_weights(energies.total, boxes.crop)
-        drawn = None
-        if draws:
-            assert state.random is not None
-            chosen = energy.draw_candidates(weights, state.random.uniform(0.0, 1.0))
-            drawn = compare(posed_at(self.candidates[chosen][:, None], shift_px))
-        around = None
-        looks = state.refine is not None and batch.history is not None
-        if looks and physics.candidates == "symmetric" and not physics.crop_energy:
-            with torch.no_grad():
-                total, cross = energies.total.detach(), energies.cross[:, 0].detach()
-                around = slopes(total, cross, posed[:, 0].detach(), filtered, self._angle)
-        return Generated(template, correction, energies, weights, drawn, around, target, transfer)
+        if physics.original:
+            energies = energy.crop_energies(
+                posed_at(self.candidates, correction.shift_px), transfer, target, boxes.crop
+            )
+            weights = energy.candidate_weights(energies.total, boxes.crop)
+            power = target.square().sum((1, 2, 3))
+            return Generated(template, correction, energies, weights, None, None, target, power, transfer)
+
+        with torch.no_grad():
+            spectrum = rfft3(target)
+            white = whitening(self.noise, boxes.render)
+            parseval = half_spectrum_weights(boxes.render, white.device) / boxes.render**3
+            whitened = transfer * white
+            filtered = irfft3(spectrum * (whitened * white))
+            power = torch.einsum(
+                "bzyx,zyx->b", torch.view_as_real(spectrum).square().sum(-1), white.square() * parseval
+            )
+        posed = posed_at(self.candidates[:1], correction.shift_px)
+        energies = energy.filtered_energies(posed, whitened, filtered)
+        weights, around = torch.ones_like(energies.total), None
+        with torch.no_grad():
+            posed = posed.detach()
+            residual = spectrum - rfft3(posed[:, 0]) * transfer
+            noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
+            if state.pose_prior is not None and batch.deviation is not None:
+                turned = posed_at(self.candidates[1:], correction.shift_px)
+                totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
+                around = slopes(totals, energies.cross[:, 0], posed[:, 0], filtered, self._angle)
+        return Generated(template, correction, energies, weights, around, noise, target, power, transfer)
 
     def loss(
         self,
@@ -262,37 +286,30 @@ class Autoencoder(nn.Module):
         neighbours: Neighbours | None,
         state: StepState,
         weight: Tensor | None = None,
-        history: PoseHistory | None = None,
     ) -> loss.LossTerms:
         """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = anchor = motion = None
-        if history is not None:
-            vector = correction_vector(generated.correction.turn, generated.correction.shift_px)
-            anchor = anchor_penalty(vector, history, state.anchor_floor)
+        prior = kl = motion = None
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
-            if state.conformation_kl is not None:
-                moved = slice(self.config.zdim, None)
-                motion = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved]) * state.conformation_kl
+            if self.config.bodies is not None and state.random is not None and not self.physics.original:
+                moved = slice(self.config.zdim, None)  # counts in full, as in the evidence lower bound
+                motion = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved])
+                motion = motion * self.decoder.composition_scale
         if inferred.logstd is not None and neighbours is not None:
             part = None if weight is None else loss.share_of_mean(weight, state.ranks)
             prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
-        weights = generated.weights
-        expected = (weights * generated.energies.total).sum(1)
-        if generated.drawn is not None:  # the value of the mean over candidates, the gradient of the one drawn
-            drawn = generated.drawn.total[:, 0]
-            expected = expected + (drawn - drawn.detach())
         return loss.combine(
-            expected,
-            (weights * generated.energies.power).sum(1),
-            generated.target.square().sum((1, 2, 3)),
+            (generated.weights * generated.energies.total).sum(1),
+            (generated.weights * generated.energies.power).sum(1),
+            generated.target_power,
             kl,
             loss.smoothness(generated.template, self._inside),
             prior,
-            loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm, state.anchor),
+            loss.LossWeights(
+                state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.mean_variance
+            ),
             weight,
             state.ranks,
-            anchor,
             motion,
         )
 
@@ -300,32 +317,20 @@ class Autoencoder(nn.Module):
         """One step over a batch."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        terms = self.loss(inferred, generated, neighbours, state, batch.weight, batch.history)
-        turn, shift_px = self._refined(batch, generated, state)
-        return StepOutput(terms, inferred.mu.detach(), turn, shift_px)
-
-    @torch.no_grad()
-    def _refined(self, batch: Batch, generated: Generated, state: StepState) -> tuple[Tensor, Tensor]:
-        """The corrections δA and t, with a share of the likeliest step where that was looked for."""
+        terms = self.loss(inferred, generated, neighbours, state, batch.weight)
         turn, shift_px, _ = generated.correction
-        if generated.slopes is None or batch.history is None or state.refine is None:
-            return turn.detach(), shift_px.detach()
-        return refined(
-            turn,
-            shift_px,
-            batch.rotation,
-            generated.slopes,
-            self._left(generated),
-            batch.history.own + correction_vector(turn, shift_px),
-            spreads(batch.history, state.anchor_floor),
-            self.boxes.box / self.boxes.render,
-            state.refine,
-        )
-
-    @torch.no_grad()
-    def _left(self, generated: Generated) -> Tensor:
-        """Mean square of a voxel that the model leaves over, (B,)."""
-        return (generated.energies.total[:, 0] + generated.target.square().sum((1, 2, 3))) / self.norm
+        mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
+        if generated.slopes is not None:
+            assert state.pose_prior is not None and batch.deviation is not None
+            turn, shift_px, variance = pose_step(
+                generated.slopes,
+                self.noise.mean_variance,
+                batch.rotation,
+                batch.deviation,
+                state.pose_prior,
+                self.boxes.box / self.boxes.render,
+            )
+        return StepOutput(terms, mu, turn, shift_px, variance, generated.noise)
 
     @torch.no_grad()
     def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from opustomo.model.anchor import PoseHistory
 from opustomo.physics.tilts import TiltBatch
 
 
@@ -30,8 +29,9 @@ class Batch:
         (B, 3) shift that centres the particle, pixels of the input box.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
-    history
-        How far the poses have come from the given ones; None: not looked at.
+    deviation
+        (B, 6) of the poses from the given ones: rotation vector (rad) and shift (pixels), reference frame; None where
+        poses are not inferred.
     """
 
     index: Tensor
@@ -41,7 +41,7 @@ class Batch:
     rotation: Tensor
     origin_px: Tensor
     weight: Tensor | None = None
-    history: PoseHistory | None = None
+    deviation: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -67,19 +67,17 @@ class ModelConfig:
 class PhysicsConfig:
     """How model and data are made comparable (spec 1).
 
-    ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's small random changes of
-    b, β and contrast in training.
+    ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's random changes in
+    training: b, β and contrast of the comparison, blur, contrast and view of the encoder's input.
     """
 
     ctf_alpha: float = 0.0
     ctf_beta: float = 1.0
     ctf_normalised: bool = False
     bfactor_A2: float = 4.0
-    jitter: bool = True
-    gradient_candidates: str = "drawn"
-    """Candidates that carry the gradient: ``all`` weighted, or one ``drawn`` by weight (same gradient on average)."""
-    crop_energy: bool = False
-    """Sum the model's energy over the crop (spec 3) instead of the render box (one transform less per candidate)."""
+    jitter: bool = False
+    original: bool = False
+    """Compare as OPUS-TOMO does: eight candidate rotations weighted by their energies, over the crop, noise white."""
     jitter_snr: float = 0.05
     """Contrast is jittered as for this SNR at most: its draws grow with the SNR, and then drown what latents tell."""
     grain: float = 0.135
@@ -87,8 +85,6 @@ class PhysicsConfig:
     what it does not, or clusters follow the latter."""
     divide: bool | None = None
     """Whether subtomograms are divided by their sampling weights; None: training decides by the data, models do not."""
-    candidates: str = "symmetric"
-    """Rotations tried around each pose: ``symmetric`` with the identity, or the ``original`` eight."""
 
     @property
     def normalised(self) -> bool:
@@ -97,9 +93,8 @@ class PhysicsConfig:
 
 
 ORIGINAL_PHYSICS: dict[str, Any] = {
-    "gradient_candidates": "all",
-    "crop_energy": True,
-    "candidates": "original",
+    "original": True,
+    "jitter": True,
     "jitter_snr": 1e9,
     "grain": 0.0,
     "divide": False,

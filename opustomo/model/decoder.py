@@ -110,13 +110,21 @@ class ConvTemplate(nn.Module):
 class Decoder(nn.Module):
     """Holds the template network under the name checkpoints use (``template.…``)."""
 
+    composition_scale: Tensor
+
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.template = ConvTemplate(zdim, templateres, zaffinedim, poses)
+        self.register_buffer("composition_scale", torch.ones(()))  # below 1 while bodies learn to move first
 
     def forward(self, composition: Tensor) -> Tensor:
-        """Densities (B, T, T, T)."""
-        return self.template(composition)
+        """Return densities (B, T, T, T) of compositions (B, zdim)."""
+        return self.template(composition * self.composition_scale)
+
+    def freeze_head(self) -> None:
+        """Keep the pose head as it was initialised."""
+        if self.template.affine_out is not None:
+            self.template.affine_out.requires_grad_(False)
 
 
 def small_rotation(numbers: Tensor) -> Tensor:

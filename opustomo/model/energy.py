@@ -23,12 +23,12 @@ class Energies(NamedTuple):
         return self.power - 2.0 * self.cross
 
 
-def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
+def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     """``Σ_k w |S|²``: (B, P) of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
     if kernels.usable(weights):
-        from opustomo.physics.kernels.sums import weighted_power
+        from opustomo.physics.kernels.sums import weighted_power as in_one_pass
 
-        return weighted_power(spectra, weights)
+        return in_one_pass(spectra, weights)
     squares = torch.view_as_real(spectra).square().sum(-1)
     return torch.einsum("bpzyx,bzyx->bp", squares, weights)
 
@@ -74,7 +74,7 @@ class _RenderEnergies(torch.autograd.Function):
         render = transfer.shape[-2]
         spectrum = rfft3(posed)
         squared = transfer.square()
-        power = _weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
+        power = weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
         if posed.requires_grad:
             spectrum.mul_(squared[:, None])
             ctx.save_for_backward(spectrum, filtered)

@@ -25,7 +25,7 @@ class LossWeights:
     lamb: float
     snr: Tensor
     norm: float
-    anchor: float = 0.0
+    noise_variance: float | Tensor = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,9 @@ class LossTerms:
     repel: Tensor
     spread: Tensor
     knn: Tensor
-    anchor: Tensor
 
     def stacked(self) -> Tensor:
-        """All terms, detached, in field order: (12,)."""
+        """All terms, detached, in field order: (11,)."""
         return torch.stack([getattr(self, f.name).detach() for f in fields(self)])
 
 
@@ -92,7 +91,6 @@ def combine(
     step: LossWeights,
     weight: Tensor | None = None,
     ranks: Collective = ALONE,
-    anchor: Tensor | None = None,
     motion: Tensor | None = None,
 ) -> LossTerms:
     """Join the terms of one batch.
@@ -116,8 +114,6 @@ def combine(
         (B,) 1, or 0 for places to leave out.
     ranks
         Processes that hold the batch.
-    anchor
-        (B,) :func:`opustomo.model.anchor.anchor_penalty`, None without pose estimation.
     motion
         (B,) KL of the conformation where it is to count in full, as in the likelihood's bound; else None.
     """
@@ -136,9 +132,6 @@ def combine(
     strength = step.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
     total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
     mse_mean = (part * mse).sum()
-    anchor_mean = zero if anchor is None else (part * anchor).sum()
-    held = step.anchor * anchor_mean if motion is None else step.anchor * anchor_mean + (part * motion).sum()
-    if anchor is not None or motion is not None:  # E/(2 mse) is a negative log-likelihood
-        unit = 2.0 * ranks.total(mse_mean) / ranks.size
-        total = total + unit * held / norm
-    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms, anchor_mean)
+    if motion is not None:  # E / (2 noise variance) is a negative log-likelihood
+        total = total + 2.0 * step.noise_variance * (part * motion).sum() / norm
+    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms)

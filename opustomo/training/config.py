@@ -22,15 +22,6 @@ class TrainingConfig:
         Schedule name (``cos``, ``a`` … ``d``) or a constant.
     beta_control, lamb
         Weights of KL and of the disentanglement prior.
-    settle
-        Last share of the run in which the learning rate falls to 0; 0: never.
-    anchor
-        Weight of what keeps the poses of like particles from drifting together (:mod:`opustomo.model.anchor`).
-    refine
-        Share of the likeliest correction of its pose that a particle takes at a visit
-        (:mod:`opustomo.model.refinement`).
-    motion_first
-        Let moving bodies explain what they can before the composition comes in.
     separate
         With bodies, write compositions without what they share with conformations
         (:mod:`opustomo.training.separation`).
@@ -48,10 +39,6 @@ class TrainingConfig:
     beta: str = "cos"
     beta_control: float = 0.5
     lamb: float = 1.0
-    settle: float = 0.15
-    anchor: float = 1.0
-    refine: float = 1.0
-    motion_first: bool = True
     separate: bool = True
     valfrac: float = 0.2
     split: Path | None = None

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opustomo.model.anchor import PoseHistory
 from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
@@ -46,8 +45,7 @@ class Visit:
     pool_count
         Scalar: how many of the pool are meant.
     schedule
-        (6,): B-factor in Å², β(t), learning rate, floor of the anchor, factor of the composition, share of the
-        likeliest step.
+        (4,): B-factor in Å², β(t), learning rate, scale of the composition.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
@@ -111,7 +109,12 @@ class Engine:
     @property
     def motion_first(self) -> bool:
         """Whether there are bodies, which move before the composition comes in."""
-        return self.config.motion_first and self.model.config.bodies is not None
+        return self.model.config.bodies is not None and not self.model.physics.original
+
+    @property
+    def infers_poses(self) -> bool:
+        """Whether poses take Newton steps (OPUS-TOMO corrects them by its pose head alone)."""
+        return self.model.config.estimate_pose and not self.model.physics.original
 
     def parallelise(self) -> None:
         """Let gradients be averaged over the processes."""
@@ -132,16 +135,14 @@ class Engine:
         """
         config, ranks = self.config, self.ranks
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
+        if training and self.motion_first:
+            self.model.decoder.composition_scale.copy_(visit.schedule[3])
         state = StepState(
             bfactor_A2=visit.schedule[0],
             beta=visit.schedule[1],
             beta_control=config.beta_control,
             lamb=config.lamb,
-            anchor=config.anchor if training else 0.0,
-            anchor_floor=visit.schedule[3],
-            composition=visit.schedule[4],
-            refine=visit.schedule[5] if config.refine else None,
-            conformation_kl=visit.schedule[4] if training and self.motion_first else None,
+            pose_prior=self.poses.prior_variance() if self.infers_poses else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
@@ -158,44 +159,41 @@ class Engine:
             if last:
                 self.update(visit.schedule[2])
             average_if_finite(self.snr, output.terms.snr.detach(), SNR_DECAY)
+            if output.noise is not None:
+                for running, found in zip(self.model.noise, output.noise, strict=True):
+                    average_if_finite(running, ranks.total(found), SNR_DECAY)
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.counted += count * add_if_finite(self.sums, self.terms * count)
-        self._remember(visit, output, batch.history)
+        self._remember(visit, output)
         return output
 
     @torch.no_grad()
-    def _remember(self, visit: Visit, output: StepOutput, history: PoseHistory | None) -> None:
+    def _remember(self, visit: Visit, output: StepOutput) -> None:
         """Let every process's memories take in what all processes found."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
-        usable = finite_rows(mu, turn, shift_px)
-        mu, shift_px = replace_rows(mu, usable), replace_rows(shift_px, usable)
+        variance = mu[:, :0] if output.variance is None else output.variance
+        usable = finite_rows(mu, turn, shift_px, variance)
+        mu, shift_px, variance = (replace_rows(part, usable) for part in (mu, shift_px, variance))
         turn = replace_rows(turn, usable, torch.eye(3, device=turn.device))
         wanted = torch.ones_like(usable) if weight is None else weight
         weight, lost = wanted * usable, wanted * (1.0 - usable)
-        history = history if self.config.anchor else None
         if self.ranks.size > 1:
-            kind = mu[:, :0] if history is None else history.kind
-            parts = [weight[:, None], lost[:, None], mu, turn.flatten(1), shift_px, kind]
+            parts = [weight[:, None], lost[:, None], mu, turn.flatten(1), shift_px, variance]
             rows = self.ranks.gather(torch.cat(parts, 1)).split([part.shape[1] for part in parts], 1)
             index = self.ranks.gather(index)
             weight, lost = rows[0][:, 0], rows[1][:, 0]
-            mu, turn, shift_px = rows[2], rows[3].unflatten(1, (3, 3)), rows[4]
-            history = None if history is None else history._replace(kind=rows[5])
+            mu, turn, shift_px, variance = rows[2], rows[3].unflatten(1, (3, 3)), rows[4], rows[5]
         self.rejected += lost.sum()
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
-            self.poses.update(index, turn, shift_px, weight, history)
+            self.poses.update(index, turn, shift_px, weight, None if output.variance is None else variance)
 
     def assemble(self, visit: Visit) -> Batch:
         """The batch with the poses in use and its CTF tables."""
         tilts, table = self.tilts_of(visit.index)
         rotation, origin_px = self.poses.current(visit.index)
-        history = None
-        if (self.config.anchor or self.config.refine) and self.model.config.estimate_pose:
-            zdim = self.model.config.zdim
-            like = self.latents.alike(visit.index, visit.pool, zdim, visit.pool_count)
-            history = self.poses.history(visit.index, like)
-        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, history)
+        deviation = self.poses.deviation(visit.index) if self.infers_poses else None
+        return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, deviation)
 
     def tilts_of(self, index: Tensor) -> tuple[TiltBatch, Tensor | None]:
         """CTF tables of particles (B,), and which of them each has; None: one each, in order."""
@@ -243,8 +241,7 @@ class Engine:
             "latents": self.latents.values,
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
-            "pose_reference": self.poses.reference,
-            "pose_common": self.poses.common,
+            "pose_variance": self.poses.variance,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -262,8 +259,7 @@ class Engine:
             (self.latents.values, "latents"),
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
-            (self.poses.reference, "pose_reference"),
-            (self.poses.common, "pose_common"),
+            (self.poses.variance, "pose_variance"),
         ):
             tensor.copy_(state[name])
         for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected")):

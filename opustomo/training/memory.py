@@ -14,19 +14,14 @@ from opustomo.geometry.quaternion import (
     quaternion_multiply,
     quaternion_power,
     quaternion_to_matrix,
-    small_turn_to_quaternion,
 )
 from opustomo.io.poses import Poses
-from opustomo.model.anchor import FRAME_SHARE, PoseHistory, drifted
 from opustomo.model.autoencoder import Neighbours
+from opustomo.model.pose_posterior import prior_variance
 from opustomo.model.randomness import StepRandom
 from opustomo.training.records import Encoded
 
 NEW_SHARE = 0.3
-COMMON_RATE = 0.01
-"""What a batch adds to the average of what like particles' turns, and shifts, have in common."""
-LIKE, LIKE_AMONG, CLOSE = 128, 384, 32
-"""How many particles are taken to be like a particle in composition, of how many, and how many as regards shifts."""
 POOL_GROUPS = 8
 POOL_SIZE = 12_800
 NEAR = 64
@@ -85,18 +80,6 @@ class LatentMemory:
                 pool = index  # the batch is the whole set
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
-    def alike(self, index: Tensor, pool: Tensor, dims: int, count: Tensor | None = None) -> Tensor:
-        """Particles (B, n) of a pool (P,) that are like each of ``index`` (B,) in the first ``dims`` numbers.
-
-        The nearest third of particles drawn evenly from the pool, nearest first: a few, but from far around, so that
-        they share the kind of the particle and not its noise. Small pools repeat. ``count`` as in :meth:`neighbours`.
-        """
-        among = torch.tensor(len(pool), device=pool.device) if count is None else count
-        even = (torch.arange(LIKE_AMONG, device=pool.device) * among).div(LIKE_AMONG, rounding_mode="floor")
-        drawn = pool[even]
-        distance = torch.cdist(self.values[index, :dims], self.values[drawn, :dims])
-        return drawn[distance.topk(LIKE, dim=1, largest=False).indices]
-
     def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
         """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
 
@@ -139,22 +122,34 @@ class LatentMemory:
 
 
 class PoseMemory:
-    """Poses in use: ``A = A₀U``, ``o = o₀ + u``, where U and u take in a share of each predicted correction.
+    """Poses in use: ``A = A₀U``, ``o = o₀ + u``, from the given poses (A₀, o₀).
 
-    Corrections compose: U goes a share of the way to U·δA, so the memory settles where nothing more is predicted (spec
-    3 notes that moving U toward δA itself stops at half of the correction).
+    Newton's steps are taken in full. Of corrections that a pose head predicts, U and u take in a share: U goes a share
+    of the way to U·δA, so the memory settles where nothing more is predicted (OPUS-TOMO moves U toward δA itself and
+    stops at half of the correction).
+
+    Parameters
+    ----------
+    poses
+        Given poses of N particles.
+    box
+        Side of the subtomograms, pixels.
+    device
+        Where the memory is kept.
+    variance
+        (2,) posterior variances of turns (rad²) and shifts (pixels²) before the first visit; None stands for zeros.
     """
 
-    def __init__(self, poses: Poses, box: int, device: torch.device) -> None:
+    def __init__(self, poses: Poses, box: int, device: torch.device, variance: Tensor | None = None) -> None:
         self._box = box
         self.start = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(device)
         self.origin_px = torch.from_numpy(poses.origins * box).float().to(device)
         self.turn = torch.zeros(len(poses), 4, device=device)
         self.turn[:, 0] = 1.0
         self.shift_px = torch.zeros(len(poses), 3, device=device)
-        self.reference = torch.zeros(len(poses), 6, device=device)
         self._deviations = torch.zeros(len(poses), 6, device=device)
-        self.common = torch.zeros(2, device=device)
+        start = torch.zeros(2) if variance is None else variance
+        self.variance = start.to(device).repeat_interleave(3).expand(len(poses), 6).clone()
         self._eulers = poses.eulers_deg
 
     def current(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,33 +163,26 @@ class PoseMemory:
         turn: Tensor,
         shift_px: Tensor,
         weight: Tensor | None = None,
-        history: PoseHistory | None = None,
+        variance: Tensor | None = None,
     ) -> None:
         """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0.
 
-        With a ``history`` a share of what like particles have in common, as far as it is a drift, is taken back.
+        Corrections with a posterior ``variance`` (B, 6) are taken in full, others by a share of them.
         """
         share = _share(weight)
+        if variance is not None:
+            used = torch.ones_like(variance[:, :1]) if weight is None else weight[:, None]
+            share = used
+            self.variance[index] += used * (variance - self.variance[index])
         rotation, _ = self.current(index)
         new = quaternion_multiply(self.turn[index], quaternion_power(matrix_to_quaternion(turn), share))
         moved = share * torch.einsum("bij,bj->bi", rotation @ turn, shift_px)
-        if history is not None:
-            used = torch.ones_like(history.kind[:, 0]) if weight is None else weight
-            squares = history.kind.square().unflatten(1, (2, 3)).mean(2)
-            found = (used[:, None] * squares).sum(0) / used.sum().clamp(min=1.0)
-            self.common += COMMON_RATE * (found - self.common)
-            back = -FRAME_SHARE * used[:, None] * drifted(history.kind, history.drift)
-            new = quaternion_multiply(new, small_turn_to_quaternion(back[:, :3]))
-            moved = moved + torch.einsum("bij,bj->bi", rotation, back[:, 3:])
         self.turn[index] = new / torch.linalg.vector_norm(new, dim=1, keepdim=True)
         self.shift_px[index] += moved
         self._deviations[index] = self._deviation(index)
 
     def deviation(self, index: Tensor) -> Tensor:
-        """Deviations from the given poses, (..., 6): rotation vector (rad, small), shift (pixels), reference frame.
-
-        Given are those that the run was started with, also where it goes on from the poses of an epoch.
-        """
+        """Return deviations from the given poses, (..., 6): rotation vector (rad), shift (pixels), reference frame."""
         return self._deviations[index]
 
     def note_deviations(self) -> None:
@@ -206,28 +194,17 @@ class PoseMemory:
         rotation = self.start[index] @ quaternion_to_matrix(turn)
         shift = (rotation.mT @ self.shift_px[index][..., None])[..., 0]
         moved = torch.cat([2.0 * turn[..., 1:] * torch.sign(turn[..., :1]), shift], -1)
-        return moved - self.reference[index]
+        return moved
 
-    def history(self, index: Tensor, like: Tensor) -> PoseHistory:
-        """Deviations of particles (B,) and of those like them (B, n), nearest first.
-
-        Turns are spread about what like particles share: a template that turns with its composition would else keep
-        the turns alive that it needs. Of shifts all is counted, as densities may well sit off their given centres.
-        """
-        squares = self._deviations.square().mean(0).unflatten(0, (2, 3)).mean(1)
-        common = (self.common[1] / squares[1].clamp(min=1e-12)).clamp(max=1.0)
-        drift = torch.stack([torch.ones_like(common), common])
-        own = torch.stack([(squares[0] - self.common[0]).clamp(min=0.0), squares[1]])
-        shared = self.deviation(like)
-        kind = torch.cat([shared[..., :3].mean(1), shared[:, :CLOSE, 3:].mean(1)], 1)
-        return PoseHistory(kind, self.deviation(index), own.sqrt(), drift)
+    def prior_variance(self) -> Tensor:
+        """Return the variances (2,) of the pose prior, of turns (rad²) and shifts (pixels²)."""
+        return prior_variance(self._deviations, self.variance)
 
     def set_poses(self, poses: Poses) -> None:
         """Take over refined poses of the same particles."""
         refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
-        self.reference.zero_()  # deviations count from the given poses, or their spread would say that nothing moves
         self.note_deviations()
 
     def poses(self) -> Poses:

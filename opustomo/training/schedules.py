@@ -6,10 +6,8 @@ import math
 
 LR_DECAY = 0.98
 WARM_UP = 100
-MOTION_FIRST = (0.15, 0.3)
-"""Shares of a run between which the composition comes in where bodies move."""
-REFINED_EPOCHS, REFINED_PARTICLES = (3, 7), (3_400, 8_500)
-"""Epochs, and particles seen, between which the likeliest step of poses comes in; by whichever is first."""
+MOTION_FIRST = (500, 1000)
+"""Updates between which the composition comes in where bodies move."""
 CYCLE = 27_000
 RAMP = 20_000
 
@@ -50,30 +48,22 @@ def bfactor_at(bfactor_A2: float, epoch: int) -> float:
     return bfactor_A2 * (1.0 + 0.25 / (1.0 + 3.0 * math.exp(-0.1 * epoch)))
 
 
-def learning_rate_at(lr: float, epoch: int, update: int, done: float = 0.0, settle: float = 0.0) -> float:
-    """Learning rate of an epoch and an update, both counted from 0, once a share ``done`` of the run has passed.
+def learning_rate_at(lr: float, epoch: int, update: int) -> float:
+    """Return the learning rate of an epoch and an update, both counted from 0.
 
     A linear warm-up over the first updates (not in the original) keeps Adam's first, badly scaled steps from throwing
-    the template far off; without it rates above 2e-4 lose several epochs. In the last ``settle`` of a run it falls to 0
-    (not in the original): weights change by about a learning rate a step, and what came last would be written.
+    the template far off; without it rates above 2e-4 lose several epochs.
     """
-    settled = 1.0 - _ramp(done, (1.0 - settle, 1.0)) if settle else 1.0
-    return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP) * settled
+    return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP)
 
 
-def composition_at(done: float, moving: bool) -> float:
-    """What the composition latent is multiplied with once a share ``done`` of the run has passed.
+def composition_scale_at(update: int) -> float:
+    """Return the factor of the composition latent after a number of updates of a run with bodies.
 
-    A decoder can draw moved bodies as well as move them, and what it has drawn first the bodies never learn (measured:
-    docs/quality.md). So where bodies move they come first: the composition is 0 at the start, then rises linearly. Not
-    in the original.
+    A decoder can draw moved bodies as well as move them, and what it has drawn first the bodies never learn. So bodies
+    move first: the composition is 0 at the start and then rises linearly to 1. OPUS-TOMO has no such schedule.
     """
-    return _ramp(done, MOTION_FIRST) if moving else 1.0
-
-
-def refinement_at(epoch: int, particles_seen: int) -> float:
-    """What part of the likeliest step poses take: they wait until the template has some detail. Not in the original."""
-    return max(_ramp(epoch, REFINED_EPOCHS), _ramp(particles_seen, REFINED_PARTICLES))
+    return _ramp(update, MOTION_FIRST)
 
 
 def _ramp(value: float, between: tuple[float, float]) -> float:

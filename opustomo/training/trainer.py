@@ -21,7 +21,6 @@ from opustomo.data.loader import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.source import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
-from opustomo.model.anchor import floor_at
 from opustomo.model.autoencoder import Autoencoder, StepOutput
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
@@ -97,7 +96,7 @@ class Trainer:
             model,
             make_optimizer(model, config, self.device),
             latents,
-            PoseMemory(particles.poses, particles.box, self.device),
+            PoseMemory(particles.poses, particles.box, self.device, model.start_pose_variance()),
             TiltBatch.pad(particles.tables).to(self.device),
             torch.from_numpy(particles.table).to(self.device),
             config,
@@ -288,14 +287,11 @@ class Trainer:
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
             pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
-        done = progress.particles_seen / max(1, config.epochs * len(self.members[TRAINING]))
         schedule = (
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
-            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates, done, config.settle),
-            floor_at(progress.epoch),
-            schedules.composition_at(done, self.engine.motion_first),
-            config.refine * schedules.refinement_at(progress.epoch, progress.particles_seen),
+            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
+            schedules.composition_scale_at(progress.updates),
         )
         return Visit(
             self._to_device(indices),

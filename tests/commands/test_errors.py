@@ -230,7 +230,6 @@ def output_is_a_file(folder: Path) -> list[str]:
 option("angpix_of_another_set", "--angpix|10", "--angpix 10 disagrees with the header")
 option("angpix_just_beyond_a_percent", "--angpix|12.13", "disagrees with the header")
 option("angpix_zero", "--angpix|0", "--angpix must be positive, got 0")
-option("settle_above_one", "--settle|1.5", "--settle must lie in [0, 1], got 1.5")
 option("valfrac_above_one", "--valfrac|1.5", "--valfrac must lie in [0, 1), got 1.5")
 option("valfrac_one", "--valfrac|1", "--valfrac")
 option("valfrac_negative", "--valfrac|-0.1", "--valfrac")

@@ -240,7 +240,7 @@ EVERY = """
 --tilt-range 60 --tilt-limit 55 --ctfalpha 0.5 --ctfbeta 0.9 --normalizectf -n 4 -b 6 --wd 0.01 --lr 1e-4
 --accum-step 3 --lamb 0.7 --downfrac 0.5 --templateres 64 --encoderres 10 --bfactor 3 --beta a --beta-control 0.8
 --norm 1 2 --tmp-prefix t --amp --multigpu --num-gpus 1 --num-workers 5 --write-ctf --plot --estpose
---encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu --anchor 0.6 --refine 0.5 --settle 0.25
+--encode-mode fixed --warp-bfactor-scale 0.5 --keep 3 --device cpu
 --no-separate
 """.split()
 
@@ -274,9 +274,6 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
         "a",
         0.8,
         0.7,
-        anchor=0.6,
-        refine=0.5,
-        settle=0.25,
         separate=False,
         valfrac=0.3,
         split=Path("s.pkl"),
@@ -292,12 +289,9 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     assert "zdim = 7" in run.notes and "tilt_limit = 55.0" in run.notes  # -v
 
 
-@pytest.mark.parametrize(
-    ("words", "original", "anchor"),
-    [([], False, 1.0), (["--preset", "original"], True, 0.0), (["--preset", "original", "--anchor", "0.5"], True, 0.5)],
-)
+@pytest.mark.parametrize(("words", "original"), [([], False), (["--preset", "original"], True)])
 def test_presets(
-    words: list[str], original: bool, anchor: float, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], original: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from opustomo.model.config import ORIGINAL_PHYSICS, PhysicsConfig
     from opustomo.training import setup
@@ -307,11 +301,21 @@ def test_presets(
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), *words]) == 0
     physics, config = seen[2], seen[4]
     assert physics == PhysicsConfig(**(ORIGINAL_PHYSICS if original else {}))
-    assert (physics == PhysicsConfig()) is not original
-    assert (config.anchor, config.motion_first, config.refine) == (anchor, not original, float(not original))
-    assert config.separate is not original
-    assert (config.settle > 0) is not original
+    assert physics.original is original and config.separate is not original
     assert physics.divide is (False if original else None)
+
+
+@pytest.mark.parametrize("option", ["--anchor", "--refine", "--settle"])
+def test_options_of_earlier_versions_are_accepted_and_said(
+    option: str, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opustomo.training import setup
+
+    seen: list = []
+    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    words = [str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), option, "0.5"]
+    assert main(["train_tomo", *words]) == 0
+    assert f"{option}: has no effect here" in seen[5].notes
 
 
 @pytest.mark.parametrize("plain", [True, False])

@@ -155,7 +155,7 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
 
 def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
     outdir = tmp_path / "run"
-    process = start(data, outdir, "-n", "3", "--settle", "0")  # weights of a run of three epochs would have settled
+    process = start(data, outdir, "-n", "3")
     process.communicate(timeout=PATIENCE)
     words = ["--load", str(outdir / "weights.2.pkl"), "--latents", str(outdir / "z.2.pkl")]
     process = start(data, outdir, *words)

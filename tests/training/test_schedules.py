@@ -13,9 +13,8 @@ from opustomo.training.schedules import (
     WARM_UP,
     beta_at,
     bfactor_at,
-    composition_at,
+    composition_scale_at,
     learning_rate_at,
-    refinement_at,
 )
 
 
@@ -72,19 +71,6 @@ def test_the_first_updates_are_warmed_up() -> None:
     assert steps == pytest.approx([2.0 / WARM_UP] * (WARM_UP - 1))
 
 
-def test_weights_settle_at_the_end() -> None:
-    rates = [learning_rate_at(2.0, 0, 1000, done, 0.2) for done in (0.0, 0.8, 0.9, 1.0, 1.1)]
-    assert rates == pytest.approx([2.0, 2.0, 1.0, 0.0, 0.0])
-    assert learning_rate_at(2.0, 0, 1000, 1.0, 0.0) == 2.0
-    assert learning_rate_at(2.0, 0, 1000, 0.25, 1.0) == pytest.approx(1.5)
-
-
-def test_composition_comes_in_after_the_motion() -> None:
-    values = [composition_at(done, True) for done in (0.0, 0.15, 0.225, 0.3, 1.0)]
+def test_the_composition_comes_in_after_the_motion() -> None:
+    values = [composition_scale_at(update) for update in (0, 500, 750, 1000, 10**6)]
     assert values == pytest.approx([0, 0, 0.5, 1, 1])
-    assert composition_at(0.0, False) == 1
-
-
-def test_poses_are_refined_once_there_is_detail_by_epochs_or_by_particles() -> None:
-    values = [refinement_at(*at) for at in ((0, 0), (3, 3_400), (5, 1_000), (0, 5_950), (7, 0), (1, 10**6))]
-    assert values == pytest.approx([0, 0, 0.5, 0.5, 1, 1])

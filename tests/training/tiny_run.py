@@ -62,6 +62,11 @@ class TinyDecoder(nn.Module):
     def forward(self, composition: Tensor) -> Tensor:
         return self.template(composition)
 
+    def freeze_head(self) -> None:
+        """Keep the pose head as it was initialised."""
+        if self.template.affine_out is not None:
+            self.template.affine_out.requires_grad_(False)
+
 
 class CountedStop(StopRequest):
     """A request to stop that comes when a run has asked for it a number of times."""

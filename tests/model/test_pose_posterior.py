@@ -1,4 +1,4 @@
-"""The likeliest step of a pose: exact for parabolas, right in sign and size on posed volumes."""
+"""Newton's step of a pose: exact for parabolas, right in sign and size on posed volumes; the prior it belongs to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.model.candidates import symmetric_candidates
 from opustomo.model.energy import filter_target, filtered_energies
-from opustomo.model.refinement import DOUBT, TEMPERATURE, Slopes, likeliest_step, refined, slopes
+from opustomo.model.pose_posterior import PoseSlopes, newton_step, pose_step, prior_variance, slopes
 from opustomo.physics.sampling import sample_posed
 
 ANGLE = math.radians(1.46)
@@ -30,24 +30,44 @@ def blobs(box: int) -> torch.Tensor:
     return volume
 
 
-def test_step_is_the_most_probable_point_of_two_parabolas() -> None:
-    """NLL (a/2)(δ - m)² and a normal prior about the given pose: the weighted mean of m and -x."""
+def test_step_is_the_maximum_of_the_posterior_of_two_parabolas() -> None:
+    """NLL (a/2)(δ - m)² and a normal prior about the given pose: the weighted mean of m and -x, and its variance."""
     noise, curvature, minimum, deviation, spread = 2.0, 8.0, 0.3, 0.5, 0.7
-    energy_curvature = 2.0 * TEMPERATURE * noise * curvature
-    found = Slopes(
+    energy_curvature = 2.0 * noise * curvature
+    found = PoseSlopes(
         torch.full((1, 6), -energy_curvature * minimum), torch.full((1, 6), energy_curvature), torch.full((6,), 9.0)
     )
-    step = likeliest_step(found, torch.tensor([noise]), torch.full((1, 6), deviation), torch.full((6,), spread))
-    precision = spread**-2 * (1 + (DOUBT * spread**-2 / curvature) ** 2)
+    prior = torch.full((6,), spread**2)
+    step, variance = newton_step(found, torch.tensor(noise), torch.full((1, 6), deviation), prior)
+    precision = spread**-2
     expected = (curvature * minimum - precision * deviation) / (curvature + precision)
     assert step.flatten().tolist() == pytest.approx([expected] * 6)
+    assert variance.flatten().tolist() == pytest.approx([1 / (curvature + precision)] * 6)
 
 
 def test_without_curvature_the_given_pose_is_taken_back_and_reach_limits_the_step() -> None:
-    found = Slopes(torch.zeros(1, 6), torch.full((1, 6), -5.0), torch.full((6,), 0.2))
+    found = PoseSlopes(torch.zeros(1, 6), torch.full((1, 6), -5.0), torch.full((6,), 0.2))
     deviation = torch.tensor([[0.1, -0.1, 0.05, 1.0, -1.0, 0.0]])
-    step = likeliest_step(found, torch.ones(1), deviation, torch.full((6,), 0.3))
+    step, variance = newton_step(found, torch.tensor(1.0), deviation, torch.full((6,), 0.09))
     assert step[0].tolist() == pytest.approx([-0.1, 0.1, -0.05, -0.2, 0.2, 0.0])
+    assert variance[0].tolist() == pytest.approx([0.09] * 6)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+def test_the_prior_is_found_from_noisy_measurements(spread: float) -> None:
+    """Empirical Bayes: deviations of a known spread, measured with an error of 1 each, also where that is larger."""
+    generator = torch.Generator().manual_seed(1)
+    truth = spread * torch.randn(20_000, 6, generator=generator)
+    measured = truth + torch.randn(truth.shape, generator=generator)
+    prior, deviation = torch.full((2,), 4.0), torch.zeros_like(truth)
+    for _ in range(400):
+        found = PoseSlopes(deviation - measured, torch.ones_like(truth), torch.full((6,), 100.0))
+        step, variance = newton_step(found, torch.tensor(0.5), deviation, prior.repeat_interleave(3))
+        deviation = deviation + step
+        prior = prior_variance(deviation, variance)
+    assert prior.sqrt().tolist() == pytest.approx([spread] * 2, rel=0.03, abs=0.25)
+    error = (deviation - truth).square().mean().sqrt()
+    assert float(error) == pytest.approx(spread / (1 + spread**2) ** 0.5, rel=0.05, abs=0.02)
 
 
 def test_a_wrong_pose_is_found_from_the_energies() -> None:
@@ -68,8 +88,9 @@ def test_a_wrong_pose_is_found_from_the_energies() -> None:
         posed = posed_volumes(template, given @ turn, moved, symmetric_candidates())
         energies = filtered_energies(posed, transfer, filtered)
         found = slopes(energies.total, energies.cross[:, 0], posed[:, 0], filtered, torch.tensor(ANGLE))
-        noise, wide = torch.full((count,), 1e-4), torch.tensor([1.0, 10.0])
-        turn, moved = refined(turn, moved, given, found, noise, torch.zeros(count, 6), wide, 1.0, 1.0)
+        wide = torch.tensor([1.0, 100.0])
+        step = pose_step(found, torch.tensor(1e-4), given @ turn, torch.zeros(count, 6), wide, 1.0)
+        turn, moved = turn @ step.turn, moved + step.shift_px
     end = errors(given, turn, moved, truth, shift)
     assert start[0] > 0.8 and start[1] > 0.3
     assert end[0] < 0.1 and end[1] < 0.05

@@ -1,0 +1,95 @@
+"""Noise spectrum: variance of the noise per Fourier shell, estimated from the residuals of the model.
+
+The energies ``Σ x² - 2 Σ x r`` assume white noise. Divided by the noise variance of each shell they are twice a
+negative log-likelihood, which is what poses and motions are inferred with. See docs/method.md, section 3.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from opustomo.physics.fourier import half_spectrum_weights
+from opustomo.physics.fsc import shell_numbers
+
+LANES = 64
+"""Partial sums per shell, so that the threads of a GPU seldom add to the same number at a time."""
+LEAST_RELATIVE_VARIANCE = 0.1
+"""Lowest variance of a shell relative to the mean: shells that a reconstruction leaves empty have none of their own."""
+
+
+class NoiseSums(NamedTuple):
+    """Sums over the particles of a batch, or running averages of them.
+
+    Attributes
+    ----------
+    power
+        (S,) residual power per shell, in squared voxel values.
+    voxels
+        (S,) number of measured voxels that the power belongs to.
+    """
+
+    power: Tensor
+    voxels: Tensor
+
+    @property
+    def mean_variance(self) -> Tensor:
+        """Noise variance per voxel over all shells (scalar)."""
+        return self.power.sum() / self.voxels.sum().clamp(min=1e-12)
+
+
+def shell_count(size: int) -> int:
+    """Return the number of shells of a box of ``size`` voxels; corners beyond Nyquist count to the last shell."""
+    return size // 2 + 1
+
+
+def _shell_sums(values: Tensor) -> Tensor:
+    """Sum values (n, n, n/2+1) over shells: (S,)."""
+    size = values.shape[0]
+    bins = values.new_zeros(shell_count(size) * LANES)
+    return bins.index_add(0, _lanes(size, values.device), values.flatten()).view(-1, LANES).sum(1)
+
+
+@lru_cache
+def _lanes(size: int, device: torch.device) -> Tensor:
+    shells = _shells(size, device)
+    return shells * LANES + torch.arange(len(shells), device=device) % LANES
+
+
+@lru_cache
+def _shells(size: int, device: torch.device) -> Tensor:
+    return shell_numbers(size, device).clamp(max=size // 2).flatten()
+
+
+def residual_sums(residual: Tensor, measured: Tensor, mask_power: Tensor, weight: Tensor | None) -> NoiseSums:
+    """Compute the residual power per shell of a batch.
+
+    Parameters
+    ----------
+    residual
+        (B, n, n, n/2+1) complex spectra of target minus model.
+    measured
+        (B, n, n, n/2+1) CTF; zero where nothing was measured.
+    mask_power
+        (B,) mean square of the mask over the box: a mask passes this share of white noise.
+    weight
+        (B,) 1, or 0 for particles to leave out; None stands for ones.
+    """
+    size = residual.shape[1]
+    weight = torch.ones_like(mask_power) if weight is None else weight
+    twice = half_spectrum_weights(size, residual.device)
+    power = torch.einsum("bzyx,b->zyx", torch.view_as_real(residual).square().sum(-1), weight) * (twice / size**3)
+    count = torch.einsum("bzyx,b->zyx", (measured != 0).to(weight), weight * mask_power) * twice
+    return NoiseSums(_shell_sums(power), _shell_sums(count))
+
+
+def whitening(noise: NoiseSums, size: int) -> Tensor:
+    """Return the filter (n, n, n/2+1) that makes noise white, with a mean square of about 1."""
+    mean = noise.mean_variance
+    variance = noise.power / noise.voxels.clamp(min=1e-12)
+    relative = torch.where(noise.voxels > 0, variance / mean.clamp(min=1e-30), 1.0)
+    relative = relative.clamp(min=LEAST_RELATIVE_VARIANCE)
+    return relative.rsqrt()[_shells(size, relative.device)].view(size, size, size // 2 + 1)
