@@ -37,6 +37,7 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
         _SCALE: scale.cpu(),
         "mask": model.mask.to(torch.float16).cpu(),
         "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
+        "pose_prior": model.pose_prior.cpu(),
     }
     if model.encoder is None:
         content["fixed_latent"] = model.fixed_latent.cpu()
@@ -103,8 +104,10 @@ def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | 
 
 
 def load_noise(model: Autoencoder, content: Mapping[str, Any]) -> None:
-    """Let a model compare with the noise spectrum in the content of a weights.N.pkl, if it holds one of its size."""
-    stored = content.get("noise")
+    """Let a model take the noise spectrum and the pose prior in the content of a weights.N.pkl, if it holds them."""
+    stored, prior = content.get("noise"), content.get("pose_prior")
+    if isinstance(prior, Tensor) and prior.shape == model.pose_prior.shape:
+        model.pose_prior.copy_(prior)
     for name, values in model.noise._asdict().items():
         if isinstance(stored, Mapping) and isinstance(stored.get(name), Tensor) and stored[name].shape == values.shape:
             values.copy_(stored[name])

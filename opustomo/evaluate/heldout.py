@@ -48,8 +48,9 @@ def particle_losses(
     Returns
     -------
     ndarray
-        (n,) float64, ``Σ_p w_p (Σ x_p² - 2 Σ x_p r) / N_norm`` (spec 3): 0 for a model that explains nothing, negative
-        the better it explains; NaN for a subtomogram that cannot be used.
+        (n,) float64, ``Σ x² - 2 Σ x r`` over N_norm (docs/method.md, sections 3 and 7): 0 for a model that explains
+        nothing, negative the better it explains; NaN for a subtomogram that cannot be used. Poses were inferred from
+        the same data, so the gain that this brings on average is added.
     """
     device = model.mask.device
     tilts = TiltBatch.pad(particles.tables).to(device)
@@ -58,6 +59,7 @@ def particle_losses(
     origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
     # pose.N.pkl holds poses as corrected
     state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None, moves_pose=False)
+    inferred = model.config.estimate_pose and not model.physics.original
     losses = np.full(len(particles), np.nan)
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     source = VoxelSource(particles.images, cache_bytes=0)
@@ -74,9 +76,12 @@ def particle_losses(
                     rows.to(device),
                     rotations[index].to(device),
                     origins[index].to(device),
+                    deviation=torch.zeros(len(index), 6, device=device) if inferred else None,
                 )
                 generated = model.generative(batch, model.inference(batch, state), state)
                 energy = (generated.weights * generated.energies.total).sum(1) / model.norm
+                if generated.slopes is not None:
+                    energy = energy + model.pose_optimism(generated.slopes)
                 losses[chosen] = energy.double().cpu().numpy()
             advance(len(chosen))
     return losses[indices]

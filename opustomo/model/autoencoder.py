@@ -17,7 +17,14 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
 from opustomo.model.noise import NoiseSums, residual_sums, shell_count, whitening
-from opustomo.model.pose_posterior import PoseSlopes, pose_step, slopes, start_variance
+from opustomo.model.pose_posterior import (
+    PoseSlopes,
+    effective_parameters,
+    pose_step,
+    prior_in_voxels,
+    slopes,
+    start_variance,
+)
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
@@ -36,8 +43,7 @@ BETA_JITTER = 0.01 / 4
 class StepState:
     """Schedules and running averages that a step needs; ``random`` is None in validation.
 
-    ``pose_prior`` are the variances (2,) of the pose prior (None: poses stay as they are); ``moves_pose`` is False
-    where poses are final, so that the original's pose head is left out, too.
+    ``moves_pose`` is False where poses are final, so that the original's pose head is left out.
     """
 
     bfactor_A2: float | Tensor
@@ -46,7 +52,6 @@ class StepState:
     lamb: float
     snr: Tensor
     random: StepRandom | None
-    pose_prior: Tensor | None = None
     moves_pose: bool = True
     ranks: Collective = ALONE
 
@@ -123,6 +128,7 @@ class Autoencoder(nn.Module):
     _angle: Tensor
     fixed_latent: Tensor
     grain: Tensor
+    pose_prior: Tensor
 
     def __init__(
         self, model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, mask: Tensor, *, amp: bool = False
@@ -140,6 +146,7 @@ class Autoencoder(nn.Module):
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("pose_prior", self.start_pose_variance())
         for name in NoiseSums._fields:  # white noise of the data's own variance until residuals are known
             self.register_buffer(f"_noise_{name}", torch.ones(shell_count(boxes.render)))
         self.register_buffer(
@@ -223,6 +230,12 @@ class Autoencoder(nn.Module):
         radius = (0.75 / math.pi * float((self.mask > 0).sum())) ** (1 / 3)  # of a ball of the mask's volume, voxels
         return start_variance(radius, self.boxes.box / self.boxes.render)
 
+    def pose_optimism(self, found: PoseSlopes) -> Tensor:
+        """Return by how much inferred poses lower the loss per voxel of the data they were inferred from, (B,)."""
+        variance = self.noise.mean_variance
+        prior = prior_in_voxels(self.pose_prior, self.boxes.box / self.boxes.render)
+        return 2.0 * variance * effective_parameters(found, variance, prior) / self.norm
+
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
         if not self.config.estimate_pose:
@@ -273,7 +286,7 @@ class Autoencoder(nn.Module):
             posed = posed.detach()
             residual = spectrum - rfft3(posed[:, 0]) * transfer
             noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
-            if state.pose_prior is not None and batch.deviation is not None:
+            if batch.deviation is not None:
                 turned = posed_at(self.candidates[1:], correction.shift_px)
                 totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
                 around = slopes(totals, energies.cross[:, 0], posed[:, 0], filtered, self._angle)
@@ -321,15 +334,17 @@ class Autoencoder(nn.Module):
         turn, shift_px, _ = generated.correction
         mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
         if generated.slopes is not None:
-            assert state.pose_prior is not None and batch.deviation is not None
+            assert batch.deviation is not None
             turn, shift_px, variance = pose_step(
                 generated.slopes,
                 self.noise.mean_variance,
                 batch.rotation,
                 batch.deviation,
-                state.pose_prior,
+                self.pose_prior,
                 self.boxes.box / self.boxes.render,
             )
+            if state.random is None:
+                terms = terms.with_optimism(self.pose_optimism(generated.slopes), batch.weight, state.ranks)
         return StepOutput(terms, mu, turn, shift_px, variance, generated.noise)
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,12 @@ class LossTerms:
     repel: Tensor
     spread: Tensor
     knn: Tensor
+
+    def with_optimism(self, optimism: Tensor, weight: Tensor | None, ranks: Collective) -> LossTerms:
+        """Return the terms with what fitted poses gained on their own data, (B,), added to the generative loss."""
+        weight = torch.ones_like(optimism) if weight is None else weight
+        gained = (share_of_mean(weight, ranks) * optimism).sum()
+        return replace(self, total=self.total + gained, gen=self.gen + gained)
 
     def stacked(self) -> Tensor:
         """All terms, detached, in field order: (11,)."""

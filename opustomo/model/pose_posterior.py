@@ -101,6 +101,27 @@ def newton_step(
     return torch.minimum(torch.maximum(step, -found.reach), found.reach), variance
 
 
+def effective_parameters(found: PoseSlopes, noise_variance: Tensor, prior_variance: Tensor) -> Tensor:
+    """Return how many of the six numbers the data determine, (B,): the sum of h / (h + 1/s²).
+
+    A pose that is inferred from the data that it is then compared with makes the negative log-likelihood smaller than
+    that of new data by this number, on average (Akaike 1974).
+
+    Parameters
+    ----------
+    found, noise_variance, prior_variance
+        As in :func:`newton_step`.
+    """
+    curvature = 0.5 / noise_variance.clamp(min=1e-30) * found.curvature.clamp(min=0.0)
+    return (curvature / (curvature + 1.0 / prior_variance.clamp(min=1e-12))).sum(1)
+
+
+def prior_in_voxels(prior_variance: Tensor, pixels_per_voxel: float) -> Tensor:
+    """Return the variances (6,) of turns (rad²) and shifts (voxels²) from those of turns and shifts (pixels²), (2,)."""
+    units = torch.cat([prior_variance.new_ones(3), prior_variance.new_full((3,), pixels_per_voxel**-2)])
+    return prior_variance.repeat_interleave(3) * units
+
+
 def pose_step(
     found: PoseSlopes,
     noise_variance: Tensor,
@@ -125,15 +146,16 @@ def pose_step(
         Pixels of the input box per voxel of the render box.
     """
     shifted = torch.einsum("bij,bj->bi", rotation, deviation[:, 3:]) / pixels_per_voxel
-    units = torch.cat([deviation.new_ones(3), deviation.new_full((3,), pixels_per_voxel**-2)])
     step, variance = newton_step(
         found,
         noise_variance,
         torch.cat([deviation[:, :3], shifted], 1),
-        prior_variance.repeat_interleave(3) * units,
+        prior_in_voxels(prior_variance, pixels_per_voxel),
     )
     moved = torch.einsum("bij,bi->bj", rotation, step[:, 3:]) * pixels_per_voxel
-    return PoseStep(small_turn_to_matrix(step[:, :3]), moved, variance / units)
+    return PoseStep(
+        small_turn_to_matrix(step[:, :3]), moved, torch.cat([variance[:, :3], variance[:, 3:] * pixels_per_voxel**2], 1)
+    )
 
 
 def prior_variance(deviations: Tensor, variances: Tensor) -> Tensor:

@@ -105,6 +105,8 @@ class Engine:
         # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
         self._scale = torch.ones((), device=device)
         self._not_finite = torch.zeros((), device=device)
+        if self.motion_first:
+            model.decoder.composition_scale.zero_()
 
     @property
     def motion_first(self) -> bool:
@@ -136,17 +138,19 @@ class Engine:
         config, ranks = self.config, self.ranks
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
         if training and self.motion_first:
-            self.model.decoder.composition_scale.copy_(visit.schedule[3])
+            scale = self.model.decoder.composition_scale
+            scale.copy_(torch.maximum(scale, visit.schedule[3]))  # loaded weights keep what they were trained with
         state = StepState(
             bfactor_A2=visit.schedule[0],
             beta=visit.schedule[1],
             beta_control=config.beta_control,
             lamb=config.lamb,
-            pose_prior=self.poses.prior_variance() if self.infers_poses else None,
             snr=self.snr,
             random=random if training else None,
             ranks=ranks,
         )
+        if self.infers_poses:
+            self.model.pose_prior.copy_(self.poses.prior_variance())
         neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
         with torch.set_grad_enabled(training):
             forward = self.forward if training else self.model

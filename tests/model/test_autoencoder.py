@@ -16,6 +16,7 @@ from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import kl_divergence
+from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.sampling_weights import division
@@ -147,12 +148,32 @@ def test_a_template_without_detail_leaves_poses_where_they_were_given(model: Aut
     with torch.no_grad():
         kept = step(model, None)
         model.noise.power.fill_(1e6)
-        output = model(batch, make_neighbours(), replace(state(None), pose_prior=prior))
+        start = model.pose_prior.clone()
+        model.pose_prior.copy_(prior)
+        output = model(batch, make_neighbours(), state(None))
         model.noise.power.fill_(1.0)
+        model.pose_prior.copy_(start)
     assert kept.variance is None and torch.equal(kept.turn, torch.eye(3).expand(COUNT, 3, 3))
     moved = torch.cat([matrix_to_quaternion(output.turn)[:, 1:] * 2.0, output.shift_px], 1)
     torch.testing.assert_close(moved, -own, atol=3e-4, rtol=0.03)
     torch.testing.assert_close(output.variance, prior.repeat_interleave(3).expand(COUNT, 6), rtol=0.01, atol=0)
+
+
+def test_held_out_losses_do_not_gain_by_their_own_poses(model: Autoencoder) -> None:
+    """Validation adds what inferred poses gain: nothing without curvature, six numbers with much of it."""
+    batch = replace(make_batch(), deviation=torch.zeros(COUNT, 6))
+    flat = PoseSlopes(torch.zeros(COUNT, 6), torch.zeros(COUNT, 6), torch.ones(6))
+    sharp = flat._replace(curvature=torch.full((COUNT, 6), 1e9))
+    variance = float(model.noise.mean_variance)
+    assert model.pose_optimism(flat).tolist() == [0.0] * COUNT
+    assert model.pose_optimism(sharp).tolist() == pytest.approx([6 * 2 * variance / model.norm] * COUNT, rel=1e-3)
+    with torch.no_grad():
+        plain, scored = step(model, None), model(batch, make_neighbours(), state(None))
+        generated = model.generative(batch, model.inference(batch, state(None)), state(None))
+        assert generated.slopes is not None
+        gained = model.pose_optimism(generated.slopes).mean()
+    torch.testing.assert_close(scored.terms.gen - plain.terms.gen, gained, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(scored.terms.total - plain.terms.total, gained, rtol=1e-3, atol=1e-7)
 
 
 def test_the_pose_prior_starts_at_a_voxel(model: Autoencoder) -> None:

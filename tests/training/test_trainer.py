@@ -58,6 +58,7 @@ class Known(nn.Module):
         self.decoder = Cube()
         self.mask, self.fixed_latent = torch.ones(22, 22, 22), torch.zeros(3)
         self.noise = NoiseSums(torch.ones(13), torch.ones(13))
+        self.pose_prior = torch.ones(2)
         self.numbers = torch.from_numpy(numbers)
         self.visits: list[tuple[Batch, Neighbours | None, StepState, bool]] = []
 
