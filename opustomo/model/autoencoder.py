@@ -232,7 +232,7 @@ class Autoencoder(nn.Module):
 
     def pose_optimism(self, found: PoseSlopes) -> Tensor:
         """Return by how much inferred poses lower the loss per voxel of the data they were inferred from, (B,)."""
-        variance = self.noise.mean_variance
+        variance = self.noise.reference_variance
         prior = prior_in_voxels(self.pose_prior, self.boxes.box / self.boxes.render)
         return 2.0 * variance * effective_parameters(found, variance, prior) / self.norm
 
@@ -319,7 +319,7 @@ class Autoencoder(nn.Module):
             loss.smoothness(generated.template, self._inside),
             prior,
             loss.LossWeights(
-                state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.mean_variance
+                state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.reference_variance
             ),
             weight,
             state.ranks,
@@ -337,7 +337,7 @@ class Autoencoder(nn.Module):
             assert batch.deviation is not None
             turn, shift_px, variance = pose_step(
                 generated.slopes,
-                self.noise.mean_variance,
+                self.noise.reference_variance,
                 batch.rotation,
                 batch.deviation,
                 self.pose_prior,

@@ -18,7 +18,7 @@ from opustomo.physics.fsc import shell_numbers
 LANES = 64
 """Partial sums per shell, so that the threads of a GPU seldom add to the same number at a time."""
 LEAST_RELATIVE_VARIANCE = 0.1
-"""Lowest variance of a shell relative to the mean: shells that a reconstruction leaves empty have none of their own."""
+"""Lowest variance of a shell relative to the mean over voxels: outer shells of a reconstruction can be empty."""
 
 
 class NoiseSums(NamedTuple):
@@ -36,9 +36,18 @@ class NoiseSums(NamedTuple):
     voxels: Tensor
 
     @property
-    def mean_variance(self) -> Tensor:
-        """Noise variance per voxel over all shells (scalar)."""
-        return self.power.sum() / self.voxels.sum().clamp(min=1e-12)
+    def variance(self) -> Tensor:
+        """Noise variance per voxel of each shell, (S,)."""
+        return self.power / self.voxels.clamp(min=1e-12)
+
+    @property
+    def reference_variance(self) -> Tensor:
+        """Mean of the shells' variances, weighted by their power (scalar): that of the shells with most of it.
+
+        Whitening leaves these shells as they are, so that energies keep the scale that the other terms of the loss
+        are made for, also where noise falls steeply with frequency.
+        """
+        return (self.power * self.variance).sum() / self.power.sum().clamp(min=1e-30)
 
 
 def shell_count(size: int) -> int:
@@ -87,9 +96,9 @@ def residual_sums(residual: Tensor, measured: Tensor, mask_power: Tensor, weight
 
 
 def whitening(noise: NoiseSums, size: int) -> Tensor:
-    """Return the filter (n, n, n/2+1) that makes noise white, with a mean square of about 1."""
-    mean = noise.mean_variance
-    variance = noise.power / noise.voxels.clamp(min=1e-12)
-    relative = torch.where(noise.voxels > 0, variance / mean.clamp(min=1e-30), 1.0)
-    relative = relative.clamp(min=LEAST_RELATIVE_VARIANCE)
+    """Return the filter (n, n, n/2+1) that makes noise white, of the reference variance."""
+    mean = noise.power.sum() / noise.voxels.sum().clamp(min=1e-12)
+    variance = torch.where(noise.voxels > 0, noise.variance, mean)
+    variance = torch.maximum(variance, LEAST_RELATIVE_VARIANCE * mean)
+    relative = variance / noise.reference_variance.clamp(min=1e-30)
     return relative.rsqrt()[_shells(size, relative.device)].view(size, size, size // 2 + 1)

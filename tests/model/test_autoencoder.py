@@ -164,7 +164,7 @@ def test_held_out_losses_do_not_gain_by_their_own_poses(model: Autoencoder) -> N
     batch = replace(make_batch(), deviation=torch.zeros(COUNT, 6))
     flat = PoseSlopes(torch.zeros(COUNT, 6), torch.zeros(COUNT, 6), torch.ones(6))
     sharp = flat._replace(curvature=torch.full((COUNT, 6), 1e9))
-    variance = float(model.noise.mean_variance)
+    variance = float(model.noise.reference_variance)
     assert model.pose_optimism(flat).tolist() == [0.0] * COUNT
     assert model.pose_optimism(sharp).tolist() == pytest.approx([6 * 2 * variance / model.norm] * COUNT, rel=1e-3)
     with torch.no_grad():

@@ -23,9 +23,12 @@ def test_variance_per_shell_is_that_of_the_noise() -> None:
     measured = torch.ones(COUNT, SIZE, SIZE, SIZE // 2 + 1)
     sums = residual_sums(spectra, measured, torch.ones(COUNT), None)
     expected = (3.0 - 2.0 * torch.arange(SIZE // 2 + 1) / (SIZE / 2)) ** 2
-    torch.testing.assert_close((sums.power / sums.voxels)[1:], expected[1:], rtol=0.1, atol=0)
+    torch.testing.assert_close(sums.variance[1:], expected[1:], rtol=0.1, atol=0)
     assert float(sums.voxels.sum()) == COUNT * SIZE**3
-    assert float(sums.mean_variance) == pytest.approx(float(irfft3(spectra).square().mean()), rel=1e-4)
+    total = float(sums.power.sum() / sums.voxels.sum())
+    assert total == pytest.approx(float(irfft3(spectra).square().mean()), rel=1e-4)
+    weighted = float((sums.power * sums.variance).sum() / sums.power.sum())
+    assert total < float(sums.reference_variance) == pytest.approx(weighted, rel=1e-5)
 
 
 def test_wedge_and_mask_do_not_count() -> None:
@@ -36,7 +39,7 @@ def test_wedge_and_mask_do_not_count() -> None:
     noise = irfft3(rfft3(2.0 * torch.randn(COUNT, SIZE, SIZE, SIZE, generator=generator)) * inside)
     mask = (torch.arange(SIZE) < SIZE // 2).float().expand(COUNT, SIZE, SIZE, SIZE)
     sums = residual_sums(rfft3(noise * mask), inside, mask.square().mean((1, 2, 3)), None)
-    assert float(sums.mean_variance) == pytest.approx(4.0, rel=0.05)
+    assert float(sums.reference_variance) == pytest.approx(4.0, rel=0.05)
 
 
 def test_particles_without_weight_are_left_out() -> None:
@@ -54,7 +57,7 @@ def test_whitened_noise_is_white() -> None:
     sums = residual_sums(spectra, measured, torch.ones(COUNT), None)
     white = residual_sums(spectra * whitening(sums, SIZE), measured, torch.ones(COUNT), None)
     flat = white.power / white.voxels
-    torch.testing.assert_close(flat, sums.mean_variance.expand_as(flat), rtol=1e-3, atol=0)
+    torch.testing.assert_close(flat, sums.reference_variance.expand_as(flat), rtol=1e-3, atol=0)
 
 
 def test_unknown_noise_is_white() -> None:
