@@ -1,4 +1,4 @@
-"""Geometry of bodies as checkpoints hold it: the buffers of the original's decoder (spec 4)."""
+"""Geometry of bodies as checkpoints hold it: the buffers of the original's decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""config.pkl: what rebuilds a run's model, in the original's entries and in ours (spec 2)."""
+"""config.pkl: what rebuilds a run's model, in the original's entries and in ours (docs/files.md)."""
 
 from __future__ import annotations
 

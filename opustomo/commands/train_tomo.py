@@ -23,7 +23,7 @@ INERT_VALUES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; names, types and defaults are the original's (spec 5)."""
+    """Declare the options; names, types and defaults are the original's."""
     parser.add_argument(
         "particles",
         type=Path,

@@ -1,4 +1,4 @@
-"""Batches of one viewing direction, every particle once per epoch (spec 3)."""
+"""Batches of one viewing direction, every particle once per epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and validation particles (spec 5, "split pkl")."""
+"""Training and validation particles (docs/files.md)."""
 
 from __future__ import annotations
 

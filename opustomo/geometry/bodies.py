@@ -1,4 +1,4 @@
-"""Geometry of the rigid bodies of a particle: centres, levers, frames and extents (spec 4)."""
+"""Geometry of the rigid bodies of a particle: centres, levers, frames and extents (docs/dynamics.md)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BodyGeometry:
 
 
 TENSOR_NAMES = tuple(f.name for f in fields(BodyGeometry) if f.name != "parents")
-"""Members that the torch file of masks holds (spec 4)."""
+"""Members that the torch file of masks holds (docs/files.md)."""
 
 
 def infer_parents(geometry: BodyGeometry) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""``{outmasks}.pkl``: the geometry of bodies as a torch file, and poses with room for bodies (spec 4)."""
+"""``{outmasks}.pkl``: the geometry of bodies as a torch file, and poses with room for bodies (docs/files.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GRID = "grid"
 
 
 def write_bodies(path: Path, geometry: BodyGeometry, box: int, apix: float) -> None:
-    """Write the geometry; beside spec 4's members ``parents`` (from 0) and ``grid``, box and pixel size it is for."""
+    """Write the geometry, with ``parents`` (from 0) and ``grid`` (box and pixel size) beside the original's members."""
     content = {name: geometry.tensor(name) for name in TENSOR_NAMES}
     content["parents"] = torch.tensor(geometry.parents, dtype=torch.float32)
     content[_GRID] = torch.tensor([float(box), apix])

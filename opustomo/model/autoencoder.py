@@ -30,7 +30,7 @@ from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.fourier import crop_centre, half_spectrum_weights, irfft3, rfft3
+from opustomo.physics.fourier import crop_centre, irfft3, rfft3
 from opustomo.physics.sampling_weights import division
 from opustomo.physics.solvent import bounding_box, mask_norm
 from opustomo.physics.tilts import TiltBatch
@@ -70,9 +70,9 @@ class Generated(NamedTuple):
     """Result of the generative step.
 
     ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of the poses compared (B, P),
-    ``slopes`` of the energy around the pose in use (None: not computed), ``noise`` residual sums of the batch (None:
-    not computed), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``target_power`` (B,) its whitened power,
-    ``transfer`` what the model side is multiplied with in Fourier space.
+    ``slopes`` of the whitened energy around the pose in use (None: not computed), ``noise`` residual sums of the batch
+    (None: not computed), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``transfer`` what the model side is
+    multiplied with in Fourier space.
     """
 
     template: Tensor
@@ -82,7 +82,6 @@ class Generated(NamedTuple):
     slopes: PoseSlopes | None
     noise: NoiseSums | None
     target: Tensor
-    target_power: Tensor
     transfer: Tensor
 
 
@@ -267,30 +266,27 @@ class Autoencoder(nn.Module):
                 posed_at(self.candidates, correction.shift_px), transfer, target, boxes.crop
             )
             weights = energy.candidate_weights(energies.total, boxes.crop)
-            power = target.square().sum((1, 2, 3))
-            return Generated(template, correction, energies, weights, None, None, target, power, transfer)
+            return Generated(template, correction, energies, weights, None, None, target, transfer)
 
         with torch.no_grad():
             spectrum = rfft3(target)
-            white = whitening(self.noise, boxes.render)
-            parseval = half_spectrum_weights(boxes.render, white.device) / boxes.render**3
-            whitened = transfer * white
-            filtered = irfft3(spectrum * (whitened * white))
-            power = torch.einsum(
-                "bzyx,zyx->b", torch.view_as_real(spectrum).square().sum(-1), white.square() * parseval
-            )
         posed = posed_at(self.candidates[:1], correction.shift_px)
-        energies = energy.filtered_energies(posed, whitened, filtered)
-        weights, around = torch.ones_like(energies.total), None
+        energies = energy.filtered_energies(posed, transfer, irfft3(spectrum * transfer))
+        around = None
         with torch.no_grad():
             posed = posed.detach()
             residual = spectrum - rfft3(posed[:, 0]) * transfer
             noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
             if batch.deviation is not None:
-                turned = posed_at(self.candidates[1:], correction.shift_px)
-                totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
-                around = slopes(totals, energies.cross[:, 0], posed[:, 0], filtered, self._angle)
-        return Generated(template, correction, energies, weights, around, noise, target, power, transfer)
+                white = whitening(self.noise, boxes.render)
+                whitened = transfer * white
+                filtered = irfft3(spectrum * (whitened * white))
+                every = torch.cat([posed, posed_at(self.candidates[1:], correction.shift_px)], 1)
+                likelihoods = energy.filtered_energies(every, whitened, filtered)
+                around = slopes(likelihoods.total, likelihoods.cross[:, 0], posed[:, 0], filtered, self._angle)
+        return Generated(
+            template, correction, energies, torch.ones_like(energies.total), around, noise, target, transfer
+        )
 
     def loss(
         self,
@@ -314,7 +310,7 @@ class Autoencoder(nn.Module):
         return loss.combine(
             (generated.weights * generated.energies.total).sum(1),
             (generated.weights * generated.energies.power).sum(1),
-            generated.target_power,
+            generated.target.square().sum((1, 2, 3)),
             kl,
             loss.smoothness(generated.template, self._inside),
             prior,

@@ -1,4 +1,4 @@
-"""Candidate rotations tried around the current pose (spec 1, "Candidate rotations").
+"""Rotations around the pose in use: those of the slopes, and OPUS-TOMO's candidates.
 
 The original's eight leave out the identity and average to a 1.3° turn, which the template then takes up. This set
 holds the identity and turns of ± one angle about each axis, so that it keeps the consensus frame.

@@ -10,7 +10,7 @@ from opustomo.geometry.bodies import BodyGeometry
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the networks (spec 2).
+    """Sizes of the networks, which are those of OPUS-TOMO (docs/method.md, section 4).
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PhysicsConfig:
-    """How model and data are made comparable (spec 1).
+    """How model and data are made comparable (docs/method.md, section 2).
 
     ``bfactor_A2`` is b·Apix², the value at the first epoch; ``jitter`` draws the original's random changes in
     training: b, β and contrast of the comparison, blur, contrast and view of the encoder's input.

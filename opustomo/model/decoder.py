@@ -1,4 +1,4 @@
-"""ConvTemplate: composition latent to density, and the head that turns the conformation latent into a pose (spec 2)."""
+"""ConvTemplate, OPUS-TOMO's decoder: composition latent to density, conformation latent to motion."""
 
 from __future__ import annotations
 

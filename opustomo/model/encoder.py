@@ -1,4 +1,4 @@
-"""The convolutional encoder: posed, masked subtomogram to latent mean and log standard deviation (spec 2)."""
+"""The convolutional encoder of OPUS-TOMO: posed, masked subtomogram to latent mean and log standard deviation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Energies of posed model volumes against the target, and the weights of the candidates (spec 3)."""
+"""Energies of posed volumes against the target (docs/method.md, section 3), and OPUS-TOMO's candidate weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Energies(NamedTuple):
         return self.power - 2.0 * self.cross
 
 
-def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
+def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     """``Σ_k w |S|²``: (B, P) of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
     if kernels.usable(weights):
-        from opustomo.physics.kernels.sums import weighted_power as in_one_pass
+        from opustomo.physics.kernels.sums import weighted_power
 
-        return in_one_pass(spectra, weights)
+        return weighted_power(spectra, weights)
     squares = torch.view_as_real(spectra).square().sum(-1)
     return torch.einsum("bpzyx,bzyx->bp", squares, weights)
 
@@ -74,7 +74,7 @@ class _RenderEnergies(torch.autograd.Function):
         render = transfer.shape[-2]
         spectrum = rfft3(posed)
         squared = transfer.square()
-        power = weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
+        power = _weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
         if posed.requires_grad:
             spectrum.mul_(squared[:, None])
             ctx.save_for_backward(spectrum, filtered)
@@ -122,15 +122,9 @@ def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies
 
 
 def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
-    """Energies with Σx² over the central ``crop``, as spec 1 writes them; else as :func:`render_energies`."""
+    """Energies with Σx² over the central ``crop``, as OPUS-TOMO sums them; otherwise like :func:`render_energies`."""
     model = crop_centre(irfft3(rfft3(posed) * transfer[:, None]), crop)
     return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_centre(target, crop)))
-
-
-def draw_candidates(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one candidate per particle, with probability ``weights`` (B, P), from uniform numbers (B,): indices (B,)."""
-    reached = weights.cumsum(1) < (uniform * weights.sum(1))[:, None]
-    return reached.sum(1).clamp(max=weights.shape[1] - 1)
 
 
 def candidate_weights(energy: Tensor, crop: int) -> Tensor:

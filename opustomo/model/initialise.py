@@ -1,4 +1,4 @@
-"""Initial weights (spec 2): Xavier-uniform with the gain of the following activation, zero biases."""
+"""Initial weights: Xavier-uniform with the gain of the following activation, zero biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss and its terms (spec 3)."""
+"""The loss and its terms (docs/method.md, section 4)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TERM_NAMES = tuple(f.name for f in fields(LossTerms))
 
 
 def kl_divergence(mu: Tensor, logstd: Tensor) -> Tensor:
-    """KL of N(mu, exp(logstd)²) from N(0, 1), up to its constant, as spec 3 writes it: (B,)."""
+    """KL of N(mu, exp(logstd)²) from N(0, 1) up to a constant, (B,)."""
     return (-logstd + 0.5 * torch.exp(2.0 * logstd) + 0.5 * mu.square()).sum(1)
 
 

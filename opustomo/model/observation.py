@@ -47,7 +47,7 @@ def sharpened(spectrum: Tensor, bfactor_px: Tensor) -> Tensor:
 def target_and_transfer(
     spectrum: Tensor, ctf: Tensor, data_px: Tensor, model_px: Tensor, alpha: float, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is compared, before the mask, and what the model is multiplied with (spec 1, "What is compared").
+    """What is compared, before the mask, and what the model is multiplied with (docs/method.md, section 2).
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def view_jitter(random: StepRandom) -> Tensor:
 def encoder_input(
     spectrum: Tensor, rotation: Tensor, mask: Tensor, boxes: Boxes, snr: Tensor, random: StepRandom | None
 ) -> Tensor:
-    """Subtomograms in the reference frame, standardised and masked (spec 2, "Encoder" 1).
+    """Subtomograms in the reference frame, standardised and masked (docs/method.md, section 4).
 
     Parameters
     ----------

@@ -45,7 +45,9 @@ class Posing(nn.Module):
         if geometry is not None:
             bodies = Bodies.on_crop(geometry, boxes)
             self._names = tuple(f.name for f in fields(bodies))
-            for name in self._names:  # they follow the model to its device; checkpoints hold them in spec 4's form
+            for (
+                name
+            ) in self._names:  # they follow the model to its device; checkpoints hold them in the original's form
                 self.register_buffer(name, getattr(bodies, name), persistent=False)
 
     @property

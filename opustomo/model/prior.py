@@ -1,4 +1,4 @@
-"""Structural disentanglement prior on the latent means (OPUS-DSD; spec 3)."""
+"""Structural disentanglement prior on the latent means (OPUS-DSD)."""
 
 from __future__ import annotations
 

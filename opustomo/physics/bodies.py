@@ -1,4 +1,4 @@
-"""Moving bodies in the decoder: every body pulls a grid of its own, and the grids are blended (spec 4).
+"""Moving bodies in the decoder: every body pulls a grid of its own, and the grids are blended (docs/dynamics.md).
 
 Positions are grid units of the crop (end voxels at ±1) counted from voxel Dc/2, the centre of rotation; only
 :func:`sample_on_grid` adds that centre. Pull-back: the density at ``x`` is read from the reference at ``g(x)``.

@@ -37,7 +37,7 @@ class Boxes:
 
     @classmethod
     def from_window(cls, box: int, apix: float, downfrac: float = 1.0, window: float = 0.85) -> Boxes:
-        """Boxes for a down-sampling fraction and a crop window (fractions of 1; spec 1, "Centred FFT, resampling")."""
+        """Boxes for a down-sampling fraction and a crop window (fractions of 1)."""
         if not 0 < downfrac <= 1:
             raise ValueError(f"downfrac must lie in (0, 1], got {downfrac}")
         render = 2 * int(box * downfrac / 2 + 1e-9)

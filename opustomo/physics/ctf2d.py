@@ -1,4 +1,4 @@
-"""The contrast transfer function of single tilts (spec 1, "2D CTF of one tilt")."""
+"""The contrast transfer function of single tilts (docs/method.md, section 2)."""
 
 from __future__ import annotations
 

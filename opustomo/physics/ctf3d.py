@@ -1,4 +1,4 @@
-"""The 3D CTF of a subtomogram: the sum of its tilts' CTFs on their central slices (spec 1)."""
+"""The 3D CTF of a subtomogram: the sum of its tilts' CTFs on their central slices (docs/method.md, section 2)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def linear_kernel(distance: Tensor) -> Tensor:
 def slice_sampling(
     tilts: TiltBatch, size: int, nyquist: float, kernel_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """x' in the slice of a tilt, and W(d) at its distance d, 0 where it does not reach or is not in use (spec 1).
+    """Return x' in the slice of a tilt and W(d) at its distance d, 0 where it does not reach or is not in use.
 
     Both (B, T, Dr, Dr/2+1), for kz and kx in voxels.
     """

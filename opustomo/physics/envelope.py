@@ -1,4 +1,4 @@
-"""B-factor envelopes of the data and the model side (spec 1, "What is compared")."""
+"""B-factor envelopes of the data and the model side (docs/method.md, section 2)."""
 
 from __future__ import annotations
 

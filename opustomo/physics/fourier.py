@@ -41,7 +41,7 @@ def crop_spectrum(spectra: Tensor, size: int) -> Tensor:
     """Keep the low frequencies of half spectra (..., D, D, D/2+1): the transform of the volume resampled to ``size``.
 
     Frequencies -size/2 … size/2-1 along z and y and 0 … size/2 along x remain, times (size/D)³ so that densities keep
-    their values (spec 1, "Centred FFT, resampling").
+    their values.
     """
     full = spectra.shape[-2]
     if size > full or size % 2:

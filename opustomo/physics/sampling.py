@@ -1,4 +1,4 @@
-"""Sampling volumes at turned and shifted positions, about voxel Dc/2 (spec 1, "Centred FFT, resampling").
+"""Sampling volumes at turned and shifted positions, about voxel Dc/2 (docs/method.md, section 2).
 
 A grid with ``align_corners=True`` turns about (Dc-1)/2, while FFT, origins and RELION poses have their centre at Dc/2.
 So a pull-back by matrix M samples at ``M (g - e) + e + t`` with e = 1/(Dc-1) in each component.

@@ -1,4 +1,4 @@
-"""The solvent mask: crop window, mask on the crop, voxel counts (spec 1, "Centred FFT, resampling"; spec 3)."""
+"""The solvent mask: crop window, mask on the crop, voxel counts (docs/method.md, sections 2 and 4)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mask_on_crop(mask: np.ndarray | None, boxes: Boxes) -> Tensor:
 
 
 def mask_norm(mask: Tensor) -> float:
-    """N_norm of spec 3: voxels above zero of the mask on the crop, at least 0.05·π·Dc³."""
+    """N_norm: voxels above zero of the mask on the crop, at least 0.05·π·Dc³."""
     return max(float((mask > 0).sum()), 0.05 * math.pi * mask.shape[-1] ** 3)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Optimisation (spec 3).
+    """Optimization (docs/method.md, section 4).
 
     Attributes
     ----------

@@ -64,7 +64,7 @@ class LatentMemory:
         return max(min(len(self._groups), POOL_SIZE), FAR)
 
     def draw_pool(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Particles whose stored latents the batch ``index`` is compared with (spec 3).
+        """Particles whose stored latents the batch ``index`` is compared with by the disentanglement prior.
 
         Up to 12,800 from up to 8 viewing groups that the batch does not lie in; when it lies in all of them, from all
         particles outside the batch.
@@ -81,7 +81,7 @@ class LatentMemory:
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
     def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
-        """Near and far stored latents of each particle (spec 3, structural disentanglement prior).
+        """Near and far stored latents of each particle (structural disentanglement prior of OPUS-DSD).
 
         Parameters
         ----------

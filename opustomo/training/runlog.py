@@ -23,7 +23,7 @@ def epoch_line(
     seconds: float,
     now: datetime | None = None,
 ) -> str:
-    """One line per epoch in the original's format (spec 5, ``run.log``); ``kind`` is training or validation."""
+    """One line per epoch in the original's format (docs/files.md, ``run.log``); ``kind`` is training or validation."""
     stamp = (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S")
     minutes, tenths = divmod(round(10 * seconds), 600)
     hours, minutes = divmod(minutes, 60)

@@ -1,4 +1,4 @@
-"""Schedules over particles seen and over epochs (spec 3)."""
+"""Schedules over particles seen, updates and epochs (docs/method.md, sections 4 and 6)."""
 
 from __future__ import annotations
 

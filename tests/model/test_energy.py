@@ -11,7 +11,6 @@ from opustomo.model.candidates import symmetric_candidates
 from opustomo.model.energy import (
     candidate_weights,
     crop_energies,
-    draw_candidates,
     filter_target,
     filtered_energies,
     render_energies,
@@ -125,21 +124,6 @@ def test_candidate_weights(energies: list[float], crop: int) -> None:
         temperature = max(0.5 * np.std(values, ddof=1), crop / 8) if len(values) > 1 else crop / 8
         expected = np.exp(-(np.array(values) - min(values)) / temperature)
         assert row.numpy() == pytest.approx(expected / expected.sum())
-
-
-def test_candidates_are_drawn_by_weight() -> None:
-    weights = torch.tensor([0.5, 0.2, 0.0, 0.3]).expand(4000, -1)
-    uniform = torch.rand(4000, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(draw_candidates(weights, uniform), minlength=4) / 4000
-    assert counts.numpy() == pytest.approx([0.5, 0.2, 0.0, 0.3], abs=0.02)
-    assert counts[2] == 0
-
-
-def test_draw_at_the_ends() -> None:
-    """A sum that rounding left below the uniform number still names a candidate."""
-    weights = torch.tensor([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
-    assert draw_candidates(weights, torch.tensor([0.0, 0.5])).tolist() == [0, 1]
-    assert draw_candidates(weights, torch.tensor([1.0, 1.0])).tolist() == [2, 1]
 
 
 def test_candidates_are_symmetric_about_the_identity() -> None:
