@@ -8,7 +8,6 @@ from typing import Any
 from opustomo.errors import UserError
 
 _NEEDS: dict[str, tuple[tuple[str, Any], ...]] = {
-    "--estpose or --masks": (("refine", None), ("anchor", None)),
     "--masks": (("separate", None),),
     "--warp": (("warp_bfactor_scale", 0.25),),
     "--multigpu": (("num_gpus", 4),),
@@ -25,18 +24,12 @@ def idle_options(args: argparse.Namespace) -> list[str]:
     UserError
         Options contradict each other.
     """
-    if args.preset == "original" and (getattr(args, "refine", None) or 0.0) > 0:
-        raise UserError(
-            f"--refine {args.refine:g} and --preset original exclude each other, as the original takes no steps to the "
-            "most probable pose; leave one of them out"
-        )
     if args.latents is not None and args.load in (None, "latest"):
         given = "without --load" if args.load is None else "with --load latest, which restores all latents"
         raise UserError(
             f"--latents {args.latents} would not be read {given}; give --load weights.N.pkl, or leave it out"
         )
     met = {
-        "--estpose or --masks": args.estpose or args.masks is not None,
         "--masks": args.masks is not None,
         "--warp": args.warp,
         "--multigpu": args.multigpu,

@@ -39,7 +39,7 @@ COMPARISON = {
     "--normalizectf": ("opustomo", "physics", "ctf_normalised"),
     "--divide": ("opustomo", "physics", "divide"),
     "--bfactor": ("opustomo", "physics", "bfactor_A2"),
-    "--preset": ("opustomo", "physics", "candidates"),
+    "--preset": ("opustomo", "physics", "original"),
     "--no-ctf": ("dataset_args", "use_ctf"),
     "--warp": ("dataset_args", "warp"),
     "--warp-bfactor-scale": ("dataset_args", "warp_bfactor_scale"),
@@ -209,7 +209,7 @@ def _shown(option: str, value: Any) -> str:
     if option == "--no-ctf":
         value = not value
     if option == "--preset":
-        return "original" if value == "original" else "opustomo"
+        return "original" if value is True else "opustomo"
     if value is None:
         return "not given"
     if isinstance(value, bool):

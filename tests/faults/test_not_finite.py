@@ -74,7 +74,7 @@ def test_a_run_that_cannot_recover_ends_and_names_the_last_good_epoch(tiny_set: 
     code, said = train(star, run, "-n", "2", "--lr", "1e-4")
     assert code == 0, said
     good = {name: (run / name).read_bytes() for name in ("state.pkl", "weights.1.pkl", "z.1.pkl", "pose.1.pkl")}
-    code, said = train(star, run, "--load", "latest", "-n", "9", "--lr", "1e30", "--settle", "0")
+    code, said = train(star, run, "--load", "latest", "-n", "9", "--lr", "1e30")
     assert code == 1 and "Traceback" not in said
     (sentence,) = [line for line in said.splitlines() if "error:" in line]
     assert re.search(r"epoch \d cannot recover", sentence) and "epoch 1 is the last good one" in sentence
