@@ -23,7 +23,7 @@ from opustomo.analysis.volume_figure import draw_views, view_of
 from opustomo.checkpoint.bodies import bodies_from_buffers
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.separation import separation_in
-from opustomo.checkpoint.weights import load_network, read_weights, solvent_mask
+from opustomo.checkpoint.weights import load_decoder, read_weights, solvent_mask
 from opustomo.errors import UserError
 from opustomo.io.memory import require_memory
 from opustomo.io.mrc import write_volume
@@ -96,14 +96,14 @@ class VolumeDecoder:
         sizes, self.boxes, settings = read_config(config)
         content = read_weights(weights)
         decoder_state = content["decoder_state_dict"]
-        state = {k: v for k, v in decoder_state.items() if k.startswith("template.") or k == "composition_scale"}
+        state = {k: v for k, v in decoder_state.items() if k.startswith("template.")}
         head = [state.get(f"template.affine_out.{layer}.weight") for layer in (0, 2)]
         rows, zaffinedim = 0, sizes.zaffinedim
         try:
             if isinstance(head[0], Tensor) and isinstance(head[1], Tensor):
                 rows, zaffinedim = head[1].shape[0] // 6, head[0].shape[1]
             self.decoder = Decoder(sizes.zdim, sizes.templateres, zaffinedim, rows)
-            load_network(self.decoder, state)
+            load_decoder(self.decoder, content)
         except (RuntimeError, IndexError) as error:
             raise UserError(
                 f"The network in {weights} does not match the sizes in {config}. Give both files of the same run."

@@ -14,6 +14,7 @@ from opustomo.checkpoint.separation import KEY, separation_entries
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.decoder import Decoder
 from opustomo.model.separation import Separation
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -29,12 +30,10 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
     """
     bodies = model.config.bodies
     geometry = {} if bodies is None else body_buffers(bodies, model.boxes)
-    decoder = model.decoder.state_dict()
-    scale = decoder.pop(_SCALE, torch.ones(()))  # beside the networks, whose names are the original's
     content: dict[str, Any] = {
         "epoch": epoch,
-        "decoder_state_dict": {**decoder, **geometry},
-        _SCALE: scale.cpu(),
+        "decoder_state_dict": {**model.decoder.state_dict(), **geometry},
+        _SCALE: model.decoder.composition_scale.cpu(),
         "mask": model.mask.to(torch.float16).cpu(),
         "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
         "pose_prior": model.pose_prior.cpu(),
@@ -70,8 +69,6 @@ def read_weights(path: Path) -> dict[str, Any]:
             content[key] = {_plain(name): value for name, value in content[key].items()}
         else:
             content.pop(key, None)
-    scale = content.get(_SCALE)  # the original has none
-    content["decoder_state_dict"][_SCALE] = scale if isinstance(scale, torch.Tensor) else torch.ones(())
     return content
 
 
@@ -101,6 +98,25 @@ def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | 
             f"{path}: the solvent mask in it is empty or holds values that are not finite; take another epoch"
         )
     return mask
+
+
+def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:
+    """Load the parameters of a decoder and the scale of its compositions from the content of a weights.N.pkl.
+
+    Returns
+    -------
+    bool
+        Whether the pose head was absent and keeps its start values.
+
+    Raises
+    ------
+    RuntimeError
+        Another parameter is absent, or one has another shape.
+    """
+    new_head = load_network(decoder, content["decoder_state_dict"])
+    scale = content.get(_SCALE)  # the original has none
+    decoder.composition_scale.copy_(scale if isinstance(scale, Tensor) else torch.ones(()))
+    return new_head
 
 
 def load_noise(model: Autoencoder, content: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import load_network, load_noise, read_weights, solvent_mask
+from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, solvent_mask
 from opustomo.data.config import DataConfig
 from opustomo.data.split import read_split, training_count
 from opustomo.errors import UserError
@@ -100,9 +100,9 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
     model_settings = (settings.get("opustomo") or {}).get("model", {})
     model = Autoencoder(sizes, remembered_physics(settings), boxes, mask)
     try:
-        for network, key in ((model.decoder, "decoder_state_dict"), (model.encoder, "encoder_state_dict")):
-            if network is not None:
-                load_network(network, content[key])
+        load_decoder(model.decoder, content)
+        if model.encoder is not None:
+            load_network(model.encoder, content["encoder_state_dict"])
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"The network in {weights} does not match the sizes in {config} ({model_settings}). "

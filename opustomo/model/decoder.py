@@ -115,7 +115,8 @@ class Decoder(nn.Module):
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.template = ConvTemplate(zdim, templateres, zaffinedim, poses)
-        self.register_buffer("composition_scale", torch.ones(()))  # below 1 while bodies learn to move first
+        # below 1 while bodies learn to move first; stored beside the networks, whose names are the original's
+        self.register_buffer("composition_scale", torch.ones(()), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
         """Return densities (B, T, T, T) of compositions (B, zdim)."""

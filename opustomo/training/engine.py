@@ -246,6 +246,7 @@ class Engine:
             "pose_turn": self.poses.turn,
             "pose_shift_px": self.poses.shift_px,
             "pose_variance": self.poses.variance,
+            "composition_scale": self.model.decoder.composition_scale,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -264,6 +265,7 @@ class Engine:
             (self.poses.turn, "pose_turn"),
             (self.poses.shift_px, "pose_shift_px"),
             (self.poses.variance, "pose_variance"),
+            (self.model.decoder.composition_scale, "composition_scale"),
         ):
             tensor.copy_(state[name])
         for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected")):

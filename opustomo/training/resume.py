@@ -14,7 +14,7 @@ import torch
 
 from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
-from opustomo.checkpoint.weights import load_network, load_noise, read_weights
+from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights
 from opustomo.data.split import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
@@ -206,7 +206,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
     content = read_weights(path)
     model, progress = trainer.model, trainer.progress
     try:
-        new_head = load_network(model.decoder, content["decoder_state_dict"])
+        new_head = load_decoder(model.decoder, content)
         if model.encoder is not None:
             load_network(model.encoder, content["encoder_state_dict"])
         load_noise(model, content)

@@ -84,7 +84,8 @@ def test_training_moves_the_bodies_rows(run: Path) -> None:
         read_weights(run / f"weights.{epoch}.pkl")["decoder_state_dict"]["template.affine_out.2.weight"]
         for epoch in (0, 1)
     )
-    assert bool(((first - second).abs().amax(1) > 0).all())
+    moved = (first - second).abs().amax(1) > 0
+    assert bool(moved[:-6].all()) and not bool(moved[-6:].any())  # the pose of the whole particle is inferred
     assert bool(torch.isfinite(second).all())
 
 

@@ -65,8 +65,7 @@ def test_one_absurd_subtomogram_spoils_nothing_else(star: Path, tmp_path: Path, 
     assert "nan" not in means and "inf" not in means
     mu, _ = read_latents(tmp_path / "run" / "z.2.pkl")
     assert len(np.unique(mu, axis=0)) == 16
-    assert "(3 so far)" in [line for line in said.splitlines() if "visits leave latents and poses" in line][-1]
-    assert "the latents of 1 of 16 particles are not finite (counted from 0: 3)" in said
+    assert "particle 4 is left out: one voxel of" in said and "p000003.mrc outweighs all others" in said
 
 
 def test_a_run_that_cannot_recover_ends_and_names_the_last_good_epoch(tiny_set: Path, tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_a_run_that_cannot_recover_ends_and_names_the_last_good_epoch(tiny_set: 
     code, said = train(star, run, "-n", "2", "--lr", "1e-4")
     assert code == 0, said
     good = {name: (run / name).read_bytes() for name in ("state.pkl", "weights.1.pkl", "z.1.pkl", "pose.1.pkl")}
-    code, said = train(star, run, "--load", "latest", "-n", "9", "--lr", "1e30")
+    code, said = train(star, run, "--load", "latest", "-n", "9", "--lr", "1e9")
     assert code == 1 and "Traceback" not in said
     (sentence,) = [line for line in said.splitlines() if "error:" in line]
     assert re.search(r"epoch \d cannot recover", sentence) and "epoch 1 is the last good one" in sentence
@@ -90,7 +89,7 @@ def test_a_run_that_cannot_recover_ends_and_names_the_last_good_epoch(tiny_set: 
 
 def test_a_run_that_never_was_good_says_so(tiny_set: Path, tmp_path: Path) -> None:
     star = own_copy(tiny_set, tmp_path / "a set")
-    code, said = train(star, tmp_path / "run", "-n", "4", "--lr", "1e30")
+    code, said = train(star, tmp_path / "run", "-n", "4", "--lr", "1e9")
     assert code == 1 and "no epoch was good before it" in said and "finished" not in said
     assert not list((tmp_path / "run").glob("weights.*")) and not (tmp_path / "run" / "state.pkl").exists()
 

@@ -41,6 +41,8 @@ MU = (1.0, 2.0, 3.0)
 class Cube(nn.Module):
     """Decode any composition to a density of ones."""
 
+    composition_scale = torch.ones(())
+
     def forward(self, composition: Tensor) -> Tensor:
         return torch.ones(len(composition), 4, 4, 4)
 

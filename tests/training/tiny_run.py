@@ -58,6 +58,7 @@ class TinyDecoder(nn.Module):
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.template = TinyTemplate(zdim, templateres, zaffinedim, poses)
+        self.register_buffer("composition_scale", torch.ones(()), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
         return self.template(composition)
