@@ -51,6 +51,7 @@ class BlobDecoder(nn.Module):
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.template = nn.ParameterDict({"centre": torch.zeros(3)})
+        self.register_buffer("composition_scale", torch.ones(()), persistent=False)
         self.size = templateres
 
     def forward(self, composition: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from opustomo.checkpoint.weights import read_weights
 from opustomo.io.bodies import load_bodies, write_bodies
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
-from opustomo.io.pickles import load_torch
+from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.main import main
 from opustomo.model import autoencoder
 from opustomo.training.trainer import Trainer
@@ -87,6 +87,29 @@ def test_training_moves_the_bodies_rows(run: Path) -> None:
     moved = (first - second).abs().amax(1) > 0
     assert bool(moved[:-6].all()) and not bool(moved[-6:].any())  # the pose of the whole particle is inferred
     assert bool(torch.isfinite(second).all())
+
+
+def test_early_checkpoints_decode_what_was_trained(run: Path) -> None:
+    """The composition comes in after 500 updates: until then every composition decodes to the same volume."""
+    content = read_weights(run / "weights.0.pkl")
+    assert float(content["composition_scale"]) == 0.0
+    decoder = VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
+    first, second = decoder.decode(np.random.default_rng(0).normal(size=(2, decoder.zdim)).astype(np.float32))
+    assert torch.equal(first, second) and float(first.std()) > 0
+    decoder.decoder.composition_scale.fill_(1.0)
+    first, second = decoder.decode(np.random.default_rng(0).normal(size=(2, decoder.zdim)).astype(np.float32))
+    assert not torch.equal(first, second)
+
+
+def test_a_scale_that_was_reached_is_kept(tiny_set: Path, geometry: Path, run: Path, tmp_path: Path) -> None:
+    """Weights of a run in which the composition had come in go on with it, although updates count anew."""
+    content = load_torch(run / "weights.0.pkl")
+    content["composition_scale"] = torch.tensor(0.75)
+    dump_torch(tmp_path / "weights.0.pkl", content)
+    words = ["-r", str(tiny_set / "mask.mrc"), "--masks", str(geometry), "-n", "2"]
+    code, said = train(tiny_set, tmp_path / "next", *words, "--load", str(tmp_path / "weights.0.pkl"))
+    assert code == 0, said
+    assert float(read_weights(tmp_path / "next" / "weights.1.pkl")["composition_scale"]) == 0.75
 
 
 def test_dpc_needs_no_masks(run: Path, tmp_path: Path) -> None:
