@@ -124,7 +124,7 @@ def train(
     try:
         if leads:
             remove_leftovers(run.outdir)
-        _describe(log, particles, boxes, norm, run, ranks.size, model.estimate_pose or not model.zaffinedim)
+        _describe(log, particles, boxes, norm, run, ranks.size, _about_conformations(model, physics))
         if inherited is not None:
             log.say(f"# note: no mask is given with -r; the solvent mask in {inherited.source} is used")
         if new_split is not None:
@@ -227,6 +227,20 @@ def _write_ctf(path: Path, trainer: Trainer) -> None:
     write_volume(path, centred_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
 
 
+def _about_conformations(model: ModelConfig, physics: PhysicsConfig) -> tuple[str, ...]:
+    """Return what the user should know of the conformation latents, if anything."""
+    if not model.zaffinedim:
+        return ()
+    if not model.estimate_pose:
+        return ("conformations are not written, as no decoder reads them without --estpose",)
+    if model.bodies is None and not physics.original:
+        return (
+            "conformations are written because scripts of OPUS-TOMO expect them, but no decoder reads them: poses are "
+            "inferred without them",
+        )
+    return ()
+
+
 def _describe(
     log: RunLog,
     particles: ParticleSet,
@@ -234,11 +248,10 @@ def _describe(
     norm: tuple[float, float],
     run: RunConfig,
     processes: int,
-    reads_conformations: bool,
+    about_conformations: tuple[str, ...],
 ) -> None:
     log.say("# " + " ".join(run.command))
-    idle = () if reads_conformations else ("conformations are not written, as no decoder reads them without --estpose",)
-    for note in run.notes + particles.notes + idle:
+    for note in run.notes + particles.notes + about_conformations:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
