@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import analysis_scripts.main
-import opustomo.main
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import write_volume
 
+ROOT = Path(__file__).resolve().parents[2]
 STAR = """data_
 loop_
 _rlnAngleRot #1
@@ -30,29 +31,26 @@ LINES = {
 }
 
 
-@pytest.fixture
-def size_limit() -> Iterator[Callable[[int], None]]:
-    """A function that lets no file of this process outgrow a size: writes then fail as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
 @pytest.mark.parametrize("line", LINES)
-def test_commands_on_a_full_disk(
-    line: str, tmp_path: Path, size_limit: Callable[[int], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_on_a_full_disk(line: str, tmp_path: Path) -> None:
+    """No file of the process may outgrow 2,000 bytes: writes then fail as on a full disk."""
     (tmp_path / "p.star").write_text(STAR + "".join(f"{i} {i} 3 {i}.mrc\n" for i in range(500)))
     write_volume(tmp_path / "map.mrc", np.random.default_rng(0).normal(size=(16, 16, 16)), 4.0)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     program, *words = line.format(tmp=tmp_path).split()
-    main = opustomo.main.main if program == "dsd" else analysis_scripts.main.main
-    size_limit(2000)
-    assert main(words) == 1
-    said = capsys.readouterr().err
-    last = said.splitlines()[-1]
+    module = "opustomo.main" if program == "dsd" else "analysis_scripts.main"
+    start = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", start, *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
     assert f"error: {tmp_path / LINES[line]}" in last and "File too large" in last and "free space" in last
-    assert ".tmp" not in said and "Traceback" not in said
+    assert ".tmp" not in done.stderr and "Traceback" not in done.stderr
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
