@@ -59,14 +59,14 @@ def test_losses_are_those_of_validation(run: Path) -> None:
             torch.zeros(1, dtype=torch.long),
             torch.from_numpy(particles.poses.rotations[[index]]),
             torch.from_numpy(particles.poses.origins[[index]] * particles.box).float(),
+            deviation=torch.zeros(1, 6),
         )
         with torch.no_grad():
-            inferred = model.inference(batch, state)
-            terms = model.loss(inferred, model.generative(batch, inferred, state), None, state)
+            terms = model(batch, None, state).terms
         assert float(terms.gen) == pytest.approx(loss, rel=1e-3)
-    # the log's mean, whose poses were still those before that validation
+    # the log's mean: its poses, and the pose prior, were still those before that validation
     last = re.findall(r"validation gen_loss = (\S+),", (run / "run.log").read_text())[-1]
-    assert losses.mean() == pytest.approx(float(last), rel=0.1)
+    assert losses.mean() == pytest.approx(float(last), rel=0.25)
 
 
 def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
