@@ -112,7 +112,7 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
 
 
 def _doubtful_header(args: argparse.Namespace) -> str | None:
-    """Say that the pixel size in the header of the map may be wrong where it was needed and is unlikely.
+    """Return a note that the pixel size in the header of the map is unlikely, if it was needed.
 
     Programs that know no pixel size write 1 Å. The map then fills a small part of the mask's box, or all of it.
     """

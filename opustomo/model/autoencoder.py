@@ -173,8 +173,7 @@ class Autoencoder(nn.Module):
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
-            jitter = state.snr.clamp(max=physics.jitter_snr)
-        mu, logstd = self._encoded(spectrum, batch.rotation, jitter, state.random)
+        mu, logstd = self._encoded(spectrum, batch.rotation, state.snr, state.random)
         z = mu
         if state.random is not None:
             z = mu + torch.maximum(torch.exp(logstd), self.grain) * state.random.normal(mu.shape[1])
@@ -237,9 +236,8 @@ class Autoencoder(nn.Module):
 
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
-        if not self.config.estimate_pose:
-            return self.posing.no_correction(len(z), z.device)
-        if self.config.bodies is None and not self.physics.original:
+        reads_head = self.config.bodies is not None or self.physics.original
+        if not (self.config.estimate_pose and reads_head):
             return self.posing.no_correction(len(z), z.device)
         rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])
         if not (moves_pose and self.physics.original):
@@ -247,7 +245,7 @@ class Autoencoder(nn.Module):
         return self.posing.correction(rows)
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
-        """Decode, pose and image the template; compare it with the data for every candidate rotation."""
+        """Decode, pose and image the template, and compare it with the data."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
             template = self.decoder(inferred.z[:, : self.config.zdim])
@@ -272,11 +270,12 @@ class Autoencoder(nn.Module):
             spectrum = rfft3(target)
         posed = posed_at(self.candidates[:1], correction.shift_px)
         energies = energy.filtered_energies(posed, transfer, irfft3(spectrum * transfer))
-        around = None
+        around = noise = None
         with torch.no_grad():
             posed = posed.detach()
-            residual = spectrum - rfft3(posed[:, 0]) * transfer
-            noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
+            if state.random is not None:  # only training updates the noise spectrum
+                residual = spectrum - rfft3(posed[:, 0]) * transfer
+                noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
             if batch.deviation is not None:
                 white = whitening(self.noise, boxes.render)
                 whitened = transfer * white
@@ -368,5 +367,5 @@ class Autoencoder(nn.Module):
         jitter = BETA_JITTER * state.random.normal()
         if self.physics.ctf_beta > 0:  # a negative power of a CTF of 0 is infinite
             beta = (beta + jitter).clamp(min=0.0)
-        contrast = 1.0 + state.snr.clamp(max=self.physics.jitter_snr).sqrt() * state.random.uniform(-0.5, 0.5)
+        contrast = 1.0 + state.snr.sqrt() * state.random.uniform(-0.5, 0.5)
         return b * (1.0 + change), b * (1.0 - change), beta, contrast

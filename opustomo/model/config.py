@@ -78,8 +78,6 @@ class PhysicsConfig:
     jitter: bool = False
     original: bool = False
     """Compare as OPUS-TOMO does: eight candidate rotations weighted by their energies, over the crop, noise white."""
-    jitter_snr: float = 0.05
-    """Contrast is jittered as for this SNR at most: its draws grow with the SNR, and then drown what latents tell."""
     grain: float = 0.135
     """Least standard deviation with which the composition is sampled: what the decoder needs must stand out in mu from
     what it does not, or clusters follow the latter."""
@@ -95,7 +93,6 @@ class PhysicsConfig:
 ORIGINAL_PHYSICS: dict[str, Any] = {
     "original": True,
     "jitter": True,
-    "jitter_snr": 1e9,
     "grain": 0.0,
     "divide": False,
 }

@@ -94,10 +94,9 @@ def newton_step(
     deviation, prior_variance
         (B, 6) and (6,): deviations from the given poses, and variances of the prior, in the units of ``found``.
     """
-    unit = 0.5 / noise_variance.clamp(min=1e-30)
-    precision = 1.0 / prior_variance.clamp(min=1e-12)
-    variance = 1.0 / (unit * found.curvature.clamp(min=0.0) + precision)
-    step = -variance * (unit * found.slope + precision * deviation)
+    slope, curvature, precision = _log_likelihood(found, noise_variance, prior_variance)
+    variance = 1.0 / (curvature + precision)
+    step = -variance * (slope + precision * deviation)
     return torch.minimum(torch.maximum(step, -found.reach), found.reach), variance
 
 
@@ -112,8 +111,14 @@ def effective_parameters(found: PoseSlopes, noise_variance: Tensor, prior_varian
     found, noise_variance, prior_variance
         As in :func:`newton_step`.
     """
-    curvature = 0.5 / noise_variance.clamp(min=1e-30) * found.curvature.clamp(min=0.0)
-    return (curvature / (curvature + 1.0 / prior_variance.clamp(min=1e-12))).sum(1)
+    _, curvature, precision = _log_likelihood(found, noise_variance, prior_variance)
+    return (curvature / (curvature + precision)).sum(1)
+
+
+def _log_likelihood(found: PoseSlopes, noise_variance: Tensor, prior_variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return slope and curvature (B, 6) of the negative log-likelihood, and the precision (6,) of the prior."""
+    unit = 0.5 / noise_variance.clamp(min=1e-30)
+    return unit * found.slope, unit * found.curvature.clamp(min=0.0), 1.0 / prior_variance.clamp(min=1e-12)
 
 
 def prior_in_voxels(prior_variance: Tensor, pixels_per_voxel: float) -> Tensor:

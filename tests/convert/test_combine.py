@@ -180,7 +180,7 @@ def test_microscope_in_the_rows_of_a_table_with_optics_groups(tmp_path: Path) ->
 
 
 def test_no_pixel_size_is_invented(tmp_path: Path) -> None:
-    """A table that tells no pixel size of its images is refused beside one that does."""
+    """A table without a pixel size of its images is refused beside one that has it."""
     picks = "OpticsGroup OpticsGroupName Voltage TomoTiltSeriesPixelSize"
     columns = "TomoName CoordinateX CoordinateY CoordinateZ OpticsGroup"
     four = star_of(tmp_path, loop("optics", picks, "1 a 300 1.17") + loop("particles", columns, "t 1 2 3 1"), "4.star")
