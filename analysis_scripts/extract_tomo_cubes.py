@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.io.mrc import read_header
     from opustomo.prepare.cube_files import CubeConfig, extract_cubes
     from opustomo.prepare.particle_columns import particles_of_block
-    from opustomo.prepare.tomogram_rows import rows_of_tomogram
+    from opustomo.prepare.tomogram_rows import rows_in_tomogram
 
     if args.box_size < 2 or args.box_size % 2:
         raise UserError(f"--box-size {args.box_size}: must be even and positive.")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     star = particles_of_block(args.star, args.data_block)
     if tuple(args.coord_cols) == COORDINATES:
         require_pixels(star)
-    rows = rows_of_tomogram(star, args.tomo, args.tomo_col, args.tomo_id)
+    rows = rows_in_tomogram(star, args.tomo, args.tomo_col, args.tomo_id)
     config = CubeConfig(
         box=args.box_size,
         folder=args.output,

@@ -8,10 +8,9 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import ParticleStar
-from opustomo.io.tomogram_names import rows_of_tomogram as rows_by_name
-from opustomo.io.tomogram_names import tomogram_stem
+from opustomo.io.tomogram_names import rows_of_tomogram, tomogram_stem
 
-TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
+RELION_TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
 
 
 def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
@@ -25,10 +24,10 @@ def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
     if asked is not None:
         star.strings(asked)  # says what is missing
         return asked
-    return next((column for column in TOMOGRAM_COLUMNS if column in star), None)
+    return next((column for column in RELION_TOMOGRAM_COLUMNS if column in star), None)
 
 
-def rows_of_tomogram(
+def rows_in_tomogram(
     star: ParticleStar, tomogram: Path, column: str | None = None, tomogram_id: str | None = None
 ) -> np.ndarray:
     """Rows of the particles in one tomogram.
@@ -56,7 +55,7 @@ def rows_of_tomogram(
     names = np.array(star.strings(column), dtype=object)
     distinct = list(dict.fromkeys(names))
     if tomogram_id is not None:
-        return rows_by_name(list(names), tomogram_id, star.path)
+        return rows_of_tomogram(list(names), tomogram_id, star.path)
     wanted = tomogram_stem(tomogram.name)
     same = {name for name in distinct if tomogram_stem(name) == wanted}
     if not same and len(distinct) == 1:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from opustomo.physics.fourier import frequencies, irfft3, pad_centre, rfft3
 
-PADDING = 2
+INTERPOLATION_PADDING = 2
 
 
 def sphere_frequencies(size: int, device: torch.device | str | None = None, padding: int = 1) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def sphere_frequencies(size: int, device: torch.device | str | None = None, padd
 
 def interpolation_loss(size: int, device: torch.device | str | None = None) -> Tensor:
     """Return the attenuation (D,) along one axis of a box of `size` by linear interpolation on the padded grid."""
-    at = (torch.arange(size, device=device, dtype=torch.float32) - size // 2) / (PADDING * size)
+    at = (torch.arange(size, device=device, dtype=torch.float32) - size // 2) / (INTERPOLATION_PADDING * size)
     return torch.sinc(at).square()
 
 
@@ -60,9 +60,9 @@ def read_turned(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
     size = spectra.shape[-2]
     attenuation = interpolation_loss(size, spectra.device)
     volumes = irfft3(spectra) / (attenuation[:, None, None] * attenuation[:, None] * attenuation)
-    padded = torch.fft.ifftshift(pad_centre(volumes, PADDING * size), dim=(-3, -2, -1))
+    padded = torch.fft.ifftshift(pad_centre(volumes, INTERPOLATION_PADDING * size), dim=(-3, -2, -1))
     fine = rfft3(padded)
-    values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, PADDING * at)
+    values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, INTERPOLATION_PADDING * at)
     return torch.complex(values[:, 0], torch.where(mirrored, -values[:, 1], values[:, 1]))
 
 
