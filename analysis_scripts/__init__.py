@@ -1,1 +1,1 @@
-"""`dsdsh`: the everyday analysis commands under the names users type."""
+"""The `dsdsh` program. What its commands do is in `opustomo.commands`; the list is in `opustomo.commands.registry`."""

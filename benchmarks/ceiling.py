@@ -34,12 +34,11 @@ def known_density_scores(
     """
     from opustomo.data.config import DataConfig
     from opustomo.data.particles import load_particles
-    from opustomo.data.source import VoxelSource
-    from opustomo.geometry.euler import euler_to_matrix
-    from opustomo.physics.ctf3d import ctf_volume
+    from opustomo.data.voxels import VoxelSource
+    from opustomo.geometry.rotations import euler_to_matrix
+    from opustomo.physics.ctf import TiltBatch, ctf_volume
     from opustomo.physics.fourier import half_spectrum_weights, rfft3, shift_phases
     from opustomo.physics.sampling import sample_posed
-    from opustomo.physics.tilts import TiltBatch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     particles = load_particles(DataConfig(star))
@@ -108,13 +107,12 @@ def pose_bound(data: Path, normalised: bool = True, sample: int = 64) -> dict[st
 
     from opustomo.data.config import DataConfig
     from opustomo.data.particles import load_particles
-    from opustomo.data.source import VoxelSource
-    from opustomo.geometry.euler import euler_to_matrix
-    from opustomo.physics.ctf3d import ctf_volume
+    from opustomo.data.voxels import VoxelSource
+    from opustomo.geometry.rotations import euler_to_matrix
+    from opustomo.physics.ctf import TiltBatch, ctf_volume
     from opustomo.physics.fourier import half_spectrum_weights, rfft3, shift_phases
     from opustomo.physics.fsc import shell_numbers
     from opustomo.physics.sampling import sample_posed
-    from opustomo.physics.tilts import TiltBatch
 
     truth = np.load(data / "truth.npz")
     volumes, labels = np.load(data / "volumes.npy"), truth["labels"]
@@ -175,7 +173,7 @@ def _given_errors(truth: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray]:
     """Errors of the given poses: rotation vectors (N, 3; rad) and shifts (N, 3; pixels)."""
     from scipy.spatial.transform import Rotation
 
-    from opustomo.geometry.euler import euler_to_matrix
+    from opustomo.geometry.rotations import euler_to_matrix
 
     right, used = (
         euler_to_matrix(torch.from_numpy(truth[name].astype(np.float64))) for name in ("eulers", "eulers_used")

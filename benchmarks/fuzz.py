@@ -143,22 +143,22 @@ def import_everything() -> None:
 
     import torch
 
-    import analysis_scripts.main
-    import opustomo.main
     from opustomo.analysis import decoding, figures
+    from opustomo.commands.registry import DSD, DSDSH, load_command
     from opustomo.model import autoencoder
-    from opustomo.watch import training_figure
+    from opustomo.training.monitors import training_figure
     from tests.training.tiny_run import TinyDecoder, TinyEncoder
 
     torch.set_num_threads(1)
-    for module in (*opustomo.main.COMMANDS.values(), *analysis_scripts.main.COMMANDS.values()):
-        importlib.import_module(module)
+    for entry in (*DSD.values(), *DSDSH.values()):
+        load_command(entry)
     for name in (
         "healpy", "matplotlib.pyplot", "pandas", "starfile", "sklearn.cluster", "sklearn.decomposition", "PIL.Image",
-        "mrcfile", "scipy.ndimage", "tqdm", "opustomo.analysis.epoch_report", "opustomo.training.setup",
-        "opustomo.evaluate.run", "opustomo.reconstruct.maps", "opustomo.preflight.missing", "opustomo.simulate.dataset",
-        "opustomo.preflight.figure", "opustomo.prepare.cube_files", "opustomo.prepare.mask",
-        "opustomo.watch.standard", "opustomo.convert.combine", "opustomo.convert.pytom", "torch.distributed",
+        "mrcfile", "scipy.ndimage", "tqdm", "opustomo.analysis.analyze_epoch", "opustomo.training.setup",
+        "opustomo.quality.evidence.validation", "opustomo.quality.evidence.half_maps", "opustomo.simulate.dataset",
+        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.wedge", "opustomo.prepare.cubes",
+        "opustomo.prepare.mask", "opustomo.training.monitors.standard", "opustomo.convert.combine",
+        "opustomo.convert.pytom", "torch.distributed",
     ):  # fmt: skip
         importlib.import_module(name)
     autoencoder.Encoder, autoencoder.Decoder, decoding.Decoder = TinyEncoder, TinyDecoder, TinyDecoder  # type: ignore

@@ -7,7 +7,6 @@ as it stands, and says what must then not pass silently.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import pickle
 import random
@@ -149,10 +148,10 @@ def draw(seed: int, number: int) -> Case:
 
 
 def _actions(case: Case) -> list[argparse.Action]:
-    programs = {"dsd": "opustomo.main", "dsdsh": "analysis_scripts.main"}
-    module = importlib.import_module(programs[case.words[0]]).COMMANDS[case.words[1]]
+    from opustomo.commands.registry import DSD, DSDSH, load_command
+
     parser = argparse.ArgumentParser()
-    importlib.import_module(module).add_arguments(parser)
+    load_command({"dsd": DSD, "dsdsh": DSDSH}[case.words[0]][case.words[1]]).add_arguments(parser)
     return [action for action in parser._actions if action.dest != "help"]
 
 

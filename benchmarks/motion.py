@@ -54,7 +54,7 @@ def turned(volume: np.ndarray, axis: np.ndarray, centre: np.ndarray, angle_deg: 
 
 def make_truth(case: str, args: argparse.Namespace) -> Truth:
     """Densities of all states of a case."""
-    from opustomo.dynamics.frames import centre_of_mass
+    from opustomo.dynamics.body_masks import centre_of_mass
     from opustomo.simulate.volumes import gather_volumes
 
     files = [args.maps / "comp_0_50S.mrc", args.maps / "comp_2_30S.mrc"] if args.maps else []
@@ -200,7 +200,7 @@ def volume_scores(run: Path, truth: Truth, labels: np.ndarray, data: Path, defor
 
 def motion_scores(run: Path, truth: Truth, labels: np.ndarray, args: argparse.Namespace) -> dict[str, object]:
     """Axis and angles of the moving body relative to the fixed one, for all particles and along PC1."""
-    from opustomo.dynamics.latent_motion import MotionModel
+    from opustomo.dynamics.motion import MotionModel
     from opustomo.io.latents import read_latents
 
     epoch = args.epochs - 1
@@ -248,7 +248,7 @@ def error_deg(one: np.ndarray, other: np.ndarray) -> float:
 
 def probe(latent: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """Held-out R² of a linear probe (ridge) and of a random forest."""
-    from opustomo.analysis.independence import predict_latent
+    from opustomo.analysis.latent_independence import predict_latent
 
     found = predict_latent(latent, wanted[:, None], ("latent", "truth"), 0)
     return {"ridge": found.ridge, "forest": found.forest}

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree 
 
 def make_geometry(count: int, box: int) -> Any:
     """Bodies side by side along x, in the middle of the box."""
-    from opustomo.geometry.bodies import BodyGeometry
+    from opustomo.geometry.rigid_bodies import BodyGeometry
 
     centres = np.zeros((count, 3))
     centres[:, 0] = np.linspace(-0.2, 0.2, count) * box

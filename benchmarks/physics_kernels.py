@@ -41,10 +41,9 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
     from scipy.spatial.transform import Rotation
 
     from opustomo.model import energy, loss, observation
-    from opustomo.physics.ctf3d import ctf_volume
+    from opustomo.physics.ctf import FIELDS, TiltBatch, ctf_volume
     from opustomo.physics.fourier import irfft3, rfft3
     from opustomo.physics.sampling import sample_posed
-    from opustomo.physics.tilts import FIELDS, TiltBatch
 
     device = args.device
     torch.manual_seed(0)

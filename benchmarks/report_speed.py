@@ -53,7 +53,7 @@ document.body.textContent = "<<" + JSON.stringify(result) + ">>";
 
 def fabricate(count: int) -> Any:
     """An analysed run: 20 clusters in six components."""
-    from opustomo.report.points import Analysed
+    from opustomo.report.particle_points import Analysed
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 20, count)
@@ -74,7 +74,7 @@ def fabricate(count: int) -> Any:
 def make_page(analysed: Any) -> str:
     """The page of a run of which nothing but its points is known."""
     from opustomo.report.page import render
-    from opustomo.report.points import describe_points
+    from opustomo.report.particle_points import describe_points
 
     content = {
         **{"run": "big", "round": "9", "star": None, "subtitle": "", "facts": [], "notes": [], "settings": []},

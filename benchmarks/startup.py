@@ -37,10 +37,10 @@ def measure(star: Path) -> dict[str, float]:
     """Seconds that each part of the start takes."""
     from opustomo.data.config import DataConfig
     from opustomo.data.particles import load_particles
-    from opustomo.data.source import VoxelSource, pooled_std
+    from opustomo.data.voxels import VoxelSource, pooled_std
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.physics.boxes import Boxes
-    from opustomo.preflight.inspect import inspect_particles
+    from opustomo.quality.checks.preflight import inspect_particles
 
     particles, loading = timed(lambda: load_particles(DataConfig(star)))
     source = VoxelSource(particles.images)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, to stderr")
     args = parser.parse_args()
     helping = {"dsd -h": help_time("opustomo"), "dsdsh -h": help_time("analysis_scripts")}
-    _, importing = timed(lambda: __import__("opustomo.preflight.inspect"))
+    _, importing = timed(lambda: __import__("opustomo.quality.checks.preflight"))
     with tempfile.TemporaryDirectory(prefix="opustomo-startup-") as name:
         star, making = timed(lambda: make_set(Path(name), args.particles, args.tilts, args.box, args.shared_tables))
         profile = cProfile.Profile()

@@ -30,11 +30,10 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
 
     from opustomo.data.config import DataConfig
     from opustomo.data.particles import load_particles
-    from opustomo.data.source import VoxelSource, pooled_std
+    from opustomo.data.voxels import VoxelSource, pooled_std
     from opustomo.model.autoencoder import Autoencoder
     from opustomo.model.config import ModelConfig, PhysicsConfig
-    from opustomo.physics.boxes import Boxes
-    from opustomo.physics.solvent import mask_on_crop
+    from opustomo.physics.boxes import Boxes, mask_on_crop
     from opustomo.training.config import RunConfig, TrainingConfig
     from opustomo.training.ranks import join, place_from_environment
     from opustomo.training.runlog import RunLog

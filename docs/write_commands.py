@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 from pathlib import Path
 
-import analysis_scripts.main
-import opustomo.main
+from opustomo.commands.registry import DSD, DSDSH, load_command
 
 TARGET = Path(__file__).with_name("commands.md")
-PROGRAMS = {"dsd": opustomo.main.COMMANDS, "dsdsh": analysis_scripts.main.COMMANDS}
+PROGRAMS = {"dsd": DSD, "dsdsh": DSDSH}
 HEAD = """# Commands
 
 Written by `python docs/write_commands.py` from the programs themselves; `dsd COMMAND -h` shows the same. `dsd` trains
@@ -38,8 +36,8 @@ def text() -> str:
 
 
 def _parser(program: str, name: str, module: str) -> argparse.ArgumentParser:
-    command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=command.HELP, add_help=False)
+    command = load_command(module)
+    parser = argparse.ArgumentParser(prog=f"{program} {name}", description=command.help, add_help=False)
     command.add_arguments(parser)
     return parser
 

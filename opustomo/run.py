@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
-from opustomo.analysis.criteria import AnalysedParticles
-from opustomo.analysis.results import SELECTED_STAR, ResultDir, Round, parse_round
-from opustomo.analysis.selection import load_labels
-from opustomo.analysis.training_log import LossCurve, read_training_log
+from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents, load_labels
+from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, parse_round, read_training_log
+from opustomo.analysis.selection import AnalysedParticles
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +175,7 @@ class Run:
 
     def clusters(self, number: int, which: int | str | None = None, method: str = "kmeans") -> Clusters:
         """Read the clusters of an analysis; particles excluded from a later round have the label `number`."""
-        from opustomo.io.tables import read_latent_rows
+        from opustomo.io.latents import read_latent_rows
 
         folder = Clustering(number, method).folder
         labels = self.results.analysed_file(self._round(which), folder, "labels.pkl")

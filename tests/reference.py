@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from tests.reference_bodies import Grid, pulled_grid, sample_at
 
 Weights = dict[str, torch.Tensor]  # float64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import runpy
 import shlex
@@ -17,6 +16,7 @@ import pytest
 import analysis_scripts.main
 import opustomo.main
 from opustomo.analysis import figures
+from opustomo.commands.registry import DSD, DSDSH, load_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -40,7 +40,7 @@ ALL = [(page.name, words) for page in PAGES for words in commands_in(page)]
 def test_commands_are_understood(page: str, words: list[str]) -> None:
     program, command, *options = words
     parser = argparse.ArgumentParser(prog=f"{program} {command}")
-    importlib.import_module(PROGRAMS[program].COMMANDS[command]).add_arguments(parser)
+    load_command({"dsd": DSD, "dsdsh": DSDSH}[program][command]).add_arguments(parser)
     try:
         parser.parse_args(options)
     except SystemExit as stop:

@@ -18,19 +18,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
-from opustomo.analysis.volume_figure import draw_views, view_of
-from opustomo.checkpoint.bodies import bodies_from_buffers
+from opustomo.analysis.volume_display import contour_level, draw_views, view_of, write_series_script, write_set_script
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.separation import separation_in
-from opustomo.checkpoint.weights import load_decoder, read_weights, solvent_mask
+from opustomo.checkpoint.weights import bodies_from_buffers, load_decoder, read_weights, separation_in, solvent_mask
 from opustomo.errors import UserError
-from opustomo.io.memory import require_memory
+from opustomo.io.host_memory import require_memory
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
 from opustomo.model.device import choose_device
 from opustomo.model.posing import Correction, Posing
-from opustomo.physics.bodies import coarse_grid
+from opustomo.physics.body_motion import coarse_grid
 from opustomo.physics.boxes import Boxes
 
 BATCH = 8

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.analysis.clusters import Clusters
-from opustomo.analysis.colours import cluster_colours, viewing_colours, viewing_map
-from opustomo.analysis.label_layout import spread_labels
-from opustomo.analysis.training_log import LossCurve
-from opustomo.analysis.traversal import PERCENTILES
+from opustomo.analysis.figure_style import cluster_colours, spread_labels, viewing_colours, viewing_map
+from opustomo.analysis.pca import PERCENTILES
+from opustomo.analysis.results import LossCurve
 from opustomo.io.atomic import atomic_path
 
 if TYPE_CHECKING:

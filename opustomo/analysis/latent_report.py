@@ -10,10 +10,9 @@ import numpy as np
 
 from opustomo.analysis import figures
 from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
-from opustomo.analysis.pca import PrincipalComponents, fit_pca
-from opustomo.analysis.traversal import pc_traversal
+from opustomo.analysis.pca import PrincipalComponents, fit_pca, pc_traversal
+from opustomo.io.latents import write_table
 from opustomo.io.pickles import dump_pickle
-from opustomo.io.tables import write_table
 
 Say = Callable[[str], None]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from opustomo.analysis.clusters import load_labels
 from opustomo.analysis.results import ResultDir, Round
-from opustomo.analysis.selection import load_labels
 from opustomo.errors import UserError
-from opustomo.io.tables import read_latent_rows
+from opustomo.io.latents import read_latent_rows
 
 MODES = ("kmeans", "gmm", "pc", "dpc", "joint")
 JOINT_TABLE = "centers_joint.txt"

@@ -11,7 +11,7 @@ import numpy as np
 
 from opustomo import __version__
 from opustomo.errors import UserError
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.pickles import dump_pickles, load_pickles
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.checkpoint.finite import require_finite
-from opustomo.checkpoint.state import WEIGHTS_NAME, require_space
+from opustomo.checkpoint.state import WEIGHTS_NAME, require_finite, require_space
 from opustomo.checkpoint.weights import write_weights
 from opustomo.io.latents import write_latents
 from opustomo.io.poses import Poses, write_poses

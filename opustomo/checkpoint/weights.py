@@ -1,4 +1,4 @@
-"""weights.N.pkl: networks under the original's key names."""
+"""weights.N.pkl: networks under the original's key names, body geometry, and the separation of the latents."""
 
 from __future__ import annotations
 
@@ -6,16 +6,107 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from opustomo.checkpoint.bodies import body_buffers
-from opustomo.checkpoint.separation import KEY, separation_entries
 from opustomo.errors import UserError
+from opustomo.geometry.rigid_bodies import LEAST_BODIES, BodyGeometry
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.decoder import Decoder
 from opustomo.model.separation import Separation
+from opustomo.physics.boxes import Boxes
+
+_BUFFERS = {
+    "com_bodies": "com_bodies",
+    "rotate_directions": "rotate_directions",
+    "radius": "radii_bodies",
+    "orient_bodies": "orient_bodies",
+    "principal_axes": "principal_axes",
+}
+"""Name of the buffer → member of the geometry."""
+_DIVIDED = ("rotate_directions", "radius")
+"""Buffers that hold lengths as fractions of the box; com_bodies are voxels."""
+
+
+def body_buffers(geometry: BodyGeometry, boxes: Boxes) -> dict[str, Tensor]:
+    """Entries for ``decoder_state_dict``."""
+    return {name: geometry.tensor(member) / (boxes.box if name in _DIVIDED else 1) for name, member in _BUFFERS.items()}
+
+
+def bodies_from_buffers(
+    state: dict[str, Any], boxes: Boxes, own: bool, parents: tuple[int, ...] = ()
+) -> BodyGeometry | None:
+    """Geometry in a ``decoder_state_dict``, None when it has no bodies.
+
+    Parameters
+    ----------
+    state
+        Of ours or of the original, whose buffers may have a prefix.
+    boxes
+        Sizes of the run.
+    own
+        False for results of the original. It forgets the factor from fractions of the box to grid units for shifts, and
+        turns about (Dc-1)/2; its geometry comes back such that our decoder moves its bodies as it does.
+    parents
+        Known from elsewhere; else guessed from the levers.
+
+    Raises
+    ------
+    KeyError, ValueError
+        A buffer is missing or of another shape.
+    """
+    found = {}
+    for key, value in state.items():
+        name = key.rsplit(".", 1)[-1]
+        if name in _BUFFERS:
+            found[name] = np.asarray(torch.as_tensor(value).double())
+    incomplete = not own and len(found) < len(_BUFFERS)  # of a decoder that moves no bodies, whatever it holds besides
+    if len(found.get("com_bodies", ())) < LEAST_BODIES or incomplete:
+        return None
+    members = {member: found[name] * (boxes.box if name in _DIVIDED else 1.0) for name, member in _BUFFERS.items()}
+    members["in_relatives"] = members["com_bodies"] - members["rotate_directions"]
+    guessed = BodyGeometry(**members, parents=parents).parents
+    if not own:
+        members["com_bodies"] = members["com_bodies"] - 0.5 * boxes.box / boxes.render
+        members["rotate_directions"] = members["rotate_directions"] * (boxes.crop - 1) / (2 * boxes.render)
+    return BodyGeometry(**members, parents=guessed)
+
+
+KEY = "separation"
+_PARTS = ("mean", "std", "centre", "slope")
+
+
+def separation_entries(separation: Separation) -> dict[str, Tensor]:
+    """Content of the entry: (C,), (C,), (P,) and (P, zdim), float64, so that nothing is lost in taking it back."""
+    return {name: torch.from_numpy(np.array(getattr(separation, name), dtype=np.float64)) for name in _PARTS}
+
+
+def separation_in(content: Mapping[str, Any], path: Path, zdim: int, zaffinedim: int) -> Separation | None:
+    """Separation in the ``content`` of the weights ``path``, None when they have none.
+
+    Raises
+    ------
+    UserError
+        It is damaged, or of latents of other sizes.
+    """
+    stored = content.get(KEY)
+    if stored is None:
+        return None
+    try:
+        if not isinstance(stored, Mapping):
+            raise TypeError(f"a {type(stored).__name__}")
+        found = Separation(*(np.asarray(torch.as_tensor(stored[name]).double()) for name in _PARTS))
+        if found.sizes != (zdim, zaffinedim):
+            raise ValueError(f"it is of {found.sizes} numbers, the latents have {(zdim, zaffinedim)}")
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: what separates composition and conformation is damaged ({reason}); take another epoch"
+        ) from error
+    return found
+
 
 _WRAPPERS = ("module", "_orig_mod")
 """What ``DataParallel`` and ``torch.compile`` put into parameter names."""

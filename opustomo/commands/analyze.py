@@ -1,9 +1,13 @@
-"""`dsd analyze`: compute clusters, traversals, figures and volumes from the latents of one epoch."""
+"""`dsd analyze` and `dsdsh analyze`: compute clusters, traversals and figures from the latents of one epoch.
+
+`dsd analyze` takes options and also decodes volumes; `dsdsh analyze` takes positional arguments."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from opustomo.commands.registry import Command
 
 HELP = "analyze the latents of an epoch: PCA, k-means, UMAP, figures and volumes"
 
@@ -76,12 +80,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the analysis and, unless ``--skip-vol`` is given, decode the cluster centers and the traversals."""
+    from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
     from opustomo.analysis.clusters import Clustering
-    from opustomo.analysis.epoch_report import AnalysisRequest, analyze_epoch
     from opustomo.analysis.results import ResultDir, parse_round
-    from opustomo.analysis.second_round import parse_cluster_choice
+    from opustomo.analysis.selection import parse_cluster_choice
     from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, pixel_size_for_box
-    from opustomo.io.tables import read_latent_rows
+    from opustomo.io.latents import read_latent_rows
 
     results = ResultDir.open(args.workdir)
     request = AnalysisRequest(
@@ -115,3 +119,37 @@ def run(args: argparse.Namespace) -> None:
     for chosen in sets:
         written = decode_volume_set(results, request.round, chosen, apix, args.flip, args.full_box)
         print(f"Wrote {len(written)} volumes to {chosen.outdir}")
+
+
+def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh analyze``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch (z.N.pkl; counted from 0), or filter.N for a second round")
+    parser.add_argument("numpc", type=int, help="number of principal component traversals")
+    parser.add_argument("numk", type=int, help="number of clusters")
+    add_report_options(parser)
+
+
+def run_positional(args: argparse.Namespace) -> None:
+    """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
+    from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
+    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.analysis.selection import parse_cluster_choice
+
+    request = AnalysisRequest(
+        results=ResultDir.open(args.resdir),
+        source=parse_round(args.N),
+        num_pcs=args.numpc,
+        clustering=Clustering(args.numk, "gmm" if args.gmm else "kmeans"),
+        skip_umap=args.skip_umap,
+        joint=args.joint,
+        choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
+    )
+    for folder in analyze_epoch(request):
+        print(f"Wrote the analysis to {folder}")
+
+
+POSITIONAL = Command(
+    "analyze the latents of an epoch: PCA, k-means, UMAP and figures", add_positional_arguments, run_positional
+)

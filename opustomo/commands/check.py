@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opustomo.model.config import ModelConfig
-    from opustomo.preflight.missing import Readiness
+    from opustomo.quality.checks.missing_inputs import Readiness
 
 HELP = "look at a set before training: files, pixel size, tilts, CTF, missing wedge, memory"
 
@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Look, print, and exit with 1 when training could not start."""
-    from opustomo.commands.data_options import data_config
+    from opustomo.commands.options import data_config
     from opustomo.errors import UserError
-    from opustomo.preflight.missing import examine
+    from opustomo.quality.checks.missing_inputs import examine
 
     model = _model(args)
     readiness = examine(data_config(args))
@@ -69,14 +69,12 @@ def _model(args: argparse.Namespace) -> ModelConfig:
 def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:
     """Findings as text and JSON; draws the figure."""
     from opustomo.data.scale import examine_scale
-    from opustomo.data.source import VoxelSource
+    from opustomo.data.voxels import VoxelSource
     from opustomo.errors import UserError
     from opustomo.model.config import PhysicsConfig
-    from opustomo.physics.boxes import Boxes
-    from opustomo.physics.solvent import crop_window
-    from opustomo.preflight.figure import draw_wedges
-    from opustomo.preflight.inspect import inspect_particles
-    from opustomo.preflight.wedge import wedge_planes
+    from opustomo.physics.boxes import Boxes, crop_window
+    from opustomo.quality.checks.preflight import inspect_particles
+    from opustomo.quality.checks.wedge import draw_wedges, wedge_planes
 
     particles, mask = readiness.particles, readiness.mask
     if particles is None:

@@ -37,9 +37,8 @@ def run(args: argparse.Namespace) -> None:
     import time
 
     from opustomo.demo import plan as settings
-    from opustomo.demo.figure import draw_summary
-    from opustomo.demo.report import report_lines
-    from opustomo.demo.scores import collect_result
+    from opustomo.demo.scores import collect_result, report_lines
+    from opustomo.demo.summary_figure import draw_summary
     from opustomo.errors import UserError
 
     if args.epochs is not None and args.epochs < 1:

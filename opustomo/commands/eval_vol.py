@@ -1,10 +1,14 @@
-"""``dsd eval_vol``: decode latents to volumes."""
+"""`dsd eval_vol` and `dsdsh eval_vol`: decode latents to volumes.
+
+`dsd eval_vol` takes weights and latents; `dsdsh eval_vol` finds those of an analysis in a result directory."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from pathlib import Path
+
+from opustomo.commands.registry import Command
 
 HELP = "decode latents to volumes"
 
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
     from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
     from opustomo.errors import UserError
-    from opustomo.io.tables import read_latent_rows
+    from opustomo.io.latents import read_latent_rows
 
     latents = None
     if args.zfile is not None:
@@ -100,3 +104,52 @@ def run(args: argparse.Namespace) -> None:
         print(f"Wrote {written[0]}")
     else:
         print(f"Wrote {len(written)} volumes: {written[0]} … {written[-1].name}")
+
+
+def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh eval_vol``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument(
+        "mode",
+        choices=("kmeans", "gmm", "pc", "dpc", "joint"),
+        help="kmeans, gmm: cluster centers; pc, dpc: traversal of the composition or conformation; "
+        "joint: centers with composition and conformation",
+    )
+    parser.add_argument(
+        "num", type=int, help="number of clusters K (kmeans, gmm, joint), or component counted from 1 (pc, dpc)"
+    )
+    parser.add_argument("apix", type=float, help="pixel size of the volumes in Å")
+    parser.add_argument(
+        "--kmeans", type=int, metavar="K", help="for dpc: k-means whose center provides the composition"
+    )
+    parser.add_argument("--dfk", type=int, default=0, metavar="i", help="for dpc: number of the center of --kmeans")
+    parser.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
+    parser.add_argument(
+        "--full-box",
+        action="store_true",
+        help="write volumes in the box of the subtomograms (and the consensus map) instead of the crop around the mask",
+    )
+    parser.add_argument("--no-mask", action="store_true", help="do not multiply by the solvent mask of the checkpoint")
+    parser.add_argument(
+        "--num-bodies", type=int, default=0, help="ignored (for compatibility); the checkpoint contains its bodies"
+    )
+    parser.add_argument("--masks", help="ignored (for compatibility); the checkpoint contains its bodies")
+
+
+def run_positional(args: argparse.Namespace) -> None:
+    """Decode the volumes and print their folder."""
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.analysis.volume_sets import decode_volume_set, volume_set
+
+    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    if args.num_bodies or args.masks:
+        print("Note: --num-bodies and --masks are ignored because the checkpoint contains the geometry of its bodies.")
+    chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
+    written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box, not args.no_mask)
+    print(f"Wrote {len(written)} volumes to {chosen.outdir}. Open {chosen.prefix}.cxc there in ChimeraX to view them.")
+
+
+POSITIONAL = Command(
+    "decode cluster centers or a traversal of an analysis to volumes", add_positional_arguments, run_positional
+)

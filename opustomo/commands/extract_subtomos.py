@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opustomo.io.tilt_series.discovery import SeriesSource
     from opustomo.prepare.extraction import ExtractionConfig
-    from opustomo.prepare.series_source import SeriesSource
 
 HELP = "reconstruct subtomograms with matching CTF tables from the tilt series of RELION, WARP, M, IMOD or AreTomo"
 
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Extract, and say what to do next."""
-    from opustomo.io.star import read_particles
+    from opustomo.io.star_tables import read_particles
     from opustomo.prepare.extraction import extract_subtomograms
 
     _check(args)
@@ -92,8 +92,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _source(args: argparse.Namespace) -> SeriesSource:
-    from opustomo.io.tilt_series_imod import Microscope
-    from opustomo.prepare.series_source import SeriesSource
+    from opustomo.io.tilt_series.discovery import SeriesSource
+    from opustomo.io.tilt_series.imod import Microscope
 
     return SeriesSource(
         relion=args.tomograms,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opustomo.io.star import ParticleStar
+    from opustomo.io.star_tables import ParticleStar
+    from opustomo.io.tilt_series.discovery import SeriesSource
     from opustomo.prepare.ctf_set import CtfConfig
-    from opustomo.prepare.series_source import SeriesSource
 
 HELP = "write a CTF table for every subtomogram, from files of IMOD, AreTomo or SerialEM, RELION or WARP"
 
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the tables."""
-    from opustomo.io.star import read_particles
+    from opustomo.io.star_tables import read_particles
     from opustomo.prepare.ctf_set import prepare_coords, prepare_star
 
     _check(args)
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _write_script(config: CtfConfig, apix: float | None) -> None:
     """Write the script that lets RELION reconstruct the CTF volumes."""
-    from opustomo.io.star import read_particles
-    from opustomo.prepare.ctf_script import SCRIPT_NAME, write_ctf_script
+    from opustomo.io.star_tables import read_particles
+    from opustomo.prepare.particle_ctf import SCRIPT_NAME, write_ctf_script
 
     script = write_ctf_script(read_particles(config.out_star), config.folder, apix)
     if script is None:
@@ -120,8 +120,7 @@ def _refuse_stacks(star: ParticleStar, args: argparse.Namespace) -> None:
         The table tells of them.
     """
     from opustomo.errors import UserError
-    from opustomo.io.coordinates import counts_in_image_pixels
-    from opustomo.io.particle_kinds import is_stack_set
+    from opustomo.io.star_conventions import counts_in_image_pixels, is_stack_set
 
     if not is_stack_set(star):
         return
@@ -195,8 +194,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _source(args: argparse.Namespace) -> SeriesSource:
-    from opustomo.io.tilt_series_imod import Microscope
-    from opustomo.prepare.series_source import SeriesSource
+    from opustomo.io.tilt_series.discovery import SeriesSource
+    from opustomo.io.tilt_series.imod import Microscope
 
     apix = args.apix
     if args.detector_pixel_size is not None:

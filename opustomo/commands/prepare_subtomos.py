@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Reconstruct, write, and say how many."""
     from opustomo.errors import UserError
-    from opustomo.io.star import read_particles
+    from opustomo.io.star_tables import read_particles
     from opustomo.prepare.particle_series import SeriesConfig, prepare_series
 
     if args.box is not None and (args.box < 8 or args.box % 2):

@@ -48,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reconstruct the map and print the written files and the resolution."""
-    from opustomo.commands.data_options import data_config
+    from opustomo.commands.options import data_config
     from opustomo.errors import UserError
     from opustomo.model.device import choose_device
-    from opustomo.reconstruct.curves import THRESHOLDS, resolution_text
-    from opustomo.reconstruct.maps import ReconstructionRequest, reconstruct
+    from opustomo.quality.evidence.fsc_curves import THRESHOLDS, resolution_text
+    from opustomo.quality.evidence.half_maps import ReconstructionRequest, reconstruct
 
     output = args.output if args.output.suffix else args.output.with_suffix(".mrc")
     if output.suffix != ".mrc":

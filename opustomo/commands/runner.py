@@ -6,17 +6,16 @@ Only the module of the command asked for is imported, so that an option error or
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 from opustomo import __version__
-from opustomo.commands.option_ranges import check_options
+from opustomo.commands.options import check_options
+from opustomo.commands.registry import load_command
 from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
-from opustomo.io.memory import no_more_than_available, shortage
+from opustomo.io.host_memory import no_more_than_available, shortage
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -43,7 +42,7 @@ def run_cli(
     description
         One sentence for its help.
     commands
-        Command name → module with `HELP`, `add_arguments(parser)` and `run(args)`.
+        Command name → entry for :func:`opustomo.commands.registry.load_command`.
     argv
         Words after the program's name; None takes those of this process.
 
@@ -79,17 +78,17 @@ def run_cli(
 
 
 def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
-    module = _load(path)
+    command = load_command(path)
     parser = argparse.ArgumentParser(
         prog=f"{prog} {name}",
-        description=module.HELP,
+        description=command.help,
         formatter_class=_Formatter,
     )
-    module.add_arguments(parser)
+    command.add_arguments(parser)
     args = parser.parse_args(words[1:])
     check_options(parser, args)
     args.command_line = (prog, *words)
-    module.run(args)
+    command.run(args)
 
 
 def _sentence(error: Exception) -> str | None:
@@ -149,19 +148,10 @@ def _without_command(prog: str, description: str, commands: Mapping[str, str], w
     return 2
 
 
-def _load(path: str) -> ModuleType:
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name == path:
-            raise UserError("not part of this installation; install opustomo again.") from error
-        raise
-
-
 def _help_of(path: str) -> str:
     # one damaged command must not hide the others
     try:
-        return str(_load(path).HELP)
+        return load_command(path).help
     except UserError as error:
         return str(error)
 

@@ -154,17 +154,16 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from opustomo.commands.continued import continued_options, plain_options
-    from opustomo.commands.data_options import data_config
-    from opustomo.commands.idle_options import idle_options
+    from opustomo.commands.options import data_config
+    from opustomo.commands.resumed_options import continued_options, idle_options, plain_options
     from opustomo.errors import UserError
     from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
     from opustomo.training.launch import launch
+    from opustomo.training.monitors.standard import standard_watchers
     from opustomo.training.ranks import place_from_environment
     from opustomo.training.schedules import beta_at
     from opustomo.training.setup import train
-    from opustomo.watch.standard import standard_watchers
 
     place = place_from_environment()
     notes: list[str] = []

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.star import ParticleStar
-from opustomo.io.star_numbers import to_numbers
+from opustomo.io.star import to_numbers
+from opustomo.io.star_tables import ParticleStar
 
 if TYPE_CHECKING:
     import pandas as pd

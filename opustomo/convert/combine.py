@@ -19,6 +19,7 @@ from opustomo.convert.columns import (
     without_columns,
     xyz_columns,
 )
+from opustomo.convert.frames import coordinate_sizes
 from opustomo.convert.optics_groups import (
     BINNING,
     NUMBER,
@@ -34,12 +35,10 @@ from opustomo.convert.optics_groups import (
     with_series_sizes,
 )
 from opustomo.convert.relion30 import particle_keys
-from opustomo.convert.subtomogram_frames import coordinate_sizes
 from opustomo.errors import UserError
-from opustomo.io.coordinates import OWN_APIX
-from opustomo.io.particle_kinds import is_image_series, is_stack_set
-from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_numbers import listed_sizes
+from opustomo.io.star import listed_sizes
+from opustomo.io.star_conventions import OWN_APIX, is_image_series, is_stack_set
+from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # with a magnification of 10,000 the pixel size of the detector is that of the image
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}

@@ -15,7 +15,6 @@ from xml.parsers import expat
 
 import numpy as np
 
-from opustomo.convert.angles import relion_from_pytom
 from opustomo.convert.columns import (
     COORDINATES,
     Converted,
@@ -25,10 +24,11 @@ from opustomo.convert.columns import (
     with_columns,
     xyz_columns,
 )
+from opustomo.convert.frames import relion_from_pytom
 from opustomo.errors import UserError
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_numbers import to_numbers
-from opustomo.io.tomogram_names import tomogram_stem
+from opustomo.io.star import to_numbers
+from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tomograms import tomogram_stem
 
 # attributes that are numbers; those of places must be there
 _PLACE = (("PickPosition", "X"), ("PickPosition", "Y"), ("PickPosition", "Z"))

@@ -18,9 +18,9 @@ from opustomo.convert.columns import (
 )
 from opustomo.convert.optics_groups import follow_optics, told_by_optics, voltage_note
 from opustomo.errors import UserError
-from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
-from opustomo.io.star import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_numbers import group_key, listed_sizes
+from opustomo.io.star import group_key, listed_sizes
+from opustomo.io.star_conventions import OWN_APIX, counts_in_image_pixels
+from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
 

@@ -25,16 +25,14 @@ from opustomo.convert.columns import (
     xyz,
     xyz_columns,
 )
-from opustomo.convert.matching import TOMOGRAM_COLUMNS
+from opustomo.convert.frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
-from opustomo.convert.subtomogram_frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
+from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
 from opustomo.errors import UserError
-from opustomo.io.coordinates import OWN_APIX, counts_in_image_pixels
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_kinds import find_block
-from opustomo.io.star_numbers import listed_sizes
-from opustomo.io.star_text import read_blocks
-from opustomo.io.tomogram_names import base_name, tomogram_stem
+from opustomo.io.star import find_block, listed_sizes, read_blocks
+from opustomo.io.star_conventions import OWN_APIX, counts_in_image_pixels
+from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tomograms import base_name, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
 # what particles take over from their tomogram
@@ -263,7 +261,7 @@ def _outside_note(places_px: Numbers, sizes_px: Numbers) -> list[str]:
 
 def write_optimisation_set(path: str | os.PathLike[str], particles: Path, tomograms: Path) -> None:
     """Write the file that RELION 5 jobs take as input."""
-    from opustomo.io.star_text import write_blocks
+    from opustomo.io.star import write_blocks
 
     write_blocks(path, {"": {"rlnTomoParticlesFile": str(particles), "rlnTomoTomogramsFile": str(tomograms)}})
 

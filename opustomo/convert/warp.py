@@ -21,12 +21,11 @@ from opustomo.convert.columns import (
     table_numbers,
     xyz_columns,
 )
+from opustomo.convert.frames import FRAME_COLUMNS
 from opustomo.convert.relion30 import PIXEL_SIZE_COLUMNS
-from opustomo.convert.subtomogram_frames import FRAME_COLUMNS
 from opustomo.errors import UserError
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_kinds import find_block
-from opustomo.io.star_text import read_blocks
+from opustomo.io.star import find_block, read_blocks
+from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 _PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
 _ANGLES = tuple(f"wrpAngle{name}1" for name in ("Rot", "Tilt", "Psi"))

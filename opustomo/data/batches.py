@@ -1,8 +1,16 @@
-"""Batches of one viewing direction, every particle once per epoch."""
+"""Batches: particles of one viewing direction, once per epoch, read ahead of the training step by a few threads."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 
 
 def viewing_batches(
@@ -47,3 +55,71 @@ def viewing_batches(
         last = batches.pop()
         batches[-1] = np.concatenate([batches[-1], last])
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+AHEAD = 4
+
+
+def load_batches(
+    source: VoxelSource,
+    batches: Sequence[np.ndarray],
+    device: torch.device,
+    norm: tuple[float, float],
+    workers: int = 2,
+    leave_out: Callable[[int, str], None] | None = None,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield (particle indices, voxels (B, D, D, D) float32 on ``device``) in order, reading ahead.
+
+    Values become (value - shift) / scale for ``norm`` = (shift, scale). Broken subtomograms are missing from their
+    batch, which may so become empty; ``leave_out`` is told their index and the reason. Without it they are errors.
+    """
+    shift, scale = norm
+    pinned = device.type == "cuda"
+    voxel_type = torch.float16 if source.half else torch.float32
+
+    def fetch(indices: np.ndarray) -> tuple[Tensor, dict[int, str]]:
+        buffer = torch.empty((len(indices), *(source.box,) * 3), dtype=voxel_type, pin_memory=pinned)
+        return buffer, source.read_batch(indices, buffer.numpy())
+
+    side = torch.cuda.Stream(device) if pinned else None
+
+    def deliver(indices: np.ndarray, future: Future[tuple[Tensor, dict[int, str]]]) -> tuple[np.ndarray, Tensor]:
+        buffer, broken = future.result()
+        for place, reason in broken.items():
+            if leave_out is None:
+                raise BrokenSubtomogramError(reason)
+            leave_out(int(indices[place]), reason)
+        if broken:
+            usable = [place for place in range(len(indices)) if place not in broken]
+            indices, buffer = indices[usable], buffer[usable]
+        if side is None:
+            return indices, (buffer.float() - shift) / scale
+        with torch.cuda.stream(side):  # beside the step before
+            return indices, (buffer.to(device, non_blocking=True).float() - shift) / scale
+
+    def hand_over(delivered: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
+        if side is not None:
+            torch.cuda.current_stream(device).wait_stream(side)
+            delivered[1].record_stream(torch.cuda.current_stream(device))
+        return delivered
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        pending: deque[tuple[np.ndarray, Future[tuple[Tensor, dict[int, str]]]]] = deque()
+        waiting = iter(batches)
+        try:
+            ready: tuple[np.ndarray, Tensor] | None = None
+            for indices in waiting:
+                pending.append((indices, pool.submit(fetch, indices)))
+                if len(pending) >= AHEAD:  # and one that is ready
+                    if ready is not None:
+                        yield hand_over(ready)
+                    ready = deliver(*pending.popleft())
+            while pending:
+                if ready is not None:
+                    yield hand_over(ready)
+                ready = deliver(*pending.popleft())
+            if ready is not None:
+                yield hand_over(ready)
+        finally:
+            for _, future in pending:
+                future.cancel()

@@ -10,16 +10,14 @@ import numpy as np
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table, wedge_only_table
-from opustomo.io.images import find_images, resolve_ctf_tables, resolve_images
+from opustomo.io.image_paths import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
-from opustomo.io.named_sizes import named_size_note
-from opustomo.io.particle_kinds import is_image_series
-from opustomo.io.pose_limits import angle_note, origin_note, require_origins, require_unit
-from opustomo.io.poses import Poses, read_poses
-from opustomo.io.star import ParticleStar, read_particles
-from opustomo.io.star_numbers import listed_sizes
+from opustomo.io.poses import Poses, angle_note, origin_note, read_poses, require_origins, require_unit
+from opustomo.io.star import listed_sizes
+from opustomo.io.star_conventions import is_image_series, named_size_note
 from opustomo.io.star_poses import origin_unit_note, poses_from_star
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Tilts of the missing-wedge-only model when the user says nothing."""

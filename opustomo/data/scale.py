@@ -1,6 +1,6 @@
 """Scale of the voxels of a set, and subtomograms that do not belong to it.
 
-All subtomograms are divided by one standard deviation (:func:`opustomo.data.source.pooled_std`). One damaged file with
+All subtomograms are divided by one standard deviation (:func:`opustomo.data.voxels.pooled_std`). One damaged file with
 values a thousand times larger would decide on it, so each subtomogram is compared with the median of the set first:
 
 - It is left out if its standard deviation is more than ``OUTLIER_FACTOR`` times larger or smaller, if its mean lies
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.data.particles import tolerated
-from opustomo.data.source import SCALE_SAMPLE, BrokenSubtomogramError, Deviation, Limits, VoxelSource, deviation
+from opustomo.data.voxels import SCALE_SAMPLE, BrokenSubtomogramError, Deviation, Limits, VoxelSource, deviation
 
 OUTLIER_FACTOR = 10.0
 DIFFERENT_RATIO = 3.0

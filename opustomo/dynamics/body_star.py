@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler
-from opustomo.geometry.screw import Array, RigidMotions
+from opustomo.geometry.rigid_bodies import Array, BodyGeometry, RigidMotions
+from opustomo.geometry.rotations import euler_to_matrix, matrix_to_euler
 from opustomo.io.poses import Poses
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star import write_blocks
 from opustomo.io.star_poses import star_with_poses
-from opustomo.io.star_text import write_blocks
+from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 if TYPE_CHECKING:
     import pandas as pd

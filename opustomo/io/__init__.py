@@ -1,1 +1,1 @@
-"""Files: STAR, MRC, CTF tables, pickles of poses, latents and checkpoints, atomic writing."""
+"""File formats: STAR, MRC, tilt series, CTF tables, pickles of poses, latents and checkpoints, atomic writing."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.star import ParticleStar
+from opustomo.io.star_tables import ParticleStar
 
 BFACTOR_PER_DOSE = 4.0
 """Å² of B factor per e/Å² of accumulated dose, as RELION, WARP and M write it."""

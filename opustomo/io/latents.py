@@ -1,4 +1,6 @@
-"""Latents of all particles of one epoch: `z.N.pkl`."""
+"""Latents of all particles of one epoch (``z.N.pkl``) and plain text tables of latents."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -8,8 +10,33 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
 from opustomo.io.pickles import dump_torch, load_torch
-from opustomo.io.tables import read_latent_rows
+
+
+def read_latent_rows(path: Path) -> np.ndarray:
+    """Read one latent per row of a text file: (K, zdim).
+
+    Raises
+    ------
+    UserError
+        The file is missing, empty, ragged or not numeric.
+    """
+    try:
+        rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read; give a text file with one latent per row") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a table of numbers ({error}); give one latent per row") from error
+    if not rows.size or not np.isfinite(rows).all():
+        raise UserError(f"{path} is empty or holds numbers that are not finite; give one latent per row")
+    return rows
+
+
+def write_table(path: Path, values: np.ndarray) -> None:
+    """Write numbers as text, a row per line, nine digits: float32 values are restored exactly."""
+    with atomic_path(path) as partial:
+        np.savetxt(partial, values, fmt="%d" if values.dtype.kind in "iu" else "%.9g")
 
 
 def read_latents(

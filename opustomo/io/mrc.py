@@ -13,7 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
-from opustomo.io.memory import require_memory
+from opustomo.io.host_memory import require_memory
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADERS = {order: HEADER_DTYPE.newbyteorder(order) for order in "<>"}

@@ -1,12 +1,13 @@
-"""Pickles and torch files from strangers, read without running anything in them.
+"""Pickles and torch files from untrusted sources, read without executing anything in them.
 
-A pickle is a program. Only the few constructors that arrays, tensors, dates and plain containers need are
-admitted; a file that names anything else is refused before the name is looked up. A few bytes may also ask for
-gigabytes; constructors therefore make no more than the file can hold (:mod:`opustomo.io.pickle_constructors`).
-"""
+Files end with a checksum, so that a file that was damaged after writing is refused. A small pickle can ask for
+gigabytes; constructors therefore make no more than the file can hold (:mod:`opustomo.io.pickle_constructors`)."""
+
+from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import io
 import os
 import pickle
@@ -20,9 +21,78 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
-from opustomo.io.checksum import seal, verify
-from opustomo.io.memory import available_bytes, shortage
+from opustomo.io.host_memory import available_bytes, shortage
 from opustomo.io.pickle_constructors import HELD_BY_PICKLES, Constructors, TooLargeError, tensor_bytes
+
+_START, _END = b"\nopustomo-sha256:", b":opustomo\n"
+SEAL_LENGTH = len(_START) + 64 + len(_END)
+"""Bytes that a checksum adds to a file."""
+_BLOCK = 2**20
+
+
+def seal(path: Path, archive: bool = False) -> None:
+    """Append a checksum to a file that has none; as a comment if the file is a zip archive without one."""
+    with path.open("r+b") as handle:
+        if archive:  # its last bytes are the length of the comment
+            handle.seek(-2, os.SEEK_END)
+            handle.write(SEAL_LENGTH.to_bytes(2, "little"))
+        size = handle.seek(0, os.SEEK_END)
+        digest = _digest(handle, size)
+        handle.seek(0, os.SEEK_END)
+        handle.write(_START + digest + _END)
+
+
+def verify(path: Path, archive: bool = False) -> int:
+    """Return the number of bytes before the checksum; a file without a checksum is content to its end.
+
+    A zip archive without a checksum is compared with the check values of its members.
+
+    Raises
+    ------
+    UserError
+        The content is not what was written.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        handle.seek(max(0, size - SEAL_LENGTH))
+        last = handle.read()
+        if not last.startswith(_START) and not last.endswith(_END):  # one flipped bit cannot hide both
+            if archive and not _members_are_intact(path):
+                raise _damaged(path)
+            return size
+        digest = _digest(handle, size - SEAL_LENGTH)
+    if last != _START + digest + _END:
+        raise _damaged(path)
+    return size - SEAL_LENGTH
+
+
+def _digest(handle: BinaryIO, size: int) -> bytes:
+    """Return the SHA-256 digest of the first ``size`` bytes as hexadecimal digits."""
+    handle.seek(0)
+    digest = hashlib.sha256()
+    while size > 0 and (block := handle.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _members_are_intact(path: Path) -> bool:
+    """Return whether the members of a zip archive have their check values; compressed ones are not read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                return True
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError):
+        return False
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path}: the content does not match its checksum, so the file was damaged after it was written; "
+        "restore it from a copy or use the file of another epoch"
+    )
+
 
 _TORCH_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 

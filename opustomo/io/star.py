@@ -1,389 +1,342 @@
-"""Particle tables in STAR files of any RELION version, WARP and M.
+"""STAR files as text: reading, writing, numbers, and descriptions of their content.
 
-The particle table is recognised by its columns, not by its block's name. All values stay the strings of the
-file, so that a subset or a table with new poses keeps every other value to the character;
-`ParticleStar.numbers` converts a column.
+Values keep the characters with which they were written. Tables of particles are in :mod:`opustomo.io.star_tables`."""
 
-Pixel size of a row, the first that is present: `rlnImagePixelSize` (of the row, else of its optics group),
-`rlnPixelSize` (likewise), `rlnDetectorPixelSize / rlnMagnification · 10⁴` (likewise; without a magnification, as
-pytom-match-pick writes it, `rlnDetectorPixelSize` is in Å), `rlnTomoTiltSeriesPixelSize · rlnTomoSubtomogramBinning`
-of the optics group.
-"""
+from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from opustomo import __version__
 from opustomo.errors import UserError
-from opustomo.io.pose_limits import require_angles
-from opustomo.io.star_kinds import describe, has_particles, remedy
-from opustomo.io.star_numbers import group_key, to_numbers
-from opustomo.io.star_text import read_blocks, write_blocks
+from opustomo.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EULER_COLUMNS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-ORIGIN_COLUMNS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
-ORIGIN_ANGST_COLUMNS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-_PARTICLE_COLUMNS = (
-    *EULER_COLUMNS,
-    *ORIGIN_COLUMNS,
-    *ORIGIN_ANGST_COLUMNS,
-    "rlnImageName",
-    "rlnCtfImage",
-    "rlnMicrographName",
-    "rlnTomoName",
-    "rlnTomoParticleName",
-    *(f"rlnCoordinate{axis}" for axis in "XYZ"),
-    *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"),
-)
-MICROSCOPE_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-"""Optics that RELION 3.1 and later read from the optics table alone."""
+_TOKEN = re.compile(r"""'[^']*'(?!\S)|"[^"]*"(?!\S)|\S+""")
+# without these a line is split at its blanks
+_UNUSUAL = "'\"#"
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# a value that could be taken for a blank, a quote, a comment, or a keyword
+_TO_QUOTE = re.compile(r"""\s|^$|^['"#;]|^(?:data_|loop_|_)""", re.IGNORECASE)
+_FIRST_TO_QUOTE = frozenset("'\"#;_dDlL")
 
 
-@dataclass(frozen=True, eq=False)
-class ParticleStar:
-    """A STAR file with a particle table.
+def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[str, str]]:
+    """Read all blocks of a STAR file.
 
-    Attributes
-    ----------
-    path
-        The file it was read from; None for one made in memory.
-    blocks
-        All blocks in the order of the file: tables (loops) and dictionaries (single values), all values
-        strings.
-    particle_block
-        Name of the block that holds the particles.
-    """
-
-    path: Path | None
-    blocks: "dict[str, pd.DataFrame | dict[str, str]]"
-    particle_block: str
-
-    @property
-    def particles(self) -> "pd.DataFrame":
-        """The particle table; its values are strings, see `numbers`."""
-        table = self.blocks[self.particle_block]
-        if isinstance(table, dict):
-            raise ValueError(f"the block data_{self.particle_block} is not a table")
-        return table
-
-    def __len__(self) -> int:
-        return len(self.particles)
-
-    def __contains__(self, column: str) -> bool:
-        return column in self.particles.columns
-
-    def strings(self, column: str) -> list[str]:
-        """Values of one column of the particle table.
-
-        Raises
-        ------
-        UserError
-            There is no such column.
-        """
-        if column not in self:
-            raise UserError(f"{self._name()}: the particle table has no column {column}; export it with this column.")
-        return [str(value) for value in self.particles[column].to_numpy(dtype=object)]
-
-    def numbers(self, column: str) -> npt.NDArray[np.float64]:
-        """Values of one column of the particle table as float64 (N,).
-
-        Raises
-        ------
-        UserError
-            There is no such column, or a value is no finite number.
-        """
-        return to_numbers(self.strings(column), column, self._name())
-
-    def subset(self, indices: npt.ArrayLike) -> "ParticleStar":
-        """Keep the particles at `indices` (integers or a mask), in that order, and all blocks and columns."""
-        chosen = np.asarray(indices)
-        if chosen.dtype == bool:
-            if chosen.shape != (len(self),):
-                raise ValueError(f"a mask of {chosen.shape} values does not fit {len(self)} particles")
-            chosen = np.flatnonzero(chosen)
-        chosen = chosen.astype(np.int64).reshape(-1)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise ValueError(f"particle {int(chosen.max())} does not exist among {len(self)}")
-        return self._with_particles(self.particles.iloc[chosen].reset_index(drop=True))
-
-    def eulers_deg(self) -> npt.NDArray[np.float64]:
-        """RELION rot, tilt, psi in degrees, float64 (N, 3).
-
-        Raises
-        ------
-        UserError
-            A column is missing, or a value is no finite number or too large for an angle in degrees.
-        """
-        eulers = np.stack([self.numbers(column) for column in EULER_COLUMNS], axis=1)
-        require_angles(eulers, self._name())
-        return eulers
-
-    def origins_px(self, apix: float | None = None) -> npt.NDArray[np.float64]:
-        """Origins x, y, z in pixels of the subtomogram, float64 (N, 3).
-
-        Columns in pixels are taken as they are. Columns in Å are divided by `apix`, or by the row's own pixel
-        size when `apix` is None. With both kinds, those in Å count when the file has an optics table (RELION
-        ≥ 3.1), else those in pixels. A component without column is 0.
-
-        Raises
-        ------
-        UserError
-            Origins in Å without any pixel size, or a value that is no finite number.
-        """
-        in_angst = self.origins_in_angst
-        columns = ORIGIN_ANGST_COLUMNS if in_angst else ORIGIN_COLUMNS
-        origins = np.zeros((len(self), 3))
-        for axis, column in enumerate(columns):
-            if column in self:
-                origins[:, axis] = self.numbers(column)
-        if in_angst and origins.any():
-            origins /= self._sizes(apix)[:, None]
-        return origins
-
-    def pixel_sizes(self) -> npt.NDArray[np.float64] | None:
-        """Pixel size of each row in Å, float64 (N,), by the rule of this module; None when the file holds
-        none.
-
-        Raises
-        ------
-        UserError
-            A size is not positive, or a row's optics group is not in the optics table.
-        """
-        sizes = self.value_per_particle("rlnImagePixelSize")
-        if sizes is None:
-            sizes = self.value_per_particle("rlnPixelSize")
-        if sizes is None:
-            detector, magnification = (
-                self.value_per_particle("rlnDetectorPixelSize"),
-                self.value_per_particle("rlnMagnification"),
-            )
-            if detector is not None:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    sizes = detector if magnification is None else detector / magnification * 1e4
-        if sizes is None:
-            unbinned, binning = (
-                self.value_per_particle("rlnTomoTiltSeriesPixelSize"),
-                self.value_per_particle("rlnTomoSubtomogramBinning"),
-            )
-            if unbinned is not None and binning is not None:
-                sizes = unbinned * binning
-        if sizes is not None and not (np.isfinite(sizes) & (sizes > 0)).all():
-            row = int(np.flatnonzero(~(np.isfinite(sizes) & (sizes > 0)))[0])
-            raise UserError(
-                f"{self._name()}: row {row + 1} has the pixel size {sizes[row]:g}; a positive one is needed."
-            )
-        return sizes
-
-    def optics_rows(self) -> npt.NDArray[np.int64]:
-        """Row of the optics table for each particle, (N,); 0 for all when there is one group and no column.
-
-        Raises
-        ------
-        UserError
-            A row's optics group is not in the optics table, or there is no optics table.
-        """
-        optics = self._optics()
-        if optics is None:
-            raise UserError(f"{self._name()}: there is no optics table; export the particles with it.")
-        if len(optics) == 1 and "rlnOpticsGroup" not in self:
-            return np.zeros(len(self), dtype=np.int64)
-        place = {group_key(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
-        groups = self.strings("rlnOpticsGroup")
-        keys = {group: group_key(group) for group in set(groups)}
-        unknown = next((row for row, group in enumerate(groups) if keys[group] not in place), None)
-        if unknown is not None:
-            raise UserError(
-                f"{self._name()}: row {unknown + 1} is of optics group {groups[unknown]}, "
-                "which the optics table lacks; add it there."
-            )
-        return np.array([place[keys[group]] for group in groups], dtype=np.int64)
-
-    def with_poses(
-        self,
-        eulers_deg: npt.NDArray[np.float64],
-        origins_px: npt.NDArray[np.float64],
-        apix: float | None = None,
-    ) -> "ParticleStar":
-        """Put poses in; origins go back in the unit of the columns that are there.
-
-        Columns that are missing are added: origins in Å when the file has an optics table, else in pixels.
-
-        Parameters
-        ----------
-        eulers_deg
-            RELION rot, tilt, psi in degrees, (N, 3).
-        origins_px
-            Origins x, y, z in pixels, (N, 3).
-        apix
-            Pixel size in Å for columns in Å; None takes the row's own.
-
-        Raises
-        ------
-        UserError
-            Origins in Å without any pixel size.
-        """
-        if np.shape(eulers_deg) != (len(self), 3) or np.shape(origins_px) != (len(self), 3):
-            shapes = f"{np.shape(eulers_deg)} and {np.shape(origins_px)}"
-            raise ValueError(f"angles and origins of shapes {shapes} do not fit {len(self)} particles")
-        table = self.particles.copy()
-        in_pixels, in_angst = self._has_any(ORIGIN_COLUMNS), self._has_any(ORIGIN_ANGST_COLUMNS)
-        if not in_pixels and not in_angst:
-            in_angst = self._optics() is not None
-            in_pixels = not in_angst
-        values = {column: eulers_deg[:, axis] for axis, column in enumerate(EULER_COLUMNS)}
-        if in_pixels:
-            values |= {column: origins_px[:, axis] for axis, column in enumerate(ORIGIN_COLUMNS)}
-        if in_angst:
-            angst = np.asarray(origins_px) * self._sizes(apix)[:, None]
-            values |= {column: angst[:, axis] for axis, column in enumerate(ORIGIN_ANGST_COLUMNS)}
-        for column, numbers in values.items():
-            table[column] = np.array([f"{number:.6f}" for number in numbers], dtype=object)
-        return self._with_particles(table)
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write all blocks, atomically."""
-        write_blocks(path, self.blocks)
-
-    def _with_particles(self, table: "pd.DataFrame") -> "ParticleStar":
-        return replace(self, blocks={**self.blocks, self.particle_block: table})
-
-    def _name(self) -> str:
-        return str(self.path) if self.path is not None else "the particle table"
-
-    def _has_any(self, columns: Iterable[str]) -> bool:
-        return any(column in self for column in columns)
-
-    @property
-    def origins_in_angst(self) -> bool:
-        """Whether origins in Å count, see `origins_px`."""
-        in_angst = self._has_any(ORIGIN_ANGST_COLUMNS)
-        return in_angst and (not self._has_any(ORIGIN_COLUMNS) or self.optics_block is not None)
-
-    @property
-    def optics_block(self) -> str | None:
-        """Name of the block with the optics groups, whatever it is called; None without one."""
-        return next(
-            (name for name, block in self.blocks.items() if name != self.particle_block and "rlnOpticsGroup" in block),
-            None,
-        )
-
-    def _optics(self) -> "pd.DataFrame | None":
-        name = self.optics_block
-        return None if name is None else _as_table(self.blocks[name])
-
-    def _sizes(self, apix: float | None) -> npt.NDArray[np.float64]:
-        if apix is not None:
-            if not apix > 0:
-                raise ValueError(f"the pixel size must be positive, not {apix}")
-            return np.full(len(self), float(apix))
-        sizes = self.pixel_sizes()
-        if sizes is None:
-            raise UserError(
-                f"{self._name()}: origins are in Å but no column gives the pixel size; "
-                "give it in Å (--Apix or --angpix)."
-            )
-        return sizes
-
-    def value_per_particle(self, column: str) -> npt.NDArray[np.float64] | None:
-        """Return the value of each row, from its own column or its optics group; None when neither has it.
-
-        Voltage, spherical aberration and amplitude contrast of the optics table come first, as in RELION.
-        """
-        optics = self._optics()
-        in_optics = optics is not None and column in optics.columns
-        if column in self and not (in_optics and column in MICROSCOPE_COLUMNS):
-            return self.numbers(column)
-        if optics is None or not in_optics:
-            return None
-        values = to_numbers(optics[column], column, f"{self._name()}, optics table")
-        return values[self.optics_rows()]
-
-
-def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
-    """Read a STAR file and find its particle table.
-
-    The table is the block with most of the columns that particles have (Euler angles, origins, image name,
-    coordinates, …), whatever its name; a block of single values counts as a table of one row.
-
-    Raises
-    ------
-    UserError
-        The file is missing or damaged, has no particle table, or an empty one.
-    """
-    path = Path(path)
-    blocks = dict(read_blocks(path))
-    scores = {
-        name: sum(column in block for column in _PARTICLE_COLUMNS)
-        for name, block in blocks.items()
-        if has_particles(block)
-    }
-    if not scores:
-        raise UserError(
-            f"{path}: holds {describe(blocks)}; no block has particle columns (rlnAngleRot, rlnImageName or "
-            f"rlnCoordinateX, Y and Z), {remedy(blocks)}."
-        )
-    name = max(scores, key=lambda block: scores[block])
-    twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)
-    if twin is not None and len(_as_table(blocks[name])) and len(_as_table(blocks[twin])):
-        raise UserError(
-            f"{path}: holds two particle tables, data_{name} and data_{twin}; "
-            "split the file, then combine the tables with dsdsh combine_star."
-        )
-    blocks[name] = _as_table(blocks[name])
-    if not len(blocks[name]):
-        raise UserError(f"{path}: the particle table data_{name} has no rows; give one with particles.")
-    return ParticleStar(path, blocks, name)
-
-
-def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read one table of a STAR file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    columns
-        Columns the table must have. The first block that has all of them is taken; without any, the first
-        table.
+    Of blocks with the same name, the second gets the suffix "_2", and so on.
 
     Returns
     -------
-    DataFrame
-        All columns of that block; those in which every value is a number are numeric, the others strings.
+    dict
+        Block name without "data_" → table of strings (loop) or dictionary of strings (single values; also an
+        empty block), in the order of the file.
 
     Raises
     ------
     UserError
-        The file is missing or damaged, or no block has the columns; the first missing one is named.
+        The file is missing, has no block, or a row has too few or too many values.
     """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a STAR file.")
+    if not path.is_file():
+        raise UserError(f"{path}: no such STAR file; check the path.")
+    # not splitlines: it also splits at characters that may stand in values
+    lines = _text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    starts = [number for number, line in enumerate(lines) if _opens_block(line)]
+    if not starts:
+        found = next((line.strip() for line in lines if line.strip()), "")
+        if found.startswith("<"):
+            raise UserError(
+                f"{path}: holds XML; give a STAR file, or lists of PyTom to dsdsh convert_pytom_to_star, "
+                "and the folder of WARP's tilt series as --warp."
+            )
+        raise UserError(f"{path}: {'holds no data_ block' if found else 'is empty'}; give a STAR file.")
+    blocks: dict[str, pd.DataFrame | dict[str, str]] = {}
+    for start, end in pairwise([*starts, len(lines)]):
+        name = lines[start].split()[0][5:]
+        count = sum(other == name or re.fullmatch(re.escape(name) + r"_\d+", other) is not None for other in blocks)
+        unique = f"{name}_{count + 1}" if name in blocks else name
+        blocks[unique] = _parse_block(path, name, lines[start + 1 : end], start + 2)
+    if not any(len(block) or not isinstance(block, dict) for block in blocks.values()):
+        raise UserError(f"{path}: not a readable STAR file (its blocks are empty); write it again.")
+    return blocks
+
+
+def write_blocks(path: str | os.PathLike[str], blocks: dict[str, pd.DataFrame | dict[str, str]]) -> None:
+    """Write blocks as a STAR file, atomically; strings appear as they are, quoted where they must be."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f"# Created by opustomo {__version__}\n")
+        for name, block in blocks.items():
+            file.write(f"\ndata_{name}\n\n")
+            if isinstance(block, dict):
+                file.writelines(f"_{key}\t\t\t{_quoted(value)}\n" for key, value in block.items())
+            else:
+                header = [f"_{column} #{number}\n" for number, column in enumerate(block.columns, 1)]
+                file.writelines(["loop_\n", *header])
+                columns = [_quoted_column(block.iloc[:, index]) for index in range(len(header))]
+                file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+            file.write("\n")
+
+
+def _text(path: Path) -> str:
+    """Text of a file; old files of Windows programs are not always UTF-8."""
+    raw = path.read_bytes()
+    if raw.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is compressed; unpack it first (gunzip).")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    if "\x00" in text:
+        raise UserError(f"{path}: not a text file; give a STAR file.")
+    return text
+
+
+def _opens_block(line: str) -> bool:
+    """Tell a block's name from a row whose first value begins like one."""
+    if "data_" not in line[:32].lower():
+        return False
+    words = line.split()
+    return words[0][:5].lower() == "data_" and (len(words) == 1 or words[1][0] == "#")
+
+
+def _parse_block(path: Path, name: str, lines: list[str], number: int) -> pd.DataFrame | dict[str, str]:
+    """Read one block; `number` is that of its first line in the file."""
+    # comments and empty lines before the first word of the block
+    for start, line in enumerate(lines):
+        words = line.split()
+        if not words or words[0][0] == "#":
+            continue
+        if words[0].lower() == "loop_":
+            return _parse_loop(path, name, lines[start + 1 :], number + start + 1)
+        if words[0][0] == "_":
+            return _parse_values(path, name, lines[start:], number + start)
+        raise UserError(
+            f"{path}: not a readable STAR file (line {number + start} is neither loop_ nor a column, "
+            f"but begins with {words[0][:40]!r}); write it again."
+        )
+    return {}
+
+
+def _parse_values(path: Path, name: str, lines: list[str], number: int) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for offset, line in enumerate(lines):
+        words = _words(line)
+        if not words:
+            continue
+        if words[0][0:1] != "_":
+            raise UserError(
+                f"{path}: not a readable STAR file (line {number + offset} of data_{name} stands outside of a loop); "
+                "write it again."
+            )
+        key = words[0][1:]
+        if key in values:
+            raise UserError(f"{path}: data_{name} names a column twice, {key}; remove one of them.")
+        values[key] = " ".join(words[1:])
+    return values
+
+
+def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    blocks = read_blocks(path)
-    tables = {name: _as_table(block) for name, block in blocks.items()}
-    loops = [table for name, table in tables.items() if not isinstance(blocks[name], dict)]
-    for table in loops + list(tables.values()):
-        if all(column in table.columns for column in columns):
-            table = table.copy()
-            for column in table.columns:
-                try:
-                    table[column] = pd.to_numeric(table[column])
-                except ValueError:
-                    continue
-            return table
-    nearest = max(tables.values(), key=lambda table: sum(column in table.columns for column in columns))
-    lacking = next(column for column in columns if column not in nearest.columns)
-    raise UserError(f"{path}: no block has the column {lacking} with the others needed; export the table with it.")
+    columns: list[str] = []
+    start = len(lines)
+    for offset, line in enumerate(lines):
+        words = line.split()
+        if not words or words[0][0] == "#":
+            continue
+        # a value may begin with an underscore too, but is not followed by a column's number
+        if words[0][0] != "_" or (len(words) > 1 and words[1][0] != "#"):
+            start = offset
+            break
+        columns.append(words[0][1:].split("#")[0])
+    if not columns:
+        raise UserError(f"{path}: not a readable STAR file (the loop of data_{name} has no columns); write it again.")
+    twice = next((column for index, column in enumerate(columns) if column in columns[:index]), None)
+    if twice is not None:
+        raise UserError(f"{path}: data_{name} names a column twice, {twice}; remove one of them.")
+    values, count, row = list[str](), len(columns), 0
+    body = "\n".join(lines[start:])
+    plain = not any(character in body for character in _UNUSUAL)
+    for line in lines[start:]:
+        words = line.split() if plain else _words(line)
+        if not words:
+            continue
+        row += 1
+        if len(words) != count:
+            amount = "fewer" if len(words) < count else "more"
+            raise UserError(
+                f"{path}: row {row} of data_{name} has {amount} values ({len(words)}) than the {count} columns; "
+                "correct it."
+            )
+        values += words
+    table = {column: np.array(values[index::count], dtype=object) for index, column in enumerate(columns)}
+    return pd.DataFrame(table, dtype=object)
 
 
-def _as_table(block: "pd.DataFrame | dict[str, str]") -> "pd.DataFrame":
+def _words(line: str) -> list[str]:
+    """Values of a line, without their quotes and without a comment."""
+    words = []
+    for token in _TOKEN.findall(line):
+        if token[0] == "#":
+            break
+        quoted = len(token) > 1 and token[0] in "'\"" and token[-1] == token[0]
+        words.append(token[1:-1] if quoted else token)
+    return words
+
+
+def _quoted_column(column: pd.Series) -> list[str]:
+    values = [value if type(value) is str else str(value) for value in column.to_numpy(dtype=object)]
+    # the common case is told without a look at every value: no blanks, no empty ones, all begin plainly
+    if " ".join(values).split() == values and _FIRST_TO_QUOTE.isdisjoint(value[0:1] for value in values):
+        return values
+    return [_quoted(value) for value in values]
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if not _TO_QUOTE.search(text):
+        return text
+    return f"'{text}'" if '"' in text else f'"{text}"'
+
+
+_NAMED = 8
+
+
+def listed_sizes(sizes: npt.ArrayLike) -> str:
+    """Return all different pixel sizes as text with their unit: "1.24 Å", "1.24, 1.25 and 5 Å"."""
+    different = list(dict.fromkeys(f"{size:.5g}" for size in np.unique(np.asarray(sizes, np.float64)).tolist()))
+    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+    shown = different[:_NAMED]
+    if more or len(shown) < 2:
+        return f"{', '.join(shown)}{more} Å"
+    return f"{', '.join(shown[:-1])} and {shown[-1]} Å"
+
+
+def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArray[np.float64]:
+    """Turn the strings of a column into float64 (N,).
+
+    Raises
+    ------
+    UserError
+        A value is no finite number; `source`, row and column are named.
+    """
+    texts = list(values)
+    try:
+        numbers = np.asarray(texts, dtype=object).astype(np.float64)
+    except ValueError:
+        numbers = np.array([_number(text) for text in texts])
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        row = int(bad[0])
+        raise UserError(f"{source}: {column} of row {row + 1} is {texts[row]!r}; a finite number is needed.")
+    return numbers
+
+
+def group_key(text: object) -> str:
+    """Text by which the number of an optics group is compared: some programs write 1 as 1.0 or 01."""
+    number = _number(text)
+    return str(int(number)) if np.isfinite(number) and number == int(number) else str(text)
+
+
+def _number(text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError:
+        return float("nan")
+
+
+if TYPE_CHECKING:
     import pandas as pd
 
-    return pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block
+    Blocks = dict[str, pd.DataFrame | dict[str, str]]
+
+# the first whose columns are all in one block is what the file is; the most telling come first
+_KINDS = (
+    (("wrpCoordinateX1",), "an M species table (wrpCoordinateX1 …)"),
+    (("wrpMovieName",), "a WARP tilt series (wrpMovieName …)"),
+    (("rlnCenteredCoordinateXAngst",), "a RELION 5 particle set (rlnCenteredCoordinateXAngst …)"),
+    (("rlnTomoTomogramsFile",), "a RELION optimisation set (rlnTomoTomogramsFile …)"),
+    (("rlnTomoParticlesFile",), "a RELION optimisation set (rlnTomoParticlesFile …)"),
+    (("rlnTomoTiltSeriesName",), "a RELION tomogram set (rlnTomoTiltSeriesName …)"),
+    (("rlnTomoTiltSeriesStarFile",), "a RELION tomogram set (rlnTomoTiltSeriesStarFile …)"),
+    (("rlnTomoSizeX", "rlnTomoName"), "a RELION tomogram set (rlnTomoSizeX …)"),
+    (("rlnTomoParticleName", "rlnAngleRot"), "a RELION 4 particle set (rlnTomoParticleName …)"),
+    (("rlnOriginXAngst", "rlnOpticsGroup"), "a RELION 3.1 particle table (rlnOriginXAngst …)"),
+    (("rlnBodyMaskName",), "a multi-body mask list (rlnBodyMaskName …)"),
+    (("rlnDefocusU", "rlnCtfScalefactor"), "a CTF table (rlnDefocusU, rlnCtfScalefactor …)"),
+    (("rlnImageName",), "a RELION particle table (rlnImageName …)"),
+    (("rlnCoordinateX", "rlnCoordinateZ"), "a RELION particle table (rlnCoordinateX …)"),
+    (("rlnMicrographShiftX",), "motion correction of a movie (rlnMicrographShiftX …)"),
+    (("rlnCoordinateX",), "positions in a two-dimensional image, as lists of hot pixels (no rlnCoordinateZ)"),
+    (("rlnAngleRot",), "a RELION particle table (rlnAngleRot …)"),
+)
+_OTHER_CASE = "names of columns in another case than RELION's or WARP's"
+
+
+_OF_TOMOGRAMS = ("rlnCoordinateZ", "rlnTomoName", "rlnMicrographName")
+
+
+def has_particles(block: pd.DataFrame | dict[str, str]) -> bool:
+    """Return whether a block describes particles: images, positions in three dimensions, or Euler angles.
+
+    A CTF table has Euler angles too, but neither images nor positions. Two coordinates alone, without the
+    name of a tomogram, are a list of hot pixels or of picks in a micrograph.
+    """
+    if "rlnImageName" in block or "rlnCenteredCoordinateXAngst" in block:
+        return True
+    if "rlnCoordinateX" in block and any(name in block for name in _OF_TOMOGRAMS):
+        return True
+    return "rlnAngleRot" in block and "rlnDefocusU" not in block
+
+
+def describe(blocks: Blocks) -> str:
+    """Say what a STAR file holds."""
+    for columns, words in _KINDS:
+        if any(all(column in block for column in columns) for block in blocks.values()):
+            return words
+    known = {column.lower(): column for columns, _ in _KINDS for column in columns}
+    for column in (column for block in blocks.values() for column in block):
+        if column not in known.values() and column.lower() in known:
+            return f"{_OTHER_CASE} ({column} for {known[column.lower()]})"
+    names = next((list(block)[:3] for block in blocks.values() if len(list(block))), [])
+    return f"a table of {', '.join(names)} …" if names else "no columns"
+
+
+def remedy(blocks: Blocks) -> str:
+    """Say what to do to get a RELION particle table."""
+    words = describe(blocks)
+    if "M species" in words:
+        return "convert it with dsdsh convert_warp"
+    if "optimisation set" in words:
+        return "give its particles, or convert it with dsdsh convert_relion5"
+    if _OTHER_CASE in words:
+        return "write them as these programs do"
+    return "give a particle STAR"
+
+
+def find_block(blocks: Blocks, columns: Collection[str], path: Path, needed: str, advice: str) -> str:
+    """Find the block that has all `columns`.
+
+    Raises
+    ------
+    UserError
+        There is none; the sentence says what was found, what was `needed`, and the `advice`.
+    """
+    name = next((name for name, block in blocks.items() if all(column in block for column in columns)), None)
+    if name is None:
+        raise UserError(f"{path}: holds {describe(blocks)}, where {needed} is expected; {advice}.")
+    return name

@@ -4,14 +4,12 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.images import resolve_images
+from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header
-from opustomo.io.named_sizes import named_size_note
-from opustomo.io.particle_kinds import is_image_series, is_stack_set
-from opustomo.io.pose_limits import angle_note, require_origins
-from opustomo.io.poses import Poses
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.star_numbers import listed_sizes
+from opustomo.io.poses import Poses, angle_note, require_origins
+from opustomo.io.star import listed_sizes
+from opustomo.io.star_conventions import is_image_series, is_stack_set, named_size_note
+from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 
 def poses_from_star(

@@ -28,12 +28,9 @@ from opustomo.model.pose_posterior import (
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.physics.boxes import Boxes
-from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
+from opustomo.physics.ctf import TiltBatch, ctf_volume, division
 from opustomo.physics.fourier import crop_centre, irfft3, rfft3
-from opustomo.physics.sampling_weights import division
-from opustomo.physics.solvent import bounding_box, mask_norm
-from opustomo.physics.tilts import TiltBatch
 
 BFACTOR_JITTER = 0.05 / 3
 BETA_JITTER = 0.01 / 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 
 
 @dataclass(frozen=True)

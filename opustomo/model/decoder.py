@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from opustomo.geometry.quaternion import quaternion_to_matrix
+from opustomo.geometry.rotations import quaternion_to_matrix
 from opustomo.model import convolution
 from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
 

@@ -11,11 +11,11 @@ import math
 import torch
 from torch import Tensor
 
-from opustomo.geometry.quaternion import matrix_to_quaternion, quaternion_to_matrix
+from opustomo.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix
 from opustomo.model.randomness import StepRandom
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.envelope import model_envelope, sharpening
+from opustomo.physics.ctf import model_envelope, sharpening
 from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed, turn_about_z
 

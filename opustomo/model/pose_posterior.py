@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.geometry.quaternion import small_turn_to_matrix
+from opustomo.geometry.rotations import small_turn_to_matrix
 from opustomo.model.energy import shifted_cross
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.decoder import small_rotation
-from opustomo.physics.bodies import Bodies, Motion, blended_grid, body_motion, sample_on_grid
+from opustomo.physics.body_motion import Bodies, Motion, blended_grid, body_motion, sample_on_grid
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.sampling import sample_posed
 

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 
 from opustomo.errors import UserError
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import slice_frame
-from opustomo.io.progress import progress
-from opustomo.io.star import ParticleStar
-from opustomo.io.tilt_series import TiltSeries
-from opustomo.prepare.ctf_tables import clipped_defoci, original_depth, write_ctf_table
-from opustomo.prepare.particle_columns import with_columns
-from opustomo.prepare.particle_frames import SUBTOMOGRAM_COLUMNS
-from opustomo.prepare.pool import work_through
+from opustomo.io.progress_bar import progress
+from opustomo.io.star_tables import ParticleStar
+from opustomo.io.tilt_series.discovery import SeriesSource
+from opustomo.io.tilt_series.series import TiltSeries
+from opustomo.prepare.particle_ctf import clipped_defoci, original_depth, write_ctf_table
+from opustomo.prepare.particle_tables import SUBTOMOGRAM_COLUMNS, with_columns
 from opustomo.prepare.positions import (
     coordinate_note,
     from_corner,
@@ -27,9 +26,10 @@ from opustomo.prepare.positions import (
     positions_from_star,
     read_coords,
     rows_by_tomogram,
+    visible_note,
+    visible_tilts,
 )
-from opustomo.prepare.series_source import SeriesSource
-from opustomo.prepare.visible_frames import visible_note, visible_tilts
+from opustomo.prepare.worker_pool import work_through
 
 MAGNIFICATION = 10000.0
 """Written where a table needs one: the detector pixel size then is the pixel size in Å."""

@@ -10,22 +10,22 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
-from opustomo.io.coordinates import CENTRED, CORNER
-from opustomo.io.progress import progress
-from opustomo.io.star import ParticleStar
+from opustomo.io.progress_bar import progress
+from opustomo.io.star_conventions import CENTRED, CORNER
 from opustomo.io.star_poses import doubtful_notes
-from opustomo.io.tilt_series import TiltSeries
-from opustomo.prepare.particle_columns import with_columns
-from opustomo.prepare.particle_frames import TomogramPoses, tomogram_poses, with_subtomograms
-from opustomo.prepare.pool import work_through
+from opustomo.io.star_tables import ParticleStar
+from opustomo.io.tilt_series.discovery import SeriesSource
+from opustomo.io.tilt_series.series import TiltSeries
+from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_columns, with_subtomograms
 from opustomo.prepare.positions import (
     coordinate_note,
     in_series_pixels,
     pixels_of_coordinates,
     positions_from_star,
     rows_by_tomogram,
+    visible_note,
+    visible_tilts,
 )
-from opustomo.prepare.series_source import SeriesSource
 from opustomo.prepare.subtomograms import (
     ReconstructionConfig,
     SubtomogramJob,
@@ -34,7 +34,7 @@ from opustomo.prepare.subtomograms import (
     write_subtomograms,
 )
 from opustomo.prepare.tilt_images import TiltImages, find_images
-from opustomo.prepare.visible_frames import visible_note, visible_tilts
+from opustomo.prepare.worker_pool import work_through
 
 APIX_SLACK = 1e-3
 SMALL_TURN_DEG = 0.01

@@ -16,20 +16,19 @@ import numpy as np
 import torch
 
 from opustomo.errors import UserError
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import SliceFrame, fit_axis_robustly, rotation_y, slice_frame
 from opustomo.io.bfactors import describe_bfactors
-from opustomo.io.images import find_images
+from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header, write_volume
-from opustomo.io.progress import progress
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.progress_bar import progress
 from opustomo.io.star_poses import doubtful_notes
-from opustomo.io.tilt_series import TiltOptics
-from opustomo.prepare.ctf_tables import write_ctf_table
-from opustomo.prepare.particle_columns import with_columns
-from opustomo.prepare.particle_frames import TomogramPoses, with_subtomograms
-from opustomo.prepare.pool import work_through
-from opustomo.prepare.series_rows import (
+from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tilt_series.series import TiltOptics
+from opustomo.physics.slice_insertion import SliceInserter
+from opustomo.prepare.particle_ctf import write_ctf_table
+from opustomo.prepare.particle_tables import TomogramPoses, with_columns, with_subtomograms
+from opustomo.prepare.series_tables import (
     check_kind,
     header_note,
     image_optics,
@@ -37,8 +36,8 @@ from opustomo.prepare.series_rows import (
     rows_by_particle,
     stack_sections,
 )
-from opustomo.prepare.slices import SliceGrid, cut_slices
-from opustomo.slices.insertion import SliceInserter
+from opustomo.prepare.tilt_images import SliceGrid, cut_slices
+from opustomo.prepare.worker_pool import work_through
 
 AXIS_TOLERANCE_DEG = 5.0
 """Default of the largest angle between an image's normal and the plane across the tilt axis of its particle."""

@@ -11,11 +11,10 @@ import torch
 
 from opustomo.geometry.tilt_geometry import SliceFrame
 from opustomo.io.mrc import write_volume
-from opustomo.io.tilt_series import TiltSeries
-from opustomo.prepare.ctf_tables import write_ctf_table
-from opustomo.prepare.slices import SliceGrid, cut_slices
-from opustomo.prepare.tilt_images import TiltImages
-from opustomo.slices.insertion import SliceInserter
+from opustomo.io.tilt_series.series import TiltSeries
+from opustomo.physics.slice_insertion import SliceInserter
+from opustomo.prepare.particle_ctf import write_ctf_table
+from opustomo.prepare.tilt_images import SliceGrid, TiltImages, cut_slices
 
 CHUNK_BYTES = 128_000_000
 """Slices held at once by one process."""

@@ -17,12 +17,11 @@ import starfile
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import write_volume
-from opustomo.io.progress import progress
+from opustomo.io.progress_bar import progress
 from opustomo.simulate.acquisition import Optics, TiltScheme, draw_defoci
-from opustomo.simulate.orientations import PoseSet, disturb_poses, draw_poses
-from opustomo.simulate.soft_mask import covering_mask
-from opustomo.simulate.subtomograms import ParticleSet, SubtomogramSimulator
-from opustomo.simulate.tables import particle_blocks, write_ctf_tables
+from opustomo.simulate.forward_model import ParticleSet, PoseSet, SubtomogramSimulator, disturb_poses, draw_poses
+from opustomo.simulate.simulated_tables import particle_blocks, write_ctf_tables
+from opustomo.simulate.volumes import covering_mask
 
 PARAMETERS = "params.json"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from opustomo.data.loader import load_batches
-from opustomo.data.source import VoxelSource
+from opustomo.data.batches import load_batches
+from opustomo.data.voxels import VoxelSource
 from opustomo.training.engine import Engine
 from opustomo.training.records import Encoded
 

@@ -17,7 +17,7 @@ from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.physics import kernels
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.finite import add_if_finite, average_if_finite, finite_rows, replace_rows
 from opustomo.training.memory import LatentMemory, PoseMemory

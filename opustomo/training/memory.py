@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.geometry.euler import matrix_to_euler
-from opustomo.geometry.quaternion import (
+from opustomo.geometry.rotations import (
+    matrix_to_euler,
     matrix_to_quaternion,
     quaternion_multiply,
     quaternion_power,

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from opustomo.checkpoint.separation import separation_in
 from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
-from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights
+from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, separation_in
 from opustomo.data.split import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents

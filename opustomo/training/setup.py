@@ -15,22 +15,21 @@ from opustomo.checkpoint.state import require_space
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.scale import examine_scale
-from opustomo.data.source import VoxelSource, pooled_std
 from opustomo.data.split import read_split, split_particles, training_count, write_split
+from opustomo.data.voxels import VoxelSource, pooled_std
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, remove_leftovers
-from opustomo.io.bodies import load_bodies
+from opustomo.io.body_files import load_bodies
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device
-from opustomo.physics.boxes import Boxes
-from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
+from opustomo.physics.ctf import ctf_volume
 from opustomo.physics.fourier import centred_full
-from opustomo.physics.solvent import crop_window, mask_on_crop
-from opustomo.preflight.inspect import inspect_particles
-from opustomo.preflight.memory import require_training_memory
-from opustomo.preflight.weighting import Divided, about_weighting, is_plain, power_exponent
+from opustomo.quality.checks.gpu_memory import require_training_memory
+from opustomo.quality.checks.preflight import inspect_particles
+from opustomo.quality.checks.weighting import Divided, about_weighting, is_plain, power_exponent
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.fixed import content_entries
 from opustomo.training.host import keep_freed_memory

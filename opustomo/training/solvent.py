@@ -15,9 +15,8 @@ from opustomo.checkpoint.state import STATE_FILE
 from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.errors import UserError
-from opustomo.physics.boxes import Boxes
+from opustomo.physics.boxes import WINDOW_WITHOUT_MASK, Boxes, mask_on_crop
 from opustomo.physics.sampling import resample_cube
-from opustomo.physics.solvent import WINDOW_WITHOUT_MASK, mask_on_crop
 from opustomo.training.resume import Start
 
 

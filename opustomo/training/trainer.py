@@ -16,15 +16,14 @@ from tqdm import tqdm
 
 from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch
 from opustomo.checkpoint.state import write_state
-from opustomo.data.batches import viewing_batches
-from opustomo.data.loader import load_batches
+from opustomo.data.batches import load_batches, viewing_batches
 from opustomo.data.particles import ParticleSet
-from opustomo.data.source import VoxelSource
+from opustomo.data.voxels import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.model.autoencoder import Autoencoder, StepOutput
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.current import projections_of, template_of, write_template

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.chimerax import contour_level, write_series_script, write_set_script
+from opustomo.analysis.volume_display import contour_level, write_series_script, write_set_script
 
 MOVIE = Path(__file__).resolve().parents[2] / "analysis_scripts" / "movie.py"
 

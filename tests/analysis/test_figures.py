@@ -6,8 +6,8 @@ from matplotlib.image import imread
 
 from opustomo.analysis import figures
 from opustomo.analysis.clusters import Clusters
-from opustomo.analysis.colours import cluster_colours, viewing_colours, viewing_map
-from opustomo.analysis.training_log import LossCurve
+from opustomo.analysis.figure_style import cluster_colours, viewing_colours, viewing_map
+from opustomo.analysis.results import LossCurve
 
 SITES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
 
@@ -104,7 +104,7 @@ def test_volumes_are_shown_in_slices_and_projections(tmp_path: Path) -> None:
     """Bright where the density is: x to the right, y upwards; ten a row."""
     from matplotlib.image import imread
 
-    from opustomo.analysis.volume_figure import draw_views, view_of
+    from opustomo.analysis.volume_display import draw_views, view_of
 
     volumes = np.zeros((12, 16, 16, 16), dtype=np.float32)
     volumes[:, 8, 12:14, 3:5] = 1.0

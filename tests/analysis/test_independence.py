@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opustomo.analysis.independence import predict_latent
+from opustomo.analysis.latent_independence import predict_latent
 
 NAMES = ("composition", "conformation")
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opustomo.analysis.label_layout import spread_labels
+from opustomo.analysis.figure_style import spread_labels
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
 from opustomo.analysis.decoding import VolumeDecoder
-from opustomo.checkpoint.bodies import bodies_from_buffers, body_buffers
-from opustomo.checkpoint.separation import separation_entries
+from opustomo.checkpoint.weights import bodies_from_buffers, body_buffers, separation_entries
 from opustomo.errors import UserError
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_pickle, dump_pickles, dump_torch

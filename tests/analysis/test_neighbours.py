@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 import pytest
 
-from opustomo.analysis.neighbours import GraphSettings, graph_path, straight_path
+from opustomo.analysis.latent_paths import GraphSettings, graph_path, straight_path
 from opustomo.errors import UserError
 
 

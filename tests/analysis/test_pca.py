@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from opustomo.analysis.pca import fit_pca
-from opustomo.analysis.traversal import pc_traversal
+from opustomo.analysis.pca import fit_pca, pc_traversal
 
 
 def test_agrees_with_sklearn() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opustomo.analysis.results import ResultDir, Round
-from opustomo.analysis.second_round import ClusterChoice, chosen_particles, parse_cluster_choice, round_particles
+from opustomo.analysis.selection import ClusterChoice, chosen_particles, parse_cluster_choice, round_particles
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_pickle
 

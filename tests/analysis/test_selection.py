@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.selection import load_labels, write_cluster_stars
+from opustomo.analysis.clusters import load_labels, write_cluster_stars
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_pickle
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 
 STAR = """
 data_optics

@@ -13,13 +13,11 @@ import torch
 
 from opustomo.checkpoint.config import dataset_settings, read_config, run_settings, write_config
 from opustomo.checkpoint.epoch import write_epoch
-from opustomo.checkpoint.separation import separation_entries, separation_in
-from opustomo.checkpoint.weights import read_weights, write_weights
+from opustomo.checkpoint.weights import read_weights, separation_entries, separation_in, write_weights
 from opustomo.errors import UserError
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.io.checksum import SEAL_LENGTH
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import read_latents
-from opustomo.io.pickles import load_pickles
+from opustomo.io.pickles import SEAL_LENGTH, load_pickles
 from opustomo.io.poses import Poses, read_poses
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig

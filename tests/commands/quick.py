@@ -18,7 +18,7 @@ from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.main import main
 from opustomo.model import autoencoder
-from opustomo.watch import training_figure
+from opustomo.training.monitors import training_figure
 from tests.training.tiny_run import TinyDecoder, TinyEncoder
 
 SMALL = (

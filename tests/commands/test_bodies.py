@@ -15,9 +15,8 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.separation import separation_in
-from opustomo.checkpoint.weights import read_weights
-from opustomo.io.bodies import load_bodies, write_bodies
+from opustomo.checkpoint.weights import read_weights, separation_in
+from opustomo.io.body_files import load_bodies, write_bodies
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_torch, load_torch

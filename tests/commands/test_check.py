@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 
 

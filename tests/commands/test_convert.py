@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis_scripts.main import main
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from tests.convert.pytom_lists import write_list
 from tests.convert.tables import FILES, loop
 

@@ -17,7 +17,7 @@ from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import Poses, read_poses, write_poses
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
 

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.export.relion import inner_name
+from opustomo.convert.relion_export import inner_name
 from opustomo.io.ctf_tables import read_relion_table
-from opustomo.io.images import resolve_images
+from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume
 from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import ParticleStar, read_particles
-from opustomo.io.star_relion import ignored_origins
+from opustomo.io.star_conventions import ignored_origins
+from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.main import main as dsd
-from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch, ctf_volume
 from tests.commands.test_prepare_ctf import write_tomogram
 
 

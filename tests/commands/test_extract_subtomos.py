@@ -14,10 +14,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from opustomo.io.ctf_tables import read_relion_table
-from opustomo.io.images import resolve_ctf_tables, resolve_images
+from opustomo.io.image_paths import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.io.particle_kinds import is_stack_set
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_conventions import is_stack_set
+from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.main import main
 from tests.physics import posed_sets
 from tests.physics.posed_sets import PosedSet

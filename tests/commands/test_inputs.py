@@ -17,8 +17,8 @@ from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import read_poses, write_poses
-from opustomo.io.star import read_particles
 from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 from tests import reference
 from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from opustomo.data.particles import load_particles
-from opustomo.data.source import VoxelSource
-from opustomo.evaluate.inputs import load_model, remembered_data, remembered_norm
+from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch
+from opustomo.quality.evidence.restored_run import load_model, remembered_data, remembered_norm
 
 
 def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:

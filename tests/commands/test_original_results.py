@@ -19,10 +19,10 @@ from opustomo.analysis import figures
 from opustomo.checkpoint.state import read_state
 from opustomo.io.mrc import read_volume
 from opustomo.io.poses import read_poses
-from opustomo.io.star import read_particles
 from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
-from opustomo.watch import training_figure
+from opustomo.training.monitors import training_figure
 from tests.commands.quick import SMALL, own_copy
 from tests.original import Look, OriginalRun, soft_ball
 

@@ -15,7 +15,7 @@ from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.commands.runner import run_cli
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses, read_poses, write_poses
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes

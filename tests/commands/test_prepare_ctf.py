@@ -11,7 +11,7 @@ import starfile
 
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.mrc import write_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 
 TILTS = np.array([-60.0, -46.0, -30.0, -10.0, 0.0, 10.0, 30.0, 46.0, 60.0])
@@ -20,7 +20,7 @@ MEAN = np.array([9000.0, 3150, 3100, 3050, 3000, 3040, 3110, 3160, 100])  # nm; 
 SIZE = (400, 300, 120)
 APIX = 5.0
 COORDS = np.array([[200, 150, 60], [240, 150, 60], [200, 150, 72], [200, 190, 60]])
-WARP = Path(__file__).parents[1] / "io" / "warp_tilt_series"
+WARP = Path(__file__).parents[1] / "io" / "tilt_series" / "warp_tilt_series"
 
 
 def write_tomogram(folder: Path, name: str = "TS_1") -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.io.bodies import load_bodies
+from opustomo.io.body_files import load_bodies
 from opustomo.io.pickles import load_pickle
 from opustomo.io.poses import read_poses
 from opustomo.main import main as dsd

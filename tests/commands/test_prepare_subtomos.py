@@ -11,9 +11,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from opustomo.io.mrc import write_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
-from opustomo.prepare.series_rows import header_note
+from opustomo.prepare.series_tables import header_note
 from tests.commands.test_extract_subtomos import AGREE, extracted, score, travelling
 from tests.prepare import imaged_series
 from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS

@@ -20,7 +20,7 @@ from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.poses import read_poses
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "explore.ipynb"
 

@@ -13,7 +13,7 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 COUNT, BOX, APIX = 30, 48, 8.0
 TABLES = ["one_loop_16", "relion30_origins_6", "relion31_57", "relion4_300", "relion5_3d_5", "warp_relion30_1399"]

@@ -13,10 +13,10 @@ import torch
 
 from opustomo.commands import simulate
 from opustomo.errors import UserError
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
-from opustomo.io.images import resolve_ctf_tables, resolve_images
-from opustomo.io.star import read_particles
+from opustomo.io.image_paths import resolve_ctf_tables, resolve_images
+from opustomo.io.star_tables import read_particles
 from opustomo.simulate import dataset
 
 

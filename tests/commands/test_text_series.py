@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.mrc import write_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 from tests.commands.test_extract_subtomos import (
     AGREE,

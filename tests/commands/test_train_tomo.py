@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.analysis.training_log import read_training_log
+from opustomo.analysis.results import read_training_log
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.data.split import read_split
-from opustomo.io.checksum import SEAL_LENGTH
 from opustomo.io.latents import read_latents
+from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses
 from opustomo.main import main
 
@@ -323,7 +323,7 @@ def test_the_data_tell_whether_they_are_divided(
     plain: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
-    from opustomo.evaluate.inputs import remembered_physics
+    from opustomo.quality.evidence.restored_run import remembered_physics
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes

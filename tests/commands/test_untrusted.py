@@ -22,8 +22,8 @@ from opustomo.analysis import figures
 from opustomo.io.indices import read_indices
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import write_poses
-from opustomo.io.star import read_particles
 from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_tables import read_particles
 from tests.commands.quick import SMALL, own_copy, train, use_tiny_networks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,15 +13,15 @@ import torch
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.data.particles import load_particles
-from opustomo.data.source import VoxelSource
-from opustomo.evaluate.heldout import particle_losses
-from opustomo.evaluate.inputs import held_out_particles, load_model, remembered_data, remembered_norm
+from opustomo.data.voxels import VoxelSource
+from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_torch
-from opustomo.io.tables import read_latent_rows
 from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
-from opustomo.physics.tilts import TiltBatch
-from opustomo.report.volumes import pictures
+from opustomo.physics.ctf import TiltBatch
+from opustomo.quality.evidence.held_out import particle_losses
+from opustomo.quality.evidence.restored_run import held_out_particles, load_model, remembered_data, remembered_norm
+from opustomo.report.volume_images import pictures
 from opustomo.training.schedules import bfactor_at
 
 

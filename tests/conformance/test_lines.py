@@ -18,7 +18,7 @@ import pytest
 
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
 from tests.conformance.lines import LINES, Line

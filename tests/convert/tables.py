@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 
 def loop(name: str, columns: str, *rows: str) -> str:

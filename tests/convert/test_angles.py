@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.angles import (
+from opustomo.convert.frames import (
     dynamo_from_relion,
     pytom_from_relion,
     relion_eulers,

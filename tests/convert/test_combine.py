@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opustomo.convert.combine import combine
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 from tests.convert.tables import FILES, loop, star_of
 
 MODERN = "ImageName AngleRot OriginXAngst OriginYAngst OriginZAngst OpticsGroup RandomSubset"

@@ -8,11 +8,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.angles import relion_rotations, wrap_degrees
-from opustomo.convert.dynamo import dynamo_from_relion_table, put_into_table, relion_from_dynamo_table
-from opustomo.convert.dynamo_table import COLUMNS, read_table, read_tomogram_list, write_table
+from opustomo.convert.dynamo import (
+    COLUMNS,
+    dynamo_from_relion_table,
+    put_into_table,
+    read_table,
+    read_tomogram_list,
+    relion_from_dynamo_table,
+    write_table,
+)
+from opustomo.convert.frames import relion_rotations, wrap_degrees
 from opustomo.errors import UserError
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 from tests.convert.tables import FILES, loop, star_of
 
 NUMBER = st.floats(-3000, 3000).map(lambda number: round(number, 4))

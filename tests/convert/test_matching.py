@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opustomo.convert.matching import TomogramChoice, artiax_list, warp_matching
+from opustomo.convert.template_matching import TomogramChoice, artiax_list, warp_matching
 from opustomo.errors import UserError
-from opustomo.io.star import read_particles
-from opustomo.prepare.particle_columns import particles_of_block
+from opustomo.io.star_tables import read_particles
+from opustomo.prepare.particle_tables import particles_of_block
 from tests.convert.tables import loop, star_of
 
 PLACE = "CoordinateX CoordinateY CoordinateZ"

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.angles import relion_rotations
+from opustomo.convert.frames import relion_rotations
 from opustomo.convert.pytom import PytomScale, relion_from_pytom_lists
 from opustomo.errors import UserError
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from tests.convert.pytom_lists import write_list
 
 NUMBER = st.floats(-2000, 2000)

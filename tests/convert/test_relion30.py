@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from opustomo.convert.relion30 import one_of_each, rows_with_label, to_relion30
 from opustomo.errors import UserError
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from tests.convert.tables import FILES, loop, star_of
 
 NUMBER = st.floats(-2000, 2000).map(lambda number: round(number, 3))

@@ -9,12 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis_scripts.main import main
-from opustomo.convert.angles import relion_rotations
+from opustomo.convert.frames import compose_frames, relion_rotations
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
-from opustomo.convert.subtomogram_frames import compose_frames
 from opustomo.errors import UserError
-from opustomo.io.star import ParticleStar, read_particles
-from opustomo.io.star_text import read_blocks
+from opustomo.io.star import read_blocks
+from opustomo.io.star_tables import ParticleStar, read_particles
 from tests.convert.tables import FILES, loop, star_of
 
 NUMBER = st.floats(-900, 900).map(lambda number: round(number, 4))

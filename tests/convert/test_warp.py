@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from opustomo.convert.warp import relion_from_species
 from opustomo.errors import UserError
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 
 COLUMNS = "_wrpCoordinateX1 _wrpCoordinateY1 _wrpCoordinateZ1 _wrpAngleRot1 _wrpAngleTilt1 _wrpAnglePsi1 "
 SPECIES = (

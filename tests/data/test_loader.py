@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.data.loader import AHEAD, load_batches
-from opustomo.data.source import VoxelSource
+from opustomo.data.batches import AHEAD, load_batches
+from opustomo.data.voxels import VoxelSource
 from opustomo.errors import UserError
 from opustomo.io.mrc import read_header, write_volume
 

@@ -14,7 +14,7 @@ from opustomo.data.particles import common_box, load_mask, load_particles, pixel
 from opustomo.errors import UserError
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 
 def header(name: str, shape: tuple[int, int, int] = (8, 8, 8), apix: float | None = 4.0) -> MrcHeader:

@@ -10,7 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from opustomo.data.source import VoxelSource, pooled_std
+from opustomo.data.voxels import VoxelSource, pooled_std
 from opustomo.errors import UserError
 from opustomo.io.mrc import MrcHeader, read_header, write_volume
 

@@ -10,13 +10,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.dynamics.body_star import absolute_poses, body_origins_px, residual_angles, write_body_stars
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler
-from opustomo.geometry.screw import RigidMotions
+from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
+from opustomo.geometry.rotations import euler_to_matrix, matrix_to_euler
 from opustomo.io.poses import Poses
-from opustomo.io.star import read_particles
-from opustomo.io.star_text import read_blocks
-from opustomo.physics.bodies import Bodies, Motion, blended_grid, realised_motion, sample_on_grid
+from opustomo.io.star import read_blocks
+from opustomo.io.star_tables import read_particles
+from opustomo.physics.body_motion import Bodies, Motion, blended_grid, realised_motion, sample_on_grid
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.sampling import sample_posed
 from tests.dynamics.analytic import ellipsoid, sphere

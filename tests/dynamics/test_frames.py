@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.definition import read_bodies
-from opustomo.dynamics.frames import align, centre_of_mass, extent, geometry_of_masks
+from opustomo.dynamics.body_masks import align, centre_of_mass, extent, geometry_of_masks, read_bodies
 from opustomo.errors import UserError
-from opustomo.geometry.bodies import TENSOR_NAMES
-from opustomo.io.bodies import load_bodies, write_bodies
+from opustomo.geometry.rigid_bodies import TENSOR_NAMES
+from opustomo.io.body_files import load_bodies, write_bodies
 from tests.dynamics.analytic import ellipsoid, sphere, write_definition
 
 HALF_AXES = np.array([5.0, 8.0, 11.0])

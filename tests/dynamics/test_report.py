@@ -10,14 +10,14 @@ import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
-from opustomo.checkpoint.bodies import body_buffers
-from opustomo.dynamics import pictures
+from opustomo.checkpoint.weights import body_buffers
+from opustomo.dynamics import motion_figures
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_torch
 from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import read_particles
-from opustomo.io.star_text import read_blocks
+from opustomo.io.star import read_blocks
+from opustomo.io.star_tables import read_particles
 from tests.analysis.test_moving_volumes import (
     BOXES,
     CENTRES_A,
@@ -36,7 +36,7 @@ TURN_ABOUT_Z = 2
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Conformation from -4 to 4 in its first number, which turns body 2 about z through its own centre."""
     monkeypatch.setattr(decoding, "Decoder", Blobs)
-    monkeypatch.setattr(pictures, "DPI", 40)
+    monkeypatch.setattr(motion_figures, "DPI", 40)
     root = write_run(tmp_path / "my run")
     state = {**head_weights(TURN_ABOUT_Z), **body_buffers(make_geometry(), BOXES)}
     dump_torch(root / "weights.0.pkl", {"decoder_state_dict": state})

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.io.images import resolve_ctf_tables, resolve_images
+from opustomo.io.image_paths import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from tests.examples import lab_data
 from tests.examples.lab_data import APIX, BOX
 from tests.job_script import run_script

@@ -14,9 +14,16 @@ import torch
 
 from opustomo.checkpoint.state import STATE_FILE, read_state, write_state
 from opustomo.errors import UserError
-from opustomo.io.checksum import SEAL_LENGTH
 from opustomo.io.latents import read_latents, write_latents
-from opustomo.io.pickles import dump_pickle, dump_pickles, dump_torch, load_pickle, load_pickles, load_torch
+from opustomo.io.pickles import (
+    SEAL_LENGTH,
+    dump_pickle,
+    dump_pickles,
+    dump_torch,
+    load_pickle,
+    load_pickles,
+    load_torch,
+)
 from opustomo.io.poses import Poses, read_poses, write_poses
 
 POSES = Poses(np.arange(12.0).reshape(4, 3), np.arange(12.0).reshape(4, 3) / 100)

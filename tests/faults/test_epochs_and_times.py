@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.watch import fabricated
 
-from opustomo.analysis.training_log import read_training_log
+from opustomo.analysis.results import read_training_log
 from opustomo.io.latents import read_latents
 from opustomo.training import trainer
+from opustomo.training.monitors import training_figure
+from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.records import EpochRecord
-from opustomo.watch import training_figure
-from opustomo.watch.metrics import MetricsFile
 from tests.commands.quick import own_copy, train, use_tiny_networks
-from tests.watch import fabricated
 
 Drawn = list[tuple[EpochRecord, dict]]
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.io.pose_limits import angle_note, origin_note
-from opustomo.io.poses import Poses, write_poses
-from opustomo.io.star import read_particles
+from opustomo.io.poses import Poses, angle_note, origin_note, write_poses
 from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 
 BOX, APIX = 24, 12.0

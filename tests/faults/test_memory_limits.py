@@ -20,8 +20,8 @@ import torch
 
 import analysis_scripts.main
 from opustomo.errors import UserError
-from opustomo.io import memory
-from opustomo.io.memory import available_bytes, no_more_than_available, require_memory, shortage
+from opustomo.io import host_memory
+from opustomo.io.host_memory import available_bytes, no_more_than_available, require_memory, shortage
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import load_pickle, load_torch
 from opustomo.main import main
@@ -44,7 +44,7 @@ def sparse_map(path: Path, side: int) -> None:
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """One GiB can be used."""
-    monkeypatch.setattr(memory, "_machine", lambda: 2**30)
+    monkeypatch.setattr(host_memory, "_machine", lambda: 2**30)
 
 
 def sentence(capsys: pytest.CaptureFixture[str]) -> str:
@@ -56,7 +56,7 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
 def test_what_can_be_used_is_the_least_of_all_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     free = available_bytes()
     assert free is not None and free > 0
-    monkeypatch.setattr(memory, "_machine", lambda: 10)
+    monkeypatch.setattr(host_memory, "_machine", lambda: 10)
     assert available_bytes() == 10
     with pytest.raises(UserError, match=r"a map needs 3\.0 GiB of memory, but 0\.0 KiB can be used; give up\."):
         require_memory(3 * 2**30, "a map", "give up")
@@ -96,7 +96,7 @@ def test_requests_beyond_the_machine_fail_instead_of_the_process() -> None:
 
 
 def test_hardly_any_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(memory, "_machine", lambda: 2**20)
+    monkeypatch.setattr(host_memory, "_machine", lambda: 2**20)
     assert main(["view_config", "run"]) == 1
     assert "a command needs 32.0 MiB of memory, but 1.0 MiB can be used" in sentence(capsys)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,11 @@ import pytest
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.commands.option_ranges import RANGES, Range, check_options, range_of
+from opustomo.commands.options import RANGES, Range, check_options, range_of
+from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.errors import UserError
 
-PROGRAMS = {"dsd": opustomo.main.COMMANDS, "dsdsh": analysis_scripts.main.COMMANDS}
+PROGRAMS = {"dsd": DSD, "dsdsh": DSDSH}
 MAIN = {"dsd": opustomo.main.main, "dsdsh": analysis_scripts.main.main}
 
 
@@ -24,7 +24,7 @@ def numeric_options() -> Iterator[tuple[str, argparse.Action]]:
     for program, commands in PROGRAMS.items():
         for name, path in commands.items():
             parser = argparse.ArgumentParser(prog=f"{program} {name}")
-            importlib.import_module(path).add_arguments(parser)
+            load_command(path).add_arguments(parser)
             for action in parser._actions:
                 kind = getattr(action.type, "__name__", "")
                 if kind in ("int", "float", "_count") and not action.choices:
@@ -39,7 +39,7 @@ def test_every_number_has_a_range() -> None:
         if not any(title in RANGES or f"{name} {title}" in RANGES for title in titles):
             lacking.add((name, *titles))
     assert count > 150
-    assert not lacking, "say their range in opustomo/commands/option_ranges.py"
+    assert not lacking, "say their range in opustomo/commands/options.py"
 
 
 def test_every_default_lies_in_its_range() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.commands.continued import MAY_CHANGE
+from opustomo.commands.resumed_options import MAY_CHANGE
 from opustomo.commands.train_tomo import INERT_FLAGS, INERT_VALUES, add_arguments
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_torch

@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from opustomo.geometry.euler import euler_to_matrix, matrix_to_euler, wrap_degrees
-from opustomo.geometry.hopf import euler_to_hopf, hopf_to_euler, hopf_to_matrix
-from opustomo.geometry.quaternion import (
+from opustomo.geometry.rotations import (
+    euler_to_matrix,
+    matrix_to_euler,
     matrix_to_quaternion,
     quaternion_multiply,
     quaternion_power,
     quaternion_to_matrix,
     small_turn_to_matrix,
+    wrap_degrees,
 )
+from opustomo.geometry.viewing import euler_to_hopf, hopf_to_euler, hopf_to_matrix
 
 ANGLE = st.floats(-720, 720)
 TURN = st.floats(-180, 180)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.screw import RigidMotions, screw_of
+from opustomo.geometry.rigid_bodies import RigidMotions, screw_of
 
 
 def about_line(axis: np.ndarray, point: np.ndarray, angle_deg: float, shift: float) -> RigidMotions:

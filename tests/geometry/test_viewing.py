@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.perturbation import perturb_eulers
+from opustomo.geometry.rotations import perturb_eulers
 from opustomo.geometry.viewing import viewing_groups
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.io.plain_loop import read_plain_loop, read_plain_numbers
-from opustomo.io.star_text import read_blocks
+from opustomo.io.ctf_tables import read_plain_loop, read_plain_numbers
+from opustomo.io.star import read_blocks
 
 LOOP = "# made by hand\n\ndata_images\n\nloop_\n_rlnA #1\n_rlnB #2\n# between\n  1.50 x/y.mrc\n\n2\tC:\\z  \n"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
-from opustomo.io.named_sizes import named_size_note
-from opustomo.io.star import ParticleStar, read_particles, read_table
+from opustomo.io.star_conventions import named_size_note
+from opustomo.io.star_tables import ParticleStar, read_particles, read_table
 
 FILES = {
     # name: particles, block, pixel size of the first row, its origin in pixels

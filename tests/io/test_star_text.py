@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opustomo.errors import UserError
-from opustomo.io.star_text import read_blocks, write_blocks
+from opustomo.io.star import read_blocks, write_blocks
 
 AWKWARD = """\
 # version 30001

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.geometry.quaternion import matrix_to_quaternion
+from opustomo.geometry.rigid_bodies import BodyGeometry
+from opustomo.geometry.rotations import matrix_to_quaternion
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
@@ -19,8 +19,7 @@ from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.sampling_weights import division
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch, division
 from tests.physics.optics import tilt_table
 
 COUNT = 4

@@ -16,10 +16,8 @@ from opustomo.model.energy import (
     render_energies,
     shifted_cross,
 )
-from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.envelope import model_envelope
+from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope
 from opustomo.physics.fourier import pad_centre
-from opustomo.physics.tilts import TiltBatch
 from tests import reference
 from tests.physics.optics import tilt_table
 

@@ -15,19 +15,19 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
+from opustomo.data.batches import load_batches
 from opustomo.data.config import DataConfig
-from opustomo.data.loader import load_batches
 from opustomo.data.particles import load_particles
-from opustomo.data.source import VoxelSource
-from opustomo.dynamics.frames import centre_of_mass, geometry_of_densities
-from opustomo.geometry.screw import RigidMotions, screw_of
+from opustomo.data.voxels import VoxelSource
+from opustomo.dynamics.body_masks import centre_of_mass, geometry_of_densities
+from opustomo.geometry.rigid_bodies import RigidMotions, screw_of
 from opustomo.model import autoencoder
 from opustomo.model.autoencoder import Autoencoder, Inference, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.physics.bodies import stated_motion
+from opustomo.physics.body_motion import stated_motion
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch
 from opustomo.simulate.acquisition import regular_scheme
 from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
 from opustomo.simulate.volumes import gather_volumes

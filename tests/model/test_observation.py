@@ -16,7 +16,7 @@ from opustomo.model.observation import (
 )
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.envelope import model_envelope
+from opustomo.physics.ctf import model_envelope
 from opustomo.physics.fourier import irfft3
 from opustomo.physics.sampling import sample_posed
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.bodies import BodyGeometry
+from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder, Neighbours, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.tilts import FIELDS, TiltBatch
+from opustomo.physics.ctf import FIELDS, TiltBatch
 from tests import reference
 from tests.physics.optics import tilt_table
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_ctf import calculate_ctf_2d
 
 from opustomo.io.ctf_tables import TiltTable
-from opustomo.physics.tilts import FIELDS, TiltBatch
+from opustomo.physics.ctf import FIELDS, TiltBatch
 
 
 def tilt_table(tilt_deg: np.ndarray, seed: int = 0) -> TiltTable:

@@ -17,18 +17,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
-from opustomo.io.images import resolve_ctf_tables, resolve_images
+from opustomo.io.image_paths import resolve_ctf_tables, resolve_images
 from opustomo.io.mrc import read_volume
-from opustomo.io.star import read_particles
-from opustomo.physics.ctf3d import ctf_volume
+from opustomo.io.star_tables import read_particles
+from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import irfft3, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed
-from opustomo.physics.tilts import TiltBatch
 from opustomo.simulate.acquisition import Optics, TiltScheme, draw_defoci
-from opustomo.simulate.orientations import draw_poses
-from opustomo.simulate.subtomograms import ParticleSet, SubtomogramSimulator
+from opustomo.simulate.forward_model import ParticleSet, SubtomogramSimulator, draw_poses
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 FIELD_OF_VIEW_A = 384.0

@@ -9,8 +9,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.physics.bodies import (
+from opustomo.geometry.rigid_bodies import BodyGeometry
+from opustomo.physics.body_motion import (
     Bodies,
     Motion,
     blended_grid,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.physics.ctf2d import ctf_at, electron_wavelength_A
+from opustomo.physics.ctf import ctf_at, electron_wavelength_A
 from tests.physics.optics import one_tilt, slice_grid, torch_ctf_image
 
 CASES = {

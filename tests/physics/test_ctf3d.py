@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from opustomo.io.ctf_tables import TiltTable, wedge_only_table
-from opustomo.physics.ctf3d import KERNEL_FLOOR, ctf_volume, cubic_kernel, linear_kernel
-from opustomo.physics.tilts import FIELDS, TiltBatch
+from opustomo.physics.ctf import FIELDS, KERNEL_FLOOR, TiltBatch, ctf_volume, cubic_kernel, linear_kernel
 from tests.physics.optics import tilt_table, torch_ctf_image
 
 APIX = 4.0

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from opustomo.physics.envelope import model_envelope, sharpening
+from opustomo.physics.ctf import model_envelope, sharpening
 from opustomo.physics.fourier import irfft3, rfft3
 
 SIZE = 16

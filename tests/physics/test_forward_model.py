@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.physics.ctf import TiltBatch, division
 from opustomo.physics.fourier import irfft3, rfft3
 from opustomo.physics.sampling import sample_posed
-from opustomo.physics.sampling_weights import division
-from opustomo.physics.tilts import TiltBatch
 from tests.physics import posed_sets
 from tests.physics.posed_sets import PosedSet
 

@@ -14,12 +14,9 @@ from torch.autograd import gradcheck
 
 from opustomo.model.decoder import small_rotation
 from opustomo.model.energy import Energies, crop_energies, render_energies
-from opustomo.physics.ctf2d import ctf_at
-from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.envelope import model_envelope, sharpening
+from opustomo.physics.ctf import TiltBatch, ctf_at, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, pad_centre, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed, turn_about_z
-from opustomo.physics.tilts import TiltBatch
 from tests.physics.optics import one_tilt, slice_grid, tilt_table
 
 RENDER, CROP = 8, 6

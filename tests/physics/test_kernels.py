@@ -11,12 +11,10 @@ from torch.nn import functional
 
 from opustomo.model.energy import shifted_cross
 from opustomo.physics import kernels
-from opustomo.physics.bodies import sample_on_grid
-from opustomo.physics.ctf3d import ctf_volume
-from opustomo.physics.envelope import model_envelope, sharpening
+from opustomo.physics.body_motion import sample_on_grid
+from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import pad_centre, shift_phases
 from opustomo.physics.sampling import sample_posed
-from opustomo.physics.tilts import TiltBatch
 from tests.physics.optics import tilt_table
 
 pytestmark = pytest.mark.cuda

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.physics.ctf import TiltBatch, division, sampling_weights
 from opustomo.physics.fourier import half_spectrum_weights, rfft3, squared_radius
-from opustomo.physics.sampling_weights import division, sampling_weights
-from opustomo.physics.tilts import TiltBatch
-from opustomo.slices.insertion import SliceInserter
+from opustomo.physics.slice_insertion import SliceInserter
 from tests.physics.optics import tilt_table
 
 BOX = 32

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.physics.boxes import Boxes
-from opustomo.physics.solvent import bounding_box, crop_window, mask_norm, mask_on_crop
+from opustomo.physics.boxes import Boxes, bounding_box, crop_window, mask_norm, mask_on_crop
 
 
 def brick(size: int, z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> np.ndarray:

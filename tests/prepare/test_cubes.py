@@ -15,8 +15,8 @@ from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main
 from opustomo.io.mrc import read_header, read_volume, write_volume
-from opustomo.io.star import read_particles
-from opustomo.io.tomogram_names import tomogram_stem
+from opustomo.io.star_tables import read_particles
+from opustomo.io.tomograms import tomogram_stem
 from opustomo.prepare.cubes import cut_cubes, plan_cubes
 
 SHAPE = (20, 24, 28)

@@ -15,8 +15,7 @@ from scipy import ndimage
 
 from analysis_scripts.main import main
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.prepare.mask import MaskRecipe, make_mask, soften
-from opustomo.prepare.threshold import otsu_threshold
+from opustomo.prepare.mask import MaskRecipe, make_mask, otsu_threshold, soften
 
 N = 32
 

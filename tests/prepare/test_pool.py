@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from opustomo.prepare.pool import work_through
+from opustomo.prepare.worker_pool import work_through
 
 
 def test_results_of_all_jobs_in_any_order() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opustomo.prepare.slices import SliceGrid, cut_slices
-from opustomo.prepare.tilt_images import cut_patches, image_statistics
+from opustomo.prepare.tilt_images import SliceGrid, cut_patches, cut_slices, image_statistics
 
 
 def waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from opustomo.io.mrc import read_volume
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 
 NEEDS_RELION = pytest.mark.skipif(
     shutil.which("relion_reconstruct") is None, reason="RELION is not installed (Debian: apt-get install relion)"

@@ -12,7 +12,7 @@ import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.io.mrc import read_volume
-from opustomo.io.star import read_particles
+from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from tests.commands.test_prepare_ctf import write_tomogram
 from tests.relion.conftest import APIX, BOX, run

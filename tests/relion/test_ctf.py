@@ -12,14 +12,12 @@ import torch
 
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.mrc import read_volume
-from opustomo.io.star import read_particles
-from opustomo.io.tilt_series import TiltOptics
+from opustomo.io.star_tables import read_particles
+from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.main import main
-from opustomo.physics.ctf3d import ctf_volume
+from opustomo.physics.ctf import TiltBatch, ctf_volume, sampling_weights
 from opustomo.physics.fourier import centred_full
-from opustomo.physics.sampling_weights import sampling_weights
-from opustomo.physics.tilts import TiltBatch
-from opustomo.prepare.ctf_tables import write_ctf_table
+from opustomo.prepare.particle_ctf import write_ctf_table
 from tests.commands.quick import train, use_tiny_networks
 from tests.commands.test_prepare_ctf import write_tomogram
 from tests.relion.programs import NEEDS_RELION, radius_px, relion

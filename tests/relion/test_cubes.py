@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.io.images import resolve_images
+from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 from tests.convert.tables import loop
 from tests.relion.conftest import run
 from tests.relion.programs import NEEDS_RELION, relion

@@ -12,14 +12,13 @@ import torch
 from analysis_scripts.main import main as dsdsh
 from opustomo.convert.columns import fixed, with_columns
 from opustomo.dynamics.body_star import write_body_stars
-from opustomo.geometry.bodies import BodyGeometry
-from opustomo.geometry.screw import RigidMotions
-from opustomo.io.images import resolve_images
+from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
+from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume, write_volume
-from opustomo.io.star import ORIGIN_ANGST_COLUMNS, read_particles
 from opustomo.io.star_poses import poses_from_star
+from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, read_particles
 from opustomo.main import main as dsd
-from opustomo.reconstruct.backprojection import Backprojection
+from opustomo.quality.evidence.half_maps import Backprojection
 from tests.relion.conftest import APIX, BOX, COUNT, run
 from tests.relion.programs import NEEDS_RELION, as_relion_reads, correlation, radius_px, relion_map, shell_correlation
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.io.star import ParticleStar, read_particles
+from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.main import main as dsd
 from tests.relion.conftest import APIX, BOX, run
 from tests.relion.programs import NEEDS_RELION, correlation, radius_px, relion

@@ -9,8 +9,8 @@ import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.io.ctf_tables import read_relion_table
-from opustomo.io.star import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ParticleStar, read_particles, read_table
-from opustomo.io.star_relion import ignored_origins
+from opustomo.io.star_conventions import ignored_origins
+from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ParticleStar, read_particles, read_table
 from opustomo.main import main as dsd
 from tests.convert.tables import loop, star_of
 from tests.relion.conftest import APIX, BOX, COUNT, run

@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.convergence import EpochStability, write_convergence
-from opustomo.analysis.selection import load_labels
+from opustomo.analysis.clusters import load_labels
+from opustomo.analysis.latent_stability import EpochStability, write_convergence
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
-from opustomo.io.star import read_particles
-from opustomo.report.packing import pack, script_json
-from opustomo.report.page import SCRIPTS, asset
-from opustomo.report.volumes import pictures
+from opustomo.io.star_tables import read_particles
+from opustomo.report.page import SCRIPTS, asset, pack, script_json
+from opustomo.report.volume_images import pictures
 from tests.report.conftest import CLUSTERS, COUNT, TOMOGRAMS
 
 VOID = {"meta", "input", "br", "img", "link"}

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from opustomo.simulate.acquisition import Defoci, Optics, TiltScheme
-from opustomo.simulate.orientations import PoseSet
-from opustomo.simulate.subtomograms import ParticleSet
+from opustomo.simulate.forward_model import ParticleSet, PoseSet
 
 #: amplitude contrast 1 and no defocus: the contrast transfer is 1 everywhere
 NO_CTF = Optics(amplitude_contrast=1.0, cs_mm=0.0)

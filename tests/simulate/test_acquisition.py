@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.errors import UserError
 from opustomo.simulate.acquisition import draw_defoci, regular_scheme, scheme_from_file
 from opustomo.simulate.dataset import draw_labels
-from opustomo.simulate.orientations import disturb_poses, draw_poses
+from opustomo.simulate.forward_model import disturb_poses, draw_poses
 
 
 def test_regular_scheme_is_dose_symmetric() -> None:

@@ -15,16 +15,22 @@ import analysis_scripts.main
 import opustomo.main
 from opustomo.commands import demo
 from opustomo.demo import plan as settings
-from opustomo.demo.figure import draw_summary
 from opustomo.demo.plan import BOX, STATES, DemoPlan
-from opustomo.demo.report import contingency_lines, report_lines
-from opustomo.demo.scores import best_correlation, collect_result, match_classes, pose_error
+from opustomo.demo.scores import (
+    best_correlation,
+    collect_result,
+    contingency_lines,
+    match_classes,
+    pose_error,
+    report_lines,
+)
+from opustomo.demo.summary_figure import draw_summary
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import Poses, write_poses
+from opustomo.physics.resampling import resample
 from opustomo.simulate.densities import load_density
-from opustomo.slices.resample import resample
 
 
 @pytest.fixture

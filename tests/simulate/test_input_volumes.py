@@ -10,11 +10,10 @@ import pytest
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
+from opustomo.physics.resampling import resample
 from opustomo.simulate import densities
 from opustomo.simulate.densities import list_densities, load_density
-from opustomo.simulate.soft_mask import covering_mask
-from opustomo.simulate.volumes import gather_volumes
-from opustomo.slices.resample import resample
+from opustomo.simulate.volumes import covering_mask, gather_volumes
 
 MakeBlob = Callable[..., np.ndarray]
 FindCentre = Callable[[np.ndarray], np.ndarray]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.euler import euler_to_matrix
+from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.prior import prior_terms

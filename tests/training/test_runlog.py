@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.training_log import read_training_log
+from opustomo.analysis.results import read_training_log
 from opustomo.errors import UserError
 from opustomo.training.runlog import RunLog, epoch_line
 

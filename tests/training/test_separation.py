@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opustomo.analysis.independence import predict_latent
+from opustomo.analysis.latent_independence import predict_latent
 from opustomo.model.config import ModelConfig
 from opustomo.model.separation import feature_count, features
 from opustomo.training import separation

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opustomo.analysis.training_log import read_training_log
+from opustomo.analysis.results import read_training_log
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_particles
-from opustomo.data.source import BrokenSubtomogramError, VoxelSource
+from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.model.autoencoder import Neighbours, StepOutput, StepState

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from opustomo.physics.ctf2d import electron_wavelength_A
-from opustomo.physics.tilts import TiltBatch
+from opustomo.physics.ctf import TiltBatch, electron_wavelength_A
 
 PARAMETERS = 9
 BLOCK_X = 16
@@ -94,7 +93,7 @@ def tilt_parameters(tilts: TiltBatch) -> Tensor:
 def ctf_volume(
     tilts: TiltBatch, size: int, apix: float, normalised: bool, nyquist: float, kernel_floor: float
 ) -> Tensor:
-    """See :func:`opustomo.physics.ctf3d.ctf_volume`."""
+    """See :func:`opustomo.physics.ctf.ctf_volume`."""
     batch, count = tilts.scale.shape
     half = size // 2 + 1
     out = tilts.scale.new_empty(batch, size, size, half)

@@ -1,0 +1,165 @@
+"""`dsdsh create_mask`: a solvent mask from a map."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from opustomo.prepare.mask import Mask, MaskRecipe
+
+RESAMPLING_BYTES = 12
+"""Bytes per voxel of a map that is resampled, at least: a spectrum and the map made of it."""
+UNLIKELY = 2.0
+"""Ratio of the map's length to that of the mask's box beyond which the header is doubted."""
+HELP = "make a solvent mask from a map: threshold, open, close, dilate, erode, fill, largest part, soft edge"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; lengths are voxels of the mask that is written."""
+    add = parser.add_argument
+    add("map", type=Path, metavar="MAP", help="density map (MRC), particle bright")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="mask to write (MRC)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--threshold", type=float, help="density that belongs to the mask (default: found from the map)")
+    which.add_argument("--percentile", type=float, nargs="?", const=99.0, help="threshold as a percentile; alone: 99")
+    add("--use-abs", action="store_true", help="threshold absolute densities")
+    add("--largest-component", action="store_true", help="keep only the largest connected part")
+    add("--fill-holes", action="store_true", help="fill closed cavities")
+    add("--open", type=float, default=0.0, metavar="R", help="remove what is thinner than a ball of this radius")
+    add("--close", type=float, default=0.0, metavar="R", help="close gaps narrower than a ball of this radius")
+    add("--dilate", type=float, default=0.0, metavar="R", help="grow by this radius")
+    add("--erode", type=float, default=0.0, metavar="R", help="shrink by this radius")
+    edge = parser.add_mutually_exclusive_group()
+    edge.add_argument("--soft-edge", type=float, default=0.0, metavar="W", help="width of the raised cosine around it")
+    edge.add_argument("--soft-edge-angst", type=float, metavar="Å", help="the same in Å")
+    add("--sphere-radius", type=float, metavar="R", help="a ball; with --threshold or --percentile: only what is in it")
+    add("--sphere-center", type=float, nargs=3, metavar=("X", "Y", "Z"), help="its centre in voxels (default: box/2)")
+    add("--box", type=int, metavar="N", help="bring the map to N³ voxels first, same centre")
+    add("--apix", type=float, metavar="Å", help="bring the map to this pixel size first")
+    add("--map-apix", type=float, metavar="Å", help="pixel size of MAP (default: its header)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make, check and write the mask, and say what it is."""
+    from opustomo.errors import UserError
+    from opustomo.io.mrc import write_volume
+    from opustomo.prepare.mask import make_mask
+
+    _check(args)
+    density, apix = _map(args)
+    recipe = _recipe(args, apix)
+    try:
+        mask = make_mask(density, recipe)
+    except ValueError as error:
+        advice = _doubtful_header(args)
+        raise UserError(
+            f"{args.map}: {error}; {advice or 'change this step'} (densities: {_range(density)})."
+        ) from error
+    write_volume(args.output, mask.values, apix)
+    _tell(args, mask, apix)
+    advice = _doubtful_header(args)
+    if advice is not None:
+        print(f"note: {advice}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    from opustomo.errors import UserError
+
+    for option in ("open", "close", "dilate", "erode", "soft_edge", "soft_edge_angst"):
+        value = getattr(args, option)
+        if value is not None and not 0 <= value < 1e4:
+            raise UserError(f"--{option.replace('_', '-')} {value:g}: a width cannot be negative; give 0 or more.")
+    for option in ("sphere_radius", "apix", "map_apix"):
+        value = getattr(args, option)
+        if value is not None and not 0 < value < 1e6:
+            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be positive.")
+    if args.percentile is not None and not 0 <= args.percentile <= 100:
+        raise UserError(f"--percentile {args.percentile:g}: must lie between 0 and 100.")
+    if args.box is not None and (args.box < 4 or args.box % 2):
+        raise UserError(f"--box {args.box}: must be even and at least 4.")
+    if args.sphere_center is not None and args.sphere_radius is None:
+        raise UserError("--sphere-center needs --sphere-radius too.")
+
+
+def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
+    """The map on the grid of the mask."""
+    import numpy as np
+
+    from opustomo.errors import UserError
+    from opustomo.io.host_memory import require_memory
+    from opustomo.io.mrc import read_volume
+    from opustomo.physics.resampling import resample
+
+    density, apix = read_volume(args.map)
+    apix = args.map_apix or apix
+    if apix is None:
+        raise UserError(f"{args.map}: its header tells no pixel size; give it with --map-apix.")
+    if not np.isfinite(density).all():
+        raise UserError(f"{args.map}: holds values that are not finite; write the map again.")
+    if args.box is None and args.apix is None:
+        return density, apix
+    if len(set(density.shape)) != 1:
+        size = "×".join(str(n) for n in reversed(density.shape))
+        raise UserError(f"{args.map}: is {size} voxels; --box and --apix need a cubic map.")
+    new_apix = args.apix or apix
+    box = args.box or max(4, 2 * round(density.shape[0] * apix / new_apix / 2))
+    require_memory(RESAMPLING_BYTES * box**3, f"a mask of {box}³ voxels of {new_apix:g} Å", "give a larger --apix")
+    return resample(density, apix, box, new_apix), new_apix
+
+
+def _doubtful_header(args: argparse.Namespace) -> str | None:
+    """Return a note that the pixel size in the header of the map is unlikely, if it was needed.
+
+    Programs that know no pixel size write 1 Å. The map then fills a small part of the mask's box, or all of it.
+    """
+    from opustomo.io.mrc import read_header
+
+    header = read_header(args.map)
+    if args.map_apix is not None or header.apix is None or (args.box is None and args.apix is None):
+        return None
+    apix = args.apix or header.apix
+    span = header.shape[0] * header.apix
+    box = span if args.box is None else args.box * apix
+    if 1 / UNLIKELY < span / box < UNLIKELY and (abs(header.apix - 1.0) > 1e-3 or abs(apix - 1.0) < 1e-3):
+        return None
+    return (
+        f"the header of the map says {header.apix:.4g} Å per pixel, so that the map spans {span:.4g} Å and the box of "
+        f"the mask {box:.4g} Å; if that is wrong, give the pixel size of the map with --map-apix"
+    )
+
+
+def _recipe(args: argparse.Namespace, apix: float) -> MaskRecipe:
+    from opustomo.prepare.mask import MaskRecipe
+
+    return MaskRecipe(
+        threshold=args.threshold,
+        percentile=args.percentile,
+        use_abs=args.use_abs,
+        open=args.open,
+        close=args.close,
+        dilate=args.dilate,
+        erode=args.erode,
+        fill_holes=args.fill_holes,
+        largest_component=args.largest_component,
+        sphere_radius=args.sphere_radius,
+        sphere_center=None if args.sphere_center is None else tuple(args.sphere_center),
+        soft_edge=args.soft_edge if args.soft_edge_angst is None else args.soft_edge_angst / apix,
+    )
+
+
+def _range(density: np.ndarray) -> str:
+    return f"{density.min():.4g} to {density.max():.4g}"
+
+
+def _tell(args: argparse.Namespace, mask: Mask, apix: float) -> None:
+    size = "×".join(str(n) for n in reversed(mask.values.shape))
+    by = "a ball" if mask.threshold is None else f"densities from {mask.threshold:.4g}"
+    volume = float(mask.core.sum()) * apix**3 * 1e-3
+    share = 100.0 * float((mask.values > 0).mean())
+    print(f"{args.output}: {size} voxels of {apix:.4g} Å from {by}; {volume:.4g} nm³, {share:.1f} % of the box")
+    if mask.touches_rim:
+        print("note: the mask reaches the faces of its box; a larger box or a narrower edge leaves solvent around it")

@@ -1,0 +1,102 @@
+"""Registry of the commands of `dsd` and `dsdsh`.
+
+A command is a module of `opustomo.commands` with ``HELP``, ``add_arguments(parser)`` and ``run(args)``, or a
+:class:`Command` in a module that holds several related ones. Its module is imported only when it runs, so that the
+help of a program appears at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opustomo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: one sentence of help, its options, and what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+DSD = {
+    "parse_pose_star": "parse_poses:PARSE_POSE_STAR",
+    "parse_multi_pose_star": "bodies:PARSE_MULTI_POSE_STAR",
+    "analyze_dynamics": "bodies:ANALYZE_DYNAMICS",
+    "prepare_ctf": "prepare_ctf",
+    "extract_subtomos": "extract_subtomos",
+    "prepare_subtomos": "prepare_subtomos",
+    "check": "check",
+    "train_tomo": "train_tomo",
+    "eval_vol": "eval_vol",
+    "analyze": "analyze",
+    "pc_traversal": "traversals:PC_TRAVERSAL",
+    "graph_traversal": "traversals:GRAPH_TRAVERSAL",
+    "interpolate": "traversals:INTERPOLATE",
+    "view_config": "view_config",
+    "reconstruct": "reconstruct",
+    "simulate": "simulate",
+    "demo": "demo",
+    # Scripts for the original's programs for several processes use these names.
+    "train_tomo_hvd": "train_tomo",
+    "train_tomo_dist": "train_tomo",
+}
+"""Commands of `dsd`, for training and computation, and their modules in `opustomo.commands`."""
+
+DSDSH = {
+    "prepare": "parse_poses:PREPARE",
+    "prepare_multi": "bodies:PREPARE_MULTI",
+    "create_mask": "create_mask",
+    "extract_tomo_cubes": "extract_tomo_cubes",
+    "analyze": "analyze:POSITIONAL",
+    "eval_vol": "eval_vol:POSITIONAL",
+    "dynamics": "dynamics",
+    "select": "select_particles",
+    "parse_pose": "parse_poses:PARSE_POSE",
+    "artiax": "artiax",
+    "validate": "validate",
+    "convergence": "convergence",
+    "report": "report",
+    "combine_star": "convert_tables:COMBINE_STAR",
+    "convert_artiax": "convert_tables:CONVERT_ARTIAX",
+    "convert_dynamo": "convert_tables:CONVERT_DYNAMO",
+    "convert_pytom": "convert_tables:CONVERT_PYTOM",
+    "convert_pytom_to_star": "convert_tables:CONVERT_PYTOM_TO_STAR",
+    "convert_relion5": "convert_tables:CONVERT_RELION5",
+    "convert_star": "convert_tables:CONVERT_STAR",
+    "convert_warp": "convert_tables:CONVERT_WARP",
+    "export_relion": "export_relion",
+}
+"""Commands of `dsdsh`, for preparation, analysis and export, mostly with positional arguments."""
+
+
+def load_command(entry: str) -> Command:
+    """Import a command.
+
+    Parameters
+    ----------
+    entry
+        ``module`` or ``module:NAME``, as in :data:`DSD` and :data:`DSDSH`.
+
+    Raises
+    ------
+    UserError
+        If the module is missing from the installation.
+    """
+    name, _, attribute = entry.partition(":")
+    path = f"opustomo.commands.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name == path:
+            raise UserError("not part of this installation; install opustomo again.") from error
+        raise
+    if attribute:
+        command: Command = getattr(module, attribute)
+        return command
+    return Command(module.HELP, module.add_arguments, module.run)

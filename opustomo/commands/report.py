@@ -1,0 +1,44 @@
+"""`dsdsh report`: write an interactive HTML report of an analyzed epoch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write an HTML report: losses, latent space, clusters, principal components, tomograms"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh report``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="HTML", help="output file (default: analyze.N/report.html)"
+    )
+    parser.add_argument(
+        "-k", "--numk", type=int, metavar="K", help="number of clusters of the k-means (default: the latest clustering)"
+    )
+    parser.add_argument("--gmm", action="store_true", help="show the Gaussian mixture with -k clusters")
+    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    parser.add_argument("--skip-vol", action="store_true", help="omit the volumes")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report."""
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.errors import UserError
+    from opustomo.report.html_report import ReportRequest, write_report
+
+    if args.gmm and args.numk is None:
+        raise UserError("--gmm requires the number of clusters. Give it with -k.")
+    path = write_report(
+        ReportRequest(
+            results=ResultDir.open(args.resdir),
+            which=parse_round(args.N),
+            clustering=None if args.numk is None else f"{'gmm' if args.gmm else 'kmeans'}{args.numk}",
+            star=args.star,
+            output=args.output,
+            volumes=not args.skip_vol,
+        )
+    )
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser.")

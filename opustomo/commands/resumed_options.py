@@ -1,0 +1,162 @@
+"""Options of a resumed run, and options that have no effect.
+
+An option that is not given keeps the value of the earlier run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opustomo.errors import UserError
+
+MAY_CHANGE = (
+    "particles datadir num_epochs batch_size accum_step lr wd lamb separate beta beta_control "
+    "checkpoint keep log_interval tmp_prefix plot write_ctf num_workers device amp multigpu num_gpus"
+).split()
+"""Options that may change between the parts of a run (docs/resume.md); changes are noted in the log."""
+_OF_ONE_START = ("load", "latents", "overwrite", "outdir", "force")
+"""Options that hold for one call only."""
+
+
+def plain_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all options as plain values for config.pkl, paths absolute."""
+    return {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in (*_OF_ONE_START, "command_line") and not name.startswith("inert ")
+    }
+
+
+def continued_options(
+    args: argparse.Namespace, words: Sequence[str], add_arguments: Callable[[argparse.ArgumentParser], None]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of the run in ``--outdir`` with those given now in their place, and notes for the log.
+
+    Parameters
+    ----------
+    args
+        Options as parsed; returned unchanged if the folder holds no run.
+    words
+        The words that they were parsed from.
+    add_arguments
+        Declares the options.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    stored = _stored(args.outdir / "config.pkl", parser)
+    if stored is None:
+        return args, []
+    given = _given(parser, words)
+    mask = stored.get("mask")
+    if mask is not None and not mask.exists():  # the state holds it
+        stored["mask"] = None
+    merged = argparse.Namespace(**(vars(args) | stored | given))
+    notes = [_note(name, stored[name], given[name]) for name in given if name in MAY_CHANGE and name in stored]
+    kept = _as_words(parser, {name: value for name, value in stored.items() if name not in given})
+    return merged, [f"as before: {kept}"] * bool(kept) + [note for note in notes if note]
+
+
+def _stored(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any] | None:
+    """Return the options in a config.pkl, from its command line if it is of an earlier version; None without one."""
+    from opustomo.io.pickles import load_pickles
+
+    if not path.exists():
+        return None
+    content = load_pickles(path)
+    settings, about = content[0], content[-1]
+    options = settings.get("opustomo", {}).get("options") if isinstance(settings, dict) else None
+    if options is None:
+        command = [str(word) for word in about.get("cmd", [])] if isinstance(about, dict) else []
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # it is not the user who is mistaken
+                options = _given(parser, command[2:])
+        except SystemExit:
+            return None
+    kinds = {action.dest: action.type for action in parser._actions}
+    return {
+        name: Path(value) if kinds[name] is Path and value is not None else value
+        for name, value in options.items()
+        if name in kinds and name not in _OF_ONE_START
+    }
+
+
+def _given(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """Return only the options that stand in the words of a command line."""
+    defaults = {action.dest: action.default for action in parser._actions}
+    unset = object()
+    parser.set_defaults(**dict.fromkeys(defaults, unset))
+    try:
+        found = {name: value for name, value in vars(parser.parse_args(list(words))).items() if value is not unset}
+    finally:
+        parser.set_defaults(**defaults)
+    return found
+
+
+def _note(name: str, then: Any, now: Any) -> str:
+    same = then == now or (isinstance(then, Path) and isinstance(now, Path) and then.absolute() == now.absolute())
+    return "" if same else f"{_option(name)} was {_shown(then)} before and is {_shown(now)} from here on"
+
+
+def _option(name: str) -> str:
+    return "the particle table" if name == "particles" else "--" + name.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_words(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> str:
+    """Return options, but for defaults, as they would be typed."""
+    words: list[str] = []
+    for action in parser._actions:
+        value = options.get(action.dest, action.default)
+        if value == action.default or action.dest.startswith("inert "):
+            continue
+        if not action.option_strings:
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(action.option_strings[0 if value else -1])
+        else:
+            words += [action.option_strings[0], *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+_NEEDS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "--masks": (("separate", None),),
+    "--warp": (("warp_bfactor_scale", 0.25),),
+    "--multigpu": (("num_gpus", 4),),
+    "--encode-mode grad": (("encoderres", 12), ("beta", "cos"), ("beta_control", 0.5), ("lamb", 1.0)),
+}
+"""What options need, with their defaults (which may stand in a command line without a note)."""
+
+
+def idle_options(args: argparse.Namespace) -> list[str]:
+    """Return a note for each option that has no effect with the others.
+
+    Raises
+    ------
+    UserError
+        Options contradict each other.
+    """
+    if args.latents is not None and args.load in (None, "latest"):
+        given = "without --load" if args.load is None else "with --load latest, which restores all latents"
+        raise UserError(
+            f"--latents {args.latents} would not be read {given}; give --load weights.N.pkl, or leave it out"
+        )
+    met = {
+        "--masks": args.masks is not None,
+        "--warp": args.warp,
+        "--multigpu": args.multigpu,
+        "--encode-mode grad": args.encode_mode == "grad",
+    }
+    return [
+        f"--{name.replace('_', '-')} has no effect without {needed}"
+        for needed, options in _NEEDS.items()
+        for name, default in options
+        if not met[needed] and getattr(args, name, default) != default
+    ]

@@ -1,0 +1,59 @@
+"""`dsdsh validate`: compute the evidence supporting each cluster of an analysis."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh validate``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("K", type=int, help="number of clusters")
+    parser.add_argument("--gmm", action="store_true", help="validate clusters of the Gaussian mixture, not of k-means")
+    parser.add_argument(
+        "star", nargs="?", metavar="STAR", type=Path, help="STAR file used for training, if it was moved"
+    )
+    parser.add_argument("--mask", type=Path, help="mask for the FSC (default: that of the training)")
+    parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
+    parser.add_argument("--ind", type=Path, help="index list used for training, if it was moved")
+    parser.add_argument("--angpix", type=float, help="pixel size in Å (default: that of the training)")
+    parser.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files (default: as in training)")
+    parser.add_argument(
+        "--normalizectf",
+        action="store_true",
+        help="subtomograms were divided by their sampling weights (default: as in training)",
+    )
+    parser.add_argument("--no-likelihood", action="store_true", help="skip the likelihood of the held-out particles")
+    parser.add_argument("-b", "--batch-size", type=int, default=8, help="batch size of the held-out particles")
+    parser.add_argument("--num-workers", type=int, default=2, help="number of prefetching threads")
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write ``validation*.csv``, ``validation.png`` and back-projections to ``kmeans{K}`` or ``gmm{K}``."""
+    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+
+    request = ValidationRequest(
+        results=ResultDir.open(args.resdir),
+        which=parse_round(args.N),
+        num_clusters=args.K,
+        folder=f"{'gmm' if args.gmm else 'kmeans'}{args.K}",
+        star=args.star,
+        mask=args.mask,
+        datadir=args.datadir,
+        ind=args.ind,
+        apix=args.angpix,
+        warp=args.warp,
+        ctf_normalised=args.normalizectf,
+        likelihood=not args.no_likelihood,
+        batch_size=max(1, args.batch_size),
+        workers=max(1, args.num_workers),
+        device=args.device,
+    )
+    for path in validate_run(request):
+        print(f"Wrote {path}")

@@ -1,0 +1,116 @@
+"""Particles of one tomogram, as WARP keeps the results of template matching and as ArtiaX shows them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.convert.columns import (
+    COORDINATES,
+    Converted,
+    repeated,
+    require_pixels,
+    with_columns,
+    xyz,
+    xyz_columns,
+)
+from opustomo.errors import UserError
+from opustomo.io.star_tables import ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tomograms import rows_of_tomogram
+
+TOMOGRAM_COLUMNS = ("rlnMicrographName", "rlnTomoName")
+_SCORE, _PYTOM_SCORE = "rlnAutopickFigureOfMerit", "rlnLCCmax"
+
+
+@dataclass(frozen=True)
+class TomogramChoice:
+    """Which particles to take.
+
+    Attributes
+    ----------
+    tomogram
+        Name of the tomogram, with or without folders and suffixes.
+    column
+        Column with the names; None takes `rlnMicrographName`, else `rlnTomoName`.
+    """
+
+    tomogram: str
+    column: str | None = None
+
+    def of(self, star: ParticleStar) -> ParticleStar:
+        """Particles of exactly this tomogram.
+
+        Raises
+        ------
+        UserError
+            There is no such column, or no particle of the tomogram.
+        """
+        rows = rows_of_tomogram(star.strings(self.column_of(star)), self.tomogram, star.path or "the particle table")
+        return star.subset(rows)
+
+    def column_of(self, star: ParticleStar) -> str:
+        """Column that holds the names of tomograms."""
+        if self.column is not None:
+            return self.column.lstrip("_")
+        found = next((column for column in TOMOGRAM_COLUMNS if column in star), None)
+        if found is None:
+            raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}; add one.")
+        return found
+
+
+def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
+    """Take the particles of one tomogram for WARP, which names a tilt series `{mic}.tomostar`.
+
+    All columns stay; `rlnMicrographName` becomes the name of the tilt series. `rlnAutopickFigureOfMerit` is added
+    where missing: the score of pytom-match-pick, `rlnLCCmax`, else 1.
+
+    Raises
+    ------
+    UserError
+        See `TomogramChoice.of`; also when there are no coordinates in pixels.
+    """
+    require_pixels(star)
+    found = choice.of(star)
+    name = choice.tomogram.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".tomostar")
+    columns = {"rlnMicrographName": repeated(f"{name}.tomostar", len(found))}
+    if _SCORE not in found:
+        own = _PYTOM_SCORE in found
+        columns[_SCORE] = (
+            found.particles[_PYTOM_SCORE].to_numpy(dtype=object) if own else repeated("1.000000", len(found))
+        )
+    return Converted(with_columns(found, columns), len(star))
+
+
+def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, deduplicate: bool = False) -> Converted:
+    """Take the particles of one tomogram in its own pixels, for ArtiaX.
+
+    Parameters
+    ----------
+    star
+        Particles of any RELION version with coordinates in pixels.
+    choice
+        The tomogram.
+    factor
+        Coordinates and origins in pixels are multiplied by it; origins in Å stay.
+    deduplicate
+        Leave out particles at the place of an earlier one (to 0.001 pixel).
+
+    Raises
+    ------
+    UserError
+        See `TomogramChoice.of`; also when there are no coordinates in pixels.
+    """
+    require_pixels(star)
+    found = choice.of(star)
+    places = xyz(found, COORDINATES) * factor
+    notes = []
+    columns = xyz_columns(COORDINATES, places)
+    origins = tuple(column for column in ORIGIN_COLUMNS if column in found)
+    if origins:
+        columns |= xyz_columns(origins, xyz(found, origins) * factor)
+    found = with_columns(found, columns)
+    if deduplicate:
+        _, first = np.unique(np.round(places, 3), axis=0, return_index=True)
+        notes.append(f"{len(found) - len(first)} particles at the place of another were left out")
+        found = found.subset(np.sort(first))
+    notes.append(f"coordinates were multiplied by {factor:g}")
+    return Converted(found, len(star), tuple(notes))

@@ -1,1 +1,0 @@
-"""Export of particle sets to other programs: tables, subtomograms and CTF volumes together."""

@@ -1,0 +1,146 @@
+"""Paths of the subtomograms and CTF tables that a particle table names."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from opustomo.errors import UserError
+from opustomo.io.star_tables import ParticleStar
+
+
+def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path]:
+    """Find the subtomogram of every particle.
+
+    `rlnImageName` is looked for as `{datadir}/{path}`, then `{datadir}/{basename}`, then relative to the STAR
+    file; without `datadir` only there. Windows paths are understood.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    datadir
+        Folder of the subtomograms.
+
+    Returns
+    -------
+    list of Path
+        One existing file per particle.
+
+    Raises
+    ------
+    UserError
+        No `rlnImageName`, or files are missing; the first and the number of them are named.
+    """
+    return _resolve(star, star.strings("rlnImageName"), datadir, "subtomograms")
+
+
+def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path] | None:
+    """Find the CTF table of every particle: `rlnCtfImage` with another suffix, looked for as
+    `resolve_images`.
+
+    Parameters
+    ----------
+    star
+        The particles.
+    datadir
+        Folder of the subtomograms.
+    warp
+        True for WARP's `.csv`, False for RELION's `.star`.
+
+    Returns
+    -------
+    list of Path, or None
+        One existing file per particle; None when the STAR file has no `rlnCtfImage`.
+
+    Raises
+    ------
+    UserError
+        Files are missing; the first and the number of them are named.
+    """
+    if "rlnCtfImage" not in star:
+        return None
+    try:
+        return _resolve(star, _ctf_names(star, warp), datadir, "CTF tables")
+    except UserError:
+        volume = find_ctf_volume(star, datadir, warp)
+        if volume is None:
+            raise
+        table = volume.with_suffix(".csv" if warp else ".star").name
+        raise UserError(
+            f"{volume}: 3D CTF volumes, as RELION writes them, hold no tilts; put a table of tilts {table} beside "
+            "each, or model the missing wedge alone with --no-ctf and --tilt-range."
+        ) from None
+
+
+def find_ctf_volume(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> Path | None:
+    """Find the file that ``rlnCtfImage`` itself names, for the first particle without table; None if there is none."""
+    row = find_ctf_tables(star, datadir, warp).index(None)
+    return _find(star, [star.strings("rlnCtfImage")[row]], datadir)[0]
+
+
+def find_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path | None]:
+    """Find the subtomograms that are there, as `resolve_images`; None for those that are missing."""
+    return _find(star, star.strings("rlnImageName"), datadir)
+
+
+def find_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path | None]:
+    """Find the CTF tables that are there, as `resolve_ctf_tables`; None for those that are missing."""
+    return _find(star, _ctf_names(star, warp), datadir)
+
+
+def _ctf_names(star: ParticleStar, warp: bool) -> list[str]:
+    suffix = ".csv" if warp else ".star"
+    return [_with_suffix(name, suffix) for name in star.strings("rlnCtfImage")]
+
+
+def _with_suffix(name: str, suffix: str) -> str:
+    old = PureWindowsPath(name).suffix
+    return (name[: -len(old)] if old else name) + suffix
+
+
+def _find(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None) -> list[Path | None]:
+    # many particles may share one table
+    places: dict[str, Path | None] = {}
+    folder = str(_folder(star) if datadir is None else datadir)
+    for name in names:
+        if name in places:
+            continue
+        first = os.path.join(folder, name)  # where most lie; pathlib takes its time
+        if os.path.isfile(first) and not name.startswith("/"):
+            places[name] = Path(first)
+        else:
+            candidates = _candidates(name, None if datadir is None else Path(datadir), _folder(star))
+            places[name] = next((path for path in candidates if path.is_file()), None)
+    return [places[name] for name in names]
+
+
+def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None, kind: str) -> list[Path]:
+    found = _find(star, names, datadir)
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(names):
+        row = found.index(None)
+        beside_star = _folder(star)
+        searched = f"{datadir} and {beside_star}" if datadir is not None else f"{beside_star}"
+        source = star.path if star.path is not None else "the particle table"
+        raise UserError(
+            f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is "
+            f"{names[row]} (row {row + 1}), looked for in {searched}; give their folder with --datadir."
+        )
+    return paths
+
+
+def _folder(star: ParticleStar) -> Path:
+    return star.path.parent if star.path is not None else Path()
+
+
+def _candidates(name: str, datadir: Path | None, beside_star: Path) -> Iterator[Path]:
+    relative = PurePosixPath(name)
+    windows = PureWindowsPath(name)
+    if datadir is not None:
+        # an absolute path would replace the folder when joined
+        yield datadir / str(relative).lstrip("/")
+        yield datadir / relative.name
+        yield datadir / windows.name
+    yield beside_star / relative
+    if not windows.is_absolute():
+        yield beside_star / windows.as_posix()

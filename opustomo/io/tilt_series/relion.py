@@ -1,0 +1,261 @@
+"""Tilt-series metadata of RELION 4 and 5: tomograms.star and the tables it names.
+
+Geometry of RELION 5, from the centre of the tomogram to the centre of the image (centres at n//2):
+`Rz(rlnTomoZRot) Ry(rlnTomoYTilt) Rx(rlnTomoXTilt) x + (rlnTomoXShiftAngst, rlnTomoYShiftAngst)` with right-handed
+turns. RELION 4 writes the 4 × 4 matrices of corner-based pixels instead (rlnTomoProjX … W).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opustomo.errors import UserError
+from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_x, rotation_y, rotation_z
+from opustomo.io.bfactors import BFACTOR_PER_DOSE, damping_bfactors
+from opustomo.io.star import read_blocks, to_numbers
+from opustomo.io.tilt_series.series import TiltImage, TiltOptics, TiltSeries
+from opustomo.io.tomograms import tomogram_stem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ImageSize = Callable[[str], tuple[int, int]]
+_PROJECTION = ("rlnTomoProjX", "rlnTomoProjY")
+
+
+def is_tomogram_set(path: str | os.PathLike[str]) -> bool:
+    """Whether a STAR file is a tomograms.star: it has tomogram names, tilt-series tables, and no particles."""
+    blocks = read_blocks(path)
+    return any("rlnTomoName" in b and ("rlnTomoTiltSeriesStarFile" in b or "rlnTomoHand" in b) for b in blocks.values())
+
+
+def read_relion_series(
+    path: str | os.PathLike[str],
+    image_size: ImageSize | None = None,
+    *,
+    depth_only: bool = False,
+    wanted: Collection[str] | None = None,
+) -> list[TiltSeries]:
+    """Read tilt series of a tomograms.star.
+
+    Parameters
+    ----------
+    path
+        The file. The tables of single series are blocks of it (RELION 4) or files of their own, looked for beside it
+        and in the folders above, since RELION names them from its project folder.
+    image_size
+        Gives width and height of an image by its name; RELION 4's matrices need it.
+    depth_only
+        Leave shifts at 0 where they need `image_size`: for those who ask for depths alone.
+    wanted
+        Names of tomograms without folders and suffixes; None reads all.
+
+    Raises
+    ------
+    UserError
+        A file, column or value is missing or wrong.
+    """
+    path = Path(path)
+    blocks = read_blocks(path)
+    name = next((name for name, block in blocks.items() if "rlnTomoName" in block), None)
+    if name is None:
+        raise UserError(f"{path}: no block has rlnTomoName; give the tomograms.star of RELION 4 or 5.")
+    table = _rows(blocks[name])
+    if wanted is not None:
+        table = [row for row in table if tomogram_stem(row["rlnTomoName"]) in wanted]
+    return [_one_series(path, row, blocks, image_size, depth_only) for row in table]
+
+
+def _rows(block: pd.DataFrame | dict[str, str]) -> list[dict[str, str]]:
+    if isinstance(block, dict):
+        return [{key: str(value) for key, value in block.items()}]
+    return [dict(zip(block.columns, map(str, values), strict=True)) for values in block.to_numpy()]
+
+
+def _one_series(
+    path: Path,
+    row: dict[str, str],
+    blocks: dict[str, pd.DataFrame | dict[str, str]],
+    image_size: ImageSize | None,
+    depth_only: bool,
+) -> TiltSeries:
+    name = row["rlnTomoName"]
+    source, tilts = _tilt_table(path, row, blocks)
+    count = len(next(iter(tilts.values())))
+
+    def column(label: str, default: np.ndarray | None = None) -> np.ndarray:
+        if label in tilts:
+            return to_numbers(tilts[label], label, str(source))
+        if default is None:
+            raise UserError(
+                f"{source}: the table of tilts has no column {label}; {_MAKES.get(label, 'export it anew')}."
+            )
+        return default
+
+    def number(label: str, default: float | None = None) -> float:
+        if label in row:
+            return float(to_numbers([row[label]], label, str(path))[0])
+        if default is None:
+            raise UserError(f"{path}: tomogram {name} has no {label}; add it.")
+        return default
+
+    zeros = np.zeros(count)
+    apix = number("rlnTomoTiltSeriesPixelSize", float("nan"))
+    if not np.isfinite(apix):
+        apix = number("rlnMicrographOriginalPixelSize")
+    sizes = [int(number(f"rlnTomoSize{axis}", 0)) for axis in "XYZ"]
+    volume = (sizes[0], sizes[1], sizes[2]) if min(sizes) > 0 else None
+    images = _images(row, tilts)
+    if all(label in tilts for label in _PROJECTION):
+        rotations, columns = _matrices(source, tilts)
+        shifts = np.zeros((count, 2))
+        if not depth_only:
+            shifts = _shifts(source, rotations, columns, volume, apix, images, image_size)
+    else:
+        rotations = (
+            rotation_z(column("rlnTomoZRot"))
+            @ rotation_y(column("rlnTomoYTilt"))
+            @ rotation_x(column("rlnTomoXTilt", zeros))
+        )
+        shifts = np.stack([column("rlnTomoXShiftAngst"), column("rlnTomoYShiftAngst")], axis=1)
+    u = column("rlnDefocusU")
+    tilted = np.clip(rotations[:, 2, 2], 0.0, 1.0)
+    dose = column("rlnMicrographPreExposure", zeros)
+    optics = TiltOptics(
+        defocus_u_A=u,
+        defocus_v_A=column("rlnDefocusV", u),
+        astigmatism_deg=column("rlnDefocusAngle", zeros),
+        phase_shift_deg=column("rlnPhaseShift", zeros),
+        bfactor_A2=damping_bfactors(column("rlnCtfBfactor", BFACTOR_PER_DOSE * dose), source)[0],
+        scale=column("rlnCtfScalefactor", tilted),
+        voltage_kv=number("rlnVoltage"),
+        cs_mm=number("rlnSphericalAberration"),
+        amplitude_contrast=number("rlnAmplitudeContrast"),
+    )
+    hand = -1 if number("rlnTomoHand", -1.0) < 0 else 1
+    return TiltSeries(
+        name=name,
+        source=source,
+        geometry=TiltGeometry(rotations, shifts, hand),
+        optics=optics,
+        used=np.ones(count, dtype=bool),
+        images=images,
+        apix=apix,
+        volume_px=volume,
+    )
+
+
+_MAKES = {
+    "rlnTomoXShiftAngst": "align the tilt series in RELION first (Align tilt-series)",
+    "rlnTomoYShiftAngst": "align the tilt series in RELION first (Align tilt-series)",
+    "rlnTomoYTilt": "align the tilt series in RELION first (Align tilt-series)",
+    "rlnTomoZRot": "align the tilt series in RELION first (Align tilt-series)",
+    "rlnDefocusU": "estimate the CTF in RELION first",
+}
+
+
+def _tilt_table(
+    path: Path, row: dict[str, str], blocks: dict[str, pd.DataFrame | dict[str, str]]
+) -> tuple[Path, dict[str, list[str]]]:
+    """Columns of the table of tilts, and the file it stands in."""
+    name = row["rlnTomoName"]
+    if name in blocks:
+        found = [blocks[name]]
+        source = path
+    elif "rlnTomoTiltSeriesStarFile" in row:
+        source = find_beside(row["rlnTomoTiltSeriesStarFile"], path)
+        found = list(read_blocks(source).values())
+    else:
+        raise UserError(
+            f"{path}: tomogram {name} has neither rlnTomoTiltSeriesStarFile nor a block data_{name}; add one of them."
+        )
+    best = max(found, key=lambda block: len(_rows(block)) if not isinstance(block, dict) else 1)
+    rows = _rows(best)
+    if not rows:
+        raise UserError(f"{source}: the table of tilts of {name} has no rows; export it again.")
+    return source, {label: [values[label] for values in rows] for label in rows[0]}
+
+
+def find_beside(name: str, path: Path) -> Path:
+    """A file as RELION names it: from the folder of `path`, one above it, or the current one.
+
+    Raises
+    ------
+    UserError
+        It is in none of them.
+    """
+    relative = Path(PureWindowsPath(name).as_posix() if "\\" in name else name)
+    folders = [path.resolve().parent, *path.resolve().parents[1:4], Path()]
+    for folder in folders:
+        if (folder / relative).is_file():
+            return folder / relative
+    # a file taken out of its project, perhaps with its folder
+    for last in range(len(relative.parts) - 1, 0, -1):
+        if (path.parent / Path(*relative.parts[-last:])).is_file():
+            return path.parent / Path(*relative.parts[-last:])
+    raise UserError(f"{path}: names {name}, which is neither beside it nor in a folder above; copy it there.")
+
+
+def _images(row: dict[str, str], tilts: dict[str, list[str]]) -> tuple[TiltImage, ...]:
+    """`00003@stack.mrcs`, single files, or the sections of the series' stack."""
+    if "rlnMicrographName" in tilts:
+        return tuple(_image(name) for name in tilts["rlnMicrographName"])
+    if "rlnTomoTiltSeriesName" in row:
+        count = len(next(iter(tilts.values())))
+        stack = row["rlnTomoTiltSeriesName"].removesuffix(":mrc")
+        return tuple(TiltImage(stack, section) for section in range(count))
+    return ()
+
+
+def _image(name: str) -> TiltImage:
+    match = re.fullmatch(r"(\d+)@(.+)", name)
+    return TiltImage(match[2], int(match[1]) - 1) if match else TiltImage(name)
+
+
+def _matrices(source: Path, tilts: dict[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations (T, 3, 3) and shifts from corner to corner (T, 2), in pixels, of RELION 4's matrices."""
+    rows = []
+    for label in _PROJECTION:
+        try:
+            rows.append(np.array([[float(word) for word in text.strip("[]").split(",")] for text in tilts[label]]))
+        except ValueError as error:
+            raise UserError(
+                f"{source}: {label} must hold four numbers like [1,0,0,0] ({error}); correct it."
+            ) from error
+        if rows[-1].shape != (len(tilts[label]), 4):
+            raise UserError(f"{source}: {label} must hold four numbers like [1,0,0,0]; correct it.")
+    x, y = rows
+    rotations = np.stack([x[:, :3], y[:, :3], np.cross(x[:, :3], y[:, :3])], axis=1)
+    if np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() > 0.05:
+        raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY hold no rotation; export the file again.")
+    return rotations, np.stack([x[:, 3], y[:, 3]], axis=1)
+
+
+def _shifts(
+    source: Path,
+    rotations: np.ndarray,
+    corners: np.ndarray,
+    volume: tuple[int, int, int] | None,
+    apix: float,
+    images: tuple[TiltImage, ...],
+    image_size: ImageSize | None,
+) -> np.ndarray:
+    """Return image positions of the tomogram's centre, (T, 2) Å, from shifts from corner to corner."""
+    if not corners.any():
+        raise UserError(
+            f"{source}: the fourth numbers of rlnTomoProjX and rlnTomoProjY are all 0, as WarpTools writes them, so "
+            "that nothing tells the shifts of the tilt images; give the folder of WARP's XML files with --warp instead."
+        )
+    if volume is None:
+        raise UserError(f"{source}: rlnTomoProjX needs rlnTomoSizeX, Y and Z of the tomogram; add them.")
+    if image_size is None or not images:
+        raise UserError(f"{source}: rlnTomoProjX needs the tilt images, whose size it counts from; give their folder.")
+    centre = np.array(volume) / 2
+    width, height = image_size(images[0].name)
+    return (corners + rotations[:, :2] @ centre - np.array([width, height]) / 2) * apix

@@ -1,0 +1,1 @@
+"""Quality: checks of the data before training, and evidence for the results after it."""

@@ -1,0 +1,238 @@
+"""Contents of a particle set: particles, mask, viewing directions and scale of the voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.data.particles import ParticleSet, pixel_sizes_differ
+from opustomo.data.scale import DIFFERENT_RATIO, ScaleReport
+from opustomo.geometry.viewing import viewing_groups
+from opustomo.io.star import listed_sizes
+from opustomo.physics.boxes import Boxes
+
+GROUPS = 48
+SMALL_MASK, LARGE_MASK = 0.005, 0.6
+MASK_SLACK = 0.01
+SAME_POSE_DEG = 1e-3
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """Particles and boxes.
+
+    Attributes
+    ----------
+    particles, tables
+        Number of subtomograms and of distinct CTF tables.
+    box, render, crop
+        Sides in voxels: of the files, after ``--downfrac``, inside the mask's window.
+    apix
+        Pixel size of the run, Å.
+    header_apix, other_headers, table_apix, table_sizes
+        What the first MRC header says, how many headers say something else, the median of what the particle table
+        says, and all different sizes of it; in Å.
+    broken, first_broken
+        Subtomograms of the sample that cannot be used, and why the first cannot.
+    """
+
+    particles: int
+    tables: int
+    box: int
+    render: int
+    crop: int
+    apix: float
+    header_apix: float | None
+    other_headers: int
+    table_apix: float | None
+    table_sizes: tuple[float, ...]
+    broken: int
+    first_broken: str | None
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        header = "the headers tell none" if self.header_apix is None else f"header {self.header_apix:.4g}"
+        return (
+            f"{self.particles} subtomograms, box {self.box}, {self.apix:.4g} Å/pixel ({header}); "
+            f"render box {self.render}, crop {self.crop}; {self.tables} CTF tables"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        found = []
+        if pixel_sizes_differ(self.header_apix, self.apix):
+            found.append(
+                f"the headers say {self.header_apix:.4g} Å/pixel but {self.apix:.4g} is used: a wrong pixel size moves "
+                "every CTF zero"
+            )
+        if self.other_headers:
+            found.append(f"{self.other_headers} subtomograms have another pixel size in their header than the first")
+        if any(pixel_sizes_differ(size, self.apix) for size in self.table_sizes):
+            found.append(
+                f"the particle table says {listed_sizes(self.table_sizes)} per pixel but {self.apix:.4g} is used; "
+                "origins in Å may be read wrong"
+            )
+        if self.broken:
+            found.append(f"{self.broken} of the subtomograms looked at cannot be used: {self.first_broken}")
+        return tuple(found)
+
+
+def summarise_set(particles: ParticleSet, boxes: Boxes, broken: list[str]) -> SetSummary:
+    """Sum up what the files are; ``broken`` are the reasons why some of the sample cannot be used."""
+    header = particles.images[0].apix
+    sizes = particles.star.pixel_sizes()
+    others = 0
+    if header is not None:
+        others = sum(pixel_sizes_differ(image.apix, header) for image in particles.images)
+    return SetSummary(
+        particles=len(particles),
+        tables=len(particles.tables),
+        box=boxes.box,
+        render=boxes.render,
+        crop=boxes.crop,
+        apix=boxes.apix,
+        header_apix=header,
+        other_headers=others,
+        table_apix=None if sizes is None or not len(sizes) else float(np.median(sizes)),
+        table_sizes=() if sizes is None else tuple(np.unique(sizes).tolist()),
+        broken=len(broken),
+        first_broken=broken[0] if broken else None,
+    )
+
+
+@dataclass(frozen=True)
+class MaskSummary:
+    """Solvent mask: ``inside`` is the fraction of the box above zero, ``lowest`` and ``highest`` its values."""
+
+    given: bool
+    inside: float
+    lowest: float
+    highest: float
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        if not self.given:
+            return "none: the ball inside the crop is taken"
+        return f"{100 * self.inside:.1f} % of the box inside"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        if not self.given:
+            return ("no solvent mask (-r): noise and neighbours take part in the comparison",)
+        found = []
+        if self.inside > LARGE_MASK:
+            found.append(
+                f"the mask covers {100 * self.inside:.0f} % of the box: a tighter one is faster and leaves noise out"
+            )
+        if self.inside < SMALL_MASK:
+            found.append(f"the mask covers only {100 * self.inside:.2f} % of the box; does it hold the particle?")
+        if self.highest > 1 + MASK_SLACK or self.lowest < -MASK_SLACK:
+            found.append(f"the mask's values reach from {self.lowest:.3g} to {self.highest:.3g}, expected 0 to 1")
+        return tuple(found)
+
+
+def summarise_mask(mask: np.ndarray | None) -> MaskSummary:
+    """Sum up the mask (N, N, N)."""
+    if mask is None:
+        return MaskSummary(False, 0.0, 0.0, 0.0)
+    return MaskSummary(True, float((mask > 0).mean()), float(mask.min()), float(mask.max()))
+
+
+@dataclass(frozen=True)
+class ViewSummary:
+    """Viewing directions: groups with particles, members of the largest, whether all poses are the same."""
+
+    particles: int
+    occupied: int
+    largest: int
+    identical: bool
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.occupied} of {GROUPS} viewing groups occupied, the largest holds {self.largest} particles "
+            f"({100 * self.largest / self.particles:.0f} %)"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        if self.particles < 2:
+            return ()
+        if self.identical:
+            return (
+                "all particles have the same angles: are the poses in the table, or were the subtomograms turned "
+                "into the reference frame (their missing wedges then do not lie along y)?",
+            )
+        if self.occupied == 1:
+            return ("all particles are seen from one viewing group: resolution differs between directions",)
+        return ()
+
+
+def summarise_views(eulers_deg: np.ndarray) -> ViewSummary:
+    """Sum up the angles rot, tilt, psi (N, 3) in degrees."""
+    members = np.bincount(viewing_groups(eulers_deg), minlength=GROUPS)
+    same = bool((np.abs(eulers_deg - eulers_deg[0]) < SAME_POSE_DEG).all())
+    return ViewSummary(len(eulers_deg), int((members > 0).sum()), int(members.max()), same)
+
+
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class ScaleSummary:
+    """Standard deviations of single subtomograms.
+
+    Attributes
+    ----------
+    looked_at
+        Number of subtomograms.
+    median, low, high
+        Median, and 5th and 95th percentile of those that are used.
+    per_particle
+        Whether each subtomogram is divided by its own.
+    left_out
+        Why subtomograms of those looked at are left out.
+    """
+
+    looked_at: int
+    median: float
+    low: float
+    high: float
+    per_particle: bool
+    left_out: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        kept = self.looked_at - len(self.left_out)
+        lost = f"; {len(self.left_out)} of {self.looked_at} looked at are left out" if self.left_out else ""
+        return (
+            f"standard deviation of the voxels {self.median:.4g}, {self.low:.4g}…{self.high:.4g} for nine tenths of "
+            f"{kept} subtomograms{lost}"
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
+        found = [f"left out: {reason}" for reason in self.left_out[:MOST_NAMED]]
+        if len(self.left_out) > MOST_NAMED:
+            found.append(f"{len(self.left_out) - MOST_NAMED} more subtomograms are left out")
+        if self.per_particle:
+            found.append(
+                f"standard deviations differ more than {DIFFERENT_RATIO:g}-fold between subtomograms: each is divided "
+                "by its own, not by one of the set; were they written by different programs?"
+            )
+        return tuple(found)
+
+
+def summarise_scale(report: ScaleReport) -> ScaleSummary:
+    """Sum up what :func:`opustomo.data.scale.examine_scale` found."""
+    reasons = tuple(report.left_out.values())
+    return ScaleSummary(report.looked_at, report.median, report.low, report.high, report.per_particle, reasons)

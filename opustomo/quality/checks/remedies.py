@@ -1,0 +1,168 @@
+"""What kind of input a file is, and the commands that make of it what training needs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from opustomo.errors import UserError
+from opustomo.io.star import read_blocks
+from opustomo.io.star_conventions import counts_in_image_pixels
+from opustomo.io.star_tables import ParticleStar
+
+_PARENTS = 3
+_LOOKED_AT = 200
+"""Files of a folder that are looked at for tilt-series metadata."""
+
+
+def refuse_other_inputs(path: Path) -> None:
+    """Say what to do with files from which particle tables are made.
+
+    Raises
+    ------
+    UserError
+        The file is one of them.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".coords":
+        raise UserError(
+            f"{path}: coordinates alone; make a particle table with dsd prepare_ctf {_quoted(path)} -o ctf."
+        )
+    if suffix == ".xml":
+        if path.is_file() and b"<TiltSeries" in path.read_bytes()[:2000]:
+            raise UserError(
+                f"{path}: a WARP tilt series; give the particle table, after dsd extract_subtomos particles.star "
+                f"--warp {_quoted(path.parent)} --box D --apix Å -o subtomos."
+            )
+        raise UserError(f"{path}: no particle STAR; convert PyTom's lists with dsdsh convert_pytom_to_star.")
+    if suffix in (".aln", ".mdoc", ".tomostar", ".tlt"):
+        raise UserError(
+            f"{path}: tells of a tilt series, not of particles; give the particle table, after dsd extract_subtomos "
+            f"particles.star --tilts {_quoted(path.parent)} --box D --apix Å -o subtomos."
+        )
+    if suffix == ".tbl":
+        raise UserError(f"{path}: a Dynamo table; convert it with dsdsh convert_dynamo.")
+    if suffix == ".star" and path.is_file() and _tells_of_tomograms(path):
+        raise UserError(
+            f"{path}: tells of tomograms, not of particles; give the particle table, after dsd extract_subtomos "
+            f"particles.star --tomograms {_quoted(path)} --box D --apix Å -o subtomos."
+        )
+
+
+def _tells_of_tomograms(path: Path) -> bool:
+    try:
+        blocks = read_blocks(path)
+    except UserError:
+        return False  # told by whoever reads it for real
+    return any("rlnTomoName" in block and "rlnTomoTiltSeriesStarFile" in block for block in blocks.values())
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Commands for one particle table.
+
+    Attributes
+    ----------
+    star
+        The table.
+    box, apix
+        Of its subtomograms; None where they are not known.
+    """
+
+    star: ParticleStar
+    box: int | None = None
+    apix: float | None = None
+
+    @property
+    def extract(self) -> str:
+        """Makes subtomograms and CTF tables from the tilt series."""
+        sizes = f"--box {self._box} --apix {self._apix}"
+        return f"dsd extract_subtomos {self._path} {self._series} {sizes} -o subtomos"
+
+    @property
+    def images(self) -> str:
+        """For subtomograms that are not on this machine."""
+        return f"give the folder that rlnImageName is relative to, --datadir, or make them: {self.extract}"
+
+    @property
+    def series(self) -> str:
+        """Makes subtomograms of M's 2D particle series."""
+        return f"dsd prepare_subtomos {self._path} -o subtomos"
+
+    @property
+    def ctf(self) -> str:
+        """Makes CTF tables for subtomograms that are there."""
+        return f"dsd prepare_ctf {self._path} {self._series} -o ctf, then ctf/all.star"
+
+    @property
+    def mask(self) -> str:
+        """Makes a mask of the subtomograms' box from an average."""
+        sizes = f"--box {self._box} --apix {self._apix}"
+        return f"dsdsh create_mask AVERAGE.mrc -o mask.mrc {sizes} --dilate 2 --soft-edge 4, then -r mask.mrc"
+
+    @property
+    def poses(self) -> str:
+        """Makes a pose pickle."""
+        apix = f"{self.apix:.4g}" if self.apix else "APIX"
+        return f"dsdsh prepare {self._path} {self.box or 'BOX'} {apix}, then --poses"
+
+    @property
+    def _path(self) -> str:
+        return "particles.star" if self.star.path is None else _quoted(self.star.path)
+
+    @property
+    def _box(self) -> str:
+        return str(self.box or "D")
+
+    @property
+    def _apix(self) -> str:
+        return f"{self.apix:.4g}" if self.apix else "Å"
+
+    def _tomograms(self) -> set[str]:
+        """Names of the tomograms without folders, as they are and up to the first dot or WARP's pixel size."""
+        column = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in self.star), None)
+        names = {PureWindowsPath(name).name for name in self.star.strings(column)} if column else set()
+        return names | {re.split(r"\.|_\d+\.\d+Apx", name)[0] for name in names}
+
+    @property
+    def _series(self) -> str:
+        """The option that names tilt series: those found beside the table or above it, else a placeholder."""
+        names = self._tomograms()
+        for folder in _folders(self.star.path):
+            files = sorted(folder.iterdir())[:_LOOKED_AT] if folder.is_dir() else []
+            for path in files:
+                if path.suffix == ".star" and "tomogram" in path.name and _tells_of_tomograms(path):
+                    return f"--tomograms {_quoted(path)}"
+            if any(path.suffix == ".xml" and path.stem in names and _is_warp(path) for path in files):
+                return f"--warp {_quoted(folder)}"
+            if any(path.suffix in (".tlt", ".aln") and path.stem in names for path in files):
+                return f"--tilts {_quoted(folder)}"
+        if "rlnCenteredCoordinateXAngst" in self.star:
+            return "--tomograms tomograms.star"
+        if counts_in_image_pixels(self.star):
+            return "--warp DIR"
+        return "--tomograms tomograms.star (or --warp DIR, --tilts DIR)"
+
+
+def _folders(path: Path | None) -> Iterator[Path]:
+    """The folder of a file, those in it that usually hold tilt series, and a few above."""
+    home = Path() if path is None else path.parent
+    yield home
+    for name in ("warp_tiltseries", "tiltseries", "tomograms", "tilts"):
+        yield home / name
+    yield from list(home.resolve().parents)[:_PARENTS]
+
+
+def _is_warp(path: Path) -> bool:
+    try:
+        with path.open("rb") as handle:
+            return b"<TiltSeries" in handle.read(2000)
+    except OSError:
+        return False
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,197 @@
+"""Output files of the cluster validation: ``validation*.csv``, ``validation.png`` and back-projections."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opustomo.analysis.figure_style import cluster_colours
+from opustomo.io.atomic import atomic_path
+from opustomo.io.mrc import write_volume
+from opustomo.physics.fsc import ShellCorrelation
+from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
+from opustomo.quality.evidence.fsc_curves import resolution_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+INK, PALE = "0.15", "0.4"
+MOST_TOMOGRAMS = 40
+"""Maximum number of tomograms in the figure; the table contains all."""
+
+
+def write_validation(folder: Path, validation: Validation, apix: float) -> list[Path]:
+    """Write the tables, the figure and ``backprojection{i}.mrc``, and return their paths."""
+    written = [folder / "validation.csv"]
+    _write_rows(written[0], _summary(validation))
+    if validation.tomograms is not None:
+        written.append(folder / "validation_tomograms.csv")
+        _write_rows(written[-1], _tomogram_rows(validation))
+    if any(evidence.curve is not None for evidence in validation.clusters):
+        written.append(folder / "validation_fsc.csv")
+        _write_rows(written[-1], _curve_rows(validation))
+    for number, evidence in enumerate(validation.clusters):
+        if evidence.volume is not None:
+            written.append(folder / f"backprojection{number}.mrc")
+            write_volume(written[-1], evidence.volume.numpy(), apix)
+    written.append(folder / "validation.png")
+    draw_validation(written[-1], validation)
+    return written
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _resolution(curve: ShellCorrelation | None, threshold: float) -> str:
+    return "" if curve is None else _number(curve.resolution_A(threshold))
+
+
+def _summary(validation: Validation) -> Iterable[Sequence[object]]:
+    yield (
+        *("cluster", "particles", "share", "half1", "half2", "resolution_0.143_A", "resolution_0.5_A"),
+        *("control_0.143_A", "control_0.5_A", "held_out", "held_out_loss", "held_out_loss_error"),
+        *("tomograms", "largest_tomogram", "largest_tomogram_share"),
+    )
+    total = max(1, sum(evidence.particles for evidence in validation.clusters))
+    for number, evidence in enumerate(validation.clusters):
+        curves = (evidence.curve, evidence.control)
+        resolutions = [_resolution(curve, threshold) for curve in curves for threshold in (0.143, 0.5)]
+        shares = evidence.per_tomogram / max(1, evidence.particles)
+        tomograms: tuple[object, ...] = ("", "", "")
+        if validation.tomograms is not None and evidence.particles:
+            largest = int(shares.argmax())
+            name = validation.tomograms.names[largest]
+            tomograms = (int((shares > 0).sum()), name, _number(float(shares[largest])))
+        loss = (evidence.held_out, _number(evidence.loss), _number(evidence.loss_error))
+        yield (number, evidence.particles, _number(evidence.particles / total), *evidence.halves, *resolutions) + (
+            *loss,
+            *tomograms,
+        )
+
+
+def _tomogram_rows(validation: Validation) -> Iterable[Sequence[object]]:
+    assert validation.tomograms is not None
+    yield ("tomogram", "particles", *(f"cluster{i}" for i in range(len(validation.clusters))))
+    table = np.stack([evidence.per_tomogram for evidence in validation.clusters], 1)
+    for name, row in zip(validation.tomograms.names, table, strict=True):
+        yield (name, int(row.sum()), *map(int, row))
+
+
+def _curve_rows(validation: Validation) -> Iterable[Sequence[object]]:
+    first_curve = next(e.curve for e in validation.clusters if e.curve is not None)
+    columns = {}
+    for number, evidence in enumerate(validation.clusters):
+        for name, curve in ((f"cluster{number}", evidence.curve), (f"control{number}", evidence.control)):
+            if curve is not None:
+                columns[name] = curve.true.numpy()
+    yield ("shell", "frequency_per_A", "resolution_A", *columns)
+    for shell, frequency in enumerate(first_curve.frequencies.tolist()):
+        length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
+        yield (shell, f"{frequency:.8f}", length, *(f"{values[shell]:.6f}" for values in columns.values()))
+
+
+def draw_validation(path: Path, validation: Validation) -> None:
+    """Draw the half-map FSC of each cluster with its control, the held-out loss and the tomogram fractions."""
+    from matplotlib.figure import Figure
+
+    clusters = validation.clusters
+    colors = cluster_colours(len(clusters))
+    columns = min(5, len(clusters))
+    rows = -(-len(clusters) // columns)
+    figure = Figure(figsize=(12.5, 2.3 * rows + 3.6), facecolor="white", layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.3 * rows, 3.4], hspace=0.04)
+    upper, lower = parts[0, 0], parts[1, 0]
+    upper.suptitle(
+        "FSC between half maps of each cluster (solid) and of equally many particles from all clusters (dashed)",
+        fontsize=11,
+        color=INK,
+        ha="left",
+        x=0.02,
+    )
+    panels = np.atleast_1d(upper.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for number, axes in enumerate(panels):
+        if number < len(clusters):
+            _draw_fsc(axes, clusters[number], number, colors[number])
+        else:
+            axes.set_visible(False)
+    _draw_losses_and_tomograms(lower, validation, colors)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=130)
+
+
+def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndarray) -> None:
+    if evidence.control is not None:
+        axes.plot(evidence.control.frequencies[1:], evidence.control.true[1:], color="0.55", ls="--", lw=1.2)
+    if evidence.curve is not None:
+        axes.plot(evidence.curve.frequencies[1:], evidence.curve.true[1:], color=color, lw=2.0)
+    axes.axhline(0.143, color="0.6", lw=0.8, ls=":")
+    axes.set_title(f"{number}", fontsize=12, fontweight="bold", color=color, loc="left", pad=3)
+    axes.set_title(f"{evidence.particles:,} particles", fontsize=9, color=PALE, loc="right", pad=3)
+    if evidence.curve is None:
+        text = "too few particles"
+    else:
+        text = f"{resolution_text(evidence.curve.resolution_A())} (control {_control_text(evidence)})"
+        last = float(evidence.curve.frequencies[-1])
+        axes.set_xticks([last / 3, 2 * last / 3, last], [f"{3 / last:.3g}", f"{1.5 / last:.3g}", f"{1 / last:.3g} Å"])
+        axes.set_xlim(0, last)
+    axes.text(0.03, 0.17, text, transform=axes.transAxes, fontsize=8.5, color=INK)
+    axes.set_ylim(-0.12, 1.05)
+    _style_axes(axes)
+
+
+def _control_text(evidence: ClusterEvidence) -> str:
+    return "—" if evidence.control is None else resolution_text(evidence.control.resolution_A())
+
+
+def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validation, colors: np.ndarray) -> None:
+    clusters = validation.clusters
+    left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.5])
+    numbers = np.arange(len(clusters))
+    left.bar(
+        numbers,
+        [evidence.loss for evidence in clusters],
+        yerr=[evidence.loss_error for evidence in clusters],
+        color=colors,
+        ecolor="0.3",
+        capsize=2,
+    )
+    left.set_title("held-out generative loss (lower is better)", fontsize=11, color=INK, loc="left")
+    left.set_xticks(numbers, [str(i) for i in numbers], fontsize=8 if len(numbers) <= 25 else 5)
+    if not any(math.isfinite(evidence.loss) for evidence in clusters):
+        left.text(0.5, 0.5, "no held-out particles", transform=left.transAxes, ha="center", color=PALE)
+    _style_axes(left)
+    right.set_title("fraction of each cluster per tomogram", fontsize=11, color=INK, loc="left")
+    if validation.tomograms is None:
+        right.text(0.5, 0.5, "no tomogram names in the table", transform=right.transAxes, ha="center", color=PALE)
+        right.set_axis_off()
+        return
+    table = np.stack([evidence.per_tomogram for evidence in clusters]).astype(np.float64)
+    counts = table.sum(0)
+    shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_TOMOGRAMS])
+    fractions = table[:, shown] / np.maximum(counts[shown], 1)
+    positions, base = np.arange(len(shown)), np.zeros(len(shown))
+    for number, fraction in enumerate(fractions):
+        right.bar(positions, fraction, bottom=base, color=colors[number], width=0.85)
+        base += fraction
+    names = [Path(validation.tomograms.names[i]).name for i in shown]
+    right.set_xticks(positions, names, rotation=60, ha="right", fontsize=8 if len(names) <= 15 else 6)
+    right.set_ylim(0, 1)
+    _style_axes(right)
+
+
+def _style_axes(axes: Axes) -> None:
+    axes.tick_params(labelsize=8, colors=PALE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")

@@ -1,0 +1,247 @@
+"""Maps and half maps of a particle set by back-projection, with their FSC (``dsd reconstruct``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.data.batches import load_batches
+from opustomo.data.config import DataConfig
+from opustomo.data.particles import ParticleSet, load_mask, load_particles, tolerated
+from opustomo.data.scale import examine_scale
+from opustomo.data.voxels import VoxelSource
+from opustomo.errors import UserError
+from opustomo.io.mrc import write_volume
+from opustomo.io.poses import Poses
+from opustomo.io.progress_bar import progress
+from opustomo.io.star_tables import ParticleStar
+from opustomo.physics.backprojection import PADDING, Backprojection
+from opustomo.physics.ctf import TiltBatch, ctf_volume
+from opustomo.physics.fsc import ShellCorrelation, half_map_correlation
+from opustomo.quality.evidence.fsc_curves import draw_curve, write_curve
+
+SUBSET_COLUMN = "rlnRandomSubset"
+
+
+def half_sets(star: ParticleStar) -> tuple[np.ndarray, str]:
+    """Return the half set of each particle, 0 or 1, (N,), and a description of its origin.
+
+    The half sets follow ``rlnRandomSubset`` if it contains both 1 and 2 and no other values. Otherwise, particles are
+    assigned to the half sets alternately.
+    """
+    if SUBSET_COLUMN in star:
+        subset = star.numbers(SUBSET_COLUMN)
+        if set(np.unique(subset)) == {1.0, 2.0}:
+            return subset.astype(np.int64) - 1, SUBSET_COLUMN
+        return np.arange(len(star)) % 2, f"odd and even rows ({SUBSET_COLUMN} does not contain 1 and 2)"
+    return np.arange(len(star)) % 2, f"odd and even rows (no {SUBSET_COLUMN})"
+
+
+BATCH_BYTES = 2**28
+PADDED_COPIES = 6
+"""Number of padded complex boxes that one particle requires in memory."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Assignment of particles to sums.
+
+    Attributes
+    ----------
+    members
+        Index of the sum that each particle is added to, or -1 for none, (S, n). A particle can be added to several
+        sums, one per row.
+    sums
+        Number of sums.
+    """
+
+    members: np.ndarray
+    sums: int
+
+
+def batch_size_for(box: int) -> int:
+    """Return the number of particles per batch for a given box size and memory limit."""
+    return max(1, min(16, BATCH_BYTES // (PADDED_COPIES * 8 * (2 * box) ** 2 * (box + 1))))
+
+
+def back_project(
+    particles: ParticleSet,
+    assignment: Assignment,
+    poses: Poses | None = None,
+    *,
+    ctf_normalised: bool = False,
+    device: torch.device | str = "cpu",
+    workers: int = 2,
+    padding: int = PADDING,
+) -> Backprojection:
+    """Back-project the subtomograms of a particle set into their assigned sums.
+
+    Parameters
+    ----------
+    particles
+        Particle set, n particles.
+    assignment
+        Assignment of the particles to sums.
+    poses
+        Poses that replace those of the particle set; None keeps them.
+    ctf_normalised
+        Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
+    device, workers
+        Device of the computation and number of prefetching threads.
+    padding
+        Padding factor, see ``PADDING``.
+
+    Raises
+    ------
+    UserError
+        If too many subtomograms cannot be used.
+    """
+    poses = particles.poses if poses is None else poses
+    device = torch.device(device)
+    tilts = TiltBatch.pad(particles.tables).to(device)
+    result = Backprojection(particles.box, assignment.sums, device, padding)
+    rotations, origins = poses.rotations, (poses.origins * particles.box).astype(np.float32)
+    assigned = np.flatnonzero((assignment.members >= 0).any(0))
+    # Sort the particles by CTF table so that each 3D CTF is evaluated once.
+    assigned = assigned[np.argsort(particles.table[assigned], kind="stable")]
+    size = batch_size_for(particles.box)
+    batches = [assigned[i : i + size] for i in range(0, len(assigned), size)]
+    cached_ctf: tuple[np.ndarray, Tensor] | None = None
+    source = VoxelSource(particles.images, cache_bytes=0)
+    examine_scale(source, len(particles))
+
+    def leave_out(index: int, reason: str) -> None:
+        result.left_out[index] = reason
+        if len(result.left_out) > tolerated(len(particles)):
+            raise UserError(
+                f"{len(result.left_out)} of {len(particles)} subtomograms cannot be used, the last because {reason}. "
+                "Repair them or remove them from the STAR file."
+            )
+
+    with progress(len(assigned), "back-projected") as advance:
+        for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), workers, leave_out):
+            if not len(indices):
+                continue
+            distinct, table = np.unique(particles.table[indices], return_inverse=True)
+            if cached_ctf is None or not np.array_equal(cached_ctf[0], distinct):
+                selected = tilts[torch.from_numpy(distinct).to(device)]
+                ctf = ctf_volume(selected, particles.box, particles.apix, normalised=ctf_normalised)
+                cached_ctf = distinct, ctf
+            result.add(
+                volumes,
+                cached_ctf[1][torch.from_numpy(table).to(device)],
+                torch.from_numpy(rotations[indices]).to(device),
+                torch.from_numpy(origins[indices]).to(device),
+                torch.from_numpy(assignment.members[:, indices]).to(device),
+            )
+            advance(len(indices))
+    return result
+
+
+@dataclass(frozen=True)
+class ReconstructionRequest:
+    """Input and output of a reconstruction.
+
+    Attributes
+    ----------
+    data
+        Particles; ``data.mask`` is the mask for the FSC.
+    output
+        Output map; half maps, FSC table and FSC figure are written to the same folder.
+    halves
+        Also reconstruct half maps and compute their FSC.
+    ctf_normalised
+        Whether the subtomograms were divided by their sampling weights.
+    device, workers
+        Device of the computation and number of prefetching threads.
+    """
+
+    data: DataConfig
+    output: Path
+    halves: bool = False
+    ctf_normalised: bool = False
+    device: str = "cpu"
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Result of a reconstruction.
+
+    Attributes
+    ----------
+    written
+        Written files.
+    counts
+        Number of particles in each half map, or in the map if no half maps were reconstructed.
+    notes
+        Notes for the user, for example about excluded particles.
+    origin
+        Description of how particles were assigned to the half sets.
+    curve
+        FSC between the half maps; None without half maps.
+    """
+
+    written: list[Path]
+    counts: list[int]
+    notes: tuple[str, ...]
+    origin: str = ""
+    curve: ShellCorrelation | None = None
+
+
+def reconstruct(request: ReconstructionRequest) -> Reconstruction:
+    """Reconstruct and write the map of a particle set and, on request, half maps and their FSC.
+
+    Raises
+    ------
+    UserError
+        If an input is missing, damaged or inconsistent with another, or if a half set would be empty.
+    """
+    particles = load_particles(request.data)
+    mask = load_mask(request.data.mask, particles.box, particles.apix, request.data.force)
+    if request.halves:
+        members, origin = half_sets(particles.star)
+        counts = np.bincount(members, minlength=2).tolist()
+        if min(counts) < 1:
+            raise UserError(
+                f"{request.data.star} has {len(particles)} particle(s), which is too few for two half maps."
+            )
+    else:
+        members, origin, counts = np.zeros(len(particles), dtype=np.int64), "", [len(particles)]
+    sums = back_project(
+        particles,
+        Assignment(members[None], len(counts)),
+        ctf_normalised=request.ctf_normalised,
+        device=request.device,
+        workers=request.workers,
+    )
+    notes, counts = particles.notes, [sums.count(number) for number in range(len(counts))]
+    if sums.left_out:
+        first = next(iter(sums.left_out.values()))
+        notes += (f"{len(sums.left_out)} subtomograms are left out, the first because {first}",)
+    output = request.output
+    maps = {output: sums.volume(*range(len(counts)))}
+    curve = None
+    if request.halves:
+        halves = [sums.volume(0), sums.volume(1)]
+        maps |= {beside(output, f"half{i + 1}.mrc"): half for i, half in enumerate(halves)}
+        soft_mask = None if mask is None else torch.from_numpy(mask)
+        curve = half_map_correlation(halves[0], halves[1], particles.apix, soft_mask)
+    for path, volume in maps.items():
+        write_volume(path, volume.numpy(), particles.apix)
+    written = list(maps)
+    if curve is not None:
+        table, figure = beside(output, "fsc.csv"), beside(output, "fsc.png")
+        write_curve(table, curve)
+        draw_curve(figure, curve, f"{output.name}: {counts[0]:,} + {counts[1]:,} particles")
+        written += [table, figure]
+    return Reconstruction(written, counts, notes, origin, curve)
+
+
+def beside(output: Path, ending: str) -> Path:
+    """Return the path ``map_{ending}`` for the output ``map.mrc``."""
+    return output.with_name(f"{output.stem}_{ending}")

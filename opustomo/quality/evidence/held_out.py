@@ -1,0 +1,87 @@
+"""The generative loss of single particles: how well the model explains data it was not fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from opustomo.data.batches import load_batches
+from opustomo.data.particles import ParticleSet
+from opustomo.data.scale import examine_scale
+from opustomo.data.voxels import VoxelSource
+from opustomo.io.progress_bar import progress
+from opustomo.model.autoencoder import Autoencoder, StepState
+from opustomo.model.batch import Batch
+from opustomo.physics.ctf import TiltBatch
+
+
+@torch.no_grad()
+def particle_losses(
+    model: Autoencoder,
+    particles: ParticleSet,
+    indices: np.ndarray,
+    norm: tuple[float, float],
+    bfactor_A2: float,
+    batch_size: int = 8,
+    workers: int = 2,
+    per_particle: bool = False,
+) -> np.ndarray:
+    """Generative loss of each particle, as validation computes it: no augmentation, z = mu.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on its device.
+    particles
+        The set, with the poses to be used.
+    indices
+        (n,) particles to look at.
+    norm
+        (shift, scale) of the voxels in training.
+    bfactor_A2
+        B-factor of the comparison at the model's epoch.
+    batch_size, workers
+        Particles at a time; threads that read ahead.
+    per_particle
+        Whether training divided each subtomogram by its own deviation.
+
+    Returns
+    -------
+    ndarray
+        (n,) float64, ``Σ x² - 2 Σ x r`` over N_norm (docs/method.md, sections 3 and 7): 0 for a model that explains
+        nothing, negative the better it explains; NaN for a subtomogram that cannot be used. Poses were inferred from
+        the same data, so the gain that this brings on average is added.
+    """
+    device = model.mask.device
+    tilts = TiltBatch.pad(particles.tables).to(device)
+    table = torch.from_numpy(particles.table)
+    rotations = torch.from_numpy(particles.poses.rotations)
+    origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
+    # pose.N.pkl holds poses as corrected
+    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None, moves_pose=False)
+    inferred = model.config.estimate_pose and not model.physics.original
+    losses = np.full(len(particles), np.nan)
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    source = VoxelSource(particles.images, cache_bytes=0)
+    examine_scale(source, len(particles), per_particle)
+    with progress(len(indices), "held-out particles") as advance:
+        for chosen, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
+            if len(chosen):
+                index = torch.from_numpy(chosen)
+                distinct, rows = torch.unique(table[index], return_inverse=True)
+                batch = Batch(
+                    index.to(device),
+                    volumes,
+                    tilts[distinct.to(device)],
+                    rows.to(device),
+                    rotations[index].to(device),
+                    origins[index].to(device),
+                    deviation=torch.zeros(len(index), 6, device=device) if inferred else None,
+                )
+                generated = model.generative(batch, model.inference(batch, state), state)
+                energy = (generated.weights * generated.energies.total).sum(1) / model.norm
+                if generated.slopes is not None:
+                    energy = energy + model.pose_optimism(generated.slopes)
+                losses[chosen] = energy.double().cpu().numpy()
+            advance(len(chosen))
+    return losses[indices]

@@ -1,0 +1,152 @@
+"""Validation of the clusters of an analyzed run (``dsdsh validate``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis.clusters import load_labels
+from opustomo.analysis.results import ResultDir, Round
+from opustomo.checkpoint.config import read_config
+from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.errors import UserError
+from opustomo.model.device import choose_device
+from opustomo.quality.evidence.cluster_evidence import validate_clusters
+from opustomo.quality.evidence.evidence_files import write_validation
+from opustomo.quality.evidence.held_out import particle_losses
+from opustomo.quality.evidence.restored_run import (
+    held_out_particles,
+    load_model,
+    remembered_data,
+    remembered_norm,
+    remembered_per_particle,
+    remembered_physics,
+)
+from opustomo.training.schedules import bfactor_at
+
+
+@dataclass(frozen=True)
+class ValidationRequest:
+    """Clusters to validate and their input data.
+
+    Attributes
+    ----------
+    results, which
+        Result directory of the run and the round of analysis.
+    num_clusters, folder
+        Number of clusters, K, and folder name of the clustering, for example ``kmeans{K}``.
+    star, mask, datadir, ind, apix, warp, ctf_normalised
+        Inputs that changed since the training; None for those of the training.
+    likelihood
+        Compute the generative loss of the held-out particles.
+    batch_size, workers, device
+        Batch size of the held-out particles, number of prefetching threads, and device.
+    """
+
+    results: ResultDir
+    which: Round
+    num_clusters: int
+    folder: str
+    star: Path | None = None
+    mask: Path | None = None
+    datadir: Path | None = None
+    ind: Path | None = None
+    apix: float | None = None
+    warp: bool = False
+    ctf_normalised: bool = False
+    likelihood: bool = True
+    batch_size: int = 8
+    workers: int = 2
+    device: str | None = None
+
+
+def validate_run(request: ValidationRequest, say: Callable[[str], None] = print) -> list[Path]:
+    """Write the evidence for each cluster to the folder of the clustering and return the files.
+
+    Raises
+    ------
+    UserError
+        If the analysis or an input is missing, or if they do not match.
+    """
+    results, epoch = request.results, request.which.epoch
+    path = results.analysed_file(request.which, request.folder, "labels.pkl")
+    labels = load_labels(path)
+    config = results.config()
+    data = remembered_data(
+        config,
+        request.star,
+        poses=results.epoch_file("pose", epoch),
+        mask=request.mask,
+        datadir=request.datadir,
+        ind=request.ind,
+        apix=request.apix,
+        warp=request.warp or None,
+    )
+    device = choose_device(request.device)
+    particles = load_particles(data)
+    if len(particles) != len(labels):
+        raise UserError(
+            f"{data.star} has {len(particles)} particles, but {path} has {len(labels)} labels. "
+            "Give the STAR file used for training."
+        )
+    mask = load_mask(data.mask, particles.box, particles.apix, data.force)
+    held_out, losses = np.empty(0, dtype=np.int64), np.empty(0)
+    if request.likelihood:
+        held_out, losses = _held_out(request, config, particles, labels, device, say)
+    physics = remembered_physics(read_config(config)[2])
+    validation = validate_clusters(
+        particles,
+        labels,
+        request.num_clusters,
+        mask,
+        held_out,
+        losses,
+        ctf_normalised=request.ctf_normalised or physics.ctf_normalised,
+        device=device,
+        workers=request.workers,
+    )
+    if validation.left_out:
+        say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
+    say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
+    return write_validation(path.parent, validation, particles.apix)
+
+
+def _held_out(
+    request: ValidationRequest,
+    config: Path,
+    particles: ParticleSet,
+    labels: np.ndarray,
+    device: str,
+    say: Callable[[str], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the held-out particles that belong to a cluster, and their generative losses."""
+    epoch = request.which.epoch
+    held_out = held_out_particles(config, len(particles))
+    held_out = held_out[labels[held_out] < request.num_clusters]
+    weights = request.results.root / f"weights.{epoch}.pkl"
+    if not len(held_out):
+        say("The likelihood is not computed because the run held out no particles of these clusters.")
+    elif not weights.is_file():
+        say(f"The likelihood is not computed because {weights} does not exist.")
+        held_out = held_out[:0]
+    if not len(held_out):
+        return held_out, np.empty(0)
+    model = load_model(weights, config, device)
+    if read_config(config)[2].get("opustomo") is None:
+        say(f"Note: {config} of OPUS-TOMO does not contain the physics settings, so defaults are used.")
+    bfactor = bfactor_at(model.physics.bfactor_A2, epoch)
+    losses = particle_losses(
+        model,
+        particles,
+        held_out,
+        remembered_norm(config),
+        bfactor,
+        request.batch_size,
+        request.workers,
+        remembered_per_particle(config),
+    )
+    say(f"Mean generative loss of {len(held_out)} held-out particles: {np.nanmean(losses):.6f}.")
+    return held_out, losses

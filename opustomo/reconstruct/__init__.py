@@ -1,1 +1,0 @@
-"""Reconstruction by CTF-weighted back-projection of subtomograms, with half maps and their FSC."""

@@ -1,0 +1,168 @@
+"""Facts of a run for the HTML report: settings, losses, and the tables of ``validate`` and ``convergence``."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from opustomo.analysis.results import ResultDir, read_training_log
+from opustomo.checkpoint.config import read_config
+from opustomo.errors import UserError
+from opustomo.io.pickles import load_pickles
+
+Rows = list[tuple[str, str]]
+
+
+def describe_losses(results: ResultDir) -> dict[str, Any]:
+    """Read the loss curves of training and validation from ``run.log``."""
+    log = results.root / "run.log"
+    curves = read_training_log(log) if log.is_file() else {}
+    return {
+        part: {
+            "epochs": curve.epochs.tolist(),
+            "gen_loss": curve.gen_loss.tolist(),
+            "total_loss": curve.total_loss.tolist(),
+            "snr": curve.snr.tolist(),
+        }
+        for part, curve in curves.items()
+    }
+
+
+def describe_settings(results: ResultDir) -> tuple[list[tuple[str, Rows]], str | None]:
+    """Read the settings, grouped by heading, and the command line from ``config.pkl``; empty if it is absent."""
+    path = results.root / "config.pkl"
+    if not path.is_file():
+        return [], None
+    sizes, boxes, settings = read_config(path)
+    parts = load_pickles(path)
+    opustomo_settings = settings.get("opustomo") or {}
+    groups = [
+        (
+            "boxes",
+            [
+                ("subtomograms", f"{boxes.box}³ voxels of {boxes.apix:g} Å"),
+                ("render box", f"{boxes.render}³ voxels of {boxes.render_apix:g} Å"),
+                ("crop", f"{boxes.crop}³ voxels"),
+            ],
+        ),
+        ("model", _rows(opustomo_settings.get("model", {"zdim": sizes.zdim, "templateres": sizes.templateres}))),
+        ("physics", _rows(opustomo_settings.get("physics", {}))),
+        ("data", _rows(settings.get("dataset_args", {}))),
+    ]
+    command = None
+    if len(parts) > 1 and isinstance(parts[1], dict):
+        words = [str(word) for word in parts[1].get("cmd", [])]
+        command = shlex.join(words) if words else None
+        about = {"started": str(parts[1].get("time", ""))[:19], "version": parts[1].get("version")}
+        groups.append(("run", _rows(about | {"seed": settings.get("seed")})))
+    return [(title, rows) for title, rows in groups if rows], command
+
+
+def _rows(values: Mapping[str, Any]) -> Rows:
+    return [(str(name), _text(value)) for name, value in values.items() if value not in (None, "")]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value)
+    try:
+        return f"{float(value):g}" if not isinstance(value, (str, int)) else str(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a CSV file; return an empty list if it is absent."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def number(text: str | None) -> float:
+    """Parse a number of a table; return NaN if it is empty or invalid."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> list[dict[str, Any]]:
+    """Return the number, color, fraction of particles and evidence of each cluster in a clustering folder."""
+    validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
+    stale = any(int(number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts))
+    curves = [] if stale else read_rows(folder / "validation_fsc.csv")
+    total = max(1, sum(counts))
+    clusters = []
+    for i, (count, color) in enumerate(zip(counts, colors, strict=True)):
+        row = None if stale else validated.get(str(i))
+        clusters.append(
+            {
+                "number": i,
+                "count": count,
+                "share": count / total,
+                "colour": color,
+                "evidence": [] if row is None else _evidence(row),
+                "curve": _curve(curves, i),
+            }
+        )
+    return clusters
+
+
+def _known(validated: dict[str, Row], counts: list[int]) -> list[tuple[str, Row]]:
+    return [(name, row) for name, row in validated.items() if name.isdigit() and int(name) < len(counts)]
+
+
+def _evidence(row: Row) -> list[tuple[str, str]]:
+    lines = []
+    for threshold in ("0.143", "0.5"):
+        resolution, control = (number(row.get(f"{column}_{threshold}_A")) for column in ("resolution", "control"))
+        if math.isfinite(resolution):
+            comparison = f" (control {control:.1f} Å)" if math.isfinite(control) else ""
+            lines.append((f"FSC {threshold}", f"{resolution:.1f} Å{comparison}"))
+    loss, error = number(row.get("held_out_loss")), number(row.get("held_out_loss_error"))
+    if math.isfinite(loss):
+        spread = f" ± {error:.2g}" if math.isfinite(error) else ""
+        lines.append((f"loss ({row.get('held_out')} held out)", f"{loss:.4g}{spread}".replace("-", "−")))
+    fraction = number(row.get("largest_tomogram_share"))
+    if math.isfinite(fraction):
+        largest = f", at most {100 * fraction:.0f} % in one" if row.get("tomograms") != "1" else ""
+        lines.append(("tomograms", f"{row.get('tomograms')}{largest}"))
+    return lines
+
+
+def _curve(rows: list[Row], cluster: int) -> dict[str, Any] | None:
+    if not rows or f"cluster{cluster}" not in rows[0]:
+        return None
+    control = f"control{cluster}"
+    return {
+        "frequency": [number(row["frequency_per_A"]) for row in rows],
+        "own": [number(row[f"cluster{cluster}"]) for row in rows],
+        "control": [number(row[control]) for row in rows] if control in rows[0] else None,
+    }
+
+
+def read_convergence(path: Path) -> dict[str, list[float]] | None:
+    """Read the columns of ``convergence.csv``; return None if it is absent.
+
+    Raises
+    ------
+    UserError
+        If a column is missing.
+    """
+    rows = read_rows(path)
+    columns = ("epoch", "ari_previous", "ari_last", "displacement")
+    if not rows:
+        return None
+    if any(column not in rows[0] for column in columns):
+        raise UserError(f"{path} is not a table of dsdsh convergence. Run dsdsh convergence again.")
+    return {column: [number(row[column]) for row in rows] for column in columns}

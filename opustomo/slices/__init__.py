@@ -1,1 +1,0 @@
-"""Fourier insertion of central slices and band-limited resampling, used by simulation and preparation."""

@@ -1,0 +1,53 @@
+"""Standard training monitors of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from opustomo.training.monitors.collapse import CollapseWatcher
+from opustomo.training.monitors.metrics import MetricsFile
+from opustomo.training.monitors.particle_plot import ParticlePlot
+from opustomo.training.monitors.tensorboard import TensorBoardWatcher, tensorboard_available
+from opustomo.training.monitors.training_figure import TrainingFigure
+from opustomo.training.records import Watcher
+
+
+def standard_watchers(
+    outdir: Path, say: Callable[[str], None], resumed_at: int | None, plot: str | None = None
+) -> list[Watcher]:
+    """Create the metrics files, training figure, collapse detection and, if installed, TensorBoard.
+
+    Parameters
+    ----------
+    outdir
+        Output folder of the run.
+    say
+        Callback that receives messages for the log.
+    resumed_at
+        Number of particles processed before the run was resumed; None for a new run.
+    plot
+        Name, without .png, of the figure of one particle (``--plot``); None for no figure.
+
+    Returns
+    -------
+    list of Watcher
+        Training monitors. If a file cannot be resumed, a warning is logged and its monitor is omitted.
+    """
+    watchers: list[Watcher] = []
+    metrics = MetricsFile(outdir / "metrics.csv")
+    try:
+        if resumed_at is not None:
+            metrics.resume_from(resumed_at)
+        watchers.append(metrics)
+    except OSError as error:
+        say(f"# warning: metrics.csv cannot be resumed ({error}), so this run does not write it")
+    watchers += [TrainingFigure(outdir / "training.png"), CollapseWatcher(say)]
+    if plot is not None:
+        watchers.append(ParticlePlot(outdir / f"{plot}.png"))
+    if tensorboard_available():
+        try:
+            watchers.append(TensorBoardWatcher(outdir / "tensorboard", resumed_at))
+        except (ImportError, OSError) as error:
+            say(f"# warning: TensorBoard files are not written ({error})")
+    return watchers

@@ -1,0 +1,76 @@
+"""The watchers of every run together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.watch import fabricated
+
+from opustomo.training.monitors import standard
+from opustomo.training.monitors.collapse import CollapseWatcher
+from opustomo.training.monitors.metrics import MetricsFile
+from opustomo.training.monitors.standard import standard_watchers
+from opustomo.training.monitors.training_figure import TrainingFigure
+from opustomo.training.records import Watcher
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standard, "tensorboard_available", lambda: False)
+
+
+def tell(watchers: list[Watcher], numbers: range) -> None:
+    for number in numbers:
+        for watcher in watchers:
+            watcher.interval(fabricated.interval(1000 * (number + 1), epoch=number))
+        for watcher in watchers:
+            watcher.epoch(fabricated.epoch(number))
+    for watcher in watchers:
+        watcher.close()
+
+
+def lines(path: Path) -> list[str]:
+    return [",".join(line.split(",")[1:]) for line in path.read_text().splitlines()]
+
+
+def test_a_run_and_its_resumption_leave_the_same_files(tmp_path: Path) -> None:
+    said: list[str] = []
+    tell(standard_watchers(tmp_path / "whole", said.append, None), range(4))
+    tell(standard_watchers(tmp_path / "part", said.append, None), range(3))
+    tell(standard_watchers(tmp_path / "part", said.append, 2000), range(2, 4))
+    for folder in ("whole", "part"):
+        assert {path.name for path in (tmp_path / folder).iterdir()} == {"metrics.csv", "epochs.csv", "training.png"}
+    for name in ("metrics.csv", "epochs.csv"):
+        assert lines(tmp_path / "part" / name) == lines(tmp_path / "whole" / name)
+        assert len(lines(tmp_path / "whole" / name)) == 5
+    assert (tmp_path / "part" / "training.png").read_bytes() == (tmp_path / "whole" / "training.png").read_bytes()
+    assert not said
+
+
+def test_a_file_that_cannot_be_continued_is_said_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").mkdir()
+    said: list[str] = []
+    watchers = standard_watchers(tmp_path, said.append, 1000)
+    assert [type(watcher) for watcher in watchers] == [TrainingFigure, CollapseWatcher]
+    assert len(said) == 1 and "metrics.csv" in said[0]
+    assert isinstance(standard_watchers(tmp_path, said.append, None)[0], MetricsFile)
+
+
+def test_tensorboard_joins_when_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, int | None]] = []
+    monkeypatch.setattr(standard, "tensorboard_available", lambda: True)
+    monkeypatch.setattr(standard, "TensorBoardWatcher", lambda *arguments: asked.append(arguments) or "it")
+    assert standard_watchers(tmp_path, print, 70)[-1] == "it"
+    assert asked == [(tmp_path / "tensorboard", 70)]
+
+
+def test_a_broken_tensorboard_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise ImportError("no module named protobuf")
+
+    monkeypatch.setattr(standard, "tensorboard_available", lambda: True)
+    monkeypatch.setattr(standard, "TensorBoardWatcher", broken)
+    said: list[str] = []
+    assert len(standard_watchers(tmp_path, said.append, None)) == 3
+    assert "protobuf" in said[0]
