@@ -174,7 +174,7 @@ class Run:
         return np.asarray(load_pickle(self.results.analysed_file(self._round(which), "umap.pkl")))
 
     def clusters(self, number: int, which: int | str | None = None, method: str = "kmeans") -> Clusters:
-        """Read the clusters of an analysis; particles excluded from a later round have the label `number`."""
+        """Read the clusters of an analysis; particles that belong to no cluster have the label `number`."""
         from opustomo.io.latents import read_latent_rows
 
         folder = Clustering(number, method).folder
@@ -182,8 +182,34 @@ class Run:
         indices = np.loadtxt(labels.with_name("centers_ind.txt"), dtype=np.int64, ndmin=1)
         return Clusters(load_labels(labels), read_latent_rows(labels.with_name("centers.txt")), indices)
 
-    def cluster(self, number: int, epoch: int | None = None, method: str = "kmeans") -> Clusters:
-        """Compute clusters; they are identical to those of an analysis with the same number of clusters."""
+    def cluster(
+        self,
+        number: int | None,
+        epoch: int | None = None,
+        method: str = "kmeans",
+        min_cluster_size: int | None = None,
+        max_number: int = 20,
+    ) -> Clusters:
+        """Compute clusters; they are identical to those of an analysis with the same settings.
+
+        Parameters
+        ----------
+        number
+            Number of clusters; None to choose it from the data, which HDBSCAN always does.
+        epoch
+            Epoch of the latents.
+        method
+            ``kmeans``, ``gmm`` or ``hdbscan``.
+        min_cluster_size
+            Particles of the smallest cluster of HDBSCAN; None for the default.
+        max_number
+            Largest number of clusters that is tried if `number` is None.
+        """
+        if method == "hdbscan" or number is None:
+            from opustomo.analysis.automatic_clusters import automatic_clusters
+
+            clustering = Clustering(None, method, max_number, min_cluster_size)
+            return automatic_clusters(self.latents(epoch), clustering).clusters
         return cluster_latents(self.latents(epoch), number, method=method)
 
     def analysed(self, which: int | str | None = None) -> AnalysedParticles:

@@ -87,7 +87,8 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     Returns
     -------
     list of Path
-        Output folder of the composition and, if the run has a conformation latent, of the conformation.
+        Folder of the clusters of the composition and, if the run has a conformation latent, of the conformation. The
+        analysis is written to the parent of each.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     else:
         indices = chosen_particles(results, request.source, request.choice, len(mu))
         say(f"Round {request.round.filtered + 1}: {len(indices)} of {len(mu)} particles.")
-    if not 1 <= request.clustering.number <= len(indices):
+    if request.clustering.number is not None and not 1 <= request.clustering.number <= len(indices):
         raise UserError(
             f"{len(indices)} particles cannot be divided into {request.clustering.number} clusters. "
             f"Request 1 to {len(indices)} clusters."
@@ -125,18 +126,18 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     written = []
     for dynamics, subject, embedding in zip((False, True), subjects, embeddings, strict=False):
         outdir = request.folder(dynamics)
-        if request.round.filtered:
-            _report_stale_clusterings(outdir, request, indices, say)
-        clusters = write_latent_report(subject, embedding, request.num_pcs, request.clustering, outdir, say)
+        stale = _stale_clusterings(outdir, request, indices) if request.round.filtered else []
+        clustering, clusters = write_latent_report(subject, embedding, request.num_pcs, request.clustering, outdir, say)
+        _report_stale_clusterings(outdir, [name for name in stale if name != clustering.folder], say)
         if request.round.filtered:
             dump_pickle(outdir / f"ind.{request.round.label}.pkl", indices)
             write_poses(outdir / f"pose.{request.round.label}.pkl", poses.subset(indices))
         if request.joint and not dynamics and multi_mu is not None:
             conformations = multi_mu[indices[clusters.center_indices]]
             table = np.concatenate([clusters.centers, conformations], axis=1)
-            write_table(outdir / request.clustering.folder / "centers_joint.txt", table)
-        _write_config(request, subject, outdir)
-        written.append(outdir)
+            write_table(outdir / clustering.folder / "centers_joint.txt", table)
+        _write_config(request, subject, clustering, outdir)
+        written.append(outdir / clustering.folder)
     return written
 
 
@@ -168,13 +169,15 @@ def _earlier_embedding(request: AnalysisRequest, subject: LatentSet, dynamics: b
     return None
 
 
-def _report_stale_clusterings(outdir: Path, request: AnalysisRequest, indices: np.ndarray, say: Say) -> None:
-    """Report clusterings in the output folder that belong to a different selection of particles."""
+def _stale_clusterings(outdir: Path, request: AnalysisRequest, indices: np.ndarray) -> list[str]:
+    """Return the clusterings in the output folder that belong to a different selection of particles."""
     earlier = outdir / f"ind.{request.round.label}.pkl"
     if not earlier.is_file() or np.array_equal(load_pickle(earlier), indices):
-        return
-    stale = sorted(path.parent.name for path in outdir.glob("*/labels.pkl"))
-    stale = [name for name in stale if name != request.clustering.folder]
+        return []
+    return sorted(path.parent.name for path in outdir.glob("*/labels.pkl"))
+
+
+def _report_stale_clusterings(outdir: Path, stale: list[str], say: Say) -> None:
     if stale:
         say(f"{outdir.name}: {', '.join(stale)} belong to a different selection of clusters. Remove or recompute them.")
 
@@ -198,7 +201,7 @@ def _write_losses(results: ResultDir, say: Say) -> None:
         say(f"{log} records no completed epoch, so train_losses.png is not drawn.")
 
 
-def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) -> None:
+def _write_config(request: AnalysisRequest, subject: LatentSet, clustering: Clustering, outdir: Path) -> None:
     choice = request.choice
     settings = {
         "results": str(request.results.root),
@@ -208,8 +211,9 @@ def _write_config(request: AnalysisRequest, subject: LatentSet, outdir: Path) ->
         "particles_of_run": subject.total,
         "latent_dimension": subject.latents.shape[1],
         "num_pcs": min(request.num_pcs, subject.latents.shape[1]),
-        "num_clusters": request.clustering.number,
-        "clustering": request.clustering.method,
+        "num_clusters": clustering.number,
+        "num_clusters_chosen_from_data": request.clustering.number is None,
+        "clustering": clustering.method,
         "kmeans_seed": 0,
         "umap_seed": SEED,
         "skip_umap": request.skip_umap,

@@ -1,6 +1,4 @@
-"""Clusters of latents by k-means or a Gaussian mixture, their labels, and STAR files of their particles.
-
-Cluster numbers are reproducible."""
+"""Clusters of latents, their labels, and STAR files of their particles; cluster numbers are reproducible."""
 
 from __future__ import annotations
 
@@ -11,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.pca import fit_pca
+from opustomo.analysis.mixture import fit_mixture
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
 
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
 
-METHODS = {"kmeans": "k-means", "gmm": "Gaussian mixture"}
+METHODS = {"kmeans": "k-means", "gmm": "Gaussian mixture", "hdbscan": "HDBSCAN"}
 """Clustering methods: folder name prefix and display name."""
 
 
@@ -29,13 +27,19 @@ class Clustering:
     Attributes
     ----------
     number
-        Number of clusters, K.
+        Number of clusters, K; None if it is chosen from the data, which HDBSCAN always does.
     method
         One of `METHODS`.
+    max_number
+        Largest number of clusters that is tried if `number` is None.
+    min_cluster_size
+        Particles of the smallest cluster of HDBSCAN; None for the default.
     """
 
-    number: int
+    number: int | None
     method: str = "kmeans"
+    max_number: int = 20
+    min_cluster_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -44,6 +48,8 @@ class Clustering:
     @property
     def folder(self) -> str:
         """Name of the output folder within an analysis, for example ``kmeans20``."""
+        if self.number is None:
+            raise ValueError("the number of clusters has not been chosen yet")
         return f"{self.method}{self.number}"
 
     @property
@@ -59,7 +65,8 @@ class Clusters:
     Attributes
     ----------
     labels
-        Cluster of each particle, shape (N,), int64, from 0 to K - 1; K for particles excluded from a later round.
+        Cluster of each particle, shape (N,), int64, from 0 to K - 1; K for particles that are excluded from a later
+        round or belong to no cluster.
     centers
         Latent of the representative particle of each cluster, shape (K, zdim).
     center_indices
@@ -77,6 +84,11 @@ class Clusters:
     def sizes(self) -> np.ndarray:
         """Number of particles in each cluster, shape (K,)."""
         return np.bincount(self.labels, minlength=len(self))[: len(self)]
+
+    @property
+    def unassigned(self) -> int:
+        """Number of particles that belong to no cluster."""
+        return int((self.labels == len(self)).sum())
 
 
 def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, method: str = "kmeans") -> Clusters:
@@ -119,9 +131,25 @@ def cluster_latents(latents: np.ndarray, num_clusters: int, seed: int = 0, metho
         # The caller reports empty clusters (fewer distinct latents than clusters), see `Clusters.sizes`.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels, centers = {"kmeans": _k_means, "gmm": _gaussian_mixture}[method](values, num_clusters, seed)
+    return numbered_clusters(latents, labels, centers)
+
+
+def numbered_clusters(latents: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> Clusters:
+    """Number clusters along the tree of their representative particles; see `cluster_latents`.
+
+    Parameters
+    ----------
+    latents
+        Latents, shape (N, zdim).
+    labels
+        Cluster of each particle, shape (N,), int64; -1 for particles that belong to no cluster.
+    centers
+        Center of each cluster, shape (K, zdim), in the order of the labels.
+    """
+    values, num_clusters = latents.astype(np.float64), len(centers)
     nearest = np.array([_nearest(values, labels, centers[i], i) for i in range(num_clusters)])
     order = tree_order(values[nearest])
-    rank = np.empty(num_clusters, dtype=np.int64)
+    rank = np.full(num_clusters + 1, num_clusters, dtype=np.int64)  # the last entry is that of label -1
     rank[order] = np.arange(num_clusters)
     return Clusters(rank[labels], latents[nearest[order]], nearest[order].astype(np.int64))
 
@@ -145,28 +173,8 @@ def _k_means(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarr
 
 
 def _gaussian_mixture(values: np.ndarray, num_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.mixture import GaussianMixture
-
-    dimension = values.shape[1]
-    parameters = dimension * (dimension + 3) / 2
-    covariance_type = "full" if len(values) >= 5 * parameters * num_clusters else "diag"
-    pca = fit_pca(values)
-    scale = float(np.sqrt(pca.variance.max())) or 1.0
-    # EM converges to a local optimum near its k-means initialization. K-means on unscaled axes splits elongated
-    # clusters, and k-means on whitened axes may split others. Run both and keep the solution of higher likelihood.
-    axis_scalings = [np.full(dimension, scale)]
-    if pca.variance.min() > 1e-6 * pca.variance.max():
-        axis_scalings.append(np.sqrt(pca.variance))
-    solutions = []
-    for widths in axis_scalings:
-        scores = pca.scores(values) / widths
-        model = GaussianMixture(
-            num_clusters, covariance_type=covariance_type, reg_covar=1e-4, max_iter=500, random_state=seed
-        ).fit(scores)
-        log_likelihood = model.score(scores) - np.log(widths).sum()
-        solutions.append((log_likelihood, model.predict(scores).astype(np.int64), pca.latents(model.means_ * widths)))
-    _, labels, centers = max(solutions, key=lambda solution: solution[0])
-    return labels, centers
+    mixture = fit_mixture(values, num_clusters, seed)
+    return mixture.predict(values), mixture.centers
 
 
 def _nearest(values: np.ndarray, labels: np.ndarray, center: np.ndarray, cluster: int) -> int:

@@ -18,6 +18,10 @@ QUALITATIVE = (
 """Color-blind safe qualitative palette; the first six colors are the most distinct."""
 
 
+UNASSIGNED_COLOR = (0.72, 0.72, 0.72)
+"""Color of particles that belong to no cluster."""
+
+
 def cluster_colours(num_clusters: int) -> np.ndarray:
     """Return distinct RGB colors (K, 3), color-blind safe for up to 12 clusters.
 

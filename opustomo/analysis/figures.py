@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.analysis.clusters import Clusters
-from opustomo.analysis.figure_style import cluster_colours, spread_labels, viewing_colours, viewing_map
+from opustomo.analysis.figure_style import (
+    UNASSIGNED_COLOR,
+    cluster_colours,
+    spread_labels,
+    viewing_colours,
+    viewing_map,
+)
 from opustomo.analysis.pca import PERCENTILES
 from opustomo.analysis.results import LossCurve
 from opustomo.io.atomic import atomic_path
@@ -66,7 +72,7 @@ def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool =
     if hexagons:
         _density(figure, axes, plane)
     else:
-        _scatter(axes, plane, colors[clusters.labels])
+        _scatter(axes, plane, np.vstack([colors, UNASSIGNED_COLOR])[clusters.labels])
     _number_labels(axes, plane.points[clusters.center_indices], range(len(clusters)), colors)
     _cluster_legend(figure, clusters, colors)
     axes.set_title(f"{title}, {len(clusters)} clusters of {len(clusters.labels):,} particles")
@@ -247,6 +253,9 @@ def _cluster_legend(figure: Figure, clusters: Clusters, colors: np.ndarray) -> N
         Line2D([], [], marker="o", ls="", ms=6, color=colors[i], label=f"{i}: {clusters.sizes[i]:,}")
         for i in range(shown)
     ]
+    if clusters.unassigned:
+        label = f"none: {clusters.unassigned:,}"
+        handles.append(Line2D([], [], marker="o", ls="", ms=6, color=UNASSIGNED_COLOR, label=label))
     title = "cluster: particles" if shown == len(clusters) else f"cluster: particles\n(first {shown})"
     figure.legend(
         handles=handles,

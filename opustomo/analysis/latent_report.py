@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis import figures
+from opustomo.analysis.automatic_clusters import automatic_clusters
+from opustomo.analysis.cluster_number import write_number_choice
 from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
 from opustomo.analysis.pca import PrincipalComponents, fit_pca, pc_traversal
 from opustomo.io.latents import write_table
@@ -46,7 +48,7 @@ def write_latent_report(
     clustering: Clustering,
     outdir: Path,
     say: Say = print,
-) -> Clusters:
+) -> tuple[Clustering, Clusters]:
     """Write the principal components, traversals, clusters and figures of one set of latents.
 
     Parameters
@@ -66,6 +68,8 @@ def write_latent_report(
 
     Returns
     -------
+    Clustering
+        Clustering method and the number of clusters, which may have been chosen from the data.
     Clusters
         Clusters, numbered as in the files; `center_indices` refer to the particles in `subject`.
 
@@ -81,18 +85,28 @@ def write_latent_report(
             f"instead of {num_pcs}."
         )
         num_pcs = dimension
-    say(f"{outdir.name}: {clustering.title}, {clustering.number} clusters of {len(subject.latents):,} particles.")
-    clusters = cluster_latents(subject.latents, clustering.number, method=clustering.method)
+    choice = None
+    if clustering.number is None:
+        say(f"{outdir.name}: {clustering.title} of {len(subject.latents):,} particles.")
+        found = automatic_clusters(subject.latents, clustering)
+        clustering, clusters, choice = found.clustering, found.clusters, found.choice
+        for message in found.messages:
+            say(f"{outdir.name}: {message}")
+    else:
+        say(f"{outdir.name}: {clustering.title}, {clustering.number} clusters of {len(subject.latents):,} particles.")
+        clusters = cluster_latents(subject.latents, clustering.number, method=clustering.method)
     num_filled = int((clusters.sizes > 0).sum())
-    if num_filled < clustering.number:
+    if num_filled < len(clusters):
         say(
-            f"{outdir.name}: only {num_filled} of {clustering.number} clusters contain particles because there are "
+            f"{outdir.name}: only {num_filled} of {len(clusters)} clusters contain particles because there are "
             "too few distinct latents."
         )
     pca = fit_pca(subject.latents)
     scores = pca.scores(subject.latents)
 
     outdir.mkdir(parents=True, exist_ok=True)
+    if choice is not None:
+        write_number_choice(outdir / f"number_of_clusters_{clustering.method}", choice, clustering.title)
     _write_components(outdir, pca, scores)
     planes = {"z_pca": figures.pca_plane(scores, pca.variance_ratio)}
     if embedding is not None:
@@ -110,7 +124,7 @@ def write_latent_report(
             marked = nearest_particles(subject.latents, path)
             figures.draw_component(folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked)
     _write_clusters(outdir / clustering.folder, clusters, subject, planes, clustering.title)
-    return clusters
+    return clustering, clusters
 
 
 def nearest_particles(latents: np.ndarray, points: np.ndarray) -> np.ndarray:

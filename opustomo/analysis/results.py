@@ -294,7 +294,7 @@ class ResultDir:
         if path.is_file():
             return path
         stem = re.sub(r"\d+$", "", parts[0])
-        if len(parts) > 1 and stem in ("kmeans", "gmm", "pc"):
+        if len(parts) > 1 and stem in ("kmeans", "gmm", "hdbscan", "pc"):
             others = sorted(
                 (sub.name for sub in folder.glob(f"{stem}*") if (sub / parts[-1]).is_file()),
                 key=lambda name: (len(name), name),

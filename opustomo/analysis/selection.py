@@ -37,14 +37,15 @@ def parse_cluster_choice(text: str, option: str = "--kpc") -> ClusterChoice:
     """Parse a selection of clusters.
 
     ``20:2-5,8`` selects clusters 2, 3, 4, 5 and 8 of k-means with 20 clusters. ``gmm20:…`` selects clusters of a
-    Gaussian mixture.
+    Gaussian mixture, and ``hdbscan6:…`` clusters of HDBSCAN.
 
     Raises
     ------
     UserError
         If the text has another form or names a cluster that does not exist.
     """
-    match = re.fullmatch(r"\s*(kmeans|gmm)?(\d+)\s*:\s*(\d+(?:\s*-\s*\d+)?(?:\s*,\s*\d+(?:\s*-\s*\d+)?)*)\s*", text)
+    item = r"\d+(?:\s*-\s*\d+)?"
+    match = re.fullmatch(rf"\s*(kmeans|gmm|hdbscan)?(\d+)\s*:\s*({item}(?:\s*,\s*{item})*)\s*", text)
     if match is None:
         raise UserError(f"{option} {text!r} is not of the form K:clusters, for example 20:2-5,8.")
     num_clusters, chosen = int(match[2]), set[int]()

@@ -13,7 +13,7 @@ from opustomo.analysis.results import ResultDir, Round
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latent_rows
 
-MODES = ("kmeans", "gmm", "pc", "dpc", "joint")
+MODES = ("kmeans", "gmm", "hdbscan", "pc", "dpc", "joint")
 JOINT_TABLE = "centers_joint.txt"
 JOINT_MARK = "with its conformation"
 """Text in the ChimeraX model names that identifies volumes of mode ``joint``."""
@@ -55,7 +55,7 @@ def volume_set(
     results, which
         Result directory of the run and the round of analysis.
     mode
-        ``kmeans`` and ``gmm`` select the cluster centers of k-means or of the Gaussian mixture with `number` clusters.
+        ``kmeans``, ``gmm`` and ``hdbscan`` select the cluster centers of that method with `number` clusters.
         ``pc`` selects the traversal along component `number` of the composition. ``dpc`` selects the traversal along
         component `number` of the conformation with the composition of one k-means center. ``joint`` selects the
         centers of k-means `number` with the conformations of the same particles.
@@ -69,9 +69,9 @@ def volume_set(
     UserError
         If the analysis or the center does not exist.
     """
-    if mode in ("kmeans", "gmm", "joint"):
+    if mode in ("kmeans", "gmm", "hdbscan", "joint"):
         name = JOINT_TABLE if mode == "joint" else "centers.txt"
-        stem = f"gmm{number}" if mode == "gmm" else f"kmeans{number}"
+        stem = f"kmeans{number}" if mode == "joint" else f"{mode}{number}"
         folder = results.analysis(which) / stem
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist. Run the analysis with --joint.")

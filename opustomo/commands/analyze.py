@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.cluster_options import add_clustering, requested_clustering
 from opustomo.commands.registry import Command
 
 HELP = "analyze the latents of an epoch: PCA, k-means, UMAP, figures and volumes"
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="box size of the subtomograms; ignored because it is read from the poses and the configuration",
     )
     parser.add_argument("--pc", type=int, default=2, metavar="n", help="number of principal component traversals")
-    parser.add_argument("--ksample", type=int, default=20, metavar="K", help="number of clusters")
+    parser.add_argument("--ksample", type=int, metavar="K", help="number of clusters (default: 20)")
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument("--Apix", type=float, help="pixel size of the volumes in Å (default: that of the template)")
     volumes.add_argument("--flip", action="store_true", help="reverse the handedness of the volumes")
@@ -64,13 +65,9 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         "--kpc",
         metavar="K:a-b,c",
         help="analyze the particles in selected clusters as the next round: K:clusters of an earlier k-means, such as "
-        "20:2-5,8, or of a Gaussian mixture, such as gmm20:2",
+        "20:2-5,8, of a Gaussian mixture, such as gmm20:2, or of HDBSCAN, such as hdbscan6:2",
     )
-    parser.add_argument(
-        "--gmm",
-        action="store_true",
-        help="cluster with a Gaussian mixture (folder gmm{K}) instead of k-means (folder kmeans{K})",
-    )
+    add_clustering(parser)
     parser.add_argument(
         "--joint",
         action="store_true",
@@ -81,7 +78,6 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the analysis and, unless ``--skip-vol`` is given, decode the cluster centers and the traversals."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
-    from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import parse_cluster_choice
     from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, pixel_size_for_box
@@ -92,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         results=results,
         source=parse_round(args.epoch),
         num_pcs=args.pc,
-        clustering=Clustering(args.ksample, "gmm" if args.gmm else "kmeans"),
+        clustering=requested_clustering(args, args.ksample, 20, "--ksample"),
         skip_umap=args.skip_umap,
         joint=args.joint,
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
@@ -109,11 +105,11 @@ def run(args: argparse.Namespace) -> None:
             apix = pixel_size_for_box(config, args.downsample)
     folders = analyze_epoch(request)
     for folder in folders:
-        print(f"Wrote the analysis to {folder}")
+        print(f"Wrote the analysis to {folder.parent} (clusters: {folder.name})")
     if args.skip_vol:
         return
-    composition = folders[0]
-    sets = [class_set(composition / request.clustering.folder / "centers.txt")]
+    composition = folders[0].parent
+    sets = [class_set(folders[0] / "centers.txt")]
     paths = (composition / f"pc{i + 1}" / "z_pc.txt" for i in range(args.pc))
     sets += [VolumeSet(read_latent_rows(path), path.parent, deform=False) for path in paths if path.is_file()]
     for chosen in sets:
@@ -126,14 +122,13 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch (z.N.pkl; counted from 0), or filter.N for a second round")
     parser.add_argument("numpc", type=int, help="number of principal component traversals")
-    parser.add_argument("numk", type=int, help="number of clusters")
+    parser.add_argument("numk", type=int, nargs="?", help="number of clusters; optional with --k or HDBSCAN")
     add_report_options(parser)
 
 
 def run_positional(args: argparse.Namespace) -> None:
     """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
-    from opustomo.analysis.clusters import Clustering
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import parse_cluster_choice
 
@@ -141,13 +136,13 @@ def run_positional(args: argparse.Namespace) -> None:
         results=ResultDir.open(args.resdir),
         source=parse_round(args.N),
         num_pcs=args.numpc,
-        clustering=Clustering(args.numk, "gmm" if args.gmm else "kmeans"),
+        clustering=requested_clustering(args, args.numk, None, "numk"),
         skip_umap=args.skip_umap,
         joint=args.joint,
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
     )
     for folder in analyze_epoch(request):
-        print(f"Wrote the analysis to {folder}")
+        print(f"Wrote the analysis to {folder.parent} (clusters: {folder.name})")
 
 
 POSITIONAL = Command(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+
 HELP = "write one STAR file per tomogram for ArtiaX, with the clusters as classes"
 
 
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument("K", type=int, help="number of clusters")
-    parser.add_argument("--gmm", action="store_true", help="use clusters of the Gaussian mixture instead of k-means")
+    add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
     parser.add_argument(
         "--coord-angpix",
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
     results, which = ResultDir.open(args.resdir), parse_round(args.N)
     star = read_particles(args.star)
-    path = results.analysed_file(which, Clustering(args.K, "gmm" if args.gmm else "kmeans").folder, "labels.pkl")
+    path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     if args.refined:

@@ -112,12 +112,14 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument(
         "mode",
-        choices=("kmeans", "gmm", "pc", "dpc", "joint"),
-        help="kmeans, gmm: cluster centers; pc, dpc: traversal of the composition or conformation; "
+        choices=("kmeans", "gmm", "hdbscan", "pc", "dpc", "joint"),
+        help="kmeans, gmm, hdbscan: cluster centers; pc, dpc: traversal of the composition or conformation; "
         "joint: centers with composition and conformation",
     )
     parser.add_argument(
-        "num", type=int, help="number of clusters K (kmeans, gmm, joint), or component counted from 1 (pc, dpc)"
+        "num",
+        type=int,
+        help="number of clusters K (kmeans, gmm, hdbscan, joint), or component counted from 1 (pc, dpc)",
     )
     parser.add_argument("apix", type=float, help="pixel size of the volumes in Å")
     parser.add_argument(

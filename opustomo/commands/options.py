@@ -95,7 +95,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("-n", "--count", "--num-epochs", "--epochs", "--batch-size", "--accum-step", "--checkpoint",
                      "--keep", "--log-interval", "--num-gpus", "--points", "--num-volumes", "--nearest",
                      "--max-neighbors", "numk", "K", "num", "--numk", "--kmeans", "--ksample", "numb", "--bodies",
-                     "--origin-rel", "--dim"), COUNT),
+                     "--origin-rel", "--dim", "--min-cluster-size"), COUNT),
     **dict.fromkeys(("numpc", "--pc", "--num-pcs", "--permutations", "--dfk", "--template-z-ind", "--near-particle",
                      "--between", "--anchors", "--start-index", "--num-bodies"), INDEX),
     **dict.fromkeys(("--wd", "--lamb", "--beta-control", "--bfactor", "--ctfalpha", "--ctfbeta",

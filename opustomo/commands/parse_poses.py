@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opustomo.commands.cluster_options import add_cluster_method, cluster_method
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -170,7 +171,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument("K", type=int, help="number of clusters")
-    parser.add_argument("--gmm", action="store_true", help="clusters of the Gaussian mixture instead of k-means")
+    add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
     parser.add_argument(
         "--relion31", action="store_true", help="accepted for old scripts; the format is recognised by itself"
@@ -178,7 +179,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_parse_pose(args: argparse.Namespace) -> None:
-    """Split the STAR file by the labels of ``kmeans{K}`` or ``gmm{K}`` and write the parts there."""
+    """Split the STAR file by the labels of ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}`` and write the parts there."""
     from opustomo.analysis.clusters import Clustering, load_labels, write_cluster_stars
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.io.star_conventions import ignored_origins
@@ -189,7 +190,7 @@ def run_parse_pose(args: argparse.Namespace) -> None:
         raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
     star = read_particles(args.star)
     results, which = ResultDir.open(args.resdir), parse_round(args.N)
-    path = results.analysed_file(which, Clustering(args.K, "gmm" if args.gmm else "kmeans").folder, "labels.pkl")
+    path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     for note in pose_notes(star, args.D, args.apix):

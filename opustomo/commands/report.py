@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+
 HELP = "write an HTML report: losses, latent space, clusters, principal components, tomograms"
 
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k", "--numk", type=int, metavar="K", help="number of clusters of the k-means (default: the latest clustering)"
     )
-    parser.add_argument("--gmm", action="store_true", help="show the Gaussian mixture with -k clusters")
+    add_cluster_method(parser)
     parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
     parser.add_argument("--skip-vol", action="store_true", help="omit the volumes")
 
@@ -29,13 +31,14 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.report.html_report import ReportRequest, write_report
 
-    if args.gmm and args.numk is None:
-        raise UserError("--gmm requires the number of clusters. Give it with -k.")
+    method = cluster_method(args)
+    if (args.gmm or args.cluster) and args.numk is None:
+        raise UserError(f"{'--gmm' if args.gmm else '--cluster'} requires the number of clusters. Give it with -k.")
     path = write_report(
         ReportRequest(
             results=ResultDir.open(args.resdir),
             which=parse_round(args.N),
-            clustering=None if args.numk is None else f"{'gmm' if args.gmm else 'kmeans'}{args.numk}",
+            clustering=None if args.numk is None else f"{method}{args.numk}",
             star=args.star,
             output=args.output,
             volumes=not args.skip_vol,

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     criteria.add_argument(
         "--clusters",
         metavar="K:a-b,c",
-        help="particles in these clusters of k-means (20:2-5,8) or of a Gaussian mixture (gmm20:2)",
+        help="particles in these clusters of k-means (20:2-5,8), a Gaussian mixture (gmm20:2) or HDBSCAN (hdbscan6:2)",
     )
     criteria.add_argument(
         "--range",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+
 HELP = "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms"
 
 
@@ -13,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help="epoch, or filter.N for the second round")
     parser.add_argument("K", type=int, help="number of clusters")
-    parser.add_argument("--gmm", action="store_true", help="validate clusters of the Gaussian mixture, not of k-means")
+    add_cluster_method(parser)
     parser.add_argument(
         "star", nargs="?", metavar="STAR", type=Path, help="STAR file used for training, if it was moved"
     )
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write ``validation*.csv``, ``validation.png`` and back-projections to ``kmeans{K}`` or ``gmm{K}``."""
+    """Write ``validation*.csv``, ``validation.png`` and back-projections to the folder of the clusters."""
     from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         results=ResultDir.open(args.resdir),
         which=parse_round(args.N),
         num_clusters=args.K,
-        folder=f"{'gmm' if args.gmm else 'kmeans'}{args.K}",
+        folder=f"{cluster_method(args)}{args.K}",
         star=args.star,
         mask=args.mask,
         datadir=args.datadir,

@@ -73,8 +73,8 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             "Give the STAR file used for training."
         )
     points = describe_points(analysed, None if star is None else star.subset(analysed.indices))
-    counts = np.bincount(analysed.labels, minlength=analysed.num_clusters).tolist()
-    clusters = describe_clusters(folder, counts, points["categories"][0]["colours"])
+    counts = np.bincount(analysed.labels, minlength=analysed.num_clusters)[: analysed.num_clusters].tolist()
+    clusters = describe_clusters(folder, counts, points["categories"][0]["colours"][: len(counts)])
     if not any(cluster["evidence"] for cluster in clusters):
         notes.append(
             "Half-map FSCs have not been computed for these clusters. "
@@ -127,7 +127,9 @@ def _clustering(request: ReportRequest) -> Path:
     if request.clustering is not None:
         return request.results.analysed_file(request.which, request.clustering, "labels.pkl").parent
     folder = request.results.analysis(request.which)
-    label_files = [path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm)\d+", path.parent.name)]
+    label_files = [
+        path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm|hdbscan)\d+", path.parent.name)
+    ]
     if not label_files:
         # This raises the UserError that names the command to run.
         return request.results.analysed_file(request.which, "kmeansK", "labels.pkl").parent
@@ -166,7 +168,9 @@ def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
         )
     position = np.full(total, -1)
     position[indices] = np.arange(len(indices))
-    if (centers >= total).any() or (position[centers] < 0).any() or labels[indices].max() >= len(centers):
+    # Only HDBSCAN leaves particles of the round without a cluster.
+    largest = len(centers) if folder.name.startswith("hdbscan") else len(centers) - 1
+    if (centers >= total).any() or (position[centers] < 0).any() or labels[indices].max() > largest:
         raise UserError(f"{folder} belongs to a different analysis. Run dsdsh analyze again.")
     poses = results.load_poses(which.epoch, total)
     config = results.root / "config.pkl"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from opustomo.analysis.figure_style import QUALITATIVE, cluster_colours, viewing_colours
+from opustomo.analysis.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colours, viewing_colours
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star_tables import ParticleStar
@@ -118,7 +118,10 @@ def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str,
     import healpy
 
     clusters = [to_hex(color) for color in cluster_colours(analysed.num_clusters)]
-    categories = [_category("cluster", analysed.labels, [f"cluster {i}" for i in range(len(clusters))], clusters)]
+    names = [f"cluster {i}" for i in range(len(clusters))]
+    if (analysed.labels == len(clusters)).any():
+        names, clusters = [*names, "no cluster"], [*clusters, to_hex(UNASSIGNED_COLOR)]
+    categories = [_category("cluster", analysed.labels, names, clusters)]
     tomograms = None if star is None else tomograms_of(star)
     if tomograms is not None:
         categories.append(_category("tomogram", tomograms.index, tomograms.names, many_colours(len(tomograms))))
@@ -127,8 +130,8 @@ def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str,
     groups = viewing_groups(analysed.eulers_deg)
     categories.append(_category("pose group", groups, views, [to_hex(color) for color in viewing_colours()]))
     if analysed.held_out is not None:
-        names, colors = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
-        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), names, colors))
+        parts, colors = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
+        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), parts, colors))
     return categories
 
 
