@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup test check lint format typecheck demo bench clean
+.PHONY: setup test check lint format typecheck demo docs bench clean
 
 setup: $(READY)
 
@@ -34,6 +34,15 @@ typecheck: $(READY)
 
 demo: $(READY)
 	$(PY) -m opustomo demo -o demo
+
+# the documentation site in build/site, with its own requirements on top
+docs: $(VENV)/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+$(VENV)/docs-ready: $(READY)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $(VENV)/docs-ready
 
 bench: $(READY)
 	@set -e; for script in benchmarks/*.py; do \

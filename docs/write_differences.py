@@ -1,6 +1,6 @@
-"""Write the list of command lines in docs/from-opus-tomo.md from the tests: ``python docs/write_differences.py``.
+"""Write the list of command lines in docs/from-opus-tomo.md: ``python docs/write_differences.py``.
 
-The lines, and what differs in each, stand in tests/conformance/lines.py, where every one of them is run.
+The lines and their differences are defined in tests/conformance/lines.py; the tests run every line.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ WIDTH = 110
 TARGET = ROOT / "docs" / "from-opus-tomo.md"
 BEGIN = "<!-- begin of what python docs/write_differences.py writes -->\n"
 END = "<!-- end of what python docs/write_differences.py writes -->\n"
-# what stands for the data at hand in the tests, as a user would type it
+# Placeholders of the test lines and what a user would type instead.
 SHOWN = {
     "data": "/data", "box": "128", "oddbox": "127", "apix": "3.37", "vol": "2.2", "gpus": "4", "movie": "movie.py",
 }  # fmt: skip
 
 
 def with_lines(page: str) -> str:
-    """Return the page with the list between its two marks."""
+    """Return the page with the list inserted between its two markers."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + _list() + END + after
@@ -58,7 +58,7 @@ def _difference(line: Line) -> str:
 
 
 def _shown(words: str) -> str:
-    """Return a line as a user types it, long ones divided as in a shell script."""
+    """Return a line as a user types it; long lines are broken as in a shell script."""
     for name, value in SHOWN.items():
         words = words.replace(f"{{{name}}}", value)
     parts = textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""The commands in the documents: all are understood by their parsers, and those of the pages below are run."""
+"""The pages: their commands are accepted by the parsers and run, links lead to pages and headings, the site builds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +22,14 @@ from opustomo.commands.registry import DSD, DSDSH, load_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
+           "examples/README.md": "examples/index.md"}  # fmt: skip
+"""Pages outside docs/ and their names in the site."""
 PROGRAMS = {"dsd": opustomo.main, "dsdsh": analysis_scripts.main}
 
 
 def commands_in(page: Path) -> list[list[str]]:
-    """Command lines of the fenced blocks, without prompt and comment; continued lines are joined."""
+    """Return the command lines of the fenced blocks, without prompt and comment; continued lines are joined."""
     found = []
     for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
@@ -47,10 +52,40 @@ def test_commands_are_understood(page: str, words: list[str]) -> None:
         pytest.fail(f"{page}: {shlex.join(words)} ends with {stop.code}")
 
 
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub derives them from the headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *(ROOT / name for name in OUTSIDE)}), ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("http:", "https:")):
+            continue
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in headings(linked), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_navigation_contains_every_page_once() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = re.search(r"^nav:\n((?: .*\n)+)", text, re.MULTILINE)
+    assert nav is not None
+    found = re.findall(r": (\S+\.md)$", nav[1], re.MULTILINE)
+    expected = [path.name for path in PAGES if path.parent.name == "docs"] + [*OUTSIDE.values(), "api/index.md"]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs pip install opustomo[docs]")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "tutorial" / "index.html").is_file()
+    assert "opustomo.io.star" in (tmp_path / "site" / "api" / "io" / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_list_of_commands_is_up_to_date() -> None:
@@ -61,8 +96,8 @@ def test_the_list_of_commands_is_up_to_date() -> None:
 def run_page(page: str, replaced: dict[str, str], appended: dict[str, str], skipped: tuple[str, ...] = ()) -> None:
     """Run the commands of a page in the working folder.
 
-    ``replaced`` are patterns and what stands for them, to make the work small; ``appended`` are words added to the
-    commands that start so. Commands that start with one of ``skipped`` are left out.
+    ``replaced`` maps patterns to replacements that make the work small; ``appended`` maps the start of a command to
+    words that are added to it. Commands that start with one of ``skipped`` are left out.
     """
     for words in commands_in(ROOT / page):
         line = shlex.join(words)
@@ -104,7 +139,8 @@ def test_the_tutorial_and_then_the_other_pages(place: Path) -> None:
     last = {r"\brun 29\b": "run 1", r"kmeans 12 ": "kmeans 4 ", " 12:": " 4:", r"run 1 12$": "run 1 4"}
     quick = {"dsdsh analyze": "--skip-umap"}
     run_page("README.md", {**size, **last}, quick, ("dsd train_tomo",))
-    assert (place / "run" / "analyze.1" / "kmeans4" / "reference3.mrc").is_file() and (place / "good.star").is_file()
+    assert (place / "run" / "analyze.1" / "kmeans4" / "reference3.mrc").is_file()
+    assert list(place.glob("run/analyze.1/kmeans4/pre*.star")) and (place / "good.star").is_file()
     run_page("docs/from-opus-tomo.md", {**size, **last}, quick)
     smaller = {"--box 48 -n 150": "--box 24 -n 12", "--apix 8": "--apix 16"}
     assert (place / "run" / "analyze.1" / "report.html").is_file()
