@@ -46,11 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # so that no process of tests is left alone with one of them at the end
     first = ("test_resume.py", "test_docs.py", "test_ranks.py")
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
-    marked = [item for item in items if item.get_closest_marker("cuda")]
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    reasons = {"cuda": "no GPU"} | ({} if interpreted else {"kernels": "no GPU; see test_interpreted_kernels.py"})
+    marked = [(item, why) for name, why in reasons.items() for item in items if item.get_closest_marker(name)]
     if not marked:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="no GPU"))
+        for item, why in marked:
+            item.add_marker(pytest.mark.skip(reason=why))

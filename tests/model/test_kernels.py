@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch.nn import functional
 
 from opustomo.model.convolution import Downsample, Upsample, unsort_taps
 from opustomo.model.loss import smoothness
+from tests.gpu_kernels import DEVICE, INTERPRETED, interpreter, plain_torch  # noqa: F401
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("interpreter")]
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +34,10 @@ def compare(
     weight = None
     for work in (ours, plain):
         value = x.detach().clone().requires_grad_()
-        out = work(value)
-        weight = torch.randn_like(out) if weight is None else weight
-        results.append([out, *torch.autograd.grad((out * weight).sum(), [value, *parameters])])
+        with nullcontext() if work is ours else plain_torch():
+            out = work(value)
+            weight = torch.randn_like(out) if weight is None else weight
+            results.append([out, *torch.autograd.grad((out * weight).sum(), [value, *parameters])])
     for got, wanted in zip(*results, strict=True):
         assert float((got - wanted).norm()) <= tolerance * float(wanted.norm())
 
@@ -43,7 +46,7 @@ def filled(layer: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return layer.cuda()
+    return layer.to(DEVICE)
 
 
 @pytest.mark.parametrize("size", [3, 8])
@@ -52,7 +55,7 @@ def test_upsampling(size: int) -> None:
     compare(
         lambda x: layer(x, 0.2),
         lambda x: functional.leaky_relu(_transposed(x, layer.weight, layer.bias), 0.2),
-        torch.randn(2, 16, size, size, size, device="cuda"),
+        torch.randn(2, 16, size, size, size, device=DEVICE),
         [layer.weight, layer.bias],
     )
 
@@ -67,18 +70,19 @@ def test_downsampling(size: int) -> None:
     compare(
         lambda x: layer(x, 0.2),
         lambda x: functional.leaky_relu(functional.conv3d(x, layer.weight, layer.bias, 2, 1), 0.2),
-        torch.randn(2, 8, size, size, size, device="cuda"),
+        torch.randn(2, 8, size, size, size, device=DEVICE),
         [layer.weight, layer.bias],
     )
 
 
-@pytest.mark.parametrize("size", [5, 16])
+@pytest.mark.parametrize("size", [5] if INTERPRETED else [5, 16])
 def test_output_layer(size: int) -> None:
-    """In bfloat16, against the same inputs in float32."""
+    """In half precision, against the same inputs in float32."""
+    half = torch.float16 if INTERPRETED else torch.bfloat16  # the interpreter multiplies no bfloat16 matrices
     layer = filled(Upsample(16, 1))
-    x = torch.randn(2, 16, size, size, size, device="cuda").bfloat16().float()
+    x = torch.randn(2, 16, size, size, size, device=DEVICE).to(half).float()
     compare(
-        lambda x: layer.to_density(x.bfloat16()),
+        lambda x: layer.to_density(x.to(half)),
         lambda x: _transposed(x, layer.weight, layer.bias)[:, 0],
         x,
         [layer.weight, layer.bias],
@@ -93,5 +97,5 @@ def test_smoothness() -> None:
         tv, l1 = smoothness(x if where else x[:, part[0], part[1], part[2]], where)
         return torch.stack([3 * tv, 2 * l1])
 
-    x = torch.randn(2, 9, 9, 9, device="cuda")
+    x = torch.randn(2, 9, 9, 9, device=DEVICE)
     compare(lambda x: combined(x, part), lambda x: combined(x, None), x, [])

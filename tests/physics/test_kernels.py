@@ -15,9 +15,10 @@ from opustomo.physics.body_motion import sample_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import pad_centre, shift_phases
 from opustomo.physics.sampling import sample_posed
+from tests.gpu_kernels import DEVICE, INTERPRETED, both, interpreter, plain_torch  # noqa: F401
 from tests.physics.optics import tilt_table
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("interpreter")]
 
 
 def close(got: Tensor, wanted: Tensor, tolerance: float = 2e-5) -> None:
@@ -26,6 +27,7 @@ def close(got: Tensor, wanted: Tensor, tolerance: float = 2e-5) -> None:
     assert error <= tolerance * float(wanted.detach().abs().max())
 
 
+@pytest.mark.cuda
 def test_plain_tensors_on_the_cpu_take_no_kernel() -> None:
     assert not kernels.usable(torch.zeros(2))
     assert not kernels.usable(torch.zeros(2, device="cuda", dtype=torch.float64))
@@ -33,12 +35,13 @@ def test_plain_tensors_on_the_cpu_take_no_kernel() -> None:
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-@pytest.mark.parametrize("size", [16, 34])
+@pytest.mark.parametrize("size", [8, 18] if INTERPRETED else [16, 34])
 def test_ctf(normalised: bool, size: int) -> None:
     tables = [tilt_table(np.arange(-60.0, 61, 6)), tilt_table(np.arange(-30.0, 61, 6), 1)]
     tilts = TiltBatch.pad(tables).limit(55.0)
-    plain = ctf_volume(tilts, size, 5.0, normalised=normalised, nyquist=size / 2)
-    close(ctf_volume(tilts.to("cuda"), size, 5.0, normalised=normalised, nyquist=size / 2), plain)
+    with plain_torch():
+        plain = ctf_volume(tilts, size, 5.0, normalised=normalised, nyquist=size / 2)
+    close(ctf_volume(tilts.to(DEVICE), size, 5.0, normalised=normalised, nyquist=size / 2), plain)
 
 
 def test_sampling_and_its_gradients() -> None:
@@ -47,15 +50,14 @@ def test_sampling_and_its_gradients() -> None:
     inputs = [torch.randn(2, 11, 11, 11), rotations, 0.1 * torch.randn(2, 3, 3)]
     weight = torch.randn(2, 3, 12, 12, 12)
     results = []
-    for device in ("cpu", "cuda"):
-        volumes, matrices, shift = (x.to(device).requires_grad_() for x in inputs)
+    for volumes, matrices, shift in both(*inputs):
         out = sample_posed(volumes, matrices, 9, shift, 12)
-        gradients = torch.autograd.grad((out * weight.to(device)).sum(), [volumes, matrices, shift])
+        gradients = torch.autograd.grad((out * weight.to(out.device)).sum(), [volumes, matrices, shift])
         results.append([out, *gradients])
     for wanted, got in zip(*results, strict=True):
         close(got, wanted)
     assert torch.equal(
-        results[1][0], pad_centre(sample_posed(*(x.cuda() for x in inputs[:2]), 9, inputs[2].cuda()), 12)
+        results[1][0], pad_centre(sample_posed(*(x.to(DEVICE) for x in inputs[:2]), 9, inputs[2].to(DEVICE)), 12)
     )
 
 
@@ -66,10 +68,9 @@ def test_sampling_of_bodies_and_its_gradients(poses: int) -> None:
     inputs = [torch.randn(2, 11, 11, 11), 0.5 * torch.randn(2, 3, 9**3), 0.1 * torch.randn(2, 1, 3)]
     weight = torch.randn(2, poses, 12, 12, 12)
     results = []
-    for device in ("cpu", "cuda"):
-        volumes, grid, shift = (x.to(device).requires_grad_() for x in inputs)
-        out = sample_on_grid(volumes, grid, turns[2:].to(device), 9, shift, 12)
-        gradients = torch.autograd.grad((out * weight.to(device)).sum(), [volumes, grid, shift])
+    for volumes, grid, shift in both(*inputs):
+        out = sample_on_grid(volumes, grid, turns[2:].to(volumes.device), 9, shift, 12)
+        gradients = torch.autograd.grad((out * weight.to(out.device)).sum(), [volumes, grid, shift])
         results.append([out, *gradients])
     for wanted, got in zip(*results, strict=True):
         close(got, wanted)
@@ -81,16 +82,16 @@ def test_spectra_are_moved_and_filtered() -> None:
     torch.manual_seed(0)
     y, origin, b = torch.randn(2, 10, 10, 6, dtype=torch.complex64), torch.randn(2, 3), torch.tensor([0.3, -0.2])
     close(
-        torch.view_as_real(spectra.move(y.cuda(), origin.cuda(), 12)),
+        torch.view_as_real(spectra.move(y.to(DEVICE), origin.to(DEVICE), 12)),
         torch.view_as_real(y * shift_phases(origin, 12, 10)),
     )
-    close(torch.view_as_real(spectra.sharpen(y.cuda(), b.cuda())), torch.view_as_real(y * sharpening(10, b)))
+    close(torch.view_as_real(spectra.sharpen(y.to(DEVICE), b.to(DEVICE))), torch.view_as_real(y * sharpening(10, b)))
     ctf = torch.randn(2, 10, 10, 6)
     ctf[:, 3] = 0
     beta, model_b = torch.tensor([1.0, 0.9]), torch.tensor([3.0, 2.5])
     for alpha in (0.0, 0.5):
         phase = ctf.sign() if alpha == 0 else ctf.sign() * ctf.abs() ** alpha
-        sharp, transfer = spectra.observe(*(t.cuda() for t in (y, ctf, b, model_b)), alpha, beta.cuda())
+        sharp, transfer = spectra.observe(*(t.to(DEVICE) for t in (y, ctf, b, model_b)), alpha, beta.to(DEVICE))
         close(torch.view_as_real(sharp), torch.view_as_real(y * phase * sharpening(10, b)))
         close(transfer, ctf.abs() ** beta.view(-1, 1, 1, 1) * model_envelope(10, model_b), 1e-4)
 
@@ -101,9 +102,12 @@ def test_sums() -> None:
     torch.manual_seed(0)
     spectra, weights = torch.randn(2, 3, 6, 6, 4, dtype=torch.complex64), torch.rand(2, 6, 6, 4)
     close(
-        sums.weighted_power(spectra.cuda(), weights.cuda()), torch.einsum("bpzyx,bzyx->bp", spectra.abs() ** 2, weights)
+        sums.weighted_power(spectra.to(DEVICE), weights.to(DEVICE)),
+        torch.einsum("bpzyx,bzyx->bp", spectra.abs() ** 2, weights),
     )
     posed, field = torch.randn(2, 3, 12, 12, 12), torch.randn(2, 12, 12, 12)
-    close(sums.cross(posed.cuda(), field.cuda()), torch.einsum("bpzyx,bzyx->bp", posed, field))
+    close(sums.cross(posed.to(DEVICE), field.to(DEVICE)), torch.einsum("bpzyx,bzyx->bp", posed, field))
     inner = functional.pad(posed[..., 1:-1, 1:-1, 1:-1], (1,) * 6)
-    close(sums.shifted_cross(inner.cuda()[:, 1], field.cuda()), shifted_cross(inner[:, 1], field))
+    with plain_torch():
+        plain = shifted_cross(inner[:, 1], field)
+    close(sums.shifted_cross(inner.to(DEVICE)[:, 1], field.to(DEVICE)), plain)
