@@ -126,17 +126,24 @@ def _as_words(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> st
     return shlex.join(words)
 
 
-_NEEDS: dict[str, tuple[tuple[str, Any], ...]] = {
-    "--masks": (("separate", None),),
-    "--warp": (("warp_bfactor_scale", 0.25),),
-    "--multigpu": (("num_gpus", 4),),
-    "--encode-mode grad": (("encoderres", 12), ("beta", "cos"), ("beta_control", 0.5), ("lamb", 1.0)),
+_NEEDS = {
+    "--masks": ("separate",),
+    "--warp": ("warp_bfactor_scale",),
+    "--multigpu": ("num_gpus",),
+    "--encode-mode grad": ("encoderres", "beta", "beta_control", "lamb"),
 }
-"""What options need, with their defaults (which may stand in a command line without a note)."""
+"""Options that have an effect only with another one."""
 
 
-def idle_options(args: argparse.Namespace) -> list[str]:
-    """Return a note for each option that has no effect with the others.
+def idle_options(args: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
+    """Return a note for each option that has no effect with the others, unless it has its default value.
+
+    Parameters
+    ----------
+    args
+        Options as parsed.
+    add_arguments
+        Declares the options.
 
     Raises
     ------
@@ -154,9 +161,11 @@ def idle_options(args: argparse.Namespace) -> list[str]:
         "--multigpu": args.multigpu,
         "--encode-mode grad": args.encode_mode == "grad",
     }
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
     return [
         f"--{name.replace('_', '-')} has no effect without {needed}"
-        for needed, options in _NEEDS.items()
-        for name, default in options
-        if not met[needed] and getattr(args, name, default) != default
+        for needed, names in _NEEDS.items()
+        for name in names
+        if not met[needed] and getattr(args, name) != parser.get_default(name)
     ]

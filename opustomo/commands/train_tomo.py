@@ -6,6 +6,11 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opustomo.model.config import PhysicsConfig
+    from opustomo.training.config import TrainingConfig
 
 HELP = "train composition and conformation latents on subtomograms"
 
@@ -150,6 +155,7 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Train from parsed options."""
+    from dataclasses import replace
     from functools import partial
 
     import torch
@@ -157,8 +163,8 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.commands.options import data_config
     from opustomo.commands.resumed_options import continued_options, idle_options, plain_options
     from opustomo.errors import UserError
-    from opustomo.model.config import ORIGINAL_PHYSICS, ModelConfig, PhysicsConfig
-    from opustomo.training.config import RunConfig, TrainingConfig
+    from opustomo.model.config import ModelConfig
+    from opustomo.training.config import RunConfig
     from opustomo.training.launch import launch
     from opustomo.training.monitors.standard import standard_watchers
     from opustomo.training.ranks import place_from_environment
@@ -177,9 +183,8 @@ def run(args: argparse.Namespace) -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place is not None and device == "cuda":
         device = f"cuda:{place.local_rank}"
-    original = args.preset == "original"
     templateres = -(-args.templateres // 16) * 16
-    notes += [f"{name}: has no effect here" for name in _inert_given(args)] + idle_options(args)
+    notes += [f"{name}: has no effect here" for name in _inert_given(args)] + idle_options(args, add_arguments)
     if args.verbose:
         notes += [f"{name} = {value}" for name, value in vars(args).items() if not name.startswith("inert ")]
     if args.multigpu and place is None:
@@ -214,14 +219,17 @@ def run(args: argparse.Namespace) -> None:
         )
     norm = None if args.norm is None else (args.norm[0], args.norm[1])
     data = data_config(args, bodies=args.masks, norm=norm)
-    physics = PhysicsConfig(
+    physics, config = preset(args.preset)
+    physics = replace(
+        physics,
         ctf_alpha=args.ctfalpha,
         ctf_beta=args.ctfbeta,
         ctf_normalised=args.normalizectf,
         bfactor_A2=args.bfactor,
-        **(ORIGINAL_PHYSICS if original else {}) | ({} if args.divide is None else {"divide": args.divide}),
+        divide=physics.divide if args.divide is None else args.divide,
     )
-    config = TrainingConfig(
+    config = replace(
+        config,
         epochs=args.num_epochs,
         batch_size=args.batch_size,
         accum_step=args.accum_step,
@@ -230,7 +238,7 @@ def run(args: argparse.Namespace) -> None:
         beta=args.beta,
         beta_control=args.beta_control,
         lamb=args.lamb,
-        separate=not original if args.separate is None else args.separate,
+        separate=config.separate if args.separate is None else args.separate,
         valfrac=args.valfrac,
         split=args.split,
         seed=args.seed,
@@ -261,6 +269,16 @@ def run(args: argparse.Namespace) -> None:
             raise
         time.sleep(PATIENCE_SECONDS)  # the first process says what all found; this one speaks if it is alone
         raise UserError(f"process {place.rank}: {error}") from error
+
+
+def preset(name: str) -> tuple[PhysicsConfig, TrainingConfig]:
+    """Return the configs with the defaults of ``--preset``."""
+    from opustomo.model.config import ORIGINAL_PHYSICS, PhysicsConfig
+    from opustomo.training.config import TrainingConfig
+
+    if name == "original":
+        return PhysicsConfig(**ORIGINAL_PHYSICS), TrainingConfig(separate=False)
+    return PhysicsConfig(), TrainingConfig()
 
 
 def _inert_given(args: argparse.Namespace) -> list[str]:
