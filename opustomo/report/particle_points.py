@@ -15,7 +15,6 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 
 MOST_COMPONENTS = 6
-GOLDEN = 0.618034
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,6 @@ ImageSize = Callable[[str], tuple[int, int]]
 _PROJECTION = ("rlnTomoProjX", "rlnTomoProjY")
 
 
-def is_tomogram_set(path: str | os.PathLike[str]) -> bool:
-    """Whether a STAR file is a tomograms.star: it has tomogram names, tilt-series tables, and no particles."""
-    blocks = read_blocks(path)
-    return any("rlnTomoName" in b and ("rlnTomoTiltSeriesStarFile" in b or "rlnTomoHand" in b) for b in blocks.values())
-
-
 def read_relion_series(
     path: str | os.PathLike[str],
     image_size: ImageSize | None = None,

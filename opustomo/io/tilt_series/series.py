@@ -169,10 +169,6 @@ class TextTilts:
     def __len__(self) -> int:
         return len(self.tilt_deg)
 
-    def with_note(self, note: str) -> TextTilts:
-        """Return the same tilts with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
 
 def check_angles(path: Path, tilt_deg: np.ndarray) -> None:
     """Raise when a list of tilts is empty or holds an angle that is none.

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, slice_frame
 from opustomo.io.tilt_series.imod import ImodFiles, Microscope, read_imod_series
-from opustomo.io.tilt_series.relion import is_tomogram_set, read_relion_series
+from opustomo.io.tilt_series.relion import read_relion_series
 
 TILTS = np.array([-50.0, -20.0, 0.0, 20.0, 50.0])
 APIX = 2.0
@@ -67,7 +67,6 @@ def relion5(folder: Path, hand: int = -1, drop: str = "", change: tuple[str, str
 
 def test_relion5(tmp_path: Path) -> None:
     path = relion5(tmp_path / "my project")
-    assert is_tomogram_set(path)
     (series,) = read_relion_series(path)
     assert np.allclose(series.geometry.rotations, expected_rotations())
     assert series.name == "TS_1" and series.apix == APIX and series.volume_px == VOLUME and series.geometry.hand == -1
@@ -201,7 +200,6 @@ def test_missing_relion_files(tmp_path: Path) -> None:
     (tmp_path / "a.star").write_text("data_\nloop_\n_rlnImageName\na\n")
     with pytest.raises(UserError, match="no block has rlnTomoName"):
         read_relion_series(tmp_path / "a.star")
-    assert not is_tomogram_set(tmp_path / "a.star")
 
 
 def test_what_is_not_followed_is_told(tmp_path: Path) -> None:
