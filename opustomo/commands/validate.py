@@ -57,5 +57,4 @@ def run(args: argparse.Namespace) -> None:
         workers=max(1, args.num_workers),
         device=args.device,
     )
-    for path in validate_run(request):
-        print(f"Wrote {path}")
+    validate_run(request)

@@ -24,7 +24,13 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import held_out_particles, remembered_data
 from opustomo.report.page import render
 from opustomo.report.particle_points import Analysed, describe_points
-from opustomo.report.run_facts import describe_clusters, describe_losses, describe_settings, read_convergence
+from opustomo.report.run_facts import (
+    describe_clusters,
+    describe_losses,
+    describe_settings,
+    read_convergence,
+    read_verdict,
+)
 from opustomo.report.volume_images import pictures, stored_or_decoded
 
 
@@ -80,6 +86,9 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             "Half-map FSCs have not been computed for these clusters. "
             f"Run dsdsh validate {results.root} {which.label} … to add them."
         )
+    verdict = read_verdict(folder, counts)
+    if verdict is None and any(cluster["evidence"] for cluster in clusters):
+        notes.append(f"There is no verdict on these clusters. Run dsdsh validate {results.root} {which.label} … again.")
     volumes, movies = _volumes(request, folder, analysed, notes) if request.volumes else (None, [])
     settings, command = describe_settings(results)
     tomograms = next((c for c in points["categories"] if c["name"] == "tomogram"), None)
@@ -96,6 +105,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "convergence": read_convergence(results.root / "convergence.csv"),
         "points": points,
         "clusters": clusters,
+        "verdict": verdict,
         "volumes": volumes,
         "movies": movies,
     }

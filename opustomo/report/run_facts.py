@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -118,6 +119,23 @@ def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> lis
     return clusters
 
 
+def read_verdict(folder: Path, counts: list[int]) -> dict[str, Any] | None:
+    """Read the verdicts of ``dsdsh validate``; return None if they are absent or belong to other clusters."""
+    path = folder / "validation_verdict.json"
+    if not path.is_file():
+        return None
+    try:
+        verdict = json.loads(path.read_text(encoding="utf-8"))
+        found = [int(one["particles"]) for one in verdict["classes"]]
+        texts = [verdict["verdict"], verdict["summary"], *verdict["reasons"]]
+        texts += [text for one in verdict["classes"] for text in (one["verdict"], *one["reasons"])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a verdict of dsdsh validate. Run dsdsh validate again.") from error
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path} is not a verdict of dsdsh validate. Run dsdsh validate again.")
+    return verdict if found == counts else None
+
+
 def _known(validated: dict[str, Row], counts: list[int]) -> list[tuple[str, Row]]:
     return [(name, row) for name, row in validated.items() if name.isdigit() and int(name) < len(counts)]
 
@@ -133,6 +151,8 @@ def _evidence(row: Row) -> list[tuple[str, str]]:
     if math.isfinite(loss):
         spread = f" ± {error:.2g}" if math.isfinite(error) else ""
         lines.append((f"loss ({row.get('held_out')} held out)", f"{loss:.4g}{spread}".replace("-", "−")))
+    else:
+        lines.append(("loss", "no held-out particles" if row.get("held_out") == "0" else "not computed"))
     fraction = number(row.get("largest_tomogram_share"))
     if math.isfinite(fraction):
         largest = f", at most {100 * fraction:.0f} % in one" if row.get("tomograms") != "1" else ""

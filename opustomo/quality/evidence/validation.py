@@ -14,9 +14,19 @@ from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
+from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.cluster_evidence import validate_clusters
 from opustomo.quality.evidence.evidence_files import write_validation
 from opustomo.quality.evidence.held_out import particle_losses
+from opustomo.quality.evidence.judgment import (
+    Classification,
+    cannot_tell,
+    judge_classes,
+    judge_conformation,
+    read_material,
+    say_verdicts,
+)
+from opustomo.quality.evidence.motion_verdict import MotionVerdict
 from opustomo.quality.evidence.restored_run import (
     held_out_particles,
     load_model,
@@ -25,6 +35,7 @@ from opustomo.quality.evidence.restored_run import (
     remembered_per_particle,
     remembered_physics,
 )
+from opustomo.quality.evidence.verdict_files import write_verdict
 from opustomo.training.schedules import bfactor_at
 
 
@@ -64,7 +75,7 @@ class ValidationRequest:
 
 
 def validate_run(request: ValidationRequest, say: Callable[[str], None] = print) -> list[Path]:
-    """Write the evidence for each cluster to the folder of the clustering and return the files.
+    """Write the evidence and the verdict for each cluster to the folder of the clustering and return the files.
 
     Raises
     ------
@@ -111,7 +122,39 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     if validation.left_out:
         say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
-    return write_validation(path.parent, validation, particles.apix)
+    written = write_validation(path.parent, validation, particles.apix)
+    judged, motion = _judge(request, particles, labels, mask, request.ctf_normalised or physics.ctf_normalised, device)
+    for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
+        say(f"Wrote {file}")
+    say_verdicts(judged, motion, say)
+    return [*written, *own]
+
+
+def _judge(
+    request: ValidationRequest,
+    particles: ParticleSet,
+    labels: np.ndarray,
+    mask: np.ndarray | None,
+    ctf_normalised: bool,
+    device: str,
+) -> tuple[RunVerdict, MotionVerdict | None]:
+    """Return the verdicts on the classes and, if the run has conformation latents, on the motion."""
+    latents, conformation = request.results.load_latents(request.which.epoch)
+    material = read_material(
+        particles,
+        np.flatnonzero(labels < request.num_clusters),
+        mask,
+        held_out_particles(request.results.config(), len(particles)),
+        ctf_normalised=ctf_normalised,
+        device=device,
+        workers=request.workers,
+    )
+    if material is None:
+        return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
+    method = "gmm" if request.folder.startswith("gmm") else "kmeans"
+    classes = Classification(labels, request.num_clusters, latents, method)
+    motion = None if conformation is None else judge_conformation(material, classes, conformation)
+    return judge_classes(material, classes), motion
 
 
 def _held_out(

@@ -1,0 +1,150 @@
+"""Do two classes differ beyond contrast, pose errors and noise?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.quality.evidence.class_likelihood import Gain, mixture_gain
+from opustomo.quality.evidence.matched_controls import Covariate, propensity_strata
+from opustomo.quality.evidence.matched_splits import SplitTest, compare_split, matched_permutations
+from opustomo.quality.evidence.particle_features import ParticleFeatures, Residuals
+
+SIGNIFICANT = 0.01
+MOSTLY_CONFIRMED = 0.5
+"""Fraction of a difference that must be confirmed by independent noise."""
+SMALL = 0.05
+"""Power of a difference over that of the map (here, three tRNAs of a ribosome make 5 %). Where larger ones are excluded
+and none was found, a class is not supported; where larger ones could have been missed, one cannot tell."""
+CONTROLS = 5
+"""Number of matched random splits for which the likelihood is computed."""
+MATCHABLE = 0.25
+"""Fraction of the variance of the class membership that must remain between particles of equal views and scores."""
+FEWEST = 8
+"""Minimum number of particles of a class that is tested."""
+
+DIFFERENT, SAME, NOISE, UNCLEAR = "different", "same", "noise", "unclear"
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Comparison of two classes.
+
+    Attributes
+    ----------
+    first, second
+        Numbers of the classes.
+    split
+        Test of the difference.
+    gain
+        Gain in log-likelihood of two maps over one map, less that for matched random splits.
+    contrast_ratio, p_contrast
+        Mean contrast of the first class over that of the second, and the p-value of their difference.
+    enough
+        Whether both classes have enough particles.
+    """
+
+    first: int
+    second: int
+    split: SplitTest
+    gain: Gain
+    contrast_ratio: float
+    p_contrast: float
+    enough: bool
+
+    @property
+    def outcome(self) -> str:
+        """``different``, ``same``, ``noise`` (the difference is made of noise) or ``unclear``."""
+        split = self.split
+        if not self.enough or split.movable < MATCHABLE:
+            return UNCLEAR
+        if split.p_value <= SIGNIFICANT:
+            made_of_noise = split.confirmed_high < MOSTLY_CONFIRMED
+            if self.gain.positive and not made_of_noise:
+                return DIFFERENT
+            unconfirmed = split.upper < SMALL and not split.confirmed_low > 0
+            return NOISE if made_of_noise or unconfirmed else UNCLEAR
+        return SAME if split.upper < SMALL else UNCLEAR
+
+    def sentence(self, of: int) -> str:
+        """Return what the comparison says about class `of`, in words."""
+        other = self.second if of == self.first else self.first
+        split = self.split
+        if not self.enough:
+            return f"There are too few particles to compare it with class {other}."
+        if split.movable < MATCHABLE:
+            return (
+                f"It can be told from class {other} by views, scores or tomograms alone, so there are no matched "
+                "particles to compare."
+            )
+        chance = f"p = {split.p_value:.2g}" if split.p_value >= 1e-10 else "p < 1e-10"
+        change = f"{max(split.change, 0):.1%} of the signal's power"
+        match self.outcome:
+            case "different":
+                return (
+                    f"It differs from class {other} in {change} ({chance} against matched random splits), and two maps "
+                    f"explain the particles of the other half set better than one ({self.gain})."
+                )
+            case "noise" if split.confirmed_high < MOSTLY_CONFIRMED:
+                return (
+                    f"It differs from class {other} in {change} ({chance}), but this difference is made of the noise "
+                    f"of its particles: independent noise confirms at most {max(split.confirmed_high, 0):.0%} of it."
+                )
+            case "noise":
+                return (
+                    f"It differs from class {other} in only {change} ({chance}), and two maps explain the particles of "
+                    f"the other half set no better than one ({self.gain})."
+                )
+            case "same" if self.p_contrast <= SIGNIFICANT:
+                ratio = self.contrast_ratio if of == self.first else 1 / self.contrast_ratio
+                return (
+                    f"It is a copy of class {other} with {ratio:.2f} times the contrast: beyond contrast, at most "
+                    f"{split.upper:.1%} of the signal's power differs ({chance})."
+                )
+            case "same":
+                return (
+                    f"It does not differ from class {other} more than matched random splits do ({chance}; at most "
+                    f"{split.upper:.1%} of the signal's power)."
+                )
+        if split.p_value <= SIGNIFICANT:
+            return (
+                f"It differs from class {other} in {change} ({chance}), but it is not clear that two maps explain the "
+                f"particles of the other half set better than one ({self.gain})."
+            )
+        return (
+            f"No difference from class {other} was found ({chance}), but one of up to {split.upper:.0%} of the "
+            "signal's power would have been missed."
+        )
+
+
+def compare_pair(
+    residuals: Residuals,
+    features: ParticleFeatures,
+    labels: np.ndarray,
+    pair: tuple[int, int],
+    covariates: list[Covariate],
+    seed: int = 0,
+) -> PairTest:
+    """Compare two classes of labels (n,) with splits of their particles that are matched in the covariates."""
+    from scipy import stats
+
+    chosen = np.flatnonzero((labels == pair[0]) | (labels == pair[1]))
+    side = labels[chosen] == pair[0]
+    matched = [Covariate(one.name, one.values[chosen], one.matched) for one in covariates]
+    contrast = features.contrast[chosen]
+    enough = int(min(side.sum(), (~side).sum())) >= FEWEST
+    strata = propensity_strata(matched, side, seed)
+    split = compare_split(features, chosen, side, strata, seed)
+    if not enough:
+        return PairTest(*pair, split, Gain.of(np.empty(0)), float("nan"), 1.0, enough)
+    controls = matched_permutations(side, strata, CONTROLS, np.random.default_rng(seed))
+    gains = [mixture_gain(residuals, chosen, one.astype(np.int64), 2) for one in (side, *controls)]
+    return PairTest(
+        *pair,
+        split=split,
+        gain=Gain.over_controls(gains[0], gains[1:]),
+        contrast_ratio=float(contrast[side].mean() / contrast[~side].mean()),
+        p_contrast=float(stats.ttest_ind(contrast[side], contrast[~side], equal_var=False).pvalue),
+        enough=enough,
+    )

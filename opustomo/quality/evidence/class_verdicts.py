@@ -1,0 +1,185 @@
+"""Verdicts: is each class real, and is the classification as a whole?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from opustomo.quality.evidence.class_likelihood import Gain
+from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, PairTest
+from opustomo.quality.evidence.cluster_stability import DISSOLVED, Stability
+from opustomo.quality.evidence.matched_controls import Effect
+
+SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
+
+
+@dataclass(frozen=True)
+class ClassVerdict:
+    """Verdict on one class.
+
+    Attributes
+    ----------
+    number, particles
+        Number of the class and of its particles.
+    verdict
+        ``supported``, ``not supported`` or ``cannot tell``.
+    reasons
+        Reasons in words.
+    """
+
+    number: int
+    particles: int
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """Verdict on a classification.
+
+    Attributes
+    ----------
+    verdict, summary
+        ``supported``, ``not supported`` or ``cannot tell``, and one sentence about it.
+    reasons
+        Reasons in words.
+    classes
+        Verdict on each class.
+    pairs, effects, stability, gain
+        What the verdict is based on.
+    """
+
+    verdict: str
+    summary: str
+    reasons: tuple[str, ...]
+    classes: tuple[ClassVerdict, ...]
+    pairs: tuple[PairTest, ...] = field(default=(), repr=False)
+    effects: tuple[Effect, ...] = field(default=(), repr=False)
+    stability: Stability | None = field(default=None, repr=False)
+    gain: Gain | None = None
+
+    def lines(self) -> list[str]:
+        """Return the verdicts as lines of text."""
+        found = []
+        for one in self.classes:
+            found.append(f"Class {one.number} ({one.particles:,} particles): {one.verdict.upper()}.")
+            found += [f"    {reason}" for reason in one.reasons]
+        found.append(f"Verdict: {self.verdict.upper()}. {self.summary}")
+        return [*found, *(f"    {reason}" for reason in self.reasons)]
+
+
+def judge(
+    counts: Sequence[int],
+    pairs: Sequence[PairTest],
+    effects: Sequence[Effect],
+    stability: Stability | None,
+    gain: Gain | None,
+) -> RunVerdict:
+    """Combine the evidence into verdicts.
+
+    A class is supported if it differs from every other class and comes back when half of the particles are clustered.
+    It is not supported if another class cannot be told from it although a difference would have been noticed.
+
+    Parameters
+    ----------
+    counts
+        Number of particles of each class, (K,).
+    pairs
+        Comparison of each pair of classes that are not empty.
+    effects
+        Associations of the classes with how particles were imaged.
+    stability
+        Stability of the clustering; None if it could not be determined.
+    gain
+        Gain in log-likelihood of all classes over one class, less that of random classes.
+    """
+    present = sum(count > 0 for count in counts)
+    classes = tuple(
+        _judge_class(number, int(count), present - 1, pairs, stability) for number, count in enumerate(counts)
+    )
+    reasons = []
+    if gain is not None and np.isfinite(gain.mean):
+        reasons.append(
+            f"Maps of {present} classes explain the particles of the other half set "
+            f"{'better than' if gain.positive else 'worse than' if gain.negative else 'no better than'} one map does, "
+            f"compared with matched random classes: {gain}."
+        )
+    if stability is not None:
+        reasons.append(stability.sentence())
+    notable = [effect for effect in effects if effect.notable]
+    if notable:
+        names = ", ".join(effect.sentence() for effect in notable)
+        reasons.append(f"The classes are associated with {names}. Matched random splits take this into account.")
+    elif effects:
+        names = ", ".join(effect.name for effect in effects)
+        reasons.append(f"The classes are not associated with {names} beyond a small effect.")
+    verdict, summary = _judge_run(classes, pairs)
+    return RunVerdict(verdict, summary, tuple(reasons), classes, tuple(pairs), tuple(effects), stability, gain)
+
+
+def _judge_class(
+    number: int, count: int, others: int, pairs: Sequence[PairTest], stability: Stability | None) -> ClassVerdict:
+    own = [pair for pair in pairs if number in (pair.first, pair.second)]
+    if count == 0:
+        return ClassVerdict(number, count, CANNOT_TELL, ("It has no particles.",))
+    if not own:
+        alone = "There is no other class to compare it with." if others == 0 else "There are too few particles."
+        return ClassVerdict(number, count, CANNOT_TELL, (alone,))
+    by_outcome = {
+        outcome: sorted((pair for pair in own if pair.outcome == outcome), key=lambda pair: pair.split.change)
+        for outcome in (SAME, NOISE, UNCLEAR, DIFFERENT)
+    }
+    merged = [*by_outcome[SAME], *by_outcome[NOISE]]
+    if merged:
+        return ClassVerdict(number, count, NOT_SUPPORTED, tuple(pair.sentence(number) for pair in merged[:3]))
+    if by_outcome[UNCLEAR]:
+        shown = by_outcome[UNCLEAR][:3]
+        return ClassVerdict(number, count, CANNOT_TELL, tuple(pair.sentence(number) for pair in shown))
+    reasons = [by_outcome[DIFFERENT][0].sentence(number)]
+    if len(own) > 1:
+        reasons.append("The differences from the other classes are larger.")
+    if stability is not None:
+        jaccard = float(stability.jaccard[number])
+        if jaccard <= DISSOLVED:
+            reasons.append(
+                f"It does not come back when half of the particles are clustered (Jaccard index {jaccard:.2f})."
+            )
+            return ClassVerdict(number, count, CANNOT_TELL, tuple(reasons))
+        reasons.append(f"It comes back when half of the particles are clustered (Jaccard index {jaccard:.2f}).")
+    return ClassVerdict(number, count, SUPPORTED, tuple(reasons))
+
+
+def _judge_run(classes: Sequence[ClassVerdict], pairs: Sequence[PairTest]) -> tuple[str, str]:
+    present = [one for one in classes if one.particles]
+    if len(present) < 2:
+        return CANNOT_TELL, "There is only one class, so there is nothing to compare it with."
+    verdicts = [one.verdict for one in present]
+    if all(verdict == SUPPORTED for verdict in verdicts):
+        return SUPPORTED, f"All {len(present)} classes differ from each other beyond contrast, pose errors and noise."
+    if not any(pair.outcome == DIFFERENT for pair in pairs):
+        if NOT_SUPPORTED in verdicts:
+            return NOT_SUPPORTED, "There is no evidence for classes of these particles."
+        return CANNOT_TELL, "No two classes are shown to differ, but differences may have been missed."
+    groups = merged_groups([one.number for one in present], pairs)
+    names = ", ".join(" + ".join(map(str, group)) for group in groups)
+    if NOT_SUPPORTED in verdicts:
+        return (
+            NOT_SUPPORTED,
+            f"{len(present)} classes are more than the data support: they form {len(groups)} groups that differ "
+            f"({names}).",
+        )
+    doubtful = ", ".join(str(one.number) for one in present if one.verdict != SUPPORTED)
+    return CANNOT_TELL, f"Some classes differ, but it is not clear whether these are real: {doubtful}."
+
+
+def merged_groups(numbers: Sequence[int], pairs: Sequence[PairTest]) -> list[list[int]]:
+    """Return the groups of classes that cannot be told from each other, each ascending."""
+    group = {number: {number} for number in numbers}
+    for pair in pairs:
+        if pair.outcome in (SAME, NOISE) and group[pair.first] is not group[pair.second]:
+            union = group[pair.first] | group[pair.second]
+            for member in union:
+                group[member] = union
+    return [list(members) for members in sorted({tuple(sorted(members)) for members in group.values()})]

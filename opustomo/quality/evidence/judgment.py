@@ -1,0 +1,155 @@
+"""Evidence of a classification from the subtomograms: read spectra, test pairs of classes, give verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from opustomo.data.particles import ParticleSet
+from opustomo.quality.evidence.class_likelihood import Gain, mixture_gain
+from opustomo.quality.evidence.class_pairs import CONTROLS, compare_pair
+from opustomo.quality.evidence.class_verdicts import RunVerdict, judge
+from opustomo.quality.evidence.cluster_stability import cluster_stability
+from opustomo.quality.evidence.half_maps import half_sets
+from opustomo.quality.evidence.matched_controls import effect_sizes
+from opustomo.quality.evidence.motion_verdict import MotionVerdict, judge_motion
+from opustomo.quality.evidence.particle_covariates import imaging_covariates
+from opustomo.quality.evidence.particle_features import ParticleFeatures, Residuals, fit_residuals, particle_features
+from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
+
+FEWEST = 20
+"""Minimum number of particles for any verdict but "cannot tell"."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Classes to judge.
+
+    Attributes
+    ----------
+    labels
+        Class of each particle of the set, (N,). Labels of `num_clusters` or more mark excluded particles.
+    num_clusters
+        Number of classes, K.
+    latents
+        Latents from which the classes were made, (N, zdim); None if they are unknown.
+    method
+        Clustering method, ``kmeans`` or ``gmm``.
+    """
+
+    labels: np.ndarray
+    num_clusters: int
+    latents: np.ndarray | None = None
+    method: str = "kmeans"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Particles of a set, read once, from which any classification of them can be judged.
+
+    Attributes
+    ----------
+    particles
+        Particle set.
+    residuals, features
+        What n of the particles show beyond the map of all, and their inner products.
+    held_out
+        Indices of the particles that were held out from training.
+    """
+
+    particles: ParticleSet
+    residuals: Residuals
+    features: ParticleFeatures
+    held_out: np.ndarray
+
+    @property
+    def index(self) -> np.ndarray:
+        """Indices of the particles that are used, (n,)."""
+        return self.residuals.spectra.index
+
+
+def read_material(
+    particles: ParticleSet,
+    wanted: np.ndarray,
+    mask: np.ndarray | None,
+    held_out: np.ndarray,
+    *,
+    ctf_normalised: bool = False,
+    device: str = "cpu",
+    workers: int = 2,
+) -> Material | None:
+    """Read the particles `wanted` (at most 4,000 of them); return None if fewer than 20 can be used."""
+    chosen = sampled_particles(wanted)
+    if len(chosen) < FEWEST:
+        return None
+    spectra = read_spectra(particles, chosen, ctf_normalised=ctf_normalised, device=device, workers=workers)
+    halves = half_sets(particles.star)[0][spectra.index]
+    if len(spectra) < FEWEST or min(np.bincount(halves, minlength=2)) < 2:
+        return None
+    residuals = fit_residuals(spectra, halves, mask_on_box(mask, spectra.box))
+    return Material(particles, residuals, particle_features(residuals), held_out)
+
+
+def judge_classes(material: Material, classification: Classification, seed: int = 0) -> RunVerdict:
+    """Give a verdict on each class and on the classification."""
+    number = classification.num_clusters
+    all_counts = np.bincount(classification.labels, minlength=number)[:number]
+    labels = classification.labels[material.index]
+    inside = np.flatnonzero(labels < number)
+    counts = np.bincount(labels[inside], minlength=number)
+    covariates = imaging_covariates(material.particles, material.index, material.held_out)
+    present = [cluster for cluster in range(number) if counts[cluster]]
+    pairs = [
+        compare_pair(material.residuals, material.features, labels, pair, covariates, seed)
+        for pair in combinations(present, 2)
+    ]
+    gain = None
+    if len(present) > 1:
+        rng = np.random.default_rng(seed)
+        groups = np.unique(labels[inside], return_inverse=True)[1]
+        gains = [
+            mixture_gain(material.residuals, inside, order, len(present))
+            for order in (groups, *(rng.permutation(groups) for _ in range(CONTROLS)))
+        ]
+        gain = Gain.over_controls(gains[0], gains[1:])
+    stability = None
+    if classification.latents is not None:
+        member = classification.labels < number
+        stability = cluster_stability(
+            classification.latents[member], classification.labels[member], number, classification.method, seed
+        )
+    within = imaging_covariates(material.particles, material.index[inside], material.held_out)
+    return judge(all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain)
+
+
+def judge_conformation(
+    material: Material, classification: Classification, conformation: np.ndarray, seed: int = 0
+) -> MotionVerdict:
+    """Give a verdict on the change along the first principal component of conformation latents (N, d)."""
+    values = conformation[material.index].astype(np.float64)
+    values -= values.mean(0)
+    coordinate = values @ np.linalg.svd(values, full_matrices=False)[2][0]
+    latents = classification.latents
+    return judge_motion(
+        material.features,
+        coordinate,
+        classification.labels[material.index],
+        imaging_covariates(material.particles, material.index, material.held_out),
+        "the first principal component of the conformation latents",
+        composition=None if latents is None else latents[material.index],
+        seed=seed,
+    )
+
+
+def cannot_tell(counts: list[int]) -> RunVerdict:
+    """Return the verdict on classes of too few particles."""
+    return judge(counts, [], [], None, None)
+
+
+def say_verdicts(verdict: RunVerdict, motion: MotionVerdict | None, say: Callable[[str], None]) -> None:
+    """Print the verdicts line by line."""
+    for line in [*verdict.lines(), *([] if motion is None else motion.lines())]:
+        say(line)

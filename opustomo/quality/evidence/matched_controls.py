@@ -1,0 +1,142 @@
+"""Is a clustering explained by how particles were imaged? Effect sizes of covariates, and matched particles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PERMUTATIONS = 1999
+SIGNIFICANT = 0.01
+MEDIUM_EFFECT, LARGE_EFFECT = 0.06, 0.14
+"""Fractions of variance that are conventionally called a medium and a large effect (Cohen 1988)."""
+STRATA = 5
+"""Number of strata of the propensity score, which remove about 90 % of the bias (Rosenbaum and Rubin 1984)."""
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """Property of the particles that is known without the latents.
+
+    Attributes
+    ----------
+    name
+        Name for the user, for example ``tomogram``.
+    values
+        One column per component, standardized, (n, q); categories are indicator columns.
+    matched
+        Whether controls are matched for it. The half of the data (training or held out) is only tested.
+    """
+
+    name: str
+    values: np.ndarray
+    matched: bool = True
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Association of a covariate with the clusters.
+
+    Attributes
+    ----------
+    name
+        Name of the covariate.
+    size
+        Fraction of its variance that lies between clusters, corrected for the fraction expected by chance.
+    p_value
+        Permutation p-value, corrected for the number of covariates (Holm 1979).
+    """
+
+    name: str
+    size: float
+    p_value: float
+
+    @property
+    def notable(self) -> bool:
+        """Whether the association is significant and at least of medium size."""
+        return self.p_value <= SIGNIFICANT and self.size >= MEDIUM_EFFECT
+
+    def sentence(self) -> str:
+        """Return the association in words."""
+        strength = "large" if self.size >= LARGE_EFFECT else "medium" if self.size >= MEDIUM_EFFECT else "small"
+        return f"{self.name} ({strength}, {max(self.size, 0):.0%} of its variance, p = {self.p_value:.2g})"
+
+
+def standardized(values: np.ndarray) -> np.ndarray:
+    """Center columns (n, q) and divide them by their standard deviation; constant columns are dropped."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values.reshape(len(values), -1)
+    spread = values.std(0)
+    return np.asarray((values - values.mean(0))[:, spread > 1e-9] / spread[spread > 1e-9])
+
+
+def categories(index: np.ndarray, most: int = 60) -> np.ndarray:
+    """Return indicator columns (n, q) of the `most` frequent categories, scaled by the total variance."""
+    numbers, counts = np.unique(index, return_counts=True)
+    frequent = numbers[np.argsort(-counts, kind="stable")[:most]]
+    columns = (index[:, None] == frequent).astype(np.float64)
+    return np.asarray(columns - columns.mean(0))
+
+
+def effect_sizes(covariates: list[Covariate], labels: np.ndarray, seed: int = 0) -> list[Effect]:
+    """Measure the association of each covariate with labels (n,), corrected for the number of covariates."""
+    clusters = np.unique(labels, return_inverse=True)[1]
+    count, groups = len(labels), int(clusters.max()) + 1 if len(labels) else 0
+    rng = np.random.default_rng(seed)
+    orders = [np.arange(count), *(rng.permutation(count) for _ in range(PERMUTATIONS))]
+    used = [covariate for covariate in covariates if (covariate.values**2).sum() > 0]
+    if groups < 2 or not used:
+        return []
+    columns = np.concatenate([covariate.values for covariate in used], 1)
+    owner = np.repeat(np.arange(len(used)), [covariate.values.shape[1] for covariate in used])
+    sizes = np.bincount(clusters, minlength=groups)
+    total = np.bincount(owner, (columns**2).sum(0))
+    between = np.empty((len(orders), len(used)))
+    for row, order in enumerate(orders):
+        indicator = np.zeros((groups, count))
+        indicator[clusters[order], np.arange(count)] = 1.0
+        between[row] = np.bincount(owner, ((indicator @ columns) ** 2 / sizes[:, None]).sum(0)) / total
+    null = between[1:]
+    p_values = (1 + (null >= between[0] - 1e-12).sum(0)) / (1 + len(null))
+    # A perfect association has size 1, an association by chance has size 0 on average.
+    strength = (between[0] - null.mean(0)) / np.maximum(1 - null.mean(0), 1e-9)
+    found = [
+        Effect(covariate.name, float(size), float(p_value))
+        for covariate, size, p_value in zip(used, strength, p_values, strict=True)
+    ]
+    return _holm(found)
+
+
+def _holm(effects: list[Effect]) -> list[Effect]:
+    order = sorted(range(len(effects)), key=lambda number: effects[number].p_value)
+    corrected, running = [0.0] * len(effects), 0.0
+    for rank, number in enumerate(order):
+        running = max(running, min(1.0, (len(effects) - rank) * effects[number].p_value))
+        corrected[number] = running
+    return [Effect(effect.name, effect.size, p) for effect, p in zip(effects, corrected, strict=True)]
+
+
+def propensity_strata(covariates: list[Covariate], side: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Divide particles into strata of equal propensity to belong to one of two classes, given the covariates.
+
+    The propensity is predicted by a regularized logistic regression for particles that were not used to fit it. Within
+    a stratum, the covariates of both classes have the same distribution (Rosenbaum and Rubin 1983), so permuting the
+    classes there makes controls of equal size, views, scores and tomograms.
+
+    Returns
+    -------
+    ndarray, int64, (n,)
+    """
+    columns = [covariate.values for covariate in covariates if covariate.matched and covariate.values.shape[1]]
+    smaller = int(min(side.sum(), (~side).sum()))
+    if not columns or smaller < 10:
+        return np.zeros(len(side), dtype=np.int64)
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    model = LogisticRegression(C=0.1, max_iter=200)
+    score = cross_val_predict(model, np.concatenate(columns, 1), side, cv=folds, method="predict_proba")[:, 1]
+    number = int(np.clip(smaller // 10, 1, STRATA))
+    edges = np.quantile(score, np.linspace(0, 1, number + 1)[1:-1])
+    return np.searchsorted(edges, score, side="right").astype(np.int64)

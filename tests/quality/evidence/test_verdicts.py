@@ -1,0 +1,218 @@
+"""Verdicts on synthetic spectra: particles of one or two states under a missing wedge, with contrast and noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from opustomo.physics.backprojection import sphere_frequencies
+from opustomo.quality.evidence.class_likelihood import Gain, mixture_gain
+from opustomo.quality.evidence.class_pairs import PairTest, compare_pair
+from opustomo.quality.evidence.class_verdicts import judge, merged_groups
+from opustomo.quality.evidence.cluster_stability import cluster_stability
+from opustomo.quality.evidence.matched_controls import (
+    Covariate,
+    categories,
+    effect_sizes,
+    propensity_strata,
+    standardized,
+)
+from opustomo.quality.evidence.matched_splits import SplitTest, matched_permutations
+from opustomo.quality.evidence.motion_verdict import judge_motion
+from opustomo.quality.evidence.particle_features import (
+    ParticleFeatures,
+    Residuals,
+    fit_residuals,
+    nuisance_maps,
+    particle_features,
+)
+from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
+
+BOX = 16
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Residuals and features of synthetic particles, and the state of each."""
+
+    residuals: Residuals
+    features: ParticleFeatures
+    state: np.ndarray
+
+    def pair(self, labels: np.ndarray, covariates: list[Covariate] | None = None) -> PairTest:
+        return compare_pair(self.residuals, self.features, labels, (0, 1), covariates or [])
+
+
+def blob(center: tuple[float, float, float], width: float) -> torch.Tensor:
+    axis = torch.arange(BOX).float() - BOX // 2
+    z, y, x = (axis - c for c in center)
+    return torch.exp(-(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2) / (2 * width**2))
+
+
+def synthetic(
+    extra: float, *, count: int = 240, noise: float = 2.0, contrast: np.ndarray | None = None, seed: int = 0
+) -> Synthetic:
+    """Simulate particles; those of state 1 have a blob of height `extra` more (or a fraction, for state 0 to 1)."""
+    rng = np.random.default_rng(seed)
+    places, at = sphere_frequencies(BOX)
+    keep = (places % (BOX // 2 + 1) < BOX // 2) & (at.abs().amax(1) < BOX / 2)
+    places, at = places[keep], at[keep]
+    direction = rng.normal(size=(count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    cosine = np.abs(at.numpy() @ direction.T).T / np.maximum(at.norm(dim=1).numpy(), 1e-6)
+    weight = torch.from_numpy(np.where(cosine > 0.85, 0.02, 1.0).astype(np.float32))
+    bare = ParticleSpectra(np.arange(count), torch.zeros(count, 0), weight, at, places, BOX, 10.0)
+    base = blob((0, 0, 0), 3.0) + blob((2, -2, 1), 1.5) + 0.8 * blob((-3, 1, -2), 1.2)
+    maps = bare.spectra(torch.stack([base, blob((1, 3, -3), 1.2)]))
+    state = rng.integers(0, 2, count)
+    amplitude = torch.from_numpy(np.ones(count) if contrast is None else contrast).float()
+    truth = amplitude[:, None] * (maps[0] + extra * torch.from_numpy(state).float()[:, None] * maps[1])
+    white = bare.spectra(torch.from_numpy(rng.normal(0, noise, (count, BOX, BOX, BOX)).astype(np.float32)))
+    spectra = ParticleSpectra(np.arange(count), weight * truth + weight.sqrt() * white, weight, at, places, BOX, 10.0)
+    residuals = fit_residuals(spectra, np.arange(count) % 2, mask_on_box(None, BOX))
+    return Synthetic(residuals, particle_features(residuals), state)
+
+
+@pytest.fixture(scope="module")
+def two_states() -> Synthetic:
+    return synthetic(2.0, noise=1.0)
+
+
+@pytest.fixture(scope="module")
+def one_state() -> Synthetic:
+    return synthetic(0.0, noise=1.0)
+
+
+def test_true_classes_differ(two_states: Synthetic) -> None:
+    pair = two_states.pair(two_states.state)
+    assert pair.outcome == "different" and pair.gain.positive
+    assert pair.split.confirmed == pytest.approx(1.0, abs=0.35)
+    assert "It differs from class 1" in pair.sentence(0) and "class 0" in pair.sentence(1)
+
+
+def test_permuted_classes_do_not_differ(two_states: Synthetic) -> None:
+    outcomes = []
+    for seed in range(5):
+        labels = np.random.default_rng(seed).permutation(two_states.state)
+        outcomes.append(two_states.pair(labels).outcome)
+    assert outcomes == ["same"] * 5
+
+
+def test_a_copy_of_other_contrast_is_called_so() -> None:
+    state = np.random.default_rng(0).integers(0, 2, 240)
+    particles = synthetic(0.0, noise=1.0, contrast=np.where(state == 1, 1.6, 1.0))
+    pair = particles.pair(state)
+    assert pair.outcome == "same" and pair.contrast_ratio == pytest.approx(1 / 1.6, rel=0.1)
+    assert "copy of class 0 with 1." in pair.sentence(1)
+
+
+def test_classes_made_from_noise_are_not_supported(one_state: Synthetic) -> None:
+    """Classes by the largest principal component of the particles' own noise differ, but gain no likelihood."""
+    vector = np.linalg.eigh(one_state.features.gram)[1][:, -1]
+    pair = one_state.pair((vector > 0).astype(int))
+    assert pair.split.p_value < 0.01
+    assert pair.outcome in ("noise", "unclear") and not pair.gain.positive
+
+
+def test_residuals_are_free_of_contrast_and_pose_errors(one_state: Synthetic) -> None:
+    """The noiseless particle that is shifted and scaled leaves much less than it shows."""
+    residuals = one_state.residuals
+    spectra, spectrum = residuals.spectra, residuals.consensus.spectrum
+    shift = torch.exp(-2j * torch.pi / BOX * 0.3 * spectra.at[:, 0])
+    moved = 1.3 * spectrum * shift
+    beyond = spectra.shells > 0
+    maps, moved, spectrum = nuisance_maps(spectra, residuals.consensus)[:, beyond], moved[beyond], spectrum[beyond]
+    real = torch.cat([maps.real, maps.imag], 1).T
+    target = torch.cat([(moved - spectrum).real, (moved - spectrum).imag])
+    fit = torch.linalg.lstsq(real, target[:, None]).solution
+    left = (real @ fit)[:, 0] - target
+    assert float(left.norm() / target.norm()) < 0.15
+
+
+def test_matched_controls_keep_the_strata() -> None:
+    rng = np.random.default_rng(0)
+    side, strata = rng.random(100) < 0.3, rng.integers(0, 4, 100)
+    permuted = matched_permutations(side, strata, 20, rng)
+    for stratum in range(4):
+        assert (permuted[:, strata == stratum].sum(1) == side[strata == stratum].sum()).all()
+    assert (permuted != side).any()
+
+
+def test_a_class_that_views_explain_cannot_be_matched(two_states: Synthetic) -> None:
+    covariate = Covariate("the tomogram", categories(two_states.state))
+    pair = two_states.pair(two_states.state, [covariate])
+    assert pair.outcome == "unclear" and "no matched particles" in pair.sentence(0)
+
+
+def test_strata_balance_a_covariate() -> None:
+    rng = np.random.default_rng(1)
+    score = rng.normal(size=600)
+    side = rng.random(600) < 1 / (1 + np.exp(-1.5 * score))
+    strata = propensity_strata([Covariate("score", standardized(score))], side)
+    before = score[side].mean() - score[~side].mean()
+    within = [score[side & (strata == s)].mean() - score[~side & (strata == s)].mean() for s in np.unique(strata)]
+    assert len(within) == 5 and np.abs(np.mean(within)) < 0.2 * before
+
+
+def test_effects_are_corrected_for_chance_and_number() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 300)
+    covariates = [Covariate("defocus", standardized(labels + 0.5 * rng.normal(size=300)))]
+    covariates += [Covariate(f"random {i}", standardized(rng.normal(size=300))) for i in range(9)]
+    first, *others = effect_sizes(covariates, labels)
+    assert first.notable and first.size > 0.5 and "large" in first.sentence()
+    assert not any(effect.notable for effect in others)
+    assert all(effect.p_value > 0.01 for effect in others)
+
+
+def test_stability_finds_the_number_of_separate_clusters() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    latents = 4.0 * np.eye(3)[labels] + 0.5 * rng.normal(size=(200, 3))
+    stability = cluster_stability(latents, labels, 3)
+    assert stability is not None and stability.most_stable == 3 and stability.ari[3] > 0.95
+    assert (stability.jaccard > 0.9).all()
+    shapeless = cluster_stability(rng.normal(size=(200, 3)), rng.integers(0, 4, 200), 4)
+    assert shapeless is not None and shapeless.ari[4] < 0.7 and (shapeless.jaccard < 0.5).all()
+
+
+def test_gain_ignores_the_class_of_the_particle_itself(one_state: Synthetic) -> None:
+    """For one state, several maps do not explain held-out particles better than one."""
+    chosen = np.arange(240)
+    groups = np.random.default_rng(0).integers(0, 3, 240)
+    assert not Gain.of(mixture_gain(one_state.residuals, chosen, groups, 3)).positive
+
+
+def pair_of(first: int, second: int, outcome: str) -> PairTest:
+    change, p_value = {"different": (0.2, 1e-9), "same": (0.0, 0.5), "unclear": (0.0, 0.5)}[outcome]
+    error = 0.2 if outcome == "unclear" else 0.001
+    split = SplitTest(change, error, p_value, 1.0, 0.9, 1.1, 1.0)
+    return PairTest(first, second, split, Gain(1.0, 0.1), 1.0, 0.5, True)
+
+
+def test_verdicts_follow_the_pairs() -> None:
+    different, same, unclear = "different", "same", "unclear"
+    good = judge([50, 50], [pair_of(0, 1, different)], [], None, Gain(1.0, 0.1))
+    assert good.verdict == "supported" and [one.verdict for one in good.classes] == ["supported"] * 2
+    none = judge([50, 50], [pair_of(0, 1, same)], [], None, None)
+    assert none.verdict == "not supported" and "no evidence for classes" in none.summary
+    split = judge(
+        [50, 50, 50], [pair_of(0, 1, same), pair_of(0, 2, different), pair_of(1, 2, different)], [], None, None
+    )
+    assert split.verdict == "not supported" and "2 groups" in split.summary and "0 + 1, 2" in split.summary
+    assert [one.verdict for one in split.classes] == ["not supported", "not supported", "supported"]
+    open_question = judge([50, 9], [pair_of(0, 1, unclear)], [], None, None)
+    assert open_question.verdict == "cannot tell" and "would have been missed" in open_question.classes[0].reasons[0]
+    assert judge([50, 0], [], [], None, None).classes[1].reasons == ("It has no particles.",)
+    assert merged_groups([0, 1, 2, 3], [pair_of(0, 2, same), pair_of(2, 3, same)]) == [[0, 2, 3], [1]]
+    assert any(line.startswith("Verdict: SUPPORTED.") for line in good.lines())
+
+
+def test_motion_is_told_from_none_and_two_states_from_a_continuum(two_states: Synthetic, one_state: Synthetic) -> None:
+    rng = np.random.default_rng(3)
+    classes = np.zeros(240)
+    seen = judge_motion(two_states.features, two_states.state + 0.2 * rng.normal(size=240), classes, [], "it")
+    assert seen.verdict == "supported" and "two states would explain it" in seen.sentence
+    none = judge_motion(one_state.features, rng.normal(size=240), classes, [], "it")
+    assert none.verdict == "not supported"
