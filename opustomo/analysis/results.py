@@ -281,6 +281,15 @@ class ResultDir:
         """Return the folder of an analysis: ``analyze.N``, or ``defanalyze.N`` for the conformation latents."""
         return self.root / f"{'def' if dynamics else ''}analyze.{which.label}"
 
+    def latest_clustering(self) -> Path | None:
+        """Return the folder of the latest clustering of any epoch, for example ``analyze.9/kmeans3``, or None."""
+        files = [
+            path
+            for path in self.root.glob("analyze.*/*/labels.pkl")
+            if re.fullmatch(r"(kmeans|gmm|hdbscan)\d+", path.parent.name)
+        ]
+        return max(files, key=lambda path: path.stat().st_mtime).parent if files else None
+
     def analysed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
         """Return the path of a file in an analysis folder.
 

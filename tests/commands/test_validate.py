@@ -5,6 +5,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
     assert dsdsh(["validate", str(run), "1", "2", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "Mean generative loss of 4 held-out particles" in said and "FSC inside" in said
+    after = said[said.index("Wrote") :].splitlines()
+    assert any(line.startswith("Class 1 (8 particles): CANNOT TELL") for line in after)
+    assert any(line.startswith("Verdict: CANNOT TELL.") for line in after)
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["particles"] for row in rows] == ["8", "8"]
@@ -86,6 +90,34 @@ def test_without_weights_only_the_likelihood_is_missing(run: Path, capsys: pytes
     assert "likelihood is not computed" in capsys.readouterr().out
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         assert [row["held_out_loss"] for row in csv.DictReader(file)] == ["", ""]
+
+
+def test_report_opens_with_the_verdict_of_its_clusters(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    dump_pickle(run / "analyze.1" / "umap.pkl", rng.normal(size=(16, 2)).astype(np.float32))
+    assert dsdsh(["analyze", str(run), "1", "1", "2", "--skip-umap"]) == 0
+    assert dsdsh(["validate", str(run), "1", "2", "--no-likelihood"]) == 0
+
+    def content() -> dict[str, Any]:
+        assert dsdsh(["report", str(run), "1"]) == 0
+        text = (run / "analyze.1" / "report.html").read_text()
+        return dict(json.loads(re.findall(r'id="report-data">(.*?)</script>', text)[0]))
+
+    verdict = content()["verdict"]
+    assert verdict["verdict"] == "cannot tell" and [one["class"] for one in verdict["classes"]] == [0, 1]
+    path = run / "analyze.1" / "kmeans2" / "validation_verdict.json"
+    path.write_text(path.read_text().replace('"particles": ', '"particles": 1'))
+    stale = content()
+    assert stale["verdict"] is None and any("no verdict" in note for note in stale["notes"])
+    path.write_text("{}")
+    assert dsdsh(["report", str(run), "1"]) == 1
+
+
+def test_convergence_compares_the_clusters_of_the_analysis(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dsdsh(["convergence", str(run)]) == 0
+    assert "Comparing 2 clusters, as in" in capsys.readouterr().out
+    assert dsdsh(["convergence", str(run), "-k", "3"]) == 0
+    assert "Comparing" not in capsys.readouterr().out
 
 
 def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

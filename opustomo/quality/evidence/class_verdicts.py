@@ -120,7 +120,8 @@ def judge(
 
 
 def _judge_class(
-    number: int, count: int, others: int, pairs: Sequence[PairTest], stability: Stability | None) -> ClassVerdict:
+    number: int, count: int, others: int, pairs: Sequence[PairTest], stability: Stability | None
+) -> ClassVerdict:
     own = [pair for pair in pairs if number in (pair.first, pair.second)]
     if count == 0:
         return ClassVerdict(number, count, CANNOT_TELL, ("It has no particles.",))

@@ -151,7 +151,7 @@ def _judge(
     )
     if material is None:
         return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
-    method = "gmm" if request.folder.startswith("gmm") else "kmeans"
+    method = "kmeans" if request.folder.startswith("kmeans") else "gmm"  # HDBSCAN takes no number of clusters
     classes = Classification(labels, request.num_clusters, latents, method)
     motion = None if conformation is None else judge_conformation(material, classes, conformation)
     return judge_classes(material, classes), motion
