@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents, load_labels
-from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, parse_round, read_training_log
+from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, read_training_log
 from opustomo.analysis.selection import AnalysedParticles
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
@@ -268,4 +268,4 @@ class Run:
         return self.epochs[-1] if epoch is None else epoch
 
     def _round(self, which: int | str | None) -> Round:
-        return Round(self.epochs[-1]) if which is None else parse_round(which)
+        return Round(self.epochs[-1]) if which is None else self.results.round(which)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from opustomo.analysis.volume_display import contour_level, draw_views, view_of, write_series_script, write_set_script
 from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.network_sizes import describe_mismatch
 from opustomo.checkpoint.weights import bodies_from_buffers, load_decoder, read_weights, separation_in, solvent_mask
 from opustomo.errors import UserError
 from opustomo.io.host_memory import require_memory
@@ -103,7 +104,8 @@ class VolumeDecoder:
             load_decoder(self.decoder, content)
         except (RuntimeError, IndexError) as error:
             raise UserError(
-                f"The network in {weights} does not match the sizes in {config}. Give both files of the same run."
+                f"The decoder in {weights} does not match {config}: {describe_mismatch(decoder_state, self.decoder)}. "
+                "Give both files of the same run."
             ) from error
         self.decoder.to(device).eval()
         parents = () if sizes.bodies is None else sizes.bodies.parents

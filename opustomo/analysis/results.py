@@ -70,8 +70,10 @@ def read_training_log(path: Path) -> dict[str, LossCurve]:
     return curves
 
 
-_ROUND = re.compile(r"((?:filter\.)*)(\d+)")
+_ROUND = re.compile(r"((?:filter\.)*)(\d+|latest)")
 _STEP = "filter."
+LATEST = "latest"
+"""Name of the last saved epoch on the command line."""
 SELECTED_STAR = "particles.selected.star"
 """Particle table that training writes for a run with ``--ind``."""
 
@@ -104,9 +106,24 @@ class Round:
         """Round on selected clusters of this one."""
         return Round(self.epoch, self.filtered + 1)
 
+    def first_epoch(self) -> int:
+        """Return the epoch; raise ``UserError`` for a later round such as ``filter.16``."""
+        if self.filtered:
+            raise UserError(
+                f"{self.label} denotes a later round of analysis, but an epoch is required. Give {self.epoch}."
+            )
+        return self.epoch
 
-def parse_round(text: str | int) -> Round:
-    """Parse the name of a round such as ``16``, ``filter.16`` or ``filter.filter.16``.
+
+def parse_round(text: str | int, latest: int | None = None) -> Round:
+    """Parse the name of a round such as ``16``, ``latest``, ``filter.16`` or ``filter.filter.16``.
+
+    Parameters
+    ----------
+    text
+        Name of the round.
+    latest
+        Epoch that ``latest`` denotes; None if it is unknown.
 
     Raises
     ------
@@ -114,17 +131,13 @@ def parse_round(text: str | int) -> Round:
         If `text` is not of this form.
     """
     match = _ROUND.fullmatch(str(text).strip())
-    if match is None:
-        raise UserError(f"{text!r} is not an epoch. Give a number such as 16, or filter.16 for a second round.")
-    return Round(int(match[2]), len(match[1]) // len(_STEP))
-
-
-def parse_first_round(text: str | int) -> int:
-    """Parse an epoch and raise ``UserError`` for a later round such as ``filter.16``."""
-    which = parse_round(text)
-    if which.filtered:
-        raise UserError(f"{text} denotes a later round of analysis, but an epoch is required. Give {which.epoch}.")
-    return which.epoch
+    if match is None or (match[2] == LATEST and latest is None):
+        raise UserError(
+            f"{text!r} is not an epoch. Give a number such as 16, latest for the last saved epoch, or filter.16 for a "
+            "second round."
+        )
+    epoch = latest if match[2] == LATEST and latest is not None else int(match[2])
+    return Round(epoch, len(match[1]) // len(_STEP))
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,16 @@ class ResultDir:
         """Return the epochs whose latents are present, in ascending order."""
         names = (re.fullmatch(r"z\.(\d+)\.pkl", path.name) for path in self.root.glob("z.*.pkl"))
         return sorted(int(name[1]) for name in names if name is not None)
+
+    def round(self, text: str | int) -> Round:
+        """Parse the name of a round, in which ``latest`` denotes the last saved epoch.
+
+        Raises
+        ------
+        UserError
+            If `text` is not the name of a round.
+        """
+        return parse_round(text, self.epochs()[-1])
 
     def epoch_file(self, kind: str, epoch: int) -> Path:
         """Return the path of ``{kind}.{epoch}.pkl``, where `kind` is ``z``, ``pose`` or ``weights``.
@@ -214,32 +237,37 @@ class ResultDir:
             )
         return poses
 
-    def box_of_run(self, box: int, apix: float) -> int:
-        """Check a box length (pixels) and pixel size (Å) against the run and return the box length of the run.
+    def box_of_run(self, box: int | None = None, apix: float | None = None) -> tuple[int, float]:
+        """Return the box length (pixels) and pixel size (Å) of the run, against which given ones are checked.
 
         Scripts written for OPUS-TOMO may give an odd box length, which differs by one from that of the subtomograms.
 
         Raises
         ------
         UserError
-            If the values differ, because refined origins are fractions of the box and would be scaled.
+            If the values differ, because refined origins are fractions of the box and would be scaled; or if a value
+            is neither given nor known because the run has no ``config.pkl``.
         """
         from opustomo.checkpoint.config import read_config
 
-        if not (self.root / "config.pkl").is_file():  # the box of the run is unknown
-            return box + box % 2
+        if not (self.root / "config.pkl").is_file():
+            if box is None or apix is None:
+                raise UserError(
+                    f"{self.root} has no config.pkl, so box and pixel size of the training are unknown. Give both."
+                )
+            return box + box % 2, apix
         boxes = read_config(self.config(), box)[1]
-        if box != boxes.box and not (box % 2 and abs(box - boxes.box) == 1):
+        if box is not None and box != boxes.box and not (box % 2 and abs(box - boxes.box) == 1):
             raise UserError(
                 f"{self.config()}: the run was trained on subtomograms of {boxes.box} pixels, but the given box is "
                 f"{box} pixels, which would scale the refined origins by {box}/{boxes.box}. Give {boxes.box}."
             )
-        if abs(apix / boxes.apix - 1.0) > 0.01:
+        if apix is not None and abs(apix / boxes.apix - 1.0) > 0.01:
             raise UserError(
                 f"{self.config()}: the run was trained at {boxes.apix:g} Å per pixel, but the given pixel size is "
                 f"{apix:g} Å. Give {boxes.apix:g}."
             )
-        return boxes.box
+        return boxes.box, boxes.apix if apix is None else apix
 
     def with_refined_poses(
         self, star: ParticleStar, epoch: int, box: int | None = None, apix: float | None = None
@@ -261,10 +289,7 @@ class ResultDir:
             If the epoch has no poses or a different number of poses.
         """
         if box is None or apix is None:
-            from opustomo.checkpoint.config import read_config
-
-            boxes = read_config(self.config())[1]
-            box, apix = boxes.box, boxes.apix
+            box, apix = self.box_of_run(box, apix)
         poses = self.load_poses(epoch, len(star))
         return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
 
@@ -313,7 +338,13 @@ class ResultDir:
         if which.filtered and not folder.is_dir():
             before = Round(which.epoch, which.filtered - 1).label
             raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {before} with --kpc first.")
-        raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.label} first.")
+        analysed = sorted(
+            int(match[1])
+            for sub in self.root.glob(f"{'def' if dynamics else ''}analyze.*")
+            if (match := re.fullmatch(r"(?:def)?analyze\.(\d+)", sub.name)) is not None
+        )
+        instead = f", or give an analyzed epoch ({_ranges(analysed)})" if analysed and not folder.is_dir() else ""
+        raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.label} first{instead}.")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from opustomo.commands.cluster_options import add_clustering, requested_clustering
+from opustomo.commands.options import EPOCH_HELP
 from opustomo.commands.registry import Command
 
 HELP = "analyze the latents of an epoch: PCA, k-means, UMAP, figures and volumes"
@@ -16,7 +17,7 @@ HELP = "analyze the latents of an epoch: PCA, k-means, UMAP, figures and volumes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsd analyze``."""
     parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("epoch", metavar="EPOCH", help="epoch N (z.N.pkl, weights.N.pkl; counted from 0), or filter.N")
+    parser.add_argument("epoch", metavar="EPOCH", help=EPOCH_HELP)
     parser.add_argument(
         "-o",
         "--outdir",
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--D",
         type=int,
-        help="box size of the subtomograms; ignored because it is read from the poses and the configuration",
+        help="box size of the subtomograms in voxels; only checked against that of the training, which is used",
     )
     parser.add_argument("--pc", type=int, default=2, metavar="n", help="number of principal component traversals")
     parser.add_argument("--ksample", type=int, metavar="K", help="number of clusters (default: 20)")
@@ -78,15 +79,15 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the analysis and, unless ``--skip-vol`` is given, decode the cluster centers and the traversals."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import parse_cluster_choice
     from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, pixel_size_for_box
+    from opustomo.commands.options import selected_round
     from opustomo.io.latents import read_latent_rows
 
-    results = ResultDir.open(args.workdir)
+    results, which = selected_round(args.workdir, args.epoch)
     request = AnalysisRequest(
         results=results,
-        source=parse_round(args.epoch),
+        source=which,
         num_pcs=args.pc,
         clustering=requested_clustering(args, args.ksample, 20, "--ksample"),
         skip_umap=args.skip_umap,
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
         outdir=args.outdir,
         poses=args.pose,
     )
+    if args.D is not None:
+        results.box_of_run(args.D)
     apix = args.Apix
     if not args.skip_vol:
         # Report missing weights before UMAP, which takes minutes.
@@ -120,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
 def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh analyze``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch (z.N.pkl; counted from 0), or filter.N for a second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("numpc", type=int, help="number of principal component traversals")
     parser.add_argument("numk", type=int, nargs="?", help="number of clusters; optional with --k or HDBSCAN")
     add_report_options(parser)
@@ -129,12 +132,13 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
 def run_positional(args: argparse.Namespace) -> None:
     """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import parse_cluster_choice
+    from opustomo.commands.options import selected_round
 
+    results, which = selected_round(args.resdir, args.N)
     request = AnalysisRequest(
-        results=ResultDir.open(args.resdir),
-        source=parse_round(args.N),
+        results=results,
+        source=which,
         num_pcs=args.numpc,
         clustering=requested_clustering(args, args.numk, None, "numk"),
         skip_umap=args.skip_umap,

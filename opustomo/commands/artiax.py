@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
 
 HELP = "write one STAR file per tomogram for ArtiaX, with the clusters as classes"
 
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh artiax``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the STAR files and print how to display them."""
     from opustomo.analysis.clusters import Clustering, load_labels
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.tomogram_positions import TomogramScale, write_tomogram_stars
+    from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.io.star_tables import read_particles
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and not value > 0:
             raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
-    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
     star = read_particles(args.star)
     path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)

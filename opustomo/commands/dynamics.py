@@ -11,7 +11,7 @@ HELP = "report body motion: screw axes, figures, movies, bodies.N.star, and inde
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh dynamics``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo --masks")
-    parser.add_argument("N", help="epoch (weights.N.pkl; counted from 0)")
+    parser.add_argument("N", help="epoch N (counted from 0), or latest for the last saved epoch")
     parser.add_argument("--num-pcs", type=int, default=2, help="number of components of the conformation latent")
     parser.add_argument("--points", type=int, default=20, help="number of volumes along each component")
     parser.add_argument("--apix", type=float, help="pixel size of the volumes in Å (default: that of the template)")
@@ -32,15 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write ``dynamics.N`` and ``bodies.N.star``."""
-    from opustomo.analysis.results import ResultDir, parse_first_round
+    from opustomo.commands.options import selected_round
     from opustomo.dynamics.dynamics_report import DynamicsRequest, report_dynamics
     from opustomo.errors import UserError
 
     if args.apix is not None and not 0 < args.apix < float("inf"):
         raise UserError(f"--apix is {args.apix:g} Å, but it must be positive.")
+    results, which = selected_round(args.resdir, args.N)
     request = DynamicsRequest(
-        results=ResultDir.open(args.resdir),
-        epoch=parse_first_round(args.N),
+        results=results,
+        epoch=which.first_epoch(),
         num_pcs=args.num_pcs,
         points=args.points,
         apix=args.apix,

@@ -8,6 +8,7 @@ import argparse
 import re
 from pathlib import Path
 
+from opustomo.commands.options import EPOCH_HELP
 from opustomo.commands.registry import Command
 
 HELP = "decode latents to volumes"
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh eval_vol``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument(
         "mode",
         choices=("kmeans", "gmm", "hdbscan", "pc", "dpc", "joint"),
@@ -121,7 +122,9 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="number of clusters K (kmeans, gmm, hdbscan, joint), or component counted from 1 (pc, dpc)",
     )
-    parser.add_argument("apix", type=float, help="pixel size of the volumes in Å")
+    parser.add_argument(
+        "apix", type=float, nargs="?", help="pixel size of the volumes in Å (default: that of the template)"
+    )
     parser.add_argument(
         "--kmeans", type=int, metavar="K", help="for dpc: k-means whose center provides the composition"
     )
@@ -141,10 +144,10 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.volume_sets import decode_volume_set, volume_set
+    from opustomo.commands.options import selected_round
 
-    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
     if args.num_bodies or args.masks:
         print("Note: --num-bodies and --masks are ignored because the checkpoint contains the geometry of its bodies.")
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)

@@ -6,10 +6,16 @@ import argparse
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    from opustomo.analysis.results import ResultDir, Round
+
+EPOCH_HELP = "epoch N (counted from 0), latest for the last saved epoch, or filter.N for a second round"
 
 _OPTIONS = {
     "star": "particles", "apix": "angpix", "tilt_range_deg": "tilt_range", "tilt_step_deg": "tilt_step",
@@ -23,6 +29,17 @@ def data_config(args: argparse.Namespace, **more: Any) -> DataConfig:
     options = _OPTIONS | {name: name for name in _SAME}
     given = {field: getattr(args, option) for field, option in options.items() if hasattr(args, option)}
     return DataConfig(**given, use_ctf=not args.no_ctf, **more)
+
+
+def selected_round(folder: Path, name: str) -> tuple[ResultDir, Round]:
+    """Open a result directory and parse the name of an epoch or round; print the epoch that ``latest`` denotes."""
+    from opustomo.analysis.results import LATEST, ResultDir
+
+    results = ResultDir.open(folder)
+    which = results.round(name)
+    if name.strip().endswith(LATEST):
+        print(f"The last saved epoch of {folder} is {which.epoch}.")
+    return results, which
 
 
 LARGEST_INT = 2**31 - 1

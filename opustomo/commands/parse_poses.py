@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -166,10 +167,14 @@ PREPARE = Command("Write the poses of a STAR file to {dir}/{stem}_pose_euler.pkl
 def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh parse_pose``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="the STAR file used for training")
-    parser.add_argument("D", type=int, help="box of the subtomograms in pixels")
-    parser.add_argument("apix", type=float, help="their pixel size in Å")
+    parser.add_argument(
+        "D", type=int, nargs="?", help="box size of the subtomograms in pixels (default: that of the training)"
+    )
+    parser.add_argument(
+        "apix", type=float, nargs="?", help="pixel size of the subtomograms in Å (default: that of the training)"
+    )
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
@@ -181,23 +186,28 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 def run_parse_pose(args: argparse.Namespace) -> None:
     """Split the STAR file by the labels of ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}`` and write the parts there."""
     from opustomo.analysis.clusters import Clustering, load_labels, write_cluster_stars
-    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.commands.options import selected_round
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_poses import pose_notes
     from opustomo.io.star_tables import read_particles
 
-    if args.D < 2 or not args.apix > 0:
+    if args.D is not None and args.apix is None:
+        raise UserError(
+            f"The box size {args.D} is given without a pixel size. Give both (pixels, then Å) or neither, because "
+            "both are known from the training."
+        )
+    if args.D is not None and (args.D < 2 or not args.apix > 0):
         raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
     star = read_particles(args.star)
-    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
+    box, apix = results.box_of_run(args.D, args.apix)
     path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
-    for note in pose_notes(star, args.D, args.apix):
+    for note in pose_notes(star, box, apix):
         print(f"Note: {note}.")
     if args.refined:
-        box = results.box_of_run(args.D, args.apix)
-        star = results.with_refined_poses(star, which.epoch, box, args.apix)
+        star = results.with_refined_poses(star, which.epoch, box, apix)
     written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
     print(f"{len(written)} STAR files written to {path.parent}")
     ignored = ignored_origins(star)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
 
 HELP = "write an HTML report: losses, latent space, clusters, principal components, tomograms"
 
@@ -13,7 +14,7 @@ HELP = "write an HTML report: losses, latent space, clusters, principal componen
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh report``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="HTML", help="output file (default: analyze.N/report.html)"
     )
@@ -27,17 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report."""
-    from opustomo.analysis.results import ResultDir, parse_round
+    from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.report.html_report import ReportRequest, write_report
 
     method = cluster_method(args)
     if (args.gmm or args.cluster) and args.numk is None:
         raise UserError(f"{'--gmm' if args.gmm else '--cluster'} requires the number of clusters. Give it with -k.")
+    results, which = selected_round(args.resdir, args.N)
     path = write_report(
         ReportRequest(
-            results=ResultDir.open(args.resdir),
-            which=parse_round(args.N),
+            results=results,
+            which=which,
             clustering=None if args.numk is None else f"{method}{args.numk}",
             star=args.star,
             output=args.output,

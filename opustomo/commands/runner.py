@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from opustomo import __version__
+from opustomo.commands import completion
 from opustomo.commands.options import check_options
-from opustomo.commands.registry import load_command
+from opustomo.commands.parser import CommandParser, suggestion
+from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
 from opustomo.io.host_memory import no_more_than_available, shortage
@@ -51,6 +53,8 @@ def run_cli(
     int
         Exit code: 0 done or help shown, 1 a mistake in the input, 2 in the options, 130 interrupted.
     """
+    if argv is None and completion.requested():
+        completion.complete(prog, commands)
     if argv is None:
         _keep_docstrings()
     prepare_streams()
@@ -79,7 +83,7 @@ def run_cli(
 
 def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
     command = load_command(path)
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"{prog} {name}",
         description=command.help,
         formatter_class=_Formatter,
@@ -135,17 +139,29 @@ def _require_working_folder() -> None:
 
 def _without_command(prog: str, description: str, commands: Mapping[str, str], words: list[str]) -> int:
     """Show the help with all commands, the version, or what is wrong."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
+    if words and words[0] not in ("-h", "--help", "--version"):
+        say_error(f"{prog}: error: {_unknown_command(prog, commands, words[0])} Run `{prog} -h` for a list.")
+        return 2
+    parser = CommandParser(prog=prog, description=description)
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     choices = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    wants_help = not words or words[0] in ("-h", "--help")
     for name, path in commands.items():
-        choices.add_parser(name, help=_help_of(path) if wants_help else None)
+        choices.add_parser(name, help=_help_of(path) if "--version" not in words else None)
     if not words:
         parser.print_help()
         return 2
     parser.parse_args(words)
     return 2
+
+
+def _unknown_command(prog: str, commands: Mapping[str, str], word: str) -> str:
+    if word.startswith("-"):
+        return f"There is no option {word}.{suggestion(word, ['--help', '--version'])}"
+    other, others = ("dsdsh", DSDSH) if prog == "dsd" else ("dsd", DSD)
+    if word in others:
+        return f"There is no command {word!r} of {prog}, but `{other} {word}` exists."
+    close = suggestion(word, commands) or suggestion(word, others, f"{other} ")
+    return f"There is no command {word!r}.{close}"
 
 
 def _help_of(path: str) -> str:

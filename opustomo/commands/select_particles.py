@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from opustomo.analysis.selection import AnalysedParticles
 
+from opustomo.commands.options import EPOCH_HELP
+
 HELP = "write a STAR file of particles selected by cluster, latent coordinates, distance or index list"
 
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh select``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="STAR", help="STAR file to write")
     criteria = parser.add_argument_group("selection criteria (particles must fulfill all of them)")
     criteria.add_argument(
@@ -65,14 +67,14 @@ def run(args: argparse.Namespace) -> None:
     """Select the particles and write the STAR file and their indices, ``{stem}_ind.pkl``."""
     import numpy as np
 
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import AnalysedParticles
+    from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.io.pickles import dump_pickle
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_tables import read_particles
 
-    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
     particles = AnalysedParticles(results, which)
     star = read_particles(args.star)
     results.require_same_particles(star, particles.total, results.epoch_file("z", which.epoch))

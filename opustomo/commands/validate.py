@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
 
 HELP = "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms"
 
@@ -13,7 +14,7 @@ HELP = "compute the evidence supporting each cluster: half-map FSC, held-out lik
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh validate``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     parser.add_argument(
@@ -36,13 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write ``validation*.csv``, ``validation.png`` and back-projections to the folder of the clusters."""
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
+    results, which = selected_round(args.resdir, args.N)
+    if args.angpix is not None:
+        results.box_of_run(apix=args.angpix)
     request = ValidationRequest(
-        results=ResultDir.open(args.resdir),
-        which=parse_round(args.N),
+        results=results,
+        which=which,
         num_clusters=args.K,
         folder=f"{cluster_method(args)}{args.K}",
         star=args.star,

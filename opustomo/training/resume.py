@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from opustomo.checkpoint.network_sizes import describe_mismatch
 from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
 from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, separation_in
 from opustomo.data.split import read_split
@@ -80,8 +82,9 @@ class Start:
                 trainer.load_state(self.state)
             except (RuntimeError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"{trainer.run.outdir / STATE_FILE} belongs to a model of other sizes; "
-                    "go on with the options of the first start"
+                    f"{trainer.run.outdir / STATE_FILE} does not fit this run: "
+                    f"{describe_mismatch(self.state.get('model', {}), trainer.model)}. "
+                    "Resume with the options of the first start."
                 ) from error
             log.say(f"# goes on in epoch {trainer.progress.epoch} after {trainer.progress.particles_seen} visits")
         elif self.weights is not None:
@@ -204,15 +207,21 @@ def _checked(state: dict[str, Any], path: Path, particles: int) -> dict[str, Any
 def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: RunLog) -> None:
     content = read_weights(path)
     model, progress = trainer.model, trainer.progress
+    stored: dict[str, Any] = content["decoder_state_dict"]
+    network: nn.Module = model.decoder
     try:
         new_head = load_decoder(model.decoder, content)
         if model.encoder is not None:
-            load_network(model.encoder, content["encoder_state_dict"])
+            stored, network = content.get("encoder_state_dict", {}), model.encoder
+            load_network(model.encoder, stored)
         load_noise(model, content)
         if "fixed_latent" in content:
             model.fixed_latent.copy_(content["fixed_latent"])
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path} holds networks of other sizes; give the options of the run it comes from") from error
+        raise UserError(
+            f"{path} does not fit this run: {describe_mismatch(stored, network)}. "
+            "Give the options of the run that it comes from."
+        ) from error
     if new_head:
         log.say("# note: these weights have no pose head, --estpose starts with a new one")
     epoch = epoch_of(path)

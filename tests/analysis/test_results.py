@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.results import ResultDir, Round, parse_first_round, parse_round
+from opustomo.analysis.results import ResultDir, Round, parse_round
 from opustomo.errors import UserError
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle
@@ -30,9 +30,9 @@ def test_rounds() -> None:
     for text in ("x", "-1", "filter", "filter.a", "1.5", "", "filterfilter.3", "filter.filter3"):
         with pytest.raises(UserError, match="is not an epoch"):
             parse_round(text)
-    assert parse_first_round("7") == 7
+    assert parse_round("7").first_epoch() == 7
     with pytest.raises(UserError, match=r"an epoch is required. Give 16"):
-        parse_first_round("filter.16")
+        parse_round("filter.16").first_epoch()
 
 
 def test_epochs_and_latents(run: ResultDir) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import opustomo.commands
 from analysis_scripts.main import main as dsdsh
 from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.commands.runner import run_cli
@@ -211,10 +212,10 @@ def test_a_command_that_is_interrupted_or_fails(
         (tmp_path / "acommand.py").write_text(
             f"HELP = 'help'\ndef add_arguments(parser): pass\ndef run(args):\n    {body}\n"
         )
-        monkeypatch.delitem(sys.modules, "acommand", raising=False)
+        monkeypatch.delitem(sys.modules, "opustomo.commands.acommand", raising=False)
         return {"go": "acommand"}
 
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(opustomo.commands, "__path__", [*opustomo.commands.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert run_cli("prog", "", command("raise KeyboardInterrupt"), ["go"]) == 130
     assert run_cli("prog", "", command("raise SystemExit(3)"), ["go"]) == 3
@@ -233,7 +234,7 @@ def test_help_and_wrong_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert dsd([]) == 2
     capsys.readouterr()
     assert dsd(["prepare_everything"]) == 2
-    assert "invalid choice: 'prepare_everything'" in capsys.readouterr().err
+    assert "no command 'prepare_everything'" in capsys.readouterr().err
     assert dsdsh(["parse_pose", "-h"]) == 0
 
 

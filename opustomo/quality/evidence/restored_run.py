@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.network_sizes import describe_mismatch
 from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, solvent_mask
 from opustomo.data.config import DataConfig
 from opustomo.data.split import read_split, training_count
@@ -97,15 +99,17 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
         raise UserError(
             f"{weights} contains no mask, so the comparison with the data cannot be repeated. Train with opustomo."
         )
-    model_settings = (settings.get("opustomo") or {}).get("model", {})
     model = Autoencoder(sizes, remembered_physics(settings), boxes, mask)
+    stored: Mapping[str, Any] = content["decoder_state_dict"]
+    network: nn.Module = model.decoder
     try:
         load_decoder(model.decoder, content)
         if model.encoder is not None:
-            load_network(model.encoder, content["encoder_state_dict"])
+            stored, network = content.get("encoder_state_dict", {}), model.encoder
+            load_network(model.encoder, stored)
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"The network in {weights} does not match the sizes in {config} ({model_settings}). "
+            f"The network in {weights} does not match {config}: {describe_mismatch(stored, network)}. "
             "Give both files of the same run."
         ) from error
     load_noise(model, content)
