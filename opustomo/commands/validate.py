@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
     results, which = selected_round(args.resdir, args.N)

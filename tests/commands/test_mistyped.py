@@ -24,7 +24,7 @@ CASES = {
     "dsdsh validate run 3": "K is missing in `dsdsh validate resdir N K [STAR]`.",
     "dsdsh validate run 3 four": "K is 'four', but it must be an integer.",
     "dsdsh validate run 3 4 a.star b.star": "'b.star' is one argument too many",
-    "dsdsh eval_vol run 3 kmean 4 8": "mode: 'kmean' is not one of kmeans, gmm, pc, dpc, joint. Did you mean kmeans?",
+    "dsdsh eval_vol run 3 kmean 4 8": "mode: 'kmean' is not one of kmeans, gmm, hdbscan, pc, dpc, joint. Did you mean",
     "dsd train_tomo x.star -o run -n": "--num-epochs requires a value.",
     "dsd train_tomo x.star -o run --lr fast": "--lr is 'fast', but it must be a number.",
     "dsd eval_vol --load w -o v --zfile a -z 1": "-z cannot be combined with --zfile.",
