@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.watch import fabricated
 
 from opustomo.analysis.results import read_training_log
 from opustomo.io.latents import read_latents
@@ -18,6 +17,7 @@ from opustomo.training.monitors import training_figure
 from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.records import EpochRecord
 from tests.commands.quick import own_copy, train, use_tiny_networks
+from tests.training.monitors import fabricated
 
 Drawn = list[tuple[EpochRecord, dict]]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.watch import fabricated
 
 from opustomo.training.monitors.collapse import LEAST_BITS, CollapseWatcher, diagnose, information
 from opustomo.training.records import Encoded, EpochRecord
+from tests.training.monitors import fabricated
 
 WIDTH = 0.135
 

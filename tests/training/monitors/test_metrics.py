@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.watch import fabricated
 
 from opustomo.model.loss import TERM_NAMES
 from opustomo.training.monitors.metrics import MetricsFile, read_epoch_means
+from tests.training.monitors import fabricated
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -186,7 +186,7 @@ def test_a_term_that_an_older_version_lacked_gets_a_column(path: Path) -> None:
 def test_killed_in_the_middle_every_line_is_whole(path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from opustomo.training.monitors.metrics import MetricsFile\n"
-        "from tests.watch import fabricated\n"
+        "from tests.training.monitors import fabricated\n"
         "metrics = MetricsFile(Path(sys.argv[1])); print('ready', flush=True)\n"
         "for k in range(1, 10**7): metrics.interval(fabricated.interval(k))\n"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.watch import fabricated
 
 from opustomo.training.monitors import standard
 from opustomo.training.monitors.collapse import CollapseWatcher
@@ -13,6 +12,7 @@ from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.standard import standard_watchers
 from opustomo.training.monitors.training_figure import TrainingFigure
 from opustomo.training.records import Watcher
+from tests.training.monitors import fabricated
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.watch import fabricated
 
 from opustomo.training.monitors.tensorboard import TensorBoardWatcher, tensorboard_available
+from tests.training.monitors import fabricated
 
 
 class Recorder:

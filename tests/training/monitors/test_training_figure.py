@@ -12,11 +12,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from tests.watch import fabricated
 
 from opustomo.training.monitors import training_figure
 from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.training_figure import TrainingFigure
+from tests.training.monitors import fabricated
 
 SHAPE = (760, 1300)
 
