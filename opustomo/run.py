@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from opustomo.analysis.decoding import VolumeDecoder
     from opustomo.analysis.pca import PrincipalComponents
+    from opustomo.analysis.volume_landscape import LandscapeSettings, VolumeLandscape
     from opustomo.io.poses import Poses
     from opustomo.physics.boxes import Boxes
 
@@ -247,6 +248,45 @@ class Run:
         rows = check_latents(latents, decoder, self.results.config())
         voxels = np.stack(list(decode_batches(decoder, rows, apix, full_box, masked)))
         return Volumes(voxels, apix, first_voxel(decoder.boxes, apix, voxels.shape[-1]))
+
+    def landscape(
+        self,
+        settings: LandscapeSettings | None = None,
+        mask: str | Path | None = None,
+        apix: float | None = None,
+        epoch: int | None = None,
+        folder: str | Path | None = None,
+        star: ParticleStar | None = None,
+    ) -> VolumeLandscape:
+        """Compute the landscape of decoded volumes: components, classes, population basins and paths.
+
+        Parameters
+        ----------
+        settings
+            Settings of the landscape; None for the defaults.
+        mask
+            MRC file in the box of the subtomograms; volumes are compared inside it. None for the solvent mask.
+        apix
+            Pixel size of the volumes in Å; None for that of the template.
+        epoch
+            Epoch of the latents and weights.
+        folder
+            Write all files of ``dsdsh landscape`` to this folder; None writes nothing.
+        star
+            Particle table for STAR files of the basins and classes; None writes none.
+        """
+        from opustomo.analysis.landscape_files import write_landscape
+        from opustomo.analysis.masked_volumes import masked_volumes
+        from opustomo.analysis.volume_landscape import LandscapeSettings, compute_landscape
+
+        settings = LandscapeSettings() if settings is None else settings
+        number = self._epoch(epoch)
+        volumes = masked_volumes(self._decoder(number), None if mask is None else Path(mask), apix)
+        latents = self.latents(number)
+        result = compute_landscape(volumes, latents, self.results.representatives(number, len(latents)), settings)
+        if folder is not None:
+            write_landscape(Path(folder), result, volumes, latents, star, settings)
+        return result
 
     @cached_property
     def _config(self) -> tuple[Boxes, dict[str, Any]]:

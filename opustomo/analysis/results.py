@@ -315,6 +315,13 @@ class ResultDir:
         ]
         return max(files, key=lambda path: path.stat().st_mtime).parent if files else None
 
+    def representatives(self, epoch: int, count: int) -> np.ndarray:
+        """Return the representative particles of all clusterings of an epoch, ascending, among `count` particles."""
+        paths = sorted(self.analysis(Round(epoch)).glob("*/centers_ind.txt"))
+        indices = [np.loadtxt(path, dtype=np.int64, ndmin=1) for path in paths]
+        chosen = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *indices]))
+        return chosen[(chosen >= 0) & (chosen < count)]
+
     def analysed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
         """Return the path of a file in an analysis folder.
 

@@ -56,6 +56,7 @@ DSDSH = {
     "analyze": "analyze:POSITIONAL",
     "eval_vol": "eval_vol:POSITIONAL",
     "dynamics": "dynamics",
+    "landscape": "landscape",
     "select": "select_particles",
     "parse_pose": "parse_poses:PARSE_POSE",
     "artiax": "artiax",
