@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from opustomo.analysis.decoding import VolumeDecoder
     from opustomo.analysis.pca import PrincipalComponents
+    from opustomo.analysis.tomogram_placement import Placement, PlacementRequest
     from opustomo.analysis.volume_landscape import LandscapeSettings, VolumeLandscape
     from opustomo.io.poses import Poses
     from opustomo.physics.boxes import Boxes
@@ -287,6 +288,19 @@ class Run:
         if folder is not None:
             write_landscape(Path(folder), result, volumes, latents, star, settings)
         return result
+
+    def place(self, request: PlacementRequest) -> Placement:
+        """Place the volumes of particles in a tomogram, write all files of ``dsdsh place``, and return the neighbors.
+
+        Parameters
+        ----------
+        request
+            Particles, clusters and tomogram, see :class:`opustomo.analysis.tomogram_placement.PlacementRequest`;
+            `results` and `star` can be those of this run, :attr:`results` and :attr:`particles`.
+        """
+        from opustomo.analysis.tomogram_placement import place_run
+
+        return place_run(request, self._decoder(request.which.epoch))
 
     @cached_property
     def _config(self) -> tuple[Boxes, dict[str, Any]]:

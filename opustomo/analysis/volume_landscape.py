@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.analysis.landscape import (
+from opustomo.analysis.masked_volumes import MaskedVolumes, VolumeComponents, fit_volume_components
+from opustomo.analysis.population_landscape import (
     BasinPath,
     Basins,
     Landscape,
@@ -20,7 +21,6 @@ from opustomo.analysis.landscape import (
     paths_between,
     population_landscape,
 )
-from opustomo.analysis.masked_volumes import MaskedVolumes, VolumeComponents, fit_volume_components
 from opustomo.errors import UserError
 
 

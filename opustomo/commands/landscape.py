@@ -30,18 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute and write the landscape."""
-    from opustomo.analysis.results import ResultDir, Round, parse_first_round
+    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.volume_landscape import LandscapeSettings
     from opustomo.errors import UserError
     from opustomo.run import Run
 
     if args.star is not None and args.no_star:
         raise UserError("--star and --no-star contradict each other. Give one of them.")
-    epoch = parse_first_round(args.N)
+    which = parse_round(args.N)
+    if which.filtered:
+        raise UserError(
+            f"{args.N} is a later round of analysis, but the landscape comprises all particles. Give {which.epoch}."
+        )
     results = ResultDir.open(args.resdir)
     settings = LandscapeSettings(args.samples, args.components, args.classes, args.min_depth, args.points, args.seed)
     run = Run(args.resdir, star=args.star, device=args.device)
-    folder = args.outdir or results.analysis(Round(epoch)) / "landscape"
+    folder = args.outdir or results.analysis(which) / "landscape"
     star = None if args.no_star else run.particles
-    run.landscape(settings, mask=args.mask, apix=args.angpix, epoch=epoch, folder=folder, star=star)
+    run.landscape(settings, mask=args.mask, apix=args.angpix, epoch=which.epoch, folder=folder, star=star)
     print(f"Wrote the landscape to {folder}. Look at landscape.png, and open basins/reference.cxc in ChimeraX.")

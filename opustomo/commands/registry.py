@@ -57,6 +57,7 @@ DSDSH = {
     "eval_vol": "eval_vol:POSITIONAL",
     "dynamics": "dynamics",
     "landscape": "landscape",
+    "place": "place",
     "select": "select_particles",
     "parse_pose": "parse_poses:PARSE_POSE",
     "artiax": "artiax",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from opustomo.analysis.landscape import find_basins, latents_at, paths_between, population_landscape
+from opustomo.analysis.population_landscape import find_basins, latents_at, paths_between, population_landscape
 from opustomo.analysis.volume_landscape import _all_scores, _classes
 
 
