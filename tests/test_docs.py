@@ -88,6 +88,12 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert "opustomo.io.star" in (tmp_path / "site" / "api" / "io" / "index.html").read_text(encoding="utf-8")
 
 
+def test_modules_named_in_pages_exist() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`", page.read_text(encoding="utf-8")):
+            assert any((folder / name).exists() for folder in (ROOT, ROOT / "opustomo")), f"{page.name}: {name}"
+
+
 def test_the_list_of_commands_is_up_to_date() -> None:
     written = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))["text"]()
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == written, "run python docs/write_commands.py"

@@ -27,12 +27,6 @@ def relion_from_pytom(zxz_deg: Angles) -> Angles:
     return np.stack([wrap_degrees(90.0 - z1), x, wrap_degrees(-90.0 - z2)], axis=-1)
 
 
-def pytom_from_relion(eulers_deg: Angles) -> Angles:
-    """Turn RELION's rot, tilt, psi into PyTom's Z1, X, Z2; both (N, 3) degrees."""
-    rot, tilt, psi = np.moveaxis(np.asarray(eulers_deg, np.float64), -1, 0)
-    return np.stack([wrap_degrees(90.0 - rot), tilt, wrap_degrees(-90.0 - psi)], axis=-1)
-
-
 def relion_from_dynamo(zxz_deg: Angles) -> Angles:
     """Turn Dynamo's tdrot, tilt, narot into RELION's rot, tilt, psi; both (N, 3) degrees."""
     tdrot, tilt, narot = np.moveaxis(np.asarray(zxz_deg, np.float64), -1, 0)
