@@ -1,250 +1,259 @@
-"""Particle tables of every program."""
+"""STAR text: every value comes back as the characters it was written with."""
 
+import gzip
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
+import starfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from opustomo.errors import UserError
-from opustomo.io.star_conventions import named_size_note
-from opustomo.io.star_tables import ParticleStar, read_particles, read_table
+from opustomo.io.star import read_blocks, write_blocks
 
-FILES = {
-    # name: particles, block, pixel size of the first row, its origin in pixels
-    "one_loop_16": (16, "", 5.0, (0, 0, 0)),
-    "relion30_origins_6": (6, "", 1.7005, None),
-    "relion31_57": (57, "particles", 5.0, (3.947427 / 5, None, None)),
-    "relion31_6optics": (139, "particles", 1.25, None),
-    "relion4_300": (300, "particles", 10.632, (1.498846 / 10.632,) * 3),
-    "relion5_3d_5": (5, "particles", 12.42, (-2.41904 / 12.42, 2.498456 / 12.42, -6.78404 / 12.42)),
-    "warp_relion30_1399": (1399, "", 5.0, (0, 0, 0)),
-}
+AWKWARD = """\
+# version 30001
+data_general
+_rlnA "C:\\x y\\z" # a comment
+_rlnB ''
+_rlnC it's
 
+data_My.name
+loop_
+_rlnImageName #1
+_rlnAngleRot
+_rlnTag #3
+data_set/a.mrc 1.70500 001
 
-def star_of(tmp_path: Path, text: str) -> ParticleStar:
-    path = tmp_path / "p.star"
-    path.write_text(text)
-    return read_particles(path)
+'b c.mrc' nan "it's #1"
+C:\\d\\e#2.mrc 1e3 ""
+f'g.mrc   +2.0  <NA> # trailing
+"h" -0 'say "x"'
+# between
+_ä 1 NaN
 
+data_empty
+loop_
+_rlnX #1
+_rlnY #2
 
-def loop(name: str, columns: str, *rows: str) -> str:
-    return "\n".join([f"data_{name}", "", "loop_", *(f"_rln{c}" for c in columns.split()), *rows, "", ""])
-
-
-@pytest.mark.parametrize("name", list(FILES))
-def test_shared_tables(shared_data: Path, tmp_path: Path, name: str) -> None:
-    count, block, apix, origin = FILES[name]
-    star = read_particles(shared_data / "star" / f"{name}.star")
-    assert (len(star), star.particle_block) == (count, block)
-    sizes = star.pixel_sizes()
-    assert sizes is not None
-    assert sizes[0] == pytest.approx(apix)
-    assert star.eulers_deg().shape == (count, 3)
-    for axis, value in enumerate(origin or ()):
-        if value is not None:
-            assert star.origins_px()[0, axis] == pytest.approx(value, abs=1e-9)
+data_last
+loop_
+_rlnX
+7
+"""
 
 
-@pytest.mark.parametrize("name", list(FILES))
-def test_subset_keeps_blocks_and_columns(shared_data: Path, tmp_path: Path, name: str) -> None:
-    star = read_particles(shared_data / "star" / f"{name}.star")
-    chosen = np.array([len(star) - 1, 0, 2])
-    star.subset(chosen).write(tmp_path / "subset.star")
-    found = read_particles(tmp_path / "subset.star")
-    assert list(found.blocks) == list(star.blocks)
-    assert list(found.particles) == list(star.particles)
-    assert found.particles.to_numpy().tolist() == star.particles.to_numpy()[chosen].tolist()
-    for block in star.blocks:
-        if block != star.particle_block:
-            assert found.blocks[block].equals(star.blocks[block])  # type: ignore[union-attr]
-    mask = np.zeros(len(star), dtype=bool)
-    mask[[0, 2]] = True
-    assert star.subset(mask).particles.equals(star.subset([0, 2]).particles)
+def lists(block: object) -> object:
+    return block.to_numpy().tolist() if isinstance(block, pd.DataFrame) else block
 
 
-@pytest.mark.parametrize("name", list(FILES))
-def test_new_poses_come_back_and_nothing_else_changes(shared_data: Path, tmp_path: Path, name: str) -> None:
-    star = read_particles(shared_data / "star" / f"{name}.star")
-    rng = np.random.default_rng(0)
-    eulers, origins = rng.uniform(-180, 180, (len(star), 3)), rng.uniform(-5, 5, (len(star), 3))
-    star.with_poses(eulers, origins).write(tmp_path / "posed.star")
-    found = read_particles(tmp_path / "posed.star")
-    np.testing.assert_allclose(found.eulers_deg(), eulers, atol=1e-6)
-    np.testing.assert_allclose(found.origins_px(), origins, atol=1e-6)
-    assert list(found.particles)[: len(star.particles.columns)] == list(star.particles)
-    kept = [c for c in star.particles if not c.startswith(("rlnAngle", "rlnOrigin"))]
-    assert found.particles[kept].equals(star.particles[kept])
+def test_awkward_values(tmp_path: Path) -> None:
+    path = tmp_path / "a b.star"
+    path.write_text(AWKWARD, encoding="utf-8")
+    blocks = read_blocks(path)
+    assert list(blocks) == ["general", "My.name", "empty", "last"]
+    assert blocks["general"] == {"rlnA": "C:\\x y\\z", "rlnB": "", "rlnC": "it's"}
+    assert lists(blocks["My.name"]) == [
+        ["data_set/a.mrc", "1.70500", "001"],
+        ["b c.mrc", "nan", "it's #1"],
+        ["C:\\d\\e#2.mrc", "1e3", ""],
+        ["f'g.mrc", "+2.0", "<NA>"],
+        ["h", "-0", 'say "x"'],
+        ["_ä", "1", "NaN"],
+    ]
+    assert list(blocks["empty"]) == ["rlnX", "rlnY"]
+    assert len(blocks["empty"]) == 0
+    assert lists(blocks["last"]) == [["7"]]
+    write_blocks(tmp_path / "again.star", blocks)
+    again = read_blocks(tmp_path / "again.star")
+    assert list(again) == list(blocks)
+    for name in blocks:
+        assert list(again[name]) == list(blocks[name])
+        assert lists(again[name]) == lists(blocks[name])
 
 
-def test_blocks_of_any_name_and_order(tmp_path: Path) -> None:
-    optics = loop("optics", "OpticsGroup ImagePixelSize", "1 2.0", "2 4.0")
-    other = loop("tilts", "AngleRot AngleTilt AnglePsi CtfScalefactor", *["0 1 0 1"] * 5)
-    table = loop(
-        "whatever",
-        "ImageName AngleRot AngleTilt AnglePsi OpticsGroup OriginXAngst",
-        "a 1 2 3 2 8",
-        "b 1 2 3 1 8",
-    )
-    for text in (optics + other + table, table + other + optics):
-        star = star_of(tmp_path, text)
-        assert star.particle_block == "whatever"
-        np.testing.assert_allclose(star.origins_px(), [[2, 0, 0], [4, 0, 0]])
-        np.testing.assert_allclose(star.origins_px(apix=1.0), [[8, 0, 0], [8, 0, 0]])
+def test_values_are_written_as_other_programs_read_them(tmp_path: Path) -> None:
+    """Blanks and empty strings are quoted, nothing else is."""
+    path = tmp_path / "o.star"
+    row = ["a b", "", "001", "C:\\x\\y.mrc", "it's"]
+    write_blocks(path, {"x": pd.DataFrame([row], columns=list("abcde"), dtype=object), "g": {"k": "a b", "e": ""}})
+    lines = path.read_text().splitlines()
+    assert '"a b"\t""\t001\tC:\\x\\y.mrc\tit\'s' in lines
+    assert '_k\t\t\t"a b"' in lines
+    assert '_e\t\t\t""' in lines
 
 
-def test_optics_of_any_form(tmp_path: Path) -> None:
-    """A single group without loop, and numbers of groups written in other ways."""
-    table = loop("particles", "AngleRot OpticsGroup OriginXAngst", "0 1.0 6")
-    for optics in (
-        "data_optics\n_rlnOpticsGroup 1\n_rlnImagePixelSize 2\n",
-        loop("x", "OpticsGroup PixelSize", "01 2"),
-    ):
-        star = star_of(tmp_path, table + optics)
-        assert star.origins_px()[0, 0] == 3
-        assert star.optics_block in ("optics", "x")
+# STAR has no escape character: a value cannot hold both kinds of quotes, or a line break
+VALUE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Co", "Zl", "Zp"]), max_size=12).filter(
+    lambda text: not ("'" in text and '"' in text)
+)
 
 
-def test_one_particle_without_loop(tmp_path: Path) -> None:
-    star = star_of(
-        tmp_path, "data_particles\n_rlnAngleRot 10\n_rlnAngleTilt 20\n_rlnAnglePsi 30\n_rlnImageName 'a b'\n"
-    )
-    assert len(star) == 1
-    np.testing.assert_array_equal(star.eulers_deg(), [[10, 20, 30]])
-    assert star.strings("rlnImageName") == ["a b"]
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=1, max_size=5), VALUE)
+def test_any_value_round_trips(tmp_path: Path, rows: list[tuple[str, str, str]], single: str) -> None:
+    path = tmp_path / "any.star"
+    table = pd.DataFrame(rows, columns=["rlnA", "rlnB", "rlnC"], dtype=object)
+    write_blocks(path, {"one": {"rlnS": single}, "": table, "after": table})
+    blocks = read_blocks(path)
+    assert blocks["one"] == {"rlnS": single}
+    assert lists(blocks[""]) == lists(blocks["after"]) == [list(row) for row in rows]
 
 
-ORIGIN_CASES = {
-    "pixels": ("AngleRot OriginX OriginY OriginZ", "0 1 2 3", None, (1, 2, 3)),
-    "pixels need no size": ("AngleRot OriginX", "0 1", 7.0, (1, 0, 0)),
-    "absent": ("AngleRot", "0", None, (0, 0, 0)),
-    "zero Å need no size": ("AngleRot OriginXAngst", "0 0.0", None, (0, 0, 0)),
-    "rlnPixelSize": ("AngleRot OriginXAngst PixelSize", "0 6 3", None, (2, 0, 0)),
-    "magnification": (
-        "AngleRot OriginZAngst DetectorPixelSize Magnification",
-        "0 6 2 5000",
-        None,
-        (0, 0, 1.5),
-    ),
-    "row size wins": ("AngleRot OriginXAngst ImagePixelSize PixelSize", "0 6 2 3", None, (3, 0, 0)),
-    "given size wins": ("AngleRot OriginXAngst PixelSize", "0 6 3", 1.5, (4, 0, 0)),
-    "both kinds, no optics": ("AngleRot OriginX OriginXAngst PixelSize", "0 1 6 3", None, (1, 0, 0)),
-}
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one_loop_16",
+        "relion30_origins_6",
+        "relion31_57",
+        "relion31_6optics",
+        "relion4_300",
+        "relion5_3d_5",
+        "warp_TS_1_points",
+        "warp_relion30_1399",
+    ],
+)
+def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name: str) -> None:
+    source = shared_data / "star" / f"{name}.star"
+    write_blocks(tmp_path / "o.star", read_blocks(source))
 
+    def tokens(path: Path) -> list[list[str]]:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        kept = [line for line in lines if line and not line[0].startswith("#")]
+        return [line[:1] if line[0].startswith("_rln") else line for line in kept]
 
-@pytest.mark.parametrize("case", list(ORIGIN_CASES))
-def test_origins(tmp_path: Path, case: str) -> None:
-    columns, row, apix, expected = ORIGIN_CASES[case]
-    star = star_of(tmp_path, loop("", columns, row))
-    np.testing.assert_allclose(star.origins_px(apix)[0], expected)
+    # a column name may come with or without its number; nothing else may differ
+    def named(lines: list[list[str]]) -> list[list[str]]:
+        return [line[:1] if line[0].startswith("_") and len(line) <= 2 else line for line in lines]
 
-
-def test_origins_of_both_kinds_with_optics(tmp_path: Path) -> None:
-    optics = loop("optics", "OpticsGroup ImagePixelSize", "1 2.0")
-    table = loop("particles", "AngleRot OpticsGroup OriginX OriginXAngst", "0 1 1 6")
-    star = star_of(tmp_path, optics + table)
-    np.testing.assert_allclose(star.origins_px(), [[3, 0, 0]])
-    posed = star.with_poses(np.zeros((1, 3)), np.array([[5.0, 0, 0]]))
-    assert (posed.numbers("rlnOriginX")[0], posed.numbers("rlnOriginXAngst")[0]) == (5, 10)
-
-
-def test_columns_are_added_in_the_files_own_unit(tmp_path: Path) -> None:
-    old = star_of(tmp_path, loop("", "ImageName AngleRot AngleTilt AnglePsi", "a 1 2 3"))
-    assert "rlnOriginX" in old.with_poses(np.zeros((1, 3)), np.ones((1, 3)))
-    optics = loop("optics", "OpticsGroup ImagePixelSize", "1 2.5")
-    new = star_of(tmp_path, optics + loop("particles", "ImageName OpticsGroup", "a 1"))
-    posed = new.with_poses(np.zeros((1, 3)), np.ones((1, 3)))
-    assert posed.numbers("rlnOriginZAngst")[0] == 2.5
-    assert "rlnOriginX" not in posed
-
-
-def test_the_binned_tomogram_pixel_size_is_the_last_resort(tmp_path: Path) -> None:
-    optics = loop("optics", "OpticsGroup TomoTiltSeriesPixelSize TomoSubtomogramBinning", "1 1.5 4")
-    star = star_of(tmp_path, optics + loop("particles", "AngleRot OpticsGroup", "0 1"))
-    assert star.pixel_sizes() == pytest.approx([6.0])
+    assert named(tokens(tmp_path / "o.star")) == named(tokens(source))
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (loop("", "Foo", "1"), "no block has particle columns"),
-        (loop("", "DefocusU CtfScalefactor AngleRot AngleTilt AnglePsi", "1 2 3 4 5"), "holds a CTF table"),
-        (loop("", "anglerot coordinateX", "1 2"), r"another case than .* \(rlnanglerot for rlnAngleRot\)"),
-        (loop("particles", "AngleRot ImageName"), "has no rows"),
-        (loop("", "AngleRot ImageName", "1 a") + loop("b", "AngleRot ImageName", "2 b"), "two particle tables"),
-        (loop("", "AngleRot AngleTilt", "1 2"), "no column rlnAnglePsi"),
-        (loop("", "AngleRot AngleTilt AnglePsi", "1 2 3", "1 x 3"), "rlnAngleTilt of row 2 is 'x'"),
-        (loop("", "AngleRot AngleTilt AnglePsi", "1 inf 3"), "rlnAngleTilt of row 1 is 'inf'"),
-        (loop("", "AngleRot AngleTilt AnglePsi OriginXAngst", "1 2 3 4"), "no column gives the pixel size"),
-        (loop("", "AngleRot AngleTilt AnglePsi OriginXAngst PixelSize", "1 2 3 4 0"), "pixel size 0"),
-        (
-            loop("optics", "OpticsGroup ImagePixelSize", "1 2")
-            + loop("particles", "AngleRot AngleTilt AnglePsi OriginXAngst OpticsGroup", "1 2 3 4 7"),
-            "optics group 7",
-        ),
+        ("", "is empty; give a STAR file"),
+        (" \n\n", "is empty; give a STAR file"),
+        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "holds XML; .* dsdsh convert_pytom_to_star"),
+        ("hello\n", "no data_ block"),
+        ("data_\n", "not a readable STAR"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has fewer values"),
+        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "row 1 of data_ has more values"),
+        ("data_\nloop_\n_a\n_b\n\n1 2\n# x\n3 4 5\n", "row 2 of data_ has more values"),
+        ("data_\nloop_\n_a\n_a\n1 2\n", "names a column twice"),
+        ("data_\n_a 1\n_a 2\n", "names a column twice"),
+        ("data_\n_a 1\nb 2\n", "line 3 of data_ stands outside of a loop"),
+        ("data_\nloop_\n1 2\n", "loop of data_ has no columns"),
+        ("# x\ndata_x\n\n1 2\n", "line 4 is neither loop_ nor a column"),
+        ("data_\n\x00\n", "not a text file"),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+def test_damaged_files(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "bad.star"
+    path.write_text(text)
     with pytest.raises(UserError, match=reason) as mistake:
-        star = star_of(tmp_path, text)
-        star.eulers_deg()
-        star.origins_px()
-    assert "p.star" in str(mistake.value)
+        read_blocks(path)
+    assert "bad.star" in str(mistake.value)
     assert "\n" not in str(mistake.value)
 
 
-def test_misuse(tmp_path: Path) -> None:
-    star = star_of(tmp_path, loop("", "AngleRot", "1", "2"))
-    for indices in ([2], [-1], [True, False, True]):
-        with pytest.raises(ValueError, match="particle"):
-            star.subset(indices)
-    with pytest.raises(ValueError, match="do not fit"):
-        star.with_poses(np.zeros((3, 3)), np.zeros((3, 3)))
-    assert len(star.subset([])) == 0
+def test_folders_and_compressed_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        read_blocks(tmp_path)
+    (tmp_path / "z.star").write_bytes(gzip.compress(b"data_\nloop_\n_a\n1\n"))
+    with pytest.raises(UserError, match=r"z.star: is compressed; unpack it first"):
+        read_blocks(tmp_path / "z.star")
 
 
-def test_read_table_picks_the_block_with_the_columns(shared_data: Path, tmp_path: Path) -> None:
-    path = shared_data / "star" / "warp_TS_1_points.star"
-    assert read_table(path).columns[0] == "centeredCoordinateXAngst"
-    tilts = read_table(path, ["tiltID", "voltage"])
-    assert len(tilts) == 41
-    assert tilts["voltage"].dtype == np.float64
-    with pytest.raises(UserError, match="no block has the column rlnDefocusU"):
-        read_table(path, ["rlnDefocusU"])
+def test_other_encodings(tmp_path: Path) -> None:
+    for encoding in ("latin-1", "utf-8-sig"):
+        path = tmp_path / "x.star"
+        path.write_bytes("data_\r\nloop_\r\n_rlnA #1\r\nM\u00fcller.mrc\r\n".encode(encoding))
+        assert lists(read_blocks(path)[""]) == [["Müller.mrc"]]
+    path.write_bytes("data_\nloop_\n_rlnA\nMüller.mrc\n".encode("utf-16"))
+    assert lists(read_blocks(path)[""]) == [["Müller.mrc"]]
+    path.write_bytes(b"data_\rloop_\r_rlnA\ra.mrc\rb.mrc\r")
+    assert lists(read_blocks(path)[""]) == [["a.mrc"], ["b.mrc"]]
 
 
-HOT_PIXELS = loop("general", "ImageSizeX MicrographOriginalPixelSize", "5760 1.05") + loop(
-    "hot_pixels", "CoordinateX CoordinateY", "100 200", "101 7"
-)
+ODD = """\
+junk before the first block
+
+data_empty
+
+data_job # of a pipeline
+_rlnJobTypeLabel   relion.extract   # why
+_rlnArgs ""
+_rlnMissing
+_rlnWords two words
+
+data_
+LOOP_
+# a comment in the header
+_rlnImageName#1
+
+_rlnAngleRot #2
+  1@a.mrcs 1
+
+\t2@a.mrcs\t2
+data_optics # second name
+loop_
+_rlnOpticsGroup #1
+1
+data_
+loop_
+_rlnB
+x"""
 
 
-def test_positions_in_images_are_no_particles(tmp_path: Path) -> None:
-    """RELION's motion correction lists hot pixels as coordinates; picks in micrographs have no third one."""
-    with pytest.raises(
-        UserError, match=r"p.star: holds positions in a two-dimensional image, .*hot pixels.*; no block"
-    ):
-        star_of(tmp_path, HOT_PIXELS)
-    shifts = loop("global_shift", "MicrographFrameNumber MicrographShiftX MicrographShiftY", "1 0 0")
-    with pytest.raises(UserError, match=r"p.star: holds motion correction of a movie"):
-        star_of(tmp_path, shifts + HOT_PIXELS)
-    assert len(star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ", "100 200 3"))) == 1
-    assert star_of(tmp_path, HOT_PIXELS + loop("", "ImageName CoordinateX CoordinateY", "a 1 2")).particle_block == ""
+def test_odd_files(tmp_path: Path) -> None:
+    """Empty blocks, comments, two blocks of one name, an uppercase keyword, no line break at the end."""
+    path = tmp_path / "odd.star"
+    path.write_text(ODD)
+    blocks = read_blocks(path)
+    assert list(blocks) == ["empty", "job", "", "optics", "_2"]
+    assert blocks["empty"] == {}
+    assert blocks["job"] == {
+        "rlnJobTypeLabel": "relion.extract",
+        "rlnArgs": "",
+        "rlnMissing": "",
+        "rlnWords": "two words",
+    }
+    assert list(blocks[""]) == ["rlnImageName", "rlnAngleRot"]
+    assert [lists(blocks[name]) for name in ("", "optics", "_2")] == [
+        [["1@a.mrcs", "1"], ["2@a.mrcs", "2"]],
+        [["1"]],
+        [["x"]],
+    ]
+    write_blocks(path, blocks)
+    again = read_blocks(path)
+    assert {name: lists(block) for name, block in again.items()} == {name: lists(blocks[name]) for name in blocks}
 
 
-def test_pixel_sizes_in_the_names_of_images(tmp_path: Path) -> None:
-    """WARP and M write them; names have two decimals."""
-    names = ("../a/TS_1_0000001_5.36A.mrc", "b_2.45A.mrcs", "000001@c_bin8_1.82A.mrcs", "d.mrc")
-    sizes = ("5.364", "2.446", "1.96", "7")
-    star = star_of(tmp_path, loop("", "ImageName PixelSize", *map(" ".join, zip(names, sizes, strict=True))))
-    said = named_size_note(star)
-    assert said is not None and "the names of 1 images say 1.82 Å per pixel" in said
-    assert "c_bin8_1.82A.mrcs in row 3), but 1.96 Å is used" in said
-    assert named_size_note(star.subset([0, 1, 3])) is None
-    said = named_size_note(star.subset([0]), 10.0)
-    assert said is not None and "say 5.36 Å" in said and "but 10 Å is used" in said
-    assert named_size_note(star_of(tmp_path, loop("", "AngleRot", "1"))) is None
+PLAIN = st.text("abc019._@/-+[],", min_size=1, max_size=8).filter(lambda text: text[0] not in "_")
 
 
-def test_angles_that_are_none_are_refused(tmp_path: Path) -> None:
-    star = star_of(tmp_path, loop("", "AngleRot AngleTilt AnglePsi", "1 2 3", "1 1e308 3", "1e30 0 0"))
-    with pytest.raises(UserError, match=r"p.star: rlnAngleTilt of row 2 is 1e\+308, which is not .*; 2 rows have such"):
-        star.eulers_deg()
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PLAIN, PLAIN), min_size=1, max_size=4), PLAIN)
+def test_the_starfile_library_agrees(tmp_path: Path, rows: list[tuple[str, str]], single: str) -> None:
+    path = tmp_path / "s.star"
+    table = pd.DataFrame(rows, columns=["rlnA", "rlnB"], dtype=object)
+    write_blocks(path, {"g": {"rlnS": single}, "particles": table, "b": table})
+    found = starfile.read(path, always_dict=True, parse_as_string=["rlnA", "rlnB", "rlnS"])
+    assert found["g"] == {"rlnS": single}
+    assert lists(found["particles"]) == lists(found["b"]) == [list(row) for row in rows]
+    starfile.write({"g": {"rlnS": single}, "particles": table}, path)
+    assert lists(read_blocks(path)["particles"]) == [list(row) for row in rows]
+
+
+@pytest.mark.slow
+def test_400000_particles_are_written_back(tmp_path: Path) -> None:
+    row = "-12.345600  101.5 C:\\\\data\\\\TS_01.mrc 'a b' subtomo/TS_01/TS_01_{:07d}.mrc 2\n"
+    head = "data_particles\nloop_\n" + "".join(f"_rln{name}\n" for name in "ABCDEF")
+    (tmp_path / "big.star").write_text(head + "".join(row.format(index) for index in range(400_000)))
+    blocks = read_blocks(tmp_path / "big.star")
+    write_blocks(tmp_path / "again.star", blocks)
+    assert len(blocks["particles"]) == 400_000
+    assert (tmp_path / "again.star").read_text().splitlines()[-2].endswith("399999.mrc\t2")
