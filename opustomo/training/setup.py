@@ -29,7 +29,8 @@ from opustomo.physics.ctf import ctf_volume
 from opustomo.physics.fourier import centred_full
 from opustomo.quality.checks.gpu_memory import require_training_memory
 from opustomo.quality.checks.preflight import inspect_particles
-from opustomo.quality.checks.weighting import Divided, about_weighting, is_plain, power_exponent
+from opustomo.quality.checks.reconstruction_kind import examine_reconstruction, training_line
+from opustomo.quality.checks.weighting import Divided
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.fixed import content_entries
 from opustomo.training.host import keep_freed_memory
@@ -97,12 +98,12 @@ def train(
     allow = data.norm is None if start.per_particle is None else start.per_particle
     scale = examine_scale(source, len(particles), allow)
     norm = given or (0.0, pooled_std(source, len(particles)))
-    exponent = None
+    kind = None
     if start.divide is not None:
         physics = replace(physics, divide=start.divide)  # as the run began
     elif physics.divide is None and not physics.ctf_normalised:
-        exponent = power_exponent(particles, source)
-        physics = replace(physics, divide=is_plain(exponent))
+        kind = examine_reconstruction(particles, source, mask)
+        physics = replace(physics, divide=kind.plain)
     if physics.divide and given is None:
         norm = 0.0, pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
 
@@ -128,8 +129,8 @@ def train(
             log.say(f"# note: no mask is given with -r; the solvent mask in {inherited.source} is used")
         if new_split is not None:
             log.say(f"# note: --split {new_split} did not exist; the split of this run has been written to it")
-        if exponent is not None:
-            log.say(f"# {about_weighting(exponent, bool(physics.divide))}")
+        if kind is not None:
+            log.say(f"# {training_line(kind, bool(physics.divide))}")
         if start.state is None and leads:
             report = inspect_particles(
                 particles,

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -341,11 +342,12 @@ def test_the_data_tell_whether_they_are_divided(
     words = [word for word in SMALL if word != "--normalizectf"]
     assert main(["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "1"]) == 0
     said = (out / "run.log").read_text()
-    assert ("plain back-projections, which are divided" in said) is plain
-    assert said.count("the power of the data goes with the sampling weights") == 1
+    assert ("they are divided by w and compared as with --normalizectf" in said) is plain
+    assert ("train with --normalizectf instead" in said) is not plain
+    assert said.count("the power of the data goes with the number of slices") == 1
     assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
     # a run goes on as it began, whatever its data would say now
-    monkeypatch.setattr(setup, "is_plain", lambda exponent: not plain)
+    monkeypatch.setattr(setup, "examine_reconstruction", lambda *inputs: SimpleNamespace(plain=not plain))
     again = ["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "2", "--load", "latest"]
     assert main(again) == 0
     assert (out / "weights.1.pkl").exists()

@@ -1,4 +1,4 @@
-"""How the power of the data goes with the number of slices that reach a voxel, and data divided by that."""
+"""Power of the data against the number of slices per voxel, and division of the data by that number."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from opustomo.quality.checks.wedge import mean_power, sample_of
 
 BAND = (0.5, 0.9)
 """Shells looked at, as fractions of Nyquist: there most of the power is noise."""
-PLAIN = 0.5
-"""From this exponent on subtomograms are plain back-projections: 1 for noise, 2 for densities; 0 or less if divided."""
 
 
 def power_exponent(particles: ParticleSet, source: VoxelSource, sample: int = 64) -> float:
@@ -68,18 +66,3 @@ class Divided:
         tilts = TiltBatch.pad([self._particles.tables[self._particles.table[index]]])
         voxels = torch.from_numpy(self._source.read(index).astype(np.float32))
         return irfft3(rfft3(voxels) * division(tilts, self.box)[0]).numpy()
-
-
-def is_plain(exponent: float) -> bool:
-    """Whether subtomograms of such an exponent are plain back-projections, not divided by sampling weights."""
-    return exponent > PLAIN  # nan is not
-
-
-def about_weighting(exponent: float, divide: bool) -> str:
-    """One line for people, for subtomograms said to be plain back-projections."""
-    found = f"within shells the power of the data goes with the sampling weights w as w^{exponent:.2f}"
-    if divide:
-        return f"{found}: plain back-projections, which are divided by w (--no-divide: not)"
-    if exponent < -PLAIN:
-        return f"{found}: these subtomograms look divided by their sampling weights; train with --normalizectf then"
-    return f"{found}: they are taken as they are"

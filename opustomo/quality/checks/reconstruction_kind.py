@@ -1,0 +1,178 @@
+"""How the subtomograms were reconstructed, decided from the power of the data and the shape of the signal.
+
+Training (``--divide``) and ``dsd check`` use the same decision. The rules:
+
+1. If the signal is measurable, it decides. Its amplitude follows ``w^q`` (w: number of slices per voxel): q = 1 for
+   plain back-projections, q = 0 for weighted ones. The likelihood must prefer one by three standard errors.
+2. Weighted subtomograms are called divided or ramp-filtered if the likelihood of both differs by three standard errors
+   (and they were not multiplied by their CTF).
+3. Without a measurable signal, the power decides: ``w^p`` with p < -0.3 is weighted and 0.6 < p < 1.4, as white noise
+   requires, is plain. Anything else remains undecided, because filters along x raise p of weighted data.
+4. The subtomograms were multiplied by their CTF if their noise follows the squared CTF between particles.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from opustomo.data.particles import ParticleSet
+from opustomo.data.voxels import VoxelSource
+from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
+from opustomo.quality.checks.weighting import power_exponent
+
+DECISIVE = 3.0
+"""Standard errors between hypotheses."""
+WEIGHTED_POWER = -0.3
+PLAIN_POWER = (0.6, 1.4)
+MULTIPLIED, NOT_MULTIPLIED = 0.6, 0.3
+"""Exponents e of the noise, ``|CTF|^(2e)``, above and below which the data were multiplied and not multiplied."""
+NOISY = 0.2
+"""Largest fraction of explained power at which the power is that of the noise."""
+ONE_VIEW = 0.8
+"""Largest eigenvalue of the orientation tensor of the tilt axes, above which the average shares one missing wedge."""
+NAMES = {
+    "plain": "plain back-projections",
+    "divided": "divided by their sampling weights (as WARP, M and dsd extract_subtomos do)",
+    "ramp-filtered": "weighted by a ramp filter (as IMOD and AreTomo do)",
+    "weighted": "weighted, by division or by a ramp filter",
+    "unknown": "cannot be determined from these data",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionKind:
+    """How the subtomograms were reconstructed.
+
+    Attributes
+    ----------
+    weighting
+        ``plain``, ``divided``, ``ramp-filtered``, ``weighted`` (one of the last two), or ``unknown``.
+    ctf_multiplied
+        Whether the images were multiplied by their CTF; None if this cannot be determined.
+    power
+        Exponent p of the power within shells, ``w^p``; NaN if slices do not overlap.
+    signal
+        Shape of the signal; None if it could not be measured.
+    basis
+        ``signal``, ``power`` or ``nothing``: what decided the weighting.
+    """
+
+    weighting: str
+    ctf_multiplied: bool | None
+    power: float
+    signal: SignalShape | None
+    basis: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether the subtomograms are plain back-projections, which training divides by their sampling weights."""
+        return self.weighting == "plain"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether ``--normalizectf`` is right for these subtomograms."""
+        return self.weighting in ("divided", "ramp-filtered", "weighted")
+
+    @property
+    def line(self) -> str:
+        """One sentence with the decision and one with its evidence."""
+        multiplied = {
+            True: "; their images were multiplied by the CTF",
+            False: "; their images were not multiplied by the CTF",
+            None: "; whether their images were multiplied by the CTF cannot be determined",
+        }[self.ctf_multiplied]
+        return f"{NAMES[self.weighting]}{multiplied}\n{self.evidence}"
+
+    @property
+    def evidence(self) -> str:
+        """One sentence with the numbers behind the decision."""
+        if math.isnan(self.power):
+            power = "slices do not overlap, so that the power of the data says nothing"
+        else:
+            power = f"the power of the data goes with the number of slices w as w^{self.power:.2f}"
+        if self.signal is None:
+            return f"{power}; the signal could not be measured (too few particles, no poses, or a single view)"
+        signal = f"the signal as w^{self.signal.exponent:.2f} ± {self.signal.error:.2f} (plain: 1, weighted: 0)"
+        extra = "" if self.basis == "signal" else ", which is not decisive"
+        return f"{power}, {signal}{extra}"
+
+    def warnings_for(self, normalizectf: bool) -> tuple[str, ...]:
+        """Return what is wrong with the data, or with training them with or without ``--normalizectf``."""
+        found = []
+        if self.ctf_multiplied:
+            found.append(
+                "the noise of the subtomograms follows their squared CTF, so they were multiplied by it, but training "
+                "models the CTF only once: reconstruct them without CTF correction"
+            )
+        if self.weighted and not normalizectf:
+            found.append("these subtomograms are weighted, so train with --normalizectf")
+        if self.plain and normalizectf:
+            found.append("these subtomograms are plain back-projections, so train without --normalizectf")
+        if self.weighting == "unknown":
+            found.append(
+                "how the subtomograms were reconstructed cannot be determined: give --normalizectf if the program that "
+                "made them weights them (WARP, M, RELION, IMOD, AreTomo and dsd extract_subtomos do), else --divide"
+            )
+        return tuple(found)
+
+
+def decide(power: float, signal: SignalShape | None) -> ReconstructionKind:
+    """Apply the rules of this module to the exponent of the power and the shape of the signal."""
+    multiplied: bool | None = None
+    if signal is not None and math.isfinite(signal.ctf_exponent):
+        margin = 2.0 * signal.ctf_error
+        if signal.ctf_exponent - margin > MULTIPLIED and signal.explained < NOISY:
+            multiplied = True
+        elif signal.ctf_exponent + margin < NOT_MULTIPLIED:
+            multiplied = False
+    if signal is not None and abs(signal.plain_z) >= DECISIVE and (signal.exponent > 0.5) == (signal.plain_z > 0):
+        if signal.plain_z > 0:
+            return ReconstructionKind("plain", multiplied, power, signal, "signal")
+        if multiplied or abs(signal.ramp_z) < DECISIVE:  # the models of both contain the CTF once
+            return ReconstructionKind("weighted", multiplied, power, signal, "signal")
+        return ReconstructionKind(
+            "ramp-filtered" if signal.ramp_z > 0 else "divided", multiplied, power, signal, "signal"
+        )
+    if power < WEIGHTED_POWER:
+        return ReconstructionKind("weighted", multiplied, power, signal, "power")
+    if PLAIN_POWER[0] < power < PLAIN_POWER[1]:
+        return ReconstructionKind("plain", multiplied, power, signal, "power")
+    return ReconstructionKind("unknown", multiplied, power, signal, "nothing")
+
+
+def examine_reconstruction(
+    particles: ParticleSet, source: VoxelSource, mask: np.ndarray | None = None
+) -> ReconstructionKind:
+    """Measure power and signal of a sample of particles and decide how they were reconstructed.
+
+    Raises
+    ------
+    UserError
+        None of the subtomograms can be read.
+    """
+    signal = measure_signal(particles, source, mask) if _many_views(particles) else None
+    return decide(power_exponent(particles, source), signal)
+
+
+def _many_views(particles: ParticleSet) -> bool:
+    """Return whether the tilt axes differ between particles in the reference frame."""
+    axes = particles.poses.rotations[:, 1, :]  # Aᵀ e_y
+    tensor = np.einsum("ni,nj->ij", axes, axes) / len(axes)
+    return bool(np.linalg.eigvalsh(tensor)[-1] < ONE_VIEW)
+
+
+def training_line(kind: ReconstructionKind, divide: bool) -> str:
+    """Return the line of the log about subtomograms that are trained without ``--normalizectf``."""
+    if divide:
+        advice = "they are divided by w and compared as with --normalizectf; --no-divide disables this"
+    elif kind.weighted:
+        advice = "warning: they are compared with the CTF of plain back-projections; train with --normalizectf instead"
+    else:
+        advice = (
+            "warning: they are compared as plain back-projections that are not divided; give --normalizectf if the "
+            "program that made them weights them, else --divide"
+        )
+    return f"subtomograms: {NAMES[kind.weighting]}; {kind.evidence}; {advice}"

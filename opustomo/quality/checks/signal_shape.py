@@ -1,0 +1,320 @@
+"""Shape of the signal in Fourier space: which 3D CTF model do the subtomograms follow?
+
+The power of a subtomogram is mostly noise, and any filter of the reconstruction changes it. The signal is measured
+instead: particles of one half set are compared with the average of the other half set, posed and multiplied by their
+3D CTFs. Within each shell the amplitude of the signal is modeled as ``g · w^q`` relative to the 3D CTF of a
+reconstruction that was divided by its sampling weights w (number of slices per voxel). A plain back-projection has
+q = 1, a reconstruction that was weighted in any way has q near 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.data.particles import ParticleSet
+from opustomo.data.voxels import VoxelSource
+from opustomo.errors import UserError
+from opustomo.physics.backprojection import Backprojection
+from opustomo.physics.ctf import TiltBatch, ctf_volume, sampling_weights
+from opustomo.physics.fourier import crop_spectrum, frequencies, irfft3, rfft3, shift_phases, squared_radius
+from opustomo.physics.sampling import sample_posed
+
+SAMPLE = 128
+SIZE = 48
+"""Side of the Fourier crop that is compared: the low frequencies, where the signal is."""
+TOGETHER = 8
+FEWEST = 8
+WEIGHT_EDGES = (1.0, 1.5, 2.2, 3.2, 4.6, 6.6, 10.0, 15.0, 22.0, math.inf)
+EXPONENTS = np.arange(-0.5, 1.751, 0.05)
+LOWEST_SHELL = 2
+SOFT_EDGE = 0.15
+LEAST_RAMP = 0.25
+"""Value of a ramp filter on the tilt axis, in Fourier voxels."""
+BOOTSTRAPS = 100
+LEAST_CTF_SPREAD = 0.05
+"""Smallest standard deviation of the log of squared CTFs between particles from which e is measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class SignalShape:
+    """Signal of a sample of particles relative to the 3D CTF of a normalized reconstruction.
+
+    Attributes
+    ----------
+    exponent, error
+        Exponent q of the amplitude, ``w^q``, and its standard error from bootstraps over particles.
+    plain_z
+        Evidence for q = 1 against q = 0, in standard errors over particles; negative values support q = 0.
+    ramp_z
+        Evidence for a ramp filter against division by w, in standard errors.
+    explained
+        Fraction of the power that the average explains in held-out particles.
+    ctf_exponent, ctf_error
+        Exponent e of ``power ~ |CTF|^(2e)`` and its standard error; NaN if the CTFs of all particles agree. The noise
+        of images that were multiplied by their CTF vanishes at the zeros of the CTF, e = 1; other noise does not depend
+        on the CTF, e = 0.
+    contrast
+        Correlation of the averages with the particle's region: positive if the particle is bright. It is the smaller
+        one of both half sets, and 0 if their signs differ.
+    particles
+        Number of particles compared.
+    weights, gain : ndarray, (bins,)
+        Mean sampling weight of each bin, and the signal's amplitude in it relative to the mean of its shell.
+    average : ndarray, (n, n, n)
+        Average of all particles compared.
+    """
+
+    exponent: float
+    error: float
+    plain_z: float
+    ramp_z: float
+    explained: float
+    ctf_exponent: float
+    ctf_error: float
+    contrast: float
+    particles: int
+    weights: np.ndarray
+    gain: np.ndarray
+    average: np.ndarray
+
+
+def measure_signal(
+    particles: ParticleSet, source: VoxelSource, mask: np.ndarray | None = None, sample: int = SAMPLE
+) -> SignalShape | None:
+    """Compare up to `sample` particles with the average of the other half set.
+
+    Parameters
+    ----------
+    particles, source
+        Particle set and its voxels.
+    mask
+        Solvent mask (N, N, N), which only serves to find the contrast; None for a ball.
+    sample
+        Largest number of particles, evenly spread over the set.
+
+    Returns
+    -------
+    SignalShape or None
+        None if fewer than eight subtomograms can be read or slices do not overlap anywhere.
+    """
+    size = min(particles.box, SIZE)
+    chosen = np.unique(np.linspace(0, len(particles) - 1, min(sample, len(particles))).astype(int))
+    spectra, read = _centered_spectra(particles, source, chosen, size)
+    if len(read) < FEWEST:
+        return None
+    ctf, weights = _models(particles, read, size)
+    rotations = torch.from_numpy(particles.poses.rotations[read]).float()
+    half = torch.arange(len(read)) % 2
+    halves = _averages(spectra, ctf, rotations, half)
+    predicted = _predictions(halves, rotations, half) * ctf
+    sums = _Sums(spectra, predicted, weights)
+    if not sums.usable:
+        return None
+    # With gains taken from all particles, a particle contributes to its own gain; a shell has many voxels, so the
+    # bias is negligible.
+    plain, divided = sums.gains_in_likelihood(1.0), sums.gains_in_likelihood(0.0)
+    ramp = _Sums(spectra, predicted * _ramp(size) * weights.clamp(min=1.0), weights).gains_in_likelihood(0.0)
+    curve = torch.stack([sums.gains_in_likelihood(q) for q in EXPONENTS])
+    best = int(curve.sum(1).argmax())
+    draws = np.random.default_rng(0).integers(0, len(read), (BOOTSTRAPS, len(read)))
+    spread = np.std([EXPONENTS[int(curve[:, draw].sum(1).argmax())] for draw in draws])
+    ctf_exponent, ctf_error = _ctf_exponent(spectra, ctf, weights)
+    average = 0.5 * (halves[0] + halves[1])
+    at, gain = sums.amplitude()
+    return SignalShape(
+        exponent=float(EXPONENTS[best]),
+        error=float(math.hypot(spread, 0.5 * (EXPONENTS[1] - EXPONENTS[0]))),
+        plain_z=_standard_errors(plain - divided),
+        ramp_z=_standard_errors(ramp - divided),
+        explained=float(curve[best].sum()) / max(sums.voxels, 1.0),
+        ctf_exponent=ctf_exponent,
+        ctf_error=ctf_error,
+        contrast=_contrast(halves, mask),
+        particles=len(read),
+        weights=at,
+        gain=gain,
+        average=average.numpy(),
+    )
+
+
+def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Compare power and squared CTF per shell between particles of different defocus.
+
+    The means of each shell and of each particle are removed, so that neither spectra nor scales of particles matter.
+    """
+    size = spectra.shape[-2]
+    shell = _shells(size)
+    inside = (weights >= 1.0) & (shell > LOWEST_SHELL) & (shell < size // 2) & (frequencies(size)[2] > 0)
+    powers: list[Tensor] = []
+    models: list[Tensor] = []
+    for row in range(len(spectra)):
+        where = inside[row]
+        count = torch.bincount(shell[where], minlength=size // 2).clamp(min=1)
+        for values, means in ((spectra[row].abs().square(), powers), (ctf[row].square(), models)):
+            means.append(torch.bincount(shell[where], values[where].double(), size // 2) / count)
+    power, model = (torch.stack(means)[:, LOWEST_SHELL + 1 :].numpy() for means in (powers, models))
+    held = (power > 0).all(0) & (model > 0).all(0)
+    if held.sum() < 2:
+        return math.nan, math.nan
+    y, x = (_double_centered(np.log(values[:, held])) for values in (power, model))
+    if x.std() < LEAST_CTF_SPREAD:
+        return math.nan, math.nan
+    slopes = len(spectra) * (x * y).sum(1) / (x * x).sum()
+    return float(slopes.mean()), float(slopes.std() / math.sqrt(len(spectra)))
+
+
+def _double_centered(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+
+
+def _shells(size: int) -> Tensor:
+    return (squared_radius(size).sqrt() * size).round().long()
+
+
+def _ramp(size: int) -> Tensor:
+    """Return the ramp filter |x'| of slices, which for slices near a voxel is its distance from the tilt axis."""
+    kz, _, kx = frequencies(size)
+    return torch.sqrt(kz**2 + kx**2).clamp(min=LEAST_RAMP)
+
+
+def _centered_spectra(
+    particles: ParticleSet, source: VoxelSource, chosen: np.ndarray, size: int
+) -> tuple[Tensor, np.ndarray]:
+    """Read subtomograms, scale them to unit variance, and return their centered, cropped spectra."""
+    spectra, read = [], []
+    for index in map(int, chosen):
+        try:
+            voxels = torch.from_numpy(source.read(index).astype(np.float32))
+        except UserError:
+            continue  # the preflight reports what cannot be read
+        voxels = voxels - voxels.mean()
+        deviation = voxels.std()
+        if deviation > 0:
+            spectra.append(crop_spectrum(rfft3(voxels / deviation), size))
+            read.append(index)
+    if not read:
+        return torch.zeros(0), np.zeros(0, dtype=int)
+    origins = torch.from_numpy(particles.poses.origins[read] * particles.box).float()
+    return torch.stack(spectra) * shift_phases(origins, particles.box, size), np.array(read)
+
+
+def _models(particles: ParticleSet, read: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """Return the 3D CTFs of normalized reconstructions and the sampling weights, (n, size, size, size/2+1)."""
+    apix = particles.apix * particles.box / size
+    distinct, place = np.unique(particles.table[read], return_inverse=True)
+    ctf, weights = [], []
+    for table in distinct:
+        tilts = TiltBatch.pad([particles.tables[table]])
+        ctf.append(ctf_volume(tilts, size, apix, normalised=True, nyquist=particles.box / 2)[0])
+        weights.append(sampling_weights(tilts, size, particles.box / 2)[0].expand_as(ctf[-1]))
+    return torch.stack(ctf)[place], torch.stack(weights)[place]
+
+
+def _averages(spectra: Tensor, ctf: Tensor, rotations: Tensor, half: Tensor) -> list[Tensor]:
+    """Return the averages (n, n, n) of both half sets inside a soft sphere."""
+    size = spectra.shape[-2]
+    sums = Backprojection(size, 2, "cpu", 1)
+    for start in range(0, len(spectra), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        turns = rotations[some]
+        sums.add(irfft3(spectra[some]), ctf[some], turns, torch.zeros(len(turns), 3), half[None, some])
+    at = (torch.arange(size) - size // 2).float()
+    radius = torch.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
+    ball = ((size / 2 - radius) / (SOFT_EDGE * size)).clamp(0.0, 1.0)
+    return [sums.volume(0) * ball, sums.volume(1) * ball]
+
+
+def _predictions(halves: list[Tensor], rotations: Tensor, half: Tensor) -> Tensor:
+    """Return the spectra of the average of the other half set in the pose of each particle."""
+    size = halves[0].shape[-1]
+    posed = torch.zeros(len(half), size, size, size // 2 + 1, dtype=torch.complex64)
+    for this in (0, 1):
+        for rows in torch.nonzero(half == this).flatten().split(TOGETHER):
+            posed[rows] = rfft3(sample_posed(halves[1 - this][None], rotations[rows].mT[None], size)[0])
+    return posed
+
+
+class _Sums:
+    """Products of data and predictions per particle, shell and bin of sampling weights, divided by the noise variance.
+
+    The noise variance of each shell and bin is the mean power of all particles.
+    """
+
+    def __init__(self, spectra: Tensor, predicted: Tensor, weights: Tensor) -> None:
+        size = spectra.shape[-2]
+        shell = _shells(size)
+        self._shells, self._bins = size // 2, len(WEIGHT_EDGES) - 1
+        bins = torch.bucketize(weights, torch.tensor(WEIGHT_EDGES), right=True) - 1
+        inside = (bins >= 0) & (shell >= LOWEST_SHELL) & (shell < size // 2) & (frequencies(size)[2] > 0)
+        key = shell.clamp(max=self._shells - 1) * self._bins + bins.clamp(min=0)
+        count = self._shells * self._bins
+
+        def summed(where: Tensor, values: Tensor) -> Tensor:
+            return torch.bincount(where, values.double(), count)
+
+        number = summed(key[inside], torch.ones(int(inside.sum()))).clamp(min=1.0)
+        variance = (summed(key[inside], spectra[inside].abs().square()) / number).clamp(min=1e-30)
+        self._log_weight = summed(key[inside], weights[inside].log()) / number
+        self._number = number
+        self.voxels = float(inside.sum())
+        products, squares = [], []
+        for row in range(len(spectra)):
+            where = inside[row]
+            data, model, at = spectra[row][where], predicted[row][where], key[row][where]
+            products.append(summed(at, (data.conj() * model).real) / variance)
+            squares.append(summed(at, model.abs().square()) / variance)
+        self._product, self._square = torch.stack(products), torch.stack(squares)
+        self.usable = bool(self._square.sum() > 0) and len(torch.unique(bins[inside])) > 2
+
+    def gains_in_likelihood(self, exponent: float) -> Tensor:
+        """Return what the model ``g(shell) · w^exponent`` gains in twice the log-likelihood, per particle."""
+        product, square, gain = self._fit(torch.exp(exponent * self._log_weight))
+        return (2 * gain * product - gain**2 * square).sum(1)
+
+    def _fit(self, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape = (-1, self._shells, self._bins)
+        product = (self._product * factor).view(shape).sum(2)
+        square = (self._square * factor**2).view(shape).sum(2)
+        return product, square, (product.sum(0) / square.sum(0).clamp(min=1e-30)).clamp(min=0.0)
+
+    def amplitude(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean weight of each bin and the amplitude of the signal in it, fitted as g(shell) · h(bin)."""
+        product = self._product.sum(0).view(self._shells, self._bins)
+        square = self._square.sum(0).view(self._shells, self._bins)
+        amplitude = torch.ones(self._bins, dtype=torch.float64)
+        for _ in range(20):  # alternating least squares converges within a few rounds
+            gain = (product * amplitude).sum(1) / (square * amplitude**2).sum(1).clamp(min=1e-30)
+            gain = gain.clamp(min=0.0)[:, None]
+            amplitude = (product * gain).sum(0) / (square * gain**2).sum(0).clamp(min=1e-30)
+        number = self._number.view(self._shells, self._bins)
+        at = (self._log_weight.view(self._shells, self._bins) * number).sum(0) / number.sum(0)
+        held = (square.sum(0) > 0) & (at > 0)
+        return np.exp(at[held].numpy()), amplitude[held].numpy()
+
+
+def _standard_errors(difference: Tensor) -> float:
+    """Return the sum of differences per particle in units of its standard error."""
+    error = float(difference.std()) * math.sqrt(len(difference))
+    return float(difference.sum()) / error if error > 0 else 0.0
+
+
+def _contrast(halves: list[Tensor], mask: np.ndarray | None) -> float:
+    """Return the smaller correlation of both averages with the particle's region inside a sphere."""
+    size = halves[0].shape[-1]
+    at = (torch.arange(size) - size // 2).float()
+    radius = torch.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
+    if mask is None:
+        region = torch.exp(-0.5 * (radius / (0.2 * size)) ** 2)
+    else:
+        spectrum = rfft3(torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32)))
+        region = irfft3(crop_spectrum(spectrum, size))
+    inside = radius < 0.42 * size
+    first, second = (
+        float(torch.nan_to_num(torch.corrcoef(torch.stack([half[inside], region[inside]]))[0, 1])) for half in halves
+    )
+    return 0.0 if first * second < 0 else min(first, second, key=abs)
