@@ -1,20 +1,25 @@
-"""``dsd check``: what training would find, without training."""
+"""``dsd check``: inspect a particle set and propose the training command."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from opustomo.model.config import ModelConfig
+    from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.physics.boxes import Boxes
     from opustomo.quality.checks.missing_inputs import Readiness
+    from opustomo.quality.checks.proposal import Settings
 
-HELP = "look at a set before training: files, pixel size, tilts, CTF, missing wedge, memory"
+HELP = "inspect a particle set, judge whether it is usable, and print the training command with proposed settings"
+PASSED_ON = "poses mask datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit".split()
+"""Options that the printed command repeats."""
+WORDS = {"mask": "-r"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; those of ``train_tomo`` have its names and defaults."""
+    """Add the options of ``dsd check``; those of ``train_tomo`` have its names."""
     add = parser.add_argument
     add("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
     add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
@@ -23,70 +28,103 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
     add("--force", action="store_true", help="go on where --angpix disagrees with the headers, or origins look like Å")
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
+    add("--warp-bfactor-scale", type=float, help="weakens WARP's B (default of training: 0.25)")
     add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
     add("--tilt-range", type=float, help="± degrees that are expected")
     add("--tilt-step", type=float, help="step in degrees that is expected")
     add("--tilt-limit", type=float, help="leave out tilts beyond ± this")
-    add("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
-    add("--downfrac", type=float, default=1.0, help="Fourier-crop to this fraction of the box (default: %(default)s)")
-    add("--templateres", type=int, default=160, help="side of the template (default: %(default)s)")
-    add("--zdim", type=int, default=12, help="composition latent (default: %(default)s)")
-    add("-b", "--batch-size", type=int, default=20, help="particles per GPU and step (default: %(default)s)")
+    add("--normalizectf", action="store_true", help="subtomograms are weighted (default: determined from the data)")
+    add("--downfrac", type=float, help="Fourier-crop to this fraction of the box (default: proposed)")
+    add("--templateres", type=int, help="side of the template (default: proposed)")
+    add("--zdim", type=int, help="composition latent (default: proposed)")
+    add("-b", "--batch-size", type=int, help="particles per GPU and step (default: proposed)")
+    add("-o", "--outdir", default="run", metavar="DIR", help="output folder in the printed command (default: run)")
+    add("--no-timing", action="store_true", help="do not measure a training step, so that no time is estimated")
     add("--json", type=Path, metavar="FILE", help="write the findings as JSON")
-    add("--figure", type=Path, metavar="PNG", help="draw the power of the data beside the 3D CTF")
+    add("--figure", type=Path, metavar="PNG", help="draw missing wedge, 3D CTF, average and shape of the signal")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Look, print, and exit with 1 when training could not start."""
+    """Inspect the set, print the verdict and the command; exit with 1 if the set is not usable."""
     from opustomo.commands.options import data_config
     from opustomo.errors import UserError
     from opustomo.quality.checks.missing_inputs import examine
 
-    model = _model(args)
+    if args.warp_bfactor_scale is None:
+        repeated = vars(args) | {"warp_bfactor_scale": None}
+        args.warp_bfactor_scale = 0.25
+    else:
+        repeated = dict(vars(args))
+    _model(args.zdim or 12, args.templateres or 160)
     readiness = examine(data_config(args))
-    text, content = _findings(args, readiness, model)
-    print(text)
-    for item in readiness.missing:
-        print(f"  {item.line}")
+    if readiness.particles is None:
+        print("Pre-flight: no subtomogram can be looked at")
+        _print_missing(readiness)
+        content: dict[str, Any] = {"preflight": None}
+        usable = False
+    else:
+        content, usable = _check(args, readiness, _repeated(repeated))
     if args.json is not None:
         _write_json(args.json, readiness, content)
-    if not readiness.can_train:
-        raise UserError("training could not start: see what is missing above.")
-    print("Training can start.")
+    if not usable:
+        raise UserError("The set is not usable as it is; the lines above say what to correct.")
 
 
-def _model(args: argparse.Namespace) -> ModelConfig:
+def _print_missing(readiness: Readiness) -> None:
+    for item in readiness.missing:
+        print(f"  {item.line}")
+
+
+def _model(zdim: int, templateres: int) -> ModelConfig:
     from opustomo.errors import UserError
     from opustomo.model.config import ModelConfig
 
     try:
         # as train_tomo rounds it
-        return ModelConfig(zdim=args.zdim, templateres=-(-args.templateres // 16) * 16)
+        return ModelConfig(zdim=zdim, templateres=-(-templateres // 16) * 16, estimate_pose=True)
     except ValueError as error:
         raise UserError(f"--{error}") from error
 
 
-def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig) -> tuple[str, str | None]:
-    """Findings as text and JSON; draws the figure."""
+def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) -> tuple[dict[str, Any], bool]:
+    """Inspect a set with subtomograms; return the findings for JSON and whether the set is usable."""
+    import json
+    from dataclasses import asdict, replace
+
     from opustomo.data.scale import examine_scale
     from opustomo.data.voxels import VoxelSource
     from opustomo.errors import UserError
     from opustomo.model.config import PhysicsConfig
     from opustomo.physics.boxes import Boxes, crop_window
+    from opustomo.quality.checks.check_figure import draw_check
+    from opustomo.quality.checks.gpu_memory import free_gpu_bytes
     from opustomo.quality.checks.preflight import inspect_particles
-    from opustomo.quality.checks.wedge import draw_wedges, wedge_planes
+    from opustomo.quality.checks.proposal import Extent, command_line, propose_settings
+    from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
+    from opustomo.quality.checks.verdict import contrast_of, judge
+    from opustomo.quality.checks.wedge import wedge_planes
 
     particles, mask = readiness.particles, readiness.mask
-    if particles is None:
-        return "Pre-flight: no subtomogram can be looked at", None
-    try:
-        boxes = Boxes.from_window(particles.box, particles.apix, args.downfrac, crop_window(mask, model.templateres))
-    except ValueError as error:
-        raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
+    assert particles is not None
     source = VoxelSource(particles.images)
     scale = examine_scale(source, len(particles))
-    physics = PhysicsConfig(ctf_normalised=args.normalizectf)
-    planes = wedge_planes(particles, source, physics.ctf_normalised)
+    kind = examine_reconstruction(particles, source, mask)
+    normalizectf = args.normalizectf or not kind.plain
+    given = {
+        name: value
+        for name in ("downfrac", "templateres", "zdim", "batch_size")
+        if (value := getattr(args, name)) is not None
+    }
+    try:
+        window = crop_window(mask, int(given.get("templateres", 160)))
+        extent = Extent(len(particles), particles.box, particles.apix, window)
+        settings = propose_settings(extent, free_gpu_bytes(), normalizectf, given)
+        boxes = Boxes.from_window(particles.box, particles.apix, settings.downfrac, window)
+    except ValueError as error:
+        raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
+    model = replace(_model(settings.zdim, settings.templateres), encoderres=settings.encoderres)
+    physics = PhysicsConfig(ctf_normalised=normalizectf, divide=not normalizectf and kind.plain)
+    planes = wedge_planes(particles, source, normalizectf)
     report = inspect_particles(
         particles,
         source,
@@ -94,27 +132,111 @@ def _findings(args: argparse.Namespace, readiness: Readiness, model: ModelConfig
         mask,
         physics,
         model,
-        args.batch_size,
+        settings.batch_size,
         asked_range_deg=args.tilt_range,
         asked_step_deg=args.tilt_step,
         planes=planes,
         scale=scale,
     )
+    blocking = tuple(item.what for item in readiness.missing if item.blocks)
+    verdict = judge(report, kind, blocking, True if args.normalizectf else None)
+    print(report.as_text(warnings=False))
+    first, second = kind.line.split("\n")
+    print(f"  made by    {first}\n             {second}")
+    print(f"  contrast   {_CONTRAST[contrast_of(kind)]}")
+    _print_missing(readiness)
+    print(f"\n{verdict.as_text()}")
+    content = {
+        "preflight": json.loads(report.as_json()),
+        "verdict": asdict(verdict),
+        "reconstruction": {"weighting": kind.weighting, "ctf_multiplied": kind.ctf_multiplied, "basis": kind.basis},
+        "contrast": contrast_of(kind),
+    }
     if args.figure is not None:
-        draw_wedges(args.figure, planes, report.wedge)
-    return report.as_text(), report.as_json()
+        draw_check(args.figure, verdict, kind, planes, report.wedge, particles.apix * particles.box / _size(kind))
+        print(f"\nWrote {args.figure}.")
+    if not verdict.faults:
+        line = command_line(str(args.particles), repeated, settings, args.outdir)
+        seconds = None if args.no_timing else _time_step(readiness, source, boxes, model, physics, settings)
+        _print_proposal(line, settings, len(particles), seconds, report.memory.line, args.outdir)
+        content |= {"command": line, "settings": asdict(settings), "seconds_per_visit": seconds}
+    return content, not verdict.faults
 
 
-def _write_json(path: Path, readiness: Readiness, findings: str | None) -> None:
+_CONTRAST = {
+    "bright": "the average of the particles is bright, as training requires",
+    "dark": "the average of the particles is DARK",
+    "unknown": "cannot be determined, because the average is too noisy",
+}
+
+
+def _size(kind: Any) -> int:
+    return len(kind.signal.average) if kind.signal is not None else 1
+
+
+def _repeated(options: dict[str, Any]) -> list[str]:
+    """Return the options about the data that the user gave, as words of the training command."""
+    words: list[str] = []
+    for name in PASSED_ON:
+        value = options[name]
+        option = WORDS.get(name, "--" + name.replace("_", "-"))
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
+def _time_step(
+    readiness: Readiness, source: Any, boxes: Boxes, model: ModelConfig, physics: PhysicsConfig, settings: Settings
+) -> float:
+    """Return the measured seconds per particle."""
+    import torch
+
+    from opustomo.training.config import TrainingConfig
+    from opustomo.training.timing import seconds_per_visit
+
+    assert readiness.particles is not None
+    config = TrainingConfig(batch_size=settings.batch_size, lr=settings.lr)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return seconds_per_visit(readiness.particles, source, readiness.mask, boxes, model, physics, config, device)
+
+
+def _print_proposal(
+    line: str, settings: Settings, particles: int, seconds: float | None, memory: str, outdir: str
+) -> None:
+    """Print the command, the reason for each setting, what it costs, and what to do next."""
+    import textwrap
+
+    print("\nCommand to train with the proposed settings:\n")
+    print(f"{line}\n")
+    names = {"batch_size": "-b", "epochs": "-n"}
+    for name, reason in settings.reasons.items():
+        print(f"  {names.get(name, '--' + name):<14}{reason}")
+    cost = [memory, f"{settings.disk_bytes(particles) / 1e9:.1f} GB of disk space"]
+    if seconds is not None:
+        rate, total = 1.0 / seconds, seconds * particles * settings.epochs
+        cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
+    print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
+    print(f"Then: dsdsh analyze {outdir} {settings.epochs - 1} 4 4")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"about {max(1, round(seconds / 60))} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def _write_json(path: Path, readiness: Readiness, content: dict[str, Any]) -> None:
     import json
     from dataclasses import asdict
 
     from opustomo.io.atomic import atomic_path
 
-    content = {
+    findings = {
         "can_train": readiness.can_train,
         "missing": [asdict(item) for item in readiness.missing],
-        "preflight": None if findings is None else json.loads(findings),
+        **content,
     }
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(findings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch
 from opustomo.checkpoint.state import write_state
@@ -31,6 +30,7 @@ from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
+from opustomo.training.pass_progress import PassProgress, visits_left
 from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Watcher
@@ -104,7 +104,8 @@ class Trainer:
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
-        self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
+        self._began = time.monotonic()
+        self._saved_at, self._reported = self._began, (self._began, 0)
         self._recovery = Recovery(self.engine, log.say, run.outdir)
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
@@ -228,6 +229,10 @@ class Trainer:
     def _read_sums(self) -> None:
         self.progress.sums, self.progress.counted = self.engine.sums.tolist(), int(self.engine.counted)
 
+    def _loss_so_far(self) -> float:
+        self._read_sums()
+        return self._means()["gen"]
+
     def _means(self) -> dict[str, float]:
         count = max(1, self.progress.counted)
         return {name: value / count for name, value in zip(TERM_NAMES, self.progress.sums, strict=True)}
@@ -242,21 +247,22 @@ class Trainer:
         together = self.config.batch_size * self.ranks.size
         self._batches = viewing_batches(members, self.groups, together, rng, smallest=self.ranks.size)
         batches = [self.ranks.part_of(batch) for batch in self._batches[progress.step :]]
-        bar = tqdm(
-            total=len(members),
-            initial=len(members) - sum(len(batch) for batch in batches),
-            desc=f"epoch {progress.epoch} {progress.kind}",
-            unit=" particles",
-            disable=not (sys.stderr.isatty() and self.leads),
-            leave=False,
+        shown = PassProgress(
+            f"epoch {progress.epoch} {progress.kind}",
+            len(members),
+            len(members) - self.ranks.size * sum(len(batch) for batch in batches),
+            visits_left(progress, len(self.members[TRAINING]), len(self.members[VALIDATION]), self.config.epochs),
+            self.log.say if self.leads else None,
+            self._loss_so_far,
+            self._began,
         )
-        with bar:
+        with closing(shown):
             leave_out = partial(note_broken, progress.broken, len(self.particles), self.log.say)
             loaded = load_batches(self.source, batches, self.device, self.norm, self.run.workers, leave_out)
             for indices, volumes in self._wait_for(loaded):
                 wanted = self.ranks.part_of(self._batches[progress.step])
                 yield self.make_visit(indices, volumes, wanted) if len(indices) or self.ranks.size > 1 else None
-                bar.update(len(indices))
+                shown.advance(len(indices) * self.ranks.size)
 
     def _wait_for(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
         """Pass on, and note how long the loop waits for data."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def own_set(tiny_set: Path, tmp_path: Path) -> Path:
 
 
 def check(capsys: pytest.CaptureFixture[str], folder: Path, *words: str) -> tuple[int, str]:
-    code = main(["check", str(folder / "particles.star"), "--normalizectf", *words])
+    code = main(["check", str(folder / "particles.star"), "--normalizectf", "--no-timing", *words])
     said = capsys.readouterr()
     assert "Traceback" not in said.err
     return code, said.out + said.err
@@ -34,11 +35,52 @@ def test_a_complete_set(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFi
     code, said = check(capsys, tiny_set, "-r", str(tiny_set / "mask.mrc"), *outputs, "-b", "4")
     assert code == 0 and "missing:" not in said and "without:" not in said
     assert "correlation of the data's power with the 3D CTF" in said and "mirrored" in said
-    assert said.rstrip().endswith("Training can start.")
+    assert "Verdict: usable" in said and "dsdsh analyze run" in said
     content = json.loads((tmp_path / "new" / "found.json").read_text())
-    assert content["can_train"] and content["missing"] == []
+    assert content["can_train"] and content["missing"] == [] and content["verdict"]["faults"] == []
+    assert content["command"] in said and content["settings"]["batch_size"] == 4
     assert content["preflight"]["memory"]["batch_size"] == 4 and content["preflight"]["mask"]["given"]
     assert (tmp_path / "a figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def printed_command(said: str) -> list[str]:
+    lines = [line for line in said.splitlines() if line.startswith("dsd train_tomo ")]
+    assert len(lines) == 1
+    return shlex.split(lines[0])[1:]
+
+
+def test_the_printed_command_trains(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command runs as pasted, here for one epoch; the time comes from a measured step."""
+    star, mask, out = tiny_set / "particles.star", tiny_set / "mask.mrc", tmp_path / "my run"
+    words = ["check", str(star), "-r", str(mask), "--angpix", "12", "--tilt-limit", "55", "-o", str(out)]
+    assert main([*words, "--figure", str(tmp_path / "check.png")]) == 0
+    said = capsys.readouterr().out
+    assert "particles per second, from a measured step" in said and "GB of disk space" in said
+    command = printed_command(said)
+    assert command[:2] == ["train_tomo", str(star)] and command[-2:] == ["-o", str(out)]
+    assert command[2:8] == ["-r", str(mask), "--angpix", "12", "--tilt-limit", "55"]
+    assert "--normalizectf" in command and "--estpose" in command
+    command[command.index("-n") + 1] = "1"
+    assert main(command) == 0
+    assert (out / "weights.0.pkl").is_file() and (out / "z.0.pkl").is_file()
+    shutil.rmtree(out)
+
+
+def test_given_settings_are_kept(tiny_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"--zdim": "3", "--templateres": "48", "-b": "2", "--downfrac": "0.9"}
+    code, said = check(capsys, tiny_set, *(word for pair in given.items() for word in pair))
+    command = printed_command(said)
+    assert code == 0 and all(command[command.index(name) + 1] == value for name, value in given.items())
+    assert said.count("It is given on the command line.") == 4
+
+
+def test_dark_particles_are_not_usable(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (own_set / "subtomo").glob("*.mrc"):
+        with mrcfile.open(path, "r+") as handle:
+            handle.set_data(-handle.data)
+    code, said = check(capsys, own_set, "-r", str(own_set / "mask.mrc"))
+    assert code == 1 and "Verdict: not usable" in said and "invert the contrast" in said
+    assert "dsd train_tomo" not in said
 
 
 def test_what_is_merely_absent_lets_training_start(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:

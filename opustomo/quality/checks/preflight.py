@@ -53,15 +53,15 @@ class Preflight:
         """Everything that looks wrong, in the order of the text."""
         return tuple(warning for _, section in self._sections() for warning in section.warnings)
 
-    def as_text(self) -> str:
-        """One block of lines: a line or more for each subject, then the notes and warnings."""
+    def as_text(self, warnings: bool = True) -> str:
+        """Return a block of lines: one or more for each subject, then the notes and, if asked for, the warnings."""
         lines = ["Pre-flight"]
         for name, section in self._sections():
             first, *more = section.line.split("\n")
             lines.append(f"  {name:<{NAME_WIDTH}}{first}")
             lines += [f"  {'':<{NAME_WIDTH}}{line}" for line in more]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  warning: {warning}" for warning in self.warnings] if warnings else []
         return "\n".join(lines)
 
     def as_json(self) -> str:

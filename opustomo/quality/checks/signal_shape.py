@@ -127,7 +127,7 @@ def measure_signal(
     average = 0.5 * (halves[0] + halves[1])
     at, gain = sums.amplitude()
     return SignalShape(
-        exponent=float(EXPONENTS[best]),
+        exponent=round(float(EXPONENTS[best]), 2) + 0.0,
         error=float(math.hypot(spread, 0.5 * (EXPONENTS[1] - EXPONENTS[0]))),
         plain_z=_standard_errors(plain - divided),
         ramp_z=_standard_errors(ramp - divided),

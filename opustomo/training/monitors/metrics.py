@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -126,9 +127,12 @@ class MetricsFile:
     ----------
     path
         Path of ``metrics.csv``.
+    more
+        Function that returns further columns of ``epochs.csv`` after each epoch.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, more: Callable[[], Mapping[str, float]] = dict) -> None:
+        self._more = more
         self._intervals = CsvTable(path)
         self._epochs = CsvTable(path.with_name(EPOCHS_FILE))
         self._fresh = True
@@ -187,6 +191,7 @@ class MetricsFile:
                     f"validation_{name}": _text(validation[name]) if name in validation else ""
                     for name in record.training
                 },
+                **{name: _text(value) if math.isfinite(value) else "" for name, value in self._more().items()},
             }
         )
 

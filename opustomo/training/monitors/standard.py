@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opustomo.training.monitors.collapse import CollapseWatcher
+from opustomo.training.monitors.convergence_state import ConvergenceMonitor
 from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.particle_plot import ParticlePlot
 from opustomo.training.monitors.tensorboard import TensorBoardWatcher, tensorboard_available
@@ -16,7 +17,7 @@ from opustomo.training.records import Watcher
 def standard_watchers(
     outdir: Path, say: Callable[[str], None], resumed_at: int | None, plot: str | None = None
 ) -> list[Watcher]:
-    """Create the metrics files, training figure, collapse detection and, if installed, TensorBoard.
+    """Create the monitors of convergence, metrics, figures, collapse and, if installed, TensorBoard.
 
     Parameters
     ----------
@@ -34,15 +35,16 @@ def standard_watchers(
     list of Watcher
         Training monitors. If a file cannot be resumed, a warning is logged and its monitor is omitted.
     """
-    watchers: list[Watcher] = []
-    metrics = MetricsFile(outdir / "metrics.csv")
+    convergence = ConvergenceMonitor(outdir, say)
+    watchers: list[Watcher] = [convergence]
+    metrics = MetricsFile(outdir / "metrics.csv", convergence.columns)
     try:
         if resumed_at is not None:
             metrics.resume_from(resumed_at)
         watchers.append(metrics)
     except OSError as error:
         say(f"# warning: metrics.csv cannot be resumed ({error}), so this run does not write it")
-    watchers += [TrainingFigure(outdir / "training.png"), CollapseWatcher(say)]
+    watchers += [TrainingFigure(outdir / "training.png", convergence), CollapseWatcher(say)]
     if plot is not None:
         watchers.append(ParticlePlot(outdir / f"{plot}.png"))
     if tensorboard_available():

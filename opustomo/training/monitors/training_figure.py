@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,12 @@ import numpy as np
 from opustomo.analysis.figures import dot_style, pca_plane
 from opustomo.analysis.pca import fit_pca
 from opustomo.io.atomic import atomic_path
+from opustomo.training.monitors.convergence_state import (
+    STABLE_LATENTS,
+    STABLE_VOLUME,
+    ConvergenceMonitor,
+    EpochNumbers,
+)
 from opustomo.training.monitors.metrics import EPOCHS_FILE, read_epoch_means
 from opustomo.training.records import EpochRecord, IntervalRecord
 
@@ -21,7 +28,9 @@ WIDTH, HEIGHT, DPI = 13.0, 7.6, 100
 INK, PALE = "0.15", "0.4"
 TRAINING, HELD_OUT = "#33548c", "#d9822b"
 HEXAGONS_ABOVE = 20_000
-_CURVES = (("generative loss", "gen"), ("total loss", "total"), ("SNR", "snr"), ("KL", "kl"))
+_CURVES = (("generative loss", "gen"), ("total loss", "total"), ("KL", "kl"))
+LATENTS, VOLUME = "#7a5195", "#2a8c82"
+
 
 Means = tuple[dict[str, float], dict[str, float] | None]
 
@@ -30,10 +39,17 @@ class TrainingFigure:
     """Training monitor that draws the figure after each epoch.
 
     Epochs before the run was resumed are read from ``epochs.csv`` in the same folder, if it exists.
+
+    Parameters
+    ----------
+    path
+        Output image.
+    convergence
+        Monitor that is told of each epoch before this one and judges the convergence; None draws no judgment.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, convergence: ConvergenceMonitor | None = None) -> None:
+        self._path, self._convergence = path, convergence
         self._history: dict[int, Means] | None = None
 
     def interval(self, record: IntervalRecord) -> None:
@@ -52,13 +68,15 @@ class TrainingFigure:
             self._history = {epoch: means for epoch, means in known.items() if epoch < record.epoch}
         validation = None if record.validation is None else dict(record.validation)
         self._history[record.epoch] = dict(record.training), validation
-        draw_training(self._path, record, self._history)
+        draw_training(self._path, record, self._history, self._convergence)
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) -> None:
+def draw_training(
+    path: Path, record: EpochRecord, history: dict[int, Means], convergence: ConvergenceMonitor | None = None
+) -> None:
     """Draw the figure of an epoch.
 
     Parameters
@@ -69,6 +87,8 @@ def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) ->
         Record of the epoch with its volume and latents.
     history
         Means of training and validation for each epoch, counted from 0, including this epoch.
+    convergence
+        Monitor with the changes of latents and volume per epoch and the statement on convergence.
 
     Raises
     ------
@@ -82,6 +102,13 @@ def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) ->
     for column, (title, name) in enumerate(_CURVES):
         axes = figure.add_axes((0.052 + 0.244 * column, 0.575, 0.195, 0.29))
         _draw_curve(axes, title, name, history)
+        if column == 0 and convergence is not None and convergence.statement.since is not None:
+            axes.axvline(convergence.statement.since, color=INK, lw=1.0, ls=":")
+    changes = convergence.history if convergence is not None and convergence.history is not None else []
+    _draw_changes(figure.add_axes((0.784, 0.575, 0.195, 0.29)), changes, record.epoch)
+    if convergence is not None:
+        sentence = convergence.statement.sentence
+        figure.text(0.052, 0.905, sentence[0].upper() + sentence[1:].replace("-", "−"), fontsize=11, color=INK)
     _draw_slices(figure, np.asarray(record.template, dtype=np.float32))
     _draw_latents(figure, record)
     with atomic_path(path) as partial:
@@ -90,7 +117,7 @@ def draw_training(path: Path, record: EpochRecord, history: dict[int, Means]) ->
 
 def _head(figure: Figure, record: EpochRecord) -> None:
     title = f"epoch {record.epoch}"
-    figure.text(0.052, 0.94, title, fontsize=17, fontweight="bold", color=INK)
+    figure.text(0.052, 0.95, title, fontsize=17, fontweight="bold", color=INK)
     seconds = round(record.seconds)
     took = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
     parts = [f"generative loss {record.training.get('gen', np.nan):.4g}"]
@@ -100,7 +127,7 @@ def _head(figure: Figure, record: EpochRecord) -> None:
     if record.written == record.epoch:
         parts.append(f"weights.{record.epoch}.pkl")
     text = "   ·   ".join(parts).replace("-", "−")
-    figure.text(0.07 + 0.0125 * len(title), 0.94, text, fontsize=11, color=PALE)
+    figure.text(0.07 + 0.0125 * len(title), 0.95, text, fontsize=11, color=PALE)
 
 
 def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) -> None:
@@ -136,6 +163,34 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
     axes.spines[["left", "bottom"]].set_color("0.7")
     if name == "gen" and len(drawn) == 2:
         axes.legend(frameon=False, fontsize=8.5)
+
+
+def _draw_changes(axes: Axes, rows: Sequence[EpochNumbers], last: int) -> None:
+    """Draw the changes of latents and volume since the previous epoch, with the limits below which they are stable."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title("change since the previous epoch", fontsize=11, color=INK, loc="left")
+    for label, color, limit, values in (
+        ("latents / spread", LATENTS, STABLE_LATENTS, [row.latent_change for row in rows]),
+        ("1 − volume correlation", VOLUME, STABLE_VOLUME, [row.volume_change for row in rows]),
+    ):
+        heights = np.clip(np.asarray(values, dtype=np.float64), 1e-5, None)
+        if np.isfinite(heights).any():
+            axes.semilogy([row.epoch for row in rows], heights, "o-", ms=3.5, lw=1.5, color=color, label=label)
+            axes.axhline(limit, color=color, lw=0.9, ls=":")
+    if axes.lines:
+        low, high = axes.get_ylim()
+        axes.set_ylim(0.5 * low, 4.0 * high)
+        axes.legend(frameon=False, fontsize=8.5)
+    else:
+        axes.text(0.5, 0.5, "from the second epoch on", transform=axes.transAxes, ha="center", color=PALE)
+    axes.set_xlim(-0.5, last + 0.5)
+    axes.set_xlabel("epoch (from 0); dotted: stable below", fontsize=9, color=PALE)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.tick_params(labelsize=8, colors=PALE)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")
 
 
 def _limit(axes: Axes, lines: np.ndarray) -> None:

@@ -1,0 +1,254 @@
+"""Statement on the convergence of a run: still improving, converged, or overfitting since an epoch.
+
+Three numbers per epoch decide: the generative loss of held-out particles, the displacement of the latents since the
+previous epoch relative to their spread, and the change of the volume at the mean latent (one minus its correlation with
+that of the previous epoch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.training.monitors.metrics import EPOCHS_FILE, CsvTable, read_epoch_means
+from opustomo.training.records import EpochRecord, IntervalRecord
+
+FEWEST_EPOCHS = 4
+WINDOW = 3
+"""Number of newest epochs whose best held-out loss must beat that of all earlier epochs in a run that improves."""
+SMALL_GAIN = 0.02
+"""Fraction of the whole decrease of the loss below which a decrease does not count."""
+RISE = 0.05
+"""Fraction of the whole decrease by which the held-out loss must rise to indicate overfitting."""
+NOISES = 2.0
+STABLE_LATENTS, STABLE_VOLUME = 0.25, 0.01
+COLUMNS = ("latent_change", "volume_change")
+
+
+@dataclass(frozen=True)
+class EpochNumbers:
+    """Numbers of one epoch, counted from 0; NaN where one is unknown.
+
+    Attributes
+    ----------
+    training, held_out
+        Mean generative loss of the particles that train and of those held out.
+    latent_change
+        Root mean square displacement of the compositions since the previous epoch, divided by their spread.
+    volume_change
+        One minus the correlation of the volume at the mean latent with that of the previous epoch.
+    """
+
+    epoch: int
+    training: float
+    held_out: float
+    latent_change: float = math.nan
+    volume_change: float = math.nan
+
+
+@dataclass(frozen=True)
+class Statement:
+    """State of a run.
+
+    Attributes
+    ----------
+    state
+        ``too early``, ``improving``, ``converged`` or ``overfitting``.
+    since
+        First epoch of the state; None while the run improves.
+    sentence
+        State and reason.
+    """
+
+    state: str
+    since: int | None
+    sentence: str
+
+
+def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
+    """Judge the epochs of a run in ascending order.
+
+    The held-out loss decides (the training loss if no particle is held out):
+
+    - *overfitting since k*: after its minimum before epoch k, the held-out loss lies above it by more than 5 % of the
+      whole decrease and by more than its noise, while the training loss still falls;
+    - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
+      whole decrease and more than the noise, or latents or the volume still change;
+    - *converged since k*: otherwise; k is the first epoch after which loss, latents and volume are stable.
+    """
+    if len(history) < FEWEST_EPOCHS:
+        return Statement(
+            "too early", None, f"too early to judge convergence ({len(history)} of {FEWEST_EPOCHS} epochs)"
+        )
+    held_out = np.array([row.held_out for row in history])
+    training = np.array([row.training for row in history])
+    judged, name = (held_out, "held-out") if np.isfinite(held_out).sum() >= FEWEST_EPOCHS else (training, "training")
+    if not np.isfinite(judged).all():
+        return Statement("too early", None, f"convergence cannot be judged, because the {name} loss is not finite")
+    decrease = float(judged[0] - judged.min())
+    noise = _noise(judged)
+    best = int(judged.argmin())
+    after = judged[best + 1 :]
+    if name == "held-out" and len(after) >= 2:
+        rise = float(np.median(after) - judged[best])
+        if (
+            rise > max(RISE * decrease, NOISES * noise)
+            and float(after[-2:].min() - judged[best]) > NOISES * noise
+            and np.isfinite(training).all()
+            and training[-1] < training[best]
+        ):
+            since = history[best + 1].epoch
+            return Statement(
+                "overfitting",
+                since,
+                f"overfitting since epoch {since}: the held-out loss has risen by {rise:.3g} while the "
+                f"training loss falls; use epoch {history[best].epoch}",
+            )
+    small = max(SMALL_GAIN * decrease, NOISES * noise)
+    gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
+    if gain > small:
+        return Statement(
+            "improving",
+            None,
+            f"still improving: the {name} loss fell by {gain:.3g} in the last {WINDOW} epochs",
+        )
+    moving = [text for text in _still_moving(history[-1]) if text]
+    if moving:
+        return Statement(
+            "improving",
+            None,
+            f"still improving: the {name} loss is stable, but {' and '.join(moving)} from the last epoch",
+        )
+    since = history[_stable_from(history, judged, small)].epoch
+    return Statement(
+        "converged", since, f"converged since epoch {since}: the {name} loss, the latents and the volume are stable"
+    )
+
+
+def _noise(values: np.ndarray) -> float:
+    """Return the standard deviation of fluctuations between epochs, from second differences."""
+    second = np.abs(np.diff(values, 2))
+    # The smooth part of a falling curve has small second differences; the newest epochs have the smallest.
+    return float(1.4826 * np.median(second[-5:]) / math.sqrt(6.0)) if len(second) else 0.0
+
+
+def _still_moving(row: EpochNumbers) -> tuple[str, str]:
+    latents = volume = ""
+    if row.latent_change > STABLE_LATENTS:
+        latents = f"the latents moved by {100 * row.latent_change:.0f} % of their spread in the last epoch"
+    if row.volume_change > STABLE_VOLUME:
+        volume = f"the volume changed (correlation {1 - row.volume_change:.3f})"
+    return latents, volume
+
+
+def _stable_from(history: Sequence[EpochNumbers], judged: np.ndarray, small: float) -> int:
+    """Return the first index after which the best loss hardly improves and nothing moves."""
+    final = float(judged.min())
+    first = len(history) - 1
+    for index in range(len(history) - 1, 0, -1):
+        if float(judged[: index + 1].min()) - final > small or any(_still_moving(history[index])):
+            break
+        first = index
+    return first
+
+
+class ConvergenceMonitor:
+    """Training monitor that writes one line per epoch with the held-out loss, its change and the state of the run.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run. Epochs before the run was resumed are read from its ``epochs.csv``.
+    say
+        Callback that receives messages for the log.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._previous: tuple[np.ndarray, np.ndarray] | None = None
+        self.history: list[EpochNumbers] | None = None
+        """Numbers of all epochs; None before the first epoch of this process."""
+        self.statement = convergence_statement(())
+
+    def interval(self, record: IntervalRecord) -> None:
+        """Do nothing."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Judge the run after an epoch and log the line."""
+        if self.history is None:
+            self.history = [row for row in read_history(self._folder / EPOCHS_FILE) if row.epoch < record.epoch]
+        latents = np.asarray(record.latents, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
+        volume = np.asarray(record.template, dtype=np.float64)
+        latent_change = volume_change = math.nan
+        if self._previous is not None:
+            latent_change = _displacement(self._previous[0], latents)
+            volume_change = _dissimilarity(self._previous[1], volume)
+        self._previous = latents, volume
+        held_out = math.nan if record.validation is None else record.validation.get("gen", math.nan)
+        row = EpochNumbers(record.epoch, record.training.get("gen", math.nan), held_out, latent_change, volume_change)
+        before = self.history[-1] if self.history else None
+        self.history.append(row)
+        self.statement = convergence_statement(self.history)
+        self._say(f"# {epoch_summary(row, before)}; {self.statement.sentence}")
+
+    def columns(self) -> Mapping[str, float]:
+        """Return the numbers of the last epoch that ``epochs.csv`` holds beside the losses."""
+        last = self.history[-1] if self.history else None
+        return {name: math.nan if last is None else getattr(last, name) for name in COLUMNS}
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def epoch_summary(row: EpochNumbers, before: EpochNumbers | None) -> str:
+    """Return the losses of an epoch and their change, without the state."""
+
+    def with_change(value: float, earlier: float | None) -> str:
+        change = math.nan if earlier is None else value - earlier
+        return f"{value:.5g}" + (f" ({change:+.2g})" if math.isfinite(change) else "")
+
+    parts = []
+    if math.isfinite(row.held_out):
+        parts.append(f"held-out loss {with_change(row.held_out, before and before.held_out)}")
+    parts.append(f"training loss {with_change(row.training, before and before.training)}")
+    if math.isfinite(row.latent_change):
+        parts.append(f"latents moved by {100 * row.latent_change:.0f} % of their spread")
+    if math.isfinite(row.volume_change):
+        parts.append(f"volume correlation {1 - row.volume_change:.4f}")
+    return f"epoch {row.epoch}: {', '.join(parts)}"
+
+
+def read_history(path: Path) -> list[EpochNumbers]:
+    """Read the numbers of all epochs from ``epochs.csv``; empty if the file is absent."""
+    rows = {row.get("epoch", ""): row for row in CsvTable(path).rows()}
+    history = []
+    for epoch, (training, validation) in sorted(read_epoch_means(path).items()):
+        row = rows.get(str(epoch), {})
+        changes = [_float(row.get(name, "")) for name in COLUMNS]
+        held_out = (validation or {}).get("gen", math.nan)
+        history.append(EpochNumbers(epoch, training.get("gen", math.nan), held_out, *changes))
+    return history
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _displacement(before: np.ndarray, after: np.ndarray) -> float:
+    if before.shape != after.shape or not after.size:
+        return math.nan
+    spread = float(np.sqrt(((after - after.mean(0)) ** 2).sum(1).mean()))
+    return float(np.sqrt(((after - before) ** 2).sum(1).mean())) / spread if spread > 0 else math.nan
+
+
+def _dissimilarity(before: np.ndarray, after: np.ndarray) -> float:
+    if before.shape != after.shape or not (before.std() > 0 and after.std() > 0):
+        return math.nan
+    return 1.0 - float(np.corrcoef(before.ravel(), after.ravel())[0, 1])

@@ -1,0 +1,64 @@
+"""Measurement of the time that a training step takes on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opustomo.data.particles import ParticleSet
+from opustomo.data.voxels import VoxelSource, pooled_std
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.physics.boxes import Boxes, mask_on_crop
+from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.progress import TRAINING
+from opustomo.training.runlog import RunLog
+from opustomo.training.stop import StopRequest
+from opustomo.training.trainer import Trainer
+
+STEPS_CPU, STEPS_GPU = 1, 8
+LARGEST_CPU_BATCH = 4
+"""Particles of a measured step on a CPU, where the time grows with the number of particles."""
+
+
+def seconds_per_visit(
+    particles: ParticleSet,
+    source: VoxelSource,
+    mask: np.ndarray | None,
+    boxes: Boxes,
+    model: ModelConfig,
+    physics: PhysicsConfig,
+    config: TrainingConfig,
+    device: str,
+) -> float:
+    """Return the seconds that one particle takes in training, reading included.
+
+    The steps are those of training with untrained networks; nothing is written into the output folder. The first pass,
+    which also prepares memory and kernels, is not counted.
+    """
+    gpu = torch.device(device).type == "cuda"
+    batch = config.batch_size if gpu else min(config.batch_size, LARGEST_CPU_BATCH)
+    count = min(len(particles), batch * (STEPS_GPU if gpu else STEPS_CPU))
+    config = TrainingConfig(epochs=1, batch_size=batch, lr=config.lr, seed=config.seed)
+    members = np.linspace(0, len(particles) - 1, count).astype(int), np.zeros(0, dtype=int)
+    torch.manual_seed(config.seed)
+    network = Autoencoder(model, physics, boxes, mask_on_crop(mask, boxes), amp=gpu).to(device)
+    norm = 0.0, pooled_std(source, len(particles), count)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunConfig(Path(folder), device=device, amp=gpu, log_interval=10**9)
+        log = RunLog(None)
+        try:
+            trainer = Trainer(network, particles, source, norm, members, config, run, log)
+            for _ in range(2):
+                trainer.progress.start_pass(TRAINING)
+                started = time.monotonic()
+                trainer.pass_over(StopRequest())
+                seconds = time.monotonic() - started
+            trainer.close()
+        finally:
+            log.close()
+    return seconds / count

@@ -1,0 +1,59 @@
+"""Settings that `dsd check` proposes."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from opustomo.quality.checks.gpu_memory import GIB
+from opustomo.quality.checks.proposal import Extent, Settings, command_line, propose_settings
+
+
+def proposed(particles: int, box: int, apix: float, gpu_gib: float | None, **given: float) -> Settings:
+    gpu = None if gpu_gib is None else int(gpu_gib * GIB)
+    return propose_settings(Extent(particles, box, apix, 0.7), gpu, True, given)
+
+
+def test_a_small_set_without_gpu() -> None:
+    found = proposed(240, 48, 8.0, None)
+    assert (found.downfrac, found.templateres, found.encoderres, found.zdim, found.batch_size) == (1.0, 32, 8, 6, 8)
+    assert found.epochs == 32 and 1e-4 < found.lr <= 4e-4
+
+
+def test_a_large_set_on_a_gpu() -> None:
+    found = proposed(60_000, 128, 3.37, 80.0)
+    assert found.epochs == 20 and found.lr == 4.5e-5 and found.zdim == 12 and found.batch_size == 8
+    assert found.templateres == 160 and found.encoderres == 12
+    assert found.downfrac == 1.0  # 6.7 Å is within reach of as many particles
+    assert proposed(2_000, 128, 2.1, 80.0).downfrac < 0.6  # 12 Å is not 4.2 Å
+
+
+def test_the_gpu_memory_limits_template_and_batch() -> None:
+    free, small, tiny = (proposed(5_000, 128, 4.0, gib) for gib in (80.0, 4.5, 3.0))
+    assert free.templateres > small.templateres >= tiny.templateres >= 64
+    assert tiny.batch_size < 8
+    assert "fits" in tiny.reasons["batch_size"]
+
+
+@pytest.mark.parametrize("particles", [5, 100, 299, 1_000, 30_000])
+@pytest.mark.parametrize("gpu_gib", [None, 16.0])
+def test_all_sets_get_settings_within_their_ranges(particles: int, gpu_gib: float | None) -> None:
+    for box, apix in ((24, 16.0), (64, 6.0), (236, 2.1)):
+        found = proposed(particles, box, apix, gpu_gib)
+        assert 0 < found.downfrac <= 1 and found.templateres % 16 == 0 and 32 <= found.templateres <= 176
+        assert 1 <= found.batch_size <= 8 and 8 <= found.epochs <= 100 and 4.5e-5 <= found.lr <= 4e-4
+        assert all(reason.endswith(".") for reason in found.reasons.values())
+
+
+def test_given_values_and_the_command() -> None:
+    found = proposed(240, 48, 8.0, None, zdim=3, templateres=50, downfrac=0.8)
+    assert (found.zdim, found.templateres, found.downfrac) == (3, 64, 0.8)
+    words = shlex.split(command_line("my set.star", ["-r", "a mask.mrc"], found, "run 1"))
+    assert words[:5] == ["dsd", "train_tomo", "my set.star", "-r", "a mask.mrc"] and words[-2:] == ["-o", "run 1"]
+    assert words[words.index("--downfrac") + 1] == "0.8" and "--normalizectf" in words
+
+
+def test_disk_space_counts_the_kept_weights() -> None:
+    found = proposed(240, 48, 8.0, None)
+    assert 1.4e9 < found.disk_bytes(240) < 1.6e9  # state.pkl of 735 MB and three times 245 MB

@@ -1,0 +1,125 @@
+"""Statement on the convergence of a run, from synthetic curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opustomo.training.monitors.convergence_state import (
+    ConvergenceMonitor,
+    EpochNumbers,
+    convergence_statement,
+    epoch_summary,
+    read_history,
+)
+from opustomo.training.monitors.metrics import MetricsFile
+from opustomo.training.records import EpochRecord
+
+EPOCHS = np.arange(20)
+
+
+def curve(
+    held_out: np.ndarray,
+    training: np.ndarray | None = None,
+    latents: float | np.ndarray = 0.05,
+    volume: float | np.ndarray = 0.001,
+) -> list[EpochNumbers]:
+    training = held_out if training is None else training
+    latents, volume = (np.broadcast_to(values, len(held_out)) for values in (latents, volume))
+    return [
+        EpochNumbers(epoch, float(t), float(h), float(x), float(v))
+        for epoch, (t, h, x, v) in enumerate(zip(training, held_out, latents, volume, strict=True))
+    ]
+
+
+def noisy(values: np.ndarray, deviation: float, seed: int) -> np.ndarray:
+    return values + np.random.default_rng(seed).normal(0.0, deviation, len(values))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_falling_loss_still_improves(seed: int) -> None:
+    """A steady fall counts even with noise of a fifth of the fall per epoch."""
+    found = convergence_statement(curve(noisy(1.0 - 0.02 * EPOCHS, 0.004, seed)))
+    assert found.state == "improving" and found.since is None and "still improving" in found.sentence
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flat_loss_has_converged(seed: int) -> None:
+    found = convergence_statement(curve(noisy(np.exp(-EPOCHS / 1.5), 0.003, seed)))
+    assert found.state == "converged" and found.since is not None and 3 <= found.since <= 15, found
+    assert f"converged since epoch {found.since}" in found.sentence
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rising_held_out_loss_is_overfitting(seed: int) -> None:
+    held_out = np.where(EPOCHS <= 8, np.exp(-EPOCHS / 3.0), math.exp(-8 / 3) + 0.02 * (EPOCHS - 8))
+    found = convergence_statement(curve(noisy(held_out, 0.003, seed), np.exp(-EPOCHS / 3.0)))
+    assert found.state == "overfitting" and found.since in (7, 8, 9, 10) and "use epoch" in found.sentence
+    # a loss that rises for the particles that train as well is no overfitting
+    assert convergence_statement(curve(noisy(held_out, 0.003, seed))).state != "overfitting"
+
+
+def test_moving_latents_or_volumes_contradict_a_flat_loss() -> None:
+    flat = np.exp(-EPOCHS / 1.5)
+    latents = convergence_statement(curve(flat, latents=0.6))
+    volume = convergence_statement(curve(flat, volume=0.05))
+    assert latents.state == volume.state == "improving"
+    assert "latents moved by 60 %" in latents.sentence and "volume changed" in volume.sentence
+    settled = convergence_statement(curve(flat, latents=np.where(EPOCHS < 12, 0.6, 0.1)))
+    assert settled.state == "converged" and settled.since == 12
+
+
+def test_few_epochs_and_values_that_are_not_finite() -> None:
+    assert convergence_statement(()).state == "too early"
+    assert "3 of 4 epochs" in convergence_statement(curve(1.0 / (1.0 + EPOCHS[:3]))).sentence
+    broken = curve(np.exp(-EPOCHS / 1.5))
+    broken[5] = replace(broken[5], held_out=math.nan)
+    assert "not finite" in convergence_statement(broken).sentence
+
+
+def test_without_held_out_particles_the_training_loss_decides() -> None:
+    rows = [replace(row, held_out=math.nan) for row in curve(np.exp(-EPOCHS / 1.5))]
+    found = convergence_statement(rows)
+    assert found.state == "converged" and "training loss" in found.sentence
+
+
+def record(epoch: int, loss: float, latents: np.ndarray, template: np.ndarray) -> EpochRecord:
+    seen = np.ones(len(latents), dtype=bool)
+    return EpochRecord(epoch, {"gen": loss}, {"gen": loss + 0.1}, 1.0, latents, 2, seen, template, written=epoch)
+
+
+def test_the_monitor_logs_one_line_per_epoch_and_resumes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    latents, template = rng.normal(size=(50, 3)), rng.normal(size=(8, 8, 8))
+    lines: list[str] = []
+
+    def visit(monitor: ConvergenceMonitor, metrics: MetricsFile, epoch: int) -> None:
+        moved = latents + 0.1 * rng.normal(size=latents.shape)
+        made = record(epoch, math.exp(-epoch), moved, template + 0.01 * rng.normal(size=template.shape))
+        monitor.epoch(made)
+        metrics.epoch(made)
+
+    monitor = ConvergenceMonitor(tmp_path, lines.append)
+    metrics = MetricsFile(tmp_path / "metrics.csv", monitor.columns)
+    for epoch in range(6):
+        visit(monitor, metrics, epoch)
+    assert len(lines) == 6 and lines[0].startswith("# epoch 0: held-out loss 1.1, training loss 1; too early")
+    assert "held-out loss 0.46788 (-0.63), training loss 0.36788 (-0.63), latents moved by" in lines[1]
+    history = read_history(tmp_path / "epochs.csv")
+    assert len(history) == 6 and math.isnan(history[0].latent_change) and 0.05 < history[5].latent_change < 0.3
+    assert history[5].volume_change == pytest.approx(monitor.history[5].volume_change, rel=1e-5)  # type: ignore[index]
+
+    again = ConvergenceMonitor(tmp_path, lines.append)
+    metrics = MetricsFile(tmp_path / "metrics.csv", again.columns)
+    metrics.resume_from(10**9)
+    visit(again, metrics, 4)  # epoch 5 was lost
+    assert [row.epoch for row in again.history] == [0, 1, 2, 3, 4]  # type: ignore[union-attr]
+    assert "(-0.031)" in lines[-1]  # the change is relative to the epoch before the resumption
+
+
+def test_summaries_without_history() -> None:
+    assert epoch_summary(EpochNumbers(0, 0.5, math.nan), None) == "epoch 0: training loss 0.5"
