@@ -16,6 +16,7 @@ HELP = "inspect a particle set, judge whether it is usable, and print the traini
 PASSED_ON = "poses mask datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit".split()
 """Options that the printed command repeats."""
 WORDS = {"mask": "-r"}
+DEFAULTS = {"warp_bfactor_scale": 0.25}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
     add("--force", action="store_true", help="go on where --angpix disagrees with the headers, or origins look like Å")
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add("--warp-bfactor-scale", type=float, help="weakens WARP's B (default of training: 0.25)")
+    add("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
     add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
     add("--tilt-range", type=float, help="± degrees that are expected")
     add("--tilt-step", type=float, help="step in degrees that is expected")
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--templateres", type=int, help="side of the template (default: proposed)")
     add("--zdim", type=int, help="composition latent (default: proposed)")
     add("-b", "--batch-size", type=int, help="particles per GPU and step (default: proposed)")
+    add("-n", "--num-epochs", type=int, help="epochs (default: proposed)")
     add("-o", "--outdir", default="run", metavar="DIR", help="output folder in the printed command (default: run)")
     add("--no-timing", action="store_true", help="do not measure a training step, so that no time is estimated")
     add("--json", type=Path, metavar="FILE", help="write the findings as JSON")
@@ -50,11 +52,6 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.quality.checks.missing_inputs import examine
 
-    if args.warp_bfactor_scale is None:
-        repeated = vars(args) | {"warp_bfactor_scale": None}
-        args.warp_bfactor_scale = 0.25
-    else:
-        repeated = dict(vars(args))
     _model(args.zdim or 12, args.templateres or 160)
     readiness = examine(data_config(args))
     if readiness.particles is None:
@@ -63,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         content: dict[str, Any] = {"preflight": None}
         usable = False
     else:
-        content, usable = _check(args, readiness, _repeated(repeated))
+        content, usable = _check(args, readiness, _repeated(vars(args)))
     if args.json is not None:
         _write_json(args.json, readiness, content)
     if not usable:
@@ -110,11 +107,8 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     scale = examine_scale(source, len(particles))
     kind = examine_reconstruction(particles, source, mask)
     normalizectf = args.normalizectf or not kind.plain
-    given = {
-        name: value
-        for name in ("downfrac", "templateres", "zdim", "batch_size")
-        if (value := getattr(args, name)) is not None
-    }
+    names = ("downfrac", "templateres", "zdim", "batch_size", "num_epochs")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     try:
         window = crop_window(mask, int(given.get("templateres", 160)))
         extent = Extent(len(particles), particles.box, particles.apix, window)
@@ -182,7 +176,7 @@ def _repeated(options: dict[str, Any]) -> list[str]:
         option = WORDS.get(name, "--" + name.replace("_", "-"))
         if value is True:
             words.append(option)
-        elif value is not None and value is not False:
+        elif value is not None and value is not False and value != DEFAULTS.get(name):
             words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     return words
 
@@ -210,15 +204,15 @@ def _print_proposal(
 
     print("\nCommand to train with the proposed settings:\n")
     print(f"{line}\n")
-    names = {"batch_size": "-b", "epochs": "-n"}
+    names = {"batch_size": "-b", "num_epochs": "-n"}
     for name, reason in settings.reasons.items():
         print(f"  {names.get(name, '--' + name):<14}{reason}")
     cost = [memory, f"{settings.disk_bytes(particles) / 1e9:.1f} GB of disk space"]
     if seconds is not None:
-        rate, total = 1.0 / seconds, seconds * particles * settings.epochs
+        rate, total = 1.0 / seconds, seconds * particles * settings.num_epochs
         cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
     print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
-    print(f"Then: dsdsh analyze {outdir} {settings.epochs - 1} 4 4")
+    print(f"Then: dsdsh analyze {outdir} {settings.num_epochs - 1} 4 4")
 
 
 def _duration(seconds: float) -> str:

@@ -30,11 +30,11 @@ from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.pass_progress import PassProgress, visits_left
 from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.records import EpochRecord, IntervalRecord, Watcher
 from opustomo.training.recovery import Recovery
+from opustomo.training.run_progress import RunProgress, visits_left
 from opustomo.training.runlog import RunLog, epoch_line
 from opustomo.training.separation import separate_latents
 from opustomo.training.stop import StopRequest
@@ -104,8 +104,8 @@ class Trainer:
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = Progress()
-        self._began = time.monotonic()
-        self._saved_at, self._reported = self._began, (self._began, 0)
+        self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
+        self._shown = RunProgress(log.say if self.leads else None, self._loss_so_far)
         self._recovery = Recovery(self.engine, log.say, run.outdir)
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
@@ -247,14 +247,11 @@ class Trainer:
         together = self.config.batch_size * self.ranks.size
         self._batches = viewing_batches(members, self.groups, together, rng, smallest=self.ranks.size)
         batches = [self.ranks.part_of(batch) for batch in self._batches[progress.step :]]
-        shown = PassProgress(
+        shown = self._shown.begin(
             f"epoch {progress.epoch} {progress.kind}",
             len(members),
             len(members) - self.ranks.size * sum(len(batch) for batch in batches),
             visits_left(progress, len(self.members[TRAINING]), len(self.members[VALIDATION]), self.config.epochs),
-            self.log.say if self.leads else None,
-            self._loss_so_far,
-            self._began,
         )
         with closing(shown):
             leave_out = partial(note_broken, progress.broken, len(self.particles), self.log.say)

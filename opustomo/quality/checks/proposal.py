@@ -46,7 +46,7 @@ class Settings:
 
     Attributes
     ----------
-    downfrac, templateres, encoderres, zdim, batch_size, epochs, lr, normalizectf
+    downfrac, templateres, encoderres, zdim, batch_size, num_epochs, lr, normalizectf
         Values of the options with these names.
     keep
         Number of newest epochs whose weights are kept (``--keep``).
@@ -59,7 +59,7 @@ class Settings:
     encoderres: int
     zdim: int
     batch_size: int
-    epochs: int
+    num_epochs: int
     lr: float
     normalizectf: bool
     keep: int
@@ -73,15 +73,15 @@ class Settings:
             words += ["--downfrac", f"{self.downfrac:g}"]
         words += ["--templateres", str(self.templateres), "--encoderres", str(self.encoderres)]
         words += ["--zdim", str(self.zdim), "-b", str(self.batch_size), "--lr", f"{self.lr:.1e}"]
-        return [*words, "-n", str(self.epochs), "--keep", str(self.keep)]
+        return [*words, "-n", str(self.num_epochs), "--keep", str(self.keep)]
 
     def disk_bytes(self, particles: int) -> float:
         """Return the size of the output folder at the end of the run.
 
         ``state.pkl`` holds the weights and both moments of the optimizer; each kept epoch holds the weights once.
         """
-        kept = min(self.keep, self.epochs)
-        return 4.0 * PARAMETERS * (3 + kept) + LATENT_BYTES * particles * self.epochs
+        kept = min(self.keep, self.num_epochs)
+        return 4.0 * PARAMETERS * (3 + kept) + LATENT_BYTES * particles * self.num_epochs
 
 
 def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, given: Mapping[str, float]) -> Settings:
@@ -96,7 +96,8 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     normalizectf
         Whether the subtomograms are weighted.
     given
-        Values of ``downfrac``, ``templateres``, ``zdim`` and ``batch_size`` that the user gave; they are kept.
+        Values of ``downfrac``, ``templateres``, ``zdim``, ``batch_size`` and ``num_epochs`` that the user gave, which
+        are kept.
     """
     particles, box, apix = extent.particles, extent.box, extent.apix
     gpu = gpu_bytes is not None
@@ -143,8 +144,9 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     fits = "Larger batches mean fewer updates." if batch == BATCH else "It is the largest batch that fits."
     batch_size = int(choose("batch_size", batch, fits))
     visits, (fewest, most) = (VISITS_GPU, EPOCHS_GPU) if gpu else (VISITS_CPU, EPOCHS_CPU)
-    epochs = min(most, max(fewest, math.ceil(visits / trained)))
-    reasons["epochs"] = f"The aim is {visits:,} visits of particles, within {fewest} to {most} epochs."
+    number = min(most, max(fewest, math.ceil(visits / trained)))
+    reason = f"The aim is {visits:,} visits of particles, within {fewest} to {most} epochs."
+    epochs = int(choose("num_epochs", number, reason))
     updates = epochs * math.ceil(trained / batch_size)
     lr = min(LARGEST_LR, max(BASE_LR, BASE_LR * BASE_UPDATES / updates))
     lr = float(f"{lr:.1e}")

@@ -116,7 +116,8 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
             None,
             f"still improving: the {name} loss fell by {gain:.3g} in the last {WINDOW} epochs",
         )
-    moving = [text for text in _still_moving(history[-1]) if text]
+    known = [row for row in history if math.isfinite(row.latent_change)]  # unknown after a resumption
+    moving = [text for text in _still_moving(known[-1] if known else history[-1]) if text]
     if moving:
         return Statement(
             "improving",
@@ -213,8 +214,8 @@ def epoch_summary(row: EpochNumbers, before: EpochNumbers | None) -> str:
 
     parts = []
     if math.isfinite(row.held_out):
-        parts.append(f"held-out loss {with_change(row.held_out, before and before.held_out)}")
-    parts.append(f"training loss {with_change(row.training, before and before.training)}")
+        parts.append(f"held-out loss {with_change(row.held_out, None if before is None else before.held_out)}")
+    parts.append(f"training loss {with_change(row.training, None if before is None else before.training)}")
     if math.isfinite(row.latent_change):
         parts.append(f"latents moved by {100 * row.latent_change:.0f} % of their spread")
     if math.isfinite(row.volume_change):

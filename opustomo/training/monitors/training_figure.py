@@ -108,7 +108,7 @@ def draw_training(
     _draw_changes(figure.add_axes((0.784, 0.575, 0.195, 0.29)), changes, record.epoch)
     if convergence is not None:
         sentence = convergence.statement.sentence
-        figure.text(0.052, 0.905, sentence[0].upper() + sentence[1:].replace("-", "−"), fontsize=11, color=INK)
+        figure.text(0.052, 0.917, sentence[0].upper() + sentence[1:].replace("-", "−"), fontsize=11, color=INK)
     _draw_slices(figure, np.asarray(record.template, dtype=np.float32))
     _draw_latents(figure, record)
     with atomic_path(path) as partial:
@@ -117,7 +117,7 @@ def draw_training(
 
 def _head(figure: Figure, record: EpochRecord) -> None:
     title = f"epoch {record.epoch}"
-    figure.text(0.052, 0.95, title, fontsize=17, fontweight="bold", color=INK)
+    figure.text(0.052, 0.958, title, fontsize=17, fontweight="bold", color=INK)
     seconds = round(record.seconds)
     took = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
     parts = [f"generative loss {record.training.get('gen', np.nan):.4g}"]
@@ -127,7 +127,7 @@ def _head(figure: Figure, record: EpochRecord) -> None:
     if record.written == record.epoch:
         parts.append(f"weights.{record.epoch}.pkl")
     text = "   ·   ".join(parts).replace("-", "−")
-    figure.text(0.07 + 0.0125 * len(title), 0.95, text, fontsize=11, color=PALE)
+    figure.text(0.07 + 0.0125 * len(title), 0.958, text, fontsize=11, color=PALE)
 
 
 def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from opustomo.training.monitors import training_figure
+from opustomo.training.monitors.convergence_state import ConvergenceMonitor
 from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.training_figure import TrainingFigure
 from tests.training.monitors import fabricated
@@ -51,11 +54,30 @@ def test_curves_hold_training_and_held_out_means(tmp_path: Path, drawn: list[Fig
         figure.epoch(fabricated.epoch(number))
     assert imread(tmp_path / "a run" / "training.png").shape[:2] == SHAPE
     assert os.listdir(tmp_path / "a run") == ["training.png"]
-    for title, place in (("generative", 1), ("total", 0), ("SNR", 3), ("KL", 4)):
+    for title, place in (("generative", 1), ("total", 0), ("KL", 4)):
         found = curves(drawn[-1], title)
         np.testing.assert_allclose(found["training"], [(e, -e + 0.01 * place) for e in range(3)])
         np.testing.assert_allclose(found["held out"], [(e, 0.5 - e + 0.01 * place) for e in range(3)])
     assert any(text.get_text() == "epoch 2" for text in drawn[-1].texts)
+
+
+def test_the_state_of_the_run_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    """The statement, the epoch since which it holds, and the changes of latents and volume."""
+    said: list[str] = []
+    convergence = ConvergenceMonitor(tmp_path, said.append)
+    figure = TrainingFigure(tmp_path / "training.png", convergence)
+    for number in range(8):
+        record = fabricated.epoch(number)
+        means = {name: math.exp(-2.0 * number) for name in record.training}
+        record = replace(record, training=means, validation=means)
+        convergence.epoch(record)
+        figure.epoch(record)
+    assert convergence.statement.state in said[-1] and convergence.statement.state in ("converged", "improving")
+    sentence = convergence.statement.sentence.replace("-", "−")
+    assert any(text.get_text().lower() == sentence.lower() for text in drawn[-1].texts)
+    changes = curves(drawn[-1], "change since")
+    assert {"latents / spread", "1 − volume correlation"} <= set(changes)
+    assert changes["latents / spread"][:, 0].tolist() == list(range(8))
 
 
 def test_the_picture_shows_central_slices(tmp_path: Path, drawn: list[Figure]) -> None:

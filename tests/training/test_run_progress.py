@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opustomo.training.pass_progress import PassProgress, duration, visits_left
 from opustomo.training.progress import TRAINING, VALIDATION, Progress
+from opustomo.training.run_progress import RunProgress, duration, visits_left
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
 
 def test_lines_begin_with_the_first_step_and_are_rare() -> None:
     clock, lines = Clock(), []
-    shown = PassProgress("epoch 0 training", 1000, 0, 3000, lines.append, lambda: 0.25, 100.0, False, clock)
+    shown = RunProgress(lines.append, lambda: 0.25, False, clock).begin("epoch 0 training", 1000, 0, 3000)
     for _ in range(100):
         clock.now += 1.0
         shown.advance(10)
@@ -33,8 +33,9 @@ def test_lines_begin_with_the_first_step_and_are_rare() -> None:
 
 def test_lines_become_rarer_in_long_runs() -> None:
     clock, lines = Clock(), []
-    started = clock.now - 36_000.0
-    shown = PassProgress("epoch 9 training", 10**6, 0, 0, lines.append, lambda: 0.0, started, False, clock)
+    shown = RunProgress(lines.append, lambda: 0.0, False, clock)
+    clock.now += 36_000.0
+    shown.begin("epoch 9 training", 10**6, 0, 0)
     for _ in range(720):
         clock.now += 1.0
         shown.advance(10)
@@ -43,15 +44,29 @@ def test_lines_become_rarer_in_long_runs() -> None:
 
 def test_a_resumed_pass_counts_its_own_rate() -> None:
     clock, lines = Clock(), []
-    shown = PassProgress("epoch 0 training", 100, 80, 0, lines.append, lambda: 0.0, 100.0, False, clock)
+    shown = RunProgress(lines.append, lambda: 0.0, False, clock).begin("epoch 0 training", 100, 80, 0)
     clock.now += 2.0
     shown.advance(4)
     assert "84 of 100 particles, 2 per second, 0:00:08 left" in lines[0]
 
 
+def test_later_passes_use_the_rate_of_the_whole_run() -> None:
+    """Passes over held-out particles are faster than training, and writing an epoch takes time too."""
+    clock, lines = Clock(), []
+    shown = RunProgress(lines.append, lambda: 0.0, False, clock).begin("epoch 0 training", 100, 0, 1000)
+    clock.now += 90.0
+    shown.advance(100)
+    shown.close()
+    clock.now += 19.0
+    shown.begin("epoch 0 validation", 100, 0, 900)
+    clock.now += 1.0
+    shown.advance(10)
+    assert "10 of 100 particles, 10 per second, 0:16:30 left for the run" in lines[-1]  # 990 at 110 in 110 seconds
+
+
 def test_a_bar_on_a_terminal_writes_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
     clock, lines = Clock(), []
-    shown = PassProgress("epoch 0 training", 100, 0, 100, lines.append, lambda: 0.5, 100.0, True, clock)
+    shown = RunProgress(lines.append, lambda: 0.5, True, clock).begin("epoch 0 training", 100, 0, 100)
     for _ in range(5):
         clock.now += 5.0
         shown.advance(20)
@@ -60,7 +75,7 @@ def test_a_bar_on_a_terminal_writes_no_lines(capsys: pytest.CaptureFixture[str])
 
 
 def test_other_processes_report_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = PassProgress("epoch 0 training", 100, 0, 100, None, lambda: 1 / 0, 0.0, True)
+    shown = RunProgress(None, lambda: 1 / 0, True).begin("epoch 0 training", 100, 0, 100)
     shown.advance(20)
     shown.close()
     assert capsys.readouterr().err == ""

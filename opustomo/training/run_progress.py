@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -34,23 +35,15 @@ def visits_left(progress: Progress, training: int, held_out: int, epochs: int) -
     return later + (held_out if progress.kind == TRAINING else 0)
 
 
-class PassProgress:
-    """Report the progress of one pass over the training or the held-out particles.
+class RunProgress:
+    """Report the progress of the passes of a run over its training and held-out particles.
 
     Parameters
     ----------
-    label
-        Epoch and kind of the pass.
-    total, done
-        Particles of the pass, and those visited before the run was resumed.
-    later
-        Visits of the run after this pass.
     say
         Callback that receives lines for the log; None reports nothing.
     loss
         Function that returns the mean loss of the pass so far.
-    started
-        Time at which the run started, by `clock`.
     terminal
         Whether to draw a bar instead of lines; None if standard error is a terminal.
     clock
@@ -59,30 +52,36 @@ class PassProgress:
 
     def __init__(
         self,
-        label: str,
-        total: int,
-        done: int,
-        later: int,
         say: Callable[[str], None] | None,
         loss: Callable[[], float],
-        started: float,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._label, self._total, self._first, self._later = label, total, done, later
-        self._say, self._loss, self._clock, self._run_started = say, loss, clock, started
-        self._done, self._started, self._told = done, clock(), -float("inf")
+        self._say, self._loss, self._clock = say, loss, clock
+        self._terminal = say is not None and (sys.stderr.isatty() if terminal is None else terminal)
+        self._run_started = clock()
+        self._visits = 0  # of this process, before the present pass
         self._bar: Any = None
-        if say is not None and (sys.stderr.isatty() if terminal is None else terminal):
-            self._bar = tqdm(
-                total=total,
-                initial=done,
-                desc=label,
-                unit=" particles",
-                leave=False,
-                file=sys.stderr,
-                dynamic_ncols=True,
-            )
+        self._label, self._total, self._first, self._done, self._later = "", 0, 0, 0, 0
+        self._started = self._told = -math.inf
+
+    def begin(self, label: str, total: int, done: int, later: int) -> RunProgress:
+        """Begin a pass and return this object, which `close` ends.
+
+        Parameters
+        ----------
+        label
+            Epoch and kind of the pass.
+        total, done
+            Particles of the pass, and those visited before the run was resumed.
+        later
+            Visits of the run after this pass.
+        """
+        self._label, self._total, self._first, self._done, self._later = label, total, done, done, later
+        self._started, self._told = self._clock(), -math.inf
+        if self._terminal:
+            self._bar = tqdm(total=total, initial=done, desc=label, unit=" particles", leave=False, dynamic_ncols=True)
+        return self
 
     def advance(self, count: int) -> None:
         """Count particles that have been visited."""
@@ -103,18 +102,22 @@ class PassProgress:
             )
 
     def close(self) -> None:
-        """Remove the bar."""
+        """End the pass and remove its bar."""
+        self._visits += self._done - self._first
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def _rate(self, now: float) -> float:
+        """Return the visits per second of this pass."""
         return (self._done - self._first) / max(now - self._started, 1e-9)
 
     def _left(self, now: float) -> str:
+        """Return the time left for the run, from the rate of all passes including the time to write epochs."""
         rate = self._rate(now)
-        if rate <= 0:
-            return "unknown time"
-        return duration((self._total - self._done + self._later) / rate)
+        if self._visits:
+            rate = (self._visits + self._done - self._first) / max(now - self._run_started, 1e-9)
+        return duration((self._total - self._done + self._later) / rate) if rate > 0 else "unknown time"
 
 
 def duration(seconds: float) -> str:
