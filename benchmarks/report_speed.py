@@ -79,6 +79,8 @@ def make_page(analysed: Any) -> str:
     content = {
         **{"run": "big", "round": "9", "star": None, "subtitle": "", "facts": [], "notes": [], "settings": []},
         **{"command": None, "losses": {}, "convergence": None, "volumes": None, "movies": [], "clusters": []},
+        **{"verdict": None, "pairs": [], "kl": {}, "poses": None, "variance": [], "nyquist": None},
+        **{"commands": {"validate": "", "convergence": ""}, "pictures": {"clusters": None}},
         "points": describe_points(analysed, None),
     }
     return render(content, dict.fromkeys(("TITLE", "HEADING", "SELECT", "CLUSTERS", "FOOTER"), "big"))

@@ -305,7 +305,7 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
         write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
         written.append(path)
         levels.append(contour_level(volume))
-        views.append(view_of(volume, titles[number]))
+        views.append(view_of(volume, titles[number], apix))
     if len(written) > 1:
         script, level = request.outdir / f"{request.prefix}.cxc", float(np.median(levels))
         if request.names is None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from opustomo.analysis.figure_style import cluster_colours
 from opustomo.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 10
 PANEL_INCHES = 1.25
@@ -17,20 +21,29 @@ PANEL_INCHES = 1.25
 
 @dataclass(frozen=True)
 class View:
-    """Central z slice and projection along z of one volume, both of shape (n, n), axes y, x."""
+    """Central z slice and projection along z of one volume, both of shape (n, n), axes y, x; pixel size `apix` in Å."""
 
     title: str
     slice: np.ndarray
     projection: np.ndarray
+    apix: float | None = None
 
 
-def view_of(volume: np.ndarray, title: str) -> View:
-    """Return the central slice and projection of a volume (n, n, n), axes z, y, x."""
-    return View(title, volume[len(volume) // 2].copy(), volume.sum(axis=0))
+def view_of(volume: np.ndarray, title: str, apix: float | None = None) -> View:
+    """Return the central slice and projection of a volume (n, n, n), axes z, y, x, with pixel size `apix` in Å."""
+    return View(title, volume[len(volume) // 2].copy(), volume.sum(axis=0), apix)
+
+
+def scale_bar_length(width: float) -> float:
+    """Return the length of the scale bar of an image: the largest of 1, 2, 5, 10 … up to a third of its width, in Å."""
+    power = 10.0 ** np.floor(np.log10(width / 3))
+    return float(max(digit * power for digit in (1, 2, 5) if digit * power <= width / 3 * (1 + 1e-9)))
 
 
 def draw_views(path: Path, views: Sequence[View]) -> None:
     """Draw central slices above projections, with one gray scale for all slices and one for all projections.
+
+    Each row is labeled, and its first image has a scale bar if the pixel size is known.
 
     Parameters
     ----------
@@ -44,12 +57,14 @@ def draw_views(path: Path, views: Sequence[View]) -> None:
 
     columns = min(len(views), COLUMNS)
     num_rows = -(-len(views) // columns)
-    figure = Figure(figsize=(PANEL_INCHES * columns + 0.3, (2 * PANEL_INCHES + 0.35) * num_rows), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES * columns + 0.5, (2 * PANEL_INCHES + 0.35) * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2 * num_rows, columns, squeeze=False)
     for panel in panels.flat:
-        panel.set_axis_off()
-    for row, attribute in enumerate(("slice", "projection")):
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_frame_on(False)
+    for row, (attribute, label) in enumerate((("slice", "central slice z"), ("projection", "projection along z"))):
         images = [getattr(view, attribute) for view in views]
         low, high = min(image.min() for image in images), max(image.max() for image in images)
         for number, (view, image) in enumerate(zip(views, images, strict=True)):
@@ -57,8 +72,23 @@ def draw_views(path: Path, views: Sequence[View]) -> None:
             panel.imshow(image, cmap="gray", origin="lower", vmin=low, vmax=high if high > low else low + 1)
             if not row:
                 panel.set_title(view.title, fontsize=7)
+            if number % columns == 0:
+                panel.set_ylabel(label, fontsize=7)
+                _draw_scale_bar(panel, view)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=110)
+
+
+def _draw_scale_bar(panel: Axes, view: View) -> None:
+    if not view.apix:
+        return
+    size = view.slice.shape[1]
+    length = scale_bar_length(size * view.apix)
+    start, height = 0.06 * size, 0.07 * size
+    panel.plot([start, start + length / view.apix], [height, height], color="white", lw=1.5, solid_capstyle="butt")
+    panel.text(start, height + 0.03 * size, f"{length:g} Å", color="white", fontsize=6, ha="left", va="bottom")
+    panel.set_xlim(-0.5, size - 0.5)
+    panel.set_ylim(-0.5, size - 0.5)
 
 
 _BINS = 256

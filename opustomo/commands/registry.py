@@ -64,6 +64,7 @@ DSDSH = {
     "validate": "validate",
     "convergence": "convergence",
     "report": "report",
+    "results": "run_results",
     "combine_star": "convert_tables:COMBINE_STAR",
     "convert_artiax": "convert_tables:CONVERT_ARTIAX",
     "convert_dynamo": "convert_tables:CONVERT_DYNAMO",

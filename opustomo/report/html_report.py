@@ -15,6 +15,8 @@ import numpy as np
 from opustomo import __version__
 from opustomo.analysis.clusters import load_labels
 from opustomo.analysis.results import ResultDir, Round
+from opustomo.checkpoint.config import read_config
+from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.indices import read_indices
@@ -24,6 +26,13 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import held_out_particles, remembered_data
 from opustomo.report.page import render
 from opustomo.report.particle_points import Analysed, describe_points
+from opustomo.report.run_curves import (
+    describe_kl,
+    describe_pairs,
+    describe_pose_corrections,
+    describe_variance,
+    map_correlations,
+)
 from opustomo.report.run_facts import (
     describe_clusters,
     describe_losses,
@@ -31,7 +40,7 @@ from opustomo.report.run_facts import (
     read_convergence,
     read_verdict,
 )
-from opustomo.report.volume_images import pictures, stored_or_decoded
+from opustomo.report.volume_images import picture_pixel, pictures, stored_or_decoded
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
     results, which = request.results, request.which
     folder = _clustering(request)
     notes: list[str] = []
-    star = _particle_table(request, notes)
+    star, data = _particle_table(request, notes)
     analysed = _read_analysis(request, folder)
     if star is not None and len(star) != analysed.total:
         raise UserError(
@@ -81,15 +90,18 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
     points = describe_points(analysed, None if star is None else star.subset(analysed.indices))
     counts = np.bincount(analysed.labels, minlength=analysed.num_clusters)[: analysed.num_clusters].tolist()
     clusters = describe_clusters(folder, counts, points["categories"][0]["colours"][: len(counts)])
-    if not any(cluster["evidence"] for cluster in clusters):
-        notes.append(
-            "Half-map FSCs have not been computed for these clusters. "
-            f"Run dsdsh validate {results.root} {which.label} … to add them."
-        )
     verdict = read_verdict(folder, counts)
-    if verdict is None and any(cluster["evidence"] for cluster in clusters):
-        notes.append(f"There is no verdict on these clusters. Run dsdsh validate {results.root} {which.label} … again.")
-    volumes, movies = _volumes(request, folder, analysed, notes) if request.volumes else (None, [])
+    commands = _commands(results, which, folder, analysed.num_clusters)
+    if verdict is None:
+        missing = (
+            "There is no verdict on these clusters."
+            if any(cluster["evidence"] for cluster in clusters)
+            else ("Half-map FSCs have not been computed for these clusters.")
+        )
+        say(f"note: {missing} Run {commands['validate']} to add it and write the report again.")
+    shown = _volumes(request, folder, analysed, notes) if request.volumes else Pictures()
+    if request.volumes and any(cluster["curve"] for cluster in clusters):
+        _add_map_curves(request, folder, clusters, data, notes)
     settings, command = describe_settings(results)
     tomograms = next((c for c in points["categories"] if c["name"] == "tomogram"), None)
     content: dict[str, Any] = {
@@ -102,12 +114,19 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "settings": settings,
         "command": command,
         "losses": describe_losses(results),
+        "kl": describe_kl(results),
         "convergence": read_convergence(results.root / "convergence.csv"),
+        "poses": _pose_corrections(results, which, analysed.total, star, data, notes),
+        "variance": describe_variance(results.analysis(which) / "explained_variance_ratio.txt"),
         "points": points,
         "clusters": clusters,
         "verdict": verdict,
-        "volumes": volumes,
-        "movies": movies,
+        "pairs": [] if verdict is None else describe_pairs(folder, analysed.num_clusters),
+        "nyquist": _nyquist(results),
+        "commands": commands,
+        "volumes": shown.clusters,
+        "pictures": {"clusters": shown.pixel},
+        "movies": shown.movies,
     }
     output = request.output or results.analysis(which) / "report.html"
     table = "STAR" if star is None else str(star.path)
@@ -119,9 +138,8 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         ),
         "CLUSTERS": (
             "Central slices and projections of the volume decoded at the center of each cluster, with a common gray "
-            "scale. The solid line is the FSC between the half maps of the particles in the cluster. The dashed line "
-            "is a control: the FSC for the same number of particles drawn from all clusters. The dotted line marks an "
-            "FSC of 0.143."
+            "scale. The curves below them are Fourier shell correlations (FSC). The horizontal dotted line "
+            "marks 0.143, and the vertical one the Nyquist limit of the decoded maps."
         ),
         "FOOTER": f"Written by opustomo {__version__} on {datetime.now():%Y-%m-%d %H:%M}. "
         "This file works without a network connection.",
@@ -146,17 +164,73 @@ def _clustering(request: ReportRequest) -> Path:
     return max(label_files, key=lambda path: path.stat().st_mtime).parent
 
 
-def _particle_table(request: ReportRequest, notes: list[str]) -> ParticleStar | None:
-    """Read the particle table of the run; if it cannot be found, add a note and return None."""
-    if request.star is not None:
-        return read_particles(request.star)
+@dataclass(frozen=True)
+class Pictures:
+    """Images of volumes: of the cluster centers (K, 6, s, s) with their pixel size in Å, and of the traversals."""
+
+    clusters: np.ndarray | None = None
+    pixel: float | None = None
+    movies: tuple[dict[str, Any], ...] = ()
+
+
+def _commands(results: ResultDir, which: Round, folder: Path, number: int) -> dict[str, str]:
+    """Return the commands that add what is missing."""
+    method = re.sub(r"\d+$", "", folder.name)
+    words = ["dsdsh", "validate", str(results.root), which.label, str(number)]
+    words += [] if method == "kmeans" else ["--cluster", method]
+    return {
+        "validate": shlex.join(words),
+        "convergence": shlex.join(["dsdsh", "convergence", str(results.root), "-k", str(number)]),
+    }
+
+
+def _nyquist(results: ResultDir) -> float | None:
+    """Return the Nyquist limit of decoded maps in Å, which the render box sets; None without ``config.pkl``."""
+    path = results.root / "config.pkl"
+    return 2.0 * read_config(path)[1].render_apix if path.is_file() else None
+
+
+def _add_map_curves(
+    request: ReportRequest, folder: Path, clusters: list[dict[str, Any]], data: DataConfig | None, notes: list[str]
+) -> None:
+    """Add the FSC between decoded map and back-projection to the curves of the clusters."""
     try:
-        data = remembered_data(request.results.config())
+        curves = map_correlations(request.results, request.which.epoch, folder, data)
     except UserError as error:
-        notes.append(f"Tomograms and scores are not shown. {error}")
+        notes.append(f"The FSC of decoded maps with back-projections is not shown. {error}")
+        return
+    for cluster in clusters:
+        values = curves.get(cluster["number"])
+        if cluster["curve"] is not None and values is not None and len(values) == len(cluster["curve"]["own"]):
+            cluster["curve"]["map"] = values
+
+
+def _pose_corrections(
+    results: ResultDir, which: Round, total: int, star: ParticleStar | None, data: DataConfig | None, notes: list[str]
+) -> dict[str, Any] | None:
+    try:
+        refined = results.load_poses(which.epoch, total)
+        return describe_pose_corrections(refined, star, data, results.root / "config.pkl")
+    except UserError as error:
+        notes.append(f"Pose corrections are not shown. {error}")
         return None
+
+
+def _particle_table(request: ReportRequest, notes: list[str]) -> tuple[ParticleStar | None, DataConfig | None]:
+    """Read the particle table of the run and its inputs; add a note for what cannot be found."""
+    config = request.results.root / "config.pkl"
+    data = None
+    try:
+        data = remembered_data(request.results.config(), request.star)
+    except UserError as error:
+        if request.star is None:
+            notes.append(f"Tomograms and scores are not shown. {error}")
+            return None, None
+    if request.star is not None:
+        return read_particles(request.star), data if config.is_file() else None
+    assert data is not None
     star = read_particles(data.star)
-    return star if data.ind is None else star.subset(read_indices(data.ind, len(star)))
+    return (star if data.ind is None else star.subset(read_indices(data.ind, len(star)))), data
 
 
 def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
@@ -195,7 +269,18 @@ def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
         centres=position[centers],
         eulers_deg=poses.eulers_deg[indices],
         held_out=np.isin(indices, held_out) if len(held_out) else None,
+        conformation=_conformation(results, which, "pc.pkl", len(indices)),
+        conformation_embedding=_conformation(results, which, "umap.pkl", len(indices)),
     )
+
+
+def _conformation(results: ResultDir, which: Round, name: str, count: int) -> np.ndarray | None:
+    """Read a table of the analysis of the conformation latents; None if it is absent or of other particles."""
+    path = results.analysis(which, dynamics=True) / name
+    if not path.is_file():
+        return None
+    table = np.asarray(load_pickle(path))
+    return table.astype(np.float32) if table.ndim == 2 and len(table) == count else None
 
 
 def _facts(analysed: Analysed, tomograms: dict[str, Any] | None, results: ResultDir) -> list[tuple[str, str]]:
@@ -213,23 +298,24 @@ def _facts(analysed: Analysed, tomograms: dict[str, Any] | None, results: Result
     return facts
 
 
-def _volumes(
-    request: ReportRequest, folder: Path, analysed: Analysed, notes: list[str]
-) -> tuple[np.ndarray | None, list[dict[str, Any]]]:
+def _volumes(request: ReportRequest, folder: Path, analysed: Analysed, notes: list[str]) -> Pictures:
     """Return the images of the cluster centers and of the traversals; if they are missing, add a note."""
     results, which = request.results, request.which
     movies = []
     try:
         table = results.analysed_file(which, folder.name, "centers.txt")
-        clusters = pictures(stored_or_decoded(results, which.epoch, table))
+        volumes, apix = stored_or_decoded(results, which.epoch, table)
+        clusters, pixel = pictures(volumes), picture_pixel(volumes, apix)
         for path in sorted(results.analysis(which).glob("pc*/z_pc.txt"), key=lambda path: int(path.parent.name[2:])):
             component = int(path.parent.name[2:])
-            frames = pictures(stored_or_decoded(results, which.epoch, path))
+            volumes, apix = stored_or_decoded(results, which.epoch, path)
+            frames = pictures(volumes)
             low, high = np.percentile(analysed.scores[:, component - 1], (1, 99))
             about = f"{100 * analysed.variance_ratio[component - 1]:.1f} % of variance, {len(frames)} steps"
             positions = np.linspace(low, high, len(frames)).tolist()
-            movies.append({"number": component, "about": about, "frames": frames, "scores": positions})
+            movie = {"number": component, "about": about, "frames": frames, "scores": positions}
+            movies.append(movie | {"apix": picture_pixel(volumes, apix)})
     except UserError as error:
         notes.append(f"Volumes are not shown. {error}")
-        return None, []
-    return clusters, movies
+        return Pictures()
+    return Pictures(clusters, pixel, tuple(movies))

@@ -48,7 +48,7 @@ def _finite(content: Any) -> Any:
     return content
 
 
-SCRIPTS = ("data", "scatter", "charts", "volumes", "explorer", "tomograms", "main")
+SCRIPTS = ("data", "scatter", "charts", "volumes", "verdict", "explorer", "tomograms", "main")
 """Scripts in the order in which the page must load them."""
 
 

@@ -15,6 +15,8 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 
 MOST_COMPONENTS = 6
+PART_COLORS = ("#8794a5", "#2f3b49")
+"""Colors of training and held-out particles: shades of slate, because hues denote clusters."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Analysed:
         Euler angles rot, tilt, psi in degrees, (n, 3).
     held_out
         Whether each particle was held out from training, (n,); None if unknown.
+    conformation, conformation_embedding
+        Principal component scores and UMAP embedding of the conformation latents, (n, c) and (n, 2); None if the run
+        has none or they have not been analyzed.
     """
 
     indices: np.ndarray
@@ -46,6 +51,8 @@ class Analysed:
     centres: np.ndarray
     eulers_deg: np.ndarray
     held_out: np.ndarray | None
+    conformation: np.ndarray | None = None
+    conformation_embedding: np.ndarray | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -80,6 +87,7 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
                 title = f"PC{first + 1}, PC{second + 1}"
                 pair = (f"pc{first}", f"pc{second}", names[first], names[second])
                 planes.append(_plane(title, *pair, equal=False, ticks=True))
+    planes += _conformation_planes(analysed, columns)
     categories, coordinates = _categories(analysed, star), None
     scores: list[dict[str, str]] = []
     if star is not None:
@@ -108,12 +116,26 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
     }
 
 
+def _conformation_planes(analysed: Analysed, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Add the conformation latents to `columns` and return their planes."""
+    planes = []
+    if analysed.conformation_embedding is not None:
+        columns |= {f"conf_umap{axis}": analysed.conformation_embedding[:, axis] for axis in (0, 1)}
+        names = ("conformation UMAP 1", "conformation UMAP 2")
+        planes.append(_plane("conformation UMAP", "conf_umap0", "conf_umap1", *names, equal=True, ticks=False))
+    if analysed.conformation is not None and analysed.conformation.shape[1] > 1:
+        columns |= {f"conf{axis}": analysed.conformation[:, axis] for axis in (0, 1)}
+        names = ("conformation PC1", "conformation PC2")
+        planes.append(_plane("conformation PC1, PC2", "conf0", "conf1", *names, equal=False, ticks=True))
+    return planes
+
+
 def _plane(name: str, x: str, y: str, x_label: str, y_label: str, *, equal: bool, ticks: bool) -> dict[str, Any]:
     return {"name": name, "x": x, "y": y, "x_label": x_label, "y_label": y_label, "equal": equal, "ticks": ticks}
 
 
 def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str, Any]]:
-    """Return the categories of the particles: clusters, tomograms, pose groups and the training split."""
+    """Return the categories of the particles: clusters, tomograms, viewing directions and the training split."""
     import healpy
 
     clusters = [to_hex(color) for color in cluster_colours(analysed.num_clusters)]
@@ -125,11 +147,13 @@ def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str,
     if tomograms is not None:
         categories.append(_category("tomogram", tomograms.index, tomograms.names, many_colours(len(tomograms))))
     theta, phi = (np.degrees(angle) for angle in healpy.pix2ang(2, np.arange(48), nest=True))
-    views = [f"view {i}: θ {t:.0f}°, φ {p:.0f}°" for i, (t, p) in enumerate(zip(theta, phi, strict=True))]
+    directions = [f"direction {i}: θ {t:.0f}°, φ {p:.0f}°" for i, (t, p) in enumerate(zip(theta, phi, strict=True))]
     groups = viewing_groups(analysed.eulers_deg)
-    categories.append(_category("pose group", groups, views, [to_hex(color) for color in viewing_colours()]))
+    categories.append(
+        _category("viewing direction", groups, directions, [to_hex(color) for color in viewing_colours()])
+    )
     if analysed.held_out is not None:
-        parts, colors = ["training", "held out"], [QUALITATIVE[0], QUALITATIVE[1]]
+        parts, colors = ["training", "held out"], list(PART_COLORS)
         categories.append(_category("training or held out", analysed.held_out.astype(np.int64), parts, colors))
     return categories
 

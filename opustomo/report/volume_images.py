@@ -37,8 +37,8 @@ def pictures(volumes: Sequence[np.ndarray]) -> np.ndarray:
     return scaled
 
 
-def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> list[np.ndarray]:
-    """Return the volumes of the latents in a text file.
+def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> tuple[list[np.ndarray], float | None]:
+    """Return the volumes of the latents in a text file and their pixel size in Å (None if a header lacks it).
 
     The volumes are read from ``reference{i}.mrc`` in the same folder if they belong to these latents, and decoded
     otherwise.
@@ -52,13 +52,22 @@ def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> list[np.nd
     paths = [table.with_name(f"reference{i}.mrc") for i in range(len(latents))]
     joint = table.name != JOINT_TABLE and holds_joint_volumes(table.parent)
     if not joint and all(path.is_file() and path.stat().st_mtime >= table.stat().st_mtime for path in paths):
-        return [read_volume(path)[0] for path in paths]
+        read = [read_volume(path) for path in paths]
+        return [volume for volume, _ in read], read[0][1]
     decoder = VolumeDecoder(results.epoch_file("weights", epoch), results.config(), "cpu")
     apix = max(decoder.boxes.render_apix, decoder.boxes.crop * decoder.boxes.render_apix / LARGEST)
     volumes: list[np.ndarray] = []
     for first in range(0, len(latents), BATCH):
         volumes += list(decoder.volumes(latents[first : first + BATCH], apix).numpy())
-    return volumes
+    return volumes, apix
+
+
+def picture_pixel(volumes: Sequence[np.ndarray], apix: float | None) -> float | None:
+    """Return the pixel size in Å of the images of volumes (n, n, n) with pixel size `apix`; None if it is unknown."""
+    if not apix:
+        return None
+    size = volumes[0].shape[0]
+    return apix * size / _downsample(volumes[0]).shape[0]
 
 
 def _downsample(volume: np.ndarray) -> np.ndarray:

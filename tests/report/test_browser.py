@@ -52,6 +52,20 @@ def test_the_page_opens_without_complaint(browser: Browser) -> None:
     assert browser.run("document.querySelectorAll('#cluster-cards .card').length") == 3
     assert browser.run("document.querySelectorAll('#movie-cards .card').length") == 2
     assert browser.run("document.querySelectorAll('#training-charts svg path').length") == 6
+    # labels beside the curves instead of a separate legend
+    labels = browser.run("[...document.querySelectorAll('#training-charts .line-label')].map((n) => n.textContent)")
+    assert sorted(set(labels)) == ["held out", "training"] and len(labels) == 6
+    assert browser.run("document.querySelectorAll('#scree svg rect').length") == 5
+    # slices and projections have row labels and scale bars of a round length
+    rows = browser.run("[...document.querySelectorAll('#cluster-cards .row-label')].map((n) => n.textContent)")
+    assert rows == ["central slices perpendicular to", "projections along"] * 3
+    found = "[...document.querySelectorAll('#cluster-cards .scale')]"
+    bars = browser.run(found + ".map((n) => [n.innerText, n.style.width])")
+    assert bars == [["20 Å", f"{100 * 20 / (16 * 6):.4f}".rstrip("0") + "%"]] * 18
+    # without a validation, the page opens with what to run
+    opening = browser.run("document.querySelector('main section').innerText")
+    assert opening.startswith("Are the classes real?")
+    assert "Half-map FSCs have not been computed. Run dsdsh validate" in opening
     # nothing wider than the window, nothing scrolled away from the top
     assert browser.run("document.documentElement.scrollWidth <= innerWidth && scrollY === 0")
     # the odd name of a tomogram is text, not a part of the page
@@ -103,7 +117,7 @@ def test_zooming_keeps_what_is_under_the_pointer(browser: Browser) -> None:
 
 def test_colours_follow_the_choice(browser: Browser, run: Path) -> None:
     names = browser.run("[...document.getElementById('colour').options].map((option) => option.text)")
-    assert names[:4] == ["cluster", "tomogram", "pose group", "AutopickFigureOfMerit"]
+    assert names[:4] == ["cluster", "tomogram", "viewing direction", "AutopickFigureOfMerit"]
     seen = set()
     for k in range(4):
         browser.run(

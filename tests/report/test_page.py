@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -155,10 +156,10 @@ def test_points_are_those_of_the_analysis(page: Path, run: Path) -> None:
     assert (points["count"], points["total"], points["index"]) == (COUNT, COUNT, None)
     labels = load_labels(run / "analyze.4" / "kmeans3" / "labels.pkl")
     categories = {category["name"]: category for category in points["categories"]}
-    assert list(categories) == ["cluster", "tomogram", "pose group"]
+    assert list(categories) == ["cluster", "tomogram", "viewing direction"]
     np.testing.assert_array_equal(unpacked(categories["cluster"]["codes"]), labels)
     np.testing.assert_array_equal(
-        unpacked(categories["pose group"]["codes"]), viewing_groups(read_poses(run / "pose.4.pkl").eulers_deg)
+        unpacked(categories["viewing direction"]["codes"]), viewing_groups(read_poses(run / "pose.4.pkl").eulers_deg)
     )
     assert sorted(categories["tomogram"]["labels"]) == sorted(TOMOGRAMS)
     names = [categories["tomogram"]["labels"][code] for code in unpacked(categories["tomogram"]["codes"])]
@@ -222,7 +223,9 @@ def test_evidence_is_shown_and_stale_evidence_is_not(run: Path, tmp_path: Path) 
     assert content["convergence"]["ari_previous"] == [None, 0.5]
     content = write([counts[0] + 1, *counts[1:]])  # of an earlier clustering
     assert not any(cluster["evidence"] or cluster["curve"] for cluster in content["clusters"])
-    assert any("dsdsh validate" in note for note in content["notes"])
+    assert content["verdict"] is None and shlex.split(content["commands"]["validate"]) == [
+        *("dsdsh", "validate", str(root), "4", "3")
+    ]
 
 
 def test_a_second_round_keeps_the_numbers_of_the_table(run: Path, tmp_path: Path) -> None:

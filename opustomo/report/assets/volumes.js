@@ -18,22 +18,49 @@ function drawView(canvas, images, volume, view) {
   context.putImageData(picture, 0, 0);
 }
 
-function viewRow(images, volume, views) {
+// A picture of a volume with a scale bar
+function scaled(canvas, side, apix) {
+  const picture = element("div", { class: "picture" }, canvas);
+  if (apix) {
+    const bar = scaleLength(side * apix);
+    picture.append(element("div", { class: "scale", style: `width:${(100 * bar) / (side * apix)}%` }, element("span", {}, `${bar} Å`)));
+  }
+  return picture;
+}
+
+// Largest round length up to a third of a width, both in Å
+function scaleLength(width) {
+  const power = 10 ** Math.floor(Math.log10(width / 3));
+  return [5, 2, 1].map((digit) => digit * power).find((length) => length <= width / 3);
+}
+
+function viewRow(images, volume, views, apix) {
   const row = element("div", { class: "views" });
   for (const view of views) {
     const canvas = element("canvas", { role: "img", "aria-label": VIEWS[view], title: VIEWS[view] });
     drawView(canvas, images, volume, view);
-    row.append(element("div", {}, canvas, element("small", {}, VIEWS[view])));
+    row.append(element("div", {}, scaled(canvas, images.shape[2], apix), element("small", {}, VIEWS[view].split(" ")[1])));
   }
-  return row;
+  return element("div", {}, element("div", { class: "row-label" }, views[0] < 3 ? "central slices perpendicular to" : "projections along"), row);
 }
 
-function fscChart(curve, colour, width) {
+const CONTROL = "#7a8591", CONFIRMED = "#1c2530";
+
+function fscChart(curve, colour, width, nyquist) {
   const last = curve.frequency[curve.frequency.length - 1];
   const lines = [{ x: curve.frequency, y: curve.own, colour, name: "half maps of this cluster" }];
-  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: "#7a8591", dash: "5 4", name: "control: same number of particles from all clusters" });
+  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: CONTROL, dash: "5 4", name: "half maps of equally many particles from all clusters (control)" });
+  if (curve.map) lines.push({ x: curve.frequency, y: curve.map, colour: CONFIRMED, dash: "2 2", name: "decoded map and back-projection" });
   const ticks = [0.25, 0.5, 0.75, 1].map((part) => [part * last, (1 / (part * last)).toFixed(1) + (part === 1 ? " Å" : "")]);
-  return lineChart(lines, { width, height: 128, xRange: [0, last], yRange: [-0.1, 1.05], xTicks: ticks, xLabel: "", marks: [0.143], plain: true });
+  const verticals = nyquist ? [[Math.min(1 / nyquist, last), `Nyquist ${short(+nyquist.toPrecision(3))} Å`]] : [];
+  const chart = lineChart(lines, { width, height: 140, xRange: [0, last], yRange: [-0.1, 1.25], xTicks: ticks, xLabel: "", marks: [0.143], verticals, plain: true });
+  const key = element("div", { class: "fsc-key" });
+  for (const { colour: stroke, dash, name } of lines) {
+    const sample = svgElement("svg", { viewBox: "0 0 24 8" });
+    sample.append(svgElement("line", { x1: 0, x2: 24, y1: 4, y2: 4, stroke, "stroke-width": dash ? 1.4 : 2, ...(dash ? { "stroke-dasharray": dash } : {}) }));
+    key.append(element("span", {}, sample, name));
+  }
+  return element("div", {}, chart, key);
 }
 
 function showClusters(report, host, showOnly) {
@@ -44,10 +71,10 @@ function showClusters(report, host, showOnly) {
       element("b", {}, whole(cluster.count)), element("span", {}, `particles, ${percent(cluster.share)}`),
       element("button", { onclick: () => showOnly(cluster.number), title: "Show only this cluster in the latent space" }, "show"));
     const card = element("article", { class: "card", "data-cluster": cluster.number }, head);
-    if (report.volumes) card.append(viewRow(report.volumes, cluster.number, [0, 1, 2]), viewRow(report.volumes, cluster.number, [3, 4, 5]));
+    if (report.volumes) card.append(viewRow(report.volumes, cluster.number, [0, 1, 2], report.pictures.clusters), viewRow(report.volumes, cluster.number, [3, 4, 5], report.pictures.clusters));
     const table = element("table");
     for (const [name, value] of cluster.evidence) table.append(element("tr", {}, element("td", {}, name), element("td", {}, value)));
-    if (cluster.curve) card.append(fscChart(cluster.curve, cluster.colour, report.clusters.length > 3 ? 276 : 390));
+    if (cluster.curve) card.append(fscChart(cluster.curve, cluster.colour, report.clusters.length > 3 ? 276 : 390, report.nyquist));
     if (cluster.evidence.length) card.append(table);
     cards.append(card);
   }
@@ -72,7 +99,7 @@ class Movie {
     this.scores = movie.scores;
     this.card = element("article", { class: "card", "data-movie": movie.number },
       element("header", {}, element("b", {}, `PC${movie.number}`), element("span", {}, movie.about)),
-      element("div", { class: "views" }, ...this.canvases.map((canvas, k) => element("div", {}, canvas, this.labels[k]))),
+      element("div", { class: "views" }, ...this.canvases.map((canvas, k) => element("div", {}, scaled(canvas, movie.frames.shape[2], movie.apix), this.labels[k]))),
       element("div", { class: "bar" }, this.button, this.slider, this.position, kind));
     this.show(0);
     // pause the animation while it is not visible

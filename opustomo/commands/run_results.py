@@ -1,0 +1,292 @@
+"""`dsdsh results`: all steps from a trained run to the report, of which those that are up to date are skipped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
+from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.results import ResultDir, Round
+    from opustomo.io.star_tables import ParticleStar
+
+HELP = "run all steps after training: clusters, volumes, STAR files, validation, convergence and report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh results``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", nargs="?", default="latest", help=EPOCH_HELP)
+    parser.add_argument(
+        "-k",
+        "--numk",
+        type=int,
+        metavar="K",
+        help="number of clusters (default: that of the latest analysis of this epoch; if there is none, a number "
+        "chosen from the data)",
+    )
+    add_cluster_method(parser)
+    parser.add_argument("--pc", type=int, default=2, metavar="n", help="number of principal component traversals")
+    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    parser.add_argument("--mask", type=Path, help="mask for the FSC (default: that of the training)")
+    parser.add_argument("--refined", action="store_true", help="write refined poses into the STAR files")
+    parser.add_argument("--skip-umap", action="store_true", help="do not compute UMAP, which takes minutes")
+    parser.add_argument("--skip-validation", action="store_true", help="do not read the subtomograms for validation")
+    parser.add_argument("--again", action="store_true", help="repeat all steps, also those that are up to date")
+    parser.add_argument("--device", help="cuda or cpu for the validation (default: a GPU if available)")
+
+
+@dataclass
+class Course:
+    """State of the command: what is to be done and what is known so far.
+
+    Attributes
+    ----------
+    args
+        Parsed options.
+    results, which
+        Result directory of the run and the round of analysis.
+    folder
+        Folder of the clusters; set by the first step.
+    """
+
+    args: argparse.Namespace
+    results: ResultDir
+    which: Round
+    folder: Path | None = None
+
+    @property
+    def clusters(self) -> Path:
+        """Folder of the clusters."""
+        assert self.folder is not None
+        return self.folder
+
+    @property
+    def number(self) -> int:
+        """Number of clusters."""
+        return int(self.clusters.name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+    def current(self, outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
+        """Return whether all outputs exist and are not older than the inputs."""
+        made = list(outputs)
+        if self.args.again or not made or not all(path.is_file() for path in made):
+            return False
+        newest = max((path.stat().st_mtime for path in inputs if path.is_file()), default=0.0)
+        return min(path.stat().st_mtime for path in made) >= newest
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the steps and print the commands that follow."""
+    from opustomo.commands.options import selected_round
+
+    results, which = selected_round(args.resdir, args.N)
+    course = Course(args, results, which)
+    steps: list[tuple[str, Callable[[Course], None]]] = [
+        ("Clusters and principal components of the latents", _analyze),
+        ("Volumes of the clusters and along the principal components", _volumes),
+        ("STAR files of the clusters", _star_files),
+        ("Validation: are the clusters real?", _validate),
+        ("Convergence: do clusters and latents still change?", _convergence),
+        ("Report", _report),
+    ]
+    for number, (title, step) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {title}", flush=True)
+        try:
+            step(course)
+        except UserError as error:
+            done = "" if number == 1 else " Steps that are done are kept, and the same command resumes here."
+            raise UserError(f"step {number} of {len(steps)}: {error}{done}") from error
+    print("\n" + "\n".join(_next_commands(course)))
+
+
+def _skip(path: Path) -> None:
+    print(f"Up to date: {path} (--again repeats this step)")
+
+
+def _analyze(course: Course) -> None:
+    from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
+
+    args, results, which = course.args, course.results, course.which
+    sources = [results.epoch_file("z", which.epoch), results.epoch_file("pose", which.epoch)]
+    found = _existing_clusters(course)
+    if found is not None:
+        needed = [found / "labels.pkl", found / "centers.txt", found.parent / "pc.pkl"]
+        needed += [found.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(min(args.pc, _components(found.parent)))]
+        if course.current(needed, sources):
+            course.folder = found
+            return _skip(found)
+    if which.filtered and not results.analysis(which).is_dir():
+        raise UserError(
+            f"{which.label} has not been analyzed. Select its clusters with dsdsh analyze {results.root} … --kpc first."
+        )
+    request = AnalysisRequest(
+        results=results,
+        source=which,
+        num_pcs=args.pc,
+        clustering=_clustering(course, found),
+        skip_umap=args.skip_umap,
+    )
+    course.folder = analyze_epoch(request)[0]
+    print(f"Wrote {course.folder.parent} (clusters: {course.folder.name})")
+
+
+def _existing_clusters(course: Course) -> Path | None:
+    """Return the folder of the clusters asked for, or of the latest ones if no number is given."""
+    folder = course.results.analysis(course.which)
+    args = course.args
+    if args.numk is not None:
+        path = folder / f"{cluster_method(args)}{args.numk}" / "labels.pkl"
+        return path.parent if path.is_file() else None
+    wanted = f"{cluster_method(args)}*" if args.cluster or args.gmm else "*"
+    labels = sorted(folder.glob(f"{wanted}/labels.pkl"), key=lambda path: path.stat().st_mtime)
+    return labels[-1].parent if labels else None
+
+
+def _clustering(course: Course, found: Path | None) -> Clustering:
+    from opustomo.analysis.clusters import Clustering
+
+    method = cluster_method(course.args)
+    number = course.args.numk
+    if number is None and found is not None:
+        # of an earlier state of this epoch
+        method = found.name.rstrip("0123456789")
+        number = int(found.name[len(method) :])
+    return Clustering(None if method == "hdbscan" else number, method)
+
+
+def _components(folder: Path) -> int:
+    """Return the number of principal components of an analysis; 0 if it is unknown."""
+    path = folder / "explained_variance_ratio.txt"
+    return len(path.read_text(encoding="utf-8").split()) if path.is_file() else 0
+
+
+def _volumes(course: Course) -> None:
+    from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, holds_joint_volumes
+    from opustomo.io.latents import read_latent_rows
+
+    results, which = course.results, course.which
+    weights = results.epoch_file("weights", which.epoch)
+    tables = [course.clusters / "centers.txt"]
+    tables += [course.clusters.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(course.args.pc)]
+    for table in filter(Path.is_file, tables):
+        volumes = [table.with_name(f"reference{i}.mrc") for i in range(len(read_latent_rows(table)))]
+        joint = table == tables[0] and holds_joint_volumes(table.parent)
+        if not joint and course.current(volumes, [table, weights]):
+            _skip(table.parent)
+            continue
+        if table == tables[0]:
+            chosen = class_set(table)
+        else:
+            chosen = VolumeSet(read_latent_rows(table), table.parent, deform=False)
+        written = decode_volume_set(results, which, chosen, None)
+        print(f"Wrote {len(written)} volumes to {table.parent}")
+
+
+def _table_path(course: Course) -> Path:
+    """Return the particle table of the run; for a run with ``--ind``, that of the selected particles."""
+    from opustomo.analysis.results import SELECTED_STAR
+    from opustomo.quality.evidence.restored_run import remembered_data
+
+    selected = course.results.root / SELECTED_STAR
+    if course.args.star is not None:
+        return Path(course.args.star)
+    return selected if selected.is_file() else remembered_data(course.results.config()).star
+
+
+def _particles(course: Course) -> ParticleStar:
+    from opustomo.io.star_tables import read_particles
+
+    return read_particles(_table_path(course))
+
+
+def _star_files(course: Course) -> None:
+    from opustomo.analysis.clusters import load_labels, write_cluster_stars
+
+    labels = load_labels(course.clusters / "labels.pkl")
+    star = _particles(course)
+    course.results.require_same_particles(star, len(labels), course.clusters / "labels.pkl")
+    if course.args.refined:
+        star = course.results.with_refined_poses(star, course.which.epoch)
+    written = write_cluster_stars(star, labels, course.clusters, num_clusters=course.number)
+    poses = "refined" if course.args.refined else "input"
+    print(f"Wrote {len(written)} STAR files with the {poses} poses to {course.clusters} ({written[0].name} …)")
+
+
+def _validate(course: Course) -> None:
+    from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+
+    if course.args.skip_validation:
+        print("Skipped because of --skip-validation. The report will have no verdict.")
+        return
+    verdict = course.clusters / "validation_verdict.json"
+    if course.current([verdict, course.clusters / "validation.csv"], [course.clusters / "labels.pkl"]):
+        _skip(verdict)
+        return
+    validate_run(
+        ValidationRequest(
+            results=course.results,
+            which=course.which,
+            num_clusters=course.number,
+            folder=course.clusters.name,
+            star=course.args.star,
+            mask=course.args.mask,
+            device=course.args.device,
+        )
+    )
+
+
+def _convergence(course: Course) -> None:
+    from opustomo.analysis.latent_stability import draw_convergence, measure_convergence, write_convergence
+
+    results, number = course.results, course.number
+    epochs = results.epochs()
+    if len(epochs) < 2:
+        print("Skipped because the run has only one saved epoch.")
+        return
+    table = results.root / "convergence.csv"
+    sources = [results.epoch_file("z", epoch) for epoch in epochs] + [course.clusters / "labels.pkl"]
+    if course.current([table], sources):
+        _skip(table)
+        return
+    rows = measure_convergence(results, number)
+    write_convergence(table, rows)
+    draw_convergence(table.with_suffix(".png"), rows, number)
+    print(f"Wrote {table}")
+
+
+def _report(course: Course) -> None:
+    from opustomo.report.html_report import ReportRequest, write_report
+
+    request = ReportRequest(course.results, course.which, course.clusters.name, course.args.star)
+    path = write_report(request)
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _next_commands(course: Course) -> list[str]:
+    """Return what the user may do next, as lines of which the commands can be copied."""
+    import json
+    import shlex
+
+    root, label, folder = str(course.results.root), course.which.label, course.clusters
+    verdict_file = folder / "validation_verdict.json"
+    lines = []
+    if verdict_file.is_file():
+        verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
+        lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
+    lines.append("Next:")
+    lines.append(f"  Open {course.results.analysis(course.which) / 'report.html'} in a browser.")
+    lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
+    star = _table_path(course)
+    method = folder.name.rstrip("0123456789")
+    name = f"{'' if method == 'kmeans' else method}{course.number}"
+    select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]
+    lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
+    lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(course.number + 1)])}    # another number")
+    return lines

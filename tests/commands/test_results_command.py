@@ -1,0 +1,68 @@
+"""`dsdsh results`: from a trained run to the report in one command."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis_scripts.main import main as dsdsh
+from opustomo.analysis import figures
+from opustomo.io.star_tables import read_particles
+
+STEPS = 6
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trained run with linked weights, in which results can be written."""
+    monkeypatch.setattr(figures, "DPI", 30)
+    root = tmp_path / "a run"
+    root.mkdir()
+    for path in trained_run.iterdir():
+        if path.name.startswith(("weights.", "state")):
+            (root / path.name).symlink_to(path)
+        elif path.is_file():
+            shutil.copy2(path, root / path.name)
+    return root
+
+
+def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["results", str(run), "-k", "2", "--pc", "1", "--skip-umap"]
+    assert dsdsh(words) == 0
+    out = capsys.readouterr().out
+    assert [f"[{i}/{STEPS}]" in out for i in range(1, STEPS + 1)] == [True] * STEPS and "Up to date" not in out
+    analysis, clusters = run / "analyze.1", run / "analyze.1" / "kmeans2"
+    wanted = [clusters / name for name in ("labels.pkl", "reference1.mrc", "pre0.star", "validation_verdict.json")]
+    wanted += [analysis / "pc1" / "reference9.mrc", analysis / "report.html", run / "convergence.csv"]
+    assert all(path.is_file() for path in wanted)
+    assert sum(len(read_particles(clusters / f"pre{i}.star")) for i in range(2)) == 16
+    end = out[out.index("Verdict: ") :]
+    assert f"Open {analysis / 'report.html'}" in end and "dsdsh select " in end and "--clusters 2:0" in end
+    # a second call repeats only what is quick
+    times = {path: path.stat().st_mtime_ns for path in wanted}
+    assert dsdsh(["results", str(run), "--pc", "1"]) == 0  # the clusters are those of the latest analysis
+    out = capsys.readouterr().out
+    assert out.count("Up to date") == 5
+    changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"pre0.star", "report.html"}
+    # other labels make validation and convergence anew, without the analysis before them
+    (clusters / "labels.pkl").touch()
+    (clusters / "validation_verdict.json").unlink()
+    assert dsdsh([*words, "--skip-validation"]) == 0
+    out = capsys.readouterr().out
+    assert "Skipped because of --skip-validation" in out and not (clusters / "validation_verdict.json").exists()
+    assert out.count("Up to date") == 3 and "Verdict: " not in out
+
+
+def test_a_step_that_fails_names_itself_and_is_resumed(
+    run: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["results", str(run), "latest", "-k", "2", "--pc", "1", "--skip-umap", "--skip-validation"]
+    assert dsdsh([*words, "--star", str(tmp_path / "absent.star")]) == 1
+    error = capsys.readouterr().err
+    assert "step 3 of 6" in error and "absent.star" in error and "the same command resumes here" in error
+    assert dsdsh([*words, "--star", str(tiny_set / "particles.star")]) == 0
+    assert capsys.readouterr().out.count("Up to date") == 3
+    assert dsdsh(["results", str(run), "1", "-k", "99"]) == 1
+    error = capsys.readouterr().err
+    assert "step 1 of 6" in error and "16 particles cannot be divided into 99 clusters" in error
