@@ -11,7 +11,7 @@ HELP = "decode volumes once and find their components, classes, population basin
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh landscape``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch (counted from 0)")
+    parser.add_argument("N", help="epoch N (counted from 0), or latest for the last saved epoch")
     parser.add_argument(
         "--mask", type=Path, help="compare volumes inside this mask (default: the solvent mask of the training)"
     )
@@ -30,19 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute and write the landscape."""
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.volume_landscape import LandscapeSettings
+    from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.run import Run
 
     if args.star is not None and args.no_star:
         raise UserError("--star and --no-star contradict each other. Give one of them.")
-    which = parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
     if which.filtered:
         raise UserError(
             f"{args.N} is a later round of analysis, but the landscape comprises all particles. Give {which.epoch}."
         )
-    results = ResultDir.open(args.resdir)
     settings = LandscapeSettings(args.samples, args.components, args.classes, args.min_depth, args.points, args.seed)
     run = Run(args.resdir, star=args.star, device=args.device)
     folder = args.outdir or results.analysis(which) / "landscape"

@@ -51,8 +51,10 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {self._reword(message)} Run `{self.prog} -h` for help.\n")
 
     def synopsis(self) -> str:
-        """Return the command with its positional arguments."""
-        return " ".join([self.prog, *(_positional_text(action) for action in self._positional_actions())])
+        """Return the command with its positional arguments and required options."""
+        required = [action for action in self._actions if action.option_strings and action.required]
+        options = [f"{max(action.option_strings, key=len)} {_title(action)}" for action in required]
+        return " ".join([self.prog, *(_positional_text(action) for action in self._positional_actions()), *options])
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -108,9 +110,13 @@ def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def _positional_text(action: argparse.Action) -> str:
-    title = action.metavar or action.dest
-    name = title if isinstance(title, str) else title[0]
+    name = _title(action)
     return {"?": f"[{name}]", "*": f"[{name} …]", "+": f"{name} …"}.get(str(action.nargs), name)
+
+
+def _title(action: argparse.Action) -> str:
+    title = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
+    return title if isinstance(title, str) else " ".join(title)
 
 
 def _listed(names: Sequence[str], last: str = "and") -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP
 
 if TYPE_CHECKING:
     from opustomo.analysis.clusters import Clustering
@@ -19,7 +20,7 @@ HELP = "place the volumes of particles in a tomogram, as a map, for ChimeraX and
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh place``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch, or filter.N for the second round")
+    parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument(
         "--tomogram", required=True, metavar="TOMO", help="MRC file of the tomogram, or its name in the STAR file"
     )
@@ -59,12 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the maps, the command file, the figures and the table of neighbors."""
-    from opustomo.analysis.results import ResultDir, parse_round
     from opustomo.analysis.selection import parse_cluster_choice
     from opustomo.analysis.tomogram_placement import PlacementRequest
+    from opustomo.commands.options import selected_round
     from opustomo.run import Run
 
-    results, which = ResultDir.open(args.resdir), parse_round(args.N)
+    results, which = selected_round(args.resdir, args.N)
     clustering = _clustering(results, which, args)
     choice = None
     if args.only is not None:

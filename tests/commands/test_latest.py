@@ -57,6 +57,8 @@ def test_every_command_that_takes_an_epoch_takes_latest(
     for words, missing in (
         (["eval_vol", str(run), "latest", "kmeans", "3"], "weights.10.pkl"),
         (["dynamics", str(run), "latest"], "weights.10.pkl"),
+        (["landscape", str(run), "latest", "--no-star"], "weights.10.pkl"),
+        (["place", str(run), "latest", "--tomogram", "t1", "--star", str(star), "-k", "3"], "weights.10.pkl"),
         (["validate", str(run), "latest", "5"], "analyze.10/kmeans5/labels.pkl"),
     ):
         assert dsdsh(words) == 1

@@ -22,6 +22,7 @@ CASES = {
     "dsdsh validate run 3 4 --no": "--no is ambiguous. It could be --normalizectf, --no-likelihood.",
     "dsdsh validate": "resdir, N and K are missing in `dsdsh validate resdir N K [STAR]`.",
     "dsdsh validate run 3": "K is missing in `dsdsh validate resdir N K [STAR]`.",
+    "dsd eval_vol -z 1": "--load and --outdir are missing in `dsd eval_vol --load WEIGHTS --outdir OUTDIR`.",
     "dsdsh validate run 3 four": "K is 'four', but it must be an integer.",
     "dsdsh validate run 3 4 a.star b.star": "'b.star' is one argument too many",
     "dsdsh eval_vol run 3 kmean 4 8": "mode: 'kmean' is not one of kmeans, gmm, hdbscan, pc, dpc, joint. Did you mean",
