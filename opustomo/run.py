@@ -289,6 +289,31 @@ class Run:
             write_landscape(Path(folder), result, volumes, latents, star, settings)
         return result
 
+    def focus(self, mask: str | Path, epoch: int | None = None, num_components: int | None = None) -> np.ndarray:
+        """Return coordinates of all particles by their decoded volumes inside a mask, as ``dsdsh analyze --focus``.
+
+        Parameters
+        ----------
+        mask
+            MRC file in the box of the subtomograms.
+        epoch
+            Epoch of the latents and weights.
+        num_components
+            Number of principal components, C; None for that of the latent dimensions.
+
+        Returns
+        -------
+        numpy.ndarray
+            Scores along the principal components of the volumes, shape (N, C), float32.
+        """
+        from opustomo.analysis.focus import focus_scores
+        from opustomo.analysis.masked_volumes import masked_volumes
+
+        number = self._epoch(epoch)
+        latents = self.latents(number)
+        volumes = masked_volumes(self._decoder(number), Path(mask), None)
+        return focus_scores(volumes, latents, num_components or latents.shape[1])[0]
+
     def place(self, request: PlacementRequest) -> Placement:
         """Place the volumes of particles in a tomogram, write all files of ``dsdsh place``, and return the neighbors.
 

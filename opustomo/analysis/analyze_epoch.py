@@ -13,6 +13,7 @@ import opustomo
 from opustomo.analysis.clusters import Clustering
 from opustomo.analysis.embedding import SEED, embed_all
 from opustomo.analysis.figures import draw_losses
+from opustomo.analysis.focus import write_focus
 from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
 from opustomo.analysis.results import ResultDir, Round, read_training_log
 from opustomo.analysis.selection import ClusterChoice, chosen_particles, round_particles
@@ -51,6 +52,8 @@ class AnalysisRequest:
         same name with prefix ``def``.
     poses
         Pose file instead of ``pose.N.pkl``.
+    focus
+        Mask inside which the decoded volumes of all particles are analyzed instead of their latents.
     """
 
     results: ResultDir
@@ -63,6 +66,7 @@ class AnalysisRequest:
     composition_only: bool = False
     outdir: Path | None = None
     poses: Path | None = None
+    focus: Path | None = None
 
     @property
     def epoch(self) -> int:
@@ -72,6 +76,8 @@ class AnalysisRequest:
     @property
     def round(self) -> Round:
         """Round of analysis that is computed."""
+        if self.focus is not None:
+            return Round(self.epoch, focused=True)
         return self.source if self.choice is None else self.source.next
 
     def folder(self, dynamics: bool = False) -> Path:
@@ -97,6 +103,7 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         --joint is given for a run without conformation latents.
     """
     results, epoch = request.results, request.epoch
+    _check_focus(request)
     if request.composition_only:
         mu, multi_mu = results.load_plain_latents(epoch), None
     else:
@@ -120,8 +127,12 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     groups = viewing_groups(poses.eulers_deg)
     dump_pickle(results.root / "groups.pkl", groups)
     _write_losses(results, say)
-    tables = [table for table in (mu, multi_mu) if table is not None]
-    subjects = [LatentSet(table[indices], groups[indices], indices, len(table)) for table in tables]
+    if request.focus is None:
+        tables = [table for table in (mu, multi_mu) if table is not None]
+        subjects = [LatentSet(table[indices], groups[indices], indices, len(table)) for table in tables]
+    else:
+        scores = write_focus(results, epoch, request.focus, mu, request.folder(), say)
+        subjects = [LatentSet(scores, groups, indices, len(mu), decoded=mu)]
     embeddings = _embeddings(request, subjects, say)
     written = []
     for dynamics, subject, embedding in zip((False, True), subjects, embeddings, strict=False):
@@ -139,6 +150,18 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
         _write_config(request, subject, clustering, outdir)
         written.append(outdir / clustering.folder)
     return written
+
+
+def _check_focus(request: AnalysisRequest) -> None:
+    """Raise ``UserError`` if the focus contradicts other settings."""
+    if request.source.focused and request.focus is None:
+        raise UserError(f"{request.source.label} analyzes volumes inside a mask. Give the mask with --focus.")
+    if request.focus is None:
+        return
+    if request.choice is not None or request.source.filtered:
+        raise UserError("--focus analyzes all particles and cannot be combined with clusters of an earlier round.")
+    if request.joint:
+        raise UserError("--focus and --joint cannot be combined, because a focus does not use conformations.")
 
 
 def _embeddings(request: AnalysisRequest, subjects: list[LatentSet], say: Say) -> Sequence[np.ndarray | None]:
@@ -218,6 +241,7 @@ def _write_config(request: AnalysisRequest, subject: LatentSet, clustering: Clus
         "umap_seed": SEED,
         "skip_umap": request.skip_umap,
         "joint": request.joint,
+        "focus": None if request.focus is None else str(request.focus),
         "kpc": None
         if choice is None
         else {

@@ -33,12 +33,15 @@ class LatentSet:
         Index of each particle among all particles of the run, shape (n,), ascending.
     total
         Number of particles of the run.
+    decoded
+        Latents from which volumes are decoded, shape (n, zdim), if these are not `latents`.
     """
 
     latents: np.ndarray
     groups: np.ndarray
     indices: np.ndarray
     total: int
+    decoded: np.ndarray | None = None
 
 
 def write_latent_report(
@@ -118,10 +121,10 @@ def write_latent_report(
         figures.draw_density(outdir / f"{name}_hexbin.png", plane)
     for component in range(num_pcs):
         path, _ = pc_traversal(pca, scores, component)
+        marked = nearest_particles(subject.latents, path)
         folder = outdir / f"pc{component + 1}"
-        write_table(folder / "z_pc.txt", path)
+        write_table(folder / "z_pc.txt", path if subject.decoded is None else subject.decoded[marked])
         if "umap" in planes:
-            marked = nearest_particles(subject.latents, path)
             figures.draw_component(folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked)
     _write_clusters(outdir / clustering.folder, clusters, subject, planes, clustering.title)
     return clustering, clusters
@@ -152,8 +155,9 @@ def _write_clusters(
     labels[subject.indices] = clusters.labels
     folder.mkdir(parents=True, exist_ok=True)
     dump_pickle(folder / "labels.pkl", labels)
-    dump_pickle(folder / "centers.pkl", clusters.centers)
-    write_table(folder / "centers.txt", clusters.centers)
+    centers = clusters.centers if subject.decoded is None else subject.decoded[clusters.center_indices]
+    dump_pickle(folder / "centers.pkl", centers)
+    write_table(folder / "centers.txt", centers)
     write_table(folder / "centers_ind.txt", subject.indices[clusters.center_indices])
     for name, plane in planes.items():
         figures.draw_clusters(folder / f"{name}.png", plane, clusters, title=title)

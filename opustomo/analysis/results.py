@@ -70,7 +70,7 @@ def read_training_log(path: Path) -> dict[str, LossCurve]:
     return curves
 
 
-_ROUND = re.compile(r"((?:filter\.)*)(\d+|latest)")
+_ROUND = re.compile(r"(focus\.)?((?:filter\.)*)(\d+|latest)")
 _STEP = "filter."
 LATEST = "latest"
 """Name of the last saved epoch on the command line."""
@@ -83,7 +83,8 @@ class Round:
     """Round of analysis of an epoch.
 
     ``16`` denotes the first round, which comprises all particles. ``filter.16`` denotes the second round, on selected
-    clusters of the first, ``filter.filter.16`` the third, on selected clusters of the second, and so on.
+    clusters of the first, ``filter.filter.16`` the third, on selected clusters of the second, and so on. ``focus.16``
+    denotes the analysis of decoded volumes inside a mask.
 
     Attributes
     ----------
@@ -91,15 +92,18 @@ class Round:
         Epoch of the latents.
     filtered
         Number of times that clusters were selected; 0 for the first round.
+    focused
+        Whether decoded volumes inside a mask are analyzed (``--focus``).
     """
 
     epoch: int
     filtered: int = 0
+    focused: bool = False
 
     @property
     def label(self) -> str:
         """Name of the round on the command line and in folder names."""
-        return _STEP * self.filtered + str(self.epoch)
+        return "focus." * self.focused + _STEP * self.filtered + str(self.epoch)
 
     @property
     def next(self) -> Round:
@@ -131,13 +135,13 @@ def parse_round(text: str | int, latest: int | None = None) -> Round:
         If `text` is not of this form.
     """
     match = _ROUND.fullmatch(str(text).strip())
-    if match is None or (match[2] == LATEST and latest is None):
+    if match is None or (match[3] == LATEST and latest is None):
         raise UserError(
             f"{text!r} is not an epoch. Give a number such as 16, latest for the last saved epoch, or filter.16 for a "
             "second round."
         )
-    epoch = latest if match[2] == LATEST and latest is not None else int(match[2])
-    return Round(epoch, len(match[1]) // len(_STEP))
+    epoch = latest if match[3] == LATEST and latest is not None else int(match[3])
+    return Round(epoch, len(match[2]) // len(_STEP), match[1] is not None)
 
 
 @dataclass(frozen=True)
@@ -342,6 +346,8 @@ class ResultDir:
             )
             if others:
                 raise UserError(f"{path} does not exist. {folder.name} contains {', '.join(others)}.")
+        if which.focused and not folder.is_dir():
+            raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.epoch} with --focus first.")
         if which.filtered and not folder.is_dir():
             before = Round(which.epoch, which.filtered - 1).label
             raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {before} with --kpc first.")

@@ -70,6 +70,13 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     )
     add_clustering(parser)
     parser.add_argument(
+        "--focus",
+        type=Path,
+        metavar="MASK",
+        help="analyze the decoded volumes of all particles inside this mask (MRC) instead of their latents; the "
+        "results are those of epoch focus.N",
+    )
+    parser.add_argument(
         "--joint",
         action="store_true",
         help="also write centers_joint.txt: each cluster center with the conformation of the same particle",
@@ -93,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         skip_umap=args.skip_umap,
         joint=args.joint,
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
+        focus=args.focus,
         composition_only=args.vanilla,
         outdir=args.outdir,
         poses=args.pose,
@@ -144,6 +152,7 @@ def run_positional(args: argparse.Namespace) -> None:
         skip_umap=args.skip_umap,
         joint=args.joint,
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
+        focus=args.focus,
     )
     for folder in analyze_epoch(request):
         print(f"Wrote the analysis to {folder.parent} (clusters: {folder.name})")

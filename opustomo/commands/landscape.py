@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if args.star is not None and args.no_star:
         raise UserError("--star and --no-star contradict each other. Give one of them.")
     results, which = selected_round(args.resdir, args.N)
-    if which.filtered:
+    if which.filtered or which.focused:
         raise UserError(
             f"{args.N} is a later round of analysis, but the landscape comprises all particles. Give {which.epoch}."
         )

@@ -40,6 +40,7 @@ DSD = {
     "interpolate": "traversals:INTERPOLATE",
     "view_config": "view_config",
     "reconstruct": "reconstruct",
+    "subtract": "subtract",
     "simulate": "simulate",
     "demo": "demo",
     # Scripts for the original's programs for several processes use these names.

@@ -1,0 +1,1 @@
+"""Subtraction of a part of each particle's own volume from its subtomogram."""

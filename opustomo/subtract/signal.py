@@ -1,0 +1,101 @@
+"""Signal of a particle in its subtomogram, as a trained model predicts it.
+
+The volume of each particle is decoded from its latents, placed at its pose, and multiplied by the 3D CTF and the
+envelopes of the training (docs/method.md, section 2), so that it stands for the noise-free subtomogram.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from opustomo.analysis.decoding import VolumeDecoder
+from opustomo.model.config import PhysicsConfig
+from opustomo.physics.ctf import TiltBatch, ctf_volume, division, model_envelope, sharpening
+from opustomo.physics.fourier import rfft3
+
+
+class SignalModel:
+    """Predicted signal of particles, with and without the part that is kept.
+
+    Parameters
+    ----------
+    decoder
+        Decoder of a trained model.
+    physics
+        Physics of the training.
+    bfactor_A2
+        B-factor of the comparison at the epoch of the decoder.
+    keep
+        Mask of the part that is kept on the crop, shape (Dc, Dc, Dc), from 0 to 1.
+    """
+
+    def __init__(self, decoder: VolumeDecoder, physics: PhysicsConfig, bfactor_A2: float, keep: Tensor) -> None:
+        self.decoder, self.physics = decoder, physics
+        self.bfactor_px = bfactor_A2 / decoder.boxes.render_apix**2
+        self.keep = keep.to(decoder.device)
+
+    @torch.no_grad()
+    def spectra(
+        self, latents: np.ndarray, rotations: Tensor, tilts: TiltBatch, table: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute centered half spectra of the whole signal and of the part that is removed.
+
+        Parameters
+        ----------
+        latents
+            Latents, shape (B, zdim) or (B, zdim + zaffinedim).
+        rotations
+            Matrices A of the poses, shape (B, 3, 3).
+        tilts, table
+            Distinct CTF tables, and which of them belongs to each particle, shape (B,).
+
+        Returns
+        -------
+        whole, removed : Tensor
+            Half spectra on the render box, shape (B, Dr, Dr, Dr/2+1), to be compared with the spectrum of the
+            subtomogram times `filters`.
+        filters : Tensor
+            Division by the sampling weights, broadcastable to the spectra; ones if the run does not divide.
+        """
+        decoder, boxes, physics = self.decoder, self.decoder.boxes, self.physics
+        templates = decoder.decode(latents)
+        count, side = len(templates), templates.shape[-1]
+        inside = self._on_template(torch.ones_like(self.keep) if decoder.mask is None else decoder.mask, side)
+        templates = templates * inside
+        outside = 1.0 - self._on_template(self.keep, side)
+        if decoder.bodies is not None and latents.shape[1] == decoder.latent_dim:
+            correction = decoder.correction(latents[:, decoder.zdim :])
+            eye = torch.eye(3, device=decoder.device).expand(count, 3, 3)
+            # The poses are final: only the motion of the bodies is applied.
+            correction = correction._replace(turn=eye, shift_px=torch.zeros(count, 3, device=decoder.device))
+        else:
+            correction = decoder.posing.no_correction(count, decoder.device)
+        identity = torch.eye(3, device=decoder.device)[None]
+        posed = [
+            decoder.posing.sampler(volume, rotations, correction)(identity, correction.shift_px)[:, 0]
+            for volume in (templates, templates * outside)
+        ]
+        limit = boxes.box / 2
+        ctf = ctf_volume(tilts, boxes.render, boxes.render_apix, normalised=physics.normalised, nyquist=limit)
+        transfer = self._transfer(ctf)[table]
+        filters = torch.ones(1, device=decoder.device)
+        if physics.divide:
+            filters = division(tilts, boxes.render, limit)[table]
+        return rfft3(posed[0]) * transfer, rfft3(posed[1]) * transfer, filters
+
+    def _transfer(self, ctf: Tensor) -> Tensor:
+        """Return the factors between the decoded volume and the data, where the training compares both sides.
+
+        Training compares ``sign(c) |c|^alpha exp(π² b k²) Y`` with ``|c|^beta E V``.
+        """
+        size = ctf.shape[1]
+        b = torch.full((len(ctf),), self.bfactor_px, device=ctf.device)
+        power = self.physics.ctf_beta - self.physics.ctf_alpha
+        return torch.sign(ctf) * ctf.abs() ** power * model_envelope(size, b) * sharpening(size, -b)
+
+    def _on_template(self, mask: Tensor, side: int) -> Tensor:
+        """Resample a mask (Dc, Dc, Dc) to the template (T, T, T); both span the crop."""
+        return functional.interpolate(mask[None, None], size=(side,) * 3, mode="trilinear", align_corners=True)[0, 0]

@@ -1,0 +1,292 @@
+"""Subtract a part of each particle's own volume from its subtomogram (`dsd subtract`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.analysis.decoding import VolumeDecoder
+from opustomo.analysis.results import ResultDir
+from opustomo.checkpoint.config import read_config
+from opustomo.convert.columns import with_columns
+from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
+from opustomo.io.mrc import read_volume, write_volume
+from opustomo.io.progress_bar import progress
+from opustomo.io.star_tables import ParticleStar
+from opustomo.model.device import choose_device
+from opustomo.physics.boxes import mask_on_crop
+from opustomo.physics.ctf import TiltBatch
+from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.quality.evidence.restored_run import (
+    remembered_data,
+    remembered_norm,
+    remembered_per_particle,
+    remembered_physics,
+)
+from opustomo.subtract.amplitude import ShellSums, particle_factors, shells_of, shrunk
+from opustomo.subtract.signal import SignalModel
+from opustomo.training.schedules import bfactor_at
+
+ORIGINAL = "rlnImageOriginalName"
+"""Column with the name of the subtomogram before subtraction; RELION restores it with ``--revert``."""
+TABLE = "particles.star"
+FIT_PARTICLES = 500
+"""Largest number of particles to which the factors of the Fourier shells are fitted."""
+
+
+@dataclass(frozen=True)
+class SubtractionRequest:
+    """What is subtracted.
+
+    Attributes
+    ----------
+    star
+        Particle table with the particles of the run.
+    results, epoch
+        Result directory of the run and epoch.
+    keep
+        MRC mask in the box of the subtomograms; what lies outside of it is subtracted.
+    outdir
+        New folder of the result.
+    recenter
+        Move the origins so that the center of mass of the mask becomes the center of the particles.
+    given_poses
+        Use the poses of the table instead of the refined poses of ``pose.N.pkl``.
+    datadir
+        Folder that the image paths are relative to, if it changed.
+    batch_size
+        Particles per batch.
+    device
+        ``cpu`` or ``cuda``; None selects a GPU if one is available.
+    """
+
+    star: Path
+    results: ResultDir
+    epoch: int
+    keep: Path
+    outdir: Path
+    recenter: bool = False
+    given_poses: bool = False
+    datadir: Path | None = None
+    batch_size: int = 8
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class SubtractionResult:
+    """Result of a subtraction.
+
+    Attributes
+    ----------
+    table
+        Particle table of the subtracted subtomograms.
+    factors
+        Amplitude of the signal in each subtomogram relative to the set, shape (N,).
+    shell_factors
+        Amplitude per Fourier shell, shape (S,).
+    """
+
+    table: Path
+    factors: np.ndarray
+    shell_factors: np.ndarray
+
+
+def subtract(request: SubtractionRequest, say: Callable[[str], None] = print) -> SubtractionResult:
+    """Write subtomograms without the signal outside of a mask, and their particle table.
+
+    Raises
+    ------
+    UserError
+        If the output folder is not empty, files are missing, or the table or mask does not fit the run.
+    """
+    results, epoch = request.results, request.epoch
+    if request.outdir.exists() and (not request.outdir.is_dir() or any(request.outdir.iterdir())):
+        raise UserError(f"{request.outdir} exists already. Give a new folder with -o.")
+    device = choose_device(request.device)
+    config, weights = results.config(), results.epoch_file("weights", epoch)
+    settings = read_config(config)[2]
+    mu, multi_mu = results.load_latents(epoch)
+    poses = None if request.given_poses else results.epoch_file("pose", epoch)
+    data = remembered_data(config, request.star, datadir=request.datadir)
+    data = replace(data, ind=None, poses=poses)
+    particles = load_particles(data)
+    results.require_same_particles(particles.star, len(mu), results.epoch_file("z", epoch))
+    mask = load_mask(request.keep, particles.box, particles.apix, data.force)
+    assert mask is not None
+    if (mask > 0.99).all():
+        raise UserError(f"{request.keep} covers the whole box, so nothing would be subtracted. Give a smaller mask.")
+    decoder = VolumeDecoder(weights, config, device)
+    physics = remembered_physics(settings)
+    keep = mask_on_crop(mask, decoder.boxes).clamp(max=1.0)
+    model = SignalModel(decoder, physics, bfactor_at(physics.bfactor_A2, epoch), keep)
+    latents = mu if multi_mu is None or decoder.bodies is None else np.concatenate([mu, multi_mu], axis=1)
+    norm = remembered_norm(config)
+    work = _Work(model, particles, latents, norm, remembered_per_particle(config), request.batch_size)
+
+    sums = work.shell_sums()
+    shell_factors, noise, amplitude = sums.factors(), sums.noise(), sums.amplitude()
+    if not amplitude > 0:
+        raise UserError(
+            "The subtomograms do not contain the signal that the model predicts. Check that STAR and the poses belong "
+            "to the run."
+        )
+    factors = work.fit_particles(shell_factors, noise)
+    names = _output_names(particles.star)
+    with atomic_path(request.outdir) as partial:
+        partial.mkdir()
+        work.write(partial, names, shell_factors, factors)
+        star = _table(request, particles, names, mask if request.recenter else None)
+        star.write(partial / TABLE)
+        if request.outdir.is_dir():
+            request.outdir.rmdir()
+    say(f"The amplitude of the signal in the subtomograms is {amplitude:.2f} times that of the model.")
+    return SubtractionResult(request.outdir / TABLE, factors.cpu().numpy(), shell_factors.cpu().numpy())
+
+
+@dataclass
+class _Work:
+    """Particles of a subtraction, processed in batches."""
+
+    model: SignalModel
+    particles: ParticleSet
+    latents: np.ndarray
+    norm: tuple[float, float]
+    per_particle: bool
+    batch_size: int
+
+    def shell_sums(self) -> ShellSums:
+        """Return the sums per Fourier shell over a sample of the particles."""
+        boxes = self.model.decoder.boxes
+        count = len(self.particles)
+        rng = np.random.default_rng(0)
+        chosen = np.sort(rng.choice(count, min(FIT_PARTICLES, count), replace=False))
+        sums = ShellSums.empty(boxes.render, self.model.decoder.device)
+        with progress(len(chosen), "subtomograms, amplitude per Fourier shell") as advance:
+            for batch in self._batches(chosen):
+                sums.add(batch.whole, batch.observed)
+                advance(len(batch.indices))
+        return sums
+
+    def fit_particles(self, shell_factors: Tensor, noise: Tensor) -> Tensor:
+        """Return the factor of each particle, shape (N,)."""
+        count = len(self.particles)
+        factors = torch.ones(count, device=self.model.decoder.device)
+        variances = torch.ones_like(factors)
+        shells = shells_of(self.model.decoder.boxes.render, self.model.decoder.device)
+        with progress(count, "subtomograms, amplitude per particle") as advance:
+            for batch in self._batches(np.arange(count)):
+                predicted = batch.whole * shell_factors[shells]
+                at = torch.from_numpy(batch.indices).to(factors.device)
+                factors[at], variances[at] = particle_factors(predicted, batch.observed, noise)
+                advance(len(batch.indices))
+        return shrunk(factors, variances)
+
+    def write(self, folder: Path, names: list[str], shell_factors: Tensor, factors: Tensor) -> None:
+        """Write the subtracted subtomograms."""
+        boxes = self.model.decoder.boxes
+        shells = shells_of(boxes.render, self.model.decoder.device)
+        count = len(self.particles)
+        with progress(count, "subtomograms subtracted") as advance:
+            for batch in self._batches(np.arange(count)):
+                at = torch.from_numpy(batch.indices).to(factors.device)
+                removed = batch.removed * shell_factors[shells] * factors[at].view(-1, 1, 1, 1)
+                removed = removed / batch.filters.clamp(min=1e-6)
+                back = shift_phases(-batch.origins, boxes.box, boxes.render)
+                volumes = irfft3(pad_spectrum(removed * back, boxes.box)).cpu().numpy()
+                for place, index in enumerate(batch.indices):
+                    result = batch.raw[place] - volumes[place] * batch.scales[place]
+                    write_volume(folder / names[index], result.astype(np.float32), self.particles.apix)
+                advance(len(batch.indices))
+
+    def _batches(self, indices: np.ndarray) -> Iterator[_Batch]:
+        device, boxes = self.model.decoder.device, self.model.decoder.boxes
+        particles = self.particles
+        tilts = TiltBatch.pad(particles.tables).to(device)
+        for first in range(0, len(indices), self.batch_size):
+            chosen = indices[first : first + self.batch_size]
+            raw = [read_volume(particles.images[int(i)].path)[0] for i in chosen]
+            scales = [self.norm[1] * (float(v.std()) if self.per_particle else 1.0) for v in raw]
+            normalized = np.stack([(v - self.norm[0]) / s for v, s in zip(raw, scales, strict=True)])
+            origins = torch.from_numpy((particles.poses.origins[chosen] * particles.box).astype(np.float32)).to(device)
+            rotations = torch.from_numpy(particles.poses.rotations[chosen]).float().to(device)
+            distinct, table = np.unique(particles.table[chosen], return_inverse=True)
+            part = tilts[torch.from_numpy(distinct).to(device)]
+            spectra = self.model.spectra(
+                self.latents[chosen], rotations, part, torch.from_numpy(table.ravel()).to(device)
+            )
+            whole, removed, filters = spectra
+            spectrum = crop_spectrum(rfft3(torch.from_numpy(normalized.astype(np.float32)).to(device)), boxes.render)
+            observed = spectrum * shift_phases(origins, boxes.box, boxes.render) * filters
+            yield _Batch(chosen, raw, scales, origins, whole, removed, filters, observed)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Spectra of a batch: predicted, to be removed, and observed, all centered and times `filters`."""
+
+    indices: np.ndarray
+    raw: list[np.ndarray]
+    scales: list[float]
+    origins: Tensor
+    whole: Tensor
+    removed: Tensor
+    filters: Tensor
+    observed: Tensor
+
+
+def pad_spectrum(spectra: Tensor, box: int) -> Tensor:
+    """Zero-pad half spectra (B, Dr, Dr, Dr/2+1) to a box of `box` voxels; the reverse of `crop_spectrum`."""
+    size = spectra.shape[1]
+    if size == box:
+        return spectra
+    half = size // 2
+    padded = torch.zeros(len(spectra), box, box, box // 2 + 1, dtype=spectra.dtype, device=spectra.device)
+    at = torch.arange(size, device=spectra.device)
+    at = torch.where(at < half, at, at + box - size)
+    padded[:, at[:, None], at[None, :], : half + 1] = spectra * (box / size) ** 3
+    return padded
+
+
+def _output_names(star: ParticleStar) -> list[str]:
+    """Return a file name for each subtomogram, numbered if the base names are not unique."""
+    stems = [PurePosixPath(name.replace("\\", "/")).stem for name in star.strings("rlnImageName")]
+    if len(set(stems)) < len(stems):
+        stems = [f"{i:06d}" for i in range(len(stems))]
+    return [f"subtomo/{stem}.mrc" for stem in stems]
+
+
+def _table(
+    request: SubtractionRequest, particles: ParticleSet, names: list[str], mask: np.ndarray | None
+) -> ParticleStar:
+    """Return the particle table of the result, with paths relative to its folder."""
+    star = particles.star
+    outdir = request.outdir.resolve()
+    originals = [os.path.relpath(image.path.resolve(), outdir) for image in particles.images]
+    columns = {"rlnImageName": np.array(names, dtype=object), ORIGINAL: np.array(originals, dtype=object)}
+    if "rlnCtfImage" in star:
+        home = request.datadir or star_folder(star)
+        ctf = [os.path.relpath((home / name).resolve(), outdir) for name in star.strings("rlnCtfImage")]
+        columns["rlnCtfImage"] = np.array(ctf, dtype=object)
+    poses = particles.poses
+    origins = poses.origins * particles.box
+    if mask is not None:
+        at = np.indices(mask.shape).reshape(3, -1)
+        center = (at * mask.ravel()).sum(axis=1)[::-1] / mask.sum() - particles.box / 2  # x, y, z
+        # The center of the mask lies at D/2 - origin + A p and becomes the center of the particle.
+        origins = origins - poses.rotations @ center
+    if mask is not None or not request.given_poses:
+        star = star.with_poses(poses.eulers_deg, origins, particles.apix)
+    return with_columns(star, columns)
+
+
+def star_folder(star: ParticleStar) -> Path:
+    """Return the folder of a particle table."""
+    return Path(star.path or ".").resolve().parent
