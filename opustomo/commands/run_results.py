@@ -276,10 +276,14 @@ def _next_commands(course: Course) -> list[str]:
 
     root, label, folder = str(course.results.root), course.which.label, course.clusters
     verdict_file = folder / "validation_verdict.json"
-    lines = []
+    lines, other = [], course.number + 1
+    reason = "another number of clusters"
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
         lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
+        stable = (verdict.get("stability") or {}).get("most_stable")
+        if stable is not None and stable != course.number:
+            other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")
     lines.append(f"  Open {course.results.analysis(course.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
@@ -288,5 +292,5 @@ def _next_commands(course: Course) -> list[str]:
     name = f"{'' if method == 'kmeans' else method}{course.number}"
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]
     lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
-    lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(course.number + 1)])}    # another number")
+    lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
     return lines

@@ -138,8 +138,9 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         ),
         "CLUSTERS": (
             "Central slices and projections of the volume decoded at the center of each cluster, with a common gray "
-            "scale. The curves below them are Fourier shell correlations (FSC). The horizontal dotted line "
-            "marks 0.143, and the vertical one the Nyquist limit of the decoded maps."
+            "scale. The curves below them are Fourier shell correlations (FSC). The control takes equally many "
+            "particles from all clusters. The horizontal dotted line marks 0.143, and the vertical "
+            "one the Nyquist limit of the decoded maps."
         ),
         "FOOTER": f"Written by opustomo {__version__} on {datetime.now():%Y-%m-%d %H:%M}. "
         "This file works without a network connection.",

@@ -1,5 +1,6 @@
 """`dsdsh results`: from a trained run to the report in one command."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,11 +39,16 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert sum(len(read_particles(clusters / f"pre{i}.star")) for i in range(2)) == 16
     end = out[out.index("Verdict: ") :]
     assert f"Open {analysis / 'report.html'}" in end and "dsdsh select " in end and "--clusters 2:0" in end
+    # a verdict that finds another number more stable proposes it
+    verdict = json.loads((clusters / "validation_verdict.json").read_text())
+    (clusters / "validation_verdict.json").write_text(
+        json.dumps(verdict | {"stability": {"ari": {"2": 0.4, "5": 0.9}, "most_stable": 5}})
+    )
     # a second call repeats only what is quick
     times = {path: path.stat().st_mtime_ns for path in wanted}
     assert dsdsh(["results", str(run), "--pc", "1"]) == 0  # the clusters are those of the latest analysis
     out = capsys.readouterr().out
-    assert out.count("Up to date") == 5
+    assert out.count("Up to date") == 5 and "-k 5    # the most stable number of clusters" in out
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {"pre0.star", "report.html"}
     # other labels make validation and convergence anew, without the analysis before them

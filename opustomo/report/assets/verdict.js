@@ -12,6 +12,9 @@ function showVerdict(report, host, pictures) {
   }
   const mark = (text) => element("b", { class: `verdict ${text.replaceAll(" ", "-")}` }, text);
   host.append(element("p", {}, mark(verdict.verdict), element("span", {}, verdict.summary)));
+  host.append(pictures);
+  if (report.volumes) pictures.append(classMaps(report, verdict));
+  if (report.pairs.length) pictures.append(pairMatrix(report));
   host.append(element("ul", {}, ...verdict.reasons.map((reason) => element("li", {}, reason))));
   const table = element("table", { class: "verdicts" });
   for (const one of verdict.classes) {
@@ -23,8 +26,6 @@ function showVerdict(report, host, pictures) {
   host.append(table);
   if (verdict.motion)
     host.append(element("p", {}, mark(verdict.motion.verdict), element("span", {}, `Change along ${verdict.motion.coordinate}. ${verdict.motion.reason}`)));
-  if (report.volumes) pictures.append(classMaps(report, verdict));
-  if (report.pairs.length) pictures.append(pairMatrix(report));
 }
 
 // Projections of the maps of all classes
@@ -66,7 +67,7 @@ function pairMatrix(report) {
       box.append(svgElement("title", {}, `classes ${first} and ${second}: ${words}, difference ${short(difference)} ± ${short(error)}`));
       svg.append(box);
       if (cell >= 40 && Number.isFinite(difference))
-        svg.append(svgElement("text", { x: edge + (column + 0.5) * cell, y: edge + (row + 0.5) * cell + 4, "text-anchor": "middle", style: `fill:${inkOn(colour)}` }, `${(100 * difference).toFixed(1)} %`));
+        svg.append(svgElement("text", { x: edge + (column + 0.5) * cell, y: edge + (row + 0.5) * cell + 4, "text-anchor": "middle", style: `fill:${inkOn(colour)}` }, `${short(Math.round(100 * difference))} %`));
     }
   }
   const key = element("div", { class: "key" });

@@ -49,7 +49,7 @@ const CONTROL = "#7a8591", CONFIRMED = "#1c2530";
 function fscChart(curve, colour, width, nyquist) {
   const last = curve.frequency[curve.frequency.length - 1];
   const lines = [{ x: curve.frequency, y: curve.own, colour, name: "half maps of this cluster" }];
-  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: CONTROL, dash: "5 4", name: "half maps of equally many particles from all clusters (control)" });
+  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: CONTROL, dash: "5 4", name: "half maps of equally many particles of all" });
   if (curve.map) lines.push({ x: curve.frequency, y: curve.map, colour: CONFIRMED, dash: "2 2", name: "decoded map and back-projection" });
   const ticks = [0.25, 0.5, 0.75, 1].map((part) => [part * last, (1 / (part * last)).toFixed(1) + (part === 1 ? " Å" : "")]);
   const verticals = nyquist ? [[Math.min(1 / nyquist, last), `Nyquist ${short(+nyquist.toPrecision(3))} Å`]] : [];
