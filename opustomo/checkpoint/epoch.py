@@ -61,9 +61,10 @@ def write_epoch(
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:
     """Room that state.pkl (weights and both moments of the optimiser) and the files of an epoch take."""
     weights, mask = 4 * sum(p.numel() for p in model.parameters()), model.mask.numel()
+    consensus = 4 * model.decoder.consensus.numel()
     state_row, epoch_row = 4 * (model.config.latent_dim + 13), 4 * model.config.latent_dim + 84
-    state = 3 * weights + 4 * mask + particles * state_row
-    return state + (weights + 2 * mask + particles * epoch_row if epoch_files else 0)
+    state = 3 * weights + 4 * mask + consensus + particles * state_row
+    return state + (weights + 2 * mask + consensus + particles * epoch_row if epoch_files else 0)
 
 
 def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: bool = True) -> None:

@@ -111,7 +111,7 @@ def separation_in(content: Mapping[str, Any], path: Path, zdim: int, zaffinedim:
 _WRAPPERS = ("module", "_orig_mod")
 """What ``DataParallel`` and ``torch.compile`` put into parameter names."""
 _ORIGINAL_MASK = "ref_mask"
-_SCALE = "composition_scale"
+_SCALE, _CONSENSUS = "composition_scale", "consensus"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
@@ -125,6 +125,7 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
         "epoch": epoch,
         "decoder_state_dict": {**model.decoder.state_dict(), **geometry},
         _SCALE: model.decoder.composition_scale.cpu(),
+        _CONSENSUS: model.decoder.consensus.cpu(),
         "mask": model.mask.to(torch.float16).cpu(),
         "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
         "pose_prior": model.pose_prior.cpu(),
@@ -205,8 +206,10 @@ def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:
         Another parameter is absent, or one has another shape.
     """
     new_head = load_network(decoder, content["decoder_state_dict"])
-    scale = content.get(_SCALE)  # the original has none
+    # OPUS-TOMO has neither
+    scale, consensus = content.get(_SCALE), content.get(_CONSENSUS)
     decoder.composition_scale.copy_(scale if isinstance(scale, Tensor) else torch.ones(()))
+    decoder.consensus.copy_(consensus if isinstance(consensus, Tensor) else torch.zeros(()))
     return new_head
 
 

@@ -155,18 +155,9 @@ class Autoencoder(nn.Module):
 
     def inference(self, batch: Batch, state: StepState) -> Inference:
         """Observe the batch and encode it: spectrum, CTF, mu, logstd and z."""
-        boxes, physics = self.boxes, self.physics
         with torch.no_grad():
-            spectrum = self._observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
-            ctf = ctf_volume(
-                batch.tilts,
-                boxes.render,
-                boxes.render_apix,
-                normalised=physics.normalised,
-                nyquist=boxes.box / 2,
-            )
-            if batch.table is not None:
-                ctf = ctf[batch.table]
+            spectrum = self.observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
+            ctf = self.ctf(batch.tilts, batch.table)
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
@@ -191,13 +182,21 @@ class Autoencoder(nn.Module):
         self, volumes: Tensor, rotation: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, each (B, L), with which training samples latents; as :meth:`encode`."""
-        spectrum = self._observed(volumes, origin_px, tilts, table)
+        spectrum = self.observed(volumes, origin_px, tilts, table)
         unused = torch.zeros((), device=volumes.device)  # the SNR only scales draws
         mu, logstd = self._encoded(spectrum, rotation, unused, None)
         return mu, torch.maximum(torch.exp(logstd), self.grain)
 
-    def _observed(self, volumes: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None) -> Tensor:
-        """Centred spectra of subtomograms, divided by their sampling weights if that is wanted."""
+    def ctf(self, tilts: TiltBatch, table: Tensor | None) -> Tensor:
+        """Return the 3D CTFs of a batch in the render box, (B, Dr, Dr, Dr/2+1)."""
+        boxes = self.boxes
+        distinct = ctf_volume(
+            tilts, boxes.render, boxes.render_apix, normalised=self.physics.normalised, nyquist=boxes.box / 2
+        )
+        return distinct if table is None else distinct[table]
+
+    def observed(self, volumes: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None) -> Tensor:
+        """Return centered spectra of subtomograms, divided by their sampling weights where ``divide`` is set."""
         spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
         if not self.physics.divide:
             return spectrum

@@ -108,19 +108,22 @@ class ConvTemplate(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Holds the template network under the name checkpoints use (``template.…``)."""
+    """Sum of the consensus volume and the template network, under the name checkpoints use (``template.…``)."""
 
     composition_scale: Tensor
+    consensus: Tensor
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.template = ConvTemplate(zdim, templateres, zaffinedim, poses)
         # below 1 while bodies learn to move first; stored beside the networks, whose names are the original's
         self.register_buffer("composition_scale", torch.ones(()), persistent=False)
+        # zero in checkpoints of OPUS-TOMO, whose network draws everything
+        self.register_buffer("consensus", torch.zeros((templateres,) * 3), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
         """Return densities (B, T, T, T) of compositions (B, zdim)."""
-        return self.template(composition * self.composition_scale)
+        return self.template(composition * self.composition_scale) + self.consensus
 
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialised."""

@@ -7,6 +7,8 @@ error is 2 % (rms) for density at two fifths of the distance to the edge."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -167,6 +169,11 @@ class Backprojection:
                 self._signal.index_add_(0, row[inside], signal[inside])
                 self._weight.index_add_(0, row[inside], weight[inside])
                 self._counts.index_add_(0, row[inside], torch.ones_like(row[inside]))
+
+    def add_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace all sums by their totals over several processes, each of which has added its own particles."""
+        self._signal = torch.view_as_complex(total(torch.view_as_real(self._signal)))
+        self._weight, self._counts = total(self._weight), total(self._counts)
 
     def count(self, *sums: int) -> int:
         """Return the total number of particles in the given sums."""

@@ -247,6 +247,7 @@ class Engine:
             "pose_shift_px": self.poses.shift_px,
             "pose_variance": self.poses.variance,
             "composition_scale": self.model.decoder.composition_scale,
+            "consensus": self.model.decoder.consensus,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -268,7 +269,8 @@ class Engine:
             (self.model.decoder.composition_scale, "composition_scale"),
         ):
             tensor.copy_(state[name])
-        for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected")):
+        consensus = self.model.decoder.consensus
+        for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected"), (consensus, "consensus")):
             tensor.copy_(state.get(name, torch.zeros(())))  # not there in states of earlier versions
         self.poses.note_deviations()
 

@@ -54,6 +54,11 @@ class Start:
     note: str | None = None
 
     @property
+    def is_new(self) -> bool:
+        """Whether the run begins with untrained networks."""
+        return self.state is None and self.weights is None
+
+    @property
     def norm(self) -> tuple[float, float] | None:
         """Normalisation of the voxels in the run to go on with."""
         return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])

@@ -32,6 +32,7 @@ from opustomo.quality.checks.preflight import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import examine_reconstruction, training_line
 from opustomo.quality.checks.weighting import Divided
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.consensus import consensus_template
 from opustomo.training.fixed import content_entries
 from opustomo.training.host import keep_freed_memory
 from opustomo.training.ranks import Place, join, lost_contact
@@ -163,6 +164,10 @@ def train(
             _write_ctf(run.outdir / "ctf.mrc", trainer)
             log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
+        if start.is_new and not physics.original:
+            log.say("# computing the consensus volume of the training particles")
+            consensus = consensus_template(trainer.engine, source, members[0], norm, run.workers)
+            network.decoder.consensus.copy_(consensus)
         if (done := trainer.progress.epoch) >= config.epochs:
             log.say(
                 f"# note: nothing is left to train: {done} epochs are done and -n asks for {config.epochs}; raise -n"
