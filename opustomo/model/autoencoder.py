@@ -135,6 +135,8 @@ class Autoencoder(nn.Module):
             raise ValueError(f"the mask must be ({boxes.crop},)*3, got {tuple(mask.shape)}")
         self.config, self.physics, self.boxes = model, physics, boxes
         self.encoder = Encoder(model.latent_dim, model.encoderres) if model.encode_mode == "grad" else None
+        if self.encoder is not None and physics.grain > 0:
+            self.encoder.start_deviation(physics.grain)
         self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, model.head_rows)
         self.posing = Posing(boxes, model.bodies)
         if model.bodies is None and not physics.original:
@@ -264,21 +266,22 @@ class Autoencoder(nn.Module):
 
         with torch.no_grad():
             spectrum = rfft3(target)
+            white = whitening(self.noise, boxes.render)
+            whitened = transfer * white
+            filtered = irfft3(spectrum * (whitened * white))
         posed = posed_at(self.candidates[:1], correction.shift_px)
-        energies = energy.filtered_energies(posed, transfer, irfft3(spectrum * transfer))
+        energies = energy.filtered_energies(posed, whitened, filtered)
         around = noise = None
         with torch.no_grad():
-            posed = posed.detach()
+            middle = energies.detach()
             if state.random is not None:  # only training updates the noise spectrum
                 residual = spectrum - rfft3(posed[:, 0]) * transfer
                 noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
             if batch.deviation is not None:
-                white = whitening(self.noise, boxes.render)
-                whitened = transfer * white
-                filtered = irfft3(spectrum * (whitened * white))
-                every = torch.cat([posed, posed_at(self.candidates[1:], correction.shift_px)], 1)
-                likelihoods = energy.filtered_energies(every, whitened, filtered)
-                around = slopes(likelihoods.total, likelihoods.cross[:, 0], posed[:, 0], filtered, self._angle)
+                turned = posed_at(self.candidates[1:], correction.shift_px)
+                turned_energies = energy.filtered_energies(turned, whitened, filtered).total
+                totals = torch.cat([middle.total, turned_energies], 1)
+                around = slopes(totals, middle.cross[:, 0], posed[:, 0], filtered, self._angle)
         return Generated(
             template, correction, energies, torch.ones_like(energies.total), around, noise, target, transfer
         )

@@ -17,6 +17,10 @@ class Energies(NamedTuple):
     power: Tensor
     cross: Tensor
 
+    def detach(self) -> Energies:
+        """Return the energies without gradient."""
+        return Energies(self.power.detach(), self.cross.detach())
+
     @property
     def total(self) -> Tensor:
         """E = Σx² - 2 Σ x r."""
