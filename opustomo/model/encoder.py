@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         """Let untrained posteriors have a standard deviation of ``value``.
 
         The means of an untrained encoder differ by about 0.01 between particles. With a standard deviation of 1, as in
-        OPUS-TOMO, hardly any information about a particle reaches the decoder until the encoder has learned to lower it.
+        OPUS-TOMO, little information about a particle reaches the decoder until the encoder learns to lower it.
         """
         nn.init.constant_(self.logstd.bias, math.log(value))
 
