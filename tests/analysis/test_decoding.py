@@ -52,6 +52,7 @@ class BlobDecoder(nn.Module):
         super().__init__()
         self.template = nn.ParameterDict({"centre": torch.zeros(3)})
         self.register_buffer("composition_scale", torch.ones(()), persistent=False)
+        self.register_buffer("consensus", torch.zeros(()), persistent=False)
         self.size = templateres
 
     def forward(self, composition: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class Blobs(nn.Module):
         self.size = templateres
         self.template = Template(zaffinedim, poses)
         self.register_buffer("composition_scale", torch.ones(()), persistent=False)
+        self.register_buffer("consensus", torch.zeros(()), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
         at = (torch.linspace(0, BOXES.crop - 1, self.size) - BOXES.crop // 2) * BOXES.render_apix

@@ -42,6 +42,7 @@ class Cube(nn.Module):
     """Decode any composition to a density of ones."""
 
     composition_scale = torch.ones(())
+    consensus = torch.zeros(4, 4, 4)
 
     def forward(self, composition: Tensor) -> Tensor:
         return torch.ones(len(composition), 4, 4, 4)

@@ -4,6 +4,7 @@ Only the networks are replaced; commands, trainer, physics, checkpoints and sign
 real ones.
 """
 
+import math
 import os
 import signal
 import sys
@@ -27,7 +28,11 @@ class TinyEncoder(nn.Module):
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
         features = self.pool(volumes[:, None]).flatten(1)
-        return self.mu(features), self.logstd(features) - 2.0
+        return self.mu(features), self.logstd(features)
+
+    def start_deviation(self, value: float) -> None:
+        """Let untrained posteriors have a standard deviation of ``value``."""
+        nn.init.constant_(self.logstd.bias, math.log(value))
 
 
 class TinyTemplate(nn.Module):
@@ -59,9 +64,10 @@ class TinyDecoder(nn.Module):
         super().__init__()
         self.template = TinyTemplate(zdim, templateres, zaffinedim, poses)
         self.register_buffer("composition_scale", torch.ones(()), persistent=False)
+        self.register_buffer("consensus", torch.zeros((templateres,) * 3), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
-        return self.template(composition)
+        return self.template(composition) + self.consensus
 
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialised."""
