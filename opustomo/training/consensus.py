@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
+from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_centre, irfft3, pad_centre, rfft3, squared_radius
 from opustomo.physics.fsc import shell_correlation, shell_numbers
-from opustomo.quality.evidence.half_maps import Backprojection
 from opustomo.training.engine import Engine
 
 MOST_PARTICLES = 4096
