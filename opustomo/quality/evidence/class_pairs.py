@@ -21,6 +21,8 @@ CONTROLS = 5
 """Number of matched random splits for which the likelihood is computed."""
 MATCHABLE = 0.25
 """Fraction of the variance of the class membership that must remain between particles of equal views and scores."""
+COPY_CONTRAST = 0.05
+"""Relative difference in contrast from which a class is called a copy of another."""
 FEWEST = 8
 """Minimum number of particles of a class that is tested."""
 
@@ -94,9 +96,9 @@ class PairTest:
             case "noise":
                 return (
                     f"It differs from class {other} in only {change} ({chance}), and two maps explain the particles of "
-                    f"the other half set no better than one ({self.gain})."
+                    f"the other half set {'hardly' if self.gain.mean > 0 else 'no'} better than one ({self.gain})."
                 )
-            case "same" if self.p_contrast <= SIGNIFICANT:
+            case "same" if self.p_contrast <= SIGNIFICANT and abs(np.log(self.contrast_ratio)) > COPY_CONTRAST:
                 ratio = self.contrast_ratio if of == self.first else 1 / self.contrast_ratio
                 return (
                     f"It is a copy of class {other} with {ratio:.2f} times the contrast: beyond contrast, at most "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from opustomo.quality.evidence.class_likelihood import Gain
 from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, PairTest
 from opustomo.quality.evidence.cluster_stability import DISSOLVED, Stability
 from opustomo.quality.evidence.matched_controls import Effect
+from opustomo.quality.evidence.matched_fsc import MatchedFsc
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 
@@ -27,12 +28,15 @@ class ClassVerdict:
         ``supported``, ``not supported`` or ``cannot tell``.
     reasons
         Reasons in words.
+    fsc
+        FSC of the class and of matched controls; None if there are too few particles.
     """
 
     number: int
     particles: int
     verdict: str
     reasons: tuple[str, ...]
+    fsc: MatchedFsc | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def judge(
     effects: Sequence[Effect],
     stability: Stability | None,
     gain: Gain | None,
+    fsc: Sequence[MatchedFsc | None] = (),
 ) -> RunVerdict:
     """Combine the evidence into verdicts.
 
@@ -94,10 +99,17 @@ def judge(
         Stability of the clustering; None if it could not be determined.
     gain
         Gain in log-likelihood of all classes over one class, less that of random classes.
+    fsc
+        FSC of each class and of matched controls, (K,). It is reported and does not decide: half of a real class also
+        exceeds its controls.
     """
     present = sum(count > 0 for count in counts)
     classes = tuple(
         _judge_class(number, int(count), present - 1, pairs, stability) for number, count in enumerate(counts)
+    )
+    classes = tuple(
+        one if found is None else replace(one, reasons=(*one.reasons, found.sentence()), fsc=found)
+        for one, found in zip(classes, fsc or [None] * len(classes), strict=True)
     )
     reasons = []
     if gain is not None and np.isfinite(gain.mean):

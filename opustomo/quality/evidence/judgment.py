@@ -15,6 +15,7 @@ from opustomo.quality.evidence.class_verdicts import RunVerdict, judge
 from opustomo.quality.evidence.cluster_stability import cluster_stability
 from opustomo.quality.evidence.half_maps import half_sets
 from opustomo.quality.evidence.matched_controls import effect_sizes
+from opustomo.quality.evidence.matched_fsc import matched_fsc
 from opustomo.quality.evidence.motion_verdict import MotionVerdict, judge_motion
 from opustomo.quality.evidence.particle_covariates import imaging_covariates
 from opustomo.quality.evidence.particle_features import ParticleFeatures, Residuals, fit_residuals, particle_features
@@ -122,7 +123,8 @@ def judge_classes(material: Material, classification: Classification, seed: int 
             classification.latents[member], classification.labels[member], number, classification.method, seed
         )
     within = imaging_covariates(material.particles, material.index[inside], material.held_out)
-    return judge(all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain)
+    fsc = [matched_fsc(material.residuals, labels, cluster, covariates, seed) for cluster in range(number)]
+    return judge(all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain, fsc)
 
 
 def judge_conformation(

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
                 "particles": one.particles,
                 "verdict": one.verdict,
                 "reasons": list(one.reasons),
+                "fsc": None if one.fsc is None else asdict(one.fsc),
             }
             for one in verdict.classes
         ],

@@ -18,6 +18,7 @@ from opustomo.quality.evidence.matched_controls import (
     propensity_strata,
     standardized,
 )
+from opustomo.quality.evidence.matched_fsc import class_mask, matched_fsc
 from opustomo.quality.evidence.matched_splits import SplitTest, matched_permutations
 from opustomo.quality.evidence.motion_verdict import judge_motion
 from opustomo.quality.evidence.particle_features import (
@@ -137,6 +138,18 @@ def test_matched_controls_keep_the_strata() -> None:
     for stratum in range(4):
         assert (permuted[:, strata == stratum].sum(1) == side[strata == stratum].sum()).all()
     assert (permuted != side).any()
+
+
+def test_fsc_of_a_class_is_compared_with_matched_controls_in_its_own_mask() -> None:
+    particles = synthetic(3.0, noise=1.5)
+    pure = matched_fsc(particles.residuals, particles.state, 1, [])
+    assert pure is not None and pure.own > pure.high and "above" in pure.sentence()
+    small, elsewhere = blob((2, 0, 0), 1.2), blob((-5, 0, 0), 1.2)
+    own = class_mask(small, torch.ones(BOX, BOX, BOX))
+    assert float((own * small).sum() / small.sum()) > 0.9 and float((own * elsewhere).sum() / elsewhere.sum()) < 0.1
+    mixed = matched_fsc(particles.residuals, np.random.default_rng(0).permutation(particles.state), 0, [])
+    assert mixed is not None and mixed.low < mixed.own < mixed.high
+    assert matched_fsc(particles.residuals, np.arange(240) // 236, 1, []) is None
 
 
 def test_a_class_that_views_explain_cannot_be_matched(two_states: Synthetic) -> None:
