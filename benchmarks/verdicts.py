@@ -60,7 +60,7 @@ class SimulatedSet:
     kinds: tuple[str, ...] = ("truth", "permuted", "over-split")
 
 
-HOMOGENEOUS = ("random", "noise", "view")
+HOMOGENEOUS = ("noise", "random", "view")
 SETS = (
     SimulatedSet("three states", (S50, S30, S70), "-n 300 --snr 0.05"),
     SimulatedSet("five states", (S50, S30, S70, VACANT, CORE), "-n 500 --snr 0.05"),

@@ -1,6 +1,6 @@
 """Verdicts on synthetic spectra: particles of one or two states under a missing wedge, with contrast and noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -98,6 +98,12 @@ def test_permuted_classes_do_not_differ(two_states: Synthetic) -> None:
         labels = np.random.default_rng(seed).permutation(two_states.state)
         outcomes.append(two_states.pair(labels).outcome)
     assert outcomes == ["same"] * 5
+
+
+def test_differences_as_small_as_systematic_errors_are_unclear(two_states: Synthetic) -> None:
+    pair = two_states.pair(two_states.state)
+    small = replace(pair, split=replace(pair.split, change=0.02))
+    assert small.outcome == "unclear" and "imaging model" in small.sentence(0)
 
 
 def test_a_copy_of_other_contrast_is_called_so() -> None:
