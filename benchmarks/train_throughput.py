@@ -112,7 +112,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         engine.seed((0,))
         random = StepRandom.of(engine.generator, batch)
         schedule = visit.schedule
-        return StepState(schedule[0], schedule[1], 0.5, 1.0, engine.snr, random)
+        return StepState(schedule.bfactor_A2, schedule.beta, 0.5, 1.0, engine.snr, random)
 
     times: dict[str, float] = {}
     random = StepRandom.of(engine.generator, batch)
@@ -124,7 +124,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     generated, times["generative"] = time_of(lambda: model.generative(assembled, inferred, state()))
     terms, times["loss"] = time_of(lambda: model.loss(inferred, generated, neighbours, state()))
     _, times["backward"] = time_of(lambda: terms.total.backward(retain_graph=True))
-    _, times["update"] = time_of(lambda: engine.update(visit.schedule[2]))
+    _, times["update"] = time_of(lambda: engine.update(visit.schedule.learning_rate))
     engine.optimizer.zero_grad(set_to_none=True)
     return times
 

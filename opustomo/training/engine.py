@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,18 @@ GRADIENT_LIMIT = 3.0
 GRADIENT_DECAY = 0.99
 
 
+Number = TypeVar("Number", float, Tensor)
+
+
+class Schedule(NamedTuple, Generic[Number]):
+    """Values of a step that change in the course of a run: numbers on the host, scalar tensors on the device."""
+
+    bfactor_A2: Number
+    beta: Number
+    learning_rate: Number
+    composition_scale: Number
+
+
 @dataclass(frozen=True)
 class Visit:
     """A batch as the host hands it over.
@@ -44,8 +56,8 @@ class Visit:
         (P,) particles for the prior; padded to one length where ``pool_count`` is given.
     pool_count
         Scalar: how many of the pool are meant.
-    schedule
-        (4,): B-factor in Å², β(t), learning rate, scale of the composition.
+    schedule_values
+        (4,) values of :class:`Schedule` in its order, in one tensor so that they are copied to the device at once.
     weight
         (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
     """
@@ -54,11 +66,16 @@ class Visit:
     volumes: Tensor
     pool: Tensor
     pool_count: Tensor | None
-    schedule: Tensor
+    schedule_values: Tensor
     weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def schedule(self) -> Schedule[Tensor]:
+        """Scalars of the schedule by name."""
+        return Schedule(*self.schedule_values.unbind())
 
 
 class Engine:
@@ -135,14 +152,14 @@ class Engine:
 
         ``first`` and ``last`` of the batches whose gradients are summed for an update.
         """
-        config, ranks = self.config, self.ranks
+        config, ranks, schedule = self.config, self.ranks, visit.schedule
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
         if training and self.motion_first:
             scale = self.model.decoder.composition_scale
-            scale.copy_(torch.maximum(scale, visit.schedule[3]))  # loaded weights keep what they were trained with
+            scale.copy_(torch.maximum(scale, schedule.composition_scale))  # loaded weights keep theirs
         state = StepState(
-            bfactor_A2=visit.schedule[0],
-            beta=visit.schedule[1],
+            bfactor_A2=schedule.bfactor_A2,
+            beta=schedule.beta,
             beta_control=config.beta_control,
             lamb=config.lamb,
             snr=self.snr,
@@ -161,7 +178,7 @@ class Engine:
                 self.optimizer.zero_grad(set_to_none=True)
             (output.terms.total / config.accum_step).backward()
             if last:
-                self.update(visit.schedule[2])
+                self.update(schedule.learning_rate)
             average_if_finite(self.snr, output.terms.snr.detach(), SNR_DECAY)
             if output.noise is not None:
                 for running, found in zip(self.model.noise, output.noise, strict=True):

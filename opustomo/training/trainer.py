@@ -27,7 +27,7 @@ from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.current import projections_of, template_of, write_template
 from opustomo.training.encoding import encode_all
-from opustomo.training.engine import Engine, Visit, make_optimizer
+from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
 from opustomo.training.graphs import Steps
 from opustomo.training.memory import LatentMemory, PoseMemory
 from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
@@ -289,7 +289,7 @@ class Trainer:
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
             pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
-        schedule = (
+        schedule = Schedule(
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
             schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
@@ -343,7 +343,7 @@ class Trainer:
     def _report(self, visit: Visit, output: StepOutput) -> None:
         progress = self.progress
         self._recovery.report()
-        bfactor_A2, beta, lr, *_ = visit.schedule.tolist()
+        schedule = Schedule(*visit.schedule_values.tolist())
         snr = float(self.engine.snr)
         terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))
         self.log.say(
@@ -356,12 +356,12 @@ class Trainer:
             epoch=progress.epoch,
             particles_seen=progress.particles_seen,
             terms=terms,
-            lr=lr,
-            beta=beta,
+            lr=schedule.learning_rate,
+            beta=schedule.beta,
             running_snr=snr,
             visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
             memory_gb=torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0,
-            projections=projections_of(self.engine, visit, bfactor_A2) if self.run.plot else None,
+            projections=projections_of(self.engine, visit, schedule.bfactor_A2) if self.run.plot else None,
         )
         self._tell("interval", record)
         self._write_template(output.mu[:1])
