@@ -200,6 +200,7 @@ def _print_proposal(
     line: str, settings: Settings, particles: int, seconds: float | None, memory: str, outdir: str
 ) -> None:
     """Print the command, the reason for each setting, what it costs, and what to do next."""
+    import shlex
     import textwrap
 
     print("\nCommand to train with the proposed settings:\n")
@@ -212,7 +213,7 @@ def _print_proposal(
         rate, total = 1.0 / seconds, seconds * particles * settings.num_epochs
         cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
     print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
-    print(f"Then: dsdsh analyze {outdir} {settings.num_epochs - 1} 4 4")
+    print(f"Then: {shlex.join(['dsdsh', 'analyze', outdir, 'latest', '4', '4'])}")
 
 
 def _duration(seconds: float) -> str:

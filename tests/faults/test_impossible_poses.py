@@ -41,7 +41,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
     star = str(folder / "particles.star")
     assert main(["check", star, "--normalizectf", *words]) == 1
     checked = capsys.readouterr().out
-    assert "Training can start" not in checked
+    assert "Verdict: usable" not in checked
     out = folder / "run"
     assert main(["train_tomo", star, "-o", str(out), *SMALL, *words]) == 1
     said = capsys.readouterr().err
@@ -63,7 +63,7 @@ def test_origins_beyond_the_box(own_set: Path, capsys: pytest.CaptureFixture[str
 def test_origins_within_the_box_pass(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(own_set, rlnOriginY={4: 11.9})
     assert main(["check", str(own_set / "particles.star"), "--normalizectf"]) == 0
-    assert "Training can start." in capsys.readouterr().out
+    assert "Verdict: usable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("column", ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"])

@@ -111,9 +111,7 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     expected = next(limit for number, limit in EXPECTED_A if particles < number)
     nyquist = max(2.0 * apix, 0.8 * expected)
     fraction = min(1.0, 2.0 * apix / nyquist)
-    reason = (
-        f"{particles:,} particles rarely exceed {expected:g} Å; the render box resolves {2 * apix / fraction:.3g} Å."
-    )
+    reason = f"{particles:,} particles rarely exceed {expected:g} Å; the boxes resolve {2 * apix / fraction:.3g} Å."
     if not gpu and box * fraction > LARGEST_CPU_BOX:
         fraction = LARGEST_CPU_BOX / box
         reason = f"Without a GPU, the render box has at most {LARGEST_CPU_BOX} voxels."

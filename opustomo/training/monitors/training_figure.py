@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,7 @@ def draw_training(
     _draw_changes(figure.add_axes((0.784, 0.575, 0.195, 0.29)), changes, record.epoch)
     if convergence is not None:
         sentence = convergence.statement.sentence
-        figure.text(0.052, 0.917, sentence[0].upper() + sentence[1:].replace("-", "−"), fontsize=11, color=INK)
+        figure.text(0.052, 0.917, sentence[0].upper() + re.sub(r"-(?=\d)", "−", sentence[1:]), fontsize=11, color=INK)
     _draw_slices(figure, np.asarray(record.template, dtype=np.float32))
     _draw_latents(figure, record)
     with atomic_path(path) as partial:
