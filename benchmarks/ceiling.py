@@ -13,7 +13,7 @@ BATCH = 8
 
 @torch.no_grad()
 def known_density_scores(
-    star: Path, volumes: np.ndarray, eulers_deg: np.ndarray, origins_px: np.ndarray, normalised: bool
+    star: Path, volumes: np.ndarray, eulers_deg: np.ndarray, origins_px: np.ndarray, normalized: bool
 ) -> np.ndarray:
     """Index of the best density of each particle, (N,).
 
@@ -29,7 +29,7 @@ def known_density_scores(
         (K, D, D, D) densities.
     eulers_deg, origins_px
         Poses to use, (N, 3) each.
-    normalised
+    normalized
         Whether reconstructions were divided by their sampling weights.
     """
     from opustomo.data.config import DataConfig
@@ -55,7 +55,7 @@ def known_density_scores(
         data = torch.from_numpy(np.stack([source.read(int(i)) for i in index]).astype(np.float32)).to(device)
         origin = torch.from_numpy(np.asarray(origins_px, dtype=np.float32))[index].to(device)
         spectrum = rfft3(data) * shift_phases(origin, box, box)
-        ctf = ctf_volume(tilts[table[index].to(device)], box, particles.apix, normalised=normalised)
+        ctf = ctf_volume(tilts[table[index].to(device)], box, particles.apix, normalized=normalized)
         inverse = rotations[index].to(device).mT[:, None]
         found: list[tuple[Tensor, Tensor]] = []
         for density in densities:
@@ -78,7 +78,7 @@ def known_density_scores(
     return (products - 0.5 * amplitude * squares).argmax(1).cpu().numpy()
 
 
-def ceilings(data: Path, normalised: bool) -> dict[str, float]:
+def ceilings(data: Path, normalized: bool) -> dict[str, float]:
     """ARI of that choice at the true and at the given poses, and R² of the chosen index (for ordered densities)."""
     from sklearn.metrics import adjusted_rand_score
 
@@ -89,14 +89,14 @@ def ceilings(data: Path, normalised: bool) -> dict[str, float]:
         ("true", truth["eulers"], truth["origin"]),
         ("given", truth["eulers_used"], truth["origin_used"]),
     ):
-        chosen = known_density_scores(data / "particles.star", volumes, eulers, origins, normalised)
+        chosen = known_density_scores(data / "particles.star", volumes, eulers, origins, normalized)
         found[f"ari_{name}_poses"] = float(adjusted_rand_score(labels, chosen))
         found[f"r2_{name}_poses"] = float(1 - np.square(chosen - labels).mean() / labels.var())
     return found
 
 
 @torch.no_grad()
-def pose_bound(data: Path, normalised: bool = True, sample: int = 64) -> dict[str, float]:
+def pose_bound(data: Path, normalized: bool = True, sample: int = 64) -> dict[str, float]:
     """Bayesian Cramér–Rao bound of poses: median errors that known densities, noise and spread of errors allow.
 
     The Fisher information of three turns and three shifts of a sample of particles, with the noise of every Fourier
@@ -135,7 +135,7 @@ def pose_bound(data: Path, normalised: bool = True, sample: int = 64) -> dict[st
         rotation = euler_to_matrix(torch.from_numpy(truth["eulers"][index].astype(np.float64))).float().to(device)
         vectors = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * reach_rad
         turns = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float().to(device)
-        ctf = ctf_volume(tilts[table[index : index + 1].to(device)], box, particles.apix, normalised=normalised)[0]
+        ctf = ctf_volume(tilts[table[index : index + 1].to(device)], box, particles.apix, normalized=normalized)[0]
         posed = rfft3(sample_posed(density, (rotation @ turns).mT[None], box)[0]) * ctf
         moved = torch.from_numpy(np.concatenate([np.eye(3), -np.eye(3)]) * reach_px).float().to(device)
         shifted = posed[:1] * shift_phases(moved, box, box)

@@ -54,15 +54,15 @@ def turned(volume: np.ndarray, axis: np.ndarray, centre: np.ndarray, angle_deg: 
 
 def make_truth(case: str, args: argparse.Namespace) -> Truth:
     """Densities of all states of a case."""
-    from opustomo.dynamics.body_masks import centre_of_mass
+    from opustomo.dynamics.body_masks import center_of_mass
     from opustomo.simulate.volumes import gather_volumes
 
     files = [args.maps / "comp_0_50S.mrc", args.maps / "comp_2_30S.mrc"] if args.maps else []
     builtin = [] if args.maps else ["50S", "30S"]
     (fixed, moving), _ = gather_volumes(files, builtin, args.apix, args.box)
     fixed, moving = np.maximum(fixed, 0), np.maximum(moving, 0)
-    centre = centre_of_mass(moving)
-    axis = centre_of_mass(fixed) - centre
+    centre = center_of_mass(moving)
+    axis = center_of_mass(fixed) - centre
     axis /= np.linalg.norm(axis)
     angles = np.zeros(1) if case == "still" else np.linspace(-args.sweep, args.sweep, args.steps)
     if args.ratchet and case == "ratchet":

@@ -398,7 +398,7 @@ def main() -> None:
 
             for (name, seed), data in zip(sets, made, strict=True):
                 if (data / "truth.npz").exists():
-                    found = ceilings(data, normalised=True) | pose_bound(data)
+                    found = ceilings(data, normalized=True) | pose_bound(data)
                     print(json.dumps({"set": name, "seed": seed, **found}), flush=True)
             return
         jobs = [(name, seed, variant) for variant in variants for name, seed in sets]

@@ -73,7 +73,7 @@ class Settings:
 
     alpha: float = 0.0
     beta_ctf: float = 1.0
-    normalised: bool = False
+    normalized: bool = False
     bfactor: float = 4.0
     original: bool = False
     estimate_pose: bool = True
@@ -112,13 +112,13 @@ def crop_spectrum(spectrum: np.ndarray, size: int) -> np.ndarray:
     return spectrum[start : start + size, start : start + size, : size // 2 + 1] * (size / full) ** 3
 
 
-def crop_centre(y: np.ndarray, size: int) -> np.ndarray:
+def crop_center(y: np.ndarray, size: int) -> np.ndarray:
     """Central cube."""
     start = y.shape[0] // 2 - size // 2
     return y[(slice(start, start + size),) * 3]
 
 
-def pad_centre(y: np.ndarray, size: int) -> np.ndarray:
+def pad_center(y: np.ndarray, size: int) -> np.ndarray:
     """Zeros around."""
     out = np.zeros((size,) * 3)
     start = size // 2 - y.shape[0] // 2
@@ -151,7 +151,7 @@ def ctf_2d(tilt: Tilt, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -np.sin(gamma - np.arctan2(w, np.sqrt(1 - w * w))) * np.exp(-tilt.bfactor * s**2 / 4)
 
 
-def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalised: bool) -> np.ndarray:
+def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalized: bool) -> np.ndarray:
     """3D CTF on the render grid."""
     kz, ky, kx = frequencies(sizes.render)
     length = sizes.render * sizes.render_apix
@@ -159,12 +159,12 @@ def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalised: bool) -> np.ndarray:
     for tilt in tilts:
         cos, sin = np.cos(np.radians(tilt.angle)), np.sin(np.radians(tilt.angle))
         x, distance = kx * cos - kz * sin, kx * sin + kz * cos
-        weight = (linear if normalised else cubic)(distance)
+        weight = (linear if normalized else cubic)(distance)
         # the sign of c counts: what a kernel touches with its very end lies in the wedge
         weight *= (np.abs(weight) > 1e-5) & (np.abs(x) <= sizes.box / 2) & (tilt.scale > 0)
         total += weight * tilt.scale * ctf_2d(tilt, x / length, ky / length)
         sampling += weight
-    return total / np.maximum(sampling, 1) if normalised else total / sum(tilt.scale for tilt in tilts)
+    return total / np.maximum(sampling, 1) if normalized else total / sum(tilt.scale for tilt in tilts)
 
 
 def sample(volume: np.ndarray, matrix: np.ndarray, size: int, shift: np.ndarray | None = None) -> np.ndarray:
@@ -181,7 +181,7 @@ def sample(volume: np.ndarray, matrix: np.ndarray, size: int, shift: np.ndarray 
     return map_coordinates(volume, at[::-1], order=1, mode="grid-constant")
 
 
-def turn_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def rotate_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Bicubic (a = -0.75) turn of every x, y plane about voxel D/2; zero outside."""
     size = volume.shape[0]
     axis = np.arange(size) - size // 2
@@ -348,9 +348,9 @@ def encoder_input(spectrum: np.ndarray, rotation: np.ndarray, mask: np.ndarray) 
     """The centred subtomogram, blurred, turned into the reference frame, standardised, masked."""
     kz, ky, kx = frequencies(spectrum.shape[0])
     k2 = (kz**2 + ky**2 + kx**2) / spectrum.shape[0] ** 2
-    volume = crop_centre(irfft3(spectrum * np.exp(-(np.pi**2) * MEAN_BLUR * k2)), mask.shape[0])
+    volume = crop_center(irfft3(spectrum * np.exp(-(np.pi**2) * MEAN_BLUR * k2)), mask.shape[0])
     about_z, out_of_plane = split_turn(rotation)
-    volume = turn_about_z(volume, about_z)
+    volume = rotate_about_z(volume, about_z)
     volume = (volume - volume.mean()) / volume.std(ddof=1)
     return sample(volume, out_of_plane, mask.shape[0]) * mask
 
@@ -369,7 +369,7 @@ def validation_step(
         ox, oy, oz = particle.origin * sizes.apix
         centring = np.exp(-2j * np.pi * (kx * ox + ky * oy + kz * oz) / length)
         spectrum = crop_spectrum(rfft3(particle.voxels), sizes.render) * centring
-        ctf = ctf_3d(particle.tilts, sizes, settings.normalised)
+        ctf = ctf_3d(particle.tilts, sizes, settings.normalized)
 
         mu, logstd = encode(encoder, encoder_input(spectrum, particle.rotation, mask), sizes.encoderres)
         template = decode(decoder, mu[: sizes.zdim], sizes.templateres)
@@ -384,7 +384,7 @@ def validation_step(
         sharpened = spectrum * np.exp(np.pi**2 * b * k2) * np.sign(ctf) * np.abs(ctf) ** settings.alpha
         rigid = settings.bodies is None
         posed_mask = np.clip(sample(mask, pose.T, sizes.crop, shift if rigid else None), 0, None)
-        target = posed_mask * crop_centre(irfft3(sharpened), sizes.crop)
+        target = posed_mask * crop_center(irfft3(sharpened), sizes.crop)
 
         damping = np.exp(-(np.pi**2) * b / 2 * k2) * np.exp(-(np.pi**2) * b / 2 * k2 * np.abs(np.arctan2(kz, kx)))
         energy, power = [], []
@@ -396,8 +396,8 @@ def validation_step(
             else:
                 at = pulled @ turn_p + shift * 2 / (sizes.crop - 1) + grid.e
                 posed = sample_at(template, at).reshape((sizes.crop,) * 3)
-            whole = irfft3(damping * np.abs(ctf) ** settings.beta_ctf * rfft3(pad_centre(posed, sizes.render)))
-            image = crop_centre(whole, sizes.crop)
+            whole = irfft3(damping * np.abs(ctf) ** settings.beta_ctf * rfft3(pad_center(posed, sizes.render)))
+            image = crop_center(whole, sizes.crop)
             power.append(np.sum((image if settings.original else whole) ** 2))
             energy.append(power[-1] - 2 * np.sum(image * target))
         latents.append(mu)

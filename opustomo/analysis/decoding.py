@@ -21,7 +21,7 @@ from tqdm import tqdm
 from opustomo.analysis.volume_display import contour_level, draw_views, view_of, write_series_script, write_set_script
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.network_sizes import describe_mismatch
-from opustomo.checkpoint.weights import bodies_from_buffers, load_decoder, read_weights, separation_in, solvent_mask
+from opustomo.checkpoint.weights import load_decoder, read_body_geometry, read_separation, read_weights, solvent_mask
 from opustomo.errors import UserError
 from opustomo.io.host_memory import require_memory
 from opustomo.io.mrc import write_volume
@@ -110,7 +110,7 @@ class VolumeDecoder:
         self.decoder.to(device).eval()
         parents = () if sizes.bodies is None else sizes.bodies.parents
         try:
-            self.bodies = bodies_from_buffers(decoder_state, self.boxes, settings.get("opustomo") is not None, parents)
+            self.bodies = read_body_geometry(decoder_state, self.boxes, settings.get("opustomo") is not None, parents)
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"The geometry of the bodies in {weights} is damaged ({error}). Use another epoch."
@@ -120,7 +120,7 @@ class VolumeDecoder:
                 f"{weights} has {len(self.bodies)} bodies, but its motion head has {rows} rows instead of "
                 f"{len(self.bodies) + 1}. Use another epoch."
             )
-        self.separation = None if self.bodies is None else separation_in(content, weights, sizes.zdim, zaffinedim)
+        self.separation = None if self.bodies is None else read_separation(content, weights, sizes.zdim, zaffinedim)
         """Part of the composition that z.N.pkl omits because it is predicted from the conformation."""
         self.posing = Posing(self.boxes, self.bodies).to(device)
         self.zdim, self.latent_dim, self.device = sizes.zdim, sizes.zdim + zaffinedim, torch.device(device)
@@ -211,13 +211,13 @@ def on_pixels(templates: Tensor, boxes: Boxes, apix: float, size: int, pull: Ten
         Shape (K, size, size, size); 0 outside the crop.
     """
     spacing = apix / boxes.render_apix * 2.0 / (boxes.crop - 1)  # in units of the grid from -1 to 1
-    at = (torch.arange(size, device=templates.device) - size // 2) * spacing + boxes.centre
+    at = (torch.arange(size, device=templates.device) - size // 2) * spacing + boxes.center
     inside = (at >= -1.0 - 1e-5) & (at <= 1.0 + 1e-5)
     at = at.clamp(-1.0, 1.0)
     grid = torch.stack(torch.meshgrid(at, at, at, indexing="ij")[::-1], -1).expand(len(templates), -1, -1, -1, -1)
     if pull is not None:
         moved = torch.nn.functional.grid_sample(pull, grid, align_corners=True, padding_mode="border")
-        grid = moved.movedim(1, -1) + boxes.centre
+        grid = moved.movedim(1, -1) + boxes.center
     sampled = torch.nn.functional.grid_sample(templates[:, None], grid, align_corners=True)[:, 0]
     return sampled * (inside[:, None, None] & inside[None, :, None] & inside[None, None, :])
 

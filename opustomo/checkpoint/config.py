@@ -1,4 +1,4 @@
-"""config.pkl: what rebuilds a run's model, in the original's entries and in ours (docs/files.md)."""
+"""Run configuration (config.pkl) with the entries of OPUS-TOMO and of opustomo (docs/files.md)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from opustomo.physics.boxes import Boxes
 
 
 def dataset_settings(data: dict[str, Any], norm: tuple[float, float] | None) -> dict[str, Any]:
-    """Return entries on the inputs: ``data`` with paths as text, and the (shift, scale) that normalizes voxels.
+    """Return the entries of the input data, with paths as text, and the normalization (shift, scale) of voxels.
 
-    While the scale is not known yet, ``norm`` is None and there is no entry for it.
+    ``norm`` is None, and has no entry, until the scale has been measured.
     """
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in data.items() if key != "norm"}
     return plain if norm is None else plain | {"norm": [norm[0], np.float32(norm[1])]}
@@ -29,7 +29,7 @@ def dataset_settings(data: dict[str, Any], norm: tuple[float, float] | None) -> 
 def run_settings(
     model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, dataset: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Return all settings of a run under the names of the original's config.pkl, and ours under ``opustomo``."""
+    """Return all settings of a run under the keys of OPUS-TOMO, and those of opustomo under ``opustomo``."""
     return {
         "dataset_args": dataset | {"downfrac": boxes.render / boxes.box, "angpix": boxes.apix},
         "lattice_args": {"D": boxes.box + 1},
@@ -48,25 +48,32 @@ def run_settings(
 
 
 def write_config(path: Path, settings: dict[str, Any], command: tuple[str, ...]) -> None:
-    """Write config.pkl: two pickles in a row, the settings and then time, command and version."""
+    """Write config.pkl, which consists of two pickles: the settings, and the time, command and version."""
     dump_pickles(path, settings, {"time": datetime.now(), "cmd": list(command), "version": __version__})
 
 
 def read_config(path: Path, box: int | None = None) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
-    """Read model sizes, boxes and all settings of a run, of ours or of the original.
+    """Read the configuration of a run of opustomo or OPUS-TOMO.
 
     Parameters
     ----------
     path
         config.pkl of the run.
     box
-        Side of the subtomograms in voxels, where it is known. The original keeps the size of its grid, which is odd:
-        one more than the box or, in some versions, one less. Without ``box`` it is taken for one more.
+        Box size of the subtomograms in voxels, if known. OPUS-TOMO stores the odd size of its grid, which is one more
+        than the box or, in some versions, one less. Without ``box`` it is assumed to be one more.
+
+    Returns
+    -------
+    model : ModelConfig
+    boxes : Boxes
+    settings : dict
+        All settings.
 
     Raises
     ------
     UserError
-        The file is missing, unsafe, or lacks an entry.
+        If the file is missing or unsafe, or lacks an entry.
     """
     settings = load_pickles(path)[0]
     try:
@@ -92,6 +99,6 @@ def read_config(path: Path, box: int | None = None) -> tuple[ModelConfig, Boxes,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{path}: not the config.pkl of a training run ({error!r}); give the one beside the weights"
+            f"{path} is not the config.pkl of a training run ({error!r}). Give the one in the folder of the weights."
         ) from error
     return model, boxes, settings

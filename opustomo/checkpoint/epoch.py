@@ -1,4 +1,4 @@
-"""The files of one epoch."""
+"""Files of one epoch: weights, latents and poses."""
 
 from __future__ import annotations
 
@@ -22,31 +22,34 @@ def write_epoch(
     poses: Poses,
     separation: Separation | None = None,
 ) -> np.ndarray:
-    """Write the files of one epoch; the weights come last, so that an epoch with weights is complete.
+    """Write the files of one epoch.
+
+    The weights are written last, so that an epoch with weights is complete.
 
     Parameters
     ----------
     outdir, epoch, model
-        Where, of which epoch, and what to write.
+        Output folder, number of the epoch and model.
     latents
-        (N, zdim + zaffinedim) as encoded; conformations that no decoder reads are not written.
+        Latents of all particles from the encoder, (N, zdim + zaffinedim). Conformations are written only if the decoder
+        uses them.
     poses
-        Of the same particles.
+        Poses of all particles.
     separation
-        Takes from the compositions in z.N.pkl what they share with the conformations; weights.N.pkl holds it.
+        Separation that is subtracted from the compositions in z.N.pkl and written to weights.N.pkl.
 
     Returns
     -------
-    ndarray
-        (N, zdim + zaffinedim), or (N, zdim), as written.
+    ndarray, (N, zdim + zaffinedim) or (N, zdim)
+        Written latents.
 
     Raises
     ------
     UserError
-        Something is not finite; nothing is written then.
+        If values are not finite; nothing is written in this case.
     """
     zdim = model.config.zdim
-    conformation = model.config.zaffinedim > 0 and model.config.estimate_pose  # else no decoder reads it
+    conformation = model.config.zaffinedim > 0 and model.config.estimate_pose  # otherwise the decoder ignores it
     mu, multi = latents[:, :zdim], latents[:, zdim:] if conformation else None
     if separation is not None:
         mu = separation.apart(mu, latents[:, zdim:])
@@ -59,7 +62,7 @@ def write_epoch(
 
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:
-    """Room that state.pkl (weights and both moments of the optimiser) and the files of an epoch take."""
+    """Return the size in bytes of state.pkl, with both moments of the optimizer, and of the files of an epoch."""
     weights, mask = 4 * sum(p.numel() for p in model.parameters()), model.mask.numel()
     consensus = 4 * model.decoder.consensus.numel()
     state_row, epoch_row = 4 * (model.config.latent_dim + 13), 4 * model.config.latent_dim + 84
@@ -68,20 +71,20 @@ def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = Tru
 
 
 def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: bool = True) -> None:
-    """Refuse, before anything is overwritten, to write state.pkl and the files of an epoch where they do not fit."""
+    """Raise ``UserError`` if state.pkl and the files of an epoch do not fit on the disk."""
     needed = checkpoint_bytes(model, particles, epoch_files)
-    require_space(outdir, needed, "make room and go on with --load latest")
+    require_space(outdir, needed, "Free disk space and resume with --load latest.")
 
 
 def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
-    """Remove all but the newest ``keep`` weights up to ``epoch``; latents and poses, small beside them, stay.
+    """Remove all but the newest ``keep`` weights up to ``epoch``; None keeps all.
 
-    None keeps all.
+    Latents and poses, which are small, are not removed.
 
     Returns
     -------
     list of Path
-        What was removed.
+        Removed files.
     """
     if keep is None:
         return []

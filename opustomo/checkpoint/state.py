@@ -1,4 +1,4 @@
-"""state.pkl: everything that a run needs to resume exactly where it stopped. Only finite numbers are written."""
+"""Training state (state.pkl), from which a run resumes exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from opustomo.io.pickles import dump_torch, load_torch
 
 
 def require_finite(path: Path, content: Any) -> None:
-    """Refuse, before ``path`` is replaced, to write numbers that are not finite.
+    """Check that all values are finite before ``path`` is replaced.
 
     Raises
     ------
     UserError
-        A tensor, array or number in nested containers is not finite.
+        If a tensor, array or number in nested containers is not finite.
     """
     bad = list(_not_finite(content, ""))
     if bad:
         more = f" and {len(bad) - 1} others" if len(bad) > 1 else ""
         raise UserError(
-            f"{path} was not written, because {bad[0]}{more} would hold values that are not finite; the files of "
-            "earlier epochs are as they were, go on from one of them with --load weights.N.pkl and a lower --lr"
+            f"{path} was not written, because {bad[0]}{more} contains values that are not finite. The files of earlier "
+            "epochs are unchanged. Continue from one of them with --load weights.N.pkl and a lower --lr."
         )
 
 
@@ -52,41 +52,48 @@ def _not_finite(content: Any, name: str) -> Iterator[str]:
 
 STATE_FILE = "state.pkl"
 WEIGHTS_NAME = re.compile(r"weights\.(\d+)\.pkl")
-_SPARE = 1.05
+_MARGIN = 1.05
 
 
 def require_space(folder: Path, needed_bytes: int, advice: str) -> None:
-    """Refuse to start writing what will not fit, before anything is overwritten.
+    """Check the free disk space before files are overwritten.
 
-    ``folder`` need not exist yet; ``advice`` says what to do.
+    Parameters
+    ----------
+    folder
+        Output folder, which need not exist.
+    needed_bytes
+        Size of the files.
+    advice
+        Last sentence of the error message.
 
     Raises
     ------
     UserError
-        The file system of ``folder`` has less free space than ``needed_bytes`` and five per cent.
+        If the free space is less than 1.05 times ``needed_bytes``.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    if free < needed_bytes * _SPARE:
+    if free < needed_bytes * _MARGIN:
         raise UserError(
-            f"{folder}: {free / 1e6:.0f} MB free but a checkpoint needs {needed_bytes * _SPARE / 1e6:.0f} MB; "
-            f"nothing was overwritten: {advice}"
+            f"{folder} has {free / 1e6:.0f} MB of free disk space, but a checkpoint requires "
+            f"{needed_bytes * _MARGIN / 1e6:.0f} MB. No file was overwritten. {advice}"
         )
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the run's state.pkl, unless the state holds values that are not finite (UserError)."""
+    """Replace the state.pkl of a run; raise ``UserError`` if the state contains values that are not finite."""
     require_finite(folder / STATE_FILE, state)
     dump_torch(folder / STATE_FILE, state)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return the run's state, or None if it has none yet.
+    """Read the state of a run, or return None if there is none.
 
     Raises
     ------
     UserError
-        The file is damaged or holds something else.
+        If the file is damaged or not a training state.
     """
     path = folder / STATE_FILE
     if not path.exists():
@@ -97,13 +104,15 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         newest = newest_weights(folder)
         if newest is None:
             raise
-        raise UserError(f"{error}; --load {newest} goes on from the newest weights") from error
+        raise UserError(
+            f"{str(error).rstrip('.')}. Use --load {newest} to continue from the newest weights."
+        ) from error
     if not isinstance(state, dict) or "progress" not in state:
-        raise UserError(f"{path}: not the state of a training run; remove it or choose another folder with -o")
+        raise UserError(f"{path} is not the state of a training run. Remove it, or choose another folder with -o.")
     return state
 
 
 def newest_weights(folder: Path) -> Path | None:
-    """Return the weights.N.pkl of the largest N in a folder, None without any."""
+    """Return the weights.N.pkl with the largest N in a folder, or None."""
     found = {int(match[1]): path for path in folder.iterdir() if (match := WEIGHTS_NAME.fullmatch(path.name))}
     return found[max(found)] if found else None

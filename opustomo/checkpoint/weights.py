@@ -1,4 +1,4 @@
-"""weights.N.pkl: networks under the original's key names, body geometry, and the separation of the latents."""
+"""Model weights (weights.N.pkl): networks under the keys of OPUS-TOMO, body geometry and latent separation."""
 
 from __future__ import annotations
 
@@ -25,71 +25,77 @@ _BUFFERS = {
     "orient_bodies": "orient_bodies",
     "principal_axes": "principal_axes",
 }
-"""Name of the buffer → member of the geometry."""
-_DIVIDED = ("rotate_directions", "radius")
-"""Buffers that hold lengths as fractions of the box; com_bodies are voxels."""
+"""Field of the geometry for each buffer name."""
+_BOX_FRACTIONS = ("rotate_directions", "radius")
+"""Buffers of lengths in fractions of the box; ``com_bodies`` is in voxels."""
 
 
 def body_buffers(geometry: BodyGeometry, boxes: Boxes) -> dict[str, Tensor]:
-    """Entries for ``decoder_state_dict``."""
-    return {name: geometry.tensor(member) / (boxes.box if name in _DIVIDED else 1) for name, member in _BUFFERS.items()}
+    """Return the entries of the body geometry in ``decoder_state_dict``."""
+    return {
+        name: geometry.tensor(member) / (boxes.box if name in _BOX_FRACTIONS else 1)
+        for name, member in _BUFFERS.items()
+    }
 
 
-def bodies_from_buffers(
+def read_body_geometry(
     state: dict[str, Any], boxes: Boxes, own: bool, parents: tuple[int, ...] = ()
 ) -> BodyGeometry | None:
-    """Geometry in a ``decoder_state_dict``, None when it has no bodies.
+    """Return the body geometry in a ``decoder_state_dict``, or None if it has no bodies.
 
     Parameters
     ----------
     state
-        Of ours or of the original, whose buffers may have a prefix.
+        State of opustomo or OPUS-TOMO, whose buffers may have a prefix.
     boxes
-        Sizes of the run.
+        Boxes of the run.
     own
-        False for results of the original. It forgets the factor from fractions of the box to grid units for shifts, and
-        turns about (Dc-1)/2; its geometry comes back such that our decoder moves its bodies as it does.
+        True for weights of opustomo, False for weights of OPUS-TOMO. OPUS-TOMO omits the factor from fractions of the
+        box to grid units in shifts and rotates about (Dc-1)/2. Its geometry is converted, so that our decoder
+        reproduces its motion.
     parents
-        Known from elsewhere; else guessed from the levers.
+        Parent of each body, if known; by default inferred from the lever arms.
 
     Raises
     ------
     KeyError, ValueError
-        A buffer is missing or of another shape.
+        If a buffer is missing or has another shape.
     """
     found = {}
     for key, value in state.items():
         name = key.rsplit(".", 1)[-1]
         if name in _BUFFERS:
             found[name] = np.asarray(torch.as_tensor(value).double())
-    incomplete = not own and len(found) < len(_BUFFERS)  # of a decoder that moves no bodies, whatever it holds besides
+    incomplete = not own and len(found) < len(_BUFFERS)  # decoders of OPUS-TOMO without bodies have some buffers
     if len(found.get("com_bodies", ())) < LEAST_BODIES or incomplete:
         return None
-    members = {member: found[name] * (boxes.box if name in _DIVIDED else 1.0) for name, member in _BUFFERS.items()}
+    members = {
+        member: found[name] * (boxes.box if name in _BOX_FRACTIONS else 1.0) for name, member in _BUFFERS.items()
+    }
     members["in_relatives"] = members["com_bodies"] - members["rotate_directions"]
-    guessed = BodyGeometry(**members, parents=parents).parents
+    inferred = BodyGeometry(**members, parents=parents).parents
     if not own:
         members["com_bodies"] = members["com_bodies"] - 0.5 * boxes.box / boxes.render
         members["rotate_directions"] = members["rotate_directions"] * (boxes.crop - 1) / (2 * boxes.render)
-    return BodyGeometry(**members, parents=guessed)
+    return BodyGeometry(**members, parents=inferred)
 
 
 KEY = "separation"
-_PARTS = ("mean", "std", "centre", "slope")
+_FIELDS = ("mean", "std", "centre", "slope")  # the keys in existing files
 
 
-def separation_entries(separation: Separation) -> dict[str, Tensor]:
-    """Content of the entry: (C,), (C,), (P,) and (P, zdim), float64, so that nothing is lost in taking it back."""
-    return {name: torch.from_numpy(np.array(getattr(separation, name), dtype=np.float64)) for name in _PARTS}
+def separation_state(separation: Separation) -> dict[str, Tensor]:
+    """Return the arrays of a separation, (C,), (C,), (P,) and (P, zdim), in float64 to preserve their precision."""
+    return {name: torch.from_numpy(np.array(getattr(separation, name), dtype=np.float64)) for name in _FIELDS}
 
 
-def separation_in(content: Mapping[str, Any], path: Path, zdim: int, zaffinedim: int) -> Separation | None:
-    """Separation in the ``content`` of the weights ``path``, None when they have none.
+def read_separation(content: Mapping[str, Any], path: Path, zdim: int, zaffinedim: int) -> Separation | None:
+    """Return the separation in the ``content`` of the weights ``path``, or None if there is none.
 
     Raises
     ------
     UserError
-        It is damaged, or of latents of other sizes.
+        If it is damaged, or has other dimensions than the latents.
     """
     stored = content.get(KEY)
     if stored is None:
@@ -97,27 +103,27 @@ def separation_in(content: Mapping[str, Any], path: Path, zdim: int, zaffinedim:
     try:
         if not isinstance(stored, Mapping):
             raise TypeError(f"a {type(stored).__name__}")
-        found = Separation(*(np.asarray(torch.as_tensor(stored[name]).double()) for name in _PARTS))
+        found = Separation(*(np.asarray(torch.as_tensor(stored[name]).double()) for name in _FIELDS))
         if found.sizes != (zdim, zaffinedim):
-            raise ValueError(f"it is of {found.sizes} numbers, the latents have {(zdim, zaffinedim)}")
+            raise ValueError(f"its dimensions are {found.sizes}, but those of the latents are {(zdim, zaffinedim)}")
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}: what separates composition and conformation is damaged ({reason}); take another epoch"
+            f"The separation of composition and conformation in {path} is damaged ({reason}). Use another epoch."
         ) from error
     return found
 
 
 _WRAPPERS = ("module", "_orig_mod")
-"""What ``DataParallel`` and ``torch.compile`` put into parameter names."""
+"""Prefixes that ``DataParallel`` and ``torch.compile`` add to parameter names."""
 _ORIGINAL_MASK = "ref_mask"
 _SCALE, _CONSENSUS = "composition_scale", "consensus"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
-    """Write weights.N.pkl: networks and bodies under the original's key names, the crop's mask, the shared latent.
+    """Write weights.N.pkl with networks and bodies under the keys of OPUS-TOMO, mask, noise spectrum and pose prior.
 
-    ``separation``, if the latents of the epoch were separated, goes with them.
+    ``separation`` is included if the latents of the epoch are separated.
     """
     bodies = model.config.bodies
     geometry = {} if bodies is None else body_buffers(bodies, model.boxes)
@@ -135,44 +141,43 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
     else:
         content["encoder_state_dict"] = model.encoder.state_dict()
     if separation is not None:
-        content[KEY] = separation_entries(separation)
+        content[KEY] = separation_state(separation)
     dump_torch(path, content)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Content of a weights.N.pkl, of ours or of the original.
+    """Read a weights.N.pkl of opustomo or OPUS-TOMO.
 
-    Names under ``decoder_state_dict`` and ``encoder_state_dict`` (absent in a homogeneous run) are given without what
-    ``DataParallel`` and ``torch.compile`` put into them. What the original keeps in ``model_state_dict`` only is given
-    there too.
+    Names in ``decoder_state_dict`` and ``encoder_state_dict`` (absent in a homogeneous run) have no prefixes of
+    ``DataParallel`` and ``torch.compile``. They include parameters that OPUS-TOMO stores only in ``model_state_dict``.
 
     Raises
     ------
     UserError
-        The file is missing, unsafe, or holds no decoder.
+        If the file is missing or unsafe, or contains no decoder.
     """
     content = load_torch(path)
     if isinstance(content, dict):
-        _divide_model_state(content)
+        _split_model_state(content)
     if not isinstance(content, dict) or not _is_state(content.get("decoder_state_dict")):
-        raise UserError(f"{path}: holds no decoder; give the weights.N.pkl of a training run")
+        raise UserError(f"{path} contains no decoder. Give the weights.N.pkl of a training run.")
     for key in ("decoder_state_dict", "encoder_state_dict"):
         if _is_state(content.get(key)):
-            content[key] = {_plain(name): value for name, value in content[key].items()}
+            content[key] = {_without_wrappers(name): value for name, value in content[key].items()}
         else:
             content.pop(key, None)
     return content
 
 
 def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | None:
-    """Return the solvent mask in the content of a weights.N.pkl: (crop, crop, crop), float32; None if it has none.
+    """Return the solvent mask in the content of a weights.N.pkl, float32, (crop, crop, crop), or None.
 
-    It lies in ``mask`` in ours and in the decoder's buffer ``ref_mask`` in the original's.
+    The key is ``mask`` in weights of opustomo, and the decoder buffer ``ref_mask`` in weights of OPUS-TOMO.
 
     Raises
     ------
     UserError
-        The mask has another size than the crop of the run, or values that are not finite, or is zero everywhere.
+        If the size of the mask differs from the crop of the run, or the mask is not finite or is zero everywhere.
     """
     own = content.get("mask")
     found = own if isinstance(own, Tensor) and own.ndim == 3 else content["decoder_state_dict"].get(_ORIGINAL_MASK)
@@ -182,12 +187,12 @@ def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | 
     if tuple(mask.shape) != (crop,) * 3:
         shape = "×".join(map(str, found.shape))
         raise UserError(
-            f"{path}: the solvent mask in it is {shape} voxels, but the crop of this run is {crop}³; give the weights "
-            "and the config.pkl of one run"
+            f"The solvent mask in {path} has {shape} voxels, but the crop of this run is {crop}³. Give the weights and "
+            "the config.pkl of the same run."
         )
     if not torch.isfinite(mask).all() or not (mask > 0).any():
         raise UserError(
-            f"{path}: the solvent mask in it is empty or holds values that are not finite; take another epoch"
+            f"The solvent mask in {path} is empty or contains values that are not finite. Use another epoch."
         )
     return mask
 
@@ -198,12 +203,12 @@ def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        Whether the pose head was absent and keeps its start values.
+        Whether the pose head is missing and keeps its initial values.
 
     Raises
     ------
     RuntimeError
-        Another parameter is absent, or one has another shape.
+        If another parameter is missing, or a parameter has another shape.
     """
     new_head = load_network(decoder, content["decoder_state_dict"])
     # OPUS-TOMO has neither
@@ -213,8 +218,8 @@ def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:
     return new_head
 
 
-def load_noise(model: Autoencoder, content: Mapping[str, Any]) -> None:
-    """Let a model take the noise spectrum and the pose prior in the content of a weights.N.pkl, if it holds them."""
+def load_noise_and_prior(model: Autoencoder, content: Mapping[str, Any]) -> None:
+    """Load the noise spectrum and the pose prior from the content of a weights.N.pkl into a model, if present."""
     stored, prior = content.get("noise"), content.get("pose_prior")
     if isinstance(prior, Tensor) and prior.shape == model.pose_prior.shape:
         model.pose_prior.copy_(prior)
@@ -224,17 +229,17 @@ def load_noise(model: Autoencoder, content: Mapping[str, Any]) -> None:
 
 
 def load_network(network: nn.Module, state: Mapping[str, Any]) -> bool:
-    """Load the parameters of a network, whatever else ``state`` holds.
+    """Load the parameters of a network and ignore other entries of ``state``.
 
     Returns
     -------
     bool
-        Whether the pose head was absent and keeps its start values.
+        Whether the pose head is missing and keeps its initial values.
 
     Raises
     ------
     RuntimeError
-        Another parameter is absent, or one has another shape.
+        If another parameter is missing, or a parameter has another shape.
     """
     own = network.state_dict()
     head = {name: value for name, value in own.items() if ".affine_out." in name and name not in state}
@@ -242,18 +247,20 @@ def load_network(network: nn.Module, state: Mapping[str, Any]) -> bool:
     return bool(head)
 
 
-def _divide_model_state(content: dict[str, Any]) -> None:
-    """Put what ``model_state_dict`` holds of encoder and decoder where they belong, unless it is there already."""
+def _split_model_state(content: dict[str, Any]) -> None:
+    """Move the entries of ``model_state_dict`` to those of encoder and decoder, unless these exist."""
     whole = content.get("model_state_dict")
     if not isinstance(whole, Mapping) or not _is_state(whole):
         return
-    for part in ("encoder", "decoder"):
-        named = {_plain(name): value for name, value in whole.items()}
-        found = {name.removeprefix(f"{part}."): value for name, value in named.items() if name.startswith(f"{part}.")}
-        key = f"{part}_state_dict"
+    for network in ("encoder", "decoder"):
+        named = {_without_wrappers(name): value for name, value in whole.items()}
+        found = {
+            name.removeprefix(f"{network}."): value for name, value in named.items() if name.startswith(f"{network}.")
+        }
+        key = f"{network}_state_dict"
         if not _is_state(content.get(key)):
             content[key] = found
-        elif part == "decoder" and _ORIGINAL_MASK in found:
+        elif network == "decoder" and _ORIGINAL_MASK in found:
             content[key] = {_ORIGINAL_MASK: found[_ORIGINAL_MASK], **content[key]}
 
 
@@ -261,5 +268,5 @@ def _is_state(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(name, str) for name in value)
 
 
-def _plain(name: str) -> str:
+def _without_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)

@@ -13,35 +13,46 @@ from opustomo.errors import UserError
 
 
 def add_parse_multi_pose_star_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsd parse_multi_pose_star``."""
     parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
-    parser.add_argument("-D", type=int, required=True, metavar="BOX", help="box length of the subtomograms, pixels")
-    parser.add_argument("--Apix", type=float, required=True, help="their pixel size, Å")
+    parser.add_argument("-D", type=int, required=True, metavar="BOX", help="box size of the subtomograms in pixels")
+    parser.add_argument("--Apix", type=float, required=True, help="pixel size of the subtomograms in Å")
     parser.add_argument("--masks", type=Path, required=True, metavar="STAR", help="RELION multi-body STAR file")
-    parser.add_argument("--bodies", type=int, metavar="B", help="how many bodies it must define")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="PKL", help="poses to write")
+    parser.add_argument("--bodies", type=int, metavar="B", help="expected number of bodies")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="PKL", help="output file of the poses")
     add_geometry_options(parser)
 
 
 def add_geometry_options(parser: argparse.ArgumentParser) -> None:
-    """Options shared with `dsdsh prepare_multi`."""
+    """Add the options that ``dsd parse_multi_pose_star`` and ``dsdsh prepare_multi`` share."""
     add = parser.add_argument
-    add("--volumes", type=Path, metavar="DIR", help="folder with reference0.mrc … of a traversal, for the axes")
-    add("--num-volumes", type=int, default=10, help="volumes of the traversal")
-    add("--outmasks", default="mask_params", metavar="NAME", help="geometry is written as NAME.pkl")
-    add("--origin-rel", type=int, default=1, metavar="B", help="body, from 1, that the others move against")
-    add("--relion31", action="store_true", help="accepted; the format is recognised by itself")
+    add(
+        "--volumes",
+        type=Path,
+        metavar="DIR",
+        help="folder with reference0.mrc … of a traversal, from which rotation axes are fitted",
+    )
+    add("--num-volumes", type=int, default=10, help="number of volumes of the traversal")
+    add("--outmasks", default="mask_params", metavar="NAME", help="name of the output file NAME.pkl of the geometry")
+    add(
+        "--origin-rel",
+        type=int,
+        default=1,
+        metavar="B",
+        help="reference body, counted from 1, relative to which the other bodies move",
+    )
+    add("--relion31", action="store_true", help="ignored (for compatibility); the format is detected automatically")
 
 
 def run_parse_multi_pose_star(args: argparse.Namespace) -> None:
-    """Write both files."""
+    """Write the poses and the geometry."""
     prepare_bodies(args, args.star, args.D, args.Apix, args.masks, args.bodies, args.out)
 
 
 def prepare_bodies(
     args: argparse.Namespace, table: Path, box: int, apix: float, masks: Path, count: int | None, out: Path
 ) -> None:
-    """Read and check everything, then write poses and geometry."""
+    """Read and check all inputs, then write the poses and the geometry."""
     from opustomo.dynamics.body_geometry import GeometryRequest, make_geometry
     from opustomo.dynamics.body_masks import read_bodies
     from opustomo.io.body_files import write_bodies, write_multibody_poses
@@ -49,7 +60,7 @@ def prepare_bodies(
     from opustomo.io.star_tables import read_particles
 
     if not 0 < apix < float("inf"):
-        raise UserError(f"the pixel size must be positive, not {apix:g} Å.")
+        raise UserError(f"The pixel size is {apix:g} Å, but it must be positive.")
     star = read_particles(table)
     given, box = box, check_box(star, box)
     box_note(given, box)
@@ -60,11 +71,14 @@ def prepare_bodies(
     request = GeometryRequest(box, apix, args.origin_rel - 1, args.volumes, args.num_volumes)
     geometry = make_geometry(bodies, request)
     if bodies.apix is None:
-        print("note: the masks' headers hold no pixel size; they are taken to span the box of the subtomograms.")
+        print(
+            "Note: The MRC headers of the masks have no pixel size. The masks are assumed to span the box of the "
+            "subtomograms."
+        )
     for body, (name, parent) in enumerate(zip(bodies.names, bodies.parents, strict=True), 1):
-        centre = ", ".join(f"{value:.2f}" for value in geometry.com_bodies[body - 1])
+        center = ", ".join(f"{value:.2f}" for value in geometry.com_bodies[body - 1])
         radii = ", ".join(f"{value:.2f}" for value in geometry.radii_bodies[body - 1])
-        print(f"body {body} ({name.name}): centre ({centre}), radii ({radii}) voxels, relative to body {parent + 1}")
+        print(f"body {body} ({name.name}): center ({center}), radii ({radii}) voxels, relative to body {parent + 1}")
     geometry_file = Path(f"{args.outmasks}.pkl")
     write_bodies(geometry_file, geometry, box, apix)
     write_multibody_poses(out, poses, len(bodies))
@@ -72,30 +86,30 @@ def prepare_bodies(
 
 
 PARSE_MULTI_POSE_STAR = Command(
-    ("Write the poses of a STAR file with room for bodies, and the geometry of the bodies that masks define."),
+    "write multi-body poses of a STAR file and the geometry of the bodies defined by masks",
     add_parse_multi_pose_star_arguments,
     run_parse_multi_pose_star,
 )
 
 
 def add_prepare_multi_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsdsh prepare_multi``."""
     parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
-    parser.add_argument("box", type=int, metavar="D", help="box length of the subtomograms, pixels")
-    parser.add_argument("apix", type=float, help="pixel size of the subtomograms, Å")
+    parser.add_argument("box", type=int, metavar="D", help="box size of the subtomograms in pixels")
+    parser.add_argument("apix", type=float, help="pixel size of the subtomograms in Å")
     parser.add_argument("masks", type=Path, metavar="MASKS", help="RELION multi-body STAR file")
-    parser.add_argument("numb", type=int, help="how many bodies it defines")
+    parser.add_argument("numb", type=int, help="number of bodies in the STAR file")
     add_geometry_options(parser)
 
 
 def run_prepare_multi(args: argparse.Namespace) -> None:
-    """Write both files."""
+    """Write the poses and the geometry."""
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
     prepare_bodies(args, args.star, args.box, args.apix, args.masks, args.numb, out)
 
 
 PREPARE_MULTI = Command(
-    ("Write {dir}/{stem}_pose_euler.pkl with room for bodies, and the geometry of the bodies that masks define."),
+    "write {dir}/{stem}_pose_euler.pkl with multi-body poses, and the geometry of the bodies defined by masks",
     add_prepare_multi_arguments,
     run_prepare_multi,
 )
@@ -137,7 +151,7 @@ def run_analyze_dynamics(args: argparse.Namespace) -> None:
             "Give the pixel size of the subtomograms with --Apix."
         )
     if not 0 < apix < math.inf:
-        raise UserError(f"--Apix must be a positive pixel size in Å, not {apix:g}.")
+        raise UserError(f"--Apix is {apix:g} Å, but it must be positive.")
     box = bodies.masks.shape[-1] if args.D is None else args.D
     folders, skipped = folders_with_volumes(args.folders)
     if skipped:
@@ -152,7 +166,7 @@ def run_analyze_dynamics(args: argparse.Namespace) -> None:
         for line in describe(traversal.fits, bodies):
             print(f"   {line}")
         if args.verbose:
-            for volume, centers in enumerate(traversal.centres):
+            for volume, centers in enumerate(traversal.centers):
                 positions = "; ".join(f"({x:.2f}, {y:.2f}, {z:.2f})" for x, y, z in centers)
                 print(f"   reference{volume}.mrc: body centers {positions} Å, relative to the center of the box")
     if args.out is None:

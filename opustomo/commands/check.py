@@ -1,4 +1,4 @@
-"""``dsd check``: inspect a particle set and propose the training command."""
+"""`dsd check`: inspect a particle set and propose the training command."""
 
 from __future__ import annotations
 
@@ -22,27 +22,35 @@ DEFAULTS = {"warp_bfactor_scale": 0.25}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsd check``; those of ``train_tomo`` have its names."""
     add = parser.add_argument
-    add("particles", type=Path, metavar="STAR", help="particle table (RELION, WARP, M)")
-    add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
-    add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
+    add("particles", type=Path, metavar="STAR", help="particle table of RELION, WARP or M")
+    add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: poses of the particle table)")
+    add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC, box of the subtomograms)")
     add("--datadir", type=Path, help="folder that the image paths are relative to")
     add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add("--force", action="store_true", help="go on where --angpix disagrees with the headers, or origins look like Å")
+    add(
+        "--force",
+        action="store_true",
+        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
+    )
     add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add("--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)")
-    add("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
-    add("--tilt-range", type=float, help="± degrees that are expected")
-    add("--tilt-step", type=float, help="step in degrees that is expected")
-    add("--tilt-limit", type=float, help="leave out tilts beyond ± this")
-    add("--normalizectf", action="store_true", help="subtomograms are weighted (default: determined from the data)")
-    add("--downfrac", type=float, help="Fourier-crop to this fraction of the box (default: proposed)")
-    add("--templateres", type=int, help="side of the template (default: proposed)")
-    add("--zdim", type=int, help="composition latent (default: proposed)")
-    add("-b", "--batch-size", type=int, help="particles per GPU and step (default: proposed)")
-    add("-n", "--num-epochs", type=int, help="epochs (default: proposed)")
+    add("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
+    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
+    add("--tilt-range", type=float, help="expected maximum tilt angle (±) in degrees")
+    add("--tilt-step", type=float, help="expected tilt increment in degrees")
+    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add(
+        "--normalizectf",
+        action="store_true",
+        help="subtomograms were divided by their sampling weights (default: determined from the data)",
+    )
+    add("--downfrac", type=float, help="fraction of the box that Fourier cropping keeps (default: proposed)")
+    add("--templateres", type=int, help="box size of the template in voxels (default: proposed)")
+    add("--zdim", type=int, help="dimension of the composition latent (default: proposed)")
+    add("-b", "--batch-size", type=int, help="batch size per GPU (default: proposed)")
+    add("-n", "--num-epochs", type=int, help="number of epochs (default: proposed)")
     add("-o", "--outdir", default="run", metavar="DIR", help="output folder in the printed command (default: run)")
     add("--no-timing", action="store_true", help="do not measure a training step, so that no time is estimated")
-    add("--json", type=Path, metavar="FILE", help="write the findings as JSON")
+    add("--json", type=Path, metavar="FILE", help="also write the report as JSON")
     add("--figure", type=Path, metavar="PNG", help="draw missing wedge, 3D CTF, average and shape of the signal")
 
 
@@ -55,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     _model(args.zdim or 12, args.templateres or 160)
     readiness = examine(data_config(args))
     if readiness.particles is None:
-        print("Pre-flight: no subtomogram can be looked at")
+        print("Pre-flight: no subtomogram can be read")
         _print_missing(readiness)
         content: dict[str, Any] = {"preflight": None}
         usable = False
@@ -77,7 +85,7 @@ def _model(zdim: int, templateres: int) -> ModelConfig:
     from opustomo.model.config import ModelConfig
 
     try:
-        # as train_tomo rounds it
+        # train_tomo rounds --templateres in the same way
         return ModelConfig(zdim=zdim, templateres=-(-templateres // 16) * 16, estimate_pose=True)
     except ValueError as error:
         raise UserError(f"--{error}") from error
@@ -115,7 +123,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
         settings = propose_settings(extent, free_gpu_bytes(), normalizectf, given)
         boxes = Boxes.from_window(particles.box, particles.apix, settings.downfrac, window)
     except ValueError as error:
-        raise UserError(f"these boxes are too small to train on ({error}); extract larger ones") from error
+        raise UserError(f"The boxes are too small for training ({error}). Extract larger boxes.") from error
     model = replace(_model(settings.zdim, settings.templateres), encoderres=settings.encoderres)
     physics = PhysicsConfig(ctf_normalised=normalizectf, divide=not normalizectf and kind.plain)
     planes = wedge_planes(particles, source, normalizectf)

@@ -1,4 +1,4 @@
-"""`dsdsh create_mask`: a solvent mask from a map."""
+"""`dsdsh create_mask`: create a solvent mask from a density map."""
 
 from __future__ import annotations
 
@@ -12,39 +12,68 @@ if TYPE_CHECKING:
     from opustomo.prepare.mask import Mask, MaskRecipe
 
 RESAMPLING_BYTES = 12
-"""Bytes per voxel of a map that is resampled, at least: a spectrum and the map made of it."""
+"""Minimum memory per voxel of a resampled map: its spectrum and its density."""
 UNLIKELY = 2.0
-"""Ratio of the map's length to that of the mask's box beyond which the header is doubted."""
-HELP = "make a solvent mask from a map: threshold, open, close, dilate, erode, fill, largest part, soft edge"
+"""Ratio of the side lengths of map and mask beyond which the pixel size in the header is doubted."""
+HELP = "create a solvent mask from a density map by thresholding and morphological operations, with a soft edge"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; lengths are voxels of the mask that is written."""
+    """Add the options of ``dsdsh create_mask``; lengths are in voxels of the mask."""
     add = parser.add_argument
-    add("map", type=Path, metavar="MAP", help="density map (MRC), particle bright")
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="mask to write (MRC)")
+    add("map", type=Path, metavar="MAP", help="density map (MRC) with positive density")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="output mask (MRC)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--threshold", type=float, help="density that belongs to the mask (default: found from the map)")
-    which.add_argument("--percentile", type=float, nargs="?", const=99.0, help="threshold as a percentile; alone: 99")
-    add("--use-abs", action="store_true", help="threshold absolute densities")
-    add("--largest-component", action="store_true", help="keep only the largest connected part")
-    add("--fill-holes", action="store_true", help="fill closed cavities")
-    add("--open", type=float, default=0.0, metavar="R", help="remove what is thinner than a ball of this radius")
-    add("--close", type=float, default=0.0, metavar="R", help="close gaps narrower than a ball of this radius")
-    add("--dilate", type=float, default=0.0, metavar="R", help="grow by this radius")
-    add("--erode", type=float, default=0.0, metavar="R", help="shrink by this radius")
+    which.add_argument("--threshold", type=float, help="minimum density of the mask (default: determined from the map)")
+    which.add_argument(
+        "--percentile",
+        type=float,
+        nargs="?",
+        const=99.0,
+        help="threshold as a percentile of the densities; 99 without value",
+    )
+    add("--use-abs", action="store_true", help="apply the threshold to absolute densities")
+    add("--largest-component", action="store_true", help="keep only the largest connected component")
+    add("--fill-holes", action="store_true", help="fill enclosed cavities")
+    add(
+        "--open",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="opening by a ball of this radius, which removes thin features",
+    )
+    add(
+        "--close",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="closing by a ball of this radius, which fills narrow gaps",
+    )
+    add("--dilate", type=float, default=0.0, metavar="R", help="dilation by a ball of this radius")
+    add("--erode", type=float, default=0.0, metavar="R", help="erosion by a ball of this radius")
     edge = parser.add_mutually_exclusive_group()
-    edge.add_argument("--soft-edge", type=float, default=0.0, metavar="W", help="width of the raised cosine around it")
-    edge.add_argument("--soft-edge-angst", type=float, metavar="Å", help="the same in Å")
-    add("--sphere-radius", type=float, metavar="R", help="a ball; with --threshold or --percentile: only what is in it")
-    add("--sphere-center", type=float, nargs=3, metavar=("X", "Y", "Z"), help="its centre in voxels (default: box/2)")
-    add("--box", type=int, metavar="N", help="bring the map to N³ voxels first, same centre")
-    add("--apix", type=float, metavar="Å", help="bring the map to this pixel size first")
-    add("--map-apix", type=float, metavar="Å", help="pixel size of MAP (default: its header)")
+    edge.add_argument("--soft-edge", type=float, default=0.0, metavar="W", help="width of the raised-cosine edge")
+    edge.add_argument("--soft-edge-angst", type=float, metavar="Å", help="width of the edge in Å")
+    add(
+        "--sphere-radius",
+        type=float,
+        metavar="R",
+        help="make the mask a ball of this radius, or restrict the thresholded mask to it",
+    )
+    add(
+        "--sphere-center",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="center of the ball in voxels (default: box/2)",
+    )
+    add("--box", type=int, metavar="N", help="resample the map to a box of N voxels first")
+    add("--apix", type=float, metavar="Å", help="resample the map to this pixel size first")
+    add("--map-apix", type=float, metavar="Å", help="pixel size of MAP (default: MRC header)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make, check and write the mask, and say what it is."""
+    """Create and write the mask, and print its properties."""
     from opustomo.errors import UserError
     from opustomo.io.mrc import write_volume
     from opustomo.prepare.mask import make_mask
@@ -60,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
             f"{args.map}: {error}; {advice or 'change this step'} (densities: {_range(density)})."
         ) from error
     write_volume(args.output, mask.values, apix)
-    _tell(args, mask, apix)
+    _print_summary(args, mask, apix)
     advice = _doubtful_header(args)
     if advice is not None:
-        print(f"note: {advice}")
+        print(f"Note: {advice}.")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -72,21 +101,21 @@ def _check(args: argparse.Namespace) -> None:
     for option in ("open", "close", "dilate", "erode", "soft_edge", "soft_edge_angst"):
         value = getattr(args, option)
         if value is not None and not 0 <= value < 1e4:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: a width cannot be negative; give 0 or more.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be at least 0.")
     for option in ("sphere_radius", "apix", "map_apix"):
         value = getattr(args, option)
         if value is not None and not 0 < value < 1e6:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be positive.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
     if args.percentile is not None and not 0 <= args.percentile <= 100:
-        raise UserError(f"--percentile {args.percentile:g}: must lie between 0 and 100.")
+        raise UserError(f"--percentile is {args.percentile:g}, but it must be between 0 and 100.")
     if args.box is not None and (args.box < 4 or args.box % 2):
-        raise UserError(f"--box {args.box}: must be even and at least 4.")
+        raise UserError(f"--box is {args.box}, but it must be even and at least 4.")
     if args.sphere_center is not None and args.sphere_radius is None:
-        raise UserError("--sphere-center needs --sphere-radius too.")
+        raise UserError("--sphere-center requires --sphere-radius.")
 
 
 def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """The map on the grid of the mask."""
+    """Return the density on the grid of the mask, and its pixel size in Å."""
     import numpy as np
 
     from opustomo.errors import UserError
@@ -97,14 +126,14 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
     density, apix = read_volume(args.map)
     apix = args.map_apix or apix
     if apix is None:
-        raise UserError(f"{args.map}: its header tells no pixel size; give it with --map-apix.")
+        raise UserError(f"The MRC header of {args.map} has no pixel size. Give it with --map-apix.")
     if not np.isfinite(density).all():
-        raise UserError(f"{args.map}: holds values that are not finite; write the map again.")
+        raise UserError(f"{args.map} contains values that are not finite. Write the map again.")
     if args.box is None and args.apix is None:
         return density, apix
     if len(set(density.shape)) != 1:
         size = "×".join(str(n) for n in reversed(density.shape))
-        raise UserError(f"{args.map}: is {size} voxels; --box and --apix need a cubic map.")
+        raise UserError(f"{args.map} has {size} voxels, but --box and --apix require a cubic map.")
     new_apix = args.apix or apix
     box = args.box or max(4, 2 * round(density.shape[0] * apix / new_apix / 2))
     require_memory(RESAMPLING_BYTES * box**3, f"a mask of {box}³ voxels of {new_apix:g} Å", "give a larger --apix")
@@ -112,9 +141,9 @@ def _map(args: argparse.Namespace) -> tuple[np.ndarray, float]:
 
 
 def _doubtful_header(args: argparse.Namespace) -> str | None:
-    """Return a note that the pixel size in the header of the map is unlikely, if it was needed.
+    """Return a note if the pixel size in the header of the map was used but is implausible, else None.
 
-    Programs that know no pixel size write 1 Å. The map then fills a small part of the mask's box, or all of it.
+    Programs without a pixel size write 1 Å, so that the sizes of map and mask disagree.
     """
     from opustomo.io.mrc import read_header
 
@@ -155,11 +184,14 @@ def _range(density: np.ndarray) -> str:
     return f"{density.min():.4g} to {density.max():.4g}"
 
 
-def _tell(args: argparse.Namespace, mask: Mask, apix: float) -> None:
+def _print_summary(args: argparse.Namespace, mask: Mask, apix: float) -> None:
     size = "×".join(str(n) for n in reversed(mask.values.shape))
-    by = "a ball" if mask.threshold is None else f"densities from {mask.threshold:.4g}"
+    source = "a ball" if mask.threshold is None else f"densities above {mask.threshold:.4g}"
     volume = float(mask.core.sum()) * apix**3 * 1e-3
-    share = 100.0 * float((mask.values > 0).mean())
-    print(f"{args.output}: {size} voxels of {apix:.4g} Å from {by}; {volume:.4g} nm³, {share:.1f} % of the box")
+    percentage = 100.0 * float((mask.values > 0).mean())
+    print(
+        f"Wrote a mask of {size} voxels of {apix:.4g} Å from {source} to {args.output}: {volume:.4g} nm³, "
+        f"{percentage:.1f} % of the box"
+    )
     if mask.touches_rim:
-        print("note: the mask reaches the faces of its box; a larger box or a narrower edge leaves solvent around it")
+        print("Note: The mask touches the faces of its box. Use a larger box or a narrower edge.")

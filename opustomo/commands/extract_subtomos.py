@@ -1,4 +1,4 @@
-"""`dsd extract_subtomos`: subtomograms and CTF tables straight from tilt series."""
+"""`dsd extract_subtomos`: reconstruct subtomograms and write their CTF tables from tilt series."""
 
 from __future__ import annotations
 
@@ -14,81 +14,134 @@ HELP = "reconstruct subtomograms with matching CTF tables from the tilt series o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsd extract_subtomos``."""
     add = parser.add_argument
     add("particles", type=Path, metavar="STAR", help="particle table with coordinates and tomogram names")
-    add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="folder for subtomograms and particles.star")
-    add("--box", type=int, required=True, metavar="D", help="side in voxels, even")
+    add(
+        "-o",
+        "--outdir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="output folder of the subtomograms and particles.star",
+    )
+    add("--box", type=int, required=True, metavar="D", help="even box size in voxels")
     add("--apix", type=float, required=True, metavar="Å", help="pixel size of the subtomograms")
-    add("--workers", type=int, default=2, help="processes")
+    add("--workers", type=int, default=2, help="number of worker processes")
 
-    add = parser.add_argument_group("tilt series, one of the first three").add_argument
+    add = parser.add_argument_group("tilt series (one of the first three options is required)").add_argument
     add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
-    add("--warp", type=Path, metavar="DIR", help="folder of WARP's or M's tilt-series XML files")
+    add("--warp", type=Path, metavar="DIR", help="folder of the tilt-series XML files of WARP or M")
     add(
         "--tilts",
         type=Path,
         metavar="DIR",
-        help="folder of IMOD's .tlt, .xf, .ali or .st, AreTomo's .aln, doses (.order, .mdoc) and defocus files",
+        help="folder of .tlt, .xf, .ali or .st (IMOD), .aln (AreTomo), .order or .mdoc (doses) and defocus files",
     )
-    add("--images", type=Path, metavar="DIR", help="folder of tilt images or stacks (default: what the files name)")
-    add("--image-apix", type=float, metavar="Å", help="their pixel size (default: their headers)")
-    add("--series-apix", type=float, metavar="Å", help="pixel size before binning (default: what the files say)")
-    add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: that)")
-    add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="tomogram in pixels before binning")
+    add("--images", type=Path, metavar="DIR", help="folder of tilt images or stacks (default: as named in the files)")
+    add("--image-apix", type=float, metavar="Å", help="pixel size of the tilt images (default: MRC headers)")
+    add(
+        "--series-apix",
+        type=float,
+        metavar="Å",
+        help="unbinned pixel size of the tilt series (default: as stated in the files)",
+    )
+    add(
+        "--coord-apix",
+        type=float,
+        metavar="Å",
+        help="pixel size of coordinates in pixels (default: that of --series-apix)",
+    )
+    add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="size of the tomogram in unbinned pixels")
     add(
         "--image-size",
         type=int,
         nargs=2,
         metavar=("NX", "NY"),
-        help="WARP's tilt images before binning (default: what files say)",
+        help="size of the tilt images of WARP in unbinned pixels (default: as stated in the files)",
     )
-    add("--hand", type=int, choices=(-1, 1), help="sign of the depth, docs/handedness.md (default: what the files say)")
-    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="1: angles of .tlt and .aln are RELION's already")
-    add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's")
-    add("--voltage", type=float, default=300.0, metavar="KV", help="for --tilts")
-    add("--cs", type=float, default=2.7, metavar="MM", help="for --tilts")
+    add(
+        "--hand",
+        type=int,
+        choices=(-1, 1),
+        help="sign of the depth of particles, see docs/handedness.md (default: as stated in the files)",
+    )
+    add(
+        "--tilt-sign",
+        type=int,
+        choices=(-1, 1),
+        default=-1,
+        help="factor that converts the tilt angles of .tlt and .aln files to the convention of RELION",
+    )
+    add("--defocus-name", metavar="NAME", help="name of the defocus files, with {stem} for the stem of the tomogram")
+    add("--voltage", type=float, default=300.0, metavar="KV", help="acceleration voltage, for --tilts")
+    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration, for --tilts")
     add("--amplitude", type=float, default=0.07, help="amplitude contrast, for --tilts")
-    add("--dose", type=float, default=3.0, metavar="E", help="e/Å² per tilt, where .order holds no doses")
+    add(
+        "--dose",
+        type=float,
+        default=3.0,
+        metavar="E",
+        help="dose per tilt in e/Å², used if .order files contain no doses",
+    )
 
     add = parser.add_argument_group("subtomograms").add_argument
-    add("--no-invert", action="store_true", help="particles are bright in the tilt images already")
-    add("--keep-scale", action="store_true", help="do not divide every tilt image by its standard deviation")
-    add("--raw", action="store_true", help="do not divide by the sampling weights; train without --normalizectf then")
-    add("--recentre", "--recenter", action="store_true", dest="recentre", help="put origins into the coordinates")
-    add("--keep-frame", action="store_true", help="keep the tomogram's axes where the tilt axis is not exactly y")
-    add("--float16", action="store_true", help="write half precision")
+    add(
+        "--no-invert",
+        action="store_true",
+        help="do not invert the contrast, because particles are bright in the tilt images",
+    )
+    add("--keep-scale", action="store_true", help="do not divide each tilt image by its standard deviation")
+    add("--raw", action="store_true", help="do not divide by the sampling weights (train without --normalizectf)")
+    add(
+        "--recentre",
+        "--recenter",
+        action="store_true",
+        dest="recentre",
+        help="add the origins to the coordinates and set them to 0",
+    )
+    add(
+        "--keep-frame", action="store_true", help="keep the axes of the tomogram even if the tilt axis is not exactly y"
+    )
+    add("--float16", action="store_true", help="write half-precision subtomograms")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Extract, and say what to do next."""
+    """Extract the subtomograms and print the training options that they require."""
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.extraction import extract_subtomograms
 
     _check(args)
     star = read_particles(args.particles)
     report = extract_subtomograms(star, _source(args), _config(args))
-    print(f"{len(star)} particles in {args.particles}: {report.particles} subtomograms of {report.tomograms} tomograms")
+    print(
+        f"Reconstructed {report.particles} subtomograms from {report.tomograms} tomograms for the {len(star)} "
+        f"particles in {args.particles}"
+    )
     for note in report.notes:
-        print(f"note: {note}")
-    print(f"Wrote {report.star}; train with {'' if args.raw else '--normalizectf '}--angpix {args.apix:g}")
+        print(f"Note: {note}")
+    print(f"Wrote {report.star}. Train with {'' if args.raw else '--normalizectf '}--angpix {args.apix:g}.")
 
 
 def _check(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
 
     if args.box < 8 or args.box % 2:
-        raise UserError(f"--box {args.box}: must be even and at least 8.")
+        raise UserError(f"--box is {args.box}, but it must be even and at least 8.")
     for option in ("apix", "image_apix", "series_apix", "coord_apix", "voltage"):
         value = getattr(args, option)
         if value is not None and not 0 < value < 1e6:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be positive.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
     for option in ("tomo_size", "image_size"):
         value = getattr(args, option)
         if value is not None and min(value) < 1:
-            raise UserError(f"--{option.replace('_', '-')} {' '.join(map(str, value))}: must be positive.")
+            raise UserError(
+                f"--{option.replace('_', '-')} is {' '.join(map(str, value))}, but the sizes must be positive."
+            )
     if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
-        raise UserError(f"{args.particles}: its tilt series are needed: give one of --tomograms, --warp and --tilts.")
+        raise UserError(
+            f"The tilt series of {args.particles} are missing. Give one of --tomograms, --warp and --tilts."
+        )
 
 
 def _source(args: argparse.Namespace) -> SeriesSource:

@@ -1,4 +1,4 @@
-"""Options of commands: ranges of all numeric options, contents of names, and the options that describe the data."""
+"""Validation of command line options, and conversion of the options that describe the data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _SAME = ("poses", "mask", "datadir", "ind", "force", "warp", "warp_bfactor_scale
 
 
 def data_config(args: argparse.Namespace, **more: Any) -> DataConfig:
-    """What the options say of the data; those that a command lacks keep their defaults, ``more`` are further fields."""
+    """Return the data configuration given by the options of a command.
+
+    Options that a command does not have keep their defaults. ``more`` sets further fields of the configuration.
+    """
     options = _OPTIONS | {name: name for name in _SAME}
     given = {field: getattr(args, option) for field, option in options.items() if hasattr(args, option)}
     return DataConfig(**given, use_ctf=not args.no_ctf, **more)
@@ -44,12 +47,15 @@ def selected_round(folder: Path, name: str) -> tuple[ResultDir, Round]:
 
 LARGEST_INT = 2**31 - 1
 LARGEST = 1e9
-"""Beyond any quantity that an option stands for, and far from where arithmetic fails."""
+"""Upper limit of real-valued options, which is larger than any valid value but causes no overflow."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``; the ends belong to it unless they are open. NaN lies in no range."""
+    """Interval from ``low`` to ``high``, which are included unless they are open; it never contains NaN.
+
+    ``infinite`` includes infinity as the upper end.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -65,7 +71,7 @@ class Range:
         return above and below
 
     def demand(self, value: float) -> str:
-        """Return what a number outside the range must do, after the word "must": that of the end it exceeds."""
+        """Return the requirement that a number outside the range violates, worded to follow "must"."""
         if self.low > -math.inf and self.high <= 180:
             ends = "(" if self.open_low else "[", ")" if self.open_high else "]"
             return f"lie in {ends[0]}{_plain(self.low)}, {_plain(self.high)}{ends[1]}"
@@ -79,7 +85,7 @@ class Range:
 
 
 def _finite(value: float) -> bool:
-    return isinstance(value, int) or math.isfinite(value)  # an int may be beyond all floats
+    return isinstance(value, int) or math.isfinite(value)  # a large int cannot be converted to float
 
 
 def at_least(low: float, high: float = math.inf) -> Range:
@@ -141,21 +147,21 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("--norm", "-z", "--z-start", "--z-end", "--threshold", "--sphere-center"), ANY),
     "--snr": Range(0.0, open_low=True, infinite=True),
 }  # fmt: skip
-"""By option, or name of a positional argument; ``command option`` goes before ``option``."""
+"""Valid range of each option or positional argument; ``command option`` takes precedence over ``option``."""
 
 NAMES = ("--prefix", "--tmp-prefix")
-"""Options that become part of file names in a folder that another option says."""
+"""Options that become parts of file names in a folder given by another option."""
 INNER_PATHS = ("--image-name",)
-"""Options that are paths below such a folder."""
+"""Options that are relative paths in such a folder."""
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Check the numbers and names of a command line.
+    """Check the numbers and file names of a command line.
 
     Raises
     ------
     UserError
-        A number lies out of its range, or a name would lead to another folder.
+        If a number is outside its range, or a name would lead to another folder.
     """
     command = parser.prog.split()[-1]
     for action in parser._actions:
@@ -174,7 +180,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def range_of(command: str, action: argparse.Action, kind: type) -> Range:
-    """Return the range of an option's numbers, of type int or float."""
+    """Return the valid range of an option whose values have type int or float."""
     names = _titles(action)
     for name in [f"{command} {name}" for name in names] + names:
         if name in RANGES:
@@ -200,11 +206,9 @@ def _plain(number: float) -> str:
 
 def _check_name(title: str, text: str) -> None:
     if not text or "/" in text or text in (".", "..") or not text.isprintable():
-        raise UserError(
-            f"{title} {text!r} must be a plain file name without folders; say the folder with the option for it (-o)."
-        )
+        raise UserError(f"{title} is {text!r}, but it must be a file name without folders. Give the folder with -o.")
 
 
 def _check_inner_path(title: str, text: str) -> None:
     if text.startswith("/") or ".." in text.split("/"):
-        raise UserError(f"{title} {text!r} leads out of the folder; give a relative name without '..'.")
+        raise UserError(f"{title} is {text!r}, which is outside the output folder. Give a relative path without '..'.")

@@ -1,6 +1,6 @@
-"""Commands between STAR files and poses: `dsd parse_pose_star`, `dsdsh prepare` and `dsdsh parse_pose`.
+"""Poses and STAR files: `dsd parse_pose_star`, `dsdsh prepare` and `dsdsh parse_pose`.
 
-They write the poses of a STAR file to a pickle, and clusters with refined poses back to STAR files."""
+The commands write the poses of a STAR file to a pickle, and clusters or refined poses to STAR files."""
 
 from __future__ import annotations
 
@@ -19,23 +19,31 @@ if TYPE_CHECKING:
 
 
 def add_parse_pose_star_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsd parse_pose_star``."""
     parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
-    parser.add_argument("-D", type=int, required=True, metavar="BOX", help="box length of the subtomograms, pixels")
-    parser.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
-    parser.add_argument("--Apix", type=float, help="pixel size in Å, for origins in Å; else taken from the STAR file")
-    parser.add_argument("-o", "--out", type=Path, metavar="PKL", help="poses to write")
-    parser.add_argument("--labels", type=Path, metavar="PKL", help="cluster of each particle")
-    parser.add_argument("--outdir", type=Path, metavar="DIR", help="folder for pre{i}.star of each label")
-    parser.add_argument("--poses", type=Path, metavar="PKL", help="refined poses, to use instead of the STAR file's")
-    parser.add_argument("--out-star", type=Path, metavar="STAR", help="write the STAR file with these poses")
-    parser.add_argument("--perturb-rot", type=float, default=0.0, metavar="DEG", help="turn by up to DEG degrees")
-    parser.add_argument("--perturb-trans", type=float, default=0.0, metavar="PX", help="shift by up to PX pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the perturbation")
+    parser.add_argument("-D", type=int, required=True, metavar="BOX", help="box size of the subtomograms in pixels")
+    parser.add_argument(
+        "--relion31", action="store_true", help="ignored (for compatibility); the format is detected automatically"
+    )
+    parser.add_argument(
+        "--Apix", type=float, help="pixel size in Å, used for origins in Å (default: from the STAR file)"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="PKL", help="output file of the poses")
+    parser.add_argument("--labels", type=Path, metavar="PKL", help="labels.pkl with the cluster of each particle")
+    parser.add_argument("--outdir", type=Path, metavar="DIR", help="output folder of pre{i}.star for each label i")
+    parser.add_argument("--poses", type=Path, metavar="PKL", help="refined poses that replace those of the STAR file")
+    parser.add_argument("--out-star", type=Path, metavar="STAR", help="output STAR file with these poses")
+    parser.add_argument(
+        "--perturb-rot", type=float, default=0.0, metavar="DEG", help="apply random rotations of up to DEG degrees"
+    )
+    parser.add_argument(
+        "--perturb-trans", type=float, default=0.0, metavar="PX", help="apply random shifts of up to PX pixels"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the perturbation")
 
 
 def run_parse_pose_star(args: argparse.Namespace) -> None:
-    """Do what the options say."""
+    """Write the requested poses and STAR files."""
     from opustomo.io.poses import origin_note, read_poses, require_origins, write_poses
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star, star_with_poses
@@ -53,8 +61,8 @@ def run_parse_pose_star(args: argparse.Namespace) -> None:
         poses = read_poses(args.poses)
         if len(poses) != len(star):
             raise UserError(
-                f"{args.poses}: {len(poses)} poses for the {len(star)} particles of {args.star}; "
-                "give the poses of this STAR file."
+                f"{args.poses} contains {len(poses)} poses, but {args.star} has {len(star)} particles. "
+                "Give the poses of this STAR file."
             )
         require_origins(poses.origins, box, args.poses)
         _require_box_of_run(args.poses, box)
@@ -65,7 +73,7 @@ def run_parse_pose_star(args: argparse.Namespace) -> None:
         poses = _perturbed(poses, args, box)
     if args.poses is not None or perturbed:
         star = star_with_poses(star, poses, box, args.Apix)
-    # labels may not fit; nothing is written before they are checked
+    # Check and write the labels first, so that no other file is written if they do not match the table.
     if args.labels is not None:
         _write_clusters(star, args.labels, args.outdir)
     if args.out is not None:
@@ -80,7 +88,7 @@ def run_parse_pose_star(args: argparse.Namespace) -> None:
 
 
 def _require_box_of_run(poses: Path, box: int) -> None:
-    """Compare the box length with that of the run that the poses lie in, if they do."""
+    """Raise ``UserError`` if the poses are in the folder of a run with another box size."""
     from opustomo.checkpoint.config import read_config
 
     config = poses.parent / "config.pkl"
@@ -89,21 +97,21 @@ def _require_box_of_run(poses: Path, box: int) -> None:
     trained = read_config(config, box)[1].box
     if trained != box:
         raise UserError(
-            f"{config}: the run was trained on subtomograms of {trained} pixels, but -D is {box}, which would scale "
-            f"the refined origins of {poses.name} by {box}/{trained}; give -D {trained}."
+            f"-D is {box}, but the run of {config} was trained on subtomograms of {trained} pixels, so the origins in "
+            f"{poses.name} would be scaled by {box}/{trained}. Use -D {trained}."
         )
 
 
 def _check_options(args: argparse.Namespace) -> None:
     if args.out is None and args.labels is None and args.out_star is None:
-        raise UserError("nothing to write; give -o PKL, --labels PKL with --outdir DIR, or --out-star STAR.")
+        raise UserError("No output is requested. Give -o PKL, --labels PKL with --outdir DIR, or --out-star STAR.")
     if (args.labels is None) != (args.outdir is None):
-        raise UserError("--labels and --outdir belong together; give both or neither.")
+        raise UserError("--labels and --outdir must be given together.")
     if args.Apix is not None and not args.Apix > 0:
-        raise UserError(f"--Apix must be a positive pixel size in Å, not {args.Apix:g}.")
+        raise UserError(f"--Apix is {args.Apix:g} Å, but it must be positive.")
     for option, value in (("--perturb-rot", args.perturb_rot), ("--perturb-trans", args.perturb_trans)):
         if not 0 <= value < float("inf"):
-            raise UserError(f"{option} must be 0 or a positive number, not {value:g}.")
+            raise UserError(f"{option} is {value:g}, but it must be at least 0.")
 
 
 def _perturbed(poses: Poses, args: argparse.Namespace, box: int) -> Poses:
@@ -126,28 +134,30 @@ def _write_clusters(star: ParticleStar, labels: Path, outdir: Path) -> None:
 
 
 PARSE_POSE_STAR = Command(
-    ("Write the poses of a STAR file as a pickle; split the STAR file by clusters; put refined poses into it."),
+    "write the poses of a STAR file to a pickle, split it by clusters, or insert refined poses",
     add_parse_pose_star_arguments,
     run_parse_pose_star,
 )
 
 
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsdsh prepare``."""
     parser.add_argument("star", type=Path, metavar="STAR", help="particle table of any RELION version or WARP")
-    parser.add_argument("box", type=int, metavar="D", help="box length of the subtomograms, pixels")
-    parser.add_argument("apix", type=float, help="pixel size of the subtomograms, Å")
-    parser.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
+    parser.add_argument("box", type=int, metavar="D", help="box size of the subtomograms in pixels")
+    parser.add_argument("apix", type=float, help="pixel size of the subtomograms in Å")
+    parser.add_argument(
+        "--relion31", action="store_true", help="ignored (for compatibility); the format is detected automatically"
+    )
 
 
 def run_prepare(args: argparse.Namespace) -> None:
-    """Write the poses."""
+    """Write the poses of the STAR file."""
     from opustomo.io.poses import origin_note, write_poses
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
     from opustomo.io.star_tables import read_particles
 
     if not args.apix > 0:
-        raise UserError(f"the pixel size must be positive, not {args.apix:g} Å.")
+        raise UserError(f"The pixel size is {args.apix:g} Å, but it must be positive.")
     star = read_particles(args.star)
     box = check_box(star, args.box)
     box_note(args.box, box)
@@ -161,12 +171,12 @@ def run_prepare(args: argparse.Namespace) -> None:
     print(f"Wrote {len(poses)} poses to {out}")
 
 
-PREPARE = Command("Write the poses of a STAR file to {dir}/{stem}_pose_euler.pkl.", add_prepare_arguments, run_prepare)
+PREPARE = Command("write the poses of a STAR file to {dir}/{stem}_pose_euler.pkl", add_prepare_arguments, run_prepare)
 
 
 def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh parse_pose``."""
-    parser.add_argument("star", metavar="STAR", type=Path, help="the STAR file used for training")
+    parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
     parser.add_argument(
         "D", type=int, nargs="?", help="box size of the subtomograms in pixels (default: that of the training)"
     )
@@ -179,12 +189,12 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
     parser.add_argument(
-        "--relion31", action="store_true", help="accepted for old scripts; the format is recognised by itself"
+        "--relion31", action="store_true", help="ignored (for compatibility); the format is detected automatically"
     )
 
 
 def run_parse_pose(args: argparse.Namespace) -> None:
-    """Split the STAR file by the labels of ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}`` and write the parts there."""
+    """Write one STAR file per cluster to ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}``."""
     from opustomo.analysis.clusters import Clustering, load_labels, write_cluster_stars
     from opustomo.commands.options import selected_round
     from opustomo.io.star_conventions import ignored_origins
@@ -197,7 +207,7 @@ def run_parse_pose(args: argparse.Namespace) -> None:
             "both are known from the training."
         )
     if args.D is not None and (args.D < 2 or not args.apix > 0):
-        raise UserError(f"Box {args.D} and pixel size {args.apix} must be positive; give pixels, then Å.")
+        raise UserError(f"The box size is {args.D} and the pixel size {args.apix:g}, but both must be positive.")
     star = read_particles(args.star)
     results, which = selected_round(args.resdir, args.N)
     box, apix = results.box_of_run(args.D, args.apix)
@@ -209,7 +219,7 @@ def run_parse_pose(args: argparse.Namespace) -> None:
     if args.refined:
         star = results.with_refined_poses(star, which.epoch, box, apix)
     written = write_cluster_stars(star, labels, path.parent, num_clusters=args.K)
-    print(f"{len(written)} STAR files written to {path.parent}")
+    print(f"Wrote {len(written)} STAR files to {path.parent}")
     ignored = ignored_origins(star)
     if ignored is not None:
         print(f"Note: {ignored}")

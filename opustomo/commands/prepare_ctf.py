@@ -1,4 +1,4 @@
-"""`dsd prepare_ctf`: CTF tables of subtomograms from tilt angles, doses and defoci."""
+"""`dsd prepare_ctf`: write CTF tables of subtomograms from tilt angles, doses and defocus values."""
 
 from __future__ import annotations
 
@@ -11,70 +11,127 @@ if TYPE_CHECKING:
     from opustomo.io.tilt_series.discovery import SeriesSource
     from opustomo.prepare.ctf_set import CtfConfig
 
-HELP = "write a CTF table for every subtomogram, from files of IMOD, AreTomo or SerialEM, RELION or WARP"
+HELP = "write a CTF table for each subtomogram from the tilt series of IMOD, AreTomo, SerialEM, RELION or WARP"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of ``dsd prepare_ctf``."""
     add = parser.add_argument
     add(
         "inputs",
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help=".coords files, folders with them, or one particle STAR with --tilts, --tomograms or --warp",
+        help=".coords files, folders with .coords files, or one particle table with --tilts, --tomograms or --warp",
     )
-    add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="folder for tables and all.star")
-    add("--out-star", type=Path, metavar="STAR", help="particle table to write (default: DIR/all.star)")
-    add("--workers", type=int, default=4, help="processes")
-    add("--allow-2d-stacks", action="store_true", help="write tables also for particles that are 2D stacks of images")
+    add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="output folder of the CTF tables and all.star")
+    add("--out-star", type=Path, metavar="STAR", help="output particle table (default: DIR/all.star)")
+    add("--workers", type=int, default=4, help="number of worker processes")
+    add(
+        "--allow-2d-stacks",
+        action="store_true",
+        help="also write CTF tables for particles that are 2D stacks of tilt images",
+    )
 
     add = parser.add_argument_group("tilt series").add_argument
     add(
         "--tilts",
         type=Path,
         metavar="DIR",
-        help="folder of .tlt, .aln, .tomostar or .mdoc, .order and defocus files (default: beside .coords)",
+        help="folder of .tlt, .aln, .tomostar or .mdoc, .order and defocus files (default: that of .coords)",
     )
     add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
-    add("--warp", type=Path, metavar="DIR", help="folder of WARP's or M's tilt-series XML files")
-    add("--defocus-name", metavar="NAME", help="name of defocus files, {stem} is the tomogram's (default: usual names)")
-    add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="voxels (default: header of the tomogram)")
-    add("--image-size", type=int, nargs=2, metavar=("NX", "NY"), help="pixels of WARP's tilt images, not binned")
-    add("--apix", type=float, metavar="Å", help="pixel size of tilt series and --tomo-size (default: what files say)")
-    add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: the same)")
+    add("--warp", type=Path, metavar="DIR", help="folder of the tilt-series XML files of WARP or M")
+    add(
+        "--defocus-name",
+        metavar="NAME",
+        help="name of the defocus files, with {stem} for the stem of the tomogram (default: common names)",
+    )
+    add(
+        "--tomo-size",
+        type=int,
+        nargs=3,
+        metavar=("NX", "NY", "NZ"),
+        help="size of the tomogram in voxels (default: MRC header)",
+    )
+    add(
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar=("NX", "NY"),
+        help="size of the tilt images of WARP in unbinned pixels",
+    )
+    add(
+        "--apix",
+        type=float,
+        metavar="Å",
+        help="pixel size of the tilt series and of --tomo-size (default: as stated in the files)",
+    )
+    add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: that of --apix)")
 
     add = parser.add_argument_group("CTF").add_argument
     add(
         "--hand",
         choices=("original", "1", "-1"),
-        help="sign of the depth, 1 and -1 as rlnTomoHand: docs/handedness.md (default: what RELION or WARP say; "
-        "original for text files)",
+        help="sign of the depth of particles; 1 and -1 as rlnTomoHand, see docs/handedness.md (default: as stated by "
+        "RELION or WARP, original for text files)",
     )
-    add("--tilt-sign", type=int, choices=(-1, 1), default=-1, help="written tilt = this × angle of .tlt or .aln")
-    add("--high-tilt", type=float, default=45.0, metavar="DEG", help="tilts beyond it get their defoci clipped")
+    add(
+        "--tilt-sign",
+        type=int,
+        choices=(-1, 1),
+        default=-1,
+        help="factor of the tilt angles of .tlt and .aln files in the CTF tables",
+    )
+    add(
+        "--high-tilt",
+        type=float,
+        default=45.0,
+        metavar="DEG",
+        help="tilt angle beyond which defocus values are clipped",
+    )
     add(
         "--clip-sigma",
         type=float,
         metavar="S",
-        help="to mean ± S σ of the others; 0: never (default: 2 for text)",
+        help="clip to the mean ± S standard deviations of the other tilts; 0: no clipping (default: 2 for text files)",
     )
-    add("--voltage", type=float, default=300.0, metavar="KV", help="for text files")
-    add("--cs", type=float, default=2.7, metavar="MM", help="for text files")
+    add("--voltage", type=float, default=300.0, metavar="KV", help="acceleration voltage, for text files")
+    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration, for text files")
     add("--amplitude", type=float, default=0.07, help="amplitude contrast, for text files")
-    add("--dose", type=float, default=3.0, metavar="E", help="e/Å² per tilt, where .order holds no doses")
-    add("--bfactor-per-dose", type=float, default=4.0, metavar="B", help="Å² of damping per e/Å², for text files")
+    add(
+        "--dose",
+        type=float,
+        default=3.0,
+        metavar="E",
+        help="dose per tilt in e/Å², used if .order files contain no doses",
+    )
+    add(
+        "--bfactor-per-dose",
+        type=float,
+        default=4.0,
+        metavar="B",
+        help="B factor in Å² per dose in e/Å², for text files",
+    )
 
     add = parser.add_argument_group("particle table for .coords files").add_argument
     add(
-        "--image-name", default="{name}/{name}_{index:06d}.mrc", metavar="NAME", help="names of the subtomograms in DIR"
+        "--image-name",
+        default="{name}/{name}_{index:06d}.mrc",
+        metavar="NAME",
+        help="template of the subtomogram paths in DIR",
     )
-    add("--magnification", type=float, default=10000.0, help="written beside the detector pixel size")
-    add("--detector-pixel-size", type=float, metavar="UM", help="µm; with --magnification the same as --apix")
+    add("--magnification", type=float, default=10000.0, help="rlnMagnification of the output")
+    add(
+        "--detector-pixel-size",
+        type=float,
+        metavar="UM",
+        help="detector pixel size in µm, which with --magnification replaces --apix",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make the tables."""
+    """Write the CTF tables and the particle table."""
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.ctf_set import prepare_coords, prepare_star
 
@@ -85,39 +142,39 @@ def run(args: argparse.Namespace) -> None:
         if not args.allow_2d_stacks:
             _refuse_stacks(star, args)
         tomograms, notes = prepare_star(star, source, config)
-        print(f"{len(star)} particles in {args.inputs[0]}: {len(star)} CTF tables of {tomograms} tomograms")
+        print(f"Wrote {len(star)} CTF tables for the particles of {tomograms} tomograms in {args.inputs[0]}")
     else:
         files = _coords(args.inputs)
         count, notes = prepare_coords(files, source, config)
-        print(f"{count} particles in {len(files)} .coords files: {count} CTF tables")
+        print(f"Wrote {count} CTF tables for the particles in {len(files)} .coords files")
     for note in notes:
-        print(f"note: {note}")
+        print(f"Note: {note}")
     print(f"Wrote {config.out_star}")
     _write_script(config, args.apix)
 
 
 def _write_script(config: CtfConfig, apix: float | None) -> None:
-    """Write the script that lets RELION reconstruct the CTF volumes."""
+    """Write the script with which RELION reconstructs CTF volumes."""
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.particle_ctf import SCRIPT_NAME, write_ctf_script
 
     script = write_ctf_script(read_particles(config.out_star), config.folder, apix)
     if script is None:
         print(
-            f"note: {SCRIPT_NAME} is not written, because the particle table holds no pixel size of the subtomograms; "
-            "give it with --apix."
+            f"Note: {SCRIPT_NAME} is not written because the particle table has no pixel size of the "
+            "subtomograms. Give it with --apix."
         )
     else:
-        print(f"Wrote {script}: with the box size as its argument RELION reconstructs the CTF volumes")
+        print(f"Wrote {script}. Run it with the box size as argument to reconstruct CTF volumes with RELION.")
 
 
 def _refuse_stacks(star: ParticleStar, args: argparse.Namespace) -> None:
-    """Raise for 2D stacks of tilt images, for which training has no use.
+    """Refuse 2D stacks of tilt images, which training cannot read.
 
     Raises
     ------
     UserError
-        The table tells of them.
+        If the particles of the table are 2D stacks.
     """
     from opustomo.errors import UserError
     from opustomo.io.star_conventions import counts_in_image_pixels, is_stack_set
@@ -126,12 +183,12 @@ def _refuse_stacks(star: ParticleStar, args: argparse.Namespace) -> None:
         return
     series = next((f"--{name} {value}" for name in ("warp", "tilts") if (value := getattr(args, name))), None)
     if series is None:
-        # WarpTools' tomograms.star holds no shifts of the tilt images
+        # tomograms.star of WarpTools contains no shifts of the tilt images.
         series = "--warp DIR" if counts_in_image_pixels(star) else f"--tomograms {args.tomograms}"
     raise UserError(
-        f"{args.inputs[0]}: tells of 2D stacks of tilt images, which training does not read; make subtomograms with "
-        f"their CTF tables by dsd extract_subtomos {args.inputs[0]} {series} --box D --apix Å -o subtomos, or give "
-        "--allow-2d-stacks to write CTF tables of these positions all the same."
+        f"The particles of {args.inputs[0]} are 2D stacks of tilt images, which training cannot read. Reconstruct "
+        f"subtomograms with dsd extract_subtomos {args.inputs[0]} {series} --box D --apix Å -o subtomos, "
+        "or give --allow-2d-stacks to write CTF tables anyway."
     )
 
 
@@ -140,17 +197,23 @@ def _is_star(args: argparse.Namespace) -> bool:
 
     if args.inputs[0].suffix != ".star":
         if args.tomograms or args.warp:
-            raise UserError(f"{args.inputs[0]}: --tomograms and --warp need a particle STAR; give one.")
+            raise UserError(
+                f"--tomograms and --warp require a particle table in STAR format, but the input is {args.inputs[0]}."
+            )
         return False
     if len(args.inputs) > 1:
-        raise UserError(f"{args.inputs[1]}: only one particle STAR can be prepared at a time; see dsdsh combine_star.")
+        raise UserError(
+            f"{args.inputs[1]}: only one particle table is accepted. Combine several with dsdsh combine_star."
+        )
     if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
-        raise UserError(f"{args.inputs[0]}: its tilt series are needed: give one of --tilts, --tomograms and --warp.")
+        raise UserError(
+            f"The tilt series of {args.inputs[0]} are missing. Give one of --tilts, --tomograms and --warp."
+        )
     return True
 
 
 def _coords(inputs: list[Path]) -> list[Path]:
-    """Files given, and those in folders given and in their folders."""
+    """Return the .coords files among the inputs and in the input folders and their subfolders."""
     from opustomo.errors import UserError
 
     found: list[Path] = []
@@ -158,12 +221,12 @@ def _coords(inputs: list[Path]) -> list[Path]:
         if path.suffix.lower() in (".aln", ".mdoc", ".tomostar", ".tlt", ".xf", ".xml"):
             option = "--warp" if path.suffix.lower() == ".xml" else "--tilts"
             raise UserError(
-                f"{path}: tells of a tilt series, not of particles; give .coords files or a particle STAR, with "
+                f"{path} describes a tilt series, not particles. Give .coords files or a particle table, with "
                 f"{option} {path.parent}."
             )
         files = sorted([*path.glob("*.coords"), *path.glob("*/*.coords")]) if path.is_dir() else [path]
         if not files:
-            raise UserError(f"{path}: has no .coords file; put one for each tomogram there.")
+            raise UserError(f"{path} contains no .coords file. One file per tomogram is required.")
         found += files
     return found
 
@@ -174,23 +237,25 @@ def _check(args: argparse.Namespace) -> None:
     for option in ("apix", "coord_apix", "voltage", "magnification", "detector_pixel_size"):
         value = getattr(args, option)
         if value is not None and not 0 < value < 1e9:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: must be positive.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
     for option in ("cs", "dose", "bfactor_per_dose", "high_tilt", "clip_sigma"):
         value = getattr(args, option)
         if value is not None and not 0 <= value < 1e9:
-            raise UserError(f"--{option.replace('_', '-')} {value:g}: must not be negative.")
+            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must not be negative.")
     if not 0 <= args.amplitude < 1:
-        raise UserError(f"--amplitude {args.amplitude:g}: must lie between 0 and 1.")
+        raise UserError(f"--amplitude is {args.amplitude:g}, but it must be between 0 and 1.")
     if args.tomo_size is not None and min(args.tomo_size) < 1:
-        raise UserError(f"--tomo-size {' '.join(map(str, args.tomo_size))}: must be positive.")
+        raise UserError(f"--tomo-size is {' '.join(map(str, args.tomo_size))}, but the sizes must be positive.")
     if args.hand == "original" and (args.tomograms or args.warp):
-        raise UserError("--hand original: is for text files; RELION and WARP files take 1 or -1.")
+        raise UserError("--hand original applies only to text files. Use --hand 1 or -1 for files of RELION and WARP.")
     if args.apix is not None and args.detector_pixel_size is not None:
-        raise UserError("--apix and --detector-pixel-size both tell the pixel size; give one of them.")
+        raise UserError("--apix and --detector-pixel-size both define the pixel size. Give only one of them.")
     try:
         args.image_name.format(name="a", index=1)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"--image-name {args.image_name}: may hold {{name}} and {{index}} only.") from error
+        raise UserError(
+            f"--image-name is {args.image_name}, but it may contain only {{name}} and {{index}}."
+        ) from error
 
 
 def _source(args: argparse.Namespace) -> SeriesSource:

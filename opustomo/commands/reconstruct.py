@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         ReconstructionRequest(data, output, args.halves, args.normalizectf, device, max(1, args.num_workers))
     )
     for note in result.notes:
-        print(f"note: {note}")
+        print(f"Note: {note}")
     if result.curve is None:
         print(f"Reconstructed a map from {result.counts[0]} particles.")
     else:

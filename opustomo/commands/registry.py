@@ -17,7 +17,7 @@ from opustomo.errors import UserError
 
 @dataclass(frozen=True)
 class Command:
-    """A command: one sentence of help, its options, and what it does."""
+    """Command with its help text, its options and the function that runs it."""
 
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
@@ -98,7 +98,7 @@ def load_command(entry: str) -> Command:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name == path:
-            raise UserError("not part of this installation; install opustomo again.") from error
+            raise UserError("This command is missing from the installation. Install opustomo again.") from error
         raise
     if attribute:
         command: Command = getattr(module, attribute)

@@ -18,13 +18,13 @@ MAY_CHANGE = (
     "particles datadir num_epochs batch_size accum_step lr wd lamb separate beta beta_control "
     "checkpoint keep log_interval tmp_prefix plot write_ctf num_workers device amp multigpu num_gpus"
 ).split()
-"""Options that may change between the parts of a run (docs/resume.md); changes are noted in the log."""
+"""Options that may change when a run is resumed (docs/resume.md); changes are written to the log."""
 _OF_ONE_START = ("load", "latents", "overwrite", "outdir", "force")
-"""Options that hold for one call only."""
+"""Options that apply only to one call."""
 
 
 def plain_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return all options as plain values for config.pkl, paths absolute."""
+    """Return all options for config.pkl as plain values with absolute paths."""
     return {
         name: str(value.absolute()) if isinstance(value, Path) else value
         for name, value in vars(args).items()
@@ -35,16 +35,16 @@ def plain_options(args: argparse.Namespace) -> dict[str, Any]:
 def continued_options(
     args: argparse.Namespace, words: Sequence[str], add_arguments: Callable[[argparse.ArgumentParser], None]
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of the run in ``--outdir`` with those given now in their place, and notes for the log.
+    """Return the options of the run in ``--outdir``, updated by those given now, and notes for the log.
 
     Parameters
     ----------
     args
-        Options as parsed; returned unchanged if the folder holds no run.
+        Parsed options, which are returned unchanged if the folder contains no run.
     words
-        The words that they were parsed from.
+        Command line from which they were parsed.
     add_arguments
-        Declares the options.
+        Function that adds the options to a parser.
     """
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
@@ -53,16 +53,19 @@ def continued_options(
         return args, []
     given = _given(parser, words)
     mask = stored.get("mask")
-    if mask is not None and not mask.exists():  # the state holds it
+    if mask is not None and not mask.exists():  # state.pkl contains it
         stored["mask"] = None
     merged = argparse.Namespace(**(vars(args) | stored | given))
     notes = [_note(name, stored[name], given[name]) for name in given if name in MAY_CHANGE and name in stored]
     kept = _as_words(parser, {name: value for name, value in stored.items() if name not in given})
-    return merged, [f"as before: {kept}"] * bool(kept) + [note for note in notes if note]
+    return merged, [f"Unchanged options of the run: {kept}"] * bool(kept) + [note for note in notes if note]
 
 
 def _stored(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any] | None:
-    """Return the options in a config.pkl, from its command line if it is of an earlier version; None without one."""
+    """Return the options in a config.pkl, or None if it is missing or unreadable.
+
+    Files of earlier versions contain only the command line, which is parsed.
+    """
     from opustomo.io.pickles import load_pickles
 
     if not path.exists():
@@ -73,7 +76,7 @@ def _stored(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any] | Non
     if options is None:
         command = [str(word) for word in about.get("cmd", [])] if isinstance(about, dict) else []
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # it is not the user who is mistaken
+            with contextlib.redirect_stderr(io.StringIO()):  # not an error of this command line
                 options = _given(parser, command[2:])
         except SystemExit:
             return None
@@ -86,7 +89,7 @@ def _stored(path: Path, parser: argparse.ArgumentParser) -> dict[str, Any] | Non
 
 
 def _given(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
-    """Return only the options that stand in the words of a command line."""
+    """Return only the options that are given explicitly on a command line."""
     defaults = {action.dest: action.default for action in parser._actions}
     unset = object()
     parser.set_defaults(**dict.fromkeys(defaults, unset))
@@ -99,7 +102,7 @@ def _given(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, A
 
 def _note(name: str, then: Any, now: Any) -> str:
     same = then == now or (isinstance(then, Path) and isinstance(now, Path) and then.absolute() == now.absolute())
-    return "" if same else f"{_option(name)} was {_shown(then)} before and is {_shown(now)} from here on"
+    return "" if same else f"{_option(name)} changes from {_shown(then)} to {_shown(now)}"
 
 
 def _option(name: str) -> str:
@@ -111,7 +114,7 @@ def _shown(value: Any) -> str:
 
 
 def _as_words(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> str:
-    """Return options, but for defaults, as they would be typed."""
+    """Return the options that differ from their defaults as a command line."""
     words: list[str] = []
     for action in parser._actions:
         value = options.get(action.dest, action.default)
@@ -136,25 +139,23 @@ _NEEDS = {
 
 
 def idle_options(args: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> list[str]:
-    """Return a note for each option that has no effect with the others, unless it has its default value.
+    """Return a note for each option that has no effect in combination with the others, unless it has its default.
 
     Parameters
     ----------
     args
-        Options as parsed.
+        Parsed options.
     add_arguments
-        Declares the options.
+        Function that adds the options to a parser.
 
     Raises
     ------
     UserError
-        Options contradict each other.
+        If options contradict each other.
     """
     if args.latents is not None and args.load in (None, "latest"):
         given = "without --load" if args.load is None else "with --load latest, which restores all latents"
-        raise UserError(
-            f"--latents {args.latents} would not be read {given}; give --load weights.N.pkl, or leave it out"
-        )
+        raise UserError(f"--latents {args.latents} is not used {given}. Give --load weights.N.pkl, or omit --latents.")
     met = {
         "--masks": args.masks is not None,
         "--warp": args.warp,

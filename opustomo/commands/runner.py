@@ -1,6 +1,6 @@
-"""Run a command by name: options in, exit code out, every mistake told in one sentence.
+"""Run a command by name: parse its options, report errors in one sentence and return the exit code.
 
-Only the module of the command asked for is imported, so that an option error or a short command answers at once.
+Only the module of the requested command is imported, so that programs start quickly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opustomo.io.host_memory import no_more_than_available, shortage
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that only mean "not given"."""
+    """Help formatter that omits defaults without meaning for the user (None, False and empty lists)."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == []:
@@ -42,16 +42,16 @@ def run_cli(
     prog
         Name of the program.
     description
-        One sentence for its help.
+        Description of the program in its help.
     commands
-        Command name → entry for :func:`opustomo.commands.registry.load_command`.
+        Entry of each command name for :func:`opustomo.commands.registry.load_command`.
     argv
-        Words after the program's name; None takes those of this process.
+        Arguments of the program; None uses those of this process.
 
     Returns
     -------
     int
-        Exit code: 0 done or help shown, 1 a mistake in the input, 2 in the options, 130 interrupted.
+        Exit code: 0 for success or help, 1 for invalid input, 2 for invalid options, 130 for an interrupt.
     """
     if argv is None and completion.requested():
         completion.complete(prog, commands)
@@ -96,9 +96,9 @@ def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """Return what to tell the user of an error; "" for a reader that has left, None for a fault of the program."""
+    """Return the message of an error: "" if the reader of a pipe has closed it, None for an internal error."""
     if isinstance(error, UserError):
-        # what took a failed request for memory for another mistake
+        # A failed memory allocation may have been reported as another error.
         return (error.__cause__ and shortage(error.__cause__)) or str(error)
     if isinstance(error, BrokenPipeError):
         return ""
@@ -106,20 +106,20 @@ def _sentence(error: Exception) -> str | None:
         return sentence
     if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
         return (
-            "a worker process was ended from outside, most often because memory ran out; run the command again with "
-            "fewer --workers."
+            "A worker process was terminated, most likely because memory ran out. Run the command again with fewer "
+            "--workers."
         )
     if isinstance(error, OSError) and error.strerror is not None:
         if error.filename is not None:
-            return f"{error.filename}: {error.strerror}; check the path, its permissions and free space."
+            return f"{error.filename}: {error.strerror}. Check the path, its permissions and the free space."
         if output_failure() is not None:
-            return f"standard output cannot be written ({error.strerror}); send it to another place."
-        return f"{error.strerror}; check the disks and limits of this machine (df, ulimit -a)."
+            return f"Standard output cannot be written ({error.strerror}). Redirect it to another file."
+        return f"{error.strerror}. Check the disks and limits of this machine (df, ulimit -a)."
     return None
 
 
 def _keep_docstrings() -> None:
-    """Start again with docstrings under ``python -OO``, as healpy cannot be imported without them."""
+    """Restart Python with docstrings under ``python -OO``, because healpy cannot be imported without them."""
     if sys.flags.optimize < 2 or not sys.executable:
         return
     os.environ["PYTHONOPTIMIZE"] = "1"
@@ -133,12 +133,12 @@ def _require_working_folder() -> None:
         os.getcwd()
     except OSError as error:
         raise UserError(
-            "the working folder no longer exists; change to another one (cd) and run the command again."
+            "The current folder no longer exists. Change to another folder (cd) and run the command again."
         ) from error
 
 
 def _without_command(prog: str, description: str, commands: Mapping[str, str], words: list[str]) -> int:
-    """Show the help with all commands, the version, or what is wrong."""
+    """Print the help with all commands, the version, or the error in the arguments."""
     if words and words[0] not in ("-h", "--help", "--version"):
         say_error(f"{prog}: error: {_unknown_command(prog, commands, words[0])} Run `{prog} -h` for a list.")
         return 2
@@ -165,7 +165,7 @@ def _unknown_command(prog: str, commands: Mapping[str, str], word: str) -> str:
 
 
 def _help_of(path: str) -> str:
-    # one damaged command must not hide the others
+    # A missing module must not hide the other commands.
     try:
         return load_command(path).help
     except UserError as error:
@@ -182,7 +182,7 @@ def _exit_code(leaving: SystemExit) -> int:
 
 
 def _finish(code: int, prog: str, name: str | None) -> int:
-    """Return the exit code once everything is written; a closed or full output shows here, not at exit."""
+    """Flush all output and return the exit code; report a closed pipe or full disk here instead of at exit."""
     settle_errors()
     failure = output_failure()
     return code if failure is None else _complain(prog, name, _sentence(failure) or "")

@@ -1,4 +1,4 @@
-"""Standard output and error of a command: closed, full and non-Unicode ones."""
+"""Robust standard output and error: closed descriptors, full disks and encodings without Unicode."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from typing import Any, TextIO
 
 
-class _NotedFile(io.FileIO):
-    """File that remembers the first error of a write, which callers such as argparse do not report."""
+class _RecordingFile(io.FileIO):
+    """File that stores the first write error, because callers such as argparse do not report it."""
 
     failure: OSError | None = None
 
@@ -23,10 +23,10 @@ class _NotedFile(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make standard output and error usable whatever they are.
+    """Make standard output and error usable.
 
-    Descriptors that were closed by the caller (``>&-``) lead to the null device, so that no file of the command takes
-    their place. Characters that the encoding lacks are written as escapes.
+    Descriptors that were closed by the caller (``>&-``) are connected to the null device, so that no file of the
+    command gets their number. Characters that the encoding does not contain are written as escapes.
     """
     for number in (0, 1, 2):
         try:
@@ -38,18 +38,18 @@ def prepare_streams() -> None:
                 os.close(opened)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: TextIO | None = getattr(sys, name)
-        if stream is None or (stream is getattr(sys, f"__{name}__") and not isinstance(_raw(stream), _NotedFile)):
+        if stream is None or (stream is getattr(sys, f"__{name}__") and not isinstance(_raw(stream), _RecordingFile)):
             setattr(sys, name, _open(number, None if stream is None else stream))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _open(number: int, old: TextIO | None) -> TextIO:
-    """Standard stream that remembers failures, with the encoding and buffering of the old one."""
+    """Return a stream that stores write errors, with the encoding and buffering of the old stream."""
     if old is not None:
         with contextlib.suppress(OSError):
             old.flush()
-    buffer = io.BufferedWriter(_NotedFile(number, "w", closefd=False))
+    buffer = io.BufferedWriter(_RecordingFile(number, "w", closefd=False))
     return io.TextIOWrapper(
         buffer,
         encoding="utf-8" if old is None else old.encoding,
@@ -59,13 +59,13 @@ def _open(number: int, old: TextIO | None) -> TextIO:
 
 
 def output_failure() -> OSError | None:
-    """Return the error with which standard output has refused what was written; None if it has taken everything."""
+    """Return the error of the first failed write to standard output, or None."""
     try:
         sys.stdout.flush()
     except OSError as error:
         return error
     raw = _raw(sys.stdout)
-    return raw.failure if isinstance(raw, _NotedFile) else None
+    return raw.failure if isinstance(raw, _RecordingFile) else None
 
 
 def _raw(stream: TextIO) -> object:
@@ -73,12 +73,12 @@ def _raw(stream: TextIO) -> object:
 
 
 def discard_output() -> None:
-    """Send what standard output still holds to the null device, so that Python does not complain at its end."""
+    """Discard the buffer of standard output, so that Python reports no error at exit."""
     _discard(sys.stdout)
 
 
 def settle_errors() -> None:
-    """Drop what standard error can no longer take, as the work that it tells of is done."""
+    """Flush standard error, and discard its buffer if that fails."""
     try:
         sys.stderr.flush()
     except OSError:
@@ -86,7 +86,7 @@ def settle_errors() -> None:
 
 
 def say_error(line: str) -> None:
-    """Write a line to standard error; a reader that has left misses it."""
+    """Write a line to standard error; ignore a closed pipe."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""``dsd train_tomo``: train the autoencoder on a set of subtomograms."""
+"""`dsd train_tomo`: train the autoencoder on a set of subtomograms."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from opustomo.model.config import PhysicsConfig
     from opustomo.training.config import TrainingConfig
 
-HELP = "train composition and conformation latents on subtomograms"
+HELP = "train a variational autoencoder of composition and conformation on subtomograms"
 
 PATIENCE_SECONDS = 5.0
 INERT_FLAGS = (
     "--uninvert-data --no-window --lazy-single --preprocessed --do-pose-sgd --pose-only --use-real --optimize-b "
     "--offsets --no-offsets"
 ).split()
-"""Inert options that take no value: the particle table may follow them."""
+"""Options without effect that take no value, so that the particle table may follow them."""
 INERT_VALUES = (
     "--ctf --group --group-stat --window-r --max-threads --readctf -e --pretrain --emb-type --pose-lr --pose-enc "
     "--enc-layers --enc-dim --enc-mask --dec-layers --dec-dim --pe-type --template-type --warp-type --num-struct "
@@ -28,117 +28,152 @@ INERT_VALUES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; names, types and defaults are the original's."""
+    """Add the options of ``dsd train_tomo``; names, types and defaults are those of OPUS-TOMO."""
     parser.add_argument(
         "particles",
         type=Path,
         nargs="?",
         metavar="STAR",
-        help="particle table (RELION, WARP, M); --load latest goes on with that of the run",
+        help="particle table of RELION, WARP or M; not required with --load latest",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("-o", "--outdir", type=Path, required=True, help="folder for the results")
-    files.add_argument("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC)")
-    files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: the table's own poses)")
-    files.add_argument("--masks", type=Path, metavar="PKL", help="bodies to move (mask_params.pkl of prepare_multi)")
+    files.add_argument("-o", "--outdir", type=Path, required=True, help="output folder")
+    files.add_argument(
+        "-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC, box of the subtomograms)"
+    )
+    files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: poses of the particle table)")
+    files.add_argument(
+        "--masks", type=Path, metavar="PKL", help="geometry of the bodies (mask_params.pkl of dsdsh prepare_multi)"
+    )
     files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
     files.add_argument(
         "--split",
         type=Path,
         metavar="PKL",
-        help="file of the split into training and held-out particles: read if it exists, else written",
+        help="file of the split into training and held-out particles, which is written if it does not exist",
     )
     files.add_argument(
         "--load",
         metavar="WHAT",
-        help="latest goes on with the run in --outdir, options not given are as before; a weights.N.pkl starts from it",
+        help="latest: resume the run in --outdir with its options, except for those given; weights.N.pkl: start from "
+        "these weights",
     )
-    files.add_argument("--latents", type=Path, help="z.N.pkl to go with --load (default: the one beside it)")
-    files.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
-    files.add_argument("--ind", type=Path, help="pickle or text file: indices of the particles to take")
-    files.add_argument("--tmp-prefix", default="tmp", help="name of the current template (default: %(default)s)")
-    files.add_argument("--plot", action="store_true", help="show one particle at every log interval (PNG)")
+    files.add_argument(
+        "--latents", type=Path, help="z.N.pkl for --load weights.N.pkl (default: that in the folder of the weights)"
+    )
+    files.add_argument("--overwrite", action="store_true", help="replace an earlier run in --outdir")
+    files.add_argument("--ind", type=Path, help="pickle or text file with the indices of the particles to use")
+    files.add_argument(
+        "--tmp-prefix", default="tmp", help="file name prefix of the current template (default: %(default)s)"
+    )
+    files.add_argument("--plot", action="store_true", help="write a figure of one particle at every log interval (PNG)")
     files.add_argument("--write-ctf", action="store_true", help="write the 3D CTF of the first particle (MRC)")
-    files.add_argument("--checkpoint", type=_count, default=1, help="epochs between checkpoints (default: %(default)s)")
-    files.add_argument("--keep", type=_count, metavar="K", help="keep the weights of only the newest K (default: all)")
-    files.add_argument("--log-interval", type=_count, default=1000, help="particles between log lines")
+    files.add_argument("--checkpoint", type=_count, default=1, help="number of epochs between checkpoints")
+    files.add_argument("--keep", type=_count, metavar="K", help="number of most recent weights to keep (default: all)")
+    files.add_argument("--log-interval", type=_count, default=1000, help="number of particles between log lines")
 
     model = parser.add_argument_group("model")
-    model.add_argument("--zdim", type=_count, default=12, help="composition latent (default: %(default)s)")
-    model.add_argument("--zaffinedim", type=int, default=4, help="conformation latent (default: %(default)s)")
-    model.add_argument("--templateres", type=int, default=160, help="side of the template (default: %(default)s)")
-    model.add_argument("--encoderres", type=int, default=12, help="inner side of the encoder (default: %(default)s)")
-    model.add_argument("--encode-mode", choices=("grad", "fixed"), default="grad", help="fixed: one volume for all")
-    model.add_argument("--estpose", action="store_true", help="also estimate pose corrections")
+    model.add_argument("--zdim", type=_count, default=12, help="dimension of the composition latent")
+    model.add_argument("--zaffinedim", type=int, default=4, help="dimension of the conformation latent")
+    model.add_argument(
+        "--templateres", type=int, default=160, help="box size of the template in voxels, a multiple of 16"
+    )
+    model.add_argument(
+        "--encoderres", type=int, default=12, help="size of the innermost layer of the encoder in voxels"
+    )
+    model.add_argument(
+        "--encode-mode", choices=("grad", "fixed"), default="grad", help="fixed: one volume for all particles"
+    )
+    model.add_argument("--estpose", action="store_true", help="refine the poses of the particles")
 
     data = parser.add_argument_group("data")
     data.add_argument("--angpix", type=float, help="pixel size in Å (default: MRC header)")
     data.add_argument(
         "--force",
         action="store_true",
-        help="go on although --angpix disagrees with the headers, or origins look like Å",
+        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
     )
-    data.add_argument("--downfrac", type=float, default=1.0, help="Fourier-crop to this fraction of the box")
-    data.add_argument("--norm", type=float, nargs=2, metavar=("SHIFT", "SCALE"), help="(value - shift) / scale")
-    data.add_argument("--valfrac", type=float, default=0.2, help="fraction held out (default: %(default)s)")
-    data.add_argument("--relion31", action="store_true", help="accepted; the format is recognised by itself")
-    data.add_argument("--float16", action="store_true", help="accepted; the voxel type is read from the files")
-    data.add_argument("--num-workers", type=int, default=16, help="threads that read ahead (default: %(default)s)")
+    data.add_argument("--downfrac", type=float, default=1.0, help="fraction of the box that Fourier cropping keeps")
+    data.add_argument(
+        "--norm", type=float, nargs=2, metavar=("SHIFT", "SCALE"), help="normalize voxels to (value - SHIFT) / SCALE"
+    )
+    data.add_argument("--valfrac", type=float, default=0.2, help="fraction of held-out particles")
+    data.add_argument(
+        "--relion31", action="store_true", help="ignored (for compatibility); the format is detected automatically"
+    )
+    data.add_argument(
+        "--float16", action="store_true", help="ignored (for compatibility); the voxel type is read from the files"
+    )
+    data.add_argument("--num-workers", type=int, default=16, help="number of prefetching threads")
 
     physics = parser.add_argument_group("CTF")
     physics.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files")
+    physics.add_argument("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
+    physics.add_argument("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
     physics.add_argument(
-        "--warp-bfactor-scale", type=float, default=0.25, help="weakens WARP's B (default: %(default)s)"
+        "--tilt-step",
+        type=float,
+        help="tilt increment in degrees; verifies CTF tables or defines the wedge of --no-ctf (2 by default)",
     )
-    physics.add_argument("--no-ctf", action="store_true", help="missing-wedge-only model from --tilt-range")
-    physics.add_argument("--tilt-step", type=float, help="degrees; to check the tables, or for --no-ctf (then 2)")
-    physics.add_argument("--tilt-range", type=float, help="± degrees; to check the tables, or for --no-ctf (then 50)")
-    physics.add_argument("--tilt-limit", type=float, help="leave out tilts beyond ± this")
-    physics.add_argument("--ctfalpha", type=float, default=0.0, help="power of the CTF on the data side")
-    physics.add_argument("--ctfbeta", type=float, default=1.0, help="power of the CTF on the model side")
-    physics.add_argument("--normalizectf", action="store_true", help="reconstructions divided by sampling weights")
+    physics.add_argument(
+        "--tilt-range",
+        type=float,
+        help="maximum tilt angle (±) in degrees; verifies CTF tables or defines the wedge of --no-ctf (50 by default)",
+    )
+    physics.add_argument("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    physics.add_argument("--ctfalpha", type=float, default=0.0, help="exponent of the CTF that multiplies the data")
+    physics.add_argument("--ctfbeta", type=float, default=1.0, help="exponent of the CTF that multiplies the model")
+    physics.add_argument(
+        "--normalizectf", action="store_true", help="subtomograms were divided by their sampling weights"
+    )
     physics.add_argument(
         "--divide",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="divide subtomograms by their sampling weights, then compare as with --normalizectf (default: without "
-        "--normalizectf, if the power of the data says that they are plain back-projections)",
+        help="divide subtomograms by their sampling weights and model them as with --normalizectf (default: if the "
+        "power spectra show that they are plain back-projections, and --normalizectf is not given)",
     )
-    physics.add_argument("--bfactor", type=float, default=4.0, help="B-factor of the comparison (default: %(default)s)")
+    physics.add_argument(
+        "--bfactor", type=float, default=4.0, help="B factor in Å² that sharpens the data in the comparison"
+    )
 
     train = parser.add_argument_group("training")
-    train.add_argument("-n", "--num-epochs", type=_count, default=20, help="epochs (default: %(default)s)")
-    train.add_argument("-b", "--batch-size", type=_count, default=20, help="particles per GPU and step")
-    train.add_argument("--accum-step", type=_count, default=1, help="steps per update (default: %(default)s)")
-    train.add_argument("--lr", type=float, default=4e-5, help="learning rate (default: %(default)s)")
-    train.add_argument("--wd", type=float, default=0.0, help="weight decay (default: %(default)s)")
+    train.add_argument("-n", "--num-epochs", type=_count, default=20, help="number of epochs")
+    train.add_argument("-b", "--batch-size", type=_count, default=20, help="batch size per GPU")
+    train.add_argument("--accum-step", type=_count, default=1, help="number of gradient accumulation steps per update")
+    train.add_argument("--lr", type=float, default=4e-5, help="learning rate")
+    train.add_argument("--wd", type=float, default=0.0, help="weight decay")
     train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
     train.add_argument(
         "--separate",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="with --masks: leave out of the compositions written what they share with the conformations (default: on)",
+        help="with --masks: subtract from the written compositions what conformations predict of them (default: on)",
     )
     train.add_argument(
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="whose defaults: candidates, gradient, energies, pose inference, bodies first, --divide, --separate",
+        help="original: use pose inference, energies and schedules of OPUS-TOMO (docs/method.md, section 9)",
     )
-    train.add_argument("--beta", default="cos", help="KL schedule: cos, a, b, c, d or a number (default: %(default)s)")
-    train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL term (default: %(default)s)")
-    train.add_argument("--seed", type=int, default=0, help="all random draws derive from it (default: %(default)s)")
-    train.add_argument("-v", "--verbose", action="store_true", help="also write all options to the log")
+    train.add_argument(
+        "--beta", default="cos", help="schedule of the KL weight: cos, a, b, c, d, or a number for a constant"
+    )
+    train.add_argument("--beta-control", type=float, default=0.5, help="weight of the KL divergence")
+    train.add_argument("--seed", type=int, default=0, help="random seed")
+    train.add_argument("-v", "--verbose", action="store_true", help="write all options to the log")
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--multigpu", action="store_true", help="one process per GPU (torchrun and srun work too)")
-    machine.add_argument("--num-gpus", type=_count, default=4, help="GPUs of --multigpu (default: %(default)s)")
-    machine.add_argument("--device", help="cuda or cpu (default: a GPU if there is one)")
+    machine.add_argument(
+        "--multigpu", action="store_true", help="start one process per GPU (as an alternative to torchrun and srun)"
+    )
+    machine.add_argument("--num-gpus", type=_count, default=4, help="number of GPUs of --multigpu")
+    machine.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
     machine.add_argument(
         "--amp",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="networks in bfloat16 (default: on a GPU)",
+        help="run the networks in bfloat16 (default: on GPUs)",
     )
     for name in INERT_FLAGS:
         parser.add_argument(name, action="store_const", const=True, dest="inert " + name, help=argparse.SUPPRESS)
@@ -154,7 +189,7 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train from parsed options."""
+    """Train a model."""
     from dataclasses import replace
     from functools import partial
 
@@ -177,25 +212,25 @@ def run(args: argparse.Namespace) -> None:
         args, notes = continued_options(args, getattr(args, "command_line", sys.argv)[2:], add_arguments)
     if args.particles is None:
         raise UserError(
-            f"no particle table was given and {args.outdir} holds no run to go on with; give the STAR file, or the "
-            "folder of a run with -o"
+            f"No particle table is given, and {args.outdir} contains no run to resume. Give the STAR file, or the "
+            "folder of a run with -o."
         )
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place is not None and device == "cuda":
         device = f"cuda:{place.local_rank}"
     templateres = -(-args.templateres // 16) * 16
-    notes += [f"{name}: has no effect here" for name in _inert_given(args)] + idle_options(args, add_arguments)
+    notes += [f"{name} has no effect" for name in _inert_given(args)] + idle_options(args, add_arguments)
     if args.verbose:
         notes += [f"{name} = {value}" for name, value in vars(args).items() if not name.startswith("inert ")]
     if args.multigpu and place is None:
         on_gpus = device.startswith("cuda")
         count = min(args.num_gpus, torch.cuda.device_count()) if on_gpus else args.num_gpus
         if on_gpus and count < args.num_gpus:
-            notes.append(f"--num-gpus {args.num_gpus}: this machine has {count}")
+            notes.append(f"--num-gpus is {args.num_gpus}, but this machine has {count} GPUs, which are used")
         if count > 1 and (on_gpus or args.device == "cpu"):
             words = list(getattr(args, "command_line", sys.argv))[1:]
             sys.exit(launch(count, [sys.executable, "-m", "opustomo", *words]))
-        notes.append("--multigpu: only one device is used")
+        notes.append("--multigpu is ignored because only one device is available")
     if templateres != args.templateres:
         notes.append(f"--templateres {args.templateres} is rounded up to {templateres}, a multiple of 16")
     try:
@@ -211,11 +246,11 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"--{error}") from error
     if args.norm is not None and args.norm[1] == 0:
-        raise UserError(f"--norm {args.norm[0]:g} 0 would divide by 0; give the scale as the second number")
+        raise UserError(f"--norm is {args.norm[0]:g} 0, but the scale (second number) must not be 0.")
     if args.divide and args.normalizectf:
         raise UserError(
-            "--divide and --normalizectf exclude each other: subtomograms that were divided by their sampling weights "
-            "are not divided again; leave one of them out"
+            "--divide and --normalizectf exclude each other, because --normalizectf states that the subtomograms have "
+            "been divided already. Omit one of them."
         )
     norm = None if args.norm is None else (args.norm[0], args.norm[1])
     data = data_config(args, bodies=args.masks, norm=norm)
@@ -267,7 +302,7 @@ def run(args: argparse.Namespace) -> None:
     except UserError as error:
         if place is None or place.rank == 0:
             raise
-        time.sleep(PATIENCE_SECONDS)  # the first process says what all found; this one speaks if it is alone
+        time.sleep(PATIENCE_SECONDS)  # the first process reports errors that all processes share and ends this one
         raise UserError(f"process {place.rank}: {error}") from error
 
 

@@ -18,7 +18,7 @@ from opustomo.io.mrc import MrcHeader, read_volume, write_volume
 from opustomo.io.progress_bar import progress
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.physics.ctf import TiltBatch, ctf_volume
-from opustomo.physics.fourier import centred_full
+from opustomo.physics.fourier import centered_full
 
 TABLE_NAME = "particles.star"
 READABLE = {"i1", "i2", "f4"}
@@ -130,10 +130,10 @@ def _check_pixel_sizes(particles: ParticleSet) -> None:
         )
 
 
-def write_ctf_volume(path: Path, table: TiltTable, box: int, apix: float, normalised: bool) -> None:
+def write_ctf_volume(path: Path, table: TiltTable, box: int, apix: float, normalized: bool) -> None:
     """Write a 3D CTF as ``relion_reconstruct --reconstruct_ctf`` does: (D, D, D), zero frequency at voxel D/2."""
-    half = ctf_volume(TiltBatch.pad([table]), box, apix, normalised=normalised)
-    write_volume(path, centred_full(half)[0].numpy(), apix)
+    half = ctf_volume(TiltBatch.pad([table]), box, apix, normalized=normalized)
+    write_volume(path, centered_full(half)[0].numpy(), apix)
 
 
 def _readable(image: MrcHeader, name: str) -> bool:

@@ -1,1 +1,1 @@
-"""The particle set of a run: what is in it, how it is split, batched and read."""
+"""Particle set of a run: loading, validation, splitting, batching and reading of voxels."""

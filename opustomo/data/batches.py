@@ -1,4 +1,4 @@
-"""Batches: particles of one viewing direction, once per epoch, read ahead of the training step by a few threads."""
+"""Batches of particles with similar viewing directions, and prefetching of their voxels."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 def viewing_batches(
     members: np.ndarray, groups: np.ndarray, batch_size: int, rng: np.random.Generator, smallest: int = 1
 ) -> list[np.ndarray]:
-    """Cut particles into batches that each see, as far as possible, one viewing-direction group.
+    """Divide particles into batches, each from one group of viewing directions if possible.
 
-    What does not fill a batch within its group is joined, in the order of the nested HEALPix index, with what is
-    left of neighbouring groups; only the very last batch can be smaller than ``batch_size``.
+    Particles that do not fill a batch of their group are combined with those of neighboring groups in the order of the
+    nested HEALPix index. Only one batch can be smaller than ``batch_size``.
 
     Parameters
     ----------
     members
-        (M,) particle indices to visit.
+        Indices of the particles to visit, (M,).
     groups
-        (N,) viewing group of every particle of the set.
+        Viewing-direction group of each particle of the set, (N,).
     batch_size
-        Particles per batch.
+        Number of particles per batch.
     rng
-        Shuffles particles within groups, and the batches.
+        Generator that shuffles the particles within groups, and the batches.
     smallest
-        A last batch of fewer particles goes with the one before it.
+        Minimum size of the last batch; a smaller one is merged with the previous batch.
 
     Returns
     -------
     list of ndarray
-        Index arrays that together hold each member exactly once.
+        Index arrays that contain each member exactly once.
     """
     if batch_size < 1:
         raise ValueError(f"batch size must be at least 1, got {batch_size}")
@@ -58,6 +58,7 @@ def viewing_batches(
 
 
 AHEAD = 4
+"""Number of batches that are prefetched."""
 
 
 def load_batches(
@@ -68,10 +69,32 @@ def load_batches(
     workers: int = 2,
     leave_out: Callable[[int, str], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield (particle indices, voxels (B, D, D, D) float32 on ``device``) in order, reading ahead.
+    """Read batches with prefetching and yield them in order.
 
-    Values become (value - shift) / scale for ``norm`` = (shift, scale). Broken subtomograms are missing from their
-    batch, which may so become empty; ``leave_out`` is told their index and the reason. Without it they are errors.
+    Parameters
+    ----------
+    source
+        Source of the voxels.
+    batches
+        Particle indices of each batch.
+    device
+        Device of the yielded voxels.
+    norm
+        Normalization (shift, scale): voxels become (value - shift) / scale.
+    workers
+        Number of reading threads.
+    leave_out
+        Function that is called with the index of each broken subtomogram and the reason. Broken subtomograms are then
+        excluded from their batches, which may become empty. Without it they raise an error.
+
+    Yields
+    ------
+    indices, voxels : ndarray, (B,), and Tensor, float32, (B, D, D, D)
+
+    Raises
+    ------
+    BrokenSubtomogramError
+        If a subtomogram is broken and ``leave_out`` is None.
     """
     shift, scale = norm
     pinned = device.type == "cuda"
@@ -94,7 +117,7 @@ def load_batches(
             indices, buffer = indices[usable], buffer[usable]
         if side is None:
             return indices, (buffer.float() - shift) / scale
-        with torch.cuda.stream(side):  # beside the step before
+        with torch.cuda.stream(side):  # overlaps with the previous step
             return indices, (buffer.to(device, non_blocking=True).float() - shift) / scale
 
     def hand_over(delivered: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
@@ -110,7 +133,7 @@ def load_batches(
             ready: tuple[np.ndarray, Tensor] | None = None
             for indices in waiting:
                 pending.append((indices, pool.submit(fetch, indices)))
-                if len(pending) >= AHEAD:  # and one that is ready
+                if len(pending) >= AHEAD:
                     if ready is not None:
                         yield hand_over(ready)
                     ready = deliver(*pending.popleft())

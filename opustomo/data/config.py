@@ -1,4 +1,4 @@
-"""Where a run's particles come from."""
+"""Configuration of the input data of a run."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Inputs of a run.
+    """Input data of a run.
 
     Attributes
     ----------
     star, poses
-        Particle table and pose pickle; without poses the table's own angles and origins are taken.
+        Particle table and pose pickle; without pickle, poses are read from the table.
     mask
-        Solvent mask (``-r``), box of the subtomograms.
+        Solvent mask (``-r``) in the box of the subtomograms.
     bodies
-        Geometry of the bodies to move (``--masks``).
+        Geometry of the bodies (``--masks``).
     datadir
         Folder that image paths are relative to.
     ind
-        Pickle or text file with the indices of the particles to take; None takes all.
+        Pickle or text file with the indices of the particles to use; None uses all.
     apix
-        Pixel size in Å (``--angpix``); None takes the MRC headers'.
+        Pixel size in Å (``--angpix``); None reads it from the MRC headers.
     force
-        Go on, with a loud note, where the pixel size asked for disagrees with the headers (``--force``).
+        Whether to continue with a note if ``apix`` disagrees with the headers (``--force``).
     warp
-        CTF tables are WARP csv files.
+        Whether CTF tables are WARP csv files.
+    warp_bfactor_scale
+        Scale factor of the B factors of WARP.
     use_ctf
-        False: a missing-wedge-only model from ``tilt_range_deg`` (None: 50) and ``tilt_step_deg`` (None: 2); otherwise
-        they only say what the user expects of the tables.
+        False models only the missing wedge.
+    tilt_range_deg, tilt_step_deg
+        Maximum tilt angle (±) and tilt increment in degrees. They define the missing wedge if ``use_ctf`` is False
+        (defaults 50 and 2), and are compared with the CTF tables otherwise.
+    tilt_limit_deg
+        Maximum tilt angle (±) of the tilts to use in degrees; None uses all.
     norm
-        (shift, scale) given by the user: values become (value - shift) / scale; None measures the scale.
+        Normalization (shift, scale): voxels become (value - shift) / scale; None measures the scale.
     """
 
     star: Path

@@ -1,4 +1,4 @@
-"""The particle set of a run: images, poses and CTF tables, checked before training."""
+"""Particle set of a run: loading and validation of images, poses and CTF tables."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from opustomo.io.star_poses import origin_unit_note, poses_from_star
 from opustomo.io.star_tables import ParticleStar, read_particles
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
-"""Tilts of the missing-wedge-only model when the user says nothing."""
-MASK_EXCESS = 1.0
-"""How far the values of a mask may lie outside of 0 to 1."""
-TOLERATED_BROKEN = 0.05
+"""Default tilts of the model of the missing wedge without CTF."""
+MASK_TOLERANCE = 1.0
+"""Maximum excess of mask values beyond the range 0 to 1."""
+MAX_BROKEN_FRACTION = 0.05
 APIX_TOLERANCE = 0.01
-"""Relative disagreement of --angpix with the headers that stops a run."""
+"""Maximum relative difference of pixel sizes."""
 
 
 @dataclass(frozen=True)
 class ParticleSet:
-    """Everything about the particles but their voxels.
+    """Particles of a run, except for their voxels.
 
     Attributes
     ----------
     star
-        The particle table.
+        Particle table.
     images
-        Header of every subtomogram.
+        MRC headers of the subtomograms.
     poses
-        Angles and origins as read in.
+        Input poses.
     tables, table
-        Distinct CTF tables (U of them), and which one each particle has, (N,).
+        Distinct CTF tables, and the index of the table of each particle, (N,).
     box, apix
-        Side of the subtomograms in voxels, pixel size in Å.
+        Box size of the subtomograms in voxels, pixel size in Å.
     notes
-        What to tell the user about the set.
+        Notes for the user.
     selected
-        Rows of the STAR file that were taken (``--ind``), None for all.
+        Selected rows of the STAR file (``--ind``), None for all.
     """
 
     star: ParticleStar
@@ -67,20 +67,20 @@ class ParticleSet:
 def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     """Read and check the inputs of a run.
 
-    ``tolerant`` is for a run that goes on: up to 5 % of the subtomograms (or one) may meanwhile be gone or cut short.
+    With ``tolerant``, up to 5 % of the subtomograms (at least one) may be missing or truncated, for resumed runs.
 
     Raises
     ------
     UserError
-        A file is missing, broken or disagrees with another.
+        If a file is missing or broken, or disagrees with another.
     """
     whole = read_particles(config.star)
     selected = None if config.ind is None else read_indices(config.ind, len(whole))
     star = whole if selected is None else whole.subset(selected)
     if is_image_series(star):
         raise UserError(
-            f"{config.star}: has one row per image of a stack, not per subtomogram; make subtomograms with dsd "
-            "prepare_subtomos and give their table"
+            f"{config.star} has one row per image of a stack, not per subtomogram. Reconstruct subtomograms with dsd "
+            "prepare_subtomos and give their table."
         )
     images, lost = read_headers(star, config.datadir, tolerant)
     box = common_box(images)
@@ -88,105 +88,112 @@ def load_particles(config: DataConfig, tolerant: bool = False) -> ParticleSet:
     poses = load_poses(config, star, box, apix, len(whole), selected)
     tables, table, notes = load_tilts(config, star, len(images))
     if pixel_sizes_differ(images[0].apix, apix):
-        notes += (f"--force: {apix:g} Å/pixel is used although the headers say {images[0].apix:.4g}",)
+        notes += (f"--force: the pixel size {apix:g} Å is used, although the headers say {images[0].apix:.4g} Å",)
     multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
     if multiplied is not None and multiplied.any() and tables[0].defocus_u_A.any():
         notes += (
-            "rlnCtfDataAreCtfPremultiplied: these subtomograms are multiplied by their CTF, so that their phases would "
-            "be flipped twice; export them without it, or give --no-ctf",
+            "the subtomograms are premultiplied by their CTF (rlnCtfDataAreCtfPremultiplied), so that their phases "
+            "would be flipped twice; export them without premultiplication, or give --no-ctf",
         )
     unit = None if config.poses is not None else origin_unit_note(star)
     doubts = angle_note(poses.eulers_deg), origin_note(poses.origins, box, selected), unit, named_size_note(star, apix)
     notes += tuple(doubt for doubt in doubts if doubt is not None)
     if lost:
-        notes += (f"{len(lost)} subtomograms can no longer be read and are left out, the first is {lost[0]}",)
+        notes += (f"{len(lost)} subtomograms can no longer be read and are excluded, the first is {lost[0]}",)
     return ParticleSet(star, images, poses, tables, table, box, apix, notes, selected)
 
 
 def read_headers(star: ParticleStar, datadir: Path | None, tolerant: bool) -> tuple[list[MrcHeader], list[Path]]:
-    """Headers of all subtomograms; which files have none, if ``tolerant`` (they get that of their neighbour)."""
+    """Read the headers of all subtomograms.
+
+    With ``tolerant``, unreadable subtomograms get the header of another one, and their paths are also returned.
+    """
     if not tolerant:
         return [read_header(path) for path in resolve_images(star, datadir)], []
     names = star.strings("rlnImageName")
-    beside = datadir or (star.path.parent if star.path is not None else Path())
+    folder = datadir or (star.path.parent if star.path is not None else Path())
     found: list[MrcHeader | Path] = []
     for name, path in zip(names, find_images(star, datadir), strict=True):
         try:
-            found.append(beside / name if path is None else read_header(path))
+            found.append(folder / name if path is None else read_header(path))
         except UserError:
-            found.append(beside / name if path is None else path)
-    lost = [one for one in found if isinstance(one, Path)]
-    good = next((one for one in found if isinstance(one, MrcHeader)), None)
-    if good is None or len(lost) > tolerated(len(found)):
+            found.append(folder / name if path is None else path)
+    lost = [item for item in found if isinstance(item, Path)]
+    good = next((item for item in found if isinstance(item, MrcHeader)), None)
+    if good is None or len(lost) > max_broken(len(found)):
         return read_headers(star, datadir, tolerant=False)
-    return [one if isinstance(one, MrcHeader) else replace(good, path=one) for one in found], lost
+    return [item if isinstance(item, MrcHeader) else replace(good, path=item) for item in found], lost
 
 
-def tolerated(count: int) -> float:
-    """How many of ``count`` subtomograms may be broken in a run: 5 %, but at least one."""
-    return max(1.0, TOLERATED_BROKEN * count)
+def max_broken(count: int) -> float:
+    """Return the number of ``count`` subtomograms that may be broken: 5 %, but at least one."""
+    return max(1.0, MAX_BROKEN_FRACTION * count)
 
 
 def common_box(images: list[MrcHeader]) -> int:
-    """Side of the subtomograms, which must be cubes of one even size."""
+    """Return the box size of the subtomograms; raise ``UserError`` if they are not cubes of one even size."""
     size = images[0].shape[0]
     for image in images:
         if len(set(image.shape)) != 1:
             shape = "×".join(str(n) for n in reversed(image.shape))
-            raise UserError(f"{image.path} is {shape} voxels (x×y×z), expected a cube; extract cubic subtomograms")
+            raise UserError(
+                f"{image.path} has {shape} voxels (x×y×z), but subtomograms must be cubes. Extract cubic subtomograms."
+            )
         if image.shape[0] != size:
             raise UserError(
-                f"{image.path} has box {image.shape[0]} but {images[0].path} has {size}; "
-                "extract all subtomograms with one box size"
+                f"{image.path} has box {image.shape[0]}, but {images[0].path} has box {size}. "
+                "Extract all subtomograms with one box size."
             )
     if size % 2:
-        raise UserError(f"{images[0].path} has an odd box of {size} voxels; extract with an even box size")
+        raise UserError(
+            f"{images[0].path} has an odd box of {size} voxels. Extract subtomograms with an even box size."
+        )
     return size
 
 
 def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None, force: bool = False) -> float:
-    """Pixel size of the run: ``--angpix``, else the MRC headers', else the particle table's.
+    """Return the pixel size in Å, from ``--angpix``, the MRC headers or the particle table, in this order.
 
-    ``force`` takes ``--angpix`` whatever the headers say.
+    ``force`` accepts an ``--angpix`` that disagrees with the headers.
 
     Raises
     ------
     UserError
-        ``--angpix`` is not positive or, without ``force``, differs from the header by more than 1 %; or nothing tells
-        the pixel size.
+        If ``--angpix`` is not positive or, without ``force``, differs from the header by more than 1 %, or if the pixel
+        size is unknown.
     """
     header = images[0].apix
     if asked is not None:
         if not 0 < asked < np.inf:
-            raise UserError(f"--angpix {asked:g} is no pixel size; give that of the subtomograms in Å")
+            raise UserError(f"--angpix is {asked:g}, but it must be a positive pixel size in Å.")
         if not force and pixel_sizes_differ(header, asked):
             raise UserError(
-                f"--angpix {asked:g} disagrees with the header of {images[0].path}, which says {header:.4g} Å; "
-                "give the pixel size of the subtomograms, or --force to go on with this one"
+                f"--angpix is {asked:g} Å, but the header of {images[0].path} says {header:.4g} Å. "
+                f"Use --angpix {header:.4g}, or --force to continue with {asked:g} Å."
             )
         return asked
     if header is not None:
         return header
     sizes = star.pixel_sizes()
     if sizes is None or not len(sizes):
-        raise UserError(f"neither {images[0].path} nor {star.path} tells the pixel size; give it with --angpix")
+        raise UserError(f"Neither {images[0].path} nor {star.path} has a pixel size. Give it with --angpix.")
     if not np.allclose(sizes, sizes[0], rtol=APIX_TOLERANCE):
         raise UserError(
-            f"{star.path}: gives pixel sizes of {listed_sizes(sizes)}, and {images[0].path} gives none; extract all "
-            "subtomograms with one pixel size, or give it with --angpix if they have"
+            f"{star.path} has pixel sizes of {listed_sizes(sizes)}, and {images[0].path} has none. Extract all "
+            "subtomograms with one pixel size, or give it with --angpix if they have one."
         )
     return float(sizes[0])
 
 
-def pixel_sizes_differ(told: float | None, used: float) -> bool:
-    """Whether a file tells a pixel size that is more than 1 % off the one used."""
-    return told is not None and abs(told / used - 1.0) > APIX_TOLERANCE
+def pixel_sizes_differ(stated: float | None, used: float) -> bool:
+    """Return whether the pixel size stated in a file differs from the one used by more than 1 %."""
+    return stated is not None and abs(stated / used - 1.0) > APIX_TOLERANCE
 
 
 def load_poses(
     config: DataConfig, star: ParticleStar, box: int, apix: float, whole: int, selected: np.ndarray | None
 ) -> Poses:
-    """Poses from ``--poses`` (of all ``whole`` rows of the STAR file, or of those selected), else from the table."""
+    """Read the poses from ``--poses``, which has all ``whole`` rows or only the selected ones, or from the table."""
     if config.poses is None:
         poses, source = poses_from_star(star, box, apix, selected), config.star
     else:
@@ -195,9 +202,9 @@ def load_poses(
             poses = poses.subset(selected)
         elif len(poses) != len(star):
             raise UserError(
-                f"{config.poses} holds {len(poses)} poses but {config.star} has {whole} particles"
-                f"{'' if selected is None else f', {len(star)} of them taken'}; "
-                "make it from this STAR file with dsdsh prepare"
+                f"{config.poses} contains {len(poses)} poses, but {config.star} has {whole} particles"
+                f"{'' if selected is None else f', of which {len(star)} are selected'}. "
+                "Create the poses from this STAR file with dsdsh prepare."
             )
         require_origins(poses.origins, box, source, selected)
     if not config.force and not star.origins_in_angst:
@@ -208,23 +215,32 @@ def load_poses(
 def load_tilts(
     config: DataConfig, star: ParticleStar, count: int
 ) -> tuple[list[TiltTable], np.ndarray, tuple[str, ...]]:
-    """Distinct CTF tables of the set, each read once; the table of every particle (N,); what to tell the user."""
+    """Read the distinct CTF tables of the set.
+
+    Returns
+    -------
+    tables : list of TiltTable
+    table : ndarray of int, (N,)
+        Index of the table of each particle.
+    notes : tuple of str
+        Notes for the user.
+    """
     notes: tuple[str, ...] = ()
     paths = resolve_ctf_tables(star, config.datadir, config.warp) if config.use_ctf else None
     if paths is None:
-        reach = DEFAULT_RANGE_DEG if config.tilt_range_deg is None else config.tilt_range_deg
+        max_tilt = DEFAULT_RANGE_DEG if config.tilt_range_deg is None else config.tilt_range_deg
         step = DEFAULT_STEP_DEG if config.tilt_step_deg is None else config.tilt_step_deg
-        why = "--no-ctf" if not config.use_ctf else "the particle table has no rlnCtfImage"
+        reason = "--no-ctf" if not config.use_ctf else "the particle table has no rlnCtfImage"
         notes = (
-            f"no CTF is applied ({why}): a missing-wedge-only model from tilts up to ±{reach:g}° "
+            f"no CTF is applied ({reason}); only the missing wedge of tilts up to ±{max_tilt:g}° is modeled "
             "(--tilt-range, --tilt-step)",
         )
         try:
-            tables = [wedge_only_table(reach, step)]
+            tables = [wedge_only_table(max_tilt, step)]
         except ValueError as error:
             raise UserError(
-                f"--tilt-range {reach:g} with --tilt-step {step:g} gives no tilts; "
-                "expected a range between 0° and 90° and a positive step"
+                f"--tilt-range {max_tilt:g} and --tilt-step {step:g} define no tilts. "
+                "Give a range between 0° and 90° and a positive step."
             ) from error
         table = np.zeros(count, dtype=np.int64)
     else:
@@ -240,32 +256,41 @@ def load_tilts(
 
 
 def _limited(table: TiltTable, limit_deg: float) -> TiltTable:
-    """Give no weight to tilts beyond the limit."""
+    """Return the table with scale 0 for tilts beyond ± ``limit_deg``."""
     within = np.abs(table.tilt_deg) <= limit_deg
     if not (table.scale[within] > 0).any():
-        raise UserError(f"--tilt-limit {limit_deg:g} leaves some particles without any tilt; raise it")
+        raise UserError(f"--tilt-limit {limit_deg:g} excludes all tilts of some particles. Give a higher limit.")
     return replace(table, scale=np.where(within, table.scale, 0.0))
 
 
 def load_mask(path: Path | None, box: int, apix: float, force: bool = False) -> np.ndarray | None:
-    """Solvent mask (N, N, N), or None; its box and, without ``force``, pixel size must be the subtomograms'."""
+    """Read the solvent mask (N, N, N); return None without path.
+
+    Raises
+    ------
+    UserError
+        If the box or, without ``force``, the pixel size differs from that of the subtomograms, or values are invalid.
+    """
     if path is None:
         return None
     mask, mask_apix = read_volume(path)
     if mask.shape != (box, box, box):
         shape = "×".join(str(n) for n in reversed(mask.shape))
-        raise UserError(f"mask {path} is {shape} voxels but the subtomograms are {box}³; resample it to their box")
+        raise UserError(
+            f"The mask {path} has {shape} voxels, but the subtomograms have {box}³. Resample it to their box."
+        )
     if not force and pixel_sizes_differ(mask_apix, apix):
         raise UserError(
-            f"mask {path} has pixel size {mask_apix:.4g} Å but the subtomograms have {apix:.4g} Å; resample it"
+            f"The mask {path} has a pixel size of {mask_apix:.4g} Å, but the subtomograms have {apix:.4g} Å. "
+            "Resample it."
         )
     if not np.isfinite(mask).all():
-        raise UserError(f"mask {path} holds values that are not finite; make it again")
+        raise UserError(f"The mask {path} contains values that are not finite. Create it again.")
     lowest, highest = float(mask.min()), float(mask.max())
-    if lowest < -MASK_EXCESS or highest > 1 + MASK_EXCESS:
+    if lowest < -MASK_TOLERANCE or highest > 1 + MASK_TOLERANCE:
         raise UserError(
-            f"mask {path} has values from {lowest:.3g} to {highest:.3g}, expected 0 to 1; scale it or make it again"
+            f"The mask {path} has values from {lowest:.3g} to {highest:.3g}, but 0 to 1 is expected. Rescale it."
         )
     if not (mask > 0).any():
-        raise UserError(f"mask {path} has no voxel above zero; give a mask that covers the particle")
+        raise UserError(f"The mask {path} has no voxel above zero. Give a mask that covers the particle.")
     return mask

@@ -1,13 +1,14 @@
-"""Scale of the voxels of a set, and subtomograms that do not belong to it.
+"""Scale of the voxels of a particle set, and detection of outliers.
 
-All subtomograms are divided by one standard deviation (:func:`opustomo.data.voxels.pooled_std`). One damaged file with
-values a thousand times larger would decide on it, so each subtomogram is compared with the median of the set first:
+All subtomograms are divided by one standard deviation (:func:`opustomo.data.voxels.pooled_std`), which a single damaged
+file with large values would dominate. Each subtomogram is therefore compared with the median of the set first:
 
-- It is left out if its standard deviation is more than ``OUTLIER_FACTOR`` times larger or smaller, if its mean lies
-  more than so many standard deviations (of voxels or, where that is more, of means) off, or if a single voxel makes up
+- It is excluded if its standard deviation differs by more than a factor of ``OUTLIER_FACTOR``, if its mean deviates by
+  more than this number of standard deviations (of voxels or, if larger, of means), or if a single voxel contributes
   more than half of its variance.
-- If more than 5 % lie outside that factor, or the middle nine tenths spread over more than ``DIFFERENT_RATIO``, the
-  files were written in different units. Each subtomogram is then divided by its own standard deviation.
+- If more than 5 % of the subtomograms are such outliers, or the 5th and 95th percentiles differ by more than a factor
+  of ``DIFFERENT_RATIO``, the files have different units. Each subtomogram is then divided by its own standard
+  deviation.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.data.particles import tolerated
-from opustomo.data.voxels import SCALE_SAMPLE, BrokenSubtomogramError, Deviation, Limits, VoxelSource, deviation
+from opustomo.data.particles import max_broken
+from opustomo.data.voxels import (
+    SCALE_SAMPLE,
+    BrokenSubtomogramError,
+    ScaleLimits,
+    VoxelSource,
+    VoxelStatistics,
+    voxel_statistics,
+)
 
 OUTLIER_FACTOR = 10.0
 DIFFERENT_RATIO = 3.0
 NORMAL_MAD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+"""Ratio of the standard deviation of a normal distribution to its median absolute deviation."""
 
 
 @dataclass(frozen=True)
 class ScaleReport:
-    """Standard deviations of the subtomograms looked at.
+    """Standard deviations of the examined subtomograms.
 
     Attributes
     ----------
     looked_at
-        How many.
+        Number of examined subtomograms.
     median, low, high
-        Median standard deviation, and the 5th and 95th percentile of those that are used.
+        Median of the standard deviations, and 5th and 95th percentile without outliers.
     left_out
-        Why subtomograms cannot be used, by particle index.
+        Reason for each excluded subtomogram, by particle index.
     per_particle
         Whether each subtomogram is divided by its own standard deviation.
     """
@@ -52,36 +60,35 @@ class ScaleReport:
 def examine_scale(
     source: VoxelSource, count: int, allow_per_particle: bool = True, sample: int = SCALE_SAMPLE
 ) -> ScaleReport:
-    """Compare the standard deviations of up to ``sample`` of ``count`` subtomograms, and let ``source`` act on it.
+    """Compare the standard deviations of up to ``sample`` of ``count`` subtomograms and set the limits of ``source``.
 
-    From then on ``source`` refuses subtomograms that do not belong to the set, and divides each by its own standard
-    deviation where the report says so. Only if ``allow_per_particle`` it may do that; a scale that the user gives holds
-    for all files.
+    Afterwards ``source`` refuses outliers, and divides each subtomogram by its own standard deviation if the files have
+    different units and ``allow_per_particle`` is True. It is False if the user gives the scale.
     """
     chosen = np.unique(np.linspace(0, count - 1, min(count, sample)).astype(int))
     left_out: dict[int, str] = {}
-    found: dict[int, Deviation] = {}
+    found: dict[int, VoxelStatistics] = {}
     for index in map(int, chosen):
         try:
-            found[index] = deviation(source.read(index))
+            found[index] = voxel_statistics(source.read(index))
         except BrokenSubtomogramError as error:
             left_out[index] = str(error)
     if not found:
         return ScaleReport(len(chosen), 0.0, 0.0, 0.0, left_out, False)
-    values = np.array([one.std for one in found.values()])
-    means = np.array([one.mean for one in found.values()])
+    values = np.array([statistics.std for statistics in found.values()])
+    means = np.array([statistics.mean for statistics in found.values()])
     median = float(np.exp(np.median(np.log(values))))
-    far = (values > OUTLIER_FACTOR * median) | (values < median / OUTLIER_FACTOR)
-    near = values if far.sum() > tolerated(len(values)) else values[~far]
-    low, high = (float(value) for value in np.percentile(near, (5, 95)))
-    differ = len(near) > (~far).sum() or high > DIFFERENT_RATIO * low
+    outliers = (values > OUTLIER_FACTOR * median) | (values < median / OUTLIER_FACTOR)
+    inliers = values if outliers.sum() > max_broken(len(values)) else values[~outliers]
+    low, high = (float(value) for value in np.percentile(inliers, (5, 95)))
+    differ = len(inliers) > (~outliers).sum() or high > DIFFERENT_RATIO * low
     per_particle = bool(allow_per_particle and differ)
-    centre = float(np.median(means))
-    reach = OUTLIER_FACTOR * max(median, NORMAL_MAD * float(np.median(np.abs(means - centre))))
+    center = float(np.median(means))
+    max_offset = OUTLIER_FACTOR * max(median, NORMAL_MAD * float(np.median(np.abs(means - center))))
     if differ:
-        limits = Limits(0.0, np.inf, median, centre, np.inf, per_particle)
+        limits = ScaleLimits(0.0, np.inf, median, center, np.inf, per_particle)
     else:
-        limits = Limits(median / OUTLIER_FACTOR, median * OUTLIER_FACTOR, median, centre, reach, per_particle)
+        limits = ScaleLimits(median / OUTLIER_FACTOR, median * OUTLIER_FACTOR, median, center, max_offset, per_particle)
     source.limit(limits)
     for index in found:
         try:

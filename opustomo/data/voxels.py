@@ -1,4 +1,4 @@
-"""Reading voxels: headers are known, so a read is one seek and one copy; small sets stay in memory."""
+"""Reading of voxels with known headers, caching of small sets, and normalization statistics."""
 
 from __future__ import annotations
 
@@ -16,101 +16,109 @@ from opustomo.io.mrc import MrcHeader
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 SCALE_SAMPLE = 100
-NOT_FINITE_SHARE = 0.5
-"""Share of values that are not finite beyond which a subtomogram is left out."""
-LARGEST_SHARE = 0.5
-"""Share of the variance that one voxel may make up."""
+MAX_NONFINITE_FRACTION = 0.5
+"""Maximum fraction of voxels that are not finite in a subtomogram."""
+MAX_VOXEL_FRACTION = 0.5
+"""Maximum fraction of the variance of a subtomogram that a single voxel may contribute."""
 PROBE = 4096
-"""Voxels that are looked at first to see that a subtomogram is not constant."""
+"""Number of voxels that are compared first to detect constant subtomograms."""
 
 
 class BrokenSubtomogramError(UserError):
-    """A subtomogram that cannot be used; a run may go on without it."""
+    """Error for a subtomogram that cannot be used; a run may continue without it."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Which standard deviations a subtomogram of the set may have, and whether it is divided by its own.
+class ScaleLimits:
+    """Limits of the mean and standard deviation of subtomograms, see :func:`opustomo.data.scale.examine_scale`.
 
-    ``median`` is that of the set; means lie within ``reach`` of ``centre``. Of
-    :func:`opustomo.data.scale.examine_scale`.
+    Attributes
+    ----------
+    low, high
+        Minimum and maximum standard deviation.
+    median
+        Median standard deviation of the set.
+    center, max_offset
+        Median of the means, and their maximum distance from it.
+    per_particle
+        Whether each subtomogram is divided by its own standard deviation.
     """
 
     low: float
     high: float
     median: float
-    centre: float
-    reach: float
+    center: float
+    max_offset: float
     per_particle: bool
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """Mean and standard deviation of a subtomogram, and the share of its variance that one voxel makes up at most."""
+class VoxelStatistics:
+    """Mean and standard deviation of a subtomogram, and the largest fraction of its variance from one voxel."""
 
     mean: float
     std: float
-    largest_share: float
+    largest_fraction: float
 
 
-def deviation(volume: np.ndarray) -> Deviation:
-    """Return how the voxels of a subtomogram spread about their mean."""
-    about = volume.astype(np.float64)
-    mean = float(about.mean())
-    about -= mean
-    total = float(np.vdot(about, about))
-    largest = max(float(about.max()), -float(about.min()))
-    return Deviation(mean, float(np.sqrt(total / about.size)), largest**2 / total if total > 0 else 1.0)
+def voxel_statistics(volume: np.ndarray) -> VoxelStatistics:
+    """Compute the statistics of the voxels of a subtomogram."""
+    deviations = volume.astype(np.float64)
+    mean = float(deviations.mean())
+    deviations -= mean
+    total = float(np.vdot(deviations, deviations))
+    largest = max(float(deviations.max()), -float(deviations.min()))
+    return VoxelStatistics(mean, float(np.sqrt(total / deviations.size)), largest**2 / total if total > 0 else 1.0)
 
 
 class Voxels(Protocol):
-    """Cubic volumes of one box, read one by one."""
+    """Source of cubic volumes of one box size."""
 
     box: int
 
     def read(self, index: int) -> np.ndarray:
-        """Voxels (D, D, D)."""
+        """Return the voxels of a particle, (D, D, D)."""
 
 
 class VoxelSource:
-    """Voxels of the subtomograms of a set, thread-safe.
+    """Thread-safe reader of the subtomograms of a set.
 
     Parameters
     ----------
     images
-        Headers of all subtomograms, one box.
+        Headers of all subtomograms, which have the same box size.
     cache_bytes
-        Voxels are kept in memory, as stored in the files, up to this many bytes. A file that changes is read again,
-        so that damage shows whether the set fits or not.
+        Size of the cache of voxels. A file that has changed is read again, so that damage is detected in cached sets
+        too.
     """
 
     def __init__(self, images: Sequence[MrcHeader], cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self._images = images
         self._cache: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
-        self._room = cache_bytes
+        self._free_bytes = cache_bytes
         self._lock = threading.Lock()
         self._not_finite: dict[int, int] = {}
         self.box = images[0].shape[0]
-        # one wider file in the set needs wider batches: its values may not fit half precision
-        self._limits: Limits | None = None
-        self._judged: dict[int, tuple[tuple[int, int], float]] = {}
+        self._limits: ScaleLimits | None = None
+        self._accepted: dict[int, tuple[tuple[int, int], float]] = {}
+        # Batches are in half precision only if all files are, because other values may overflow.
         self.half = all(image.dtype.kind == "f" and image.dtype.itemsize == 2 for image in images)
 
-    def limit(self, limits: Limits) -> None:
-        """From now on refuse subtomograms beyond the limits, and divide each by its own deviation if they say so."""
+    def limit(self, limits: ScaleLimits) -> None:
+        """Set the limits beyond which subtomograms are refused, and the normalization per particle."""
         self._limits = limits
-        self._judged.clear()
+        self._accepted.clear()
         self.half = self.half and not limits.per_particle
 
     def read(self, index: int) -> np.ndarray:
-        """Voxels (D, D, D) as stored, or divided by their own deviation (:meth:`limit`).
+        """Return the voxels (D, D, D) as stored, or divided by their standard deviation (see :meth:`limit`).
 
-        Values that are not finite become 0 and are counted.
+        Values that are not finite are set to 0 and counted.
 
         Raises
         ------
         BrokenSubtomogramError
-            The file cannot be read, is truncated, holds no two different finite values, or does not belong to the set.
+            If the file cannot be read, is truncated, has constant or mostly non-finite voxels, or exceeds the limits.
         """
         image = self._images[index]
         count = int(np.prod(image.shape))
@@ -124,29 +132,29 @@ class VoxelSource:
             raise BrokenSubtomogramError(f"{image.path} can no longer be read ({error.strerror})") from error
         if len(flat) != count:
             raise BrokenSubtomogramError(
-                f"{image.path} is truncated: {len(flat)} of {count} voxels; export this subtomogram again"
+                f"{image.path} is truncated to {len(flat)} of {count} voxels. Export this subtomogram again."
             )
         volume = flat.reshape(image.shape)
         if not volume.dtype.isnative:
             volume = volume.astype(volume.dtype.newbyteorder("="))
         volume = self._finite(index, volume)
         if (volume.flat[:PROBE] == volume.flat[0]).all() and (volume == volume.flat[0]).all():
-            raise BrokenSubtomogramError(f"{image.path} holds no finite density but one constant value")
+            raise BrokenSubtomogramError(f"{image.path} contains only one constant value")
         with self._lock:
             held = self._cache.pop(index, None)
-            self._room += 0 if held is None else held[0].nbytes
-            if self._room >= volume.nbytes:
-                self._room -= volume.nbytes
+            self._free_bytes += 0 if held is None else held[0].nbytes
+            if self._free_bytes >= volume.nbytes:
+                self._free_bytes -= volume.nbytes
                 self._cache[index] = volume, stamp
         return self._within_limits(index, volume, stamp)
 
     def read_batch(self, indices: np.ndarray, out: np.ndarray) -> dict[int, str]:
-        """Fill ``out`` (B, D, D, D), of any float type, with the voxels of the particles ``indices``.
+        """Read the voxels of the particles ``indices`` into ``out`` (B, D, D, D) of any floating-point type.
 
         Returns
         -------
         dict
-            Why a place in the batch was left unfilled, for broken subtomograms.
+            Reason for each broken subtomogram, by position in the batch.
         """
         broken = {}
         for place, index in enumerate(indices):
@@ -158,24 +166,24 @@ class VoxelSource:
 
     @property
     def per_particle(self) -> bool:
-        """Whether each subtomogram is divided by its own deviation."""
+        """Whether each subtomogram is divided by its own standard deviation."""
         return self._limits is not None and self._limits.per_particle
 
     @property
     def not_finite(self) -> dict[int, int]:
-        """Voxels that were not finite, by particle index."""
+        """Number of voxels that are not finite, by particle index."""
         return dict(self._not_finite)
 
     def _within_limits(self, index: int, volume: np.ndarray, stamp: tuple[int, int]) -> np.ndarray:
-        """Compare a subtomogram with the set, once as long as its file does not change."""
+        """Check a subtomogram against the limits, once unless its file changes, and normalize it if requested."""
         limits = self._limits
         if limits is None:
             return volume
-        judged = self._judged.get(index)
-        if judged is None or judged[0] != stamp:
-            path, found = self._images[index].path, deviation(volume)
-            if found.largest_share > LARGEST_SHARE:
-                raise BrokenSubtomogramError(f"one voxel of {path} outweighs all others")
+        accepted = self._accepted.get(index)
+        if accepted is None or accepted[0] != stamp:
+            path, found = self._images[index].path, voxel_statistics(volume)
+            if found.largest_fraction > MAX_VOXEL_FRACTION:
+                raise BrokenSubtomogramError(f"one voxel of {path} contributes more than half of its variance")
             if not limits.low <= found.std <= limits.high:
                 ratio = max(found.std / limits.median, limits.median / found.std)
                 raise BrokenSubtomogramError(
@@ -183,24 +191,24 @@ class VoxelSource:
                     f"{'larger' if found.std > limits.median else 'smaller'} than the median of the set, "
                     f"{limits.median:.4g}"
                 )
-            if abs(found.mean - limits.centre) > limits.reach:
+            if abs(found.mean - limits.center) > limits.max_offset:
                 raise BrokenSubtomogramError(
-                    f"the mean of {path} is {found.mean:.4g}, that of the set is {limits.centre:.4g} and its standard "
-                    f"deviation {limits.median:.4g}"
+                    f"the mean of {path} is {found.mean:.4g}, but that of the set is {limits.center:.4g} with a "
+                    f"standard deviation of {limits.median:.4g}"
                 )
-            self._judged[index] = stamp, found.std
+            self._accepted[index] = stamp, found.std
         if not limits.per_particle:
             return volume
-        return (volume / np.float64(self._judged[index][1])).astype(np.float32)
+        return (volume / np.float64(self._accepted[index][1])).astype(np.float32)
 
     def _finite(self, index: int, volume: np.ndarray) -> np.ndarray:
         if volume.dtype.kind != "f":
             return volume
         if not _all_finite(volume):
             bad = ~np.isfinite(volume)
-            if bad.mean() > NOT_FINITE_SHARE:
+            if bad.mean() > MAX_NONFINITE_FRACTION:
                 raise BrokenSubtomogramError(
-                    f"{self._images[index].path} holds no finite density in {bad.sum()} of {bad.size} voxels"
+                    f"{self._images[index].path} has values that are not finite in {bad.sum()} of {bad.size} voxels"
                 )
             self._not_finite[index] = int(bad.sum())
             volume = np.where(bad, volume.dtype.type(0), volume)
@@ -208,25 +216,27 @@ class VoxelSource:
 
 
 def _all_finite(volume: np.ndarray) -> bool:
-    """Whether no value is infinite or NaN."""
-    if volume.dtype == np.float16:  # by its bits: np.isfinite takes five times as long
+    """Return whether all values are finite."""
+    if volume.dtype == np.float16:  # a test of the exponent bits is five times faster than np.isfinite
         return bool((volume.view(np.uint16) & 0x7FFF).max() < 0x7C00)
     return bool(np.isfinite(volume).all())
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Changes when a file is written again or cut."""
+    """Return the modification time and size of a file, which change when it is overwritten or truncated."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
 
 def pooled_std(source: Voxels, count: int, sample: int = SCALE_SAMPLE) -> float:
-    """One standard deviation for all ``count``: pooled over the first quarter of the z slices of ``sample`` of them.
+    """Compute one standard deviation for a set of ``count`` subtomograms.
+
+    It is pooled over the first quarter of the z slices of up to ``sample`` subtomograms.
 
     Raises
     ------
     UserError
-        The subtomograms are constant.
+        If no subtomogram can be used, or all are constant.
     """
     chosen = np.unique(np.linspace(0, count - 1, min(count, sample)).astype(int))
     slices = max(1, source.box // 4)
@@ -235,10 +245,12 @@ def pooled_std(source: Voxels, count: int, sample: int = SCALE_SAMPLE) -> float:
         with suppress(BrokenSubtomogramError):
             values.append(source.read(int(index))[:slices].astype(np.float64))
     if not values:
-        raise UserError("none of the subtomograms looked at can be used; check the files the particle table names")
+        raise UserError("None of the examined subtomograms can be used. Check the files that the particle table names.")
     number = sum(v.size for v in values)
     mean = sum(float(v.sum()) for v in values) / number
     variance = sum(float(((v - mean) ** 2).sum()) for v in values) / number
     if variance <= 0:
-        raise UserError("the subtomograms hold one constant value; check the files the particle table names")
+        raise UserError(
+            "The subtomograms contain only one constant value. Check the files that the particle table names."
+        )
     return float(np.sqrt(variance))

@@ -72,7 +72,7 @@ class DemoResult:
         Pose errors before and after training.
     embedding
         UMAP embedding, (N, 2).
-    centres
+    centers
         Index of the particle nearest to the center of each class, (classes,).
     volumes
         Volume of each class.
@@ -87,7 +87,7 @@ class DemoResult:
     before: PoseError
     after: PoseError
     embedding: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     volumes: list[ClassVolume]
 
 
@@ -170,7 +170,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
     box = volumes.shape[-1]
     true_poses = Poses(truth["eulers"], truth["origin"] / box)
     input_poses = Poses(truth["eulers_used"], truth["origin_used"] / box)
-    centres = np.loadtxt(kmeans / "centers_ind.txt", dtype=int, ndmin=1)
+    centers = np.loadtxt(kmeans / "centers_ind.txt", dtype=int, ndmin=1)
     return DemoResult(
         states=states,
         truth=truth["labels"],
@@ -181,10 +181,10 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
         before=_error(input_poses, true_poses, box),
         after=_error(read_poses(pose_file), true_poses, box),
         embedding=np.asarray(load_pickle(analysis / "umap.pkl")),
-        centres=centres,
+        centers=centers,
         volumes=[
-            _class_volume(data, kmeans, cluster, int(state), int(table[:, cluster].sum()), int(centre), volumes)
-            for cluster, (state, centre) in enumerate(zip(matching, centres, strict=True))
+            _class_volume(data, kmeans, cluster, int(state), int(table[:, cluster].sum()), int(center), volumes)
+            for cluster, (state, center) in enumerate(zip(matching, centers, strict=True))
         ],
     )
 
@@ -194,7 +194,7 @@ def _error(poses: Poses, true: Poses, box: int) -> PoseError:
 
 
 def _class_volume(
-    data: Path, kmeans: Path, cluster: int, state: int, particles: int, centre: int, volumes: np.ndarray
+    data: Path, kmeans: Path, cluster: int, state: int, particles: int, center: int, volumes: np.ndarray
 ) -> ClassVolume:
     volume, apix = read_volume(kmeans / f"reference{cluster}.mrc")
     mask, native = read_volume(data / "mask.mrc")
@@ -203,7 +203,7 @@ def _class_volume(
     size = volume.shape[0]
     mask = resample(mask, native, size, apix)
     truth = resample(volumes[state], native, size, apix) * mask
-    example, _ = read_volume(data / "subtomo" / f"p{centre:06d}.mrc")
+    example, _ = read_volume(data / "subtomo" / f"p{center:06d}.mrc")
     correlation = best_correlation(volume, truth, mask)
     return ClassVolume(cluster, state, particles, volume, truth, correlation, example)
 

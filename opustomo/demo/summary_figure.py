@@ -88,10 +88,10 @@ def _draw_latents(axes: Axes, result: DemoResult, colors: np.ndarray, title: str
 
 
 def _number_classes(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
-    for cluster, centre in enumerate(result.centres):
+    for cluster, center in enumerate(result.centers):
         axes.annotate(
             str(cluster),
-            result.embedding[centre],
+            result.embedding[center],
             ha="center",
             va="center",
             fontsize=12,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from opustomo.dynamics.body_masks import BodyMasks, centre_of_mass
+from opustomo.dynamics.body_masks import BodyMasks, center_of_mass
 from opustomo.errors import UserError
 from opustomo.io.mrc import read_volume
 
@@ -79,10 +79,10 @@ class Series:
         """Return the positive density of each body in one volume, (B, n, n, n)."""
         return self.masks * np.maximum(self.volumes[volume], 0.0)
 
-    def centres(self, scale: float) -> Array:
+    def centers(self, scale: float) -> Array:
         """Compute the center of mass of each body in each volume, multiplied by `scale`, (n volumes, B, 3)."""
         return scale * np.stack(
-            [[centre_of_mass(density) for density in self.densities(i)] for i in range(len(self.volumes))]
+            [[center_of_mass(density) for density in self.densities(i)] for i in range(len(self.volumes))]
         )
 
 
@@ -144,19 +144,19 @@ def _resample_mask(mask: npt.NDArray[np.float32], apix: float, size: int, new_ap
     return np.asarray(resampled, dtype=np.float32)
 
 
-def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
+def fit_axis(centers: Array, pivot: Array, voxel_A: float) -> AxisFit:
     """Fit a rotation axis to the path of a body.
 
     Parameters
     ----------
-    centres
+    centers
         Centers of mass of the body in the order of the series, (n, 3).
     pivot
         Center of the parent, (3,).
     voxel_A
         Length in Å of the unit of the positions.
     """
-    relative = pivot - centres
+    relative = pivot - centers
     first, second = np.triu_indices(len(relative), 1)
     crosses = np.cross(relative[first], relative[second])
     total = crosses.sum(0)
@@ -164,7 +164,7 @@ def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
     sizes = np.linalg.norm(crosses, axis=1)
     arm = np.linalg.norm(relative, axis=1).min()
     if length < 1e-9 or arm < 1e-6:
-        return AxisFit(np.array([0.0, 0.0, 1.0]), pivot, centres[0], 0.0, 90.0, 0.0)
+        return AxisFit(np.array([0.0, 0.0, 1.0]), pivot, centers[0], 0.0, 90.0, 0.0)
     axis = total / length
     along = relative @ axis
     flat = relative - along[:, None] * axis
@@ -174,7 +174,7 @@ def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
     return AxisFit(
         axis=axis,
         pivot=pivot,
-        start=centres[0],
+        start=centers[0],
         swept_deg=float(np.degrees(steps.sum())),
         dispersion_deg=float(np.median(angles)),
         out_of_plane_A=float((along - along.mean()).std() * voxel_A),
@@ -184,9 +184,9 @@ def fit_axis(centres: Array, pivot: Array, voxel_A: float) -> AxisFit:
 def fit_series(series: Series, bodies: BodyMasks, box: int, apix: float) -> list[AxisFit]:
     """Fit the axis of each body about the center of the mask of its parent, in voxels of the subtomograms."""
     mask_apix = bodies.apix if bodies.apix is not None else box * apix / bodies.masks.shape[-1]
-    pivots = np.stack([centre_of_mass(mask) for mask in bodies.masks]) * mask_apix / apix
-    centres = series.centres(series.apix / apix)
-    return [fit_axis(centres[:, body], pivots[parent], apix) for body, parent in enumerate(bodies.parents)]
+    pivots = np.stack([center_of_mass(mask) for mask in bodies.masks]) * mask_apix / apix
+    centers = series.centers(series.apix / apix)
+    return [fit_axis(centers[:, body], pivots[parent], apix) for body, parent in enumerate(bodies.parents)]
 
 
 def relation(first: AxisFit, second: AxisFit) -> tuple[float, str]:

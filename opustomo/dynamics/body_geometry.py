@@ -109,13 +109,13 @@ class RankedTraversal:
         Folder of the volumes.
     fits
         Fitted axis of each body.
-    centres
+    centers
         Centers of mass of the bodies (x, y, z) relative to the center of the box in Å, (n volumes, B, 3).
     """
 
     folder: Path
     fits: list[AxisFit]
-    centres: npt.NDArray[np.float64]
+    centers: npt.NDArray[np.float64]
 
     @property
     def defined(self) -> int:
@@ -135,7 +135,7 @@ def rank_traversals(
     ranked = []
     for folder in folders:
         series = read_series(folder, num_volumes, bodies, box, apix)
-        ranked.append(RankedTraversal(folder, fit_series(series, bodies, box, apix), series.centres(series.apix)))
+        ranked.append(RankedTraversal(folder, fit_series(series, bodies, box, apix), series.centers(series.apix)))
     return sorted(ranked, key=lambda traversal: (-traversal.defined, -traversal.score))
 
 

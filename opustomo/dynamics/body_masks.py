@@ -145,7 +145,7 @@ def align(direction: npt.ArrayLike) -> Array:
     return np.array([[p, -x * y / p, -x * z / p], [0.0, z / p, -y / p], [x, y, z]])
 
 
-def centre_of_mass(density: npt.NDArray[np.float32]) -> Array:
+def center_of_mass(density: npt.NDArray[np.float32]) -> Array:
     """Compute the center of mass (x, y, z) of the positive density of a cube in voxels relative to index N/2."""
     weights = np.maximum(density, 0.0)
     positions = np.arange(len(weights)) - len(weights) // 2
@@ -153,11 +153,11 @@ def centre_of_mass(density: npt.NDArray[np.float32]) -> Array:
     return np.array([profile @ positions / profile.sum() for profile in profiles])
 
 
-def extent(density: npt.NDArray[np.float32], centre: Array) -> tuple[Array, Array]:
-    """Compute the radii (ascending, voxels) and principal axes (rows) of the positive density about `centre`."""
+def extent(density: npt.NDArray[np.float32], center: Array) -> tuple[Array, Array]:
+    """Compute the radii (ascending, voxels) and principal axes (rows) of the positive density about `center`."""
     z, y, x = np.nonzero(density > 0)
     weights = density[z, y, x].astype(np.float64)
-    relative = np.stack([x, y, z], 1) - len(density) // 2 - centre
+    relative = np.stack([x, y, z], 1) - len(density) // 2 - center
     covariance = (relative * weights[:, None]).T @ relative / weights.sum()
     values, vectors = np.linalg.eigh(covariance)
     return np.sqrt(np.maximum(values, LEAST_RADIUS**2)), vectors.T
@@ -184,7 +184,7 @@ def geometry_of_densities(
     UserError
         If a body has the same center of mass as its parent.
     """
-    centers = np.stack([centre_of_mass(density) for density in densities])
+    centers = np.stack([center_of_mass(density) for density in densities])
     extents = [extent(density, center) for density, center in zip(densities, centers, strict=True)]
     centers = centers * scale
     parent_centers = centers[list(parents)]

@@ -33,7 +33,7 @@ def residual_angles(motions: RigidMotions, geometry: BodyGeometry) -> Array:
     return matrix_to_euler(torch.from_numpy(residual)).numpy()
 
 
-def centre_shifts(motions: RigidMotions, geometry: BodyGeometry) -> Array:
+def center_shifts(motions: RigidMotions, geometry: BodyGeometry) -> Array:
     """Return the displacement of each body center in the reference frame, (N, B, 3) voxels."""
     centers = geometry.array("com_bodies")
     return motions.apply(np.broadcast_to(centers, motions.shifts.shape)) - centers
@@ -41,7 +41,7 @@ def centre_shifts(motions: RigidMotions, geometry: BodyGeometry) -> Array:
 
 def body_origins_px(poses: Poses, motions: RigidMotions, geometry: BodyGeometry) -> Array:
     """Return the body origins in the subtomogram frame, (N, B, 3) voxels: -A times the displacement of the center."""
-    return -np.einsum("nij,nbj->nbi", poses.rotations.astype(np.float64), centre_shifts(motions, geometry))
+    return -np.einsum("nij,nbj->nbi", poses.rotations.astype(np.float64), center_shifts(motions, geometry))
 
 
 def absolute_poses(poses: Poses, motions: RigidMotions, body: int, box: int) -> Poses:

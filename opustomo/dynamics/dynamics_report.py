@@ -172,8 +172,8 @@ def _write_volumes(
     origin = first_voxel(model.boxes, pixel, volumes.shape[-1])
     for i, volume in enumerate(volumes):
         write_volume(folder / f"reference{i}.mrc", volume, pixel, origin)
-    centres = model.geometry.array("com_bodies") * model.boxes.apix
-    draw_motion(folder / "axes.png", volumes, pixel, motion, centres)
+    centers = model.geometry.array("com_bodies") * model.boxes.apix
+    draw_motion(folder / "axes.png", volumes, pixel, motion, centers)
     write_movie(folder / "movie.gif", volumes)
     write_chimerax(folder, motion, len(volumes), model.boxes.box / 2 * model.boxes.apix)
 
@@ -193,8 +193,8 @@ def _component_content(motion: ComponentMotion) -> dict[str, Any]:
                 "angle_deg": body_screw.screw.angle_deg,
                 "shown_deg": body_screw.shown_deg,
                 "shift_A": body_screw.screw.shift,
-                "centre_shift_A": body_screw.centre_shift_A,
-                "centre_move_A": body_screw.centre_move_A.tolist(),
+                "centre_shift_A": body_screw.center_shift_A,
+                "centre_move_A": body_screw.center_move_A.tolist(),
                 "path_deg": body_screw.path_deg.tolist(),
             }
             for body_screw in motion.screws

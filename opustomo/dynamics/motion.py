@@ -12,7 +12,7 @@ from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.analysis.pca import PrincipalComponents, pc_traversal
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import Array, BodyGeometry, RigidMotions, Screw, screw_of
-from opustomo.physics.body_motion import realised_motion, stated_motion
+from opustomo.physics.body_motion import effective_motion, nominal_motion
 
 BATCH = 4096
 
@@ -43,26 +43,26 @@ class MotionModel:
         self.boxes = self.decoder.boxes
 
     @torch.no_grad()
-    def bodies(self, conformations: np.ndarray, realised: bool = False) -> RigidMotions:
+    def bodies(self, conformations: np.ndarray, effective: bool = False) -> RigidMotions:
         """Return the motion of each body in the reference frame, (N, B).
 
         Parameters
         ----------
         conformations
             Conformation latents, (N, zaffinedim).
-        realised
+        effective
             False returns the rigid motion (R_b, s_b) predicted by the model. True returns the motion that decoded
             volumes show, which is smaller where bodies touch because the deformation grids are blended.
         """
-        turns, shifts = [], []
+        rotations, shifts = [], []
         bodies = self.decoder.posing.bodies
         for first in range(0, len(conformations), BATCH):
             motion = self.decoder.correction(conformations[first : first + BATCH]).motion
             assert motion is not None and bodies is not None
-            turn, shift = (realised_motion if realised else stated_motion)(motion, bodies)
-            turns.append(turn.double().cpu().numpy())
+            rotation, shift = (effective_motion if effective else nominal_motion)(motion, bodies)
+            rotations.append(rotation.double().cpu().numpy())
             shifts.append(shift.double().cpu().numpy() / self.boxes.grid_per_pixel)
-        return RigidMotions(np.concatenate(turns), np.concatenate(shifts))
+        return RigidMotions(np.concatenate(rotations), np.concatenate(shifts))
 
     def relative(self, motions: RigidMotions) -> RigidMotions:
         """Return the motions (N, B) relative to the parent of each body, expressed in the frame of the parent."""
@@ -83,7 +83,7 @@ class BodyScrew:
         Indices of the body and its parent, counted from 0.
     screw
         Screw axis through ``screw.point`` (relative to the center of the box, Å), angle, and shift along the axis (Å).
-    centre_A, centre_move_A
+    center_A, center_move_A
         Initial center of mass of the body and its displacement vector in Å.
     box_A
         Side of the box in Å. If the axis is farther from the body than this, the motion is a translation.
@@ -97,47 +97,47 @@ class BodyScrew:
     body: int
     parent: int
     screw: Screw
-    centre_A: Array
-    centre_move_A: Array
+    center_A: Array
+    center_move_A: Array
     box_A: float
     path_deg: Array
     shown_deg: float
 
     @property
-    def centre_shift_A(self) -> float:
+    def center_shift_A(self) -> float:
         """Displacement of the center of mass of the body in Å."""
-        return float(np.linalg.norm(self.centre_move_A))
+        return float(np.linalg.norm(self.center_move_A))
 
     @property
-    def turns(self) -> bool:
+    def rotates(self) -> bool:
         """Whether the motion is a rotation about an axis that passes near the particle."""
-        distance = np.linalg.norm(self.screw.point - self.centre_A)
+        distance = np.linalg.norm(self.screw.point - self.center_A)
         return self.moves and self.screw.angle_deg > 0 and bool(distance < self.box_A)
 
     @property
     def moves(self) -> bool:
         """Whether the motion exceeds the noise level."""
-        return self.screw.angle_deg >= LEAST_ANGLE_DEG or self.centre_shift_A >= LEAST_SHIFT_A
+        return self.screw.angle_deg >= LEAST_ANGLE_DEG or self.center_shift_A >= LEAST_SHIFT_A
 
     def sentence(self) -> str:
         """Return a description of the motion."""
         name = f"body {self.body + 1} relative to body {self.parent + 1}"
         if not self.moves:
             return (
-                f"{name}: does not move ({self.screw.angle_deg:.2f}°, {self.centre_shift_A:.2f} Å; the thresholds are "
+                f"{name}: does not move ({self.screw.angle_deg:.2f}°, {self.center_shift_A:.2f} Å; the thresholds are "
                 f"{LEAST_ANGLE_DEG:g}° and {LEAST_SHIFT_A:g} Å)"
             )
-        if not self.turns:
-            direction = ", ".join(f"{value:+.3f}" for value in self.centre_move_A / self.centre_shift_A)
+        if not self.rotates:
+            direction = ", ".join(f"{value:+.3f}" for value in self.center_move_A / self.center_shift_A)
             return (
-                f"{name}: its center moves {self.centre_shift_A:.2f} Å along ({direction}), and it rotates by "
+                f"{name}: its center moves {self.center_shift_A:.2f} Å along ({direction}), and it rotates by "
                 f"{self.screw.angle_deg:.2f}°"
             )
         axis = ", ".join(f"{value:+.3f}" for value in self.screw.axis)
         point = ", ".join(f"{value:.1f}" for value in self.screw.point)
         return (
             f"{name}: rotates by {self.screw.angle_deg:.2f}° about ({axis}) through ({point}) Å and shifts by "
-            f"{self.screw.shift:+.2f} Å along this axis; its center moves {self.centre_shift_A:.2f} Å; decoded volumes "
+            f"{self.screw.shift:+.2f} Å along this axis; its center moves {self.center_shift_A:.2f} Å; decoded volumes "
             f"show {self.shown_deg:.2f}° of the rotation"
         )
 
@@ -183,7 +183,7 @@ def component_motion(
     """
     latents, _ = pc_traversal(pca, scores, component, points)
     relative = model.relative(model.bodies(latents.astype(np.float32)))
-    shown = model.relative(model.bodies(latents[[0, -1]].astype(np.float32), realised=True))
+    shown = model.relative(model.bodies(latents[[0, -1]].astype(np.float32), effective=True))
     apix = model.boxes.apix
     screws = []
     for body in moving_bodies(model.geometry):
@@ -198,8 +198,8 @@ def component_motion(
                 body=body,
                 parent=model.geometry.parents[body],
                 screw=screw,
-                centre_A=start * apix,
-                centre_move_A=(total.apply(start) - start) * apix,
+                center_A=start * apix,
+                center_move_A=(total.apply(start) - start) * apix,
                 box_A=model.boxes.box * apix,
                 path_deg=from_first.rotvecs_deg() @ screw.axis,
                 shown_deg=float(shown[1, body].after(shown[0, body].inverse()).rotvecs_deg() @ screw.axis),

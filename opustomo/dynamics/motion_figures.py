@@ -26,7 +26,7 @@ def projection(volume: np.ndarray, view: str) -> np.ndarray:
     return volume.sum("zyx".index(view))
 
 
-def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentMotion, centres_A: Array) -> None:
+def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentMotion, centers_A: Array) -> None:
     """Draw three projections of the middle volume with outlines of the first and last and the axes of moving bodies.
 
     Parameters
@@ -39,7 +39,7 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
         Pixel size of the volumes in Å.
     motion
         Motion of the bodies along the component.
-    centres_A
+    centers_A
         Centers of the bodies relative to the center of the box in Å, (B, 3).
     """
     from matplotlib.figure import Figure
@@ -53,16 +53,16 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
         for volume, color in ((volumes[0], "tab:blue"), (volumes[-1], "tab:red")):
             image = projection(volume, view)
             axes.contour(coordinates, coordinates, image, levels=[OUTLINE * image.max()], colors=color, linewidths=1.2)
-        for body, center in enumerate(centres_A):
+        for body, center in enumerate(centers_A):
             position, color = (center[right], center[up]), _color(body)
             axes.plot(*position, "o", color=color, markersize=6)
             axes.annotate(f"{body + 1}", position, textcoords="offset points", xytext=(6, 4), color=color)
         for body_screw in motion.screws:
             color = _color(body_screw.body)
-            if body_screw.turns:
+            if body_screw.rotates:
                 _draw_axis(axes, body_screw.screw.point, body_screw.screw.axis, (right, up), 0.92 * half, color)
             if body_screw.moves:
-                start, end = body_screw.centre_A, body_screw.centre_A + body_screw.centre_move_A
+                start, end = body_screw.center_A, body_screw.center_A + body_screw.center_move_A
                 axes.plot([start[right], end[right]], [start[up], end[up]], color=color, linewidth=2.5)
         axes.set(title=f"Projection along {view}", xlabel=f"{'xyz'[right]} (Å)", ylabel=f"{'xyz'[up]} (Å)")
         axes.set(xlim=(-half, half), ylim=(-half, half))
@@ -74,7 +74,7 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
         name = f"Body {body_screw.body + 1} relative to body {body_screw.parent + 1}"
         lines.append(
             f"{name}: rotation {body_screw.screw.angle_deg:.1f}°, displacement of its center "
-            f"{body_screw.centre_shift_A:.1f} Å"
+            f"{body_screw.center_shift_A:.1f} Å"
             if body_screw.moves
             else f"{name}: no motion"
         )
@@ -140,7 +140,7 @@ def write_chimerax(folder: Path, motion: ComponentMotion, count: int, middle_A: 
     """
     lines = []
     for body_screw in motion.screws:
-        if body_screw.turns:
+        if body_screw.rotates:
             screw = body_screw.screw
             ends = [screw.point + side * 0.8 * middle_A * screw.axis + middle_A for side in (-1.0, 1.0)]
             numbers = " ".join(f"{value:.2f}" for value in np.concatenate(ends))

@@ -119,7 +119,7 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     Parameters
     ----------
     quaternions
-        (w, x, y, z), (..., 4); need not be normalised, must not be zero.
+        (w, x, y, z), (..., 4); need not be normalized, must not be zero.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
 
 
 def small_turn_to_quaternion(vectors: Tensor) -> Tensor:
-    """Quaternions (..., 4), not normalised, of small rotation vectors (..., 3; rad), right to second order."""
+    """Quaternions (..., 4), not normalized, of small rotation vectors (..., 3; rad), right to second order."""
     return torch.cat([torch.ones_like(vectors[..., :1]), 0.5 * vectors], -1)
 
 

@@ -29,8 +29,8 @@ from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
-from opustomo.physics.ctf import TiltBatch, ctf_volume, division
-from opustomo.physics.fourier import crop_centre, irfft3, rfft3
+from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters
+from opustomo.physics.fourier import crop_center, irfft3, rfft3
 
 BFACTOR_JITTER = 0.05 / 3
 BETA_JITTER = 0.01 / 4
@@ -193,7 +193,7 @@ class Autoencoder(nn.Module):
         """Return the 3D CTFs of a batch in the render box, (B, Dr, Dr, Dr/2+1)."""
         boxes = self.boxes
         distinct = ctf_volume(
-            tilts, boxes.render, boxes.render_apix, normalised=self.physics.normalised, nyquist=boxes.box / 2
+            tilts, boxes.render, boxes.render_apix, normalized=self.physics.normalized, nyquist=boxes.box / 2
         )
         return distinct if table is None else distinct[table]
 
@@ -202,7 +202,7 @@ class Autoencoder(nn.Module):
         spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
         if not self.physics.divide:
             return spectrum
-        filters = division(tilts, self.boxes.render, self.boxes.box / 2)
+        filters = division_filters(tilts, self.boxes.render, self.boxes.box / 2)
         return spectrum * (filters if table is None else filters[table])
 
     def _encoded(
@@ -350,7 +350,7 @@ class Autoencoder(nn.Module):
         posed_at = self.posing.sampler(generated.template, batch.rotation, correction)
         posed = posed_at(torch.eye(3, device=self.mask.device)[None], correction.shift_px)[:, 0]
         volumes = irfft3(inferred.spectrum), irfft3(rfft3(posed) * generated.transfer), generated.target
-        observed, imaged, target = (crop_centre(volume, self.boxes.crop) for volume in volumes)
+        observed, imaged, target = (crop_center(volume, self.boxes.crop) for volume in volumes)
         return observed, imaged, target
 
     def _precision(self) -> torch.autocast:

@@ -85,7 +85,7 @@ class PhysicsConfig:
     """Whether subtomograms are divided by their sampling weights; None: training decides by the data, models do not."""
 
     @property
-    def normalised(self) -> bool:
+    def normalized(self) -> bool:
         """Whether what is compared has been divided by the sampling weights, by whomever."""
         return self.ctf_normalised or bool(self.divide)
 

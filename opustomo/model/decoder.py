@@ -132,6 +132,6 @@ class Decoder(nn.Module):
 
 
 def small_rotation(numbers: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of quaternions (16, a₁, a₂, a₃) normalised: identity at zero, small near it."""
+    """Rotation matrices (..., 3, 3) of quaternions (16, a₁, a₂, a₃) normalized: identity at zero, small near it."""
     real = torch.full_like(numbers[..., :1], QUATERNION_REAL)
     return quaternion_to_matrix(torch.cat([real, numbers], -1))

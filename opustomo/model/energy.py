@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from opustomo.physics import kernels
-from opustomo.physics.fourier import crop_centre, half_spectrum_weights, irfft3, rfft3
+from opustomo.physics.fourier import crop_center, half_spectrum_weights, irfft3, rfft3
 
 
 class Energies(NamedTuple):
@@ -127,8 +127,8 @@ def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies
 
 def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
     """Energies with Σx² over the central ``crop``, as OPUS-TOMO sums them; otherwise like :func:`render_energies`."""
-    model = crop_centre(irfft3(rfft3(posed) * transfer[:, None]), crop)
-    return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_centre(target, crop)))
+    model = crop_center(irfft3(rfft3(posed) * transfer[:, None]), crop)
+    return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_center(target, crop)))
 
 
 def candidate_weights(energy: Tensor, crop: int) -> Tensor:

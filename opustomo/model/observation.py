@@ -16,8 +16,8 @@ from opustomo.model.randomness import StepRandom
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import model_envelope, sharpening
-from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, rfft3, shift_phases
-from opustomo.physics.sampling import sample_posed, turn_about_z
+from opustomo.physics.fourier import crop_center, crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.physics.sampling import rotate_about_z, sample_posed
 
 BLUR_RANGE = (-0.125, 0.375)
 VIEW_JITTER_DEG = 0.48
@@ -122,9 +122,9 @@ def encoder_input(
         blur = torch.full((batch,), sum(BLUR_RANGE) / 2, device=spectrum.device)
     else:
         blur = random.uniform(*BLUR_RANGE)
-    volumes = crop_centre(irfft3(sharpened(spectrum, -blur)), boxes.crop)
+    volumes = crop_center(irfft3(sharpened(spectrum, -blur)), boxes.crop)
     out_of_plane, about_z = swing_and_twist(rotation)
-    volumes = turn_about_z(volumes, about_z)
+    volumes = rotate_about_z(volumes, about_z)
     flat = volumes.flatten(1)
     std, mean = torch.std_mean(flat, dim=1)
     scale, offset = 1.0 / std.clamp(min=1e-8), torch.zeros_like(mean)

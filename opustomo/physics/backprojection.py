@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from opustomo.physics.fourier import crop_centre, frequencies, irfft3, pad_centre, rfft3, shift_phases
+from opustomo.physics.fourier import crop_center, frequencies, irfft3, pad_center, rfft3, shift_phases
 
 INTERPOLATION_PADDING = 2
 
@@ -34,13 +34,13 @@ def sphere_frequencies(size: int, device: torch.device | str | None = None, padd
     return inside.flatten().nonzero().flatten(), torch.stack([kx[inside], ky[inside], kz[inside]], -1)
 
 
-def interpolation_loss(size: int, device: torch.device | str | None = None) -> Tensor:
+def interpolation_attenuation(size: int, device: torch.device | str | None = None) -> Tensor:
     """Return the attenuation (D,) along one axis of a box of `size` by linear interpolation on the padded grid."""
     at = (torch.arange(size, device=device, dtype=torch.float32) - size // 2) / (INTERPOLATION_PADDING * size)
     return torch.sinc(at).square()
 
 
-def read_turned(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
+def interpolate_rotated(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
     """Interpolate spectra at rotated frequencies.
 
     Parameters
@@ -59,16 +59,16 @@ def read_turned(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
         Spectrum at A k with phases about the center of rotation.
     """
     size = spectra.shape[-2]
-    attenuation = interpolation_loss(size, spectra.device)
+    attenuation = interpolation_attenuation(size, spectra.device)
     volumes = irfft3(spectra) / (attenuation[:, None, None] * attenuation[:, None] * attenuation)
-    padded = torch.fft.ifftshift(pad_centre(volumes, INTERPOLATION_PADDING * size), dim=(-3, -2, -1))
+    padded = torch.fft.ifftshift(pad_center(volumes, INTERPOLATION_PADDING * size), dim=(-3, -2, -1))
     fine = rfft3(padded)
     values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, INTERPOLATION_PADDING * at)
     return torch.complex(values[:, 0], torch.where(mirrored, -values[:, 1], values[:, 1]))
 
 
-def read_turned_weights(weights: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
-    """Interpolate real, even half spectra (B, D, D, D/2+1) trilinearly at A k, (B, M).
+def interpolate_rotated_weights(weights: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
+    """Interpolate real, even half spectra (B, D, D, D/2+1) trilinearly at A k and return the values, (B, M).
 
     Trilinear interpolation preserves non-negative values.
     """
@@ -108,7 +108,7 @@ def _interpolate(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tenso
     return values, mirrored
 
 
-REGULARISER = 0.1
+REGULARIZATION = 0.1
 """Regularization added to the weights, relative to their shell average; it damps poorly sampled voxels."""
 PADDING = 2
 """Padding factor of the box in which sums are accumulated; the reconstruction is cropped.
@@ -160,8 +160,8 @@ class Backprojection:
         """
         spectra = rfft3(volumes) * shift_phases(origins_px, self.box, self.box)
         # Interpolate CTF and spectrum separately: their product extends beyond the box and would alias.
-        transfer = read_turned_weights(ctf, rotations, self._at)
-        signal = read_turned(spectra, rotations, self._at) * transfer
+        transfer = interpolate_rotated_weights(ctf, rotations, self._at)
+        signal = interpolate_rotated(spectra, rotations, self._at) * transfer
         weight = transfer.square()
         for row in members:
             inside = row >= 0
@@ -189,9 +189,9 @@ class Backprojection:
         shells = self._at.norm(dim=1).round().long()
         number = torch.bincount(shells).clamp(min=1)
         mean = torch.zeros(len(number), device=self.device).index_add_(0, shells, weight) / number
-        regularization = (REGULARISER * mean[shells]).clamp(min=torch.finfo(torch.float32).tiny)
+        regularization = (REGULARIZATION * mean[shells]).clamp(min=torch.finfo(torch.float32).tiny)
         size = self.padding * self.box
         spectrum = torch.zeros(size * size * (size // 2 + 1), dtype=torch.complex64, device=self.device)
         spectrum[self._places] = signal / (weight + regularization)
         centered = torch.fft.fftshift(irfft3(spectrum.view(size, size, -1)))
-        return crop_centre(centered, self.box).clone().cpu()
+        return crop_center(centered, self.box).clone().cpu()

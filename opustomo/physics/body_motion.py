@@ -1,7 +1,8 @@
-"""Moving bodies in the decoder: every body pulls a grid of its own, and the grids are blended (docs/dynamics.md).
+"""Motion of rigid bodies: the sampling grids of the bodies are blended to one deformation (docs/dynamics.md).
 
-Positions are grid units of the crop (end voxels at ±1) counted from voxel Dc/2, the centre of rotation; only
-:func:`sample_on_grid` adds that centre. Pull-back: the density at ``x`` is read from the reference at ``g(x)``.
+Positions are in grid units of the crop (end voxels at ±1) relative to voxel Dc/2, the center of rotation, which only
+:func:`sample_on_grid` adds. Deformations are pull-backs: the density at ``x`` is sampled from the reference at
+``g(x)``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.fourier import pad_centre
+from opustomo.physics.fourier import pad_center
 from opustomo.physics.sampling import cube_points
 
 FALLOFF = 0.2
@@ -27,17 +28,17 @@ FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class Bodies:
-    """Geometry of K bodies in grid units of the crop.
+    """Geometry of K rigid bodies in grid units of the crop.
 
     Attributes
     ----------
-    centres, levers, radii
-        (K, 3).
+    centers, levers, radii
+        Centers of mass, lever arms from the parents and radii along the principal axes, (K, 3).
     frames, axes
-        (K, 3, 3): frames of the rotations, principal axes as rows.
+        Frames of the rotations and principal axes as rows, (K, 3, 3).
     """
 
-    centres: Tensor
+    centers: Tensor
     levers: Tensor
     radii: Tensor
     frames: Tensor
@@ -45,75 +46,78 @@ class Bodies:
 
     @classmethod
     def on_crop(cls, geometry: BodyGeometry, boxes: Boxes) -> Bodies:
-        """From lengths in voxels of the input box to the grid of the crop."""
-        unit = boxes.grid_per_pixel
+        """Convert a geometry in voxels of the input box to grid units of the crop."""
+        scale = boxes.grid_per_pixel
         return cls(
-            geometry.tensor("com_bodies") * unit,
-            geometry.tensor("rotate_directions") * unit,
-            geometry.tensor("radii_bodies") * unit,
+            geometry.tensor("com_bodies") * scale,
+            geometry.tensor("rotate_directions") * scale,
+            geometry.tensor("radii_bodies") * scale,
             geometry.tensor("orient_bodies"),
             geometry.tensor("principal_axes"),
         )
 
     def __len__(self) -> int:
-        return len(self.centres)
+        return len(self.centers)
 
 
 class Motion(NamedTuple):
-    """``turns`` R_b (B, K, 3, 3) and ``shifts`` s_b (B, K, 3): in the reference frame a body moves by
-    ``p ↦ R_b (p - c_b - s_b) + c_b`` with its centre c_b."""
+    """Motion of bodies: ``rotations`` R_b (B, K, 3, 3) and ``shifts`` s_b (B, K, 3).
 
-    turns: Tensor
+    In the reference frame, a body with the center c_b moves by ``p ↦ R_b (p - c_b - s_b) + c_b``.
+    """
+
+    rotations: Tensor
     shifts: Tensor
 
 
-def body_motion(turns: Tensor, swings: Tensor, bodies: Bodies) -> Motion:
-    """Motion from rotations in the bodies' frames, ``R_b = oᵀ R o`` and ``s_b = oᵀ S o · lever - lever``.
+def body_motion(rotations: Tensor, swings: Tensor, bodies: Bodies) -> Motion:
+    """Convert rotations in the frames o of the bodies to ``R_b = oᵀ R o`` and ``s_b = oᵀ S o · lever - lever``.
 
     Parameters
     ----------
-    turns, swings
-        (B, K, 3, 3): R turns a body about its centre, S swings the centre about the parent's.
+    rotations, swings
+        Rotations R of the bodies about their centers, and S of their centers about those of their parents,
+        (B, K, 3, 3).
     """
     frames = bodies.frames
-    turned = frames.mT @ turns @ frames
+    rotated = frames.mT @ rotations @ frames
     swung = frames.mT @ swings @ frames
     levers = bodies.levers
-    return Motion(turned, (swung @ levers[..., None])[..., 0] - levers)
+    return Motion(rotated, (swung @ levers[..., None])[..., 0] - levers)
 
 
 def pull_back(points: Sequence[Tensor], rotation: Tensor, motion: Motion, bodies: Bodies) -> Tensor:
-    """Where the density at given points comes from.
+    """Return the positions in the reference from which the density at given points is sampled.
 
     ``g(x) = Σ_b w_b (u_b + c_b)`` with ``u_b = (A δA R_b)ᵀ (x - A δA c_b) + s_b`` and
-    ``w_b ∝ exp(-0.2 Σ_k (a_k·u_b / radius_k)²) + 1e-5`` (no gradient).
+    ``w_b ∝ exp(-0.2 Σ_k (a_k·u_b / radius_k)²) + 1e-5``, through which no gradient flows.
 
     Parameters
     ----------
     points
-        x, y and z, each (B or 1, 1, ...) and together broadcast to S, so that axes of a grid stay axes.
+        Coordinates x, y and z, each (B or 1, 1, ...), which broadcast to the shape S of the points.
     rotation
-        (B, 3, 3) A δA.
+        Poses A δA, (B, 3, 3).
 
     Returns
     -------
     Tensor
-        (B, 3, S).
+        Positions g(x), (B, 3, S).
     """
     pulled, weights = [], []
     for body in range(len(bodies)):
-        turn, centre = motion.turns[:, body], bodies.centres[body]
-        matrix, offset = rotation @ turn, motion.shifts[:, body] - centre @ turn
+        body_rotation, center = motion.rotations[:, body], bodies.centers[body]
+        matrix, offset = rotation @ body_rotation, motion.shifts[:, body] - center @ body_rotation
         with torch.no_grad():
             scale = (bodies.axes[body] / bodies.radii[body][:, None]).mT
             scaled = _linear(points, matrix @ scale, offset @ scale)
             weights.append(torch.exp(-FALLOFF * scaled.square_().sum(1, keepdim=True)) + FLOOR)
-        pulled.append(_linear(points, matrix, offset + centre) * weights[-1])
+        pulled.append(_linear(points, matrix, offset + center) * weights[-1])
     return reduce(torch.add, pulled) / reduce(torch.add, weights)
 
 
 def _linear(points: Sequence[Tensor], matrix: Tensor, offset: Tensor) -> Tensor:
-    """``xᵀ M + o`` of points as in :func:`pull_back`, M (B, 3, 3) and o (B, 3); shorter axes are added first."""
+    """Return ``xᵀ M + o`` for points as in :func:`pull_back`, M (B, 3, 3) and o (B, 3); add small arrays first."""
     x, y, z = points
     ends = (1,) * (x.dim() - 2)
     rows = matrix.unflatten(2, (3, *ends))
@@ -121,29 +125,29 @@ def _linear(points: Sequence[Tensor], matrix: Tensor, offset: Tensor) -> Tensor:
 
 
 def coarse_grid(rotation: Tensor, motion: Motion, bodies: Bodies, size: int) -> Tensor:
-    """:func:`pull_back` of Dc/2 points a side that span the crop (``size`` Dc): (B, 3, Dc/2, Dc/2, Dc/2)."""
+    """Return :func:`pull_back` on Dc/2 points per axis that span the crop of ``size`` Dc, (B, 3, Dc/2, Dc/2, Dc/2)."""
     at = _coarse_axis(size, rotation.device, rotation.dtype)
     return pull_back((at, at.mT, at.movedim(4, 2)), rotation, motion, bodies)
 
 
 @lru_cache(maxsize=8)
 def _coarse_axis(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Coordinates (1, 1, 1, 1, Dc/2) of the points of a row."""
+    """Return the coordinates of the points along an axis, (1, 1, 1, 1, Dc/2)."""
     at = torch.linspace(-1.0, 1.0, max(size // 2, 2), device=device, dtype=dtype)
     return at.view(1, 1, 1, 1, -1) - 1.0 / (size - 1)
 
 
 @lru_cache(maxsize=8)
 def _refinement(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Linear interpolation (Dc, Dc/2) from the points of a row to its voxels, end points on end voxels."""
+    """Return the matrix (Dc, Dc/2) of linear interpolation from the points along an axis to its voxels."""
     points = torch.eye(max(size // 2, 2), device=device, dtype=dtype)
     return functional.interpolate(points[None], size=size, mode="linear", align_corners=True)[0].mT.contiguous()
 
 
 def blended_grid(rotation: Tensor, motion: Motion, bodies: Bodies, size: int) -> Tensor:
-    """Where the density at every voxel of the crop comes from, (B, 3, Dc³): :func:`coarse_grid`, interpolated.
+    """Return the sampling position of each voxel of the crop, (B, 3, Dc³), interpolated from :func:`coarse_grid`.
 
-    Interpolated axis by axis, as matrix products: the gradient of torch's own adds up voxel by voxel.
+    Interpolation along each axis is a matrix product, whose gradient is faster than that of torch's interpolation.
     """
     grid = coarse_grid(rotation, motion, bodies, size)
     finer = _refinement(size, grid.device, grid.dtype)
@@ -151,45 +155,45 @@ def blended_grid(rotation: Tensor, motion: Motion, bodies: Bodies, size: int) ->
     return (finer @ grid.flatten(3)).flatten(2)
 
 
-def stated_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
-    """R_b and s_b as rigid motions ``p ↦ R p + d`` of the bodies: R (B, K, 3, 3) and d (B, K, 3) in grid units."""
-    centres = bodies.centres
-    return motion.turns, centres - torch.einsum("bkij,bkj->bki", motion.turns, centres + motion.shifts)
+def nominal_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
+    """Return R_b and s_b as rigid motions ``p ↦ R p + d``: R (B, K, 3, 3) and d (B, K, 3) in grid units."""
+    centers = bodies.centers
+    return motion.rotations, centers - torch.einsum("bkij,bkj->bki", motion.rotations, centers + motion.shifts)
 
 
-def realised_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
-    """Rigid motions ``p ↦ R p + d`` that come nearest to how each body's inside really moves.
+def effective_motion(motion: Motion, bodies: Bodies) -> tuple[Tensor, Tensor]:
+    """Fit rigid motions ``p ↦ R p + d`` to the deformation of the interior of each body.
 
-    Grids are blended, so a body follows its neighbours in part and moves less than R_b and s_b say. Points that fill an
-    ellipsoid of each body's radii are put where R_b and s_b would take them, traced back by :func:`pull_back`, and the
-    two sets superposed (Kabsch).
+    Because grids are blended, a body partly follows its neighbors and moves less than R_b and s_b indicate. Points in
+    the ellipsoid of each body are moved by R_b and s_b and traced back by :func:`pull_back`. The two sets of points are
+    superposed by the Kabsch algorithm.
 
     Returns
     -------
     Tensor, Tensor
-        R (B, K, 3, 3) and d (B, K, 3) in grid units.
+        Rotations R, (B, K, 3, 3), and shifts d in grid units, (B, K, 3).
     """
     count, number = motion.shifts.shape[:2]
-    eye = torch.eye(3, device=motion.turns.device, dtype=motion.turns.dtype).expand(count, 3, 3)
-    filling = _ball_points(motion.turns.device, motion.turns.dtype)
-    turns, shifts = [], []
+    eye = torch.eye(3, device=motion.rotations.device, dtype=motion.rotations.dtype).expand(count, 3, 3)
+    unit_ball = _ball_points(motion.rotations.device, motion.rotations.dtype)
+    rotations, shifts = [], []
     for body in range(number):
-        turn, centre = motion.turns[:, body], bodies.centres[body]
-        inside = (filling * (SOLID * bodies.radii[body])) @ bodies.axes[body]
-        moved = (inside - motion.shifts[:, body, None]) @ turn.mT + centre
+        rotation, center = motion.rotations[:, body], bodies.centers[body]
+        inside = (unit_ball * (HALF_AXIS_PER_RADIUS * bodies.radii[body])) @ bodies.axes[body]
+        moved = (inside - motion.shifts[:, body, None]) @ rotation.mT + center
         origin = pull_back(moved.mT[:, :, None].unbind(1), eye, motion, bodies).mT
-        to, start = moved.mean(1, keepdim=True), origin.mean(1, keepdim=True)
-        u, _, vt = torch.linalg.svd((moved - to).mT @ (origin - start))
+        moved_center, origin_center = moved.mean(1, keepdim=True), origin.mean(1, keepdim=True)
+        u, _, vt = torch.linalg.svd((moved - moved_center).mT @ (origin - origin_center))
         sign = torch.ones_like(u[:, 0])
         sign[:, 2] = torch.linalg.det(u @ vt).sign()
         best = (u * sign[:, None]) @ vt
-        turns.append(best)
-        shifts.append((to - start @ best.mT)[:, 0])
-    return torch.stack(turns, 1), torch.stack(shifts, 1)
+        rotations.append(best)
+        shifts.append((moved_center - origin_center @ best.mT)[:, 0])
+    return torch.stack(rotations, 1), torch.stack(shifts, 1)
 
 
-SOLID = 5.0**0.5
-"""Half-axis of a solid ellipsoid per radius (root of a covariance eigenvalue)."""
+HALF_AXIS_PER_RADIUS = 5.0**0.5
+"""Ratio of the half-axis of a uniform ellipsoid to the standard deviation of its density along this axis."""
 
 
 @lru_cache(maxsize=4)
@@ -206,39 +210,39 @@ def sample_on_grid(
     shift: Tensor | None = None,
     padded: int | None = None,
 ) -> Tensor:
-    """Trilinear samples ``V(Q_pᵀ g(x) + t)`` for every candidate rotation.
+    """Sample volumes trilinearly at ``Q_pᵀ g(x) + t`` for each candidate rotation Q_p.
 
     Parameters
     ----------
     volumes
-        (B, T, T, T) densities spanning the crop.
+        Densities that span the crop, (B, T, T, T).
     grid
-        (B, 3, Dc³) of :func:`blended_grid`.
+        Positions g(x) of :func:`blended_grid`, (B, 3, Dc³).
     candidates
-        Q, (P, 3, 3) or (B, P, 3, 3).
+        Candidate rotations Q, (P, 3, 3) or (B, P, 3, 3).
     size
-        Dc.
+        Size Dc of the crop in voxels.
     shift
-        t, (B, 1, 3) in grid units, optional.
+        Shifts t in grid units, (B, 1, 3).
     padded
-        Side n of the box, zero around the crop, that is given back; ``size`` by default.
+        Size n of the zero-padded output box; ``size`` by default.
 
     Returns
     -------
     Tensor
-        (B, P, n, n, n); zero outside the volume.
+        Samples, (B, P, n, n, n); zero outside the volume.
     """
     count, poses = len(grid), candidates.shape[-3]
-    centre = torch.full((count, 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
-    offset = (centre if shift is None else centre + shift).expand(-1, poses, -1)
+    center = torch.full((count, 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
+    offset = (center if shift is None else center + shift).expand(-1, poses, -1)
     if kernels.usable(volumes, grid, offset):
         from opustomo.physics.kernels.sampling import Sample
 
         half = (volumes.shape[-1] - 1) / 2
         rows = torch.cat([candidates.mT.expand(count, -1, -1, -1), (offset + 1.0)[..., None]], -1) * half
-        on_kernel: Tensor = Sample.apply(volumes, rows, grid, size, padded or size)
-        return on_kernel
+        kernel_samples: Tensor = Sample.apply(volumes, rows, grid, size, padded or size)
+        return kernel_samples
     positions = (grid.mT[:, None] @ candidates).add_(offset[:, :, None]).view(count, poses * size, size, size, 3)
     sampled = functional.grid_sample(volumes[:, None], positions, align_corners=True)
     sampled = sampled.view(count, poses, size, size, size)
-    return sampled if padded is None or padded == size else pad_centre(sampled, padded)
+    return sampled if padded is None or padded == size else pad_center(sampled, padded)

@@ -1,4 +1,4 @@
-"""Nested boxes of a run (input box D, render box Dr, crop Dc) and the solvent mask that sets the crop."""
+"""Nested boxes of a run (input box D, render box Dr, crop Dc) and the solvent mask that determines the crop."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from opustomo.physics.sampling import resample_cube
 
 @dataclass(frozen=True)
 class Boxes:
-    """Sizes (voxels) and pixel size (Å) of the boxes in which a subtomogram is handled.
+    """Sizes in voxels and pixel size in Å of the boxes in which a subtomogram is processed.
 
     Attributes
     ----------
     box
-        D, side of the input subtomogram.
+        Box size D of the input subtomogram.
     apix
-        Pixel size of the input, Å.
+        Pixel size of the input in Å.
     render
-        Dr, side of the Fourier-cropped box on which CTF and envelopes are applied.
+        Size Dr of the Fourier-cropped box, in which CTF and envelopes are applied.
     crop
-        Dc, side of the central cube on which networks and loss work.
+        Size Dc of the central cube, on which the networks operate.
     """
 
     box: int
@@ -38,13 +38,13 @@ class Boxes:
             if size < 4 or size % 2:
                 raise ValueError(f"{name} must be an even number of at least 4 voxels, got {size}")
         if not self.crop <= self.render <= self.box:
-            raise ValueError(f"need crop <= render <= box, got {self.crop}, {self.render}, {self.box}")
+            raise ValueError(f"expected crop <= render <= box, got {self.crop}, {self.render}, {self.box}")
         if not self.apix > 0:
             raise ValueError(f"pixel size must be positive, got {self.apix}")
 
     @classmethod
     def from_window(cls, box: int, apix: float, downfrac: float = 1.0, window: float = 0.85) -> Boxes:
-        """Boxes for a down-sampling fraction and a crop window (fractions of 1)."""
+        """Return the boxes for a downsampling fraction and a crop window (fraction of the render box)."""
         if not 0 < downfrac <= 1:
             raise ValueError(f"downfrac must lie in (0, 1], got {downfrac}")
         render = 2 * int(box * downfrac / 2 + 1e-9)
@@ -52,32 +52,33 @@ class Boxes:
 
     @property
     def render_apix(self) -> float:
-        """Pixel size of the render and crop boxes, Å."""
+        """Pixel size of the render box and the crop in Å."""
         return self.apix * self.box / self.render
 
     @property
-    def centre(self) -> float:
-        """Position of voxel Dc/2, the centre of rotation, on a grid whose end voxels are at -1 and 1."""
+    def center(self) -> float:
+        """Coordinate of voxel Dc/2, the center of rotation, on a grid with end voxels at -1 and 1."""
         return 1.0 / (self.crop - 1)
 
     @property
     def grid_per_pixel(self) -> float:
-        """Grid units of the crop per pixel of the input box."""
+        """Length of a pixel of the input box in grid units of the crop."""
         return 2.0 * self.render / (self.box * (self.crop - 1))
 
 
-WINDOW_WITHOUT_MASK = 0.85
-WIDEST_WINDOW = 0.98
-WIDEST_WINDOW_AT_256 = 0.9
+DEFAULT_WINDOW = 0.85
+MAX_WINDOW = 0.98
+MAX_WINDOW_AT_256 = 0.9
 
 
 def crop_window(mask: np.ndarray | None, templateres: int) -> float:
-    """Fraction of the box that the crop keeps.
+    """Return the fraction of the box that the crop keeps.
 
-    The smallest central cube that holds all non-zero voxels of ``mask`` (N, N, N) and a margin of two on either side.
+    The crop is the smallest central cube that contains all non-zero voxels of ``mask`` (N, N, N) with a margin of two
+    voxels, within the limits of OPUS-TOMO.
     """
     if mask is None:
-        return WINDOW_WITHOUT_MASK
+        return DEFAULT_WINDOW
     if not mask.any():
         raise ValueError("the mask is empty")
     size = mask.shape[0]
@@ -85,14 +86,14 @@ def crop_window(mask: np.ndarray | None, templateres: int) -> float:
     for axis in range(3):
         used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         margin = min(margin, int(used[0]), size - int(used[-1]))
-    window = min((size - 2 * margin + 4) / size, WIDEST_WINDOW)
-    return min(window, WIDEST_WINDOW_AT_256) if templateres == 256 else window
+    window = min((size - 2 * margin + 4) / size, MAX_WINDOW)
+    return min(window, MAX_WINDOW_AT_256) if templateres == 256 else window
 
 
 def mask_on_crop(mask: np.ndarray | None, boxes: Boxes) -> Tensor:
-    """Mask (N, N, N) sampled at the voxels of the crop, clipped at 0; a ball of radius 1 without mask; (Dc, Dc, Dc)."""
+    """Return the mask resampled to the crop and clipped at 0, (Dc, Dc, Dc); without mask, the inscribed ball."""
     if mask is None:
-        at = torch.linspace(-1.0, 1.0, boxes.crop) - boxes.centre
+        at = torch.linspace(-1.0, 1.0, boxes.crop) - boxes.center
         z, y, x = torch.meshgrid(at, at, at, indexing="ij")
         return ((x**2 + y**2 + z**2) <= 1.0).float()
     full = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None]
@@ -100,12 +101,12 @@ def mask_on_crop(mask: np.ndarray | None, boxes: Boxes) -> Tensor:
 
 
 def mask_norm(mask: Tensor) -> float:
-    """N_norm: voxels above zero of the mask on the crop, at least 0.05·π·Dc³."""
+    """Return the normalization of the loss N_norm: number of mask voxels above zero, at least 0.05·π·Dc³."""
     return max(float((mask > 0).sum()), 0.05 * math.pi * mask.shape[-1] ** 3)
 
 
 def bounding_box(mask: Tensor, templateres: int) -> tuple[slice, slice, slice]:
-    """Slices (z, y, x) of a template of ``templateres`` voxels that cover the mask's non-zero voxels."""
+    """Return slices (z, y, x) that bound the non-zero voxels of the mask in a template of ``templateres`` voxels."""
     crop = mask.shape[-1]
     scale = (templateres - 1) / (crop - 1)
     slices = []

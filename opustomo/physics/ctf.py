@@ -1,6 +1,6 @@
-"""Transfer of signal into a subtomogram: tilt lists, 2D and 3D CTF, sampling weights and B-factor envelopes.
+"""Contrast transfer function (CTF) in 2D and 3D, sampling weights and B-factor envelopes of subtomograms.
 
-See docs/method.md, section 2. The 3D CTF is the sum of the CTFs of the tilts on their central slices."""
+The 3D CTF is the sum of the CTFs of the tilts on their central slices. See docs/method.md, section 2."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class TiltBatch:
-    """Optics of the tilts of several subtomograms, each field (..., T); padding has scale 0.
+    """Optics of the tilts of several subtomograms, with fields of shape (..., T).
 
-    Units as in the names; ``bfactor_A2`` damps when positive, ``scale`` weights the tilt in the 3D CTF.
+    The names of the fields contain their units. A positive ``bfactor_A2`` damps high frequencies, and ``scale`` is the
+    weight of the tilt in the 3D CTF, 0 for padding.
     """
 
     tilt_deg: Tensor
@@ -49,13 +50,13 @@ class TiltBatch:
 
     @classmethod
     def pad(cls, tables: Sequence[object], dtype: torch.dtype = torch.float32) -> TiltBatch:
-        """Stack tables (objects with these fields as 1D arrays) of any lengths to (N, T_max)."""
+        """Stack tables of any lengths, which are objects with these fields as 1D arrays, to shape (N, T_max)."""
         longest = max(len(np.asarray(table.scale)) for table in tables)  # type: ignore[attr-defined]
         columns = {}
         for name in FIELDS:
             column = np.zeros((len(tables), longest), dtype=np.float64)
             if name == "voltage_kv":
-                column += 300.0  # padding must stay finite: its scale of zero removes it from every sum
+                column += 300.0  # finite, so that a scale of zero removes the padding from all sums
             for row, table in zip(column, tables, strict=True):
                 values = np.asarray(getattr(table, name), dtype=np.float64)
                 row[: len(values)] = values
@@ -63,15 +64,15 @@ class TiltBatch:
         return cls(**columns)
 
     def __getitem__(self, index: Tensor | slice | tuple[Tensor | slice | None, ...]) -> TiltBatch:
-        """Index all fields alike."""
+        """Return the batch with all fields indexed by ``index``."""
         return TiltBatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, target: torch.device | torch.dtype | str) -> TiltBatch:
-        """Move or convert all fields."""
+        """Return the batch with all fields moved to a device or converted to a type."""
         return TiltBatch(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
 
     def limit(self, tilt_limit_deg: float) -> TiltBatch:
-        """Give zero scale to tilts beyond ± ``tilt_limit_deg``."""
+        """Return the batch with scale 0 for tilts beyond ± ``tilt_limit_deg``."""
         return replace(self, scale=torch.where(self.tilt_deg.abs() <= tilt_limit_deg, self.scale, 0.0))
 
     def __len__(self) -> int:
@@ -79,20 +80,22 @@ class TiltBatch:
 
 
 def electron_wavelength_A(voltage_kv: Tensor) -> Tensor:
-    """Relativistic electron wavelength in Å."""
+    """Return the relativistic electron wavelength in Å."""
     volt = voltage_kv * 1e3
     return 12.2643247 / torch.sqrt(volt + 0.978466e-6 * volt * volt)
 
 
 def ctf_at(x: Tensor, y: Tensor, tilts: TiltBatch) -> Tensor:
-    """CTF times envelope at in-plane frequencies; positive at low frequency for underfocus.
+    """Compute the CTF with its envelope at in-plane frequencies.
+
+    The sign is positive at low frequencies for underfocus.
 
     Parameters
     ----------
     x, y
-        Frequencies in 1/Å along the slice's x and y axis, broadcastable with the fields of ``tilts``.
+        Frequencies along the x and y axes of the slice in 1/Å, broadcastable with the fields of ``tilts``.
     tilts
-        Optics of each slice. The scale of the tilt is not applied.
+        Optics of each slice. Their scale is not applied.
 
     Returns
     -------
@@ -106,7 +109,7 @@ def ctf_at(x: Tensor, y: Tensor, tilts: TiltBatch) -> Tensor:
     mean = 0.5 * (tilts.defocus_u_A + tilts.defocus_v_A)
     half_difference = 0.5 * (tilts.defocus_u_A - tilts.defocus_v_A)
     axis = torch.deg2rad(2.0 * tilts.astigmatism_deg)
-    # Δf s² = mean s² + half_difference s² cos 2(azimuth - axis), the cosine written without any arctangent
+    # Δf s² = mean s² + half_difference s² cos 2(azimuth - axis), without computing the azimuth
     defocus_s2 = mean * s2 + half_difference * (torch.cos(axis) * (x2 - y2) + torch.sin(axis) * (2.0 * x * y))
     cs_A = tilts.cs_mm * 1e7
     gamma = 2.0 * math.pi * (-0.5 * wavelength * defocus_s2 + 0.25 * cs_A * wavelength**3 * s2 * s2)
@@ -117,11 +120,14 @@ def ctf_at(x: Tensor, y: Tensor, tilts: TiltBatch) -> Tensor:
 
 SCALE_FLOOR = 1e-3
 KERNEL_FLOOR = 1e-5
-"""Below this a slice does not reach a voxel: rounding must not decide what lies in the wedge, as the sign of c does."""
+"""Kernel value below which a slice does not contribute to a voxel, so that the missing wedge has c = 0 exactly.
+
+Otherwise rounding errors would determine sign(c) in the missing wedge.
+"""
 
 
 def cubic_kernel(distance: Tensor) -> Tensor:
-    """Cubic convolution kernel with a = -0.75, support |d| < 2 voxels."""
+    """Return the cubic convolution kernel with a = -0.75 and support |d| < 2 voxels."""
     a = -0.75
     d = distance.abs()
     near = ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0
@@ -130,16 +136,16 @@ def cubic_kernel(distance: Tensor) -> Tensor:
 
 
 def linear_kernel(distance: Tensor) -> Tensor:
-    """Linear interpolation kernel, support |d| < 1 voxel."""
+    """Return the linear interpolation kernel with support |d| < 1 voxel."""
     return (1.0 - distance.abs()).clamp(min=0.0)
 
 
 def slice_sampling(
     tilts: TiltBatch, size: int, nyquist: float, kernel_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return x' in the slice of a tilt and W(d) at its distance d, 0 where it does not reach or is not in use.
+    """Return the coordinate x' in the slice of each tilt and the kernel W(d) at the distance d from it.
 
-    Both (B, T, Dr, Dr/2+1), for kz and kx in voxels.
+    Both have shape (B, T, Dr, Dr/2+1) with axes kz and kx. W is 0 where a slice does not contribute or its scale is 0.
     """
     kz, _, kx = frequencies(size, tilts.scale.device)
     kz, kx = kz[:, 0].to(tilts.scale), kx[0].to(tilts.scale)  # (Dr, 1), (1, half)
@@ -152,34 +158,36 @@ def slice_sampling(
 
 
 def ctf_volume(
-    tilts: TiltBatch, size: int, apix: float, *, normalised: bool = False, nyquist: float | None = None
+    tilts: TiltBatch, size: int, apix: float, *, normalized: bool = False, nyquist: float | None = None
 ) -> Tensor:
-    """3D CTFs in native half-spectrum order.
+    """Compute 3D CTFs on half spectra in FFT order.
 
     Parameters
     ----------
     tilts
-        Fields (B, T).
+        Optics with fields (B, T).
     size
-        Side Dr of the grid, voxels.
+        Box size Dr in voxels.
     apix
-        Pixel size of that grid, Å.
-    normalised
-        False: ``Σ W(d)·ctf·scale / Σ scale``, W cubic: matches plain back-projection.
-        True: ``Σ W₁(d)·ctf·scale / max(Σ W₁(d), 1)``, W₁ linear: matches reconstructions that divided by their sampling
-        weights where slices overlap. (Spec 1 has ``Σ W₁(d)·scale + 1e-3`` below; against simulated subtomograms that
-        correlates 0.95-0.96, this 0.98-0.99: tests/physics/test_forward_model.py.)
+        Pixel size of this box in Å.
+    normalized
+        False computes ``Σ W(d)·ctf·scale / Σ scale`` with the cubic kernel W, which models plain back-projection. True
+        computes ``Σ W₁(d)·ctf·scale / max(Σ W₁(d), 1)`` with the linear kernel W₁, which models reconstructions that
+        are divided by their sampling weights where slices overlap. The denominator of OPUS-TOMO,
+        ``Σ W₁(d)·scale + 1e-3``, fits simulated subtomograms less well (correlation 0.95 to 0.96 instead of 0.98 to
+        0.99, tests/physics/test_forward_model.py).
     nyquist
-        |x'| in voxels at which a slice ends; Dr/2 by default.
+        Maximum |x'| of a slice in Fourier voxels; Dr/2 by default.
 
     Returns
     -------
     Tensor
-        (B, Dr, Dr, Dr/2+1) in the dtype of ``tilts``; zero in the missing wedge.
+        3D CTFs in the data type of ``tilts``, (B, Dr, Dr, Dr/2+1); 0 in the missing wedge.
 
     Notes
     -----
-    Only the (kz, kx) columns within the kernel's support of a slice are evaluated: about 4 Dr/2 of Dr·(Dr/2+1) a tilt.
+    Only (kz, kx) columns within the kernel support of a slice are evaluated, which are about 4 Dr/2 of Dr·(Dr/2+1) per
+    tilt.
     """
     batch = len(tilts)
     half = size // 2 + 1
@@ -187,9 +195,9 @@ def ctf_volume(
     if kernels.usable(tilts.scale):
         from opustomo.physics.kernels import ctf
 
-        return ctf.ctf_volume(tilts, size, apix, normalised, limit, KERNEL_FLOOR)
+        return ctf.ctf_volume(tilts, size, apix, normalized, limit, KERNEL_FLOOR)
     ky = frequencies(size, tilts.scale.device)[1]
-    in_plane, sampling = slice_sampling(tilts, size, limit, linear_kernel if normalised else cubic_kernel)
+    in_plane, sampling = slice_sampling(tilts, size, limit, linear_kernel if normalized else cubic_kernel)
     sampling = sampling.flatten(2)  # (B, T, Dr·half)
     weight = sampling * tilts.scale[..., None]
 
@@ -203,67 +211,66 @@ def ctf_volume(
     total = values.new_zeros(batch * size * half, size)
     total.index_add_(0, particle * (size * half) + column, values * weight[where][:, None])
     total = total.view(batch, size, half, size).transpose(-1, -2)  # (B, kz, ky, kx)
-    if normalised:
+    if normalized:
         return total / sampling.sum(1).clamp(min=1.0).view(batch, size, 1, half)
     return total / tilts.scale.sum(1).clamp(min=SCALE_FLOOR).view(batch, 1, 1, 1)
 
 
 def sampling_weights(tilts: TiltBatch, size: int, nyquist: float | None = None) -> Tensor:
-    """How many slices reach a voxel, ``w = Σ W₁(d)`` over the tilts in use.
+    """Compute the sampling weights ``w = Σ W₁(d)``, the effective number of slices that contribute to a voxel.
 
-    Parameters are those of :func:`opustomo.physics.ctf.ctf_volume`.
+    The parameters are those of :func:`ctf_volume`.
 
     Returns
     -------
     Tensor
-        (B, Dr, 1, Dr/2+1), native order; the same for all ky, as the tilt axis is y.
+        Sampling weights in FFT order, (B, Dr, 1, Dr/2+1); equal for all ky because the tilt axis is y.
     """
     limit = size / 2 if nyquist is None else nyquist
     return slice_sampling(tilts, size, limit, linear_kernel)[1].sum(1)[:, :, None, :]
 
 
-def division(tilts: TiltBatch, size: int, nyquist: float | None = None) -> Tensor:
-    """Filters ``g ~ 1 / max(w, 1)`` that make of a plain back-projection what a normalised 3D CTF stands for.
+def division_filters(tilts: TiltBatch, size: int, nyquist: float | None = None) -> Tensor:
+    """Compute filters ``g ~ 1 / max(w, 1)`` that divide plain back-projections by their sampling weights w.
 
-    Where slices overlap the power of a plain back-projection's noise grows with w, that of its signal with w², so that
-    an unweighted comparison sees little but the lowest frequencies. The power of white noise of the tilt images is
-    kept, ``Σ w g² = Σ w``. Not in the original.
+    The filtered data correspond to the 3D CTF with ``normalized``. The filters are scaled to preserve the power of
+    white noise in the tilt images, ``Σ w g² = Σ w``. OPUS-TOMO has no such filter. See docs/method.md, section 2.
 
     Returns
     -------
     Tensor
-        (B, Dr, 1, Dr/2+1), native order.
+        Filters in FFT order, (B, Dr, 1, Dr/2+1).
     """
     weights = sampling_weights(tilts, size, nyquist)
     filters = weights.clamp(min=1.0).reciprocal()
     noise = weights * half_spectrum_weights(size, weights.device)
-    kept = noise.sum((1, 2, 3)) / (noise * filters.square()).sum((1, 2, 3)).clamp(min=1e-12)
-    return filters * kept.sqrt()[:, None, None, None]
+    power_ratio = noise.sum((1, 2, 3)) / (noise * filters.square()).sum((1, 2, 3)).clamp(min=1e-12)
+    return filters * power_ratio.sqrt()[:, None, None, None]
 
 
 def sharpening(size: int, bfactor_px: Tensor) -> Tensor:
-    """``exp(π² b k²)`` on the half spectrum, k in cycles/pixel; negative b blurs.
+    """Return the filter ``exp(π² b k²)`` on half spectra, with k in cycles/pixel; a negative b blurs.
 
     Parameters
     ----------
     size
-        Box.
+        Box size in voxels.
     bfactor_px
-        (B,), b in pixel² (bfactor in Å² over pixel size squared).
+        B factors b in pixel² (B factor in Å² divided by the squared pixel size), (B,).
 
     Returns
     -------
     Tensor
-        (B, size, size, size/2+1).
+        Filters, (B, size, size, size/2+1).
     """
     k2 = squared_radius(size, bfactor_px.device).to(bfactor_px)
     return torch.exp(math.pi**2 * bfactor_px.view(-1, 1, 1, 1) * k2)
 
 
 def model_envelope(size: int, bfactor_px: Tensor) -> Tensor:
-    """``exp(-π² b/2 k² (1 + |atan2(kz, kx)|))``: damping that grows with the tilt of the slice through k; kx ≥ 0.
+    """Return the envelope ``exp(-π² b/2 k² (1 + |atan2(kz, kx)|))``, which damps slices of high tilts more.
 
-    Shapes as in :func:`sharpening`.
+    Parameters and shapes are those of :func:`sharpening`.
     """
     kz, _, kx = (k.to(bfactor_px) for k in frequencies(size, bfactor_px.device))
     tilt = torch.atan2(kz.abs(), kx)  # 0 … π/2

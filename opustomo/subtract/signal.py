@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.model.config import PhysicsConfig
-from opustomo.physics.ctf import TiltBatch, ctf_volume, division, model_envelope, sharpening
+from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, model_envelope, sharpening
 from opustomo.physics.fourier import rfft3
 
 
@@ -79,11 +79,11 @@ class SignalModel:
             for volume in (templates, templates * outside)
         ]
         limit = boxes.box / 2
-        ctf = ctf_volume(tilts, boxes.render, boxes.render_apix, normalised=physics.normalised, nyquist=limit)
+        ctf = ctf_volume(tilts, boxes.render, boxes.render_apix, normalized=physics.normalized, nyquist=limit)
         transfer = self._transfer(ctf)[table]
         filters = torch.ones(1, device=decoder.device)
         if physics.divide:
-            filters = division(tilts, boxes.render, limit)[table]
+            filters = division_filters(tilts, boxes.render, limit)[table]
         return rfft3(posed[0]) * transfer, rfft3(posed[1]) * transfer, filters
 
     def _transfer(self, ctf: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.fourier import crop_centre, irfft3, pad_centre, rfft3, squared_radius
+from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius
 from opustomo.physics.fsc import shell_correlation, shell_numbers
 from opustomo.training.engine import Engine
 
@@ -92,7 +92,7 @@ def denoised(first: Tensor, second: Tensor, both: Tensor, mask: Tensor, boxes: B
     -------
     Tensor, (Dc, Dc, Dc)
     """
-    padded = pad_centre(mask, boxes.render)
+    padded = pad_center(mask, boxes.render)
     fsc = shell_correlation(first * padded, second * padded).float().clamp(0.0, 1.0)
     resolved = ((fsc < LOWEST_FSC).cumsum(0) == 0).float()
     shells = shell_numbers(boxes.render).clamp(max=boxes.render // 2)
@@ -100,7 +100,7 @@ def denoised(first: Tensor, second: Tensor, both: Tensor, mask: Tensor, boxes: B
     b_px = bfactor_A2 / boxes.render_apix**2
     # exp(π² b k²) of the data, exp(-π² b/2 k² (1 + tilt)) of the model, the tilt being π/4 on average
     envelope = torch.exp(math.pi**2 * b_px * squared_radius(boxes.render) * (1.5 + math.pi / 8.0))
-    return crop_centre(irfft3(rfft3(both) * weight * envelope), boxes.crop) * mask
+    return crop_center(irfft3(rfft3(both) * weight * envelope), boxes.crop) * mask
 
 
 def to_template(volume: Tensor, size: int) -> Tensor:

@@ -51,7 +51,7 @@ class Visit:
     index
         (B,) particles.
     volumes
-        (B, D, D, D) normalised voxels.
+        (B, D, D, D) normalized voxels.
     pool
         (P,) particles for the prior; padded to one length where ``pool_count`` is given.
     pool_count

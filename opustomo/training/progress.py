@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from opustomo.data.particles import tolerated
+from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
 
 TRAINING, VALIDATION = "training", "validation"
@@ -74,7 +74,7 @@ def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], 
         return
     broken[index] = reason
     say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
-    if len(broken) > tolerated(count):
+    if len(broken) > max_broken(count):
         raise UserError(
             f"{len(broken)} of {count} subtomograms cannot be used, the last because {reason}; "
             "repair them or take them out of the STAR file"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.checkpoint.state import WEIGHTS_NAME
-from opustomo.data.particles import tolerated
+from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
 from opustomo.training.engine import Engine
 
@@ -88,7 +88,7 @@ class Recovery:
             There are too many of them.
         """
         bad = np.flatnonzero(~np.isfinite(latents).all(1))
-        if len(bad) > tolerated(len(latents)):
+        if len(bad) > max_broken(len(latents)):
             raise self._end(epoch, f"the latents of {len(bad)} of {len(latents)} particles are not finite")
         if not len(bad):
             return latents

@@ -15,7 +15,7 @@ from torch import nn
 
 from opustomo.checkpoint.network_sizes import describe_mismatch
 from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
-from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, separation_in
+from opustomo.checkpoint.weights import load_decoder, load_network, load_noise_and_prior, read_separation, read_weights
 from opustomo.data.split import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
@@ -219,7 +219,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
         if model.encoder is not None:
             stored, network = content.get("encoder_state_dict", {}), model.encoder
             load_network(model.encoder, stored)
-        load_noise(model, content)
+        load_noise_and_prior(model, content)
         if "fixed_latent" in content:
             model.fixed_latent.copy_(content["fixed_latent"])
     except (RuntimeError, KeyError) as error:
@@ -279,8 +279,8 @@ def _separation_of(latents: Path, loaded: Path, content: dict[str, Any], sizes: 
     match = re.fullmatch(r"z\.(\d+)\.pkl", latents.name)
     own = None if match is None else _existing(latents.with_name(f"weights.{match[1]}.pkl"))
     if own is not None and own.resolve() != loaded.resolve():
-        return separation_in(read_weights(own), own, *sizes)
-    return separation_in(content, loaded, *sizes)
+        return read_separation(read_weights(own), own, *sizes)
+    return read_separation(content, loaded, *sizes)
 
 
 def _existing(path: Path) -> Path | None:

@@ -26,7 +26,7 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
 from opustomo.physics.ctf import ctf_volume
-from opustomo.physics.fourier import centred_full
+from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.gpu_memory import require_training_memory
 from opustomo.quality.checks.preflight import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import examine_reconstruction, training_line
@@ -116,7 +116,7 @@ def train(
         raise UserError(f"{place.size} processes are too many for {len(particles)} particles; give --num-gpus less")
 
     needed = checkpoint_bytes(network, len(particles))
-    require_space(run.outdir, needed, "make room or choose a folder on another disk with -o")
+    require_space(run.outdir, needed, "Free disk space, or choose a folder on another disk with -o.")
     if new_split is not None and leads:
         write_split(new_split, permutation)
     run.outdir.mkdir(parents=True, exist_ok=True)
@@ -226,10 +226,10 @@ def _write_ctf(path: Path, trainer: Trainer) -> None:
         first,
         model.boxes.render,
         model.boxes.render_apix,
-        normalised=model.physics.normalised,
+        normalized=model.physics.normalized,
         nyquist=model.boxes.box / 2,
     )
-    write_volume(path, centred_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
+    write_volume(path, centered_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
 
 
 def _about_conformations(model: ModelConfig, physics: PhysicsConfig) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from opustomo.checkpoint.state import STATE_FILE
 from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.errors import UserError
-from opustomo.physics.boxes import WINDOW_WITHOUT_MASK, Boxes, mask_on_crop
+from opustomo.physics.boxes import DEFAULT_WINDOW, Boxes, mask_on_crop
 from opustomo.physics.sampling import resample_cube
 from opustomo.training.resume import Start
 
@@ -100,5 +100,5 @@ def inherit_solvent(start: Start, particles: ParticleSet) -> InheritedSolvent | 
 
 def _is_default(mask: Tensor, boxes: Boxes) -> bool:
     """Return whether a mask is the ball that a run without ``-r`` has, in the crop that it has."""
-    usual = Boxes.from_window(boxes.box, boxes.apix, boxes.render / boxes.box, WINDOW_WITHOUT_MASK)
+    usual = Boxes.from_window(boxes.box, boxes.apix, boxes.render / boxes.box, DEFAULT_WINDOW)
     return usual.crop == boxes.crop and torch.equal(mask.cpu(), mask_on_crop(None, boxes))

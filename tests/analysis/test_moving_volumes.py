@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
 from opustomo.analysis.decoding import VolumeDecoder
-from opustomo.checkpoint.weights import bodies_from_buffers, body_buffers, separation_entries
+from opustomo.checkpoint.weights import body_buffers, read_body_geometry, separation_state
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import write_latents
@@ -102,7 +102,7 @@ def write_run(
     geometry = body_buffers(make_geometry(), BOXES) if buffers is None else buffers
     content: dict[str, object] = {"decoder_state_dict": {**head_weights(), **geometry}}
     if separation is not None:
-        content["separation"] = separation_entries(separation)
+        content["separation"] = separation_state(separation)
     dump_torch(root / "weights.0.pkl", content)
     return root
 
@@ -129,13 +129,13 @@ def test_geometry_survives_the_checkpoint() -> None:
     np.testing.assert_allclose(buffers["com_bodies"], CENTRES_A / 4.0, rtol=1e-6)
     np.testing.assert_allclose(buffers["rotate_directions"], np.array(geometry.rotate_directions) / 48, rtol=1e-6)
     np.testing.assert_allclose(buffers["radius"], 2.2 / 48, rtol=1e-6)
-    back = bodies_from_buffers({f"some.{name}": value for name, value in buffers.items()}, BOXES, own=True)
+    back = read_body_geometry({f"some.{name}": value for name, value in buffers.items()}, BOXES, own=True)
     assert back is not None and back.parents == (1, 0)
     for name in ("com_bodies", "in_relatives", "rotate_directions", "radii_bodies"):
         np.testing.assert_allclose(back.array(name), geometry.array(name), atol=1e-5)
-    assert bodies_from_buffers(head_weights(), BOXES, own=True) is None
+    assert read_body_geometry(head_weights(), BOXES, own=True) is None
     single = {name: value[:1] for name, value in buffers.items()}
-    assert bodies_from_buffers(single, BOXES, own=False) is None
+    assert read_body_geometry(single, BOXES, own=False) is None
 
 
 def test_the_body_moves_as_the_head_says(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_reads_the_originals_results(tmp_path: Path) -> None:
     conformation = np.array([[2.0, 0.0, 0.0]], dtype=np.float32)
     their_motion, our_motion = theirs.correction(conformation).motion, ours.correction(conformation).motion
     assert their_motion is not None and our_motion is not None
-    np.testing.assert_allclose(their_motion.turns, our_motion.turns, atol=1e-6)
+    np.testing.assert_allclose(their_motion.rotations, our_motion.rotations, atol=1e-6)
     np.testing.assert_allclose(their_motion.shifts * (2 * 36 / 29), our_motion.shifts, atol=1e-6)
     assert theirs.posing.bodies is not None and ours.posing.bodies is not None
-    np.testing.assert_allclose(theirs.posing.bodies.centres + 1 / 29, ours.posing.bodies.centres, atol=1e-6)
+    np.testing.assert_allclose(theirs.posing.bodies.centers + 1 / 29, ours.posing.bodies.centers, atol=1e-6)
     np.testing.assert_allclose(theirs.posing.bodies.radii, ours.posing.bodies.radii, atol=1e-6)
 
 
@@ -303,7 +303,7 @@ def test_a_damaged_separation_is_refused(run: Path) -> None:
     found = make_separation()
     other = Separation(found.mean, found.std, found.centre, np.zeros((len(found.centre), ZDIM + 1)))
     write_run(run, separation=other)
-    with pytest.raises(UserError, match="what separates composition and conformation is damaged"):
+    with pytest.raises(UserError, match=r"The separation of composition and conformation in .* is damaged"):
         VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
     write_run(run, buffers={}, separation=other)  # without bodies nothing is taken from it
     assert VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu").separation is None

@@ -13,7 +13,7 @@ import torch
 
 from opustomo.checkpoint.config import dataset_settings, read_config, run_settings, write_config
 from opustomo.checkpoint.epoch import write_epoch
-from opustomo.checkpoint.weights import read_weights, separation_entries, separation_in, write_weights
+from opustomo.checkpoint.weights import read_separation, read_weights, separation_state, write_weights
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import read_latents
@@ -216,7 +216,7 @@ def test_separation_round_trip(model: Autoencoder, folder: Path) -> None:
     latents = rng.normal(size=(6, 5)).astype(np.float32)
     separation, path = make_separation(), folder / "weights.4.pkl"
     write_epoch(folder, 4, model, latents, Poses(np.zeros((6, 3)), np.zeros((6, 3))), separation)
-    found = separation_in(read_weights(path), path, 3, 2)
+    found = read_separation(read_weights(path), path, 3, 2)
     assert found is not None
     for name in ("mean", "std", "centre", "slope"):
         assert np.array_equal(getattr(found, name), getattr(separation, name)), name
@@ -231,7 +231,7 @@ def test_weights_without_separation_have_none(model: Autoencoder, folder: Path) 
     write_weights(folder / "weights.0.pkl", model, 0)
     content = read_weights(folder / "weights.0.pkl")
     assert "separation" not in content
-    assert separation_in(content, folder / "weights.0.pkl", 3, 2) is None
+    assert read_separation(content, folder / "weights.0.pkl", 3, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -250,16 +250,16 @@ def test_weights_without_separation_have_none(model: Autoencoder, folder: Path) 
     ],
 )
 def test_a_damaged_separation_is_refused_in_one_sentence(broken: Any, folder: Path) -> None:
-    whole = separation_entries(make_separation())
+    whole = separation_state(make_separation())
     content = {"separation": whole | broken if isinstance(broken, dict) and broken else broken}
-    with pytest.raises(UserError, match=r"weights\.1\.pkl: what separates .* is damaged .*; take another epoch$"):
-        separation_in(content, folder / "weights.1.pkl", 3, 2)
+    with pytest.raises(UserError, match=r"The separation .*weights\.1\.pkl is damaged .*\. Use another epoch\.$"):
+        read_separation(content, folder / "weights.1.pkl", 3, 2)
 
 
 def test_a_separation_of_other_latents_is_refused(folder: Path) -> None:
-    content = {"separation": separation_entries(make_separation(4, 2))}
-    with pytest.raises(UserError, match=r"\(4, 2\) numbers, the latents have \(3, 2\)"):
-        separation_in(content, folder / "weights.1.pkl", 3, 2)
+    content = {"separation": separation_state(make_separation(4, 2))}
+    with pytest.raises(UserError, match=r"dimensions are \(4, 2\), but those of the latents are \(3, 2\)"):
+        read_separation(content, folder / "weights.1.pkl", 3, 2)
 
 
 def test_weights_are_in_pytorchs_layout(model: Autoencoder, folder: Path) -> None:
@@ -286,7 +286,7 @@ def test_weights_hold_no_more_than_the_networks(model: Autoencoder, folder: Path
 @pytest.mark.parametrize("content", [{"epoch": 1}, [1, 2]])
 def test_files_without_decoder_are_refused(content: Any, folder: Path) -> None:
     torch.save(content, folder / "weights.0.pkl")
-    with pytest.raises(UserError, match=r"weights\.0\.pkl: holds no decoder"):
+    with pytest.raises(UserError, match=r"weights\.0\.pkl contains no decoder"):
         read_weights(folder / "weights.0.pkl")
 
 

@@ -106,7 +106,7 @@ def damage_in_epoch_3(monkeypatch: pytest.MonkeyPatch, kinds: dict[int, str]) ->
 @pytest.mark.filterwarnings("ignore:Data array contains NaN")
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("constant", "one constant value"), ("NaN", "no finite density"), ("truncated", "is truncated"),
+    [("constant", "one constant value"), ("NaN", "values that are not finite"), ("truncated", "is truncated"),
      ("deleted", "can no longer be read")],
 )  # fmt: skip
 def test_a_subtomogram_that_breaks_in_epoch_3(
@@ -126,7 +126,7 @@ def test_a_subtomogram_that_breaks_in_epoch_3(
     # the run can be gone on with although the file is still broken
     code, said = train(star, tmp_path / "run", "-n", "4", "-b", "8", "--load", "latest")
     assert code == 0, said
-    assert ("can no longer be read and are left out" in said) == (kind in ("truncated", "deleted"))
+    assert ("can no longer be read and are excluded" in said) == (kind in ("truncated", "deleted"))
 
 
 def test_too_many_broken_subtomograms_stop_the_run(

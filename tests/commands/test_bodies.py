@@ -15,7 +15,7 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import decoding
 from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import read_weights, separation_in
+from opustomo.checkpoint.weights import read_separation, read_weights
 from opustomo.io.body_files import load_bodies, write_bodies
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
@@ -156,7 +156,7 @@ def test_training_separates_composition_and_conformation(ways: dict[str, Path]) 
     (apart, conformation), (mu, same) = (read_latents(ways[name] / "z.0.pkl") for name in ("apart", "plain"))
     assert conformation is not None and same is not None
     np.testing.assert_array_equal(conformation, same)
-    separation = separation_in(content["apart"], ways["apart"] / "weights.0.pkl", 1, 1)
+    separation = read_separation(content["apart"], ways["apart"] / "weights.0.pkl", 1, 1)
     assert separation is not None
     assert np.abs(apart - mu).max() > 100 * np.finfo(np.float32).eps * np.abs(mu).max()
     np.testing.assert_allclose(separation.together(apart, conformation), mu, rtol=1e-6, atol=1e-7)

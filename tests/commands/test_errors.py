@@ -94,7 +94,7 @@ def subtomogram_of_text(folder: Path) -> list[str]:
     return []
 
 
-@case("p000003.mrc is 24×24×22 voxels (x×y×z), expected a cube")
+@case("p000003.mrc has 24×24×22 voxels (x×y×z), but subtomograms must be cubes")
 def box_not_cubic(folder: Path) -> list[str]:
     resize(folder / "subtomo" / "p000003.mrc", (22, 24, 24))
     return []
@@ -113,7 +113,7 @@ def odd_box(folder: Path) -> list[str]:
     return []
 
 
-@case("check the files the particle table names")
+@case("Check the files that the particle table names")
 def constant_subtomograms(folder: Path) -> list[str]:
     for path in (folder / "subtomo").glob("*.mrc"):
         write_volume(path, np.ones((24, 24, 24), np.float32), 12.0)
@@ -125,7 +125,7 @@ def mask_of_another_box(folder: Path) -> list[str]:
     return mask(folder, box=32)
 
 
-@case("pixel size 10 Å but the subtomograms have 12 Å")
+@case("pixel size of 10 Å, but the subtomograms have 12 Å")
 def mask_of_another_pixel_size(folder: Path) -> list[str]:
     return mask(folder, apix=10.0)
 
@@ -227,8 +227,8 @@ def output_is_a_file(folder: Path) -> list[str]:
     return ["-o", str(folder / "run.log")]
 
 
-option("angpix_of_another_set", "--angpix|10", "--angpix 10 disagrees with the header")
-option("angpix_just_beyond_a_percent", "--angpix|12.13", "disagrees with the header")
+option("angpix_of_another_set", "--angpix|10", "--angpix is 10 Å, but the header of")
+option("angpix_just_beyond_a_percent", "--angpix|12.13", "Å, but the header of")
 option("angpix_zero", "--angpix|0", "--angpix must be positive, got 0")
 option("valfrac_above_one", "--valfrac|1.5", "--valfrac must lie in [0, 1), got 1.5")
 option("valfrac_one", "--valfrac|1", "--valfrac")
@@ -244,7 +244,7 @@ option("beta_negative", "--beta|-1", "--beta must be cos")
 option("downfrac_zero", "--downfrac|0", "--downfrac")
 option("downfrac_above_one", "--downfrac|1.2", "--downfrac")
 option("downfrac_that_leaves_nothing", "--downfrac|0.1", "--downfrac")
-option("tilt_limit_that_leaves_nothing", "--tilt-limit|-5", "--tilt-limit -5 leaves some particles without any tilt")
+option("tilt_limit_that_leaves_nothing", "--tilt-limit|-5", "--tilt-limit -5 excludes all tilts of some particles")
 option("tilt_range_impossible", "--no-ctf|--tilt-range|0", "--tilt-range")
 option("tilt_range_beyond_90", "--no-ctf|--tilt-range|90", "--tilt-range")
 option("tilt_step_zero", "--no-ctf|--tilt-step|0", "--tilt-step")
@@ -351,7 +351,7 @@ def test_an_output_folder_that_may_not_be_written(
 
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
-    [(["--angpix", "10"], 1, "disagrees with the header"), (["--zdim", "0"], 2, "must be at least 1")],
+    [(["--angpix", "10"], 1, "Å, but the header of"), (["--zdim", "0"], 2, "must be at least 1")],
 )
 def test_the_program_itself_answers_so(extra: list[str], code: int, said: str, tiny_set: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "opustomo", *run_cli_words(tiny_set, tmp_path / "out", extra)]

@@ -133,7 +133,7 @@ def test_the_configuration_may_lie_elsewhere(trained_run: Path, tmp_path: Path, 
 MISTAKES = {
     "no such weights": ("--load absent.pkl -z 0 0", "absent.pkl"),
     "no such config": ("-c absent.pkl -z 0 0", "absent.pkl"),
-    "not weights": ("--load {run}/z.1.pkl -z 0 0", "holds no decoder"),
+    "not weights": ("--load {run}/z.1.pkl -z 0 0", "contains no decoder"),
     "not a config": ("-c {run}/split.pkl -z 0 0", "split.pkl"),
     "latents as config": ("-c {run}/pose.1.pkl -z 0 0", "not the config.pkl of a training run"),
     "nothing to decode": ("", "Give the latents to decode"),

@@ -29,7 +29,7 @@ def test_set_of_half_precision(tiny_set: Path, tmp_path: Path, capsys: pytest.Ca
     """float32 copies, an optics table with all that RELION asks for, origins in Å, a CTF volume per table."""
     out = tmp_path / "for relion"
     assert export(tiny_set / "particles.star", "-o", out, "--normalizectf") == 0
-    assert "16 subtomograms written as float32, 16 CTF volumes" in capsys.readouterr().out
+    assert "wrote 16 subtomograms as float32 and 16 CTF volumes" in capsys.readouterr().out
     before, after = read_particles(tiny_set / "particles.star"), read_particles(out / "particles.star")
     optics = after.blocks["optics"]
     assert {column: optics[column][0] for column in optics if column != "rlnOpticsGroupName"} == {
@@ -49,7 +49,7 @@ def test_set_of_half_precision(tiny_set: Path, tmp_path: Path, capsys: pytest.Ca
     row = 3
     table = read_relion_table((tiny_set / before.strings("rlnCtfImage")[row]).with_suffix(".star"))
     volume, apix = read_volume(out / after.strings("rlnCtfImage")[row])
-    half = ctf_volume(TiltBatch.pad([table]), 24, 12.0, normalised=True)[0].numpy()
+    half = ctf_volume(TiltBatch.pad([table]), 24, 12.0, normalized=True)[0].numpy()
     assert apix == pytest.approx(12.0) and volume.shape == (24, 24, 24)
     # the zero frequency lies at voxel D/2, and the volume is even about it
     for kz, ky, kx in ((0, 0, 0), (1, 2, 3), (-4, 5, 6), (3, -7, 9)):
@@ -127,7 +127,7 @@ def test_the_set_itself_is_not_overwritten(tiny_set: Path, tmp_path: Path, capsy
 def test_mistakes(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tiny_set / "particles.star", "-o", tmp_path / "out", "--angpix", "10") == 1
     said = capsys.readouterr().err
-    assert "--angpix 10" in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert "--angpix is 10 Å" in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "particles.star").write_text("mine")
     assert export(tiny_set / "particles.star", "-o", tmp_path / "out") == 1

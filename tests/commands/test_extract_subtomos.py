@@ -202,7 +202,7 @@ def extract(series: Series, *words: str) -> Path:
     return out
 
 
-def extracted(out: Path, normalised: bool = True) -> PosedSet:
+def extracted(out: Path, normalized: bool = True) -> PosedSet:
     """What was written, read as training does."""
     star = read_particles(out / "particles.star")
     tables = resolve_ctf_tables(star, None, warp=False)
@@ -210,7 +210,7 @@ def extracted(out: Path, normalised: bool = True) -> PosedSet:
     images = np.stack([read_volume(path)[0] for path in resolve_images(star, None)])
     density = imaged_series.density()
     tilts = [read_relion_table(path) for path in tables]
-    return PosedSet(density, APIX, star.eulers_deg(), star.origins_px(), tilts, images, normalised)
+    return PosedSet(density, APIX, star.eulers_deg(), star.origins_px(), tilts, images, normalized)
 
 
 def score(particles: PosedSet) -> np.ndarray:
@@ -294,7 +294,7 @@ def test_azimuth_of_astigmatism_follows_the_slice(turned_series: Series) -> None
 def test_other_ways(series: Series) -> None:
     """Recentred, plain back-projection, half precision: all fit."""
     out = extract(series, "--recentre", "--raw", "--float16")
-    found = extracted(out, normalised=False)
+    found = extracted(out, normalized=False)
     assert np.abs(found.origins_px).max() < 1e-6 and score(found).min() > AGREE
     moved = read_particles(out / "particles.star")
     if "rlnCoordinateX" in moved:
@@ -330,7 +330,7 @@ def test_images_are_brought_to_one_scale(tmp_path: Path, capsys: pytest.CaptureF
     (series.folder / "TS_1.tlt").rename(series.folder / "TS_1_Imod" / "TS_1_st.tlt")
     (series.folder / "TS_1_Imod" / "tilt.com").write_text("SHIFT 0 3\n")
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "a"), *words, "--workers", "1"]) == 0
-    assert "note: " in (said := capsys.readouterr().out) and "SHIFT 0 3 is not followed" in said
+    assert "Note: " in (said := capsys.readouterr().out) and "SHIFT 0 3 is not followed" in said
     scaled = images * np.array([1, 5, 0.2, 3])[:, None, None].astype(np.float32) + 7
     write_volume(series.folder / "TS_1.ali", scaled, 4.0)
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "b"), *words, "--workers", "1"]) == 0
@@ -430,7 +430,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert message.count("\n") == 1 and not (out / "particles.star").exists()
         return message
 
-    assert "--box 21: must be even" in said(box="21")
+    assert "--box is 21, but it must be even" in said(box="21")
     assert "--apix 3: is finer than 4 Å of the tilt images of TS_1" in said(apix="3")
     assert "give one of --tomograms, --warp and --tilts" in said(tilts=())
     assert "no such STAR file" in said(tilts=("--tomograms", str(tmp_path / "none.star")))

@@ -57,7 +57,11 @@ def test_a_run_does_not_start_on_a_full_disk(star: Path, tmp_path: Path, monkeyp
     for outdir, words in ((tmp_path / "run", ["--load", "latest"]), (tmp_path / "a new" / "run", [])):
         code, said = train(star, outdir, *WORDS, "-n", "2", *words)
         assert code == 1 and said.count("\n") == 1
-        assert "MB free but a checkpoint needs" in said and "nothing was overwritten" in said and "-o" in said
+        assert (
+            "MB of free disk space, but a checkpoint requires" in said
+            and "No file was overwritten" in said
+            and "-o" in said
+        )
     assert contents(tmp_path / "run") == before
     assert not (tmp_path / "a new").exists()
 
@@ -91,7 +95,7 @@ def test_a_disk_that_fills_during_a_run(star: Path, tmp_path: Path, monkeypatch:
     code, said = train(star, tmp_path / "run", *WORDS, "-n", "3")
     assert code == 1
     last = said.splitlines()[-1]
-    assert last.startswith("dsd train_tomo: error: ") and "go on with --load latest" in last
+    assert last.startswith("dsd train_tomo: error: ") and "resume with --load latest" in last
     assert states and checkpoint(tmp_path / "run") == states[0]
     monkeypatch.undo()
     use_tiny_networks(monkeypatch)

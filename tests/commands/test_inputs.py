@@ -160,7 +160,7 @@ def test_ctf_volumes_without_tables(star: Path, tmp_path: Path) -> None:
     assert code == 1 and said.count("\n") == 1
     assert "3D CTF volumes" in said and "--no-ctf" in said and not (tmp_path / "run").exists()
     found = step(star, tmp_path / "run", "--no-ctf", "--tilt-range", "60", "--tilt-step", "3")
-    assert "missing-wedge-only model from tilts up to ±60°" in found.said
+    assert "only the missing wedge of tilts up to ±60° is modeled" in found.said
 
 
 def test_no_ctf_column(star: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_every_tilt_of_every_table_counts(star: Path, tmp_path: Path) -> None:
             np.savetxt(tmp_path / "ind.txt", [i], fmt="%d")
             step(star, tmp_path / "one", "--ind", str(tmp_path / "ind.txt"), "--write-ctf", "--overwrite", *words)
             written, apix = read_volume(tmp_path / "one" / "ctf.mrc")
-            expected = reference.ctf_3d(tilts_of(kept), sizes, normalised=True)
+            expected = reference.ctf_3d(tilts_of(kept), sizes, normalized=True)
             assert apix == pytest.approx(APIX)
             np.testing.assert_allclose(written[..., BOX // 2 :], expected[..., :-1], atol=2e-4)
 

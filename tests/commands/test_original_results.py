@@ -185,8 +185,8 @@ def test_other_looks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 MASKS = {
     "of another crop": (torch.ones(1, 1, 18, 18, 18), "1×1×18×18×18 voxels, but the crop of this run is 20³"),
-    "not finite": (torch.full((1, 1, CROP, CROP, CROP), float("nan")), "empty or holds values that are not finite"),
-    "empty": (torch.zeros(1, 1, CROP, CROP, CROP), "empty or holds values that are not finite"),
+    "not finite": (torch.full((1, 1, CROP, CROP, CROP), float("nan")), "empty or contains values that are not finite"),
+    "empty": (torch.zeros(1, 1, CROP, CROP, CROP), "empty or contains values that are not finite"),
 }
 
 
@@ -200,6 +200,6 @@ def test_damaged_masks_are_refused(name: str, tmp_path: Path, capsys: pytest.Cap
     words = ["eval_vol", "--load", run.root / "weights.0.pkl", "-o", tmp_path / "v", "-z", *run.mu[0]]
     assert dsd([str(word) for word in words]) == 1
     said = capsys.readouterr().err
-    assert f"{run.root / 'weights.0.pkl'}: the solvent mask in it is" in said and reason in said
+    assert f"The solvent mask in {run.root / 'weights.0.pkl'}" in said and reason in said
     assert said.count("\n") == 1 and not (tmp_path / "v").exists()
     shutil.rmtree(run.root)

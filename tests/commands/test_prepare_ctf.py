@@ -66,7 +66,7 @@ def test_particles_moved_along_x_and_z(
     out = tmp_path / "ctf out"
     options = () if hand is None else ("--hand", hand)
     assert prepare(coords, "-o", out, "--apix", APIX, "--tomo-size", *SIZE, *options) == 0
-    assert "4 particles in 1 .coords files: 4 CTF tables" in capsys.readouterr().out
+    assert "Wrote 4 CTF tables for the particles in 1 .coords files" in capsys.readouterr().out
     centre, right, up, along = tables(out / "all.star")
     assert np.allclose(centre.defocus_u_A, clipped(), atol=1e-4)
     assert np.allclose(right.defocus_u_A - centre.defocus_u_A, 40 * APIX * along_x, atol=1e-4)
@@ -133,7 +133,7 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     out = tmp_path / "sub" / "out"
     words = ("--tilts", tmp_path / "tilts", "--apix", APIX, "--coord-apix", 2 * APIX, "--tomo-size", *SIZE)
     assert prepare(tmp_path / "p.star", "-o", out, *words) == 0
-    assert "4 particles" in capsys.readouterr().out
+    assert "Wrote 4 CTF tables" in capsys.readouterr().out
     star = read_particles(out / "all.star")
     assert star.strings("myNote") == ["my note"] * 4 and "optics" in star.blocks
     assert star.strings("rlnImageName")[0] == "../../im0.mrc"
@@ -180,10 +180,10 @@ def test_warp(tmp_path: Path) -> None:
         (("--apix", "-1"), "--apix must be positive, got -1"),
         (("--dose", "-1"), "--dose must be at least 0, got -1"),
         (("--amplitude", "1.5"), "--amplitude must lie in [0, 1], got 1.5"),
-        (("--image-name", "{x}"), "--image-name {x}"),
-        (("--tomograms", "t.star"), "need a particle STAR"),
+        (("--image-name", "{x}"), "--image-name is {x}"),
+        (("--tomograms", "t.star"), "require a particle table"),
         (("--defocus-name", "{stem}.none"), "has no TS_1.none"),
-        (("--detector-pixel-size", "5"), "give one of them"),
+        (("--detector-pixel-size", "5"), "Give only one of them"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,12 +205,12 @@ def test_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "nothing tells the pixel size of tomogram TS_1" in said(coords)
     assert "--tomo-size" in said(coords, "--apix", APIX)
     (tmp_path / "empty").mkdir()
-    assert "has no .coords file" in said(tmp_path / "empty")
+    assert "contains no .coords file" in said(tmp_path / "empty")
     assert "TS_1.coords is given twice" in said(coords, coords, "--apix", APIX, "--tomo-size", *SIZE)
     (tmp_path / "t" / "TS_1.tlt").unlink()
     assert "has no TS_1.tlt" in said(coords, "--apix", APIX, "--tomo-size", *SIZE)
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\nx 1\n")
-    assert "give one of --tilts, --tomograms and --warp" in said(tmp_path / "p.star")
+    assert "Give one of --tilts, --tomograms and --warp" in said(tmp_path / "p.star")
     assert "has no x.xml" in said(tmp_path / "p.star", "--warp", tmp_path)
     turned = "".join(f"_rlnTomoSubtomogram{angle}\n" for angle in ("Rot", "Tilt", "Psi"))
     (tmp_path / "p.star").write_text(f"data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n{turned}x 1 0 90 0\n")

@@ -100,7 +100,7 @@ def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--datadir", str(folder / "stacks"), "--group-col", "myNote", "--raw", "--float16", "--workers", "2"]
     out = folder / "out2"
     assert main(["prepare_subtomos", str(folder / "sub" / "series.star"), "-o", str(out), *words]) == 0
-    found = extracted(out, normalised=False)
+    found = extracted(out, normalized=False)
     assert score(found).min() > AGREE
     dark = folder / "out3"
     words = [*words[:5], "--invert", "--workers", "1"]

@@ -90,7 +90,7 @@ def test_stacks_are_refused_with_the_remedy(general: str, tmp_path: Path, capsys
     star = warptools_set(tmp_path, general=general)
     assert prepare(star, tmp_path / "ctf") == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "2D stacks of tilt images, which training does not read" in said
+    assert said.count("\n") == 1 and "2D stacks of tilt images, which training cannot read" in said
     assert f"dsd extract_subtomos {star} --warp DIR" in said and not (tmp_path / "ctf").exists()
     assert main(["check", str(star)]) == 1
     assert "2D stacks" in (said := capsys.readouterr().out) and "--warp DIR" in said

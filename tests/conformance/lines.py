@@ -93,7 +93,7 @@ TRAINING = (
     Line(
         f"dsd train_tomo {_SET} {_OPTIONS}",
         (*_RESULTS, "ribo-split.pkl", "{data}/ribo/ref.mrc"),
-        says=("--multigpu: only one device is used", "--split ribo-split.pkl did not exist"),
+        says=("--multigpu is ignored because only one device is available", "--split ribo-split.pkl did not exist"),
         differs=f"{_MULTIGPU} {_CHECKED}",
     ),
     Line(
@@ -150,7 +150,7 @@ TRAINING = (
         "--zdim 12 -o {data}/own -r {data}/mask.mrc --angpix {apix} --estpose --datadir {data}/ "
         "--load {data}/own/weights.0.pkl --latents {data}/own/z.0.pkl --split {data}/own-split.pkl",
         ("{data}/own/weights.1.pkl", "{data}/own/z.1.pkl"),
-        says=("goes on in epoch 1", "--lazy-single: has no effect here", "--template-type: has no effect here"),
+        says=("goes on in epoch 1", "--lazy-single has no effect", "--template-type has no effect"),
         small="-n 2",
         differs=(
             "Options that only concern the 2D ancestors have no effect; the log names them. If "

@@ -165,7 +165,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     optimisation.write_text("data_\n_rlnTomoParticlesFile p.star\n_rlnTomoTomogramsFile tomograms.star\n")
     assert main(["convert_relion5", str(optimisation)]) == 0
     out = folder / "optimisation_set_pixels.star"
-    assert f"1 particles in, 1 out: {out}" in capsys.readouterr().out
+    assert f"Wrote 1 of 1 particles to {out}" in capsys.readouterr().out
     assert read_particles(out).strings("rlnCoordinateX") == ["2000.000000"]
     five = folder / "five.star"
     command = ["convert_relion5", str(out), "--tomograms", str(folder / "tomograms.star"), "-o", str(five)]
@@ -176,9 +176,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
     assert main(["convert_relion5", str(folder / "five_optimisation_set.star"), "-o", str(folder / "x.star")]) == 0
     for words, reason in (
-        ([str(five)], "give their tomograms.star"),
+        ([str(five)], "Give their tomograms.star"),
         ([str(five), "--to", "relion5"], "is a RELION 5 particle set already"),
-        ([str(out), "--to", "pixels"], "has no rlnCenteredCoordinateXAngst"),
+        ([str(out), "--to", "pixels"], "has no column rlnCenteredCoordinateXAngst"),
         ([str(five), "--tomograms", str(five)], "holds a RELION 5 particle set .* where a RELION tomogram set"),
         ([str(five), "--tomograms", str(folder / "no.star")], "no such STAR file"),
     ):

@@ -77,7 +77,7 @@ def test_a_file_cut_short_after_the_start_is_named(tmp_path: Path) -> None:
     path = tmp_path / "sub 1.mrc"
     path.write_bytes(path.read_bytes()[:-100])
     source.read(0)
-    with pytest.raises(UserError, match=r"sub 1\.mrc is truncated: 487 of 512 voxels"):
+    with pytest.raises(UserError, match=r"sub 1\.mrc is truncated to 487 of 512 voxels"):
         source.read(1)
     path.unlink()
     with pytest.raises(UserError, match=r"sub 1\.mrc can no longer be read"):

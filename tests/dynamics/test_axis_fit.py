@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.dynamics.axis_fit import fit_axis, relation
 from opustomo.dynamics.body_geometry import GeometryRequest, make_geometry
-from opustomo.dynamics.body_masks import BodyMasks, centre_of_mass, read_bodies
+from opustomo.dynamics.body_masks import BodyMasks, center_of_mass, read_bodies
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.main import main
@@ -134,7 +134,7 @@ def test_masks_are_placed_by_pixel_size(moving: tuple[Path, Path]) -> None:
 
     bodies: BodyMasks = read_bodies(moving[0])
     series = read_series(moving[1], len(ANGLES), bodies, 64, 3.5)
-    np.testing.assert_allclose(centre_of_mass(series.masks[1]), PIVOT + ARM, atol=0.1)
+    np.testing.assert_allclose(center_of_mass(series.masks[1]), PIVOT + ARM, atol=0.1)
 
 
 def test_analyze_dynamics_ranks(moving: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.body_masks import align, centre_of_mass, extent, geometry_of_masks, read_bodies
+from opustomo.dynamics.body_masks import align, center_of_mass, extent, geometry_of_masks, read_bodies
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import TENSOR_NAMES
 from opustomo.io.body_files import load_bodies, write_bodies
@@ -42,14 +42,14 @@ def test_moments_of_a_turned_ellipsoid() -> None:
     turn = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()
     centre = np.array([3.25, -4.5, 1.75])
     density = ellipsoid(48, centre, HALF_AXES, turn)
-    found = centre_of_mass(density)
+    found = center_of_mass(density)
     np.testing.assert_allclose(found, centre, atol=0.02)
     radii, axes = extent(density, found)
     np.testing.assert_allclose(radii, HALF_AXES / np.sqrt(5), rtol=0.02)
     assert np.abs(np.diag(axes @ turn)).min() > 0.999
     negative = density.copy()
     negative[density == 0] = -0.3
-    np.testing.assert_allclose(centre_of_mass(negative), found)
+    np.testing.assert_allclose(center_of_mass(negative), found)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from opustomo.geometry.rotations import euler_to_matrix, matrix_to_euler
 from opustomo.io.poses import Poses
 from opustomo.io.star import read_blocks
 from opustomo.io.star_tables import read_particles
-from opustomo.physics.body_motion import Bodies, Motion, blended_grid, realised_motion, sample_on_grid
+from opustomo.physics.body_motion import Bodies, Motion, blended_grid, effective_motion, sample_on_grid
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.sampling import sample_posed
 from tests.dynamics.analytic import ellipsoid, sphere
@@ -49,7 +49,7 @@ def moved(geometry: BodyGeometry) -> tuple[torch.Tensor, Poses, RigidMotions]:
     volumes = torch.from_numpy(np.stack([reference] * 2))
     eye = torch.eye(3).expand(2, 1, 3, 3)
     made = sample_on_grid(volumes, blended_grid(pose, motion, bodies, BOXES.crop), eye, BOXES.crop)[:, 0]
-    turn, shift = realised_motion(motion, bodies)
+    turn, shift = effective_motion(motion, bodies)
     found = RigidMotions(turn.double().numpy(), shift.double().numpy() / BOXES.grid_per_pixel)
     return made, Poses(eulers, np.zeros((2, 3))), found
 

@@ -73,7 +73,7 @@ def test_latents_that_are_not_there_or_not_read_are_refused(star: Path, tmp_path
     weights = ["--load", str(tmp_path / "run" / "weights.0.pkl")]
     for words, reason in (
         ([*weights, "--latents", str(tmp_path / "absent.pkl")], "absent.pkl does not exist"),
-        (["--latents", str(tmp_path / "run" / "z.0.pkl")], "would not be read without --load"),
+        (["--latents", str(tmp_path / "run" / "z.0.pkl")], "is not used without --load"),
         (["--load", "latest", "--latents", str(tmp_path / "run" / "z.0.pkl")], "which restores all latents"),
     ):
         code, said = train(star, tmp_path / "next", *words)

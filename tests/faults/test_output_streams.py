@@ -45,7 +45,7 @@ def test_an_output_that_takes_nothing_more(words: str, redirect: str, tmp_path: 
     assert "Traceback" not in error and "Exception ignored" not in error
     if "full" in redirect:
         assert code == 1
-        assert error.count("\n") == 1 and "standard output cannot be written (No space left on device)" in error
+        assert error.count("\n") == 1 and "Standard output cannot be written (No space left on device)" in error
     else:
         assert len(out) == 20 and error == ""
 
@@ -102,4 +102,4 @@ def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
         ["bash", "-c", line], cwd=gone, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "the working folder no longer exists" in done.stderr
+    assert done.stderr.count("\n") == 1 and "The current folder no longer exists" in done.stderr

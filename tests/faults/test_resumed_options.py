@@ -143,7 +143,7 @@ def test_without_options_a_run_goes_on_with_all_it_began_with(begun: Path, folde
     assert train(star, full, "-n", "2", "-r", str(mask), "--lr", "2e-4", "--load", "latest")[0] == 0
     code, said = go_on("-o", str(short), "-n", "2")
     assert code == 0, said
-    (kept,) = [line for line in said.splitlines() if "note: as before:" in line]
+    (kept,) = [line for line in said.splitlines() if "note: Unchanged options of the run:" in line]
     assert "--estpose" in kept and f"-r {mask}" in kept and "--lr 0.0002" in kept and "--zdim 2" in kept
     for a, b in zip(read_latents(short / "z.1.pkl"), read_latents(full / "z.1.pkl"), strict=True):
         assert a is not None and b is not None and np.array_equal(a, b)
@@ -157,10 +157,10 @@ def test_what_may_change_is_noted(folder: Path) -> None:
     code, said = go_on("-o", str(folder / "run"), *words)
     assert code == 0, said
     for note in (
-        "--num-epochs was 1 before and is 2 from here on",
-        "--batch-size was 4 before and is 3 from here on",
-        "--lr was 0.0002 before and is 0.0001 from here on",
-        "--beta-control was 0.5 before and is 0.7 from here on",
+        "--num-epochs changes from 1 to 2",
+        "--batch-size changes from 4 to 3",
+        "--lr changes from 0.0002 to 0.0001",
+        "--beta-control changes from 0.5 to 0.7",
     ):
         assert said.count(note) == 1
     assert "--num-epochs was" not in go_on("-o", str(folder / "run"))[1]
@@ -172,7 +172,7 @@ def test_data_may_move(begun: Path, folder: Path) -> None:
     words = ["-r", str(folder / "mask.mrc"), "--datadir", str(folder), "-n", "2"]
     code, said = go_on(str(folder / "moved.star"), "-o", str(folder / "run"), *words)
     assert code == 0, said
-    assert f"the particle table was {begun / 'particles.star'} before and is {folder / 'moved.star'}" in said
+    assert f"the particle table changes from {begun / 'particles.star'} to {folder / 'moved.star'}" in said
 
 
 def test_a_run_of_an_earlier_version_goes_on(folder: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_run_of_an_earlier_version_goes_on(folder: Path) -> None:
 
 def test_nothing_to_go_on_with(folder: Path, tmp_path: Path) -> None:
     code, said = go_on("-o", str(tmp_path / "empty"))
-    assert code == 1 and "no particle table" in said and not (tmp_path / "empty").exists()
+    assert code == 1 and "No particle table" in said and not (tmp_path / "empty").exists()
     (folder / "run" / "config.pkl").unlink()
     code, said = go_on(str(folder / "particles.star"), "-o", str(folder / "run"))
     assert code == 1 and "config.pkl is missing" in said

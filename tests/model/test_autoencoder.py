@@ -19,7 +19,7 @@ from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.ctf import TiltBatch, division
+from opustomo.physics.ctf import TiltBatch, division_filters
 from tests.physics.optics import tilt_table
 
 COUNT = 4
@@ -135,7 +135,7 @@ def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:
         first, second = (moving.generative(batch, one, validation) for one in (inferred, other))
     assert torch.equal(first.template, second.template)
     assert first.correction.motion is not None and second.correction.motion is not None
-    assert float((first.correction.motion.turns - second.correction.motion.turns).abs().max()) > 0.01
+    assert float((first.correction.motion.rotations - second.correction.motion.rotations).abs().max()) > 0.01
     assert not torch.allclose(first.energies.power, second.energies.power, rtol=1e-3)
 
 
@@ -183,7 +183,7 @@ def test_the_pose_prior_starts_at_a_voxel(model: Autoencoder) -> None:
 
 
 def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> None:
-    """By the weights of each particle's own tilts, in encoding too; the CTF is then the normalised one."""
+    """By the weights of each particle's own tilts, in encoding too; the CTF is then the normalized one."""
     batch, seen = make_batch(), {}
     before = model.physics
     settings = {"as it is": {}, "not": {"divide": False}, "divided": {"divide": True}, "was": {"ctf_normalised": True}}
@@ -198,7 +198,7 @@ def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> 
         model.physics = before
     plain, divided = seen["as it is"], seen["divided"]
     assert torch.equal(plain.spectrum, seen["not"].spectrum) and torch.equal(plain.ctf, seen["not"].ctf)
-    filters = division(batch.tilts, BOXES.render, BOXES.box / 2)[batch.table]
+    filters = division_filters(batch.tilts, BOXES.render, BOXES.box / 2)[batch.table]
     torch.testing.assert_close(divided.spectrum, plain.spectrum * filters)
     assert torch.equal(divided.ctf, seen["was"].ctf) and torch.equal(plain.spectrum, seen["was"].spectrum)
     assert not torch.allclose(divided.mu, plain.mu)

@@ -17,7 +17,7 @@ from opustomo.model.energy import (
     shifted_cross,
 )
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope
-from opustomo.physics.fourier import pad_centre
+from opustomo.physics.fourier import pad_center
 from tests import reference
 from tests.physics.optics import tilt_table
 
@@ -37,7 +37,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     transfer[:, RENDER // 2], transfer[:, :, RENDER // 2], transfer[..., -1] = 0, 0, 0
     posed = torch.randn(BATCH, POSES, CROP, CROP, CROP, dtype=torch.float64)
     target = torch.randn(BATCH, CROP, CROP, CROP, dtype=torch.float64)
-    return pad_centre(posed, RENDER), transfer, pad_centre(target, RENDER)
+    return pad_center(posed, RENDER), transfer, pad_center(target, RENDER)
 
 
 def plain_images(posed: torch.Tensor, transfer: torch.Tensor) -> np.ndarray:
@@ -57,7 +57,7 @@ def test_energies_on_the_crop_are_the_definition(scene, device: str) -> None:
     images = plain_images(posed, transfer)
     for i in range(BATCH):
         for p in range(POSES):
-            x, r = (reference.crop_centre(v, CROP) for v in (images[i, p], target[i].numpy()))
+            x, r = (reference.crop_center(v, CROP) for v in (images[i, p], target[i].numpy()))
             assert float(energies.power[i, p]) == pytest.approx(np.sum(x**2))
             assert float(energies.cross[i, p]) == pytest.approx(np.sum(x * r))
             assert float(energies.total[i, p]) == pytest.approx(np.sum((x - r) ** 2) - np.sum(r**2))

@@ -19,13 +19,13 @@ from opustomo.data.batches import load_batches
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_particles
 from opustomo.data.voxels import VoxelSource
-from opustomo.dynamics.body_masks import centre_of_mass, geometry_of_densities
+from opustomo.dynamics.body_masks import center_of_mass, geometry_of_densities
 from opustomo.geometry.rigid_bodies import RigidMotions, screw_of
 from opustomo.model import autoencoder
 from opustomo.model.autoencoder import Autoencoder, Inference, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.physics.body_motion import stated_motion
+from opustomo.physics.body_motion import nominal_motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch
 from opustomo.simulate.acquisition import regular_scheme
@@ -62,7 +62,7 @@ class KnownTemplate(nn.Module):
 def test_turned_bodies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fixed, moving), _ = gather_volumes([], ["50S", "30S"], APIX, 32)
     fixed, moving = np.maximum(fixed, 0), np.maximum(moving, 0)
-    centre = centre_of_mass(moving)
+    centre = center_of_mass(moving)
     # oblique to the line between the bodies: a turn about the lever alone could hide a wrong frame
     axis = np.array([0.6, -0.5, -0.62]) / np.linalg.norm([0.6, -0.5, -0.62])
     states = np.stack([fixed + turned(moving, axis, centre, angle) for angle in ANGLES]).astype(np.float32)
@@ -120,7 +120,7 @@ def test_turned_bodies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         motion = model.pose_correction(inferred.z).motion
         bodies = model.posing.bodies
         assert motion is not None and bodies is not None
-        turn, shift = stated_motion(motion, bodies)
+        turn, shift = nominal_motion(motion, bodies)
     motions = RigidMotions(turn.double().numpy(), shift.double().numpy() / boxes.grid_per_pixel)
     relative = motions[:, 0].inverse().after(motions[:, 1])
     for i, label in enumerate(labels):

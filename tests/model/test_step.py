@@ -31,7 +31,7 @@ TWO_BODIES = BodyGeometry(
 CASES = {
     "as is": {},
     "downsampled": {"render": 20},
-    "normalised": {"normalised": True, "alpha": 0.5, "beta_ctf": 0.8},
+    "normalized": {"normalized": True, "alpha": 0.5, "beta_ctf": 0.8},
     "the original": {"original": True, "bfactor": 30.0, "snr": 0.1},
     "the original, two bodies": {"original": True, "render": 20, "bodies": TWO_BODIES},
     "two bodies": {"render": 20, "bodies": TWO_BODIES},
@@ -66,7 +66,7 @@ def test_validation_step(case: str, amp: bool, device: str) -> None:
         PhysicsConfig(
             ctf_alpha=settings.alpha,
             ctf_beta=settings.beta_ctf,
-            ctf_normalised=settings.normalised,
+            ctf_normalised=settings.normalized,
             original=settings.original,
         ),
         boxes,

@@ -44,7 +44,7 @@ class PosedSet:
     origins_px: np.ndarray
     tables: list[TiltTable]
     images: np.ndarray
-    normalised: bool
+    normalized: bool
 
 
 def band_limit(density: np.ndarray) -> np.ndarray:
@@ -96,14 +96,14 @@ def shared_simulator():
 
 
 def from_shared_files(
-    name: str, size: int, normalised: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
+    name: str, size: int, normalized: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> PosedSet:
     """Run the shared simulator as a program and read its STAR file, CTF tables and subtomograms with our readers."""
     simulator = shared_simulator()
     density, apix = ribosome(name, size), FIELD_OF_VIEW_A / size
     np.save(folder / "density.npy", density[None])
     arguments = [str(folder / "density.npy"), "-o", str(folder), "-n", str(count), "--apix", str(apix)]
-    arguments += ["--snr", "1e8", "--device", "cpu", "--seed", "3"] + ([] if normalised else ["--raw"])
+    arguments += ["--snr", "1e8", "--device", "cpu", "--seed", "3"] + ([] if normalized else ["--raw"])
     monkeypatch.setattr(sys, "argv", ["simulate_subtomograms.py", *arguments])
     simulator.main()
     star = read_particles(folder / "particles.star")
@@ -116,7 +116,7 @@ def from_shared_files(
         star.origins_px(None),
         [read_relion_table(path) for path in tables],
         np.stack([read_volume(path)[0] for path in resolve_images(star, folder)]),
-        normalised,
+        normalized,
     )
 
 
@@ -149,19 +149,19 @@ def _tables(particles: ParticleSet) -> list[TiltTable]:
     ]
 
 
-def from_own_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalised: bool, count: int) -> PosedSet:
+def from_own_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bool, count: int) -> PosedSet:
     """Per-tilt projection and back-insertion by `opustomo.simulate`."""
     apix = FIELD_OF_VIEW_A / density.shape[0]
     particles = _acquisition(tilt_deg, count, seed=4)
-    simulator = SubtomogramSimulator(density[None], apix, particles, normalise=normalised)
+    simulator = SubtomogramSimulator(density[None], apix, particles, normalise=normalized)
     images = np.zeros((count, *density.shape), np.float32)
     for rows, boxes in simulator.subtomograms(0.0, 0):
         images[rows] = boxes
     poses = particles.poses
-    return PosedSet(density, apix, poses.eulers_deg, poses.origins, _tables(particles), images, normalised)
+    return PosedSet(density, apix, poses.eulers_deg, poses.origins, _tables(particles), images, normalized)
 
 
-def from_shared_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalised: bool, count: int) -> PosedSet:
+def from_shared_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bool, count: int) -> PosedSet:
     """The shared simulator's core, with tilt angles that its command line does not offer."""
     module = shared_simulator()
     apix = FIELD_OF_VIEW_A / density.shape[0]
@@ -182,11 +182,11 @@ def from_shared_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalised:
             torch.from_numpy(scheme.dose).float(),
             0.0,
             generator,
-            normalised,
+            normalized,
         ).numpy()
         for rotation, origin, defocus in zip(poses.rotations, poses.origins, particles.defoci.u, strict=True)
     ]
-    return PosedSet(density, apix, poses.eulers_deg, poses.origins, _tables(particles), np.stack(images), normalised)
+    return PosedSet(density, apix, poses.eulers_deg, poses.origins, _tables(particles), np.stack(images), normalized)
 
 
 def finer(density: np.ndarray) -> Tensor:
@@ -203,7 +203,7 @@ def mirror_z(density: np.ndarray) -> np.ndarray:
 def predict(particles: PosedSet, posed: Tensor, tables: list[TiltTable], origins_px: np.ndarray) -> Tensor:
     """Posed densities (N, D, D, D) imaged by our 3D CTF and moved off centre by the origins."""
     size = posed.shape[-1]
-    ctf = ctf_volume(TiltBatch.pad(tables), size, particles.apix, normalised=particles.normalised)
+    ctf = ctf_volume(TiltBatch.pad(tables), size, particles.apix, normalized=particles.normalized)
     phases = shift_phases(torch.from_numpy(-origins_px).float(), size, size)
     return irfft3(rfft3(posed) * ctf * phases)
 

@@ -15,9 +15,9 @@ from opustomo.physics.body_motion import (
     Motion,
     blended_grid,
     body_motion,
-    realised_motion,
+    effective_motion,
+    nominal_motion,
     sample_on_grid,
-    stated_motion,
 )
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.sampling import sample_posed
@@ -140,7 +140,7 @@ def test_a_body_lands_where_the_motion_says(posed: bool) -> None:
     assert score > 0.985
     assert score > np.corrcoef(still.numpy().ravel(), target.numpy().ravel())[0, 1] + 0.08
     # the other sense of turn or shift is worse by far
-    for wrong in (Motion(motion.turns.mT, motion.shifts), Motion(motion.turns, -motion.shifts)):
+    for wrong in (Motion(motion.rotations.mT, motion.shifts), Motion(motion.rotations, -motion.shifts)):
         grid = blended_grid(pose[None], wrong, bodies, BOXES.crop)
         other = sample_on_grid(volume, grid, eye[None, None], BOXES.crop)
         assert np.corrcoef(other.numpy().ravel(), target.numpy().ravel())[0, 1] < score - 0.05
@@ -197,14 +197,14 @@ def test_realised_motion_of_bodies_far_apart() -> None:
     """Alone, a body moves as R_b and s_b say: p ↦ R (p - c - s) + c."""
     bodies = Bodies.on_crop(make_geometry(radii=1.2), BOXES)
     motion = body_motion(rotations(3, 14.0, 0).float(), rotations(3, 6.0, 1).float(), bodies)
-    turns, shifts = realised_motion(motion, bodies)
-    np.testing.assert_allclose(turns, motion.turns, atol=2e-3)
-    stated = stated_motion(motion, bodies)
-    assert torch.equal(stated[0], motion.turns)
+    turns, shifts = effective_motion(motion, bodies)
+    np.testing.assert_allclose(turns, motion.rotations, atol=2e-3)
+    stated = nominal_motion(motion, bodies)
+    assert torch.equal(stated[0], motion.rotations)
     np.testing.assert_allclose(shifts, stated[1], atol=2e-3)
     # a point that the formula moves, as the docstring of Motion says
-    point = bodies.centres[1] + torch.tensor([0.1, -0.05, 0.02])
-    there = motion.turns[0, 1] @ (point - bodies.centres[1] - motion.shifts[0, 1]) + bodies.centres[1]
+    point = bodies.centers[1] + torch.tensor([0.1, -0.05, 0.02])
+    there = motion.rotations[0, 1] @ (point - bodies.centers[1] - motion.shifts[0, 1]) + bodies.centers[1]
     np.testing.assert_allclose(stated[0][0, 1] @ point + stated[1][0, 1], there, atol=1e-6)
 
 
@@ -213,10 +213,10 @@ def test_realised_motion_of_bodies_that_touch() -> None:
     bodies = Bodies.on_crop(make_geometry(radii=6.5), BOXES)
     turn = torch.from_numpy(Rotation.from_rotvec([0.0, np.radians(12.0), 0.0]).as_matrix()).float()
     motion = Motion(torch.stack([torch.eye(3), turn])[None], torch.zeros(1, 2, 3))
-    turns, shifts = realised_motion(motion, bodies)
+    turns, shifts = effective_motion(motion, bodies)
     angle = np.degrees(Rotation.from_matrix(turns[0].double().numpy()).magnitude())
     assert 7.0 < angle[1] < 11.5 and 0.1 < angle[0] < 4.0
     still = Motion(torch.eye(3).expand(1, 2, 3, 3), torch.zeros(1, 2, 3))
-    turns, shifts = realised_motion(still, bodies)
-    np.testing.assert_allclose(turns, still.turns, atol=1e-5)
+    turns, shifts = effective_motion(still, bodies)
+    np.testing.assert_allclose(turns, still.rotations, atol=1e-5)
     np.testing.assert_allclose(shifts, 0.0, atol=1e-6)

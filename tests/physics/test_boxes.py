@@ -39,7 +39,7 @@ def test_grid_units() -> None:
     """One input pixel is Dr/D crop voxels, each 2/(Dc - 1) wide; voxel Dc/2 stands half a voxel off zero."""
     boxes = Boxes(96, 4.0, 48, 40)
     assert boxes.grid_per_pixel == pytest.approx(0.5 * 2 / 39)
-    assert boxes.centre == pytest.approx(20 * 2 / 39 - 1)
+    assert boxes.center == pytest.approx(20 * 2 / 39 - 1)
 
 
 @pytest.mark.parametrize(

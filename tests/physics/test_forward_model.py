@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.physics.ctf import TiltBatch, division
+from opustomo.physics.ctf import TiltBatch, division_filters
 from opustomo.physics.fourier import irfft3, rfft3
 from opustomo.physics.sampling import sample_posed
 from tests.physics import posed_sets
@@ -21,7 +21,7 @@ DISAGREE = 0.95
 SIZES = (32, 40, 48, 64)
 ONE_SIDED = np.arange(-30.0, 61.0, 3.0)
 SYMMETRIC = np.arange(-60.0, 61.0, 3.0)
-WEIGHTING = pytest.mark.parametrize("normalised", [True, False], ids=["normalised", "plain"])
+WEIGHTING = pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "plain"])
 
 
 def score(particles: PosedSet) -> np.ndarray:
@@ -35,19 +35,19 @@ def score(particles: PosedSet) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["comp_0", "comp_5"])
 def test_agrees_with_shared_simulator(
-    name: str, size: int, normalised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, size: int, normalized: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Subtomograms, STAR file and CTF tables from its command line, read with our readers."""
-    particles = posed_sets.from_shared_files(name, size, normalised, tmp_path, monkeypatch, count=3)
+    particles = posed_sets.from_shared_files(name, size, normalized, tmp_path, monkeypatch, count=3)
     assert score(particles).min() > AGREE
 
 
 @WEIGHTING
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tilts", [SYMMETRIC, ONE_SIDED], ids=["symmetric", "one-sided"])
-def test_agrees_with_own_simulator(tilts: np.ndarray, size: int, normalised: bool) -> None:
+def test_agrees_with_own_simulator(tilts: np.ndarray, size: int, normalized: bool) -> None:
     """Needs nothing beside the repository."""
-    particles = posed_sets.from_own_simulator(posed_sets.blobs(1, size), tilts, normalised, count=3)
+    particles = posed_sets.from_own_simulator(posed_sets.blobs(1, size), tilts, normalized, count=3)
     assert score(particles).min() > AGREE
 
 
@@ -60,11 +60,11 @@ def test_plain_subtomograms_divided_agree_with_the_normalised_model(
 ) -> None:
     """And neither does without the other."""
     plain = make(posed_sets.blobs(1, 32), tilts, False, count=3)
-    filters = division(TiltBatch.pad(plain.tables), 32)
-    divided = replace(plain, images=irfft3(rfft3(torch.from_numpy(plain.images)) * filters).numpy(), normalised=True)
+    filters = division_filters(TiltBatch.pad(plain.tables), 32)
+    divided = replace(plain, images=irfft3(rfft3(torch.from_numpy(plain.images)) * filters).numpy(), normalized=True)
     assert score(divided).min() > AGREE
-    assert score(replace(divided, normalised=False)).max() < DISAGREE
-    assert score(replace(plain, normalised=True)).max() < DISAGREE
+    assert score(replace(divided, normalized=False)).max() < DISAGREE
+    assert score(replace(plain, normalized=True)).max() < DISAGREE
 
 
 def mirrored_tilts(particles: PosedSet) -> torch.Tensor:
@@ -93,7 +93,7 @@ def one_sided_sets(request: pytest.FixtureRequest) -> list[PosedSet]:
     """Sets of a one-sided tilt series (a symmetric one hardly knows the sign of its tilts), both weightings."""
     density = posed_sets.blobs(1, 32)
     make = posed_sets.from_own_simulator if request.param == "own" else posed_sets.from_shared_simulator
-    return [make(density, ONE_SIDED, normalised, count=8) for normalised in (True, False)]
+    return [make(density, ONE_SIDED, normalized, count=8) for normalized in (True, False)]
 
 
 @pytest.mark.parametrize("wrong", [mirrored_tilts, reversed_eulers, flipped_origin, other_hand])

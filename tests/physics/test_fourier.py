@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from opustomo.physics.fourier import (
-    crop_centre,
+    crop_center,
     crop_spectrum,
     frequencies,
     half_spectrum_weights,
     irfft3,
-    pad_centre,
+    pad_center,
     rfft3,
     shift_phases,
     squared_radius,
@@ -122,8 +122,8 @@ def test_frequencies_are_those_of_numpy() -> None:
 @pytest.mark.parametrize(("small", "large"), [(8, 12), (8, 14), (10, 12), (8, 8)])
 def test_padding_and_cropping_are_inverse_and_keep_the_centre(small: int, large: int) -> None:
     volumes = torch.rand(2, small, small, small)
-    padded = pad_centre(volumes, large)
+    padded = pad_center(volumes, large)
     assert padded.shape == (2, large, large, large)
     assert torch.equal(padded[:, large // 2, large // 2, large // 2], volumes[:, small // 2, small // 2, small // 2])
     assert float(padded.sum()) == pytest.approx(float(volumes.sum()), rel=1e-5)
-    assert torch.equal(crop_centre(padded, small), volumes)
+    assert torch.equal(crop_center(padded, small), volumes)

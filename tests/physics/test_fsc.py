@@ -9,7 +9,7 @@ import torch
 from opustomo.physics.fsc import (
     ShellCorrelation,
     half_map_correlation,
-    randomise_phases,
+    randomize_phases,
     resolution_A,
     shell_correlation,
 )
@@ -77,7 +77,7 @@ def test_resolution_lies_between_the_shells() -> None:
 
 def test_random_phases_keep_amplitudes_and_low_frequencies() -> None:
     volume = torch.from_numpy(noise(3))
-    changed = randomise_phases(volume, 5, torch.Generator().manual_seed(0))
+    changed = randomize_phases(volume, 5, torch.Generator().manual_seed(0))
     before, after = np.fft.fftn(volume.numpy()), np.fft.fftn(changed.numpy())
     curve = shell_correlation(volume, changed).numpy()
     np.testing.assert_allclose(abs(after), abs(before), rtol=1e-9)
@@ -89,14 +89,14 @@ def test_a_mask_alone_correlates_noise_and_the_correction_takes_that_away() -> N
     signal, mask = 40.0 * smooth(noise(4), 300.0) * ball(5.0), torch.from_numpy(ball(5.0))
     halves = [torch.from_numpy(signal + noise(seed)) for seed in (5, 6)]
     curve = half_map_correlation(halves[0], halves[1], APIX, mask)
-    assert curve.masked is not None and curve.randomised is not None and curve.randomised_from is not None
-    expected = (curve.masked - curve.randomised) / (1 - curve.randomised)
-    beyond = curve.randomised_from + 2
-    np.testing.assert_allclose(curve.true[beyond:], expected[beyond:])
-    np.testing.assert_allclose(curve.true[:beyond], curve.masked[:beyond])
+    assert curve.masked is not None and curve.randomized is not None and curve.randomized_from is not None
+    expected = (curve.masked - curve.randomized) / (1 - curve.randomized)
+    beyond = curve.randomized_from + 2
+    np.testing.assert_allclose(curve.corrected[beyond:], expected[beyond:])
+    np.testing.assert_allclose(curve.corrected[:beyond], curve.masked[:beyond])
     # the mask takes away noise, so that the signal reaches further than without
     assert curve.resolution_A(0.5) < ShellCorrelation(SIZE, APIX, curve.unmasked).resolution_A(0.5)
-    assert abs(float(curve.true[8:].mean())) < 0.15
+    assert abs(float(curve.corrected[8:].mean())) < 0.15
 
 
 def test_noise_under_a_tight_mask_has_no_resolution() -> None:
@@ -105,11 +105,11 @@ def test_noise_under_a_tight_mask_has_no_resolution() -> None:
     halves = [shared + torch.from_numpy(noise(seed)) * 0.3 for seed in (7, 8)]
     curve = half_map_correlation(halves[0], halves[1], APIX, mask)
     assert curve.masked is not None
-    assert float(curve.masked[4:].mean()) > float(curve.true[4:].mean())
+    assert float(curve.masked[4:].mean()) > float(curve.corrected[4:].mean())
 
 
 def test_without_a_mask_the_curve_is_the_plain_one() -> None:
     a, b = torch.from_numpy(noise(9)), torch.from_numpy(noise(10))
     curve = half_map_correlation(a, b, APIX)
-    assert curve.masked is None and torch.equal(curve.true, curve.unmasked)
+    assert curve.masked is None and torch.equal(curve.corrected, curve.unmasked)
     np.testing.assert_allclose(curve.frequencies.numpy(), np.arange(13) / (24 * 5.0))

@@ -15,8 +15,8 @@ from torch.autograd import gradcheck
 from opustomo.model.decoder import small_rotation
 from opustomo.model.energy import Energies, crop_energies, render_energies
 from opustomo.physics.ctf import TiltBatch, ctf_at, ctf_volume, model_envelope, sharpening
-from opustomo.physics.fourier import crop_centre, crop_spectrum, irfft3, pad_centre, rfft3, shift_phases
-from opustomo.physics.sampling import sample_posed, turn_about_z
+from opustomo.physics.fourier import crop_center, crop_spectrum, irfft3, pad_center, rfft3, shift_phases
+from opustomo.physics.sampling import rotate_about_z, sample_posed
 from tests.physics.optics import one_tilt, slice_grid, tilt_table
 
 RENDER, CROP = 8, 6
@@ -58,7 +58,7 @@ def test_turn_about_z_and_shift_in_fourier_space() -> None:
 
     def observed(volumes: Tensor, origin: Tensor) -> Tensor:
         spectrum = crop_spectrum(rfft3(volumes), 6) * shift_phases(origin, 8, 6)
-        return turn_about_z(crop_centre(irfft3(spectrum), 4), matrix)
+        return rotate_about_z(crop_center(irfft3(spectrum), 4), matrix)
 
     assert gradcheck(observed, (draw(1, 8, 8, 8), draw(1, 3, seed=1)), eps=1e-6, atol=1e-6)
 
@@ -77,13 +77,13 @@ def test_ctf_of_a_tilt() -> None:
     assert gradcheck(ctf, (start,), eps=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_ctf_of_a_tilt_series(normalised: bool) -> None:
+@pytest.mark.parametrize("normalized", [True, False])
+def test_ctf_of_a_tilt_series(normalized: bool) -> None:
     batch = TiltBatch.pad([tilt_table(np.array([-40.5, 0.3, 30.2]))], torch.float64)
 
     def ctf(defocus_um: Tensor, bfactor: Tensor) -> Tensor:
         tilts = replace(batch, defocus_u_A=1e4 * defocus_um, defocus_v_A=1e4 * defocus_um, bfactor_A2=100 * bfactor)
-        return ctf_volume(tilts, 8, 6.0, normalised=normalised)
+        return ctf_volume(tilts, 8, 6.0, normalized=normalized)
 
     defocus = torch.tensor([[2.0, 2.2, 2.4]], dtype=torch.float64, requires_grad=True)
     bfactor = torch.tensor([[0.3, 0.1, 0.5]], dtype=torch.float64, requires_grad=True)
@@ -100,7 +100,7 @@ def test_padding_and_cropping() -> None:
     transfer = transfer_of(2)
 
     def imaged(volumes: Tensor) -> Tensor:
-        return crop_centre(irfft3(rfft3(pad_centre(volumes, RENDER)) * transfer), CROP)
+        return crop_center(irfft3(rfft3(pad_center(volumes, RENDER)) * transfer), CROP)
 
     assert gradcheck(imaged, (draw(2, CROP, CROP, CROP),))
 
@@ -109,10 +109,10 @@ def test_padding_and_cropping() -> None:
 def test_energies(compare) -> None:
     """Power and cross term each by themselves; transfer functions that are no Hermitian filter included."""
     transfer = torch.rand(2, RENDER, RENDER, RENDER // 2 + 1, dtype=torch.float64)
-    target = pad_centre(draw(2, CROP, CROP, CROP, seed=3).detach(), RENDER)
+    target = pad_center(draw(2, CROP, CROP, CROP, seed=3).detach(), RENDER)
 
     def energies(posed: Tensor) -> Energies:
-        return compare(pad_centre(posed, RENDER), transfer, target)
+        return compare(pad_center(posed, RENDER), transfer, target)
 
     assert gradcheck(lambda posed: tuple(energies(posed)), (draw(2, 3, CROP, CROP, CROP),))
 
@@ -122,7 +122,7 @@ def test_whole_chain(compare) -> None:
     """Pose numbers and density to the energies of the candidates, through CTF and envelope."""
     candidates = base_rotations(2)
     transfer = transfer_of(2) * model_envelope(RENDER, torch.tensor([0.2, 0.4], dtype=torch.float64))
-    target = pad_centre(draw(2, CROP, CROP, CROP, seed=3).detach(), RENDER)
+    target = pad_center(draw(2, CROP, CROP, CROP, seed=3).detach(), RENDER)
 
     def energy(numbers: Tensor, shift: Tensor, volumes: Tensor) -> Tensor:
         back = (small_rotation(numbers)[:, None] @ candidates).mT

@@ -13,7 +13,7 @@ from opustomo.model.energy import shifted_cross
 from opustomo.physics import kernels
 from opustomo.physics.body_motion import sample_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
-from opustomo.physics.fourier import pad_centre, shift_phases
+from opustomo.physics.fourier import pad_center, shift_phases
 from opustomo.physics.sampling import sample_posed
 from tests.gpu_kernels import DEVICE, INTERPRETED, both, interpreter, plain_torch  # noqa: F401
 from tests.physics.optics import tilt_table
@@ -34,14 +34,14 @@ def test_plain_tensors_on_the_cpu_take_no_kernel() -> None:
     assert kernels.usable(torch.zeros(2, device="cuda"))
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("size", [8, 18] if INTERPRETED else [16, 34])
-def test_ctf(normalised: bool, size: int) -> None:
+def test_ctf(normalized: bool, size: int) -> None:
     tables = [tilt_table(np.arange(-60.0, 61, 6)), tilt_table(np.arange(-30.0, 61, 6), 1)]
     tilts = TiltBatch.pad(tables).limit(55.0)
     with plain_torch():
-        plain = ctf_volume(tilts, size, 5.0, normalised=normalised, nyquist=size / 2)
-    close(ctf_volume(tilts.to(DEVICE), size, 5.0, normalised=normalised, nyquist=size / 2), plain)
+        plain = ctf_volume(tilts, size, 5.0, normalized=normalized, nyquist=size / 2)
+    close(ctf_volume(tilts.to(DEVICE), size, 5.0, normalized=normalized, nyquist=size / 2), plain)
 
 
 def test_sampling_and_its_gradients() -> None:
@@ -57,7 +57,7 @@ def test_sampling_and_its_gradients() -> None:
     for wanted, got in zip(*results, strict=True):
         close(got, wanted)
     assert torch.equal(
-        results[1][0], pad_centre(sample_posed(*(x.to(DEVICE) for x in inputs[:2]), 9, inputs[2].to(DEVICE)), 12)
+        results[1][0], pad_center(sample_posed(*(x.to(DEVICE) for x in inputs[:2]), 9, inputs[2].to(DEVICE)), 12)
     )
 
 

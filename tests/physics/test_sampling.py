@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.model.observation import swing_and_twist
-from opustomo.physics.sampling import resample_cube, sample_posed, turn_about_z
+from opustomo.physics.sampling import resample_cube, rotate_about_z, sample_posed
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 SIZE = 12
@@ -132,7 +132,7 @@ def test_turn_about_z_by_quarters(quarter: int, device: str) -> None:
     full = torch.eye(3, dtype=torch.float64, device=device)
     full[:2, :2] = matrix
     expected = sample_posed(volume[None], full[None, None], SIZE)[0, 0]
-    assert torch.allclose(turn_about_z(volume[None], matrix[None])[0], expected, atol=1e-9)
+    assert torch.allclose(rotate_about_z(volume[None], matrix[None])[0], expected, atol=1e-9)
 
 
 def _quaternion(w: float, x: float, y: float, z: float) -> Rotation | None:
@@ -165,11 +165,11 @@ def test_swing_and_twist_give_the_rotation_back(rotation: Rotation) -> None:
 
 @given(st.integers(0, 10**6))
 def test_two_turns_equal_the_one_rotation(seed: int) -> None:
-    """turn_about_z, then out of plane: y(A x), the subtomogram in the reference frame."""
+    """rotate_about_z, then out of plane: y(A x), the subtomogram in the reference frame."""
     matrix = torch.from_numpy(Rotation.random(random_state=seed).as_matrix())[None]
     volume = smooth_volume(24, seed)[None]
     out_of_plane, about_z = swing_and_twist(matrix)
-    in_two = sample_posed(turn_about_z(volume, about_z), out_of_plane[:, None], 24)[0, 0]
+    in_two = sample_posed(rotate_about_z(volume, about_z), out_of_plane[:, None], 24)[0, 0]
     directly = sample_posed(volume, matrix[:, None], 24)[0, 0]
     assert float((in_two - directly).abs().max()) < 0.04 * float(volume.max())
 
@@ -180,7 +180,7 @@ def test_two_turns_undo_a_pose() -> None:
     volume = smooth_volume(32).expand(4, -1, -1, -1)
     posed = sample_posed(volume, matrix.mT[:, None], 32)[:, 0]
     out_of_plane, about_z = swing_and_twist(matrix)
-    back = sample_posed(turn_about_z(posed, about_z), out_of_plane[:, None], 32)[:, 0]
+    back = sample_posed(rotate_about_z(posed, about_z), out_of_plane[:, None], 32)[:, 0]
     for one in back:
         assert np.corrcoef(one.flatten(), volume[0].flatten())[0, 1] > 0.998
 

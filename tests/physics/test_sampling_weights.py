@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.physics.ctf import TiltBatch, division, sampling_weights
+from opustomo.physics.ctf import TiltBatch, division_filters, sampling_weights
 from opustomo.physics.fourier import half_spectrum_weights, rfft3, squared_radius
 from opustomo.physics.slice_insertion import SliceInserter
 from tests.physics.optics import tilt_table
@@ -18,10 +18,10 @@ TILTS = np.arange(-60.0, 61.0, 3.0)
 TABLE = TiltBatch.pad([tilt_table(TILTS)])
 
 
-def spectra(normalised: bool, count: int = 8) -> torch.Tensor:
+def spectra(normalized: bool, count: int = 8) -> torch.Tensor:
     """Spectra (N, D, D, D/2+1) of subtomograms that hold nothing but white noise of their tilt images."""
     images = torch.randn(count, len(TILTS), BOX, BOX, generator=torch.Generator().manual_seed(0))
-    inserter = SliceInserter(TILTS, BOX, normalise=normalised)
+    inserter = SliceInserter(TILTS, BOX, normalise=normalized)
     return rfft3(inserter.insert(torch.fft.rfft2(images)))
 
 
@@ -36,16 +36,16 @@ def test_division_is_that_of_a_normalised_reconstruction() -> None:
         product = (found[:, overlap] * wanted.conj()).real.sum()
         return float(product / (found[:, overlap].abs().square().sum() * wanted.abs().square().sum()).sqrt())
 
-    assert correlation(plain * division(TABLE, BOX)) > 0.985
+    assert correlation(plain * division_filters(TABLE, BOX)) > 0.985
     assert correlation(plain) < 0.9
 
 
 def test_the_power_of_all_noise_is_kept() -> None:
     """But for where the kernel of a sum of slices differs from that of a sample."""
     plain, whole = spectra(False), half_spectrum_weights(BOX)
-    before, after = ((x.abs().square() * whole).sum() for x in (plain, plain * division(TABLE, BOX)))
+    before, after = ((x.abs().square() * whole).sum() for x in (plain, plain * division_filters(TABLE, BOX)))
     assert float(after) == pytest.approx(float(before), rel=0.35)
-    weights, filters = sampling_weights(TABLE, BOX), division(TABLE, BOX)
+    weights, filters = sampling_weights(TABLE, BOX), division_filters(TABLE, BOX)
     assert float((weights * filters.square() * whole).sum()) == pytest.approx(float((weights * whole).sum()), rel=1e-4)
 
 
@@ -66,7 +66,7 @@ def test_weights_are_sums_over_the_slices(nyquist: float | None) -> None:
 def test_tilts_that_do_not_count_change_nothing() -> None:
     """Padding, and tilts of no scale; no tilt at all divides by nothing."""
     tables = TiltBatch.pad([tilt_table(TILTS), tilt_table(np.arange(-60.0, 61.0, 1.0))])
-    torch.testing.assert_close(division(tables, BOX)[:1], division(TABLE, BOX))
+    torch.testing.assert_close(division_filters(tables, BOX)[:1], division_filters(TABLE, BOX))
     limited = TiltBatch.pad([tilt_table(TILTS[np.abs(TILTS) <= 30])])
-    torch.testing.assert_close(division(TABLE.limit(30.0), BOX), division(limited, BOX))
-    assert torch.isfinite(division(TABLE.limit(-1.0), BOX)).all()
+    torch.testing.assert_close(division_filters(TABLE.limit(30.0), BOX), division_filters(limited, BOX))
+    assert torch.isfinite(division_filters(TABLE.limit(-1.0), BOX)).all()

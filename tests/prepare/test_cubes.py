@@ -87,7 +87,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words += ["--one-based", "--out-star", str(tmp_path / "sub" / "out.star"), "--write-stack", "--prefix", "p"]
     assert main([*words, "--start-index", "7", "--keep-values"]) == 0
     said = capsys.readouterr().out
-    assert "5 particles" in said and "4 in this tomogram: 2 cubes" in said and "2 particles were left out" in said
+    assert "Wrote 2 subtomograms" in said and "4 of the 5 particles" in said and "2 particles are omitted" in said
     assert sorted(path.name for path in out.iterdir()) == ["p_000007.mrc", "p_000008.mrc", "p_stack.mrcs"]
     cube, apix = read_volume(out / "p_000008.mrc")
     assert apix == 5.0 and np.array_equal(cube, landmarks()[5:13, 5:13, 7:15])
@@ -105,7 +105,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert table.origins_px()[1] == pytest.approx([2.4, 0, 0])
 
     assert main([*words, "--pad-outside", "--float16"]) == 0
-    assert "3 cubes" in capsys.readouterr().out
+    assert "Wrote 3 subtomograms" in capsys.readouterr().out
     assert read_header(out / "p_000003.mrc").dtype == np.float16
 
 
@@ -130,9 +130,11 @@ def test_a_scale_that_the_pixel_sizes_contradict_is_said(tmp_path: Path, capsys:
     words = ["extract_tomo_cubes", str(tmp_path / "t.mrc"), str(star), "--box-size", "8", "-o", str(tmp_path / "o")]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "count in pixels of 2 Å, and the tomogram has voxels of 8 Å, which asks for --coord-scale 0.25; 1 is" in said
+    assert (
+        "are in pixels of 2 Å, and the tomogram has voxels of 8 Å, which suggests --coord-scale 0.25, but 1 is" in said
+    )
     assert main([*words, "--coord-scale", "0.25", "--pad-outside"]) == 0
-    assert "asks for --coord-scale" not in capsys.readouterr().out
+    assert "suggests --coord-scale" not in capsys.readouterr().out
 
 
 def test_relion4_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,17 +180,17 @@ def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert "no row of rlnMicrographName is other, there are a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
     assert main([*words, "--tomo-id", "a/T1.mrc"]) == 0
-    assert "2 in this tomogram: 2 cubes" in capsys.readouterr().out
+    assert "Wrote 2 subtomograms" in capsys.readouterr().out
     # names with and without folders and suffixes, as everywhere else
     for name, count in (("T1", 2), ("T1.tomostar", 2), ("T2", 1)):
         assert main([*words, "--tomo-id", name]) == 0
-        assert f"{count} in this tomogram" in capsys.readouterr().out
+        assert f"{count} of the " in capsys.readouterr().out
     assert main([*words, "--tomo-id", "T"]) == 1
     assert "no particle is of the tomogram 'T'; it holds 2: a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
     star = write_star(tmp_path / "p.star", at, myTomo=["x", "x", "x"])
     assert main([*words, "--tomo-col", "myTomo"]) == 0
     assert main(words) == 0
-    assert "3 in this tomogram" in capsys.readouterr().out
+    assert "3 of the " in capsys.readouterr().out
 
 
 def test_names_of_tomograms() -> None:
@@ -208,13 +210,13 @@ def test_names_of_tomograms() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--box-size", "7"), "--box-size 7: must be even"),
+        (("--box-size", "7"), "--box-size is 7, but it must be even"),
         (("--coord-scale", "0"), "--coord-scale must be positive, got 0"),
         (("--coord-cols", "a", "b", "c"), "no column a"),
         (("--data-block", "nothing"), "no block data_nothing"),
         (("--tomo-col", "nothing"), "no column nothing"),
         (("--coord-scale", "100"), "no box of 8 at x, y, z"),
-        (("--prefix", "a/b"), "--prefix 'a/b' must be a plain file name"),
+        (("--prefix", "a/b"), "--prefix is 'a/b', but it must be a file name"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     between = mask[(r > 5.5) & (r < 6.5)]
     assert (between > 0).all() and (between < 1).all()
     assert mrcfile.validate(out, print_file=io.StringIO())
-    assert "24×24×24 voxels of 8 Å from densities from 0.5" in capsys.readouterr().out
+    assert "24×24×24 voxels of 8 Å from densities above 0.5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--threshold", "9"), "the threshold 9 leaves no voxel"),
         (("--threshold", "0.5", "--erode", "20"), "eroding leaves no voxel"),
         (("--soft-edge", "-1"), "--soft-edge must be at least 0, got -1"),
-        (("--box", "31"), "--box 31: must be even"),
+        (("--box", "31"), "--box is 31, but it must be even"),
         (("--percentile", "101"), "--percentile must lie in [0, 100], got 101"),
-        (("--sphere-center", "1", "2", "3"), "--sphere-center needs --sphere-radius"),
+        (("--sphere-center", "1", "2", "3"), "--sphere-center requires --sphere-radius"),
         (("--apix", "0"), "--apix must be positive, got 0"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_mask_from_a_doubtful_header_is_said(tmp_path: Path, capsys: pytest.Ca
     command = ["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), "--threshold", "0.5"]
     assert main([*command, "--apix", "2", "--box", "32"]) == 0
     said = capsys.readouterr().out
-    assert "note: the header of the map says 1 Å per pixel, so that the map spans 32 Å and" in said
+    assert "Note: the header of the map says 1 Å per pixel, so that the map spans 32 Å and" in said
     assert main(command) == 0  # no size is needed then
     assert "--map-apix" not in capsys.readouterr().out
 
@@ -184,4 +184,4 @@ def test_maps_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     assert "all equal" in make(np.ones((N, N, N), np.float32))
     assert "not finite" in make(np.full((N, N, N), np.nan, np.float32))
-    assert "need a cubic map" in make(np.ones((8, 8, 10), np.float32), "--apix", "5")
+    assert "require a cubic map" in make(np.ones((8, 8, 10), np.float32), "--apix", "5")

@@ -16,7 +16,7 @@ from opustomo.io.star_tables import read_particles
 from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.main import main
 from opustomo.physics.ctf import TiltBatch, ctf_volume, sampling_weights
-from opustomo.physics.fourier import centred_full
+from opustomo.physics.fourier import centered_full
 from opustomo.prepare.particle_ctf import write_ctf_table
 from tests.commands.quick import train, use_tiny_networks
 from tests.commands.test_prepare_ctf import write_tomogram
@@ -65,15 +65,15 @@ def relion_ctf(table: TiltTable, folder: Path, box: int = BOX, apix: float = API
     return read_volume(folder / "t.mrc")[0].astype(np.float64)
 
 
-def our_ctf(table: TiltTable, normalised: bool = True, box: int = BOX, apix: float = APIX) -> np.ndarray:
+def our_ctf(table: TiltTable, normalized: bool = True, box: int = BOX, apix: float = APIX) -> np.ndarray:
     tilts = TiltBatch.pad([table], torch.float64)
-    return centred_full(ctf_volume(tilts, box, apix, normalised=normalised))[0].numpy()
+    return centered_full(ctf_volume(tilts, box, apix, normalized=normalized))[0].numpy()
 
 
 def slice_counts(table: TiltTable, box: int = BOX) -> np.ndarray:
     """How many slices reach a voxel, laid out as `our_ctf`."""
     weights = sampling_weights(TiltBatch.pad([table], torch.float64), box)
-    return centred_full(weights.expand(1, box, box, box // 2 + 1).contiguous())[0].numpy()
+    return centered_full(weights.expand(1, box, box, box // 2 + 1).contiguous())[0].numpy()
 
 
 def agreement(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
@@ -135,7 +135,7 @@ def test_mirrored_tilts_do_not_fit(case: str, tmp_path: Path) -> None:
 def test_plain_form_is_another(tmp_path: Path) -> None:
     """The CTF of plain back-projections keeps the sum, which RELION always divides by Σ W (measured: 0.671)."""
     table = CASES["symmetric"]
-    assert 0.6 < agreement(relion_ctf(table, tmp_path), our_ctf(table, normalised=False), inner(BOX)) < 0.75
+    assert 0.6 < agreement(relion_ctf(table, tmp_path), our_ctf(table, normalized=False), inner(BOX)) < 0.75
 
 
 @pytest.mark.parametrize(("box", "apix", "lowest"), [(64, 5.0, 0.985), (96, 4.0, 0.94)])

@@ -146,7 +146,7 @@ def test_half_precision_is_exported(simulated: Path, tmp_path: Path) -> None:
         relion_map(source)
     out = tmp_path / "for relion"
     said = run(dsdsh, "export_relion", source, "-o", out, "--normalizectf")
-    assert f"{COUNT} subtomograms written as float32, {COUNT} CTF volumes" in said
+    assert f"wrote {COUNT} subtomograms as float32 and {COUNT} CTF volumes" in said
     before, after = read_particles(source), read_particles(out / "particles.star")
     for old, new in zip(resolve_images(before, None), resolve_images(after, None), strict=True):
         assert read_header(old).dtype == "f2" and read_header(new).dtype == "f4"
@@ -167,12 +167,12 @@ def test_files_that_relion_reads_stay_where_they_are(simulated: Path, tmp_path: 
     # MRC mode 6, which RELION takes for signed numbers
     write_volume(folder / names[0], np.round((first - low) / (high - low) * 65535).astype(np.uint16), APIX)
     said = run(dsdsh, "export_relion", folder / "particles.star", "-o", tmp_path / "out", "--normalizectf")
-    assert f"{COUNT} particles: 1 subtomograms written as float32" in said
+    assert f"Exported {COUNT} particles: wrote 1 subtomograms as float32" in said
     after = read_particles(tmp_path / "out" / "particles.star").strings("rlnImageName")
     assert after[0] == names[0] and after[1] == f"../set/{names[1]}"
     relion_map(tmp_path / "out" / "particles.star", "--ctf")
     spaced = tmp_path / "my set"
     folder.rename(spaced)
     said = run(dsdsh, "export_relion", spaced / "particles.star", "-o", tmp_path / "out2", "--normalizectf")
-    assert f"{COUNT} subtomograms written as float32" in said
+    assert f"wrote {COUNT} subtomograms as float32" in said
     relion_map(tmp_path / "out2" / "particles.star", "--ctf")

@@ -12,7 +12,7 @@ from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import load_decoder, read_weights
 from opustomo.model.decoder import Decoder
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.fourier import crop_centre, pad_centre
+from opustomo.physics.fourier import crop_center, pad_center
 from opustomo.training.consensus import denoised, to_template
 from tests.commands.quick import train, use_tiny_networks
 
@@ -27,7 +27,7 @@ def blob(size: int) -> torch.Tensor:
 
 
 def test_noise_is_removed_and_signal_kept() -> None:
-    signal = pad_centre(blob(28), 32)
+    signal = pad_center(blob(28), 32)
     noise = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.2
     first, second = signal + noise
     both = 0.5 * (first + second)
@@ -44,7 +44,7 @@ def test_pure_noise_gives_no_volume() -> None:
 
 
 def test_envelopes_are_divided_out() -> None:
-    signal = pad_centre(blob(28), 32)
+    signal = pad_center(blob(28), 32)
     plain = denoised(signal, signal, signal, torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
     sharper = denoised(signal, signal, signal, torch.ones(28, 28, 28), BOXES, bfactor_A2=100.0)
     assert sharper.max() > 1.1 * plain.max()
@@ -70,7 +70,7 @@ def test_a_run_starts_from_the_consensus_and_keeps_it(
     first = consensus("run", 0, "-n", "1")
     truth = torch.from_numpy(np.load(tiny_set / "volumes.npy").mean(0))
     _, boxes, _ = read_config(tmp_path / "run" / "config.pkl")
-    expected = to_template(crop_centre(truth, boxes.crop), 32)
+    expected = to_template(crop_center(truth, boxes.crop), 32)
     inside = first != 0
     assert torch.corrcoef(torch.stack([first[inside], expected[inside]]))[0, 1] > 0.6
     torch.testing.assert_close(consensus("run", 1, "-n", "2", "--load", "latest"), first)

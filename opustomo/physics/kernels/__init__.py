@@ -1,4 +1,4 @@
-"""GPU kernels (Triton) of what the physics does most; the modules beside hold the same in plain torch."""
+"""GPU kernels (Triton) of the most expensive operations, which the parent modules also implement in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @lru_cache(maxsize=1)
 def have_triton() -> bool:
-    """Whether Triton is installed."""
+    """Return whether Triton is installed."""
     return find_spec("triton") is not None
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels take these tensors: single precision, on a GPU, Triton there."""
+    """Return whether the kernels support these tensors, which requires Triton, a GPU and elements of four bytes."""
     return all(t.is_cuda and t.dtype.itemsize == 4 for t in tensors) and have_triton()

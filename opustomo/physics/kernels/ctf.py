@@ -1,4 +1,4 @@
-"""3D CTF of a batch in one kernel: every voxel sums the tilts that reach it."""
+"""Triton kernel of the 3D CTF: each voxel sums the tilts whose slices reach it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _cubic(distance):
 @triton.jit
 def _ctf_kernel(
     out, tilts, nyquist, step, kernel_floor, count: tl.constexpr, size: tl.constexpr, half: tl.constexpr,
-    normalised: tl.constexpr, parameters: tl.constexpr, block_x: tl.constexpr, block_y: tl.constexpr,
+    normalized: tl.constexpr, parameters: tl.constexpr, block_x: tl.constexpr, block_y: tl.constexpr,
 ):  # fmt: skip
     particle = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1)
@@ -46,7 +46,7 @@ def _ctf_kernel(
         cos, sin, scale = tl.load(here), tl.load(here + 1), tl.load(here + 2)
         distance = kx * sin + kz * cos
         in_plane = kx * cos - kz * sin
-        weight = tl.maximum(1.0 - tl.abs(distance), 0.0) if normalised else _cubic(distance)
+        weight = tl.maximum(1.0 - tl.abs(distance), 0.0) if normalized else _cubic(distance)
         covers = (tl.abs(in_plane) <= nyquist) & (tl.abs(weight) > kernel_floor)
         weight = tl.where(covers, weight, 0.0)
         weight = tl.where(scale > 0.0, weight, 0.0)
@@ -60,13 +60,13 @@ def _ctf_kernel(
             total -= (weight * scale)[None, :] * tl.sin(gamma) * tl.exp(tl.load(here + 8) * s2)
             sampling += weight
         here += parameters
-    total = total / tl.maximum(sampling, 1.0)[None, :] if normalised else total / tl.maximum(scales, 1e-3)
+    total = total / tl.maximum(sampling, 1.0)[None, :] if normalized else total / tl.maximum(scales, 1e-3)
     place = ((particle * size + row) * size + ky_index[:, None]) * half + kx_index[None, :]
     tl.store(out + place, total, mask=(ky_index[:, None] < size) & (kx_index[None, :] < half))
 
 
 def tilt_parameters(tilts: TiltBatch) -> Tensor:
-    """What the kernel reads of each tilt, (B, T, 9): cos, sin, scale, four factors of the phase, offset, envelope."""
+    """Return the parameters of each tilt, (B, T, 9): cos, sin, scale, 4 phase coefficients, phase offset, envelope."""
     wavelength = electron_wavelength_A(tilts.voltage_kv)
     mean = 0.5 * (tilts.defocus_u_A + tilts.defocus_v_A)
     half_difference = 0.5 * (tilts.defocus_u_A - tilts.defocus_v_A)
@@ -91,15 +91,15 @@ def tilt_parameters(tilts: TiltBatch) -> Tensor:
 
 
 def ctf_volume(
-    tilts: TiltBatch, size: int, apix: float, normalised: bool, nyquist: float, kernel_floor: float
+    tilts: TiltBatch, size: int, apix: float, normalized: bool, nyquist: float, kernel_floor: float
 ) -> Tensor:
-    """See :func:`opustomo.physics.ctf.ctf_volume`."""
+    """Compute 3D CTFs, see :func:`opustomo.physics.ctf.ctf_volume`."""
     batch, count = tilts.scale.shape
     half = size // 2 + 1
     out = tilts.scale.new_empty(batch, size, size, half)
     grid = (batch, size, triton.cdiv(half, BLOCK_X) * triton.cdiv(size, BLOCK_Y))
     _ctf_kernel[grid](
         out, tilt_parameters(tilts).contiguous(), nyquist, 1.0 / (size * apix), kernel_floor, count, size, half,
-        normalised, PARAMETERS, BLOCK_X, BLOCK_Y,
+        normalized, PARAMETERS, BLOCK_X, BLOCK_Y,
     )  # fmt: skip
     return out

@@ -1,4 +1,4 @@
-"""Trilinear sampling of posed volumes in one kernel, and its gradient in volume and pose."""
+"""Triton kernels of the trilinear sampling of posed volumes and of its gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK = 512
 
 @triton.jit
 def _position(affine, points, index, valid, size: tl.constexpr, moved: tl.constexpr):
-    """Voxel coordinates that output voxels ``index`` of a cube are sampled at, and what ``affine`` takes there."""
+    """Return the input of ``affine`` for output voxels ``index`` of a cube, and the sampled voxel coordinates."""
     if moved:
         total: tl.constexpr = size * size * size
         x = tl.load(points + index, mask=valid, other=0.0)
@@ -131,10 +131,10 @@ def _gradient_kernel(
 
 
 class Sample(torch.autograd.Function):
-    """Samples (B, P, n, n, n) of volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1).
+    """Sample volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1), (B, P, n, n, n).
 
-    ``affines`` take the voxel numbers x, y, z of a cube of ``size``, or its ``points`` (B, 3, size³) where given, to
-    voxel coordinates of the volume; the cube stands in the middle of a box of ``padded`` voxels, zero around it.
+    ``affines`` map the voxel indices x, y, z of a cube of ``size``, or its ``points`` (B, 3, size³) if given, to voxel
+    coordinates of the volume. The cube is zero-padded to a box of n = ``padded`` voxels.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Filters of the observation: each reads a spectrum once and writes what is made of it."""
+"""Triton kernels of the filters of the observation, which read each spectrum once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK = 1024
 
 @triton.jit
 def _frequency(place, size: tl.constexpr, half: tl.constexpr):
-    """kx, ky, kz in voxels of positions in a half spectrum."""
+    """Return kx, ky, kz in Fourier voxels of flat indices into a half spectrum."""
     kx = (place % half).to(tl.float32)
     row = (place // half) % size
     plane = place // (half * size)
@@ -24,8 +24,8 @@ def _frequency(place, size: tl.constexpr, half: tl.constexpr):
 
 
 @triton.jit
-def _centre_kernel(
-    centred, blurred, raw, angles, blur, moves: tl.constexpr, size: tl.constexpr, half: tl.constexpr,
+def _shift_or_sharpen_kernel(
+    shifted, sharpened, raw, angles, exponents, shifts: tl.constexpr, size: tl.constexpr, half: tl.constexpr,
     block: tl.constexpr,
 ):  # fmt: skip
     particle = tl.program_id(1).to(tl.int64)
@@ -35,16 +35,16 @@ def _centre_kernel(
     kx, ky, kz = _frequency(place, size, half)
     at = 2 * (particle * total + place)
     real, imaginary = tl.load(raw + at, mask=inside), tl.load(raw + at + 1, mask=inside)
-    if moves:
+    if shifts:
         angle = tl.load(angles + particle * 3) * kx + tl.load(angles + particle * 3 + 1) * ky
         angle += tl.load(angles + particle * 3 + 2) * kz
         cos, sin = tl.cos(angle), tl.sin(angle)
-        tl.store(centred + at, real * cos - imaginary * sin, mask=inside)
-        tl.store(centred + at + 1, real * sin + imaginary * cos, mask=inside)
+        tl.store(shifted + at, real * cos - imaginary * sin, mask=inside)
+        tl.store(shifted + at + 1, real * sin + imaginary * cos, mask=inside)
     else:
-        factor = tl.exp(tl.load(blur + particle) * (kx * kx + ky * ky + kz * kz))
-        tl.store(blurred + at, real * factor, mask=inside)
-        tl.store(blurred + at + 1, imaginary * factor, mask=inside)
+        factor = tl.exp(tl.load(exponents + particle) * (kx * kx + ky * ky + kz * kz))
+        tl.store(sharpened + at, real * factor, mask=inside)
+        tl.store(sharpened + at + 1, imaginary * factor, mask=inside)
 
 
 @triton.jit
@@ -69,7 +69,7 @@ def _filter_kernel(
     tl.store(sharpened + at + 1, tl.load(spectrum + at + 1, mask=inside) * factor, mask=inside)
     power = tl.load(beta + particle)
     weight = tl.where(magnitude > 0, tl.exp(power * logarithm), tl.where(power == 0.0, 1.0, 0.0))
-    # angle of (kx, |kz|) in 0 … π/2, by a polynomial that is good to 1e-5 rad
+    # Angle of (kx, |kz|) in 0 … π/2 by a polynomial with an error below 1e-5 rad.
     up = tl.abs(kz)
     low, high = tl.minimum(kx, up), tl.maximum(tl.maximum(kx, up), 1e-20)
     r = low / high
@@ -81,41 +81,45 @@ def _filter_kernel(
     tl.store(transfer + particle * total + place, weight * envelope, mask=inside)
 
 
-def _launch_centre(out: Tensor, spectra: Tensor, values: Tensor, moves: bool) -> Tensor:
+def _launch_shift_or_sharpen(out: Tensor, spectra: Tensor, values: Tensor, shifts: bool) -> Tensor:
     batch, size, _, half = spectra.shape
-    there = torch.view_as_real(out)
-    _centre_kernel[(triton.cdiv(size * size * half, BLOCK), batch)](
-        there, there, torch.view_as_real(spectra), values, values, moves, size, half, BLOCK
+    output = torch.view_as_real(out)
+    _shift_or_sharpen_kernel[(triton.cdiv(size * size * half, BLOCK), batch)](
+        output, output, torch.view_as_real(spectra), values, values, shifts, size, half, BLOCK
     )
     return out
 
 
 def move(spectra: Tensor, shift_px: Tensor, box: int) -> Tensor:
-    """Spectra (B, Dr, Dr, Dr/2+1) whose content moves by ``shift_px`` (B, 3; x, y, z; pixels of ``box``)."""
+    """Return spectra (B, Dr, Dr, Dr/2+1) of densities shifted by ``shift_px`` (B, 3; x, y, z; pixels of ``box``)."""
     spectra = spectra.contiguous()
-    return _launch_centre(torch.empty_like(spectra), spectra, ((-2.0 * math.pi / box) * shift_px).contiguous(), True)
+    return _launch_shift_or_sharpen(
+        torch.empty_like(spectra), spectra, ((-2.0 * math.pi / box) * shift_px).contiguous(), True
+    )
 
 
 def sharpen(spectra: Tensor, bfactor_px: Tensor) -> Tensor:
-    """Spectra times ``exp(π² b k²)``, b (B,) in pixel²."""
+    """Return spectra multiplied by ``exp(π² b k²)``, with b (B,) in pixel²."""
     spectra = spectra.contiguous()
     exponent = (math.pi**2 / spectra.shape[1] ** 2) * bfactor_px
-    return _launch_centre(torch.empty_like(spectra), spectra, exponent.contiguous(), False)
+    return _launch_shift_or_sharpen(torch.empty_like(spectra), spectra, exponent.contiguous(), False)
 
 
 def observe(
     spectrum: Tensor, ctf: Tensor, data_px: Tensor, model_px: Tensor, alpha: float, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``exp(π² b k²) sign(c)|c|^α Y`` of the data and ``|c|^β exp(-π² b/2 k² (1 + |atan2(kz, kx)|))`` of the model.
+    """Return the filtered data spectrum and the transfer function of the model.
+
+    The results are ``exp(π² b k²) sign(c)|c|^α Y`` and ``|c|^β exp(-π² b/2 k² (1 + |atan2(kz, kx)|))``.
 
     Parameters
     ----------
     spectrum, ctf
-        Y and c, (B, Dr, Dr, Dr/2+1).
+        Spectrum Y and 3D CTF c, (B, Dr, Dr, Dr/2+1).
     data_px, model_px
-        (B,) b of either side, pixel².
+        B factors b of data and model in pixel², (B,).
     alpha, beta
-        Powers of the CTF; beta (B,).
+        Exponents of the CTF; beta (B,).
     """
     batch, size, _, half = spectrum.shape
     spectrum = spectrum.contiguous()

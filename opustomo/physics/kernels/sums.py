@@ -1,4 +1,4 @@
-"""Sums over spectra and volumes in one pass, each block of voxels its own partial sum (so that order is fixed)."""
+"""Triton kernels of sums over spectra and volumes, with partial sums per block so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _shifted_cross_kernel(partial, posed, posed_stride, filtered, size, total, b
 
 
 def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
-    """``Σ_k w |S|²`` (B, P) of complex spectra (B, P, ...) and weights (B, ...)."""
+    """Return ``Σ_k w |S|²``, (B, P), for complex spectra S (B, P, ...) and weights w (B, ...)."""
     batch, poses = spectra.shape[:2]
     total = weights[0].numel()
     blocks = triton.cdiv(total, BLOCK)
@@ -63,7 +63,7 @@ def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
 
 
 def cross(posed: Tensor, filtered: Tensor) -> Tensor:
-    """``Σ_x V h`` (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
+    """Return ``Σ_x V h``, (B, P), for volumes V (B, P, n, n, n) and fields h (B, n, n, n)."""
     batch, poses = posed.shape[:2]
     total = filtered[0].numel()
     blocks = triton.cdiv(total, BLOCK)
@@ -73,7 +73,10 @@ def cross(posed: Tensor, filtered: Tensor) -> Tensor:
 
 
 def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
-    """``Σ_x V(x) h(x - s)`` (B, 6) of fields (B, n, n, n), s a voxel along x, y, z, then back; nothing lies outside."""
+    """Return ``Σ_x V(x) h(x - s)``, (B, 6), for shifts s of one voxel along +x, +y, +z, -x, -y and -z.
+
+    V and h are fields (B, n, n, n) that are zero outside the box.
+    """
     batch, size = len(posed), posed.shape[-1]
     total = size**3
     blocks = triton.cdiv(total, BLOCK)

@@ -210,7 +210,7 @@ def _models(particles: ParticleSet, read: np.ndarray, size: int) -> tuple[Tensor
     ctf, weights = [], []
     for table in distinct:
         tilts = TiltBatch.pad([particles.tables[table]])
-        ctf.append(ctf_volume(tilts, size, apix, normalised=True, nyquist=particles.box / 2)[0])
+        ctf.append(ctf_volume(tilts, size, apix, normalized=True, nyquist=particles.box / 2)[0])
         weights.append(sampling_weights(tilts, size, particles.box / 2)[0].expand_as(ctf[-1]))
     return torch.stack(ctf)[place], torch.stack(weights)[place]
 

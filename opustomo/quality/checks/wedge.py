@@ -16,7 +16,7 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.ctf_tables import TiltTable
 from opustomo.physics.ctf import TiltBatch, ctf_volume
-from opustomo.physics.fourier import crop_centre, frequencies, half_spectrum_weights, rfft3, squared_radius
+from opustomo.physics.fourier import crop_center, frequencies, half_spectrum_weights, rfft3, squared_radius
 
 LARGEST_BOX = 64
 """The middle of larger subtomograms is looked at: it holds the particle, and 64 voxels resolve any wedge."""
@@ -34,7 +34,7 @@ POOR = 0.5
 
 @dataclass(frozen=True, eq=False)
 class WedgePlanes:
-    """Shell- and ring-normalised means over ky, native order, (n, n/2+1).
+    """Shell- and ring-normalized means over ky, native order, (n, n/2+1).
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def summarise_wedge(planes: WedgePlanes) -> WedgeSummary:
     )
 
 
-def wedge_planes(particles: ParticleSet, source: VoxelSource, normalised: bool, sample: int = 64) -> WedgePlanes:
+def wedge_planes(particles: ParticleSet, source: VoxelSource, normalized: bool, sample: int = 64) -> WedgePlanes:
     """Average up to ``sample`` subtomograms, evenly spread over the set, and their 3D CTFs.
 
     Raises
@@ -139,7 +139,7 @@ def wedge_planes(particles: ParticleSet, source: VoxelSource, normalised: bool, 
     power, read, broken = mean_power(source, chosen, size)
     data, shells = plane_of(power)
     tables, shares = np.unique(particles.table[read], return_counts=True)
-    ctf = _mean_ctf([particles.tables[table] for table in tables], shares, size, particles.apix, normalised)
+    ctf = _mean_ctf([particles.tables[table] for table in tables], shares, size, particles.apix, normalized)
     model, _ = plane_of(ctf)
     radius = ring_radius(size)
     strong = torch.nonzero(shells > POWER_FLOOR * shells[1:].max()).flatten()
@@ -167,7 +167,7 @@ def mean_power(source: VoxelSource, chosen: np.ndarray, size: int) -> tuple[Tens
     read, broken = [], []
     for index in chosen:
         try:
-            voxels = crop_centre(torch.from_numpy(source.read(int(index)).astype(np.float32)), size)
+            voxels = crop_center(torch.from_numpy(source.read(int(index)).astype(np.float32)), size)
         except UserError as error:
             broken.append(str(error))
             continue
@@ -179,12 +179,12 @@ def mean_power(source: VoxelSource, chosen: np.ndarray, size: int) -> tuple[Tens
     return total / len(read), np.array(read), broken
 
 
-def _mean_ctf(tables: list[TiltTable], shares: np.ndarray, size: int, apix: float, normalised: bool) -> Tensor:
+def _mean_ctf(tables: list[TiltTable], shares: np.ndarray, size: int, apix: float, normalized: bool) -> Tensor:
     """Mean |c| of tables that have ``shares`` particles each."""
     total = torch.zeros(size, size, size // 2 + 1)
     for start in range(0, len(tables), TABLES_AT_ONCE):
         some = slice(start, start + TABLES_AT_ONCE)
-        ctf = ctf_volume(TiltBatch.pad(tables[some]), size, apix, normalised=normalised)
+        ctf = ctf_volume(TiltBatch.pad(tables[some]), size, apix, normalized=normalized)
         total += torch.einsum("bzyx,b->zyx", ctf.abs(), torch.from_numpy(shares[some]).float())
     return total / float(shares.sum())
 

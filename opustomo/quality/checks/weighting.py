@@ -9,7 +9,7 @@ import torch
 
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
-from opustomo.physics.ctf import TiltBatch, division, sampling_weights
+from opustomo.physics.ctf import TiltBatch, division_filters, sampling_weights
 from opustomo.physics.fourier import frequencies, irfft3, rfft3, squared_radius
 from opustomo.quality.checks.wedge import mean_power, sample_of
 
@@ -65,4 +65,4 @@ class Divided:
         """Voxels (D, D, D); errors are those of the source."""
         tilts = TiltBatch.pad([self._particles.tables[self._particles.table[index]]])
         voxels = torch.from_numpy(self._source.read(index).astype(np.float32))
-        return irfft3(rfft3(voxels) * division(tilts, self.box)[0]).numpy()
+        return irfft3(rfft3(voxels) * division_filters(tilts, self.box)[0]).numpy()

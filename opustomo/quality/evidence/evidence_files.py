@@ -95,7 +95,7 @@ def _curve_rows(validation: Validation) -> Iterable[Sequence[object]]:
     for number, evidence in enumerate(validation.clusters):
         for name, curve in ((f"cluster{number}", evidence.curve), (f"control{number}", evidence.control)):
             if curve is not None:
-                columns[name] = curve.true.numpy()
+                columns[name] = curve.corrected.numpy()
     yield ("shell", "frequency_per_A", "resolution_A", *columns)
     for shell, frequency in enumerate(first_curve.frequencies.tolist()):
         length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
@@ -133,9 +133,9 @@ def draw_validation(path: Path, validation: Validation) -> None:
 
 def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndarray) -> None:
     if evidence.control is not None:
-        axes.plot(evidence.control.frequencies[1:], evidence.control.true[1:], color="0.55", ls="--", lw=1.2)
+        axes.plot(evidence.control.frequencies[1:], evidence.control.corrected[1:], color="0.55", ls="--", lw=1.2)
     if evidence.curve is not None:
-        axes.plot(evidence.curve.frequencies[1:], evidence.curve.true[1:], color=color, lw=2.0)
+        axes.plot(evidence.curve.frequencies[1:], evidence.curve.corrected[1:], color=color, lw=2.0)
     axes.axhline(0.143, color="0.6", lw=0.8, ls=":")
     axes.set_title(f"{number}", fontsize=12, fontweight="bold", color=color, loc="left", pad=3)
     axes.set_title(f"{evidence.particles:,} particles", fontsize=9, color=PALE, loc="right", pad=3)

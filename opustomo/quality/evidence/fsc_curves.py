@@ -34,10 +34,10 @@ def resolution_text(value_A: float) -> str:
 def write_curve(path: Path, curve: ShellCorrelation) -> None:
     """Write one row per shell: shell, frequency (1/Å), resolution (Å), and the available FSC curves."""
     columns: dict[str, np.ndarray] = {"fsc_unmasked": curve.unmasked.numpy()}
-    if curve.masked is not None and curve.randomised is not None:
+    if curve.masked is not None and curve.randomized is not None:
         columns["fsc_masked"] = curve.masked.numpy()
-        columns["fsc_randomised"] = curve.randomised.numpy()
-        columns["fsc_true"] = curve.true.numpy()
+        columns["fsc_randomised"] = curve.randomized.numpy()
+        columns["fsc_true"] = curve.corrected.numpy()
     frequencies = curve.frequencies.numpy()
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -54,12 +54,12 @@ def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
     from matplotlib.figure import Figure
 
     curves = {"unmasked": curve.unmasked.numpy()}
-    if curve.masked is not None and curve.randomised is not None:
+    if curve.masked is not None and curve.randomized is not None:
         curves = {
-            "corrected": curve.true.numpy(),
+            "corrected": curve.corrected.numpy(),
             "masked": curve.masked.numpy(),
             **curves,
-            "phase-randomized, masked": curve.randomised.numpy(),
+            "phase-randomized, masked": curve.randomized.numpy(),
         }
     figure = Figure(figsize=(6.6, 4.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from opustomo.data.batches import load_batches
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, load_mask, load_particles, tolerated
+from opustomo.data.particles import ParticleSet, load_mask, load_particles, max_broken
 from opustomo.data.scale import examine_scale
 from opustomo.data.voxels import VoxelSource
 from opustomo.errors import UserError
@@ -116,7 +116,7 @@ def back_project(
 
     def leave_out(index: int, reason: str) -> None:
         result.left_out[index] = reason
-        if len(result.left_out) > tolerated(len(particles)):
+        if len(result.left_out) > max_broken(len(particles)):
             raise UserError(
                 f"{len(result.left_out)} of {len(particles)} subtomograms cannot be used, the last because {reason}. "
                 "Repair them or remove them from the STAR file."
@@ -129,7 +129,7 @@ def back_project(
             distinct, table = np.unique(particles.table[indices], return_inverse=True)
             if cached_ctf is None or not np.array_equal(cached_ctf[0], distinct):
                 selected = tilts[torch.from_numpy(distinct).to(device)]
-                ctf = ctf_volume(selected, particles.box, particles.apix, normalised=ctf_normalised)
+                ctf = ctf_volume(selected, particles.box, particles.apix, normalized=ctf_normalised)
                 cached_ctf = distinct, ctf
             result.add(
                 volumes,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.physics.backprojection import read_turned
+from opustomo.physics.backprojection import interpolate_rotated
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra
 
 BAND = 2
@@ -125,7 +125,7 @@ def nuisance_maps(spectra: ParticleSpectra, consensus: Consensus) -> Tensor:
     full = torch.zeros(spectra.box * spectra.box * (spectra.box // 2 + 1), dtype=torch.complex64)
     full[spectra.places] = spectrum
     full = full.view(spectra.box, spectra.box, -1)
-    sign = 1 - 2 * (torch.arange(spectra.box) % 2).float()  # read_turned expects phases about voxel D/2
+    sign = 1 - 2 * (torch.arange(spectra.box) % 2).float()  # interpolate_rotated expects phases about voxel D/2
     full = full * sign[:, None, None] * sign[:, None] * sign[: spectra.box // 2 + 1]
     turns = []
     for axis in range(3):
@@ -134,7 +134,7 @@ def nuisance_maps(spectra: ParticleSpectra, consensus: Consensus) -> Tensor:
             vector = torch.zeros(3, 3)
             i, j = (axis + 1) % 3, (axis + 2) % 3
             vector[i, j], vector[j, i] = -np.deg2rad(angle), np.deg2rad(angle)
-            pair.append(read_turned(full[None], torch.matrix_exp(vector)[None], spectra.at)[0])
+            pair.append(interpolate_rotated(full[None], torch.matrix_exp(vector)[None], spectra.at)[0])
         turns.append(pair[0] - pair[1])
     return torch.stack([*bands, *shifts, *turns])
 

@@ -17,7 +17,7 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.scale import examine_scale
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.progress_bar import progress
-from opustomo.physics.backprojection import read_turned, read_turned_weights, sphere_frequencies
+from opustomo.physics.backprojection import interpolate_rotated, interpolate_rotated_weights, sphere_frequencies
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
 
@@ -142,15 +142,15 @@ def read_spectra(
                     tilts[torch.from_numpy(distinct).to(device)],
                     particles.box,
                     particles.apix,
-                    normalised=ctf_normalised,
+                    normalized=ctf_normalised,
                 )
                 cached = distinct, crop_spectrum(ctf, box) * (particles.box / box) ** 3
             phases = shift_phases(origins[indices].to(device), particles.box, box)
             spectra = crop_spectrum(rfft3(volumes), box) * phases
             turns = rotations[indices].to(device)
-            transfer = read_turned_weights(cached[1][torch.from_numpy(table).to(device)], turns, at)
+            transfer = interpolate_rotated_weights(cached[1][torch.from_numpy(table).to(device)], turns, at)
             rows = row[indices]
-            signal[rows] = (read_turned(spectra, turns, at) * transfer).cpu()
+            signal[rows] = (interpolate_rotated(spectra, turns, at) * transfer).cpu()
             weight[rows] = transfer.square().cpu()
             usable[rows] = True
             advance(len(indices))

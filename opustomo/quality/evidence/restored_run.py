@@ -12,7 +12,7 @@ from torch import nn
 
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.network_sizes import describe_mismatch
-from opustomo.checkpoint.weights import load_decoder, load_network, load_noise, read_weights, solvent_mask
+from opustomo.checkpoint.weights import load_decoder, load_network, load_noise_and_prior, read_weights, solvent_mask
 from opustomo.data.config import DataConfig
 from opustomo.data.split import read_split, training_count
 from opustomo.errors import UserError
@@ -112,7 +112,7 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
             f"The network in {weights} does not match {config}: {describe_mismatch(stored, network)}. "
             "Give both files of the same run."
         ) from error
-    load_noise(model, content)
+    load_noise_and_prior(model, content)
     if "fixed_latent" in content:
         model.fixed_latent.copy_(content["fixed_latent"])
     return model.to(device).eval()

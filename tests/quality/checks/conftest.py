@@ -16,7 +16,7 @@ Load = Callable[[float, float, bool], ParticleSet]
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Read (made at the first call) 16 subtomograms of 32³ with tilts from … to …, normalised or not."""
+    """Read (made at the first call) 16 subtomograms of 32³ with tilts from … to …, normalized or not."""
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes

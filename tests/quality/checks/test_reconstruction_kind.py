@@ -52,7 +52,7 @@ def low_ramp(particles: ParticleSet, index: int) -> Tensor:
 def own_ctf(particles: ParticleSet, index: int) -> Tensor:
     """Multiplication of the images by their CTF."""
     tilts = TiltBatch.pad([particles.tables[particles.table[index]]])
-    return ctf_volume(tilts, particles.box, particles.apix, normalised=True)[0]
+    return ctf_volume(tilts, particles.box, particles.apix, normalized=True)[0]
 
 
 def inverted(particles: ParticleSet, index: int) -> Tensor:

@@ -29,19 +29,19 @@ from opustomo.quality.checks.wedge import (
 from tests.quality.checks.conftest import Load, reversed_tilts
 
 
-def look(particles: ParticleSet, normalised: bool = True, sample: int = 64) -> WedgeSummary:
-    return summarise_wedge(wedge_planes(particles, VoxelSource(particles.images), normalised, sample))
+def look(particles: ParticleSet, normalized: bool = True, sample: int = 64) -> WedgeSummary:
+    return summarise_wedge(wedge_planes(particles, VoxelSource(particles.images), normalized, sample))
 
 
-@pytest.mark.parametrize("normalised", [True, False], ids=["normalised", "plain"])
+@pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "plain"])
 @pytest.mark.parametrize("tilts", [(-30.0, 60.0), (-60.0, 48.0), (-48.0, 60.0)], ids=str)
-def test_the_right_sign_is_told(simulated: Load, tilts: tuple[float, float], normalised: bool) -> None:
-    particles = simulated(*tilts, normalised)
-    right = look(particles, normalised)
+def test_the_right_sign_is_told(simulated: Load, tilts: tuple[float, float], normalized: bool) -> None:
+    particles = simulated(*tilts, normalized)
+    right = look(particles, normalized)
     assert right.verdict == "right" and right.warnings == ()
     assert right.correlation > 0.8
 
-    wrong = look(reversed_tilts(particles), normalised)
+    wrong = look(reversed_tilts(particles), normalized)
     assert wrong.verdict == "mirrored"
     assert wrong.correlation == pytest.approx(right.mirrored, abs=0.01)
     (warning,) = wrong.warnings
@@ -89,7 +89,7 @@ def test_reversing_the_tilts_mirrors_the_ctf_in_kz(simulated: Load) -> None:
     """Why one 3D CTF answers for both signs."""
     particles = simulated(-30.0, 60.0, True)
     planes = [
-        plane_of(ctf_volume(TiltBatch.pad(some.tables[:1]), 32, 8.0, normalised=True)[0].abs())[0]
+        plane_of(ctf_volume(TiltBatch.pad(some.tables[:1]), 32, 8.0, normalized=True)[0].abs())[0]
         for some in (particles, reversed_tilts(particles))
     ]
     inner = torch.ones_like(planes[0], dtype=torch.bool)

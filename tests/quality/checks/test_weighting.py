@@ -18,7 +18,7 @@ from tests.quality.checks.conftest import Load
 
 def test_power_of_plain_back_projections(simulated: Load) -> None:
     """Their noise grows with the number of slices, that of normalized ones falls."""
-    plain, divided = (simulated(-60.0, 60.0, normalised) for normalised in (False, True))
+    plain, divided = (simulated(-60.0, 60.0, normalized) for normalized in (False, True))
     exponents = [power_exponent(some, VoxelSource(some.images)) for some in (plain, divided)]
     assert exponents[0] > 0.8
     assert exponents[1] < -0.3
@@ -27,7 +27,7 @@ def test_power_of_plain_back_projections(simulated: Load) -> None:
 
 def test_divided_subtomograms_are_told_as_divided(simulated: Load) -> None:
     """Those of the same noise that were divided when they were made correlate with them and have their exponent."""
-    plain, made = (simulated(-60.0, 60.0, normalised) for normalised in (False, True))
+    plain, made = (simulated(-60.0, 60.0, normalized) for normalized in (False, True))
     found, wanted = Divided(plain, VoxelSource(plain.images)), VoxelSource(made.images)
     assert found.box == 32
     for index in (0, 7):

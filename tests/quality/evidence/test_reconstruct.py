@@ -16,7 +16,7 @@ from opustomo.io.mrc import read_volume
 from opustomo.io.poses import Poses, write_poses
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main
-from opustomo.physics.backprojection import read_turned, sphere_frequencies
+from opustomo.physics.backprojection import interpolate_rotated, sphere_frequencies
 from opustomo.physics.fourier import frequencies, rfft3
 from opustomo.physics.fsc import shell_correlation
 from opustomo.quality.evidence.half_maps import Assignment, Backprojection, back_project, half_sets
@@ -40,7 +40,7 @@ def test_turning_brings_a_posed_density_back() -> None:
     rotations = euler_to_matrix(torch.tensor([[30.0, 70.0, -110.0], [0.0, 0.0, 0.0], [-75.0, 160.0, 20.0]]).double())
     posed = np.stack([gaussians(points @ a.numpy().T) for a in rotations])  # x_sub = A x_ref
     places, at = sphere_frequencies(BOX)
-    found = read_turned(rfft3(torch.from_numpy(posed).float()), rotations.float(), at)
+    found = interpolate_rotated(rfft3(torch.from_numpy(posed).float()), rotations.float(), at)
     wanted = rfft3(torch.fft.ifftshift(torch.from_numpy(gaussians(points)))).flatten()[places]
     error = (found - wanted).abs().square().sum(1) / wanted.abs().square().sum()
     assert error.max() < 5e-3
