@@ -137,7 +137,7 @@ def map_correlations(results: ResultDir, epoch: int, folder: Path, data: DataCon
             correlation = half_map_correlation(
                 torch.from_numpy(np.array(decoded)), torch.from_numpy(np.array(measured)), boxes.apix, soft
             )
-            curves[cluster] = correlation.true.tolist()
+            curves[cluster] = correlation.corrected.tolist()
     return curves
 
 
