@@ -53,7 +53,17 @@ SAME_ROLE = {
     "separation",  # of the latents: the model in `model`, its estimation in `training`
     "warp",  # the formats of WARP: tilt series in `io`, particle tables in `convert`
 }
-NO_COMMANDS = ("cluster_options", "completion", "options", "parser", "registry", "resumed_options", "runner", "streams")
+NO_COMMANDS = (
+    "cluster_options",
+    "completion",
+    "conversion_output",
+    "options",
+    "parser",
+    "registry",
+    "resumed_options",
+    "runner",
+    "streams",
+)
 """Modules of opustomo/commands that commands share."""
 
 

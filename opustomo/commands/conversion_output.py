@@ -1,0 +1,53 @@
+"""Checks and output that the conversions of particle tables share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opustomo.errors import UserError
+
+if TYPE_CHECKING:
+    from opustomo.convert.columns import Converted
+    from opustomo.io.star_tables import ParticleStar
+
+
+def positive(value: float, option: str) -> float:
+    """Return the value of an option that must be positive.
+
+    Raises
+    ------
+    UserError
+        If it is not positive and finite.
+    """
+    if not 0 < value < float("inf"):
+        raise UserError(f"{option} is {value:g}, but it must be positive.")
+    return value
+
+
+def doubtful_angles(star: ParticleStar) -> str | None:
+    """Return a description of implausible Euler angles in a table, or None if there are none.
+
+    Raises
+    ------
+    UserError
+        If an angle is not finite, or too large for an angle in degrees.
+    """
+    from opustomo.io.poses import angle_note
+    from opustomo.io.star_tables import EULER_COLUMNS
+
+    return angle_note(star.eulers_deg()) if all(column in star for column in EULER_COLUMNS) else None
+
+
+def write_converted(result: Converted, out: Path) -> None:
+    """Write a converted table and print its notes and numbers of particles."""
+    from opustomo.io.star_conventions import ignored_origins
+
+    if out.suffix.lower() != ".star":
+        raise UserError(f"The output file is {out}, but its name must end in .star.")
+    angles = doubtful_angles(result.star)
+    result.star.write(out)
+    for note in (*(f"{note}." for note in result.notes), ignored_origins(result.star), angles and f"{angles}."):
+        if note is not None:
+            print(f"Note: {note}")
+    print(f"Wrote {len(result.star)} of {result.count_in} particles to {out}")
