@@ -1,4 +1,4 @@
-"""A result folder as the original leaves it (spec 2 and 5), built from its layer table with torch's plain layers.
+"""A result folder as OPUS-TOMO writes it, built from its layer table with torch's plain layers.
 
 Nothing here is taken from `opustomo`: what it reads must not come from what it writes.
 """

@@ -1,4 +1,4 @@
-"""Moving bodies as spec 4 reads, voxel by voxel in float64; nothing is taken from the package but the numbers."""
+"""Moving bodies (docs/method.md, section 6), voxel by voxel in float64, independent of the package."""
 
 from __future__ import annotations
 

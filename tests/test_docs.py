@@ -84,8 +84,8 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site" / "tutorial" / "index.html").is_file()
-    assert "opustomo.io.star" in (tmp_path / "site" / "api" / "io" / "index.html").read_text(encoding="utf-8")
+    assert (tmp_path / "site" / "tutorial.html").is_file()
+    assert "opustomo.io.star" in (tmp_path / "site" / "api" / "io.html").read_text(encoding="utf-8")
 
 
 def test_modules_named_in_pages_exist() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.errors import UserError
-from opustomo.geometry.rigid_bodies import LEAST_BODIES, BodyGeometry
+from opustomo.geometry.rigid_bodies import MIN_BODIES, BodyGeometry
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.decoder import Decoder
@@ -67,7 +67,7 @@ def read_body_geometry(
         if name in _BUFFERS:
             found[name] = np.asarray(torch.as_tensor(value).double())
     incomplete = not own and len(found) < len(_BUFFERS)  # decoders of OPUS-TOMO without bodies have some buffers
-    if len(found.get("com_bodies", ())) < LEAST_BODIES or incomplete:
+    if len(found.get("com_bodies", ())) < MIN_BODIES or incomplete:
         return None
     members = {
         member: found[name] * (boxes.box if name in _BOX_FRACTIONS else 1.0) for name, member in _BUFFERS.items()

@@ -125,10 +125,10 @@ def run_convert_dynamo(args: argparse.Namespace) -> None:
     """Convert the table and write the result."""
     from opustomo.convert.dynamo import (
         dynamo_from_relion_table,
-        put_into_table,
         read_table,
         read_tomogram_list,
         relion_from_dynamo_table,
+        restore_poses,
         write_table,
         write_tomogram_list,
     )
@@ -140,7 +140,7 @@ def run_convert_dynamo(args: argparse.Namespace) -> None:
     if args.source.suffix.lower() != ".star":
         table = read_table(args.source)
         if args.star is not None:
-            result = put_into_table(table, str(args.source), read_particles(args.star), apix, scale)
+            result = restore_poses(table, str(args.source), read_particles(args.star), apix, scale)
         else:
             result = relion_from_dynamo_table(table, str(args.source), tomograms, apix, scale)
         write_converted(result, args.output or args.source.with_suffix(".star"))
@@ -203,7 +203,7 @@ def run_convert_relion5(args: argparse.Namespace) -> None:
     from opustomo.io.star_tables import read_particles
 
     source, tomograms = args.star, args.tomograms
-    named = relion5.read_optimisation_set(source)
+    named = relion5.read_optimization_set(source)
     if named is not None:
         source, tomograms = named[0], tomograms or named[1]
     star = read_particles(source)
@@ -230,7 +230,7 @@ def run_convert_relion5(args: argparse.Namespace) -> None:
     apix = None if args.angpix is None else positive(args.angpix, "--angpix")
     write_converted(relion5.to_relion5(star, known, apix), out)
     optimization = out.with_name(f"{out.stem}_optimisation_set.star")
-    relion5.write_optimisation_set(optimization, out, tomograms)
+    relion5.write_optimization_set(optimization, out, tomograms)
     print(f"Wrote the optimisation set {optimization}")
 
 
@@ -269,7 +269,7 @@ def run_convert_star(args: argparse.Namespace) -> None:
     """Convert the table and write the result."""
     from dataclasses import replace
 
-    from opustomo.convert.relion30 import one_of_each, rows_with_label, to_relion30
+    from opustomo.convert.relion30 import first_copies, rows_with_label, to_relion30
     from opustomo.io.star_tables import read_particles
 
     apix = positive(args.angpix, "angpix")
@@ -279,7 +279,7 @@ def run_convert_star(args: argparse.Namespace) -> None:
     if args.subset_label is not None:
         star = star.subset(rows_with_label(star, args.subset_label))
     if args.remove_symexp:
-        star = star.subset(one_of_each(star))
+        star = star.subset(first_copies(star))
     result = replace(to_relion30(star, apix, rescaled), count_in=count)
     write_converted(result, args.output or args.star.with_name(_default_name(args.star.stem, args.subset_label)))
 

@@ -193,5 +193,5 @@ def _print_summary(args: argparse.Namespace, mask: Mask, apix: float) -> None:
         f"Wrote a mask of {size} voxels of {apix:.4g} Å from {source} to {args.output}: {volume:.4g} nm³, "
         f"{percentage:.1f} % of the box"
     )
-    if mask.touches_rim:
+    if mask.touches_faces:
         print("Note: The mask touches the faces of its box. Use a larger box or a narrower edge.")

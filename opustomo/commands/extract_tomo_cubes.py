@@ -113,7 +113,7 @@ def _note_scale(star: ParticleStar, scale: float, apix: float) -> None:
     """Print a note if the pixel sizes of table and tomogram suggest another ``--coord-scale``."""
     import numpy as np
 
-    from opustomo.io.star import listed_sizes
+    from opustomo.io.star import format_pixel_sizes
     from opustomo.io.star_conventions import coordinate_sizes
 
     sizes = coordinate_sizes(star)
@@ -121,6 +121,6 @@ def _note_scale(star: ParticleStar, scale: float, apix: float) -> None:
         return
     wanted = ", ".join(f"{size / apix:.5g}" for size in np.unique(np.round(sizes, 5)))
     print(
-        f"Note: The coordinates of {star.path} are in pixels of {listed_sizes(sizes)}, and the tomogram has voxels of "
-        f"{apix:.5g} Å, which suggests --coord-scale {wanted}, but {scale:g} is used."
+        f"Note: The coordinates of {star.path} are in pixels of {format_pixel_sizes(sizes)}, and the tomogram has "
+        f"voxels of {apix:.5g} Å, which suggests --coord-scale {wanted}, but {scale:g} is used."
     )

@@ -17,7 +17,7 @@ from opustomo.commands.parser import CommandParser, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
-from opustomo.io.host_memory import no_more_than_available, shortage
+from opustomo.io.host_memory import limit_to_available_memory, memory_error_message
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -65,7 +65,7 @@ def run_cli(
         if name is None:
             code = _without_command(prog, description, commands, words)
         else:
-            with no_more_than_available():
+            with limit_to_available_memory():
                 _run_command(prog, name, commands[name], words)
             code = 0
         return _finish(code, prog, name)
@@ -99,10 +99,10 @@ def _sentence(error: Exception) -> str | None:
     """Return the message of an error: "" if the reader of a pipe has closed it, None for an internal error."""
     if isinstance(error, UserError):
         # A failed memory allocation may have been reported as another error.
-        return (error.__cause__ and shortage(error.__cause__)) or str(error)
+        return (error.__cause__ and memory_error_message(error.__cause__)) or str(error)
     if isinstance(error, BrokenPipeError):
         return ""
-    if (sentence := shortage(error)) is not None:
+    if (sentence := memory_error_message(error)) is not None:
         return sentence
     if type(error).__name__ in ("BrokenProcessPool", "BrokenThreadPool"):
         return (

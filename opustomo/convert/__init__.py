@@ -1,1 +1,1 @@
-"""Particle tables of other programs, in and out: pure functions, one format a module."""
+"""Conversion of particle tables from and to other programs; pure functions, with one module per format."""

@@ -1,4 +1,4 @@
-"""Columns of particle tables: numbers to text, places, pixel sizes, and what a conversion hands back."""
+"""Columns of particle tables: conversion of numbers to text, replacement of columns, result of a conversion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,9 +30,9 @@ class Converted:
     star
         The new table.
     count_in
-        Particles that were read.
+        Number of particles that were read.
     notes
-        What the user should know, a sentence each.
+        Notes for the user.
     """
 
     star: ParticleStar
@@ -41,32 +41,32 @@ class Converted:
 
 
 def fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
-    """Write numbers with a fixed number of decimals, (N,) of strings."""
+    """Format numbers with a fixed number of decimals as strings, (N,)."""
     pattern = f"%.{decimals}f"
     texts = [pattern % number for number in np.asarray(numbers, np.float64).tolist()]
     return np.array(texts, dtype=object)
 
 
 def repeated(text: object, count: int) -> Texts:
-    """Put the same text into every row."""
+    """Return a column with the same text in every row."""
     return np.full(count, str(text), dtype=object)
 
 
 def make_table(columns: Mapping[str, Any]) -> "pd.DataFrame":
-    """Make a table of strings, in the order of `columns`."""
+    """Return a table of strings, in the order of `columns`."""
     import pandas as pd
 
     return pd.DataFrame({name: np.asarray(values, dtype=object) for name, values in columns.items()}, dtype=object)
 
 
 def with_columns(star: ParticleStar, columns: Mapping[str, Texts]) -> ParticleStar:
-    """Replace columns of the particle table, or add them at its end."""
+    """Return the table with columns replaced, or appended if they do not exist."""
     table = {name: star.particles[name].to_numpy(dtype=object) for name in star.particles.columns}
     return with_table(star, make_table({**table, **columns}))
 
 
 def with_columns_renamed(star: ParticleStar, names: tuple[str, ...], columns: Mapping[str, Texts]) -> ParticleStar:
-    """Put `columns` where the columns called `names` stand, one for one; further ones go to the end."""
+    """Return the table with the columns `names` replaced one by one by `columns`; further ones are appended."""
     places = dict(zip(names, columns, strict=False))
     table = {}
     for name in star.particles.columns:
@@ -77,17 +77,17 @@ def with_columns_renamed(star: ParticleStar, names: tuple[str, ...], columns: Ma
 
 
 def without_columns(star: ParticleStar, names: set[str]) -> ParticleStar:
-    """Take columns out of the particle table; those it lacks do not matter."""
+    """Return the table without the given columns, which need not exist."""
     return with_table(star, star.particles[[name for name in star.particles.columns if name not in names]])
 
 
 def with_table(star: ParticleStar, table: "pd.DataFrame") -> ParticleStar:
-    """Replace the particle table; all other blocks stay."""
+    """Return the STAR file with another particle table; all other blocks are unchanged."""
     return replace(star, blocks={**star.blocks, star.particle_block: table})
 
 
 def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
-    """Numbers of several columns, (N, len(columns)).
+    """Return the numbers of several columns, (N, len(columns)).
 
     Raises
     ------
@@ -98,32 +98,32 @@ def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
 
 
 def require_pixels(star: ParticleStar) -> None:
-    """Make sure that there are coordinates in pixels.
+    """Raise an error if a table has no coordinates in pixels.
 
     Raises
     ------
     UserError
-        There are none, or they are those of RELION 5.
+        Coordinates are missing, or they are those of RELION 5.
     """
     if COORDINATES[0] not in star and CENTERED_COORDINATES[0] in star:
         raise UserError(
-            f"{star.path}: holds a RELION 5 particle set with places in Å from the centre, where coordinates in pixels "
-            "are expected; convert it with dsdsh convert_relion5 first."
+            f"{star.path}: this RELION 5 particle set has coordinates in Å from the center, but coordinates in pixels "
+            "are required; convert it with dsdsh convert_relion5 first."
         )
     xyz(star, COORDINATES)
 
 
 def xyz_columns(columns: tuple[str, ...], numbers: Numbers, decimals: int = 6) -> dict[str, Texts]:
-    """Turn (N, 3) numbers into columns of text."""
+    """Convert numbers (N, 3) to columns of text."""
     return {column: fixed(numbers[:, index], decimals) for index, column in enumerate(columns)}
 
 
 def table_numbers(table: "pd.DataFrame", column: str, source: object) -> Numbers:
-    """Values of a column of any table as float64 (N,).
+    """Return the values of a column of any table as float64 (N,).
 
     Raises
     ------
     UserError
-        A value is no finite number.
+        A value is not a finite number.
     """
     return to_numbers(table[column].to_numpy(dtype=object).tolist(), column, str(source))

@@ -1,4 +1,4 @@
-"""Particle tables put one after the other, of any RELION versions."""
+"""Combination of particle tables of any RELION versions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from opustomo.convert.optics_groups import (
     follow_optics,
     merge_optics,
     microscope_value,
-    told_by_optics,
+    optics_note,
     voltage_note,
     with_image_boxes,
     with_image_sizes,
@@ -36,13 +36,13 @@ from opustomo.convert.optics_groups import (
 )
 from opustomo.convert.relion30 import particle_keys
 from opustomo.errors import UserError
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import OWN_APIX, is_image_series, is_stack_set
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
-# with a magnification of 10,000 the pixel size of the detector is that of the image
+# With a magnification of 10,000, the pixel size of the detector is that of the image.
 _PIXEL_SIZES = {"rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize"}
-# a tomogram's name in RELION 4 and later, and before
+# Name of the tomogram in RELION 4 and later, and in earlier versions.
 _TWINS = {"rlnTomoName": "rlnMicrographName", "rlnMicrographName": "rlnTomoName"}
 _NEUTRAL = {
     "rlnMagnification": "10000.0",
@@ -54,13 +54,13 @@ _NEUTRAL = {
 
 @dataclass(frozen=True, eq=False)
 class _Sizes:
-    """Pixel sizes of images and of coordinates in one table, (N,) Å; None where it tells none."""
+    """Pixel sizes of images and of coordinates in one table, (N,) Å; None if the table does not state them."""
 
     images: Numbers | None
     coordinates: Numbers | None
 
     def of(self, column: str) -> Numbers | None:
-        """What belongs into a column that the table lacks."""
+        """Return the values of a missing column of pixel sizes, or None."""
         if column in _PIXEL_SIZES:
             return self.images
         if column in (SERIES_APIX, OWN_APIX):
@@ -71,26 +71,26 @@ class _Sizes:
 
 
 def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Converted:
-    """Put particle tables one after the other.
+    """Combine particle tables into one.
 
-    With an optics table in any of them, the result is of RELION 3.1: the others get optics groups from their rows
-    and origins in Å. Optics groups are merged and renumbered. A column that a table lacks is filled from its optics
-    table; where that lacks it too, with 0, or None for text, and the microscope's values with those of the other
-    tables. Blocks other than optics and particles come from the first table that has them.
+    If any table has an optics table, the result has the form of RELION 3.1: the other tables get optics groups from
+    their rows and origins in Å. Optics groups are merged and renumbered. Missing columns are filled from the optics
+    table, or else with 0, with None for text, and with the values of the other tables for the microscope. Blocks other
+    than optics and particles are those of the first table that has them.
 
     Parameters
     ----------
     stars
-        Two tables or more.
+        Two or more tables.
     drop_duplicates
-        Keep only the first row of each particle.
+        Whether only the first row of each particle is kept.
 
     Raises
     ------
     UserError
-        Places of one table are in pixels, of another in Å from the tomogram's centre; one holds images or 2D stacks
-        and another subtomograms; a table tells no pixel size while another does; or the microscope of a table is
-        unknown and cannot be taken from the others.
+        Coordinates of one table are in pixels and of another in Å from the center of the tomogram; one table has
+        images or 2D stacks and another subtomograms; one table states no pixel size while another does; or the
+        microscope of a table is unknown and the other tables disagree.
     """
     _refuse_mixed_places(stars)
     _refuse_mixed_kinds(stars)
@@ -125,12 +125,12 @@ def combine(stars: Sequence[ParticleStar], drop_duplicates: bool = False) -> Con
 
 
 def _pixel_sizes(stars: Sequence[ParticleStar]) -> tuple[list[_Sizes], list[str]]:
-    """Return the pixel sizes of all tables, and notes on picks whose coordinates' pixel size stands in for images.
+    """Return the pixel sizes of all tables, and notes on picks for which that of the coordinates replaces the images'.
 
     Raises
     ------
     UserError
-        Some tables tell the pixel size of their images and others do not.
+        Some tables state the pixel size of their images and others do not.
     """
     sizes = [_Sizes(star.pixel_sizes(), coordinate_sizes(star)) for star in stars]
     known = next((star for star, size in zip(stars, sizes, strict=True) if size.images is not None), None)
@@ -144,13 +144,13 @@ def _pixel_sizes(stars: Sequence[ParticleStar]) -> tuple[list[_Sizes], list[str]
         if with_images or size.coordinates is None:
             where = "rlnImagePixelSize to its optics table" if star.optics_block is not None else "rlnPixelSize to it"
             raise UserError(
-                f"{star.path}: gives no pixel size of its images, but {known.path} does; add {where}, or extract the "
-                "subtomograms of both tables first."
+                f"{star.path}: the pixel size of the images is missing, but {known.path} has one; add {where}, or "
+                "extract the subtomograms of both tables first."
             )
         sizes[index] = _Sizes(size.coordinates, size.coordinates)
         notes.append(
-            f"{star.path} has no images; the pixel size of its coordinates, {listed_sizes(size.coordinates)}, was "
-            "written as that of its images"
+            f"{star.path} has no images; the pixel size of its coordinates, {format_pixel_sizes(size.coordinates)}, "
+            "is written as that of its images"
         )
     return sizes, notes
 
@@ -163,8 +163,8 @@ def _refuse_mixed_places(stars: Sequence[ParticleStar]) -> None:
             )
             if odd is not None:
                 raise UserError(
-                    f"{odd.path}: has places as {other[0]} but {stars[0].path} as {kind[0]}; "
-                    "bring them into one form with dsdsh convert_relion5 first."
+                    f"{odd.path}: coordinates are in {other[0]}, but those of {stars[0].path} are in {kind[0]}; "
+                    "convert one of the tables with dsdsh convert_relion5 first."
                 )
 
 
@@ -173,32 +173,34 @@ def _refuse_mixed_kinds(stars: Sequence[ParticleStar]) -> None:
     particles = next((star for star in stars if not is_image_series(star)), None)
     if images is not None and particles is not None:
         raise UserError(
-            f"{images.path}: has one row per image of a stack (000001@stack.mrcs), but {particles.path} has one row "
-            "per particle; make subtomograms of the first one with dsd prepare_subtomos, then combine."
+            f"{images.path}: the table has one row per image of a stack (000001@stack.mrcs), but {particles.path} has "
+            "one row per particle; make subtomograms of the first one with dsd prepare_subtomos, then combine."
         )
     stacks = [star for star in stars if is_stack_set(star)]
     other = next((star for star in stars if not is_stack_set(star) and "rlnImageName" in star), None)
     if stacks and other is not None:
         raise UserError(
-            f"{stacks[0].path}: holds 2D stacks of tilt images (rlnTomoSubTomosAre2DStacks), but {other.path} holds "
-            "subtomograms; one table can only hold one of them, so extract subtomograms of the first one too."
+            f"{stacks[0].path}: the table has 2D stacks of tilt images (rlnTomoSubTomosAre2DStacks), but {other.path} "
+            "has subtomograms; extract subtomograms of the first one too."
         )
 
 
 def _origins_in_angst(star: ParticleStar) -> ParticleStar:
-    """Bring origins into Å in a table with optics groups."""
+    """Convert origins to Å in a table with optics groups."""
     if not any(column in star for column in ORIGIN_COLUMNS):
         return star
     if not any(column in star for column in ORIGIN_ANGST_COLUMNS):
         sizes = star.pixel_sizes()
         if sizes is None:
-            raise UserError(f"{star.path}: origins are in pixels but no pixel size is told; add rlnImagePixelSize.")
+            raise UserError(
+                f"{star.path}: origins are in pixels, but the pixel size is missing; add rlnImagePixelSize."
+            )
         star = with_columns(star, xyz_columns(ORIGIN_ANGST_COLUMNS, star.origins_px() * sizes[:, None]))
     return without_columns(star, set(ORIGIN_COLUMNS))
 
 
 def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
-    """Bring origins in Å into pixels where tables without optics groups differ in it."""
+    """Convert origins in Å to pixels if tables without optics groups have different units."""
     in_angst = [any(column in star for column in ORIGIN_ANGST_COLUMNS) for star in stars]
     in_pixels = [any(column in star for column in ORIGIN_COLUMNS) for star in stars]
     if not (any(in_angst) and any(in_pixels)):
@@ -208,8 +210,8 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
         if angst:
             if star.pixel_sizes() is None:
                 raise UserError(
-                    f"{star.path}: origins are in Å, those of another table in pixels, but no pixel size is told; "
-                    "add rlnPixelSize."
+                    f"{star.path}: origins are in Å and those of another table in pixels, but the pixel size is "
+                    "missing; add rlnPixelSize."
                 )
             star = with_columns(star, xyz_columns(ORIGIN_COLUMNS, star.origins_px()))
             star = without_columns(star, set(ORIGIN_ANGST_COLUMNS))
@@ -220,7 +222,7 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
 def _joined(
     stars: Sequence[ParticleStar], sizes: Sequence[_Sizes], optics: dict[str, list[str]]
 ) -> tuple[dict[str, Texts], list[str]]:
-    """Concatenate the columns of all tables; what a table lacks is taken from the merged `optics` groups or filled."""
+    """Concatenate the columns of all tables; missing ones are taken from the merged `optics` groups or filled."""
     columns: dict[str, Texts] = {}
     notes: list[str] = []
     filled: dict[tuple[str, str], list[str]] = {}
@@ -231,7 +233,7 @@ def _joined(
             if index in given:
                 if name in MICROSCOPE_COLUMNS and name in optics:
                     given[index], count = follow_optics(given[index], _of_groups(optics[name], star))
-                    notes += [told_by_optics(star, name, count)] if count else []
+                    notes += [optics_note(star, name, count)] if count else []
                 continue
             own, twin = _size_column(name, star, sizes[index]), _TWINS.get(name, "")
             if own is not None:
@@ -245,17 +247,20 @@ def _joined(
                 given[index] = repeated(filler, len(star))
                 filled.setdefault((str(star.path), filler), []).append(name)
         columns[name] = np.concatenate([given[index] for index in range(len(stars))])
-    notes += [f"{path} lacks {', '.join(names)}; filled with {filler}" for (path, filler), names in filled.items()]
+    notes += [
+        f"{path} has no {', '.join(names)}; missing values are filled with {filler}"
+        for (path, filler), names in filled.items()
+    ]
     return columns, notes
 
 
 def _of_groups(values: list[str], star: ParticleStar) -> Texts:
-    """Return the value of each particle's optics group; groups are numbered from 1 in the order of `values`."""
+    """Return the value of the optics group of each particle; groups are numbered from 1 in the order of `values`."""
     return np.array(values, dtype=object)[[int(number) - 1 for number in star.strings(NUMBER)]]
 
 
 def _size_column(name: str, star: ParticleStar, sizes: _Sizes) -> Numbers | None:
-    """Return the values of a column of pixel sizes or binning that a table lacks."""
+    """Return the values of a missing column of pixel sizes or binning, or None."""
     own = sizes.of(name)
     if own is not None and name == "rlnDetectorPixelSize" and "rlnMagnification" in star:
         return own * star.numbers("rlnMagnification") * 1e-4
@@ -263,7 +268,7 @@ def _size_column(name: str, star: ParticleStar, sizes: _Sizes) -> Numbers | None
 
 
 def _filler(name: str, present: Sequence[Texts], star: ParticleStar) -> str:
-    """Return the text for a column that a table lacks, given the columns of the other tables."""
+    """Return the text for a missing column, given the columns of the other tables."""
     if name in MICROSCOPE_COLUMNS:
         return microscope_value(name, [str(text) for values in present for text in dict.fromkeys(values)], star.path)
     return _NEUTRAL.get(name, "0" if all(_numeric(values[0]) for values in present) else "None")
@@ -280,21 +285,21 @@ def _numeric(text: object) -> bool:
 def _without_duplicates(
     result: ParticleStar, stars: Sequence[ParticleStar], drop: bool
 ) -> tuple[ParticleStar, list[str]]:
-    """Count rows of the same particle; leave out all but the first if asked to."""
-    told = [column for column in ("rlnImageName", "rlnTomoParticleName") if column in result]
-    # a column that was filled in does not tell particles apart
-    unsure = {column for column in told if not all(column in star for star in stars)}
+    """Count rows of the same particle, and keep only the first ones if `drop` is true."""
+    names = [column for column in ("rlnImageName", "rlnTomoParticleName") if column in result]
+    # Columns with filled values do not distinguish particles.
+    unsure = {column for column in names if not all(column in star for star in stars)}
     bare = without_columns(result, unsure)
     keys = particle_keys(bare)
     if keys is None:
-        return result, ["duplicates could not be looked for: no column tells particles apart"]
+        return result, ["duplicates were not searched for, because no column distinguishes particles"]
     counts = Counter(keys)
     repeats = len(keys) - len(counts)
     if not repeats:
         return result, []
     example = next(key for key, count in counts.items() if count > 1)
     words = example if isinstance(example, str) else " ".join(map(str, example))  # type: ignore[call-overload]
-    action = "left out" if drop else "kept; --drop-duplicates leaves them out"
+    action = "removed" if drop else "kept; --drop-duplicates removes them"
     note = f"{repeats} duplicates ({action}), for example {words}"
     if drop:
         first = dict[object, int]()

@@ -1,4 +1,4 @@
-"""Dynamo tables (`.tbl`) and lists of tomograms (`.doc`, `.vll`): their text, and conversion to RELION 3.0 and back."""
+"""Dynamo tables (`.tbl`) and lists of tomograms (`.doc`, `.vll`): reading, writing, conversion from and to RELION."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ from opustomo.io.star import to_numbers
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 
-# https://wiki.dynamo.biozentrum.unibas.ch/w/index.php/Table_convention; not all are in use
+# https://wiki.dynamo.biozentrum.unibas.ch/w/index.php/Table_convention; some columns are unused.
 COLUMNS = (
     "tag aligned averaged dx dy dz tdrot tilt narot cc cc2 cpu ftype ymintilt ymaxtilt xmintilt xmaxtilt fs1 fs2 tomo "
     "reg class annotation x y z dshift daxis dnarot dcc otag npar unused33 ref sref apix def unused38 unused39 "
     "unused40 eig1 eig2"
 ).split()
-# beyond these a table may end early
+# Tables need not have the columns after these.
 _NEEDED = COLUMNS.index("z") + 1
-# a tag; Matlab may write it as 1.0000e+00
+# A tag, which Matlab may write as 1.0000e+00.
 _FIRST = re.compile(r"[-+.\d]")
 
 
 def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
-    """Read a table; values stay text.
+    """Read a Dynamo table as text.
 
     Returns
     -------
     dict
-        Column name → values (N,); columns beyond the convention are called `column43` and so on.
+        Values (N,) of each column by name; columns beyond the convention are called `column43` and so on.
 
     Raises
     ------
     UserError
-        The file is missing, empty, ragged, or has too few columns for a Dynamo table.
+        The file is missing or empty, its rows differ in length, or it has too few columns for a Dynamo table.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such table; check the path.")
+        raise UserError(f"{path}: the table does not exist; check the path.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -74,44 +74,49 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
         row += 1
         if words[0].startswith(("data_", "loop_", "_")):
             raise UserError(
-                f"{path}: holds a STAR file, where a Dynamo table is expected; its name should end in .star."
+                f"{path}: this is a STAR file, but a Dynamo table is expected; the name should end in .star."
             )
         if row == 1 and not _FIRST.match(words[0]):
             raise UserError(
-                f"{path}: begins with {words[0][:20]!r}, where a Dynamo table has rows of numbers; give a .tbl file."
+                f"{path}: the file begins with {words[0][:20]!r}, but a Dynamo table has rows of numbers; give a .tbl "
+                "file."
             )
         count = count or len(words)
         if len(words) != count:
-            raise UserError(f"{path}: row {row} has {len(words)} values, but the first {count}; write the table again.")
+            raise UserError(
+                f"{path}: row {row} has {len(words)} values, but the first row has {count}; write the table again."
+            )
         values += words
     if not row:
-        raise UserError(f"{path}: the table has no rows; give one with particles.")
+        raise UserError(f"{path}: the table has no rows; give a table with particles.")
     if count < _NEEDED:
-        raise UserError(f"{path}: has {count} columns, where a Dynamo table has {_NEEDED} or more; give a .tbl file.")
+        raise UserError(
+            f"{path}: the file has {count} columns, but a Dynamo table has at least {_NEEDED}; give a .tbl file."
+        )
     names = COLUMNS[:count] + [f"column{number}" for number in range(len(COLUMNS) + 1, count + 1)]
     return {name: np.array(values[index::count], dtype=object) for index, name in enumerate(names)}
 
 
 def write_table(path: str | os.PathLike[str], columns: dict[str, Texts]) -> None:
-    """Write a table with one row per value and the columns in the order given, atomically."""
+    """Write a Dynamo table with columns in the given order, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(" ".join(row) + "\n" for row in zip(*columns.values(), strict=True))
 
 
 def read_tomogram_list(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Read which number stands for which tomogram.
+    """Read the paths of tomograms by number.
 
-    Lines of a `.doc` file are a number and a path; those of a `.vll` file are paths alone and count from 1. Lines
-    that begin with `*`, `#` or `%` (properties, comments) are passed over.
+    Lines of a `.doc` file have a number and a path. Lines of a `.vll` file have only a path and count from 1. Lines
+    that begin with `*`, `#` or `%` (properties, comments) are ignored.
 
     Raises
     ------
     UserError
-        The file is missing or names no tomogram, or a number stands for two.
+        The file is missing or lists no tomogram, or a number has two paths.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such list of tomograms; check the path.")
+        raise UserError(f"{path}: the list of tomograms does not exist; check the path.")
     names: dict[int, str] = {}
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         words = line.split(None, 1)
@@ -121,9 +126,9 @@ def read_tomogram_list(path: str | os.PathLike[str]) -> dict[int, str]:
         number = int(words[0]) if numbered else len(names) + 1
         name = (words[1] if numbered else line).strip().strip("'\"")
         if names.setdefault(number, name) != name:
-            raise UserError(f"{path}: the number {number} stands for {names[number]} and for {name}; correct it.")
+            raise UserError(f"{path}: the number {number} refers to {names[number]} and to {name}; correct it.")
     if not names:
-        raise UserError(f"{path}: names no tomogram; give a Dynamo .doc file (number and path in each line).")
+        raise UserError(f"{path}: the file lists no tomogram; give a Dynamo .doc file (number and path per line).")
     return names
 
 
@@ -133,7 +138,7 @@ def write_tomogram_list(path: str | os.PathLike[str], names: dict[int, str]) -> 
         temporary.write_text("".join(f"{number} {name}\n" for number, name in names.items()), encoding="utf-8")
 
 
-# columns that have the same meaning and can stay text
+# Columns with the same meaning, whose text is copied.
 _SAME = {"cc": "rlnAutopickFigureOfMerit", "class": "rlnClassNumber", "reg": "rlnObjectNumber"}
 _TRANSLATED = {"x", "y", "z", "dx", "dy", "dz", "tdrot", "tilt", "narot", *_SAME}
 
@@ -145,25 +150,25 @@ def relion_from_dynamo_table(
     apix: float | None = None,
     scale: float = 1.0,
 ) -> Converted:
-    """Turn a Dynamo table into a RELION 3.0 table.
+    """Convert a Dynamo table to a RELION 3.0 table.
 
     Parameters
     ----------
     table
-        As `read_table` gives it.
+        Result of `read_table`.
     source
-        Name of its file, for messages.
+        Name of the file, for messages.
     tomograms
-        Names of the tomograms by number; without, they are called `tomo_{number}`.
+        Names of the tomograms by number; None names them `tomo_{number}`.
     apix
-        Pixel size of the tomograms in Å; None takes the table's own column, if it is positive.
+        Pixel size of the tomograms in Å; None uses the column of the table, if it is positive.
     scale
-        Coordinates and shifts are multiplied by it, the pixel size is divided by it.
+        Factor by which coordinates and shifts are multiplied and the pixel size is divided.
 
     Raises
     ------
     UserError
-        A value is no number, or a tomogram is not in the list.
+        A value is not a number, or a tomogram is not in the list.
     """
     numbers = {name: to_numbers(_real(table[name]), name, source) for name in ("tomo", *sorted(_TRANSLATED - {*_SAME}))}
     count = len(numbers["x"])
@@ -183,11 +188,11 @@ def relion_from_dynamo_table(
         own = to_numbers(_real(table["apix"]), "apix", source)
         sizes = own if (own > 0).all() else None
     if sizes is None:
-        notes.append("the table tells no pixel size, so none is written; give it with --angpix")
+        notes.append("the table has no pixel size, so none is written; give it with --angpix")
     else:
         columns["rlnMagnification"] = repeated("10000.0", count)
         columns["rlnDetectorPixelSize"] = fixed(sizes / scale)
-    columns |= {_carried(name): values for name, values in table.items() if name not in _TRANSLATED}
+    columns |= {_dynamo_column(name): values for name, values in table.items() if name not in _TRANSLATED}
     return Converted(ParticleStar(None, {"": make_table(columns)}, ""), count, tuple(notes))
 
 
@@ -197,41 +202,41 @@ def dynamo_from_relion_table(
     apix: float | None = None,
     scale: float = 1.0,
 ) -> tuple[dict[str, Texts], dict[int, str]]:
-    """Turn a particle table of any RELION version into a Dynamo table.
+    """Convert a particle table of any RELION version to a Dynamo table.
 
-    Tags are the numbers of the rows from 1, unless the table came from Dynamo. Columns that a Dynamo table cannot
-    hold are left out; `put_into_table` brings the poses back into the full table.
+    Tags are row numbers from 1, unless the table came from Dynamo. Columns that a Dynamo table cannot hold are left
+    out; `restore_poses` returns the poses to the full table.
 
     Parameters
     ----------
     star
         Particles with coordinates in pixels.
     tomograms
-        Names of the tomograms by number; None numbers them by the last number in their names where these differ,
-        else in the order of appearance.
+        Names of the tomograms by number; None numbers them by the last number in their names if these numbers are
+        distinct, otherwise in the order of appearance.
     apix
-        Å per pixel of the coordinates; None takes the table's.
+        Pixel size of the coordinates in Å; None uses that of the table.
     scale
-        Coordinates and shifts are multiplied by it, the pixel size is divided by it.
+        Factor by which coordinates and shifts are multiplied and the pixel size is divided.
 
     Returns
     -------
     dict
-        Columns of the table, in Dynamo's order.
+        Columns of the table in Dynamo's order.
     dict
         Names of the tomograms by number.
 
     Raises
     ------
     UserError
-        There are no coordinates in pixels, or a tomogram is not in the list.
+        Coordinates in pixels are missing, or a tomogram is not in the list.
     """
     require_pixels(star)
     star = compose_frames(star)
     count, zeros = len(star), repeated("0", len(star))
     columns: dict[str, Texts] = {name: zeros for name in COLUMNS}
     columns |= {"tag": np.arange(1, count + 1).astype(str).astype(object), "aligned": repeated("1", count)}
-    carried = {_carried(name): name for name in (*COLUMNS, *(f"column{number}" for number in range(43, 60)))}
+    carried = {_dynamo_column(name): name for name in (*COLUMNS, *(f"column{number}" for number in range(43, 60)))}
     own = [column for column in star.particles.columns if column in carried]
     columns |= {carried[column]: _numeric(star, column) for column in own}
     columns |= {name: _numeric(star, column) for name, column in _SAME.items() if column in star}
@@ -246,23 +251,23 @@ def dynamo_from_relion_table(
     names = next((star.strings(name) for name in ("rlnMicrographName", "rlnTomoName") if name in star), None)
     if names is None:
         return columns, {}
-    numbered = _numbered(names, tomograms, columns["tomo"] if _carried("tomo") in star else None, star)
+    numbered = _numbered(names, tomograms, columns["tomo"] if _dynamo_column("tomo") in star else None, star)
     columns["tomo"] = np.array([str(numbered[name]) for name in names], dtype=object)
     return columns, {number: name for name, number in numbered.items()}
 
 
-def put_into_table(
+def restore_poses(
     table: Mapping[str, Texts], source: str, star: ParticleStar, apix: float | None = None, scale: float = 1.0
 ) -> Converted:
-    """Put the poses of a Dynamo table into the particle table that it was made from.
+    """Return the poses of a Dynamo table to the particle table from which it was made.
 
-    Rows are found by their tags; those missing in the Dynamo table are left out. Coordinates stay, angles and origins
-    change; every other value and block stays.
+    Rows are matched by tag; particles that are not in the Dynamo table are left out. Angles and origins change;
+    coordinates and all other values and blocks remain.
 
     Raises
     ------
     UserError
-        A tag is no row of the particle table.
+        A tag is not a row of the particle table.
     """
     require_pixels(star)
     star = compose_frames(star)
@@ -284,17 +289,17 @@ def put_into_table(
     return Converted(chosen.with_poses(eulers, shifts, apix), len(rows))
 
 
-def _carried(name: str) -> str:
+def _dynamo_column(name: str) -> str:
     return f"dynamo{name[0].upper()}{name[1:]}"
 
 
 def _numeric(star: ParticleStar, column: str) -> Texts:
-    """Text of a column in which all are numbers, NaN included: in a Dynamo table another word would shift its row.
+    """Return the text of a column that must be numeric (or NaN), because a Dynamo table consists of numbers.
 
     Raises
     ------
     UserError
-        A value is no number.
+        A value is not a number.
     """
     texts = star.particles[column].to_numpy(dtype=object)
     for row, text in enumerate(_real(texts), 1):
@@ -302,14 +307,14 @@ def _numeric(star: ParticleStar, column: str) -> Texts:
             float(text)
         except ValueError:
             raise UserError(
-                f"{star.path}: {column} of row {row} is {text!r}, and a Dynamo table holds numbers alone; "
-                "correct it or take the column out."
+                f"{star.path}: {column} of row {row} is {text!r}, but a Dynamo table consists of numbers; "
+                "correct it or remove the column."
             ) from None
     return texts
 
 
 def _general(names: tuple[str, ...], numbers: Numbers) -> dict[str, Texts]:
-    """Numbers as short text; Dynamo's tables hold no fixed decimals."""
+    """Format numbers as short text without a fixed number of decimals, as in tables of Dynamo."""
     texts = [
         np.array([f"{value:.10g}" for value in numbers[:, index].tolist()], dtype=object) for index in range(len(names))
     ]
@@ -317,7 +322,7 @@ def _general(names: tuple[str, ...], numbers: Numbers) -> dict[str, Texts]:
 
 
 def _real(values: Texts) -> list[str]:
-    """Drop an imaginary part of zero, which Matlab writes into some columns."""
+    """Remove an imaginary part of zero, which Matlab writes into some columns."""
     return [re.sub(r"[+-]0*\.?0*i$", "", value) if value.endswith("i") else value for value in values.tolist()]
 
 
@@ -333,7 +338,7 @@ def _named(numbers: Numbers, tomograms: Mapping[int, str] | None, source: str) -
 def _numbered(
     names: list[str], tomograms: Mapping[int, str] | None, own: Texts | None, star: ParticleStar
 ) -> dict[str, int]:
-    """Number of each tomogram."""
+    """Return the number of each tomogram by name."""
     distinct = list(dict.fromkeys(names))
     if tomograms is not None:
         by_name = {tomogram_stem(name): number for number, name in tomograms.items()}
@@ -343,7 +348,7 @@ def _numbered(
             raise UserError(f"{star.path}: the tomogram {missing} is not in the list of tomograms; add it there.")
         return {name: by_name.get(name, by_name.get(tomogram_stem(name), 0)) for name in distinct}
     if own is not None:
-        numbers = to_numbers(own.tolist(), _carried("tomo"), str(star.path)).astype(int).tolist()
+        numbers = to_numbers(own.tolist(), _dynamo_column("tomo"), str(star.path)).astype(int).tolist()
         return dict(zip(names, numbers, strict=True))
     found = [re.search(r"(\d+)\D*$", tomogram_stem(name)) for name in distinct]
     last = [int(match.group(1)) for match in found if match is not None]

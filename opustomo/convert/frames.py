@@ -1,6 +1,7 @@
-"""Euler angles of other programs, frames of RELION 4 and 5 subtomograms, and pixels of coordinates.
+"""Euler angles of other programs, frames of RELION 4 and 5 subtomograms, and units of coordinates.
 
-Angles are in degrees."""
+Angles are in degrees.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +18,40 @@ Angles = npt.NDArray[np.float64]
 
 
 def wrap_degrees(angles: Angles) -> Angles:
-    """Bring angles into (-180, 180]."""
+    """Wrap angles to (-180, 180]."""
     return 180.0 - np.mod(180.0 - angles, 360.0)
 
 
 def relion_from_pytom(zxz_deg: Angles) -> Angles:
-    """Turn PyTom's Z1, X, Z2 into RELION's rot, tilt, psi; both (N, 3) degrees."""
+    """Convert PyTom's Z1, X, Z2 to RELION's rot, tilt, psi; both are (N, 3) in degrees."""
     z1, x, z2 = np.moveaxis(np.asarray(zxz_deg, np.float64), -1, 0)
     return np.stack([wrap_degrees(90.0 - z1), x, wrap_degrees(-90.0 - z2)], axis=-1)
 
 
 def relion_from_dynamo(zxz_deg: Angles) -> Angles:
-    """Turn Dynamo's tdrot, tilt, narot into RELION's rot, tilt, psi; both (N, 3) degrees."""
+    """Convert Dynamo's tdrot, tilt, narot to RELION's rot, tilt, psi; both are (N, 3) in degrees."""
     tdrot, tilt, narot = np.moveaxis(np.asarray(zxz_deg, np.float64), -1, 0)
     return np.stack([wrap_degrees(narot - 90.0), tilt, wrap_degrees(tdrot + 90.0)], axis=-1)
 
 
 def dynamo_from_relion(eulers_deg: Angles) -> Angles:
-    """Turn RELION's rot, tilt, psi into Dynamo's tdrot, tilt, narot; both (N, 3) degrees."""
+    """Convert RELION's rot, tilt, psi to Dynamo's tdrot, tilt, narot; both are (N, 3) in degrees."""
     rot, tilt, psi = np.moveaxis(np.asarray(eulers_deg, np.float64), -1, 0)
     return np.stack([wrap_degrees(psi - 90.0), tilt, wrap_degrees(rot + 90.0)], axis=-1)
 
 
 def relion_rotations(eulers_deg: Angles) -> Rotation:
-    """RELION's A, from reference to subtomogram, for rot, tilt, psi (N, 3) degrees."""
+    """Return RELION's rotations A from reference to subtomogram for rot, tilt, psi, (N, 3) in degrees."""
     return Rotation.from_euler("ZYZ", eulers_deg, degrees=True).inv()
 
 
 def relion_eulers(rotations: Rotation) -> Angles:
-    """RELION's rot, tilt, psi (N, 3) degrees of rotations A, tilt in [0, 180]; rot is 0 at the poles."""
+    """Return rot, tilt, psi (N, 3) in degrees of RELION's rotations A; tilt is in [0, 180], rot is 0 at the poles."""
     matrices = rotations.as_matrix()
     sin_tilt = np.hypot(matrices[:, 2, 0], matrices[:, 2, 1])
     tilt = np.arctan2(sin_tilt, matrices[:, 2, 2])
     rot = np.where(sin_tilt < 1e-9, 0.0, np.arctan2(matrices[:, 2, 1], matrices[:, 2, 0]))
-    # A Rz(rot)ᵀ = Rz(psi) Ry(tilt), whose second column is (sin psi, cos psi, 0): right at the poles too
+    # A Rz(rot)ᵀ = Rz(psi) Ry(tilt), whose second column is (sin psi, cos psi, 0), also at the poles.
     sin_psi = matrices[:, 0, 1] * np.cos(rot) - matrices[:, 0, 0] * np.sin(rot)
     cos_psi = matrices[:, 1, 1] * np.cos(rot) - matrices[:, 1, 0] * np.sin(rot)
     return np.rad2deg(np.stack([rot, tilt, np.arctan2(sin_psi, cos_psi)], axis=-1))
@@ -60,14 +61,14 @@ FRAME_COLUMNS = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubt
 
 
 def compose_frames(star: ParticleStar) -> ParticleStar:
-    """Turn angles and origins into the frame of the tomogram and take the frames' columns out.
+    """Rotate angles and origins into the frame of the tomogram and remove the columns of the frames.
 
-    A table without frames comes back as it is; one with frames but without angles gets the frames' angles.
+    A table without frames is returned unchanged. A table with frames but without angles gets the angles of the frames.
 
     Raises
     ------
     UserError
-        Only some of the three columns are there, or a value is no number.
+        Only some of the three columns exist, or a value is not a number.
     """
     if not any(column in star for column in FRAME_COLUMNS):
         return star
@@ -84,19 +85,19 @@ def compose_frames(star: ParticleStar) -> ParticleStar:
 
 
 def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> Numbers | None:
-    """Å per pixel of `rlnCoordinateX/Y/Z`, (N,), as `io.star_conventions` reads it from the table.
+    """Return the pixel size of `rlnCoordinateX/Y/Z` of each particle in Å.
 
     Parameters
     ----------
     star
         The particles.
     apix
-        A size that the user gave, which counts for all.
+        Pixel size that the user gave, which is used for all particles.
 
     Returns
     -------
-    ndarray or None
-        None when neither is told.
+    ndarray, (N,), or None
+        `apix`, or the value of :func:`opustomo.io.star_conventions.coordinate_sizes`; None if both are missing.
     """
     if apix is not None:
         return np.full(len(star), apix)
@@ -104,20 +105,20 @@ def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> Numbers |
 
 
 def origins_in_coordinate_pixels(star: ParticleStar, apix: float | None = None) -> Numbers:
-    """Origins x, y, z in the pixels of the coordinates, (N, 3).
+    """Return origins x, y, z in pixels of the coordinates, (N, 3).
 
-    RELION 4 and 5 bin the images, whose pixels the origins count in, against the coordinates.
+    In RELION 4 and 5, the images may be binned relative to the coordinates, and origins are in pixels of the images.
 
     Raises
     ------
     UserError
-        Origins are in Å and no pixel size is told.
+        Origins are in Å and the pixel size is missing.
     """
     sizes = coordinate_sizes(star, apix)
     if star.origins_in_angst:
         origins = star.origins_px(1.0)
         if sizes is None and origins.any():
-            raise UserError(f"{star.path}: origins are in Å but no pixel size is told; give it with --angpix.")
+            raise UserError(f"{star.path}: origins are in Å, but the pixel size is missing; give it with --angpix.")
         return origins if sizes is None else origins / sizes[:, None]
     images = star.pixel_sizes() if apix is None else None
     origins = star.origins_px()

@@ -1,4 +1,4 @@
-"""Optics groups of several tables merged and renumbered; a group made for tables without any."""
+"""Optics groups: merging and renumbering of groups of several tables, and groups for tables without any."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnIma
 IMAGE_SIZE, DIMENSIONALITY = "rlnImageSize", "rlnImageDimensionality"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
-# what RELION 3.0 keeps in every row and later versions in the optics table
+# Columns that RELION 3.0 has in every row and later versions in the optics table.
 _ROW_OPTICS = (*MICROSCOPE_COLUMNS, SERIES_APIX)
 
 
 @dataclass
 class _Group:
     name: str | None
-    """None for a group that was made up."""
+    """Name of the group; None for a group made from rows."""
     values: dict[str, str] = field(default_factory=dict)
     source: object = None
-    """File that the group was read from."""
+    """File of the group."""
 
     def fits(self, other: "_Group") -> bool:
-        """Tell whether both may be the same: no value that both have differs, and none alone is multiplied."""
+        """Return whether both can be the same group: common values and the multiplication by the CTF are equal."""
         named = self.name is None or other.name is None or self.name == other.name
         multiplied = _same(self.values.get(PREMULTIPLIED, "0"), other.values.get(PREMULTIPLIED, "0"))
         return (
@@ -39,10 +39,11 @@ class _Group:
 
 
 def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dict[str, list[str]], list[str]]:
-    """Give the particles of several tables one numbering of optics groups.
+    """Merge the optics groups of several tables.
 
-    Groups of the same name are one group when no value that both have differs; groups without name, made from the
-    rows of a RELION 3.0 table, join the first group they fit. Numbers count from 1 in the order of appearance.
+    Groups of the same name become one group if their common values are equal. Groups without a name, made from the
+    rows of a RELION 3.0 table, join the first group with equal values. Groups are numbered from 1 in the order of
+    appearance.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dic
     dict
         Columns of the merged optics table.
     list of str
-        Notes on values that had to be filled in.
+        Notes on values that were filled in.
     """
     groups: list[_Group] = []
     numbered = []
@@ -76,39 +77,39 @@ def merge_optics(stars: Sequence[ParticleStar]) -> tuple[list[ParticleStar], dic
 
 
 def _borrowed(group: _Group, known: _Group) -> list[str]:
-    """Describe the values that a group and the equal group of another file take from each other."""
+    """Describe the values that a group and the equal group of another file receive from each other."""
     notes = []
     for lacking, other in ((group, known), (known, group)):
         values = {key: value for key, value in other.values.items() if key not in lacking.values}
         if values:
-            told = ", ".join(f"{key} {value}" for key, value in values.items())
+            used = ", ".join(f"{key} {value}" for key, value in values.items())
             notes.append(
-                f"{lacking.source} gives no {', '.join(values)} for the optics group "
-                f"{lacking.name or 'of its particles'}; {told} of {other.source} was taken"
+                f"{lacking.source} has no {', '.join(values)} for the optics group "
+                f"{lacking.name or 'of its particles'}; {used} of {other.source} is used"
             )
     return notes
 
 
 def with_optics(star: ParticleStar) -> ParticleStar:
-    """Return the table with an optics table that holds pixel size, voltage, aberration and amplitude contrast.
+    """Return the table with an optics table of pixel size, voltage, aberration and amplitude contrast.
 
-    A table without optics groups gets one group per combination of these values, and origins in Å. Values that stand
-    in the rows of a table with optics groups are copied to its groups.
+    A table without optics groups gets one group per combination of these values, and origins in Å. In a table with
+    optics groups, values in the rows are copied to the groups.
 
     Raises
     ------
     UserError
-        The table does not tell its pixel size, or particles of one optics group have different values.
+        The pixel size is missing, or particles of one optics group have different values.
     """
     if star.optics_block is not None:
         return _with_row_optics(star)
     sizes = star.pixel_sizes()
     if sizes is None:
         raise UserError(
-            f"{star.path}: tells no pixel size, which a table with optics groups needs; add rlnDetectorPixelSize and "
-            "rlnMagnification."
+            f"{star.path}: the pixel size is missing, but a table with optics groups requires it; add "
+            "rlnDetectorPixelSize and rlnMagnification."
         )
-    # the same arithmetic gives 1.7005 or 1.70049999
+    # Rounding makes 1.7005 and 1.70049999 equal.
     keys = {IMAGE_PIXEL_SIZE: [f"{round(size, 5):g}" if size < 10 else f"{size:.6g}" for size in sizes.tolist()]}
     keys |= {column: star.strings(column) for column in _ROW_OPTICS if column in star}
     rows = list(zip(*keys.values(), strict=True))
@@ -132,7 +133,7 @@ def with_image_sizes(star: ParticleStar, sizes: Numbers) -> ParticleStar:
     star : ParticleStar
         Particles with optics groups.
     sizes : ndarray, (N,)
-        Pixel size of each particle's image in Å.
+        Pixel size of the image of each particle in Å.
 
     Raises
     ------
@@ -145,7 +146,7 @@ def with_image_sizes(star: ParticleStar, sizes: Numbers) -> ParticleStar:
 
 
 def with_image_boxes(star: ParticleStar) -> ParticleStar:
-    """Return the table with the box of its first subtomogram in the optics table, if that is a cube on this machine."""
+    """Return the table with the box of its first subtomogram in the optics table, if the file exists and is a cube."""
     if IMAGE_SIZE in _optics_columns(star) or "rlnImageName" not in star:
         return star
     path = find_images(star.subset([0]), None)[0]
@@ -162,9 +163,9 @@ def with_image_boxes(star: ParticleStar) -> ParticleStar:
 
 
 def with_series_sizes(star: ParticleStar) -> ParticleStar:
-    """Let the optics groups tell the pixels that coordinates count in, where RELION 3 takes those of the images.
+    """Return a table of RELION 3 with the pixel size of its coordinates, which is that of the images, in the groups.
 
-    Beside a table of RELION 4, whose coordinates count in pixels of the tilt series, they would be taken for such.
+    Beside a table of RELION 4, coordinates would otherwise be understood as pixels of the tilt series.
     """
     sizes = star.pixel_sizes()
     if sizes is None or star.value_per_particle(SERIES_APIX) is not None:
@@ -174,7 +175,7 @@ def with_series_sizes(star: ParticleStar) -> ParticleStar:
 
 
 def _with_row_optics(star: ParticleStar) -> ParticleStar:
-    """Copy values that stand in the rows to the optics groups that lack them."""
+    """Copy values in the rows to the optics groups, unless the groups have them."""
     for column in _ROW_OPTICS:
         if column in star and column not in _optics_columns(star):
             star = _with_group_values(star, column, star.strings(column))
@@ -186,15 +187,15 @@ def _with_group_values(star: ParticleStar, column: str, texts: list[str]) -> Par
     name = str(star.optics_block)
     columns = _optics_columns(star)
     groups = star.optics_rows().tolist()
-    # a group without particles may have any value
+    # A group without particles may have any value.
     values = [texts[0]] * len(columns[NUMBER])
     first: dict[int, int] = {}
     for row, group in enumerate(groups):
         earlier = first.setdefault(group, row)
         if not _same(texts[row], texts[earlier]):
             raise UserError(
-                f"{star.path}: rows {earlier + 1} and {row + 1} are of optics group {columns[NUMBER][group]} but have "
-                f"{column} {texts[earlier]} and {texts[row]}; give each value its own optics group."
+                f"{star.path}: rows {earlier + 1} and {row + 1} belong to the optics group {columns[NUMBER][group]}, "
+                f"but their {column} is {texts[earlier]} and {texts[row]}; give each value its own optics group."
             )
         values[group] = texts[earlier]
     columns[column] = values
@@ -236,25 +237,25 @@ def _columns(groups: list[_Group]) -> tuple[dict[str, list[str]], list[str]]:
                 filler = _own_size(key, group) or _neutral(key, given, group.source)
                 filled.setdefault(name, []).append(f"{key} {filler}")
             columns[key].append(group.values[key] if key in group.values else filler)
-    return columns, [f"the optics group {name} was given {', '.join(values)}" for name, values in filled.items()]
+    return columns, [f"{', '.join(values)} is filled into the optics group {name}" for name, values in filled.items()]
 
 
 def _own_size(column: str, group: _Group) -> str | None:
-    """Compute a pixel size or the binning of a group from what the group itself tells, or return None."""
+    """Compute a pixel size or the binning of a group from its other values, or return None."""
     image, series = group.values.get(IMAGE_PIXEL_SIZE), group.values.get(SERIES_APIX)
     if column == BINNING and image is not None:
         return f"{float(image) / float(image if series is None else series):.6f}"
-    # without coordinates the pixels of the tilt series do not matter
+    # Without coordinates, the pixel size of the tilt series is not used.
     return image if column == SERIES_APIX else None
 
 
 def _neutral(column: str, given: list[str], source: object) -> str:
-    """Return the value for a group that lacks a column: no aberration, no multiplication, else that of other groups.
+    """Return the value of a missing column: no aberration, no multiplication by the CTF, else that of other groups.
 
     Raises
     ------
     UserError
-        Other groups disagree about the microscope.
+        The other groups have different microscopes.
     """
     if column == PREMULTIPLIED:
         return "0"
@@ -268,30 +269,30 @@ def _neutral(column: str, given: list[str], source: object) -> str:
 
 
 def follow_optics(rows: Texts, optics: Texts) -> tuple[Texts, int]:
-    """Replace values in the rows that contradict the optics table, which RELION 3.1 and later read alone.
+    """Replace values in the rows that contradict the optics table, because RELION 3.1 and later ignore the rows.
 
     Parameters
     ----------
     rows, optics : ndarray of str, (N,)
-        Value of each particle in its row, and in its optics group.
+        Value of each particle in its row and in its optics group.
 
     Returns
     -------
     ndarray of str, (N,)
-        The rows' values, with those of the optics table where the two differ.
+        Values of the rows, or those of the optics table where they differ.
     int
-        Number of rows that were replaced.
+        Number of replaced values.
     """
     pairs = {pair: _same(*pair) for pair in dict.fromkeys(zip(rows.tolist(), optics.tolist(), strict=True))}
     kept = np.array([pairs[pair] for pair in zip(rows.tolist(), optics.tolist(), strict=True)], dtype=bool)
     return np.where(kept, rows, optics), int((~kept).sum())
 
 
-def told_by_optics(star: ParticleStar, column: str, count: int) -> str:
+def optics_note(star: ParticleStar, column: str, count: int) -> str:
     """Describe rows whose values were replaced by `follow_optics`."""
     return (
-        f"{column} of {count} rows of {star.path or 'the table'} contradicts the optics table, which counts as in "
-        "RELION 3.1 and later"
+        f"{column} of {count} rows of {star.path or 'the table'} contradicts the optics table; the optics table is "
+        "used, as in RELION 3.1 and later"
     )
 
 
@@ -302,23 +303,24 @@ def voltage_note(star: ParticleStar) -> str | None:
         return None
     row = int(np.flatnonzero(voltages <= 0)[0])
     return (
-        f"rlnVoltage is {voltages[row]:g} in {int((voltages <= 0).sum())} rows, the first is row {row + 1}; no CTF can "
-        "be computed from it, so correct it"
+        f"rlnVoltage is {voltages[row]:g} in {int((voltages <= 0).sum())} rows, the first is row {row + 1}; correct "
+        "it, because no CTF can be computed from it"
     )
 
 
 def microscope_value(column: str, given: list[str], source: object) -> str:
-    """Return the value on which all other tables agree.
+    """Return the common value of all other tables.
 
     Raises
     ------
     UserError
-        They do not agree, so that it cannot be guessed.
+        The other tables have different values.
     """
     other = next((value for value in given if not _same(value, given[0])), None)
     if other is not None:
         raise UserError(
-            f"{source}: gives no {column}, and the other tables give {given[0]} and {other}; add {column} to it."
+            f"{source}: {column} is missing, and it is {given[0]} and {other} in the other tables; add {column} to "
+            "this table."
         )
     return given[0]
 

@@ -1,6 +1,6 @@
-"""Particle lists of PyTom (XML) to RELION 3.0.
+"""Conversion of particle lists of PyTom (XML) to RELION 3.0.
 
-A list is read as a stream by expat; documents that declare entities or name a document type are refused, because
+Lists are read as a stream by expat. Documents that declare entities or a document type are refused, because
 expanding entities can fill the memory or read other files.
 """
 
@@ -30,7 +30,7 @@ from opustomo.io.star import to_numbers
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 
-# attributes that are numbers; those of places must be there
+# Numeric attributes; those of positions are required.
 _PLACE = (("PickPosition", "X"), ("PickPosition", "Y"), ("PickPosition", "Z"))
 _ANGLES = (("Rotation", "Z1"), ("Rotation", "X"), ("Rotation", "Z2"))
 _SHIFT = (("Shift", "X"), ("Shift", "Y"), ("Shift", "Z"))
@@ -38,21 +38,21 @@ _ELEMENTS = ("PickPosition", "Rotation", "Shift", "Score", "Class", "InfoTomogra
 _NOTHING: dict[str, str] = {}
 
 Attributes = dict[str, list[dict[str, str]]]
-"""Element name → its attributes for each particle: of `Particle` itself and of those right below it that matter."""
+"""Attributes of each particle by element name, for `Particle` and relevant elements directly below it."""
 
 
 @dataclass(frozen=True)
 class PytomScale:
-    """How places of a list are written.
+    """Units of the coordinates of a list.
 
     Attributes
     ----------
     apix
         Pixel size in Å of the tomogram in which the particles were picked.
     binning
-        Its binning: coordinates and shifts are multiplied by it, the pixel size is divided by it.
+        Binning of that tomogram, by which coordinates and shifts are multiplied and the pixel size is divided.
     magnification
-        `rlnMagnification` to write; `rlnDetectorPixelSize` follows from it.
+        `rlnMagnification` of the output, which determines `rlnDetectorPixelSize`.
     """
 
     apix: float = 7.84
@@ -66,15 +66,15 @@ def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
     Raises
     ------
     UserError
-        The file is missing, no XML, declares entities, or is no particle list.
+        The file is missing, not XML, declares entities, or is not a particle list.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such XML file; check the path.")
+        raise UserError(f"{path}: the XML file does not exist; check the path.")
     particles: list[dict[str, str]] = []
     elements: Attributes = {name: [] for name in _ELEMENTS}
     root = ""
-    # 0 outside of a particle, 1 in it, 2 in an element right below, …; a Score may hold another one
+    # Depth is 0 outside a particle, 1 in it, 2 in an element directly below, …; a Score may contain another Score.
     depth = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:
@@ -99,7 +99,7 @@ def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
     parser.EndElementHandler = end
     parser.StartDoctypeDeclHandler = _refuse(path)
     parser.EntityDeclHandler = _refuse(path)
-    # millions of small dictionaries come up, none of them garbage: looking for it would take half of the time
+    # Millions of small dictionaries are created, none of them garbage; collection would take half of the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -112,22 +112,22 @@ def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
             gc.enable()
     if not particles:
         found = f"<{root}> without <Particle>" if root != "ParticleList" else "an empty <ParticleList>"
-        raise UserError(f"{path}: holds {found}, where PyTom's <ParticleList> with particles is expected.")
+        raise UserError(f"{path}: the file contains {found}, but a <ParticleList> of PyTom with particles is expected.")
     for values in elements.values():
         values += [_NOTHING] * (len(particles) - len(values))
     return {"Particle": particles, **elements}
 
 
 def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> dict[str, list[str]]:
-    """Read one list and turn it into columns of a RELION 3.0 table.
+    """Read one list and convert it to columns of a RELION 3.0 table.
 
-    Coordinates are PickPosition × binning, origins −Shift × binning, both in pixels of apix/binning; Z1, X, Z2 become
-    RELION's angles. A particle without PickPosition's Origin is of the tomogram named by the list's file name.
+    Coordinates are PickPosition × binning and origins are −Shift × binning, both in pixels of apix/binning. Z1, X, Z2
+    become RELION's angles. The tomogram of a particle without the Origin of PickPosition is named by the list.
 
     Raises
     ------
     UserError
-        See `read_particle_list`; also for a place or angle that is missing or no number.
+        As in `read_particle_list`, or a position is missing, or a position or angle is not a number.
     """
     path = Path(path)
     elements = read_particle_list(path)
@@ -142,7 +142,8 @@ def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> d
             if not default and "" in values:
                 row = values.index("") + 1
                 raise UserError(
-                    f"{path}: particle {row} has no {element} {attribute}; write the list again with pick positions."
+                    f"{path}: the particle {row} has no {element} {attribute}; write the list again with pick "
+                    "positions."
                 )
             columns.append(to_numbers(values, f"{element} {attribute}", str(path)))
         return np.stack(columns, axis=1)
@@ -151,7 +152,9 @@ def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> d
     paradigms = texts("Rotation", "Paradigm", "ZXZ")
     if set(paradigms) != {"ZXZ"}:
         row = next(index for index, paradigm in enumerate(paradigms) if paradigm != "ZXZ")
-        raise UserError(f"{path}: the rotation of particle {row + 1} is in {paradigms[row]}; ZXZ is expected.")
+        raise UserError(
+            f"{path}: the rotation paradigm of particle {row + 1} is {paradigms[row]}, but ZXZ is expected."
+        )
     tomograms = zip(texts("PickPosition", "Origin", ""), texts("InfoTomogram", "TomoName", ""), strict=True)
     columns: dict[str, Iterable[str]] = {
         "rlnMicrographName": [origin or name or path.stem for origin, name in tomograms],
@@ -171,7 +174,7 @@ def relion_from_pytom_lists(
     workers: int = 1,
     advance: Callable[[], object] = lambda: None,
 ) -> Converted:
-    """Read several lists, in parallel, and put their particles into one table in the order of `paths`.
+    """Read several lists in parallel and convert them to one table in the order of `paths`.
 
     Parameters
     ----------
@@ -180,14 +183,14 @@ def relion_from_pytom_lists(
     scale
         Pixel size and binning.
     workers
-        Processes; no more than lists and cores are used.
+        Maximum number of processes, which is limited by the number of lists and cores.
     advance
-        Called after each list.
+        Function that is called after each list.
 
     Raises
     ------
     UserError
-        As `relion_from_pytom_list`.
+        As in `relion_from_pytom_list`.
     """
     workers = min(workers, len(paths), os.cpu_count() or 1)
     parts: list[dict[str, list[str]]] = []
@@ -196,7 +199,7 @@ def relion_from_pytom_lists(
             parts.append(relion_from_pytom_list(path, scale))
             advance()
     else:
-        # spawned, so that no lock of this process is inherited
+        # Spawned processes inherit no locks of this process.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             for part in pool.map(relion_from_pytom_list, paths, [scale] * len(paths)):
@@ -206,7 +209,7 @@ def relion_from_pytom_lists(
     count = len(columns["rlnMicrographName"])
     detector = scale.apix / scale.binning * scale.magnification / 1e4
     size = {"rlnMagnification": f"{scale.magnification:g}", "rlnDetectorPixelSize": f"{detector:g}"}
-    # columns that say nothing for any particle are left out
+    # Columns without values are left out.
     blank = {
         name for name, empty in (("rlnImageName", "None"), ("rlnClassNumber", "0")) if set(columns[name]) == {empty}
     }
@@ -222,13 +225,13 @@ def check_ctf_template(template: str) -> None:
     Raises
     ------
     UserError
-        The pattern holds other fields than `{ts_name}` and `{i}`, or not `{i}`, so that particles would share one file.
+        The pattern has other fields than `{ts_name}` and `{i}`, or no `{i}`, so particles would share one file.
     """
     try:
         differs = template.format(ts_name="a", i=1) != template.format(ts_name="a", i=2)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--ctf-template {template}: only {{ts_name}} and {{i}} can be filled in ({error}); write, for example, "
+            f"--ctf-template {template}: only {{ts_name}} and {{i}} are allowed ({error}); use, for example, "
             "{ts_name}/{ts_name}_{i:06d}_ctf.star."
         ) from error
     if not differs:
@@ -236,19 +239,19 @@ def check_ctf_template(template: str) -> None:
 
 
 def with_ctf_images(result: Converted, template: str) -> Converted:
-    """Add rlnCtfImage: the template with the tomogram's name and each particle's number in it, from 1, filled in."""
+    """Add rlnCtfImage from a template, a tomogram name and the number of each particle in its tomogram, from 1."""
     counts: dict[str, int] = {}
     names = []
     for tomogram in map(tomogram_stem, result.star.strings("rlnMicrographName")):
         counts[tomogram] = counts.get(tomogram, 0) + 1
         names.append(template.format(ts_name=tomogram, i=counts[tomogram]))
     column = {"rlnCtfImage": np.array(names, dtype=object)}
-    note = f"rlnCtfImage counts the particles of each tomogram from 1, the first is {names[0]}"
+    note = f"rlnCtfImage numbers the particles of each tomogram from 1, the first is {names[0]}"
     return replace(result, star=with_columns(result.star, column), notes=(*result.notes, note))
 
 
 def _put(values: list[dict[str, str]], count: int, attributes: dict[str, str]) -> None:
-    """Note the attributes of an element of the particle number `count`; those before it may not have had one."""
+    """Store the attributes of an element of particle number `count`; earlier particles may lack this element."""
     if len(values) < count - 1:
         values += [_NOTHING] * (count - 1 - len(values))
     if len(values) == count:
@@ -259,6 +262,6 @@ def _put(values: list[dict[str, str]], count: int, attributes: dict[str, str]) -
 
 def _refuse(path: Path) -> Callable[..., None]:
     def refuse(*_: object) -> None:
-        raise UserError(f"{path}: declares a document type or entities, which a particle list needs not; remove them.")
+        raise UserError(f"{path}: the file declares a document type or entities, which is not allowed; remove them.")
 
     return refuse

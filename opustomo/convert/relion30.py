@@ -1,6 +1,6 @@
-"""Particle tables of RELION 3.1 and later to RELION 3.0: origins in pixels, optics in the rows, one block.
+"""Conversion of particle tables of RELION 3.1 and later to RELION 3.0: origins in pixels, optics in rows, one block.
 
-Half-sets (`rlnRandomSubset`) are written as they were read.
+Half sets (`rlnRandomSubset`) are unchanged.
 """
 
 from dataclasses import replace
@@ -16,9 +16,9 @@ from opustomo.convert.columns import (
     xyz,
     xyz_columns,
 )
-from opustomo.convert.optics_groups import follow_optics, told_by_optics, voltage_note
+from opustomo.convert.optics_groups import follow_optics, optics_note, voltage_note
 from opustomo.errors import UserError
-from opustomo.io.star import group_key, listed_sizes
+from opustomo.io.star import format_pixel_sizes, group_key
 from opustomo.io.star_conventions import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
@@ -26,30 +26,30 @@ PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")
 
 
 def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = None) -> Converted:
-    """Put origins into pixels and the optics into the rows.
+    """Convert a table to RELION 3.0, with origins in pixels and optics in the rows.
 
     Parameters
     ----------
     star
         Particles of any RELION version.
     apix
-        Pixel size of the subtomograms in Å: divides origins in Å; coordinates in pixels count in it.
+        Pixel size of the subtomograms in Å, which divides origins in Å and is the unit of coordinates in pixels.
     rescale_apix
-        Write coordinates and origins in pixels of this size instead; coordinates count in `apix` before, or in the
-        pixel size of the tilt series where the file tells it (RELION 4 and 5, but not WarpTools' 2D stacks).
+        Pixel size in Å to which coordinates and origins are converted. Coordinates are in pixels of `apix` before, or
+        of the tilt series if the file states its pixel size (RELION 4 and 5, but not 2D stacks of WarpTools).
 
     Returns
     -------
     Converted
-        All particles. The particle block comes first and is called `data_`, as RELION 3.0 reads it; columns of the
-        optics table stand in the rows, `rlnTomoName` also as `rlnMicrographName`; unknown columns and other blocks are
-        kept.
+        All particles. The particle block comes first and is called `data_`, as RELION 3.0 requires. The columns of the
+        optics table are in the rows, and `rlnTomoName` is also written as `rlnMicrographName`. Unknown columns and
+        other blocks are kept.
     """
     target = apix if rescale_apix is None else rescale_apix
     notes = []
     known = star.pixel_sizes()
     if known is not None and not np.allclose(known, apix, rtol=1e-3):
-        notes.append(f"the file gives a pixel size of {listed_sizes(known)}, not {apix:g} Å")
+        notes.append(f"the file states a pixel size of {format_pixel_sizes(known)}, not {apix:g} Å")
     table = star.particles
     columns = {name: table[name].to_numpy(dtype=object) for name in table.columns}
     places = tuple(column for column in COORDINATES if column in star)
@@ -59,15 +59,15 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     elif OWN_APIX in star:
         series = star.numbers(OWN_APIX)
     if rescale_apix is not None and places:
-        # RELION 4 and 5 count coordinates in pixels of the tilt series
+        # In RELION 4 and 5, coordinates are in pixels of the tilt series.
         before = np.full(len(star), apix) if series is None else series
         columns |= xyz_columns(places, xyz(star, places) * (before / target)[:, None])
     elif rescale_apix is not None:
         notes.append("there are no coordinates in pixels to rescale")
     elif places and series is not None and not np.allclose(series, apix, rtol=1e-3):
         notes.append(
-            f"coordinates stay in pixels of the tilt series, {listed_sizes(series)}; --rescale-angpix brings "
-            "coordinates and origins into one size"
+            f"coordinates remain in pixels of the tilt series, {format_pixel_sizes(series)}; --rescale-angpix converts "
+            "coordinates and origins to one pixel size"
         )
     if any(column in star for column in (*ORIGIN_ANGST_COLUMNS, *ORIGIN_COLUMNS)):
         in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS)
@@ -77,7 +77,7 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     for name in MICROSCOPE_COLUMNS:
         if name in columns and name in optics:
             columns[name], count = follow_optics(columns[name], optics[name])
-            notes += [told_by_optics(star, name, count)] if count else []
+            notes += [optics_note(star, name, count)] if count else []
     columns = _replaced(columns, optics, keep=True)
     if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
         columns["rlnMicrographName"] = columns["rlnTomoName"]
@@ -96,10 +96,10 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     return Converted(result, len(star), (*notes, *([] if voltage is None else [voltage])))
 
 
-def one_of_each(star: ParticleStar) -> npt.NDArray[np.int64]:
-    """Rows to keep so that every particle of a symmetry-expanded table is there once, at its first place.
+def first_copies(star: ParticleStar) -> npt.NDArray[np.int64]:
+    """Return the rows of the first copy of every particle of a symmetry-expanded table.
 
-    Copies of a particle share `rlnImageName`; without that column, name and place in the tomogram.
+    Copies of a particle have the same `rlnImageName`, or, without this column, the same name or position.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def one_of_each(star: ParticleStar) -> npt.NDArray[np.int64]:
     if keys is None:
         raise UserError(
             f"{star.path}: without rlnImageName, rlnTomoParticleName or coordinates, copies of a particle cannot be "
-            "told; leave out --remove-symexp."
+            "recognized; omit --remove-symexp."
         )
     first = dict[object, int]()
     for row, key in enumerate(keys):
@@ -119,7 +119,7 @@ def one_of_each(star: ParticleStar) -> npt.NDArray[np.int64]:
 
 
 def particle_keys(star: ParticleStar) -> list[object] | None:
-    """What tells a particle from others: image, else RELION 5 name, else tomogram and place; None without these."""
+    """Return a key for each particle: image, else RELION 5 name, else tomogram and position; None without these."""
     for column in ("rlnImageName", "rlnTomoParticleName"):
         if column in star:
             return list(star.strings(column))
@@ -133,7 +133,7 @@ def particle_keys(star: ParticleStar) -> list[object] | None:
 
 
 def rows_with_label(star: ParticleStar, label: str) -> npt.NDArray[np.int64]:
-    """Rows whose label is the one given: `1` means `rlnRandomSubset` 1, `rlnClassNumber=3` any other column.
+    """Return the rows with a label: `1` means `rlnRandomSubset` 1, `rlnClassNumber=3` selects by another column.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def rows_with_label(star: ParticleStar, label: str) -> npt.NDArray[np.int64]:
     rows = np.flatnonzero([group_key(text) == group_key(value) for text in texts])
     if not rows.size:
         some = ", ".join(sorted(set(texts))[:8])
-        raise UserError(f"{star.path}: no particle has {column} {value} (there are {some}); give one of these.")
+        raise UserError(f"{star.path}: no particle has {column} {value}, only {some}; give one of these values.")
     return rows
 
 
@@ -161,7 +161,7 @@ def _optics_in_rows(star: ParticleStar) -> dict[str, npt.NDArray[np.object_]]:
 
 
 def _replaced(columns: dict, new: dict, keep: bool = False) -> dict:
-    """Put new columns in; origins in Å give way to those in pixels, at their place."""
+    """Return the columns with new ones; origins in pixels replace those in Å in the same place."""
     if keep:
         return {**columns, **{name: values for name, values in new.items() if name not in columns}}
     renamed = dict(zip(ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, strict=True))

@@ -1,8 +1,8 @@
-"""RELION 5 particle sets, with their tomograms, to and from tables with coordinates in pixels.
+"""Conversion of RELION 5 particle sets and their tomograms to and from tables with coordinates in pixels.
 
-RELION 5 keeps a particle's place in Å from the centre of its tomogram, `rlnCenteredCoordinate…Angst`; in pixels of
-the tilt series that is `centred / p + size / 2` with p `rlnTomoTiltSeriesPixelSize` and size `rlnTomoSize…`, as
-RELION 4 and others count (`rlnCoordinate…`).
+RELION 5 stores the position of a particle in Å from the center of its tomogram, `rlnCenteredCoordinate…Angst`. In
+pixels of the tilt series, as in RELION 4 and other programs (`rlnCoordinate…`), it is `centered / p + size / 2`, where
+p is `rlnTomoTiltSeriesPixelSize` and size is `rlnTomoSize…`.
 """
 
 import os
@@ -29,13 +29,13 @@ from opustomo.convert.frames import FRAME_COLUMNS, compose_frames, coordinate_si
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
 from opustomo.errors import UserError
-from opustomo.io.star import find_block, listed_sizes, read_blocks
+from opustomo.io.star import find_block, format_pixel_sizes, read_blocks
 from opustomo.io.star_conventions import OWN_APIX, counts_in_image_pixels
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import base_name, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
-# what particles take over from their tomogram
+# Columns that particles receive from their tomogram.
 _OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 
@@ -46,15 +46,15 @@ class Tomograms:
     Attributes
     ----------
     path
-        Their STAR file.
+        STAR file of the tomograms.
     names
-        `rlnTomoName`.
+        Names of the tomograms, `rlnTomoName`.
     sizes_px
-        Lengths x, y, z in pixels of the tilt series, (T, 3).
+        Sizes x, y, z in pixels of the tilt series, (T, 3).
     apix
         Pixel size of the tilt series in Å, (T,).
     optics
-        Voltage, aberration and amplitude contrast as far as they are told: column → text per tomogram.
+        Voltage, aberration and amplitude contrast, if available: text per tomogram by column.
     """
 
     path: Path
@@ -64,12 +64,12 @@ class Tomograms:
     optics: dict[str, list[str]]
 
     def rows(self, names: list[str], source: object) -> np.ndarray:
-        """Find the tomogram of each particle by its whole name, else without folders, else without suffixes, (N,).
+        """Find the tomogram of each particle by its full name, else without folders, else without suffixes, (N,).
 
         Raises
         ------
         UserError
-            A particle's tomogram is not among them.
+            The tomogram of a particle is not in this set.
         """
         found: dict[str, int] = {}
         for shorten in (str, base_name, tomogram_stem):
@@ -86,20 +86,20 @@ class Tomograms:
         return np.array([found[name] for name in names], dtype=np.int64)
 
     def rows_of(self, star: ParticleStar, column: str) -> np.ndarray:
-        """Find the tomogram of each particle, and compare the pixel sizes of the tilt series that both tell, (N,).
+        """Find the tomogram of each particle, (N,), and compare the pixel sizes of the tilt series.
 
         Raises
         ------
         UserError
-            A particle's tomogram is not among them, or has another pixel size.
+            The tomogram of a particle is not in this set or has another pixel size.
         """
         rows = self.rows(star.strings(column), star.path)
         sizes = star.value_per_particle(SERIES_APIX)
         if sizes is not None and not np.allclose(sizes, self.apix[rows], rtol=1e-3):
             row = int(np.flatnonzero(~np.isclose(sizes, self.apix[rows], rtol=1e-3))[0])
             raise UserError(
-                f"{star.path}: row {row + 1} is of a tilt series of {sizes[row]:g} Å/pixel, but {self.path} gives "
-                f"{self.apix[rows[row]]:g} for {self.names[rows[row]]}; give the tomograms of these particles."
+                f"{star.path}: the pixel size of the tilt series is {sizes[row]:g} Å in row {row + 1}, but {self.path} "
+                f"states {self.apix[rows[row]]:g} Å for {self.names[rows[row]]}; give the tomograms of these particles."
             )
         return rows
 
@@ -110,7 +110,7 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
     Raises
     ------
     UserError
-        The file holds no tomograms, no sizes, or a value that is no positive number.
+        The file has no tomograms or no sizes, or a value is not a positive number.
     """
     path = Path(path)
     blocks = read_blocks(path)
@@ -132,8 +132,8 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
             row = int(np.flatnonzero(values <= 0)[0])
             tomogram = table["rlnTomoName"].iloc[row]
             raise UserError(
-                f"{path}: {column} of row {row + 1} ({tomogram}) is {values[row]:g}, where a positive number is needed"
-                "; reconstruct the tomogram in RELION, which writes its size, or correct the row."
+                f"{path}: {column} of row {row + 1} ({tomogram}) is {values[row]:g}, but it must be positive; "
+                "reconstruct the tomogram in RELION, which writes its size, or correct the row."
             )
     return Tomograms(
         path,
@@ -145,17 +145,17 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
 
 
 def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = False) -> Converted:
-    """Give the particles of a RELION 5 set coordinates in pixels of the tilt series.
+    """Convert a RELION 5 set to coordinates in pixels of the tilt series.
 
     Parameters
     ----------
     star
         Particles with `rlnCenteredCoordinate…Angst` and `rlnTomoName`.
     tomograms
-        Their tomograms.
+        Tomograms of the particles.
     keep_frames
-        Leave `rlnTomoSubtomogram…` as they are. Otherwise angles and origins are turned into the frame of the
-        tomogram, as needed by whoever extracts anew; RELION's own pseudo-subtomograms stand in the frames.
+        Whether `rlnTomoSubtomogram…` are unchanged, as required for RELION's own pseudo-subtomograms. Otherwise angles
+        and origins are rotated into the frame of the tomogram, as required to extract subtomograms anew.
 
     Raises
     ------
@@ -169,8 +169,8 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
     if counts_in_image_pixels(star):
         star = with_columns(star, xyz_columns((OWN_APIX,), tomograms.apix[rows, None]))
         notes.append(
-            f"the particles are 2D stacks, so that WARP would take coordinates for pixels of the images; {OWN_APIX} "
-            "records that they count in pixels of the tilt series"
+            f"the particles are 2D stacks, for which WARP uses coordinates in pixels of the images; {OWN_APIX} "
+            "records that they are in pixels of the tilt series"
         )
     if any(column in star for column in FRAME_COLUMNS):
         if keep_frames:
@@ -178,7 +178,7 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
         else:
             star = compose_frames(star)
             notes.append(
-                "angles and origins were turned by rlnTomoSubtomogramRot, Tilt, Psi into the tomogram's frame; "
+                "angles and origins were rotated by rlnTomoSubtomogramRot, Tilt, Psi into the frame of the tomogram; "
                 "use --keep-frames to train on RELION's own subtomograms"
             )
     if star.value_per_particle(SERIES_APIX) is None:
@@ -187,24 +187,25 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
 
 
 def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = None) -> Converted:
-    """Turn a particle table of any RELION version, or WARP, into a RELION 5 particle set.
+    """Convert a particle table of any RELION version, or of WARP, to a RELION 5 particle set.
 
-    Places become Å from the tomogram's centre, origins Å, and each particle gets a name and an optics group that
-    tells the pixel size of the tilt series. All other columns and blocks stay.
+    Coordinates are converted to Å from the center of the tomogram and origins to Å. Each particle gets a name and an
+    optics group with the pixel size of the tilt series. All other columns and blocks are unchanged.
 
     Parameters
     ----------
     star
         Particles with coordinates in pixels.
     tomograms
-        Their tomograms.
+        Tomograms of the particles.
     apix
-        Å per pixel of the coordinates, and of the images where the table does not tell it; None takes the table's.
+        Pixel size in Å of the coordinates, and of the images if the table does not state it; None uses that of the
+        table.
 
     Raises
     ------
     UserError
-        No coordinates in pixels, no pixel size, or a tomogram that is not in the set.
+        Coordinates in pixels or the pixel size are missing, or a tomogram is not in the set.
     """
     count = len(star)
     column = next((name for name in reversed(TOMOGRAM_COLUMNS) if name in star), None)
@@ -213,12 +214,12 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
     rows = tomograms.rows_of(star, column)
     sizes = coordinate_sizes(star, apix)
     if sizes is None:
-        raise UserError(f"{star.path}: tells no pixel size; give it with --angpix.")
-    centres = tomograms.sizes_px[rows] / 2 * tomograms.apix[rows, None]
-    places = xyz(star, COORDINATES) * sizes[:, None] - centres
-    notes = _outside_note((places + centres) / tomograms.apix[rows, None], tomograms.sizes_px[rows])
+        raise UserError(f"{star.path}: the pixel size is missing; give it with --angpix.")
+    centers = tomograms.sizes_px[rows] / 2 * tomograms.apix[rows, None]
+    places = xyz(star, COORDINATES) * sizes[:, None] - centers
+    notes = _outside_note((places + centers) / tomograms.apix[rows, None], tomograms.sizes_px[rows])
     if apix is None and counts_in_image_pixels(star):
-        notes.append(f"coordinates of these 2D stacks were taken for pixels of the images, {listed_sizes(sizes)}")
+        notes.append(f"coordinates of these 2D stacks are read in pixels of the images, {format_pixel_sizes(sizes)}")
     star = without_columns(star, {OWN_APIX})
     if apix is not None and star.pixel_sizes() is None:
         star = with_columns(star, xyz_columns(("rlnPixelSize",), np.full((count, 1), apix)))
@@ -247,34 +248,34 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
 
 
 def _outside_note(places_px: Numbers, sizes_px: Numbers) -> list[str]:
-    """Describe particles (N, 3) that lie outside of their tomograms, both in pixels of the tilt series."""
+    """Describe particles (N, 3) outside their tomograms (N, 3), both in pixels of the tilt series."""
     outside = np.flatnonzero(((places_px < 0) | (places_px > sizes_px)).any(axis=1))
     if not outside.size:
         return []
     row = int(outside[0])
     place, size = ("×".join(f"{value:.0f}" for value in values[row]) for values in (places_px, sizes_px))
     return [
-        f"{outside.size} of {len(places_px)} particles lie outside of their tomograms, the first in row {row + 1} at "
+        f"{outside.size} of {len(places_px)} particles lie outside their tomograms, the first in row {row + 1} at "
         f"{place.replace('×', ', ')} in {size} pixels; check that tomograms and pixel sizes belong to the particles"
     ]
 
 
-def write_optimisation_set(path: str | os.PathLike[str], particles: Path, tomograms: Path) -> None:
-    """Write the file that RELION 5 jobs take as input."""
+def write_optimization_set(path: str | os.PathLike[str], particles: Path, tomograms: Path) -> None:
+    """Write an optimization set, the input file of RELION 5 jobs."""
     from opustomo.io.star import write_blocks
 
     write_blocks(path, {"": {"rlnTomoParticlesFile": str(particles), "rlnTomoTomogramsFile": str(tomograms)}})
 
 
-def read_optimisation_set(path: str | os.PathLike[str]) -> tuple[Path, Path] | None:
-    """Find particles and tomograms of an optimisation set; None when the file is something else.
+def read_optimization_set(path: str | os.PathLike[str]) -> tuple[Path, Path] | None:
+    """Read the paths of particles and tomograms of an optimization set; None if the file is not such a set.
 
-    Paths count from the project's folder: the current one, or a folder above the file.
+    Paths are relative to the project folder, which is the working folder or a folder above the file.
 
     Raises
     ------
     UserError
-        A file named there does not exist.
+        One of the files does not exist.
     """
     path = Path(path)
     columns = ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
@@ -288,19 +289,22 @@ def read_optimisation_set(path: str | os.PathLike[str]) -> tuple[Path, Path] | N
         candidates = [folder / text for folder in (Path(), *path.absolute().parents)]
         place = next((candidate for candidate in candidates if candidate.is_file()), None)
         if place is None:
-            raise UserError(f"{path}: {column} names {text}, which is not there; run in the RELION project's folder.")
+            raise UserError(
+                f"{path}: the file {text} of {column} does not exist; run the command in the folder of the RELION "
+                "project."
+            )
         found.append(place)
     return found[0], found[1]
 
 
 def _optics_with_series(star: ParticleStar, tomograms: Tomograms, rows: np.ndarray) -> ParticleStar:
-    """Make sure that each optics group tells the pixel size of its tilt series and the microscope."""
+    """Return the table with the pixel size of the tilt series and the microscope in each optics group."""
     if star.optics_block is None:
         bare = set(star.particles.columns)
-        told = {name: np.array(values, dtype=object)[rows] for name, values in tomograms.optics.items()}
-        told |= xyz_columns((SERIES_APIX,), tomograms.apix[rows, None])
-        star = with_optics(with_columns(star, {name: values for name, values in told.items() if name not in bare}))
-        star = without_columns(star, set(told) - bare)
+        known = {name: np.array(values, dtype=object)[rows] for name, values in tomograms.optics.items()}
+        known |= xyz_columns((SERIES_APIX,), tomograms.apix[rows, None])
+        star = with_optics(with_columns(star, {name: values for name, values in known.items() if name not in bare}))
+        star = without_columns(star, set(known) - bare)
     block = str(star.optics_block)
     optics = star.blocks[block]
     table = make_table({key: [value] for key, value in optics.items()}) if isinstance(optics, dict) else optics
@@ -312,8 +316,8 @@ def _optics_with_series(star: ParticleStar, tomograms: Tomograms, rows: np.ndarr
             different = np.unique(tomograms.apix[rows[groups == group]])
             if len(different) > 1:
                 raise UserError(
-                    f"{star.path}: particles of optics group {columns[NUMBER][group]} are of tilt series with pixel "
-                    f"sizes {different[0]:g} and {different[1]:g} Å; give each its own group."
+                    f"{star.path}: the optics group {columns[NUMBER][group]} has tilt series with pixel sizes "
+                    f"{different[0]:g} and {different[1]:g} Å; give each its own group."
                 )
         columns |= xyz_columns((SERIES_APIX,), tomograms.apix[first, None])
     for name, values in tomograms.optics.items():

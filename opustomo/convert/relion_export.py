@@ -1,4 +1,4 @@
-"""Particle set for RELION 3.1 and later: optics table, float32 subtomograms and CTF volumes in one folder."""
+"""Export of a particle set to RELION 3.1 and later: optics table, float32 subtomograms and CTF volumes."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from opustomo.physics.fourier import centered_full
 
 TABLE_NAME = "particles.star"
 READABLE = {"i1", "i2", "f4"}
-"""Voxel types (MRC modes 0, 1 and 2) that RELION 3.1 reads; it refuses mode 12 and takes mode 6 for signed numbers."""
+"""Voxel types (MRC modes 0, 1 and 2) that RELION 3.1 reads; it refuses mode 12 and reads mode 6 as signed integers."""
 _MICROSCOPE = {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.07}
-"""What RELION asks of every optics group, and what stands in where nothing tells it."""
+"""Values that RELION requires in every optics group, with defaults."""
 _UNUSABLE = " \t\n'\"@"
 
 
 @dataclass(frozen=True)
 class RelionExport:
-    """What was written.
+    """Result of an export.
 
     Attributes
     ----------
     star
-        The particle table; its paths are relative to its folder, where RELION is to be started.
+        Particle table, whose paths are relative to its folder; RELION must be started there.
     particles, converted, ctf_volumes
-        Numbers of particles, of float32 copies and of CTF volumes.
+        Numbers of particles, float32 copies and CTF volumes.
     notes
-        What to tell the user, a sentence each.
+        Notes for the user.
     """
 
     star: Path
@@ -51,16 +51,16 @@ class RelionExport:
 
 @dataclass(frozen=True)
 class RelionOptions:
-    """How a set is exported.
+    """Options of an export.
 
     Attributes
     ----------
     ctf_normalised
         Form of the CTF volumes, see :func:`opustomo.physics.ctf.ctf_volume`.
     ctf_volumes
-        Write them; otherwise rlnCtfImage names the files it named before.
+        Whether CTF volumes are written; otherwise rlnCtfImage refers to the same files as before.
     copy_all
-        Copy also subtomograms that RELION reads as they are; otherwise the table names the existing files.
+        Whether subtomograms that RELION can read are copied too; otherwise the table refers to the existing files.
     """
 
     ctf_normalised: bool = False
@@ -69,21 +69,21 @@ class RelionOptions:
 
 
 def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> RelionExport:
-    """Write a particle set that RELION 3.1 and later read; the table comes last.
+    """Write a particle set for RELION 3.1 and later; the table is written last.
 
     Parameters
     ----------
     config
         The particles. Their poses (of the table, or of ``config.poses``) are written with origins in Å.
     folder
-        Where the table, float32 copies of subtomograms and CTF volumes go.
+        Output folder of the table, the float32 copies of subtomograms and the CTF volumes.
     options
-        How.
+        Options of the export.
 
     Raises
     ------
     UserError
-        An input is missing or broken, pixel sizes differ between particles, or a file to write exists already.
+        An input is missing or damaged, pixel sizes differ between particles, or an output file exists.
     """
     particles = load_particles(config)
     _check_pixel_sizes(particles)
@@ -93,7 +93,7 @@ def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> R
     ctf_names = _ctf_names(particles) if options.ctf_volumes else []
     existing = next((path for name in (TABLE_NAME, *sources, *ctf_names) if (path := folder / name).exists()), None)
     if existing is not None:
-        raise UserError(f"{existing} exists already; give another folder with -o, or remove what is there.")
+        raise UserError(f"{existing} exists already; give another folder with -o, or remove the file.")
     with progress(len(sources), "float32 copies") as advance:
         for name, image in sources.items():
             write_volume(folder / name, read_volume(image.path)[0], particles.apix)
@@ -113,20 +113,20 @@ def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> R
     notes = particles.notes
     if not has_ctf and any(particles.star.value_per_particle(name) is None for name in _MICROSCOPE):
         notes += (
-            "the set does not hold the voltage, spherical aberration and amplitude contrast, so the optics block has "
-            "300 kV, 2.7 mm and 0.07; RELION does not use them where it reads CTF volumes",
+            "the set does not state voltage, spherical aberration and amplitude contrast, so the optics block has "
+            "300 kV, 2.7 mm and 0.07; RELION does not use these values with CTF volumes",
         )
     return RelionExport(out, len(particles), len(sources), len(ctf_names), notes)
 
 
 def _check_pixel_sizes(particles: ParticleSet) -> None:
-    """Refuse a set of several pixel sizes: the CTF volumes are computed for one."""
+    """Raise an error if the set has several pixel sizes, because CTF volumes are computed for one."""
     sizes = particles.star.pixel_sizes()
     if sizes is not None and sizes.max() > 1.01 * sizes.min():
         low, high = sizes.min(), sizes.max()
         raise UserError(
             f"{particles.star.path}: the pixel sizes of the particles range from {low:.4g} to {high:.4g} Å; export the "
-            "particles of each size on their own, chosen with --ind."
+            "particles of each size separately, selected with --ind."
         )
 
 
@@ -137,17 +137,17 @@ def write_ctf_volume(path: Path, table: TiltTable, box: int, apix: float, normal
 
 
 def _readable(image: MrcHeader, name: str) -> bool:
-    """Tell whether RELION reads a subtomogram under a name: it finds the format by the suffix, @ counts in stacks."""
+    """Return whether RELION can read a subtomogram; the suffix is the format, and @ refers to sections of stacks."""
     plain = not any(sign in name for sign in _UNUSABLE) and name.endswith(".mrc")
     return plain and image.dtype.newbyteorder("=").str[1:] in READABLE
 
 
 def _image_names(particles: ParticleSet, folder: Path, copy_all: bool) -> tuple[list[str], dict[str, MrcHeader]]:
-    """Name of every subtomogram as seen from ``folder``, and which files are to be copied under which names."""
+    """Return the name of every subtomogram relative to ``folder``, and the files to copy by their new names."""
     names: list[str] = []
     sources: dict[str, MrcHeader] = {}
-    told = particles.star.strings("rlnImageName")
-    for row, (image, name) in enumerate(zip(particles.images, told, strict=True)):
+    star_names = particles.star.strings("rlnImageName")
+    for row, (image, name) in enumerate(zip(particles.images, star_names, strict=True)):
         there = os.path.relpath(image.path, folder)
         if not copy_all and _readable(image, there):
             names.append(there)
@@ -162,13 +162,13 @@ def _image_names(particles: ParticleSet, folder: Path, copy_all: bool) -> tuple[
 
 
 def _ctf_names(particles: ParticleSet) -> list[str]:
-    """Name of the volume of every CTF table: that of the first particle that has it."""
+    """Return the name of the volume of every CTF table, which is made from the first particle of the table."""
     star = particles.star
     column = "rlnCtfImage" if "rlnCtfImage" in star else "rlnImageName"
-    told, firsts = star.strings(column), np.unique(particles.table, return_index=True)[1]
+    star_names, firsts = star.strings(column), np.unique(particles.table, return_index=True)[1]
     names: dict[str, None] = {}
     for index, first in enumerate(firsts.tolist(), 1):
-        wanted = inner_name(told[first])
+        wanted = inner_name(star_names[first])
         stem = wanted.stem if column == "rlnCtfImage" else f"{wanted.stem}_ctf"
         name = str(PurePosixPath("ctf") / wanted.parent / f"{stem}.mrc")
         names[name if name not in names else f"{name.removesuffix('.mrc')}_{index}.mrc"] = None
@@ -176,14 +176,14 @@ def _ctf_names(particles: ParticleSet) -> list[str]:
 
 
 def inner_name(name: str) -> PurePosixPath:
-    """Return a name as it may lie inside a folder: without root, drive and steps upwards, no spaces or quotes."""
+    """Return a relative name inside a folder, without root, drive, parent folders, spaces and quotes."""
     parts = [part for part in PureWindowsPath(name).parts if part not in ("..", ".") and not part.endswith(("\\", ":"))]
     clean = ["".join("_" if sign in _UNUSABLE else sign for sign in part) for part in parts if part != "/"]
     return PurePosixPath(*clean)
 
 
 def _relion31_table(particles: ParticleSet) -> ParticleStar:
-    """Poses in RELION's columns, origins in Å, and an optics table."""
+    """Return the particle table of RELION 3.1 with poses, origins in Å, and an optics table."""
     star = particles.star
     if star.optics_block is None and star.pixel_sizes() is None:
         star = with_columns(star, {"rlnPixelSize": repeated(f"{particles.apix:.6f}", len(star))})
@@ -194,18 +194,18 @@ def _relion31_table(particles: ParticleSet) -> ParticleStar:
     star = with_columns(star, xyz_columns(ORIGIN_ANGST_COLUMNS, origins_A))
     optics = str(star.optics_block)
     others = {name: block for name, block in star.blocks.items() if name not in (optics, star.particle_block)}
-    # RELION looks for these two by their names
+    # RELION finds these two blocks by name.
     blocks = {"optics": star.blocks[optics], "particles": star.particles, **others}
     return ParticleStar(star.path, blocks, "particles")
 
 
 def _with_microscope(star: ParticleStar, particles: ParticleSet, has_ctf: bool) -> ParticleStar:
-    """Fill in what RELION asks of an optics table: microscope, pixel size, box."""
+    """Return the table with the microscope, pixel size and box in the optics table, as RELION requires."""
     block = star.blocks["optics"]
     columns = {str(name): np.asarray([value] if isinstance(block, dict) else value) for name, value in block.items()}
     rows = star.optics_rows()
     count = len(next(iter(columns.values())))
-    # a group without particles gets the values of the first particle
+    # A group without particles gets the values of the first particle.
     first = [int(np.argmax(rows == group)) for group in range(count)]
     tables = [particles.tables[particles.table[row]] for row in first]
     measured = {

@@ -1,4 +1,4 @@
-"""Particles of one tomogram, as WARP keeps the results of template matching and as ArtiaX shows them."""
+"""Particles of one tomogram for WARP, in the form of its template matching, and for ArtiaX."""
 
 from dataclasses import dataclass
 
@@ -23,32 +23,32 @@ _SCORE, _PYTOM_SCORE = "rlnAutopickFigureOfMerit", "rlnLCCmax"
 
 @dataclass(frozen=True)
 class TomogramChoice:
-    """Which particles to take.
+    """Selection of the particles of one tomogram.
 
     Attributes
     ----------
     tomogram
         Name of the tomogram, with or without folders and suffixes.
     column
-        Column with the names; None takes `rlnMicrographName`, else `rlnTomoName`.
+        Column with the names of tomograms; None uses `rlnMicrographName`, else `rlnTomoName`.
     """
 
     tomogram: str
     column: str | None = None
 
     def of(self, star: ParticleStar) -> ParticleStar:
-        """Particles of exactly this tomogram.
+        """Return the particles of the tomogram.
 
         Raises
         ------
         UserError
-            There is no such column, or no particle of the tomogram.
+            The column does not exist, or no particle belongs to the tomogram.
         """
         rows = rows_of_tomogram(star.strings(self.column_of(star)), self.tomogram, star.path or "the particle table")
         return star.subset(rows)
 
     def column_of(self, star: ParticleStar) -> str:
-        """Column that holds the names of tomograms."""
+        """Return the column with the names of tomograms."""
         if self.column is not None:
             return self.column.lstrip("_")
         found = next((column for column in TOMOGRAM_COLUMNS if column in star), None)
@@ -58,15 +58,15 @@ class TomogramChoice:
 
 
 def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
-    """Take the particles of one tomogram for WARP, which names a tilt series `{mic}.tomostar`.
+    """Return the particles of one tomogram for WARP, which calls a tilt series `{mic}.tomostar`.
 
-    All columns stay; `rlnMicrographName` becomes the name of the tilt series. `rlnAutopickFigureOfMerit` is added
-    where missing: the score of pytom-match-pick, `rlnLCCmax`, else 1.
+    All columns are kept; `rlnMicrographName` becomes the name of the tilt series. If `rlnAutopickFigureOfMerit` is
+    missing, it is the score of pytom-match-pick (`rlnLCCmax`), or else 1.
 
     Raises
     ------
     UserError
-        See `TomogramChoice.of`; also when there are no coordinates in pixels.
+        As in `TomogramChoice.of`, or coordinates in pixels are missing.
     """
     require_pixels(star)
     found = choice.of(star)
@@ -81,7 +81,7 @@ def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
 
 
 def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, deduplicate: bool = False) -> Converted:
-    """Take the particles of one tomogram in its own pixels, for ArtiaX.
+    """Return the particles of one tomogram in pixels of this tomogram, for ArtiaX.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, dedup
     choice
         The tomogram.
     factor
-        Coordinates and origins in pixels are multiplied by it; origins in Å stay.
+        Factor by which coordinates and origins in pixels are multiplied; origins in Å are unchanged.
     deduplicate
-        Leave out particles at the place of an earlier one (to 0.001 pixel).
+        Whether particles at the position of an earlier one (to 0.001 pixel) are removed.
 
     Raises
     ------
     UserError
-        See `TomogramChoice.of`; also when there are no coordinates in pixels.
+        As in `TomogramChoice.of`, or coordinates in pixels are missing.
     """
     require_pixels(star)
     found = choice.of(star)
@@ -110,7 +110,7 @@ def artiax_list(star: ParticleStar, choice: TomogramChoice, factor: float, dedup
     found = with_columns(found, columns)
     if deduplicate:
         _, first = np.unique(np.round(places, 3), axis=0, return_index=True)
-        notes.append(f"{len(found) - len(first)} particles at the place of another were left out")
+        notes.append(f"{len(found) - len(first)} particles at the position of another were removed")
         found = found.subset(np.sort(first))
     notes.append(f"coordinates were multiplied by {factor:g}")
     return Converted(found, len(star), tuple(notes))

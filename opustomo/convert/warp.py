@@ -1,8 +1,8 @@
-"""Particle tables of M species (`wrp…` columns) to RELION 3.0.
+"""Conversion of particle tables of M species (`wrp…` columns) to RELION 3.0.
 
-M keeps places in Å and, for species with several poses over the exposure, one set of columns per pose
-(`wrpCoordinateX1`, `wrpCoordinateX2`, …); the first is taken. Half-sets are 1 and 2 as in RELION; old files count
-from 0. All other columns are carried along.
+M stores coordinates in Å. Species with several poses over the exposure have one set of columns per pose
+(`wrpCoordinateX1`, `wrpCoordinateX2`, …), of which the first is used. Half sets are 1 and 2 as in RELION; old files
+count from 0. All other columns are kept.
 """
 
 import os
@@ -29,33 +29,33 @@ from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_
 
 _PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
 _ANGLES = tuple(f"wrpAngle{name}1" for name in ("Rot", "Tilt", "Psi"))
-# would contradict the places and pixel sizes that are written
+# Columns that would contradict the coordinates and pixel sizes of the output.
 _OUTDATED = {*CENTERED_COORDINATES, *ORIGIN_ANGST_COLUMNS, *PIXEL_SIZE_COLUMNS, *FRAME_COLUMNS}
 
 
 def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 300.0, cs: float = 2.7) -> Converted:
-    """Read an M species table and turn it into a RELION 3.0 particle table.
+    """Read a table of an M species and convert it to a RELION 3.0 particle table.
 
     Parameters
     ----------
     path
-        STAR file of the species' particles.
+        STAR file of the particles of the species.
     apix
-        Pixel size in Å of the places to write (that of the subtomograms to be exported).
+        Pixel size in Å of the output coordinates, which is that of the subtomograms to be exported.
     kv, cs
-        Voltage in kV and spherical aberration in mm to write.
+        Voltage in kV and spherical aberration in mm of the output.
 
     Returns
     -------
     Converted
         `rlnMicrographName` (from `wrpSourceName`), `rlnCoordinate…` in pixels of `apix`, angles, zero origins,
-        `rlnRandomSubset`, pixel size and optics; then all columns that were not translated. What RELION columns of
-        the table say of any of these is replaced.
+        `rlnRandomSubset`, pixel size and optics, followed by all columns that were not converted. These values
+        replace RELION columns of the table.
 
     Raises
     ------
     UserError
-        The file is no species table, is empty, or holds a value that is no number.
+        The file is not a species table or is empty, or a value is not a number.
     """
     path = Path(path)
     blocks = dict(read_blocks(path))
@@ -89,7 +89,7 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
         translated.add("wrpRandomSubset")
         if (subsets == 0).any() and np.isin(subsets, (0, 1)).all():
             columns["rlnRandomSubset"] = fixed(subsets + 1, 0)
-            notes.append("half-sets 0 and 1 became 1 and 2")
+            notes.append("half sets 0 and 1 became 1 and 2")
     optics = {
         "rlnMagnification": "10000.0",
         "rlnDetectorPixelSize": f"{apix:g}",
@@ -99,10 +99,10 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
     columns |= {column: repeated(value, len(table)) for column, value in optics.items()}
     poses = sum(re.fullmatch(r"wrpCoordinateX\d+", column) is not None for column in table.columns)
     if poses > 1:
-        notes.append(f"the first of {poses} poses per particle was taken")
+        notes.append(f"the first of {poses} poses per particle is used")
     replaced = [column for column in table.columns if column in columns or column in _OUTDATED]
     if replaced:
-        notes.append(f"{', '.join(replaced)} of the table gave way to what M's columns say")
+        notes.append(f"{', '.join(replaced)} of the table were replaced by the values of M's columns")
     translated |= {*replaced}
     columns |= {column: table[column].to_numpy(dtype=object) for column in table.columns if column not in translated}
     others = {key: value for key, value in blocks.items() if key != name}

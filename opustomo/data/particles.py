@@ -14,7 +14,7 @@ from opustomo.io.image_paths import find_images, resolve_ctf_tables, resolve_ima
 from opustomo.io.indices import read_indices
 from opustomo.io.mrc import MrcHeader, read_header, read_volume
 from opustomo.io.poses import Poses, angle_note, origin_note, read_poses, require_origins, require_unit
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import is_image_series, named_size_note
 from opustomo.io.star_poses import origin_unit_note, poses_from_star
 from opustomo.io.star_tables import ParticleStar, read_particles
@@ -179,7 +179,7 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None,
         raise UserError(f"Neither {images[0].path} nor {star.path} has a pixel size. Give it with --angpix.")
     if not np.allclose(sizes, sizes[0], rtol=APIX_TOLERANCE):
         raise UserError(
-            f"{star.path} has pixel sizes of {listed_sizes(sizes)}, and {images[0].path} has none. Extract all "
+            f"{star.path} has pixel sizes of {format_pixel_sizes(sizes)}, and {images[0].path} has none. Extract all "
             "subtomograms with one pixel size, or give it with --angpix if they have one."
         )
     return float(sizes[0])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.geometry.rigid_bodies import LEAST_BODIES, BodyGeometry
+from opustomo.geometry.rigid_bodies import MIN_BODIES, BodyGeometry
 from opustomo.io.body_files import check_inside
 from opustomo.io.mrc import read_volume
 from opustomo.io.star import to_numbers
@@ -67,8 +67,8 @@ def read_bodies(star: Path, count: int | None = None) -> BodyMasks:
     """
     table = read_table(star, (MASK_COLUMN, PARENT_COLUMN))
     names = tuple(star.parent / str(name) for name in table[MASK_COLUMN])
-    if len(names) < LEAST_BODIES:
-        raise UserError(f"{star} defines {len(names)} body, but at least {LEAST_BODIES} are required.")
+    if len(names) < MIN_BODIES:
+        raise UserError(f"{star} defines {len(names)} body, but at least {MIN_BODIES} are required.")
     if count is not None and count != len(names):
         raise UserError(f"{star} defines {len(names)} bodies, but {count} were requested. Give {len(names)}.")
     parents = _parents(star, table[PARENT_COLUMN].tolist())

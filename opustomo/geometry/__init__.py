@@ -1,1 +1,1 @@
-"""Euler, quaternion and Hopf rotations, and groups of viewing directions."""
+"""Geometry: rotations, viewing directions, tilt geometry and rigid bodies."""

@@ -1,4 +1,4 @@
-"""Rigid bodies of a particle (centers, levers, frames, extents), rigid motions ``p ↦ R p + d`` and their screw axes."""
+"""Rigid bodies of a particle, rigid motions ``p ↦ R p + d`` and their screw axes."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-LEAST_BODIES = 2
+MIN_BODIES = 2
 Numbers = tuple[Any, ...] | npt.NDArray[np.float64]
-"""Nested numbers; a geometry turns arrays into tuples."""
+"""Nested numbers; a geometry converts arrays to tuples."""
 
 
 @dataclass(frozen=True)
 class BodyGeometry:
-    """Where the bodies of a particle are and about what they turn.
+    """Positions, frames and extents of the bodies of a particle.
 
-    Lengths are voxels of the subtomograms, vectors x, y, z, positions relative to voxel D/2. Plain numbers, so that it
-    can be compared, hashed and stored anywhere.
+    Lengths are in voxels of the subtomograms, vectors are x, y, z, and positions are relative to voxel D/2. Values are
+    plain numbers, so a geometry can be compared, hashed and pickled.
 
     Attributes
     ----------
     com_bodies
-        B × 3, centre of mass of each body.
+        B × 3, center of mass of each body.
     in_relatives
-        B × 3, centre of mass of its parent.
+        B × 3, center of mass of its parent.
     rotate_directions
-        B × 3, lever from the parent's centre to the body's.
+        B × 3, lever from the center of the parent to that of the body.
     orient_bodies
-        B × 3 × 3, frame in which the body's rotations are expressed; vectors go into it by ``orient · x``.
+        B × 3 × 3, frame of the rotations of the body; ``orient · x`` transforms a vector into it.
     radii_bodies
-        B × 3, root of the eigenvalues of the density's covariance, ascending.
+        B × 3, square roots of the eigenvalues of the covariance of the density, ascending.
     principal_axes
         B × 3 × 3, the eigenvectors as rows.
     parents
-        B, which body each is relative to, from 0; the body itself where that is not known.
+        B, index of the parent of each body, from 0; the body itself if it has none.
     """
 
     com_bodies: Numbers
@@ -51,8 +51,8 @@ class BodyGeometry:
 
     def __post_init__(self) -> None:
         count = len(self.com_bodies)
-        if count < LEAST_BODIES:
-            raise ValueError(f"bodies: at least {LEAST_BODIES} are needed, got {count}")
+        if count < MIN_BODIES:
+            raise ValueError(f"bodies: at least {MIN_BODIES} are required, got {count}")
         for name in TENSOR_NAMES:
             values = np.asarray(getattr(self, name), dtype=np.float64)
             shape = (count, 3, 3) if name in ("orient_bodies", "principal_axes") else (count, 3)
@@ -63,38 +63,38 @@ class BodyGeometry:
             raise ValueError("bodies: radii_bodies must be positive")
         parents = tuple(int(p) for p in self.parents) or infer_parents(self)
         if len(parents) != count or not all(0 <= p < count for p in parents):
-            raise ValueError(f"bodies: parents must be {count} numbers of bodies, got {parents}")
+            raise ValueError(f"bodies: parents must be {count} indices of bodies, got {parents}")
         object.__setattr__(self, "parents", parents)
 
     def __len__(self) -> int:
         return len(self.com_bodies)
 
     def array(self, name: str) -> npt.NDArray[np.float64]:
-        """One of the members as an array."""
+        """Return an attribute as an array."""
         return np.asarray(getattr(self, name), dtype=np.float64)
 
     def tensor(self, name: str) -> Tensor:
-        """One of the members as a float32 tensor."""
+        """Return an attribute as a float32 tensor."""
         return torch.from_numpy(self.array(name)).float()
 
 
 TENSOR_NAMES = tuple(f.name for f in fields(BodyGeometry) if f.name != "parents")
-"""Members that the torch file of masks holds (docs/files.md)."""
+"""Attributes in the torch file of bodies (docs/files.md)."""
 
 
 def infer_parents(geometry: BodyGeometry) -> tuple[int, ...]:
-    """Parents from the geometry alone: the body nearest to where the lever starts.
+    """Return the parents of bodies, which are the bodies nearest to the starts of the levers.
 
-    A body without lever, the origin of the others, is its own parent.
+    A body without a lever, relative to which the others move, is its own parent.
     """
-    centres, levers = geometry.array("com_bodies"), geometry.array("rotate_directions")
+    centers, levers = geometry.array("com_bodies"), geometry.array("rotate_directions")
     starts = geometry.array("in_relatives")
     parents = []
-    for body in range(len(centres)):
+    for body in range(len(centers)):
         if np.linalg.norm(levers[body]) < 1e-6:
             parents.append(body)
             continue
-        distance = np.linalg.norm(centres - starts[body], axis=1)
+        distance = np.linalg.norm(centers - starts[body], axis=1)
         distance[body] = np.inf
         parents.append(int(distance.argmin()))
     return tuple(parents)
@@ -111,14 +111,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RigidMotions:
-    """Rigid motions of any shape of batch.
+    """Batch of rigid motions.
 
     Attributes
     ----------
     turns
-        R, (..., 3, 3).
+        Rotation matrices R, (..., 3, 3).
     shifts
-        d, (..., 3).
+        Shifts d, (..., 3).
     """
 
     turns: Array
@@ -128,38 +128,38 @@ class RigidMotions:
         return RigidMotions(self.turns[index], self.shifts[index])
 
     def apply(self, points: Array) -> Array:
-        """Where points (..., 3) go."""
+        """Return the moved points (..., 3)."""
         return np.einsum("...ij,...j->...i", self.turns, points) + self.shifts
 
     def inverse(self) -> RigidMotions:
-        """The motions back."""
+        """Return the inverse motions."""
         back = np.swapaxes(self.turns, -1, -2)
         return RigidMotions(back, -np.einsum("...ij,...j->...i", back, self.shifts))
 
     def after(self, first: RigidMotions) -> RigidMotions:
-        """``first``, then these."""
+        """Return the composition of these motions after ``first``."""
         return RigidMotions(self.turns @ first.turns, self.apply(first.shifts))
 
     def rotvecs_deg(self) -> Array:
-        """Rotation vectors, degrees, (..., 3)."""
+        """Return rotation vectors in degrees, (..., 3)."""
         flat = Rotation.from_matrix(self.turns.reshape(-1, 3, 3)).as_rotvec(degrees=True)
         return flat.reshape(self.shifts.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Screw:
-    """One rigid motion as a turn about a line and a shift along it.
+    """Rigid motion as a rotation about an axis and a shift along it.
 
     Attributes
     ----------
     axis
-        Unit vector x, y, z; z where nothing turns.
+        Unit vector x, y, z; the direction of the shift, or z, if there is no rotation.
     angle_deg
-        Right-handed turn about it, 0 … 180.
+        Angle of the right-handed rotation, 0 … 180.
     shift
-        Along the axis, in the unit of the motion.
+        Shift along the axis in the unit of the motion.
     point
-        Point of the axis nearest to ``centre`` of :func:`screw_of`.
+        Point of the axis nearest to ``center`` of :func:`screw_of`.
     """
 
     axis: Array
@@ -168,18 +168,18 @@ class Screw:
     point: Array
 
 
-LEAST_ANGLE_DEG = 1e-4
+MIN_ANGLE_DEG = 1e-4
 
 
-def screw_of(motion: RigidMotions, centre: Array | None = None) -> Screw:
-    """Screw of a single motion (R (3, 3), d (3,)); the point is the one nearest to ``centre`` (default: the origin).
+def screw_of(motion: RigidMotions, center: Array | None = None) -> Screw:
+    """Return the screw of a single motion (R (3, 3), d (3,)); its point is nearest to ``center`` (default: the origin).
 
-    With ``d⊥`` the part of d across the axis n, the axis passes through ``½ (d⊥ + cot(θ/2) n × d⊥)`` (Chasles).
+    The axis n passes through ``½ (d⊥ + cot(θ/2) n × d⊥)``, where ``d⊥`` is the part of d across the axis (Chasles).
     """
-    nearest_to = np.zeros(3) if centre is None else np.asarray(centre, dtype=np.float64)
+    nearest_to = np.zeros(3) if center is None else np.asarray(center, dtype=np.float64)
     vector = motion.rotvecs_deg()
     angle = float(np.linalg.norm(vector))
-    if angle < LEAST_ANGLE_DEG:
+    if angle < MIN_ANGLE_DEG:
         length = float(np.linalg.norm(motion.shifts))
         axis = motion.shifts / length if length > 0 else np.array([0.0, 0.0, 1.0])
         return Screw(axis, 0.0, length, nearest_to)

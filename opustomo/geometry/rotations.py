@@ -1,6 +1,7 @@
 """Rotations: RELION Euler angles, rotation matrices, unit quaternions and random perturbations of poses.
 
-Quaternions are (w, x, y, z); q and -q are the same rotation of column vectors."""
+Quaternions are (w, x, y, z); q and -q are the same rotation of column vectors.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from torch import Tensor
 
 
 def wrap_degrees(angles: Tensor) -> Tensor:
-    """Bring angles into [-180, 180)."""
+    """Wrap angles to [-180, 180)."""
     return torch.remainder(angles + 180.0, 360.0) - 180.0
 
 
 def euler_to_matrix(eulers_deg: Tensor) -> Tensor:
-    """Turn RELION Euler angles into the matrix `A = Rz(psi) Ry(tilt) Rz(rot)`.
+    """Convert RELION Euler angles to the matrix `A = Rz(psi) Ry(tilt) Rz(rot)`.
 
     Parameters
     ----------
@@ -43,10 +44,10 @@ def euler_to_matrix(eulers_deg: Tensor) -> Tensor:
 
 
 def matrix_to_euler(matrices: Tensor) -> Tensor:
-    """Turn RELION matrices into Euler angles.
+    """Convert RELION matrices to Euler angles.
 
-    psi is found from the matrix and the rot already chosen, so that the three angles always give the matrix
-    back; at the poles, where only a sum or difference of rot and psi is defined, rot is 0.
+    psi is computed from the matrix and rot, so the three angles always reproduce the matrix. At the poles, where only
+    the sum or difference of rot and psi is defined, rot is 0.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def matrix_to_euler(matrices: Tensor) -> Tensor:
     sin_tilt = torch.hypot(matrices[..., 2, 0], matrices[..., 2, 1])
     tilt = torch.atan2(sin_tilt, matrices[..., 2, 2])
     at_pole = sin_tilt < 4 * torch.finfo(matrices.dtype).eps
-    # the safe second branch keeps gradients finite at the pole
+    # The second branch is valid everywhere, which keeps gradients finite at the pole.
     x = torch.where(at_pole, torch.ones_like(sin_tilt), matrices[..., 2, 0])
     y = torch.where(at_pole, torch.zeros_like(sin_tilt), matrices[..., 2, 1])
     rot = torch.atan2(y, x)
@@ -72,7 +73,7 @@ def matrix_to_euler(matrices: Tensor) -> Tensor:
     return torch.rad2deg(torch.stack((rot, tilt, psi), dim=-1))
 
 
-# R = 1 + s₀ q_a q_b + s₁ q_c q_d, entry by entry in rows
+# R = 1 + s₀ q_a q_b + s₁ q_c q_d for each entry, row by row.
 _FACTORS = (
     (2, 1, 1, 1, 1, 2, 1, 2, 1),
     (2, 2, 3, 2, 1, 3, 3, 3, 1),
@@ -80,7 +81,7 @@ _FACTORS = (
     (3, 3, 2, 3, 3, 1, 2, 1, 2),
 )
 _SIGNS = ((-2, 2, 2, 2, -2, 2, 2, 2, -2), (-2, -2, 2, 2, -2, -2, -2, 2, -2))
-# 4 q qᵀ = 1 + s₀ m_a + s₁ m_b + s₂ m_c on the diagonal, s₀ m_a + s₁ m_b beside it, entry by entry in rows
+# 4 q qᵀ = 1 + s₀ m_a + s₁ m_b + s₂ m_c on the diagonal and s₀ m_a + s₁ m_b elsewhere, row by row.
 _TERMS = (
     (0, 7, 2, 3, 7, 0, 1, 2, 2, 1, 0, 5, 3, 2, 5, 0),
     (4, 5, 6, 1, 5, 4, 3, 6, 6, 3, 4, 7, 1, 6, 7, 4),
@@ -108,18 +109,18 @@ def _identity(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _picked(numbers: Tensor, table: tuple[tuple[int, ...], ...]) -> Tensor:
-    """Numbers (..., n) by the places in a table: (..., rows, columns)."""
+    """Select entries of (..., n) by a table of indices, (..., rows, columns)."""
     places = _constant(table, numbers.device, torch.long)
     return numbers.index_select(-1, places.flatten()).unflatten(-1, places.shape)
 
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
-    """Turn quaternions into rotation matrices, in few operations, as each costs a launch on a GPU.
+    """Convert quaternions to rotation matrices, with few operations because each is a kernel launch on a GPU.
 
     Parameters
     ----------
     quaternions
-        (w, x, y, z), (..., 4); need not be normalized, must not be zero.
+        (w, x, y, z), (..., 4); they need not be normalized but must not be zero.
 
     Returns
     -------
@@ -134,19 +135,19 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
 
 
 def small_turn_to_quaternion(vectors: Tensor) -> Tensor:
-    """Quaternions (..., 4), not normalized, of small rotation vectors (..., 3; rad), right to second order."""
+    """Convert small rotation vectors (..., 3; rad) to unnormalized quaternions (..., 4), correct to second order."""
     return torch.cat([torch.ones_like(vectors[..., :1]), 0.5 * vectors], -1)
 
 
 def small_turn_to_matrix(vectors: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of small rotation vectors (..., 3; rad), right to second order."""
+    """Convert small rotation vectors (..., 3; rad) to rotation matrices (..., 3, 3), correct to second order."""
     return quaternion_to_matrix(small_turn_to_quaternion(vectors))
 
 
 def matrix_to_quaternion(matrices: Tensor) -> Tensor:
-    """Turn rotation matrices into unit quaternions with w >= 0.
+    """Convert rotation matrices to unit quaternions with w >= 0.
 
-    Of the four formulas, each of which divides by one component, the one with the largest divisor is taken.
+    Each of four formulas divides by one component; the formula with the largest divisor is used.
 
     Parameters
     ----------
@@ -169,15 +170,15 @@ def matrix_to_quaternion(matrices: Tensor) -> Tensor:
 
 
 def quaternion_multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply quaternions (..., 4): the rotation `right` first, then `left`."""
+    """Multiply quaternions (..., 4); the product is the rotation `right` followed by `left`."""
     rows = _picked(right, _PARTNERS) * _constant(_PARTNER_SIGNS, right.device, right.dtype)
     return (rows * left[..., None, :]).sum(-1)
 
 
 def quaternion_power(quaternions: Tensor, exponent: Tensor | float) -> Tensor:
-    """A share ``exponent``, a number or (..., 1), of rotations given as unit quaternions (..., 4) with w >= 0."""
+    """Raise unit quaternions (..., 4) with w >= 0 to a power, which scales the angles; it is a number or (..., 1)."""
     vector = quaternions[..., 1:]
-    length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=1e-20)  # in single precision, too
+    length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=1e-20)  # nonzero in single precision
     half = exponent * torch.atan2(length, quaternions[..., :1])
     return torch.cat([torch.cos(half), vector * (torch.sin(half) / length)], dim=-1)
 
@@ -185,7 +186,7 @@ def quaternion_power(quaternions: Tensor, exponent: Tensor | float) -> Tensor:
 def perturb_eulers(
     eulers_deg: npt.NDArray[np.float64], max_angle_deg: float, generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Turn every orientation about a random axis, by an angle uniform between -max and +max.
+    """Rotate every orientation about a random axis by an angle that is uniform between -max and +max.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ def perturb_eulers(
     max_angle_deg
         Largest angle in degrees.
     generator
-        Source of the random numbers.
+        Random number generator.
 
     Returns
     -------

@@ -1,6 +1,7 @@
-"""Position and depth of a point of a tomogram in the images of its tilt series.
+"""Tilt geometry: position and depth of a point of a tomogram in the images of its tilt series.
 
-Deformations are values on a coarse grid, interpolated by natural cubic splines, as WARP stores them."""
+Deformations are values on a coarse grid that are interpolated by natural cubic splines, as in WARP.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +13,17 @@ from scipy.interpolate import CubicSpline
 
 @dataclass(frozen=True, eq=False)
 class SplineGrid:
-    """A tensor product of natural cubic splines through the nodes of a grid.
+    """Tensor product of natural cubic splines through the nodes of a grid.
 
-    Nodes are evenly spaced over [0, 1] along each axis, the first at 0, the last at 1; a margin m says that coordinates
-    are squeezed to [m, 1 - m] before. Axes with one node are constant. Beyond the ends the last piece goes on.
+    Nodes are evenly spaced over [0, 1] along each axis, including both ends. With a margin m, coordinates are first
+    compressed to [m, 1 - m]. Axes with one node are constant. Beyond the ends, the last polynomial is extrapolated.
 
     Attributes
     ----------
     nodes
         (X, Y, Z) or (X, Y, Z, W) values.
     margins
-        One per axis.
+        Margin of each axis.
     """
 
     nodes: np.ndarray
@@ -30,7 +31,7 @@ class SplineGrid:
 
     @classmethod
     def constant(cls, value: float, axes: int = 3) -> SplineGrid:
-        """A grid of one node."""
+        """Return a grid with one node."""
         return cls(np.full((1,) * axes, value), (0.0,) * axes)
 
     @property
@@ -39,9 +40,9 @@ class SplineGrid:
         return self.nodes.size == 1
 
     def __call__(self, *coordinates: np.ndarray) -> np.ndarray:
-        """Values at coordinates 0 … 1, one broadcastable array per axis."""
+        """Return the values at coordinates 0 … 1, given as one broadcastable array per axis."""
         if len(coordinates) != self.nodes.ndim:
-            raise ValueError(f"{len(coordinates)} coordinates for a grid of {self.nodes.ndim} axes")
+            raise ValueError(f"there are {len(coordinates)} coordinates, but the grid has {self.nodes.ndim} axes")
         shape = np.broadcast_shapes(*(np.shape(at) for at in coordinates))
         if self.is_constant:
             return np.full(shape, self.nodes.item())
@@ -55,7 +56,7 @@ class SplineGrid:
 
 
 def _weights(at: np.ndarray, nodes: int) -> np.ndarray:
-    """(B, nodes): what each node contributes at each coordinate."""
+    """Return the weight of each node at each coordinate, (B, nodes)."""
     if nodes == 1:
         return np.ones((len(at), 1))
     basis = CubicSpline(np.linspace(0.0, 1.0, nodes), np.eye(nodes), bc_type="natural")
@@ -63,17 +64,17 @@ def _weights(at: np.ndarray, nodes: int) -> np.ndarray:
 
 
 def rotation_x(degrees: np.ndarray) -> np.ndarray:
-    """Right-handed rotations about x, (..., 3, 3)."""
+    """Return right-handed rotations about x, (..., 3, 3)."""
     return _about(degrees, 1, 2)
 
 
 def rotation_y(degrees: np.ndarray) -> np.ndarray:
-    """Right-handed rotations about y, (..., 3, 3); RELION's Ry of Euler angles is its transpose."""
+    """Return right-handed rotations about y, (..., 3, 3); Ry of RELION's Euler angles is the transpose."""
     return _about(degrees, 2, 0)
 
 
 def rotation_z(degrees: np.ndarray) -> np.ndarray:
-    """Right-handed rotations about z, (..., 3, 3); RELION's Rz of Euler angles is its transpose."""
+    """Return right-handed rotations about z, (..., 3, 3); Rz of RELION's Euler angles is the transpose."""
     return _about(degrees, 0, 1)
 
 
@@ -89,20 +90,20 @@ def _about(degrees: np.ndarray, first: int, second: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """What WARP and M add to the rigid geometry.
+    """Deformation of the specimen and the images, as estimated by WARP and M.
 
     Attributes
     ----------
     volume_size_A, image_size_A
-        Sizes that grid coordinates 0 … 1 span.
+        Sizes in Å that correspond to grid coordinates 0 … 1.
     time
         (T,) accumulated dose, scaled to 0 … 1.
     movement
-        x, y shift (Å) of the image content, over image x, y and tilt index.
+        x, y shifts (Å) of the image content as a function of image x, y and tilt index.
     warp
-        x, y, z shift (Å) of the specimen, over x, y, z and dose.
+        x, y, z shifts (Å) of the specimen as a function of x, y, z and dose.
     angles
-        x, y, z corrections (degrees) of the orientation, over x, y and tilt index.
+        x, y, z corrections (degrees) of the orientation as a function of x, y and tilt index.
     """
 
     volume_size_A: np.ndarray
@@ -120,13 +121,13 @@ class TiltGeometry:
     Attributes
     ----------
     rotations
-        (T, 3, 3) matrices M; M x holds image x, image y and the coordinate along the beam of x.
+        (T, 3, 3) matrices M; the components of M x are image x, image y and the coordinate along the beam.
     shifts_A
-        (T, 2) image coordinates of the tomogram's centre.
+        (T, 2) image coordinates of the center of the tomogram.
     hand
-        +1: defocus grows with the coordinate along the beam; -1: it falls (RELION's rlnTomoHand).
+        +1 if defocus increases with the coordinate along the beam, -1 if it decreases (rlnTomoHand of RELION).
     deformation
-        What WARP and M add; None for a rigid specimen.
+        Deformation of WARP or M; None for a rigid specimen.
     """
 
     rotations: np.ndarray
@@ -138,19 +139,19 @@ class TiltGeometry:
         return len(self.rotations)
 
     def project(self, positions_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Image positions and depths.
+        """Compute image positions and depths.
 
         Parameters
         ----------
         positions_A
-            (N, 3).
+            Positions in the tomogram relative to its center, (N, 3).
 
         Returns
         -------
         image_A
-            (N, T, 2) image x, y from the image's centre.
+            (N, T, 2) image x, y relative to the center of the image.
         depth_A
-            (N, T) what the height of the point adds to the defocus of the tilt.
+            (N, T) contribution of the height of the point to the defocus of the tilt.
         """
         points = np.asarray(positions_A, dtype=np.float64)[:, None, :]
         bent = self.deformation
@@ -165,7 +166,7 @@ class TiltGeometry:
         return image, self.hand * seen[..., 2]
 
     def orientations(self, positions_A: np.ndarray) -> np.ndarray:
-        """(N, T, 3, 3) rotations at (N, 3) positions, with M's corrections of the angles."""
+        """Return the rotations (N, T, 3, 3) at positions (N, 3), including the corrections of the angles by M."""
         bent = self.deformation
         if bent is None:
             return np.broadcast_to(self.rotations, (len(positions_A), *self.rotations.shape))
@@ -174,24 +175,24 @@ class TiltGeometry:
         return rotation_z(z) @ rotation_y(y) @ rotation_x(x) @ self.rotations
 
     def _index(self) -> np.ndarray:
-        """Tilt index, 0 … 1."""
+        """Return the tilt indices, scaled to 0 … 1."""
         return np.linspace(0.0, 1.0, len(self)) if len(self) > 1 else np.zeros(1)
 
 
 @dataclass(frozen=True, eq=False)
 class SliceFrame:
-    """Tilts as central slices about y, as 3D CTFs take them.
+    """Tilts as central slices that are rotated about y, the geometry of a 3D CTF.
 
     Attributes
     ----------
     frame
-        (3, 3) rotation F that takes tomogram coordinates to the frame in which the tilt axis is y.
+        (3, 3) rotation F from tomogram coordinates to the frame in which the tilt axis is y.
     tilt_deg
-        (T,) tilt: the slice's x axis lies along (cos t, 0, -sin t) of that frame.
+        (T,) tilt angle t: the x axis of the slice is along (cos t, 0, -sin t) of that frame.
     in_plane
-        (T, 2, 2): columns are the slice's x and y axis as seen in the image.
+        (T, 2, 2); the columns are the x and y axes of the slice in the image.
     off_axis_deg
-        (T,) angle between each slice's normal and the plane across y: what this description neglects.
+        (T,) angle between the normal of the slice and the plane across y, which this description neglects.
     """
 
     frame: np.ndarray
@@ -205,7 +206,7 @@ class SliceFrame:
         return float(self.off_axis_deg.max(initial=0.0))
 
     def take(self, tilts: np.ndarray) -> SliceFrame:
-        """Return the same frame with some of the tilts."""
+        """Return the frame with the selected tilts."""
         return SliceFrame(self.frame, self.tilt_deg[tilts], self.in_plane[tilts], self.off_axis_deg[tilts])
 
     @property
@@ -215,21 +216,21 @@ class SliceFrame:
 
     @property
     def image_angle_deg(self) -> np.ndarray:
-        """(T,) azimuth of the slice's x axis in the image."""
+        """Azimuth of the x axis of each slice in the image, (T,)."""
         return np.rad2deg(np.arctan2(self.in_plane[:, 1, 0], self.in_plane[:, 0, 0]))
 
 
 def slice_frame(rotations: np.ndarray, *, turn: bool = True, axis: np.ndarray | None = None) -> SliceFrame:
-    """Describe tilts as slices about y.
+    """Describe tilts as slices that are rotated about y.
 
     Parameters
     ----------
     rotations
         (T, 3, 3), as in `TiltGeometry`.
     turn
-        True: turn the frame so that the common tilt axis is y. False: keep the tomogram's frame.
+        Whether the frame is rotated so that the common tilt axis is y; otherwise the frame of the tomogram is kept.
     axis
-        (3,) the common tilt axis, a unit vector; None fits it to all tilts.
+        (3,) common tilt axis, a unit vector; None fits it to all tilts.
     """
     if not turn:
         axis = np.array([0.0, 1.0, 0.0])
@@ -246,7 +247,7 @@ def slice_frame(rotations: np.ndarray, *, turn: bool = True, axis: np.ndarray | 
 
 
 def fit_axis(normals: np.ndarray) -> np.ndarray:
-    """Return the direction to which unit vectors (T, 3) are most perpendicular, (3,); y when they do not tell."""
+    """Return the direction to which unit vectors (T, 3) are most perpendicular, (3,); y if it is undetermined."""
     if len(normals) > 1:
         spread, directions = np.linalg.eigh(normals.T @ normals)
         if spread[1] > 1e-6 * len(normals):
@@ -255,17 +256,17 @@ def fit_axis(normals: np.ndarray) -> np.ndarray:
 
 
 def fit_axis_robustly(normals: np.ndarray, tolerance_deg: float) -> np.ndarray:
-    """Return the direction to which most unit vectors are perpendicular, whatever the others are.
+    """Return the direction to which most unit vectors are perpendicular, independent of outliers.
 
-    The start is the cross product of two normals from which the median deviation is smallest; then the axis is fitted
-    to all normals within the tolerance, until these stay the same.
+    The initial axis is the cross product of two normals for which the median deviation is smallest. The axis is then
+    fitted to all normals within the tolerance until this set no longer changes.
 
     Parameters
     ----------
     normals
-        (T, 3).
+        Unit vectors, (T, 3).
     tolerance_deg
-        Largest deviation from the plane across the axis of a normal that takes part, degrees.
+        Largest deviation of an included normal from the plane across the axis, degrees.
 
     Returns
     -------
@@ -290,12 +291,12 @@ def fit_axis_robustly(normals: np.ndarray, tolerance_deg: float) -> np.ndarray:
 
 
 _PARALLEL = 1e-3
-"""Normals whose cross product is shorter tell no axis."""
+"""Minimum length of a cross product of normals that defines an axis."""
 _REFITS = 20
 
 
 def _shortest_turn_to_y(axis: np.ndarray) -> np.ndarray:
-    """Rotation about axis × y that takes `axis` to y (Rodrigues)."""
+    """Return the rotation about axis × y that maps `axis` to y (Rodrigues)."""
     y = np.array([0.0, 1.0, 0.0])
     cross = np.cross(axis, y)
     skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])

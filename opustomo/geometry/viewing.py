@@ -1,4 +1,4 @@
-"""Viewing directions: Hopf angles (phi, theta, psi) and groups of particles seen from nearly the same direction."""
+"""Viewing directions: Hopf angles (phi, theta, psi) and groups of particles with similar viewing directions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opustomo.geometry.rotations import quaternion_to_matrix, wrap_degrees
 
 
 def euler_to_hopf(eulers_deg: Tensor) -> Tensor:
-    """Turn RELION Euler angles into Hopf angles.
+    """Convert RELION Euler angles to Hopf angles.
 
     Parameters
     ----------
@@ -25,20 +25,20 @@ def euler_to_hopf(eulers_deg: Tensor) -> Tensor:
     """
     rot, tilt, psi = eulers_deg.unbind(-1)
     tilt = wrap_degrees(tilt)
-    # a negative tilt is the positive one with rot and psi turned by 180 degrees each; their sum stays
+    # A negative tilt equals the positive one with rot and psi changed by 180 degrees, which preserves their sum.
     phi = torch.where(tilt < 0, -rot, 180.0 - rot)
     return torch.stack((wrap_degrees(phi), tilt.abs(), wrap_degrees(-(rot + psi))), dim=-1)
 
 
 def hopf_to_euler(hopf_deg: Tensor) -> Tensor:
-    """Turn Hopf angles (..., 3) into RELION rot, tilt, psi in degrees, (..., 3)."""
+    """Convert Hopf angles (..., 3) to RELION rot, tilt, psi in degrees, (..., 3)."""
     phi, theta, psi = hopf_deg.unbind(-1)
     rot = 180.0 - phi
     return torch.stack((wrap_degrees(rot), theta, wrap_degrees(-psi - rot)), dim=-1)
 
 
 def hopf_to_matrix(hopf_deg: Tensor) -> Tensor:
-    """Turn Hopf angles (..., 3) in degrees into RELION matrices A, (..., 3, 3)."""
+    """Convert Hopf angles (..., 3) in degrees to RELION matrices A, (..., 3, 3)."""
     phi, theta, psi = torch.deg2rad(hopf_deg).unbind(-1)
     cos_half, sin_half = torch.cos(theta / 2), torch.sin(theta / 2)
     quaternion = torch.stack(
@@ -54,7 +54,7 @@ def hopf_to_matrix(hopf_deg: Tensor) -> Tensor:
 
 
 def viewing_groups(eulers_deg: npt.NDArray[np.float64], nside: int = 2) -> npt.NDArray[np.int64]:
-    """Number the HEALPix pixel each particle is seen from.
+    """Return the viewing group of each particle, which is a HEALPix pixel.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all."""
+"""Atomic writing: files and folders appear complete or not at all."""
 
 import errno
 import os
@@ -12,30 +12,29 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name to write to; it becomes `path` when the block ends well.
+    """Provide a temporary path to write to, which is renamed to `path` when the block succeeds.
 
-    The temporary name lies in the folder of `path`, so that the renaming stays within one file system, and
-    keeps its suffix, because some writers look at it. Missing parent folders are made. The block may make a
-    file or a folder under the temporary name; an existing file at `path` is replaced, a folder only if it is
-    empty.
+    The temporary path is in the folder of `path`, so that the file system stays the same, and has the same suffix,
+    because some writers depend on it. Missing parent folders are created. The block may create a file or a folder at
+    the temporary path. An existing file at `path` is replaced, an existing folder only if it is empty.
 
     Parameters
     ----------
     path
-        The final name.
+        Final path.
 
     Yields
     ------
     Path
-        The temporary name. Whatever lies there is removed when the block raises.
+        Temporary path. Its content is removed if the block raises.
 
     Raises
     ------
     OSError
-        As the block raises it, but always with the final name (a write to a full disk names no file).
+        The error of the block, which always names the final path (errors of a full disk name no file).
     """
     final = Path(path)
-    if not final.name:  # such as an empty text
+    if not final.name:  # for example an empty string
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem[:60]}.{secrets.token_hex(6)}.tmp{final.suffix}")
@@ -53,11 +52,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _name_final(error: OSError, temporary: Path, final: Path) -> None:
-    """Let an error name the file that was asked for, also where it names one inside a temporary folder."""
+    """Replace the temporary path in an error by the final one, also for files in a temporary folder."""
     if error.errno is None:
-        # some writers, such as numpy's, only say how much they have written
-        said = " ".join(str(error).split())
-        error.errno, error.strerror = errno.EIO, f"it cannot be written completely ({said})"
+        # Some writers, such as NumPy's, only report how much they have written.
+        message = " ".join(str(error).split())
+        error.errno, error.strerror = errno.EIO, f"it cannot be written completely ({message})"
         error.filename = None
     for field in ("filename", "filename2"):
         named = getattr(error, field)
@@ -68,14 +67,14 @@ def _name_final(error: OSError, temporary: Path, final: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove what programs that were killed in the middle of a write left in a folder (not below it).
+    """Remove temporary files of interrupted writes from a folder (not from its subfolders).
 
-    Only for a folder that no other program writes to at the moment.
+    Use this function only if no other program is writing to the folder.
 
     Returns
     -------
     list of Path
-        What was removed.
+        Removed files.
     """
     pattern = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(\.\w+)?")
     found = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]

@@ -1,6 +1,7 @@
-"""CTF parameters of the tilts of a subtomogram: RELION CTF STAR, WARP csv, or the missing wedge alone.
+"""CTF tables: parameters of the tilts of a subtomogram from RELION (.star) or WARP (.csv), or a missing wedge alone.
 
-Data sets hold one table per particle; plain tables (one block, one loop, no quotes) have a fast reader and writer."""
+A data set has one table per particle, so plain tables (one block, one loop, no quotes) have a fast reader and writer.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def read_plain_loop(path: str | os.PathLike[str]) -> dict[str, list[str]] | None
     Returns
     -------
     dict, or None
-        Column name → values; None when the file is missing or not of the plainest kind.
+        Values of each column by name; None if the file is missing or not a plain table.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -49,12 +50,12 @@ def read_plain_loop(path: str | os.PathLike[str]) -> dict[str, list[str]] | None
 
 
 def read_plain_numbers(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float64]] | None:
-    """Read the only loop of a STAR file that holds nothing but finite numbers.
+    """Read the only loop of a STAR file that consists of finite numbers.
 
     Returns
     -------
     dict, or None
-        Column name → values (N,); None when the file is missing or of any other kind.
+        Values (N,) of each column by name; None if the file is missing or has any other content.
     """
     try:
         with open(path, encoding="utf-8") as handle:
@@ -77,16 +78,16 @@ def read_plain_numbers(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np
 
 
 def write_plain_loop(path: str | os.PathLike[str], block: str, columns: Mapping[str, np.ndarray]) -> None:
-    """Write one loop of numbers, six digits after the point, atomically.
+    """Write one loop of numbers with six decimals, atomically.
 
     Parameters
     ----------
     path
-        The file.
+        Output file.
     block
-        Its name without "data_".
+        Name of the block without "data_".
     columns
-        Column name → (T,) numbers.
+        Values (T,) of each column by name.
     """
     header = "".join(f"_{name} #{place}\n" for place, name in enumerate(columns, 1))
     line = " ".join(["%14.6f"] * len(columns))
@@ -119,7 +120,7 @@ _WARP_REQUIRED = (
 
 @dataclass(frozen=True, eq=False)
 class TiltTable:
-    """CTF of each tilt, in the order of the file; arrays are float64 (T,).
+    """CTF parameters of each tilt in the order of the file; arrays are float64 (T,).
 
     Attributes
     ----------
@@ -138,11 +139,11 @@ class TiltTable:
     phase_shift_deg
         Phase shift of a phase plate in degrees.
     bfactor_A2
-        B-factor in Å², 0 or positive: envelope exp(-B s²/4).
+        B factor in Å², not negative: envelope exp(-B s²/4).
     scale
         Weight of the tilt, usually cos(tilt).
     bfactor_sign
-        Sign of the B-factors in the file: 1 or -1, 0 when all are 0.
+        Sign of the B factors in the file: 1 or -1; 0 if all are 0.
     bfactor_scale
         Factor between the absolute values in the file and `bfactor_A2`.
     """
@@ -165,7 +166,7 @@ class TiltTable:
         for name in TILT_COLUMNS:
             values = np.array(getattr(self, name), dtype=np.float64)
             if values.ndim != 1 or values.shape != tilts:
-                raise ValueError(f"{name} has the shape {values.shape} for tilts {tilts}")
+                raise ValueError(f"{name} has the shape {values.shape}, but tilt_deg has {tilts}")
             object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
@@ -177,17 +178,16 @@ TILT_COLUMNS = tuple(field.name for field in fields(TiltTable) if field.name not
 
 
 def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
-    """Read the CTF STAR of a subtomogram: `data_images` or any other block with the columns.
+    """Read a CTF table of RELION: `data_images` or any other block with the columns.
 
-    Needed are rlnDefocusU, rlnVoltage, rlnSphericalAberration, rlnAmplitudeContrast, rlnAngleTilt,
+    Required columns are rlnDefocusU, rlnVoltage, rlnSphericalAberration, rlnAmplitudeContrast, rlnAngleTilt,
     rlnCtfBfactor and rlnCtfScalefactor. rlnDefocusV defaults to U, rlnDefocusAngle and rlnPhaseShift to 0.
-    B-factors damp whichever sign they have, see `bfactors`.
+    B factors of either sign damp, see :mod:`opustomo.io.bfactors`.
 
     Raises
     ------
     UserError
-        The file or a column is missing, a value is no finite number or physically impossible, or B-factors have both
-        signs.
+        The file or a column is missing, a value is not finite or physically impossible, or B factors have both signs.
     """
     numbers = read_plain_numbers(path)
     if numbers is None or not numbers.keys() >= set(_RELION_REQUIRED):
@@ -222,27 +222,26 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
 
 
 def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -> TiltTable:
-    """Read the CTF csv that WARP writes beside a subtomogram, in SI units.
+    """Read a CTF table of WARP, a csv file in SI units beside the subtomogram.
 
-    Defocus is negative for underfocus, DefocusDelta the full difference u - v. WARP writes negative B-factors; they
-    damp whichever sign they have, see `bfactors`.
+    Defocus is negative for underfocus, and DefocusDelta is the full difference u - v. WARP writes negative B factors;
+    B factors of either sign damp, see :mod:`opustomo.io.bfactors`.
 
     Parameters
     ----------
     path
         The csv file.
     bfactor_scale
-        Factor on WARP's B-factors, which are too strong for this use; the original weakens them fourfold.
+        Factor applied to the B factors of WARP, which are too large for this purpose; OPUS-TOMO divides them by 4.
 
     Raises
     ------
     UserError
-        The file or a column is missing, a value is no finite number or physically impossible, or B-factors have both
-        signs.
+        The file or a column is missing, a value is not finite or physically impossible, or B factors have both signs.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such CTF table; export the subtomograms with their csv files again.")
+        raise UserError(f"{path}: the CTF table does not exist; export the subtomograms with their csv files again.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if row]
@@ -255,7 +254,8 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     short = next((index for index, row in enumerate(rows) if len(row) != len(header)), None)
     if short is not None:
         raise UserError(
-            f"{path}: line {short + 1} has {len(rows[short])} values for {len(header)} columns; export it again."
+            f"{path}: line {short + 1} has {len(rows[short])} values, but there are {len(header)} columns; export the "
+            "table again."
         )
 
     def column(name: str) -> npt.NDArray[np.float64]:
@@ -285,18 +285,18 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
 
 
 def wedge_only_table(tilt_range_deg: float, tilt_step_deg: float) -> TiltTable:
-    """Describe tilts from -range to +range without any CTF: it is 1 within the slices, scaled by cos(tilt).
+    """Return a table of tilts without a CTF: it is 1 within the slices, scaled by cos(tilt).
 
     Parameters
     ----------
     tilt_range_deg
         Largest tilt in degrees, 0 < range < 90.
     tilt_step_deg
-        Step between tilts in degrees; the last step may fall short of the range.
+        Step between tilts in degrees. Tilts are symmetric about 0, so the largest may be below the range.
     """
     if not 0 < tilt_range_deg < 90 or not tilt_step_deg > 0:
-        raise ValueError(f"no tilts for a range of {tilt_range_deg} and steps of {tilt_step_deg} degrees")
-    # symmetric about 0, so that the untilted slice is always there
+        raise ValueError(f"a range of {tilt_range_deg} and steps of {tilt_step_deg} degrees define no tilts")
+    # Tilts are symmetric about 0, so the untilted slice is always included.
     steps = int(np.floor(tilt_range_deg / tilt_step_deg + 1e-9))
     tilts = np.arange(-steps, steps + 1, dtype=np.float64) * tilt_step_deg
     zeros, ones = np.zeros_like(tilts), np.ones_like(tilts)

@@ -1,4 +1,4 @@
-"""Memory of this process: how much it may still take, and the sentence for when that is not enough."""
+"""Host memory: how much this process can still allocate, and error messages if it does not suffice."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 from opustomo.errors import UserError
 
 GIB = 2**30
-LEAST = 2**25
-"""Memory that any command takes."""
+MINIMUM = 2**25
+"""Memory in bytes that every command needs."""
 WORKSPACE, WORKSPACE_PER_CORE = 3 * 2**28, 2**26
-"""Address space that torch, OpenBLAS and their threads take beside the libraries themselves, at least."""
+"""Minimum address space that PyTorch, OpenBLAS and their threads need in addition to the libraries themselves."""
 ADVICE = "choose a smaller box, a larger pixel size or a smaller batch, or a machine with more memory"
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 _REQUEST = re.compile(r"(?:to allocate|Unable to allocate|buffer size:)\s+([\d.]+)\s*(bytes|[KMGTPE]iB)?")
-# what torch, its libraries and numpy say when memory or the address space runs out
+# Parts of the messages of PyTorch, its libraries and NumPy when memory or address space is exhausted.
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
@@ -46,10 +46,10 @@ _SIGNS = (
 
 
 def available_bytes() -> int | None:
-    """Return the memory that this process may still take, in bytes.
+    """Return the memory in bytes that this process can still allocate.
 
-    The least of what the machine has left, the limits of its control groups (containers, SLURM) and those of
-    ``ulimit``; None where the system tells none of them.
+    The result is the minimum of the free memory of the machine, the limits of its control groups (containers, SLURM)
+    and those of ``ulimit``; None if the system reports none of them.
     """
     found = [_machine(), *_control_groups(), *_process_limits()]
     known = [value for value in found if value is not None]
@@ -57,31 +57,31 @@ def available_bytes() -> int | None:
 
 
 def require_memory(needed_bytes: float, what: str, advice: str = ADVICE) -> None:
-    """Refuse work that cannot fit, before it begins.
+    """Raise an error if the available memory does not suffice for a task.
 
     Parameters
     ----------
     needed_bytes
-        Memory that the work takes at least.
+        Minimum memory of the task.
     what
-        Subject of the sentence, such as a file and its size.
+        Subject of the error message, such as a file and its size.
     advice
-        What to do about it.
+        What the user can do.
 
     Raises
     ------
     UserError
-        Less memory than that can be used.
+        Less than `needed_bytes` is available.
     """
     free = available_bytes()
     if free is not None and needed_bytes > free:
         raise UserError(
-            f"{what} needs {size_text(needed_bytes)} of memory, but {size_text(free)} can be used; {advice}."
+            f"{what} needs {format_bytes(needed_bytes)} of memory, but {format_bytes(free)} can be used; {advice}."
         )
 
 
-def shortage(error: BaseException) -> str | None:
-    """Return the sentence for an error that means that memory ran out; None for any other error."""
+def memory_error_message(error: BaseException) -> str | None:
+    """Return an error message if an exception means that memory is exhausted, otherwise None."""
     text = " ".join(str(error).split())
     if not isinstance(error, MemoryError):
         kinds = (RuntimeError, ValueError, ImportError, OSError, OverflowError)
@@ -90,27 +90,27 @@ def shortage(error: BaseException) -> str | None:
     on_gpu = "CUDA" in text or type(error).__name__ == "OutOfMemoryError"
     asked = _REQUEST.search(text)
     if asked is not None:
-        request = f"{size_text(float(asked[1]) * _UNITS[asked[2] or 'bytes'])} more were asked for"
+        request = f"{format_bytes(float(asked[1]) * _UNITS[asked[2] or 'bytes'])} more were requested"
     else:
-        request = "more was asked for than can be given"
+        request = "more was requested than is available"
     if on_gpu:
         free = re.search(r"of which ([\d.]+ [KMGT]iB) is free", text)
         return f"not enough GPU memory: {request}{f', {free[1]} are free' if free else ''}; {ADVICE}."
     left = available_bytes()
-    return f"not enough memory: {request}{'' if left is None else f', {size_text(left)} can be used'}; {ADVICE}."
+    return f"not enough memory: {request}{'' if left is None else f', {format_bytes(left)} can be used'}; {ADVICE}."
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes for people, such as ``1.5 GiB``."""
+def format_bytes(count: float) -> str:
+    """Return a number of bytes as text, such as ``1.5 GiB``."""
     if count < 2**20:
         return f"{count / 2**10:.1f} KiB"
     return f"{count / 2**20:.1f} MiB" if count < GIB else f"{count / GIB:,.1f} GiB"
 
 
 class _LibraryGuard(MetaPathFinder):
-    """Refuse to import torch into an address space that is too small for it.
+    """Prevent the import of PyTorch into an address space that is too small.
 
-    Its libraries abort the process when they run out of memory while they start, which no handler can catch.
+    Its libraries abort the process if memory is exhausted during their initialization, which no handler can catch.
     """
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -122,19 +122,19 @@ class _LibraryGuard(MetaPathFinder):
 
 
 @contextlib.contextmanager
-def no_more_than_available() -> Iterator[None]:
-    """Within the block, let requests beyond the available memory fail at once.
+def limit_to_available_memory() -> Iterator[None]:
+    """Let allocations beyond the available memory fail at once within the block.
 
-    Linux grants more memory than there is and ends processes when it is used. With this limit the request itself
-    fails, so that it can be reported. Machines with NVIDIA GPUs are left alone, as CUDA maps more than it uses.
+    Linux grants more memory than exists and kills processes that use it. With this limit the allocation itself
+    fails and can be reported. On machines with NVIDIA GPUs no limit is set, because CUDA maps more than it uses.
 
     Raises
     ------
     UserError
-        Hardly any memory is left.
+        Less than `MINIMUM` is available.
     """
-    # with less, the stack may find no room to grow, which ends the process without a word
-    require_memory(LEAST, "a command", "raise the limit (ulimit -v), or end other programs")
+    # With less memory the stack may be unable to grow, which ends the process without a message.
+    require_memory(MINIMUM, "a command", "raise the limit (ulimit -v), or end other programs")
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         sys.meta_path.insert(0, guard := _LibraryGuard())
         try:
@@ -168,7 +168,7 @@ def _own(name: str) -> int | None:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """Value in bytes of a line such as ``MemAvailable: 1024 kB``."""
+    """Return the value in bytes of a line such as ``MemAvailable: 1024 kB``."""
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -186,7 +186,7 @@ def _process_limits() -> list[int | None]:
 
 
 def _control_groups() -> list[int | None]:
-    """Room below the limits of the control groups of this process, version 1 or 2, and of those around them."""
+    """Return the memory below the limits of the control groups (version 1 or 2) that contain this process."""
     found: list[int | None] = []
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -205,14 +205,14 @@ def _control_groups() -> list[int | None]:
             if place == root.parent or not os.path.isdir(place):
                 break
             with contextlib.suppress(OSError, ValueError):
-                limit, used = (float((place / name).read_text()) for name in names)  # "max" is no number: no limit
+                limit, used = (float((place / name).read_text()) for name in names)  # "max" means no limit
                 if math.isfinite(limit):
                     found.append(int(limit - used) + _reclaimable(place / "memory.stat"))
     return found
 
 
 def _reclaimable(path: Path) -> int:
-    """Bytes of cached files, which count as used but give way."""
+    """Return the size of cached files in bytes, which count as used but can be released."""
     cached = 0
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():

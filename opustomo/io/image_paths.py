@@ -1,4 +1,4 @@
-"""Paths of the subtomograms and CTF tables that a particle table names."""
+"""Paths of the subtomograms and CTF tables of a particle table."""
 
 import os
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from opustomo.io.star_tables import ParticleStar
 def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path]:
     """Find the subtomogram of every particle.
 
-    `rlnImageName` is looked for as `{datadir}/{path}`, then `{datadir}/{basename}`, then relative to the STAR
-    file; without `datadir` only there. Windows paths are understood.
+    Files are searched for as `{datadir}/{rlnImageName}`, `{datadir}/{basename}` and relative to the STAR file, in
+    this order; without `datadir` only relative to the STAR file. Windows paths are accepted.
 
     Parameters
     ----------
@@ -29,14 +29,13 @@ def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -
     Raises
     ------
     UserError
-        No `rlnImageName`, or files are missing; the first and the number of them are named.
+        There is no `rlnImageName`, or files are missing; the message states the first and their number.
     """
     return _resolve(star, star.strings("rlnImageName"), datadir, "subtomograms")
 
 
 def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path] | None:
-    """Find the CTF table of every particle: `rlnCtfImage` with another suffix, looked for as
-    `resolve_images`.
+    """Find the CTF table of every particle: `rlnCtfImage` with another suffix, searched for as in `resolve_images`.
 
     Parameters
     ----------
@@ -50,12 +49,12 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
     Returns
     -------
     list of Path, or None
-        One existing file per particle; None when the STAR file has no `rlnCtfImage`.
+        One existing file per particle; None if the STAR file has no `rlnCtfImage`.
 
     Raises
     ------
     UserError
-        Files are missing; the first and the number of them are named.
+        Files are missing; the message states the first and their number.
     """
     if "rlnCtfImage" not in star:
         return None
@@ -67,24 +66,24 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
             raise
         table = volume.with_suffix(".csv" if warp else ".star").name
         raise UserError(
-            f"{volume}: 3D CTF volumes, as RELION writes them, hold no tilts; put a table of tilts {table} beside "
-            "each, or model the missing wedge alone with --no-ctf and --tilt-range."
+            f"{volume}: a 3D CTF volume of RELION contains no tilt angles; put a table of tilts {table} beside each "
+            "volume, or model the missing wedge alone with --no-ctf and --tilt-range."
         ) from None
 
 
 def find_ctf_volume(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> Path | None:
-    """Find the file that ``rlnCtfImage`` itself names, for the first particle without table; None if there is none."""
+    """Find the file ``rlnCtfImage`` of the first particle without a table; None if it does not exist."""
     row = find_ctf_tables(star, datadir, warp).index(None)
     return _find(star, [star.strings("rlnCtfImage")[row]], datadir)[0]
 
 
 def find_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path | None]:
-    """Find the subtomograms that are there, as `resolve_images`; None for those that are missing."""
+    """Find existing subtomograms as in `resolve_images`; None for each missing one."""
     return _find(star, star.strings("rlnImageName"), datadir)
 
 
 def find_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | None, warp: bool) -> list[Path | None]:
-    """Find the CTF tables that are there, as `resolve_ctf_tables`; None for those that are missing."""
+    """Find existing CTF tables as in `resolve_ctf_tables`; None for each missing one."""
     return _find(star, _ctf_names(star, warp), datadir)
 
 
@@ -99,13 +98,13 @@ def _with_suffix(name: str, suffix: str) -> str:
 
 
 def _find(star: ParticleStar, names: list[str], datadir: str | os.PathLike[str] | None) -> list[Path | None]:
-    # many particles may share one table
+    # Many particles may share one table.
     places: dict[str, Path | None] = {}
     folder = str(_folder(star) if datadir is None else datadir)
     for name in names:
         if name in places:
             continue
-        first = os.path.join(folder, name)  # where most lie; pathlib takes its time
+        first = os.path.join(folder, name)  # the usual place; pathlib is slower
         if os.path.isfile(first) and not name.startswith("/"):
             places[name] = Path(first)
         else:
@@ -124,7 +123,7 @@ def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[st
         source = star.path if star.path is not None else "the particle table"
         raise UserError(
             f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is "
-            f"{names[row]} (row {row + 1}), looked for in {searched}; give their folder with --datadir."
+            f"{names[row]} (row {row + 1}), which is not in {searched}; give their folder with --datadir."
         )
     return paths
 
@@ -137,7 +136,7 @@ def _candidates(name: str, datadir: Path | None, beside_star: Path) -> Iterator[
     relative = PurePosixPath(name)
     windows = PureWindowsPath(name)
     if datadir is not None:
-        # an absolute path would replace the folder when joined
+        # An absolute path would replace the folder when joined.
         yield datadir / str(relative).lstrip("/")
         yield datadir / relative.name
         yield datadir / windows.name

@@ -1,4 +1,4 @@
-"""Latents of all particles of one epoch (``z.N.pkl``) and plain text tables of latents."""
+"""Latents of all particles of an epoch (``z.N.pkl``) and text tables of latents."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from opustomo.io.pickles import dump_torch, load_torch
 
 
 def read_latent_rows(path: Path) -> np.ndarray:
-    """Read one latent per row of a text file: (K, zdim).
+    """Read a text file with one latent per row.
+
+    Returns
+    -------
+    ndarray, (K, zdim)
+        Latents as float32.
 
     Raises
     ------
     UserError
-        The file is missing, empty, ragged or not numeric.
+        The file is missing, empty or not numeric, or its rows differ in length.
     """
     try:
         rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
@@ -29,12 +34,12 @@ def read_latent_rows(path: Path) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"{path}: not a table of numbers ({error}); give one latent per row") from error
     if not rows.size or not np.isfinite(rows).all():
-        raise UserError(f"{path} is empty or holds numbers that are not finite; give one latent per row")
+        raise UserError(f"{path}: the file is empty or holds values that are not finite; give one latent per row")
     return rows
 
 
 def write_table(path: Path, values: np.ndarray) -> None:
-    """Write numbers as text, a row per line, nine digits: float32 values are restored exactly."""
+    """Write numbers as text with nine digits, which restore float32 values exactly, and one row per line."""
     with atomic_path(path) as partial:
         np.savetxt(partial, values, fmt="%d" if values.dtype.kind in "iu" else "%.9g")
 
@@ -49,40 +54,42 @@ def read_latents(
     mu
         Composition latents, float32 (N, zdim).
     multi_mu
-        Conformation latents, float32 (N, zaffinedim); None when the run had none.
+        Conformation latents, float32 (N, zaffinedim); None if the run has none.
 
     Raises
     ------
     UserError
-        The file is missing, unsafe, or not a table of finite latents.
+        The file is missing or unsafe, or does not hold finite latents.
     """
     content = load_torch(path)
     if not isinstance(content, dict) or content.get("mu") is None:
-        raise UserError(f"{path}: holds no latents 'mu'; give the z.N.pkl of a training run.")
+        raise UserError(f"{path}: the file has no latents 'mu'; give the z.N.pkl of a training run.")
     mu = _table(path, "mu", content["mu"])
     raw = content.get("multi_mu")
     multi_mu = None if raw is None else _table(path, "multi_mu", raw)
     if multi_mu is not None and len(multi_mu) != len(mu):
-        raise UserError(f"{path}: 'mu' has {len(mu)} rows but 'multi_mu' {len(multi_mu)}; write the latents again.")
+        raise UserError(
+            f"{path}: 'mu' has {len(mu)} rows, but 'multi_mu' has {len(multi_mu)}; write the latents again."
+        )
     if multi_mu is not None and not multi_mu.shape[1]:
         multi_mu = None
     return mu, multi_mu
 
 
 def read_latent_table(path: str | os.PathLike[str], conformation: bool = False) -> npt.NDArray[np.float32]:
-    """Read one latent per row from a `z.N.pkl` or a text file such as `centers.txt`: float32 (N, dimension).
+    """Read latents from a `z.N.pkl` or a text file such as `centers.txt`, float32 (N, dimension).
 
     Parameters
     ----------
     path
-        The file; text when its name ends in .txt.
+        The file; a name that ends in .txt means text.
     conformation
-        Take the conformation of a `z.N.pkl` instead of the composition.
+        Return the conformation latents of a `z.N.pkl` instead of the composition latents.
 
     Raises
     ------
     UserError
-        The file cannot be read, or has no conformation.
+        The file cannot be read, or has no conformation latents.
     """
     if os.fspath(path).endswith(".txt"):
         return read_latent_rows(Path(path))
@@ -90,7 +97,7 @@ def read_latent_table(path: str | os.PathLike[str], conformation: bool = False) 
     if not conformation:
         return mu
     if multi_mu is None:
-        raise UserError(f"{path}: has no conformation latents 'multi_mu'; leave --conformation out.")
+        raise UserError(f"{path}: the file has no conformation latents 'multi_mu'; omit --conformation.")
     return multi_mu
 
 
@@ -100,11 +107,11 @@ def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt
     Parameters
     ----------
     path
-        The file.
+        Output file.
     mu
         Composition latents (N, zdim).
     multi_mu
-        Conformation latents (N, zaffinedim), left out of the file when None.
+        Conformation latents (N, zaffinedim); None omits them from the file.
     """
     import torch
 
@@ -112,20 +119,20 @@ def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt
     if multi_mu is not None:
         content["multi_mu"] = torch.tensor(np.asarray(multi_mu, dtype=np.float32))
     if any(value is not None and value.ndim != 2 for value in content.values()):
-        raise ValueError("latents are tables of one row per particle")
+        raise ValueError("latents must have two axes, with one row per particle")
     dump_torch(path, content)
 
 
 def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[np.float32]:
     try:
-        if hasattr(values, "detach"):  # a tensor in training, or of a type that numpy does not know
+        if hasattr(values, "detach"):  # a tensor that requires gradients, or of a type that NumPy does not have
             values = values.detach().float()
         table = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run.") from error
     if table.ndim != 2:
-        raise UserError(f"{path}: '{name}' has the shape {table.shape} where (particles, dimensions) was expected.")
+        raise UserError(f"{path}: '{name}' has the shape {table.shape}, but (particles, dimensions) is expected.")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise UserError(f"{path}: '{name}' is not finite for particle {row}; use an earlier epoch.")
+        raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite; use an earlier epoch.")
     return table

@@ -1,4 +1,4 @@
-"""Volumes in MRC files."""
+"""MRC files: headers, and reading and writing of volumes."""
 
 import math
 import os
@@ -22,7 +22,7 @@ _WRITABLE = {np.dtype(code) for code in _MODES.values()}
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What a reader needs to know before it touches the voxels.
+    """Header of an MRC file.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class MrcHeader:
     shape
         Number of voxels along (z, y, x).
     apix
-        Voxel size along x in Å; None when the header holds none.
+        Voxel size along x in Å; None if the header has none.
     dtype
-        Type of a voxel in the file, byte order included.
+        Data type of a voxel in the file, including the byte order.
     offset
-        Bytes before the first voxel.
+        Number of bytes before the first voxel.
     """
 
     path: Path
@@ -48,13 +48,13 @@ class MrcHeader:
 def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     """Read the header of an MRC volume and check that the file is complete.
 
-    Modes 0, 1, 2, 6 and 12 in either byte order are read; a missing machine stamp or "MAP " identifier, as
-    older programs leave it, is tolerated.
+    Modes 0, 1, 2, 6 and 12 in either byte order are supported. Files of older programs without a machine stamp or
+    "MAP " identifier are accepted.
 
     Raises
     ------
     UserError
-        The file is missing, no MRC file, truncated, of complex or packed mode, or its axes are permuted.
+        The file is missing, not an MRC file, truncated or of a complex or packed mode, or its axes are permuted.
     """
     path = Path(path)
     try:
@@ -62,13 +62,13 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
             raw = handle.read(HEADER_DTYPE.itemsize)
             size = os.fstat(handle.fileno()).st_size
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"{path}: no such MRC file; check the path.") from error
+        raise UserError(f"{path}: the MRC file does not exist; check the path.") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
     if raw[:2] in (b"\x1f\x8b", b"BZ"):
-        raise UserError(f"{path}: compressed; unpack it with gunzip or bunzip2.")
+        raise UserError(f"{path}: the file is compressed; unpack it with gunzip or bunzip2.")
     if len(raw) < HEADER_DTYPE.itemsize:
-        raise UserError(f"{path}: not a readable MRC file ({len(raw)} bytes are no header); export it again.")
+        raise UserError(f"{path}: not an MRC file ({len(raw)} bytes are shorter than a header); export it again.")
     byte_order = _byte_order(raw)
     header = np.frombuffer(raw, dtype=_HEADERS[byte_order])[0]
     mode = int(header["mode"])
@@ -78,15 +78,17 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
     if axes not in ((1, 2, 3), (0, 0, 0)):
         raise UserError(
-            f"{path}: its axes are stored in the order {axes}; convert it to the order (1, 2, 3) = x, y, z."
+            f"{path}: the axes are stored in the order {axes}; convert the file to the order (1, 2, 3) = x, y, z."
         )
     dtype = np.dtype(byte_order + _MODES[mode])
     offset = 1024 + int(header["nsymbt"])
     needed = offset + math.prod(shape) * dtype.itemsize
     if min(shape) < 1 or int(header["nsymbt"]) < 0:
-        raise UserError(f"{path}: its header gives an impossible size {shape}; export it again.")
+        raise UserError(f"{path}: the header has an impossible size {shape}; export the file again.")
     if size < needed:
-        raise UserError(f"{path}: truncated, {size} bytes instead of {needed}; copy or export it again.")
+        raise UserError(
+            f"{path}: the file is truncated, it has {size} bytes instead of {needed}; copy or export it again."
+        )
     intervals = int(header["mx"]) or shape[2]
     apix = float(header["cella"]["x"]) / intervals
     return MrcHeader(path, shape, apix if math.isfinite(apix) and apix > 0 else None, dtype, offset)
@@ -100,12 +102,12 @@ def read_volume(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], 
     volume
         float32 array (z, y, x).
     apix
-        Voxel size in Å; None when the header holds none.
+        Voxel size in Å; None if the header has none.
 
     Raises
     ------
     UserError
-        As `read_header`.
+        As in `read_header`, or the memory does not suffice.
     """
     header = read_header(path)
     count = math.prod(header.shape)
@@ -121,22 +123,22 @@ def write_volume(
     apix: float,
     origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """Write a volume as MRC2014.
+    """Write a volume in MRC2014 format, atomically.
 
     Parameters
     ----------
     path
-        The file; it appears complete or not at all.
+        Output file.
     array
         Volume (z, y, x). int8, int16, uint16, float16 and float32 keep their type, all others become float32.
     apix
         Voxel size in Å.
     origin_A
-        Place x, y, z of the first voxel in Å, where viewers such as ChimeraX draw it.
+        Position x, y, z in Å at which viewers such as ChimeraX draw the first voxel.
     """
     volume = np.asarray(array)
     if volume.ndim != 3 or not volume.size:
-        raise ValueError(f"a volume has three axes and at least one voxel, not the shape {volume.shape}")
+        raise ValueError(f"a volume must have three axes and at least one voxel, not the shape {volume.shape}")
     if not (np.isfinite(apix) and apix > 0):
         raise ValueError(f"the voxel size must be positive, not {apix}")
     native = volume.dtype.newbyteorder("=")
@@ -148,16 +150,16 @@ def write_volume(
         handle.header.origin.x, handle.header.origin.y, handle.header.origin.z = origin_A
         with np.errstate(all="ignore"):
             checked = volume.std()
-        # mrcfile.validate takes the deviation of float16 in float16, where squares overflow or vanish; in
-        # MRC2014 a negative one means "not determined"
+        # mrcfile.validate computes the standard deviation of float16 data in float16, where squares overflow or
+        # vanish. In MRC2014 a negative value means "not determined".
         if not np.isclose(checked, handle.header.rms, rtol=0.01):
             handle.header.rms = -1
 
 
 def _byte_order(header: bytes) -> str:
-    """Tell the byte order by the axis sizes, which no sensible file has above 65535.
+    """Return the byte order for which the axis sizes are plausible.
 
-    The machine stamp may be zero or wrong; sizes and mode read in the wrong order are huge.
+    The machine stamp may be zero or wrong, but sizes that are read in the wrong byte order exceed 65535.
     """
     little, big = struct.unpack_from("<4I", header), struct.unpack_from(">4I", header)
     return "<" if max(little) <= max(big) else ">"

@@ -1,7 +1,7 @@
-"""What pickles may call, none of it making more than the file can hold.
+"""Constructors that pickles may call, which allocate no more memory than the file can fill.
 
-A pickle of a few bytes may ask for an array, a list or a string of any size. Sizes are therefore checked before
-anything is made: against the bytes that fill it, or against an allowance in proportion to the size of the file.
+A pickle of a few bytes can request an array, a list or a string of any size. Sizes are therefore checked before
+an object is created: against the bytes that fill it, or against a limit proportional to the size of the file.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy as np
 from numpy._core import multiarray, numeric
 
 HELD_BY_PICKLES = 16
-"""Bytes of objects in memory that a byte of a pickle may honestly stand for."""
+"""Largest plausible ratio of the memory of objects to the size of their pickle."""
 ALLOWANCE = 2**20
-"""Bytes that the smallest file may ask for."""
+"""Memory in bytes that every file may request in addition."""
 
 
 class TooLargeError(pickle.UnpicklingError):
-    """A file asks for more than it holds."""
+    """A file requests more memory than its content can fill."""
 
 
 class Constructors:
-    """Functions that one pickle may call, handed out as bound methods.
+    """Functions that a pickle may call, provided as bound methods.
 
-    Pickles can set attributes on whatever they are given; on a bound method they cannot.
+    Pickles can set attributes of the objects that they receive, but not of bound methods.
 
     Parameters
     ----------
     size
-        Bytes of the file.
+        Size of the file in bytes.
     read_torch
-        Reads the torch file in the bytes given.
+        Function that reads a torch file from bytes.
     """
 
     def __init__(self, size: int, read_torch: Callable[[bytes], Any]) -> None:
@@ -44,7 +44,7 @@ class Constructors:
         self._left = ALLOWANCE + HELD_BY_PICKLES * size
 
     def allowed(self) -> dict[tuple[str, str], Any]:
-        """Return what each (module, name) in the pickle stands for."""
+        """Return the object for each (module, name) that a pickle may refer to."""
         names: dict[tuple[str, str], Any] = {
             ("numpy", "ndarray"): self.array_type,
             ("numpy", "dtype"): np.dtype,
@@ -54,7 +54,7 @@ class Constructors:
             ("datetime", "timedelta"): datetime.timedelta,
             ("datetime", "timezone"): datetime.timezone,
             ("collections", "OrderedDict"): self.ordered_dict,
-            # protocols 0 to 2 write bytes as text to be encoded again
+            # Protocols 0 to 2 write bytes as text that is encoded again.
             ("_codecs", "encode"): self.encode,
             ("torch._utils", "_rebuild_tensor_v2"): self.tensor,
             ("torch._utils", "_rebuild_parameter"): self.parameter,
@@ -75,33 +75,33 @@ class Constructors:
     def _spend(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise TooLargeError("it asks for more memory than the file can fill")
+            raise TooLargeError("it requests more memory than the file can fill")
 
     def array_type(self, *args: Any) -> Any:
-        """Stand for `numpy.ndarray`, which files name but never call."""
-        raise TooLargeError("it makes an array without values")
+        """Replace `numpy.ndarray`, which files refer to but never call."""
+        raise TooLargeError("it creates an array without values")
 
     def empty_array(self, kind: Any, shape: Any, code: Any) -> Any:
-        """Make the array of no values that a pickle fills afterwards."""
+        """Create the empty array that a pickle fills afterwards."""
         if math.prod(shape) != 0 or len(shape) != 1:
-            raise TooLargeError("it makes an array without values")
+            raise TooLargeError("it creates an array without values")
         return multiarray._reconstruct(np.ndarray, (0,), code)
 
     def scalar(self, dtype: Any, value: Any) -> Any:
-        """Make a numpy scalar from its bytes."""
+        """Create a NumPy scalar from its bytes."""
         return multiarray.scalar(dtype, value)
 
     def array_from_buffer(self, buffer: Any, dtype: Any, shape: Any, order: Any, *more: Any) -> Any:
-        """Make an array from the bytes that fill it."""
+        """Create an array from its bytes."""
         return numeric._frombuffer(buffer, dtype, shape, order, *more)  # type: ignore[attr-defined]
 
     def storage_from_bytes(self, data: bytes) -> Any:
-        """Read a torch storage that is pickled as a torch file of its own."""
+        """Read a torch storage that is pickled as a separate torch file."""
         self._spend(len(data))
         return self._read_torch(data)
 
     def tensor(self, storage: Any, *args: Any) -> Any:
-        """Make a tensor that its storage fills."""
+        """Create a tensor that is not larger than its storage."""
         import torch
 
         made = torch._utils._rebuild_tensor_v2(storage, *args)
@@ -110,61 +110,61 @@ class Constructors:
         return made
 
     def parameter(self, *args: Any) -> Any:
-        """Make a torch parameter of a tensor."""
+        """Create a torch parameter from a tensor."""
         import torch
 
         return torch._utils._rebuild_parameter(*args)
 
     def encode(self, text: str, encoding: str = "latin1") -> bytes:
-        """Make the bytes that protocols 0 to 2 write as text."""
+        """Create the bytes that protocols 0 to 2 write as text."""
         if encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"encoding {encoding}")
         self._spend(len(text))
         return text.encode("latin1")
 
     def _sized(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments of a container if they hold its values; a number would be a size."""
+        """Return the arguments of a container if they are its values; an integer would be a size."""
         for value in values:
             if isinstance(value, int) or not isinstance(value, Iterable):
-                raise TooLargeError("it makes a container without values")
+                raise TooLargeError("it creates a container without values")
             self._spend(8 * len(value))  # type: ignore[arg-type]
         return values
 
     def new_set(self, *values: Any) -> Any:
-        """Make a set."""
+        """Create a set."""
         return set(*self._sized(values))
 
     def new_frozenset(self, *values: Any) -> Any:
-        """Make a frozen set."""
+        """Create a frozen set."""
         return frozenset(*self._sized(values))
 
     def new_list(self, *values: Any) -> Any:
-        """Make a list."""
+        """Create a list."""
         return list(*self._sized(values))
 
     def new_tuple(self, *values: Any) -> Any:
-        """Make a tuple."""
+        """Create a tuple."""
         return tuple(*self._sized(values))
 
     def new_dict(self, *values: Any) -> Any:
-        """Make a dictionary."""
+        """Create a dictionary."""
         return dict(*self._sized(values))
 
     def ordered_dict(self, *values: Any) -> Any:
-        """Make an ordered dictionary."""
+        """Create an ordered dictionary."""
         return collections.OrderedDict(*self._sized(values))
 
     def new_bytes(self, *values: Any) -> Any:
-        """Make bytes; protocol 2 writes empty ones so."""
+        """Create bytes; protocol 2 writes empty bytes in this way."""
         return bytes(*self._sized(values[:1]), *values[1:])
 
     def new_bytearray(self, *values: Any) -> Any:
-        """Make an array of bytes, which protocols below 5 write as text and its encoding."""
+        """Create a bytearray, which protocols below 5 write as text with its encoding."""
         return bytearray(*self._sized(values[:1]), *values[1:])
 
 
 def tensor_bytes(content: Any) -> int:
-    """Return the bytes of all tensors in containers; values that a stride repeats count each time."""
+    """Return the size in bytes of all tensors in containers; values that a stride repeats count each time."""
     import torch
 
     total, todo, seen = 0, [content], set()

@@ -1,7 +1,8 @@
-"""Pickles and torch files from untrusted sources, read without executing anything in them.
+"""Pickles and torch files, read without executing code in them and protected by checksums.
 
-Files end with a checksum, so that a file that was damaged after writing is refused. A small pickle can ask for
-gigabytes; constructors therefore make no more than the file can hold (:mod:`opustomo.io.pickle_constructors`)."""
+Files end with a checksum, so a file that was damaged after writing is refused. A small pickle can request gigabytes;
+constructors therefore allocate no more than the file can fill (:mod:`opustomo.io.pickle_constructors`).
+"""
 
 from __future__ import annotations
 
@@ -21,17 +22,17 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
-from opustomo.io.host_memory import available_bytes, shortage
+from opustomo.io.host_memory import available_bytes, memory_error_message
 from opustomo.io.pickle_constructors import HELD_BY_PICKLES, Constructors, TooLargeError, tensor_bytes
 
 _START, _END = b"\nopustomo-sha256:", b":opustomo\n"
 SEAL_LENGTH = len(_START) + 64 + len(_END)
-"""Bytes that a checksum adds to a file."""
+"""Length of a checksum in bytes."""
 _BLOCK = 2**20
 
 
 def seal(path: Path, archive: bool = False) -> None:
-    """Append a checksum to a file that has none; as a comment if the file is a zip archive without one."""
+    """Append a checksum to a file that has none. In a zip archive, which must have no comment, it is the comment."""
     with path.open("r+b") as handle:
         if archive:  # its last bytes are the length of the comment
             handle.seek(-2, os.SEEK_END)
@@ -43,20 +44,21 @@ def seal(path: Path, archive: bool = False) -> None:
 
 
 def verify(path: Path, archive: bool = False) -> int:
-    """Return the number of bytes before the checksum; a file without a checksum is content to its end.
+    """Verify the checksum of a file and return the number of bytes before it.
 
-    A zip archive without a checksum is compared with the check values of its members.
+    A file without a checksum consists of content only. The members of a zip archive without a checksum are compared
+    with their check values.
 
     Raises
     ------
     UserError
-        The content is not what was written.
+        The content does not match the checksum.
     """
     size = path.stat().st_size
     with path.open("rb") as handle:
         handle.seek(max(0, size - SEAL_LENGTH))
         last = handle.read()
-        if not last.startswith(_START) and not last.endswith(_END):  # one flipped bit cannot hide both
+        if not last.startswith(_START) and not last.endswith(_END):  # a single damaged byte cannot change both
             if archive and not _members_are_intact(path):
                 raise _damaged(path)
             return size
@@ -77,7 +79,7 @@ def _digest(handle: BinaryIO, size: int) -> bytes:
 
 
 def _members_are_intact(path: Path) -> bool:
-    """Return whether the members of a zip archive have their check values; compressed ones are not read."""
+    """Return whether the members of a zip archive match their check values; compressed members are not read."""
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -106,20 +108,22 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return self._allowed[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is neither array nor container") from None
+            raise pickle.UnpicklingError(
+                f"it contains {module}.{name}, which is neither an array nor a container"
+            ) from None
 
 
 def _unpickle(path: Path, handle: BinaryIO) -> Any:
     size = os.fstat(handle.fileno()).st_size
     try:
         return _RestrictedUnpickler(handle, size).load()
-    except Exception as error:  # a crafted or damaged pickle may raise anything
+    except Exception as error:  # a crafted or damaged pickle may raise any exception
         if isinstance(error, MemoryError):
             free = available_bytes()
             if free is not None and free < HELD_BY_PICKLES * size:
-                raise  # the file is as large as it says
-            error = TooLargeError("it asks for more memory than the file can fill")
-        reason = " ".join(str(error).split()) or type(error).__name__  # some span several lines
+                raise  # the file is really that large
+            error = TooLargeError("it requests more memory than the file can fill")
+        reason = " ".join(str(error).split()) or type(error).__name__  # some messages span several lines
         raise UserError(
             f"{path}: refused as a pickle of arrays and plain containers ({reason}); use another file."
         ) from error
@@ -128,19 +132,19 @@ def _unpickle(path: Path, handle: BinaryIO) -> Any:
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path.")
+        raise UserError(f"{path}: the file does not exist; check the path.")
     return path
 
 
 def load_pickle(path: str | os.PathLike[str]) -> Any:
     """Read the first object of a pickle file.
 
-    Admitted are numpy arrays and scalars, torch tensors, dates and times, and plain containers.
+    NumPy arrays and scalars, torch tensors, dates, times and plain containers are accepted.
 
     Raises
     ------
     UserError
-        The file is missing, damaged or holds anything else; nothing in it was run.
+        The file is missing, damaged or contains anything else; no code in it was executed.
     """
     path = _existing(path)
     verify(path)
@@ -149,12 +153,12 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 def load_pickles(path: str | os.PathLike[str]) -> list[Any]:
-    """Read all objects of a file that holds several pickles in a row, as `config.pkl` does.
+    """Read all objects of a file of several consecutive pickles, such as `config.pkl`.
 
     Raises
     ------
     UserError
-        As `load_pickle`.
+        As in `load_pickle`.
     """
     path = _existing(path)
     objects: list[Any] = []
@@ -171,7 +175,7 @@ def dump_pickle(path: str | os.PathLike[str], obj: Any) -> None:
 
 
 def dump_pickles(path: str | os.PathLike[str], *objects: Any) -> None:
-    """Write several objects as pickles in a row, followed by a checksum, atomically."""
+    """Write several objects as consecutive pickles, followed by a checksum, atomically."""
     with atomic_path(path) as temporary:
         with temporary.open("wb") as handle:
             for obj in objects:
@@ -181,12 +185,12 @@ def dump_pickles(path: str | os.PathLike[str], *objects: Any) -> None:
 
 @contextlib.contextmanager
 def _numpy_in_torch_files(size: int) -> Iterator[None]:
-    """Let `torch.load(weights_only=True)` admit numpy arrays and dates as well."""
+    """Let `torch.load(weights_only=True)` accept NumPy arrays and dates too."""
     import torch
 
     makers = Constructors(size, _torch_from_bytes)
     arrays: list[Any] = [
-        # torch's reader looks up the type of an array that is filled, but files only get the name for it
+        # The reader of torch needs the array type to fill arrays, but files must not call it under its own name.
         (np.ndarray, secrets.token_hex()),
         (makers.array_type, "numpy.ndarray"),
         np.dtype,
@@ -207,7 +211,7 @@ def _torch_from_bytes(data: bytes) -> Any:
 
 
 def _load_torch(source: Path | BinaryIO, size: int) -> Any:
-    """Read a torch file of ``size`` bytes that makes no more than it holds."""
+    """Read a torch file of ``size`` bytes whose objects are not larger than its content."""
     import torch
 
     if zipfile.is_zipfile(source):
@@ -224,12 +228,12 @@ def _load_torch(source: Path | BinaryIO, size: int) -> Any:
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
-    """Read a file written by `torch.save`, onto the CPU; plain pickles are read as by `load_pickle`.
+    """Read a file written by `torch.save` to the CPU; other pickles are read as by `load_pickle`.
 
     Raises
     ------
     UserError
-        The file is missing, damaged or holds more than tensors, arrays, dates and plain containers.
+        The file is missing, damaged or contains anything but tensors, arrays, dates and plain containers.
     """
     path = _existing(path)
     archive = _is_archive(path)
@@ -239,21 +243,21 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
     size = path.stat().st_size
     try:
         return _load_torch(path, size)
-    except Exception as error:  # its own message advises to switch the protection off
+    except Exception as error:  # the message of torch advises to disable the protection
         free = available_bytes()
-        if shortage(error) is not None and free is not None and free < HELD_BY_PICKLES * size:
-            raise  # the file is as large as it says
-        if isinstance(error, TooLargeError) or shortage(error) is not None:
-            reason = error if isinstance(error, TooLargeError) else "it asks for more memory than it can fill"
-            raise UserError(f"{path}: refused as a torch file, {reason}; use another file.") from None
+        if memory_error_message(error) is not None and free is not None and free < HELD_BY_PICKLES * size:
+            raise  # the file is really that large
+        if isinstance(error, TooLargeError) or memory_error_message(error) is not None:
+            reason = error if isinstance(error, TooLargeError) else "it requests more memory than it can fill"
+            raise UserError(f"{path}: refused as a torch file, because {reason}; use another file.") from None
         raise UserError(
-            f"{path}: refused as a torch file, it is damaged or holds more than tensors, arrays and plain "
+            f"{path}: refused as a torch file, because it is damaged or contains more than tensors, arrays and plain "
             "containers; use another file."
         ) from error
 
 
 def _is_archive(path: Path) -> bool:
-    """Return whether a file is a zip archive, be it a damaged one."""
+    """Return whether a file is a zip archive, possibly a damaged one."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -261,7 +265,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _is_legacy_torch(path: Path) -> bool:
-    """Tell whether torch wrote the file before its zip format: it begins with a pickled magic number."""
+    """Return whether a file has the format of torch before its zip format, which begins with a pickled number."""
     with path.open("rb") as handle:
         try:
             return bool(_RestrictedUnpickler(handle, path.stat().st_size).load() == _TORCH_LEGACY_MAGIC)
@@ -275,7 +279,7 @@ def dump_torch(path: str | os.PathLike[str], obj: Any) -> None:
     Raises
     ------
     OSError
-        The disk is full or fails; what was at `path` before is still there.
+        The disk is full or fails; an existing file at `path` is unchanged.
     """
     import torch
 
@@ -283,11 +287,11 @@ def dump_torch(path: str | os.PathLike[str], obj: Any) -> None:
         with temporary.open("wb") as handle:
             try:
                 torch.save(obj, handle)
-            except RuntimeError as error:  # torch hides what the system said
+            except RuntimeError as error:  # torch hides the error of the system
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
         seal(temporary, archive=True)
         with temporary.open("rb") as handle:
-            # network file systems tell of a full disk or quota only here, and the old file must not go before
+            # Network file systems report a full disk or quota only here, before the old file is replaced.
             os.fsync(handle.fileno())

@@ -21,9 +21,9 @@ LARGEST_ORIGIN = 0.5
 """Largest origin as a fraction of the box."""
 LARGE_ORIGIN = 0.25
 LARGE_ORIGIN_SHARE = 0.05
-"""More particles than this fraction with origins beyond `LARGE_ORIGIN` hint at another unit."""
+"""If more than this fraction of origins exceeds `LARGE_ORIGIN`, the unit is doubtful."""
 WRONG_UNIT_SHARE = 0.2
-"""Fraction of particles with such origins from which another unit is taken for certain."""
+"""If more than this fraction of origins exceeds `LARGE_ORIGIN`, the unit is considered wrong."""
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _NAMED = 5
 
@@ -202,7 +202,7 @@ class Poses:
 
     @property
     def rotations(self) -> npt.NDArray[np.float32]:
-        """RELION matrices A, float32 (N, 3, 3): reference to subtomogram coordinates."""
+        """RELION matrices A from reference to subtomogram coordinates, float32 (N, 3, 3)."""
         import torch
 
         from opustomo.geometry.rotations import euler_to_matrix
@@ -211,7 +211,7 @@ class Poses:
         return matrices.astype(np.float32)
 
     def subset(self, indices: npt.ArrayLike) -> Poses:
-        """Poses of the particles at `indices` (integers or a mask), in that order."""
+        """Return the poses of the particles at `indices` (integers or a mask), in that order."""
         chosen = np.asarray(indices)
         if not chosen.size:
             chosen = chosen.astype(np.int64)
@@ -219,15 +219,14 @@ class Poses:
 
 
 def read_poses(path: str | os.PathLike[str]) -> Poses:
-    """Read poses from a pickled tuple (rot, trans, euler), or its five-member multi-body form.
+    """Read poses from a pickled tuple (rot, trans, euler), or its multi-body form with five members.
 
-    Euler angles and origins are taken; the matrices are ignored, because the original leaves stale ones in
-    `pose.N.pkl`.
+    Only Euler angles and origins are used, because the matrices in `pose.N.pkl` of OPUS-TOMO are out of date.
 
     Raises
     ------
     UserError
-        The file is missing, unsafe, or not such a tuple, or an angle is too large for one in degrees.
+        The file is missing, unsafe or not such a tuple, or an angle is too large for an angle in degrees.
     """
     content = load_pickle(path)
     if not isinstance(content, (tuple, list)) or len(content) not in (3, 5):
@@ -239,19 +238,20 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: '{name}' is not numeric; make the poses with dsd parse_pose_star.") from error
         if table.ndim != 2 or table.shape[1] != 3:
-            raise UserError(f"{path}: '{name}' has the shape {table.shape} where (particles, 3) was expected.")
+            raise UserError(f"{path}: '{name}' has the shape {table.shape}, but (particles, 3) is expected.")
         if not np.isfinite(table).all():
             row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-            raise UserError(f"{path}: '{name}' of particle {row} is not finite; make the poses again.")
+            raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite; make the poses again.")
         columns[name] = table
     if len(columns["trans"]) != len(columns["euler"]):
         raise UserError(
-            f"{path}: {len(columns['euler'])} orientations but {len(columns['trans'])} origins; make the poses again."
+            f"{path}: the file has {len(columns['euler'])} orientations but {len(columns['trans'])} origins; make the "
+            "poses again."
         )
     require_angles(columns["euler"], path)
     return Poses(eulers_deg=columns["euler"], origins=columns["trans"])
 
 
 def write_poses(path: str | os.PathLike[str], poses: Poses) -> None:
-    """Write poses as a pickled tuple (rot f32 (N,3,3), trans f64 (N,3), euler f64 (N,3)) in agreement."""
+    """Write poses as a pickled tuple of rot float32 (N, 3, 3), trans float64 (N, 3) and euler float64 (N, 3)."""
     dump_pickle(path, (poses.rotations, poses.origins, poses.eulers_deg))

@@ -1,4 +1,4 @@
-"""Progress of a long command: a bar on a terminal, a few plain lines in a log."""
+"""Progress of a long command: a bar on a terminal, a few lines of text in a log."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Call with the number of items just finished."""
+    """Function that is called with the number of items that have just been finished."""
 
     def __call__(self, count: int, /) -> object: ...
 
 
 @contextmanager
 def progress(total: int, label: str) -> Iterator[Advance]:
-    """Show how far a loop has come, on stderr.
+    """Show the progress of a loop on stderr.
 
     Parameters
     ----------
     total
         Number of items.
     label
-        What they are, e.g. "subtomograms".
+        Name of the items, such as "subtomograms".
+
+    Yields
+    ------
+    Advance
+        Function to call after each item or batch of items.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -36,9 +41,9 @@ def progress(total: int, label: str) -> Iterator[Advance]:
     def advance(count: int, /) -> None:
         nonlocal done
         before, done = done, done + count
-        # a line per quarter keeps a batch log short
+        # One line per quarter keeps the log of a batch job short.
         if 4 * done // total > 4 * before // total:
-            with suppress(OSError):  # work goes on without a reader
+            with suppress(OSError):  # the work continues if stderr is closed
                 print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
 
     yield advance

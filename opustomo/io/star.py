@@ -1,6 +1,7 @@
-"""STAR files as text: reading, writing, numbers, and descriptions of their content.
+"""STAR files as text: reading, writing, conversion to numbers, and descriptions of their content.
 
-Values keep the characters with which they were written. Tables of particles are in :mod:`opustomo.io.star_tables`."""
+Values remain the strings of the file. Tables of particles are in :mod:`opustomo.io.star_tables`.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TOKEN = re.compile(r"""'[^']*'(?!\S)|"[^"]*"(?!\S)|\S+""")
-# without these a line is split at its blanks
+# A line without these characters is split at white space.
 _UNUSUAL = "'\"#"
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-# a value that could be taken for a blank, a quote, a comment, or a keyword
+# A value that could be mistaken for white space, a quote, a comment or a keyword is quoted.
 _TO_QUOTE = re.compile(r"""\s|^$|^['"#;]|^(?:data_|loop_|_)""", re.IGNORECASE)
 _FIRST_TO_QUOTE = frozenset("'\"#;_dDlL")
 
@@ -33,35 +34,35 @@ _FIRST_TO_QUOTE = frozenset("'\"#;_dDlL")
 def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[str, str]]:
     """Read all blocks of a STAR file.
 
-    Of blocks with the same name, the second gets the suffix "_2", and so on.
+    If several blocks have the same name, the second gets the suffix "_2", and so on.
 
     Returns
     -------
     dict
-        Block name without "data_" → table of strings (loop) or dictionary of strings (single values; also an
-        empty block), in the order of the file.
+        Blocks by name without "data_", in the order of the file. A loop is a table of strings; single values and an
+        empty block are a dictionary of strings.
 
     Raises
     ------
     UserError
-        The file is missing, has no block, or a row has too few or too many values.
+        The file is missing or has no block, or a row has too few or too many values.
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give a STAR file.")
+        raise UserError(f"{path}: this is a folder; give a STAR file.")
     if not path.is_file():
-        raise UserError(f"{path}: no such STAR file; check the path.")
-    # not splitlines: it also splits at characters that may stand in values
+        raise UserError(f"{path}: the STAR file does not exist; check the path.")
+    # splitlines would also split at characters that may occur in values.
     lines = _text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     starts = [number for number, line in enumerate(lines) if _opens_block(line)]
     if not starts:
         found = next((line.strip() for line in lines if line.strip()), "")
         if found.startswith("<"):
             raise UserError(
-                f"{path}: holds XML; give a STAR file, or lists of PyTom to dsdsh convert_pytom_to_star, "
-                "and the folder of WARP's tilt series as --warp."
+                f"{path}: this is an XML file; give a STAR file. dsdsh convert_pytom_to_star reads the lists of PyTom, "
+                "and --warp takes the folder of WARP's tilt series."
             )
-        raise UserError(f"{path}: {'holds no data_ block' if found else 'is empty'}; give a STAR file.")
+        raise UserError(f"{path}: the file {'has no data_ block' if found else 'is empty'}; give a STAR file.")
     blocks: dict[str, pd.DataFrame | dict[str, str]] = {}
     for start, end in pairwise([*starts, len(lines)]):
         name = lines[start].split()[0][5:]
@@ -74,7 +75,7 @@ def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[s
 
 
 def write_blocks(path: str | os.PathLike[str], blocks: dict[str, pd.DataFrame | dict[str, str]]) -> None:
-    """Write blocks as a STAR file, atomically; strings appear as they are, quoted where they must be."""
+    """Write blocks as a STAR file, atomically; strings are unchanged and quoted only if necessary."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(f"# Created by opustomo {__version__}\n")
         for name, block in blocks.items():
@@ -90,22 +91,22 @@ def write_blocks(path: str | os.PathLike[str], blocks: dict[str, pd.DataFrame | 
 
 
 def _text(path: Path) -> str:
-    """Text of a file; old files of Windows programs are not always UTF-8."""
+    """Return the text of a file; old files of Windows programs are not always UTF-8."""
     raw = path.read_bytes()
     if raw.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path}: is compressed; unpack it first (gunzip).")
+        raise UserError(f"{path}: the file is compressed; unpack it first (gunzip).")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     if "\x00" in text:
-        raise UserError(f"{path}: not a text file; give a STAR file.")
+        raise UserError(f"{path}: this is not a text file; give a STAR file.")
     return text
 
 
 def _opens_block(line: str) -> bool:
-    """Tell a block's name from a row whose first value begins like one."""
+    """Return whether a line is the name of a block, and not a row whose first value begins like one."""
     if "data_" not in line[:32].lower():
         return False
     words = line.split()
@@ -113,8 +114,8 @@ def _opens_block(line: str) -> bool:
 
 
 def _parse_block(path: Path, name: str, lines: list[str], number: int) -> pd.DataFrame | dict[str, str]:
-    """Read one block; `number` is that of its first line in the file."""
-    # comments and empty lines before the first word of the block
+    """Read one block; `number` is the number of its first line in the file."""
+    # Comments and empty lines may precede the content of the block.
     for start, line in enumerate(lines):
         words = line.split()
         if not words or words[0][0] == "#":
@@ -138,12 +139,12 @@ def _parse_values(path: Path, name: str, lines: list[str], number: int) -> dict[
             continue
         if words[0][0:1] != "_":
             raise UserError(
-                f"{path}: not a readable STAR file (line {number + offset} of data_{name} stands outside of a loop); "
-                "write it again."
+                f"{path}: not a readable STAR file (line {number + offset} of data_{name} is outside a loop); write it "
+                "again."
             )
         key = words[0][1:]
         if key in values:
-            raise UserError(f"{path}: data_{name} names a column twice, {key}; remove one of them.")
+            raise UserError(f"{path}: data_{name} has the column {key} twice; remove one of them.")
         values[key] = " ".join(words[1:])
     return values
 
@@ -158,7 +159,7 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
         words = line.split()
         if not words or words[0][0] == "#":
             continue
-        # a value may begin with an underscore too, but is not followed by a column's number
+        # A value may begin with an underscore too, but the number of a column does not follow it.
         if words[0][0] != "_" or (len(words) > 1 and words[1][0] != "#"):
             start = offset
             break
@@ -167,7 +168,7 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
         raise UserError(f"{path}: not a readable STAR file (the loop of data_{name} has no columns); write it again.")
     twice = next((column for index, column in enumerate(columns) if column in columns[:index]), None)
     if twice is not None:
-        raise UserError(f"{path}: data_{name} names a column twice, {twice}; remove one of them.")
+        raise UserError(f"{path}: data_{name} has the column {twice} twice; remove one of them.")
     values, count, row = list[str](), len(columns), 0
     body = "\n".join(lines[start:])
     plain = not any(character in body for character in _UNUSUAL)
@@ -177,10 +178,8 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
             continue
         row += 1
         if len(words) != count:
-            amount = "fewer" if len(words) < count else "more"
             raise UserError(
-                f"{path}: row {row} of data_{name} has {amount} values ({len(words)}) than the {count} columns; "
-                "correct it."
+                f"{path}: row {row} of data_{name} has {len(words)} values, but there are {count} columns; correct it."
             )
         values += words
     table = {column: np.array(values[index::count], dtype=object) for index, column in enumerate(columns)}
@@ -188,7 +187,7 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
 
 
 def _words(line: str) -> list[str]:
-    """Values of a line, without their quotes and without a comment."""
+    """Return the values of a line, without quotes and comments."""
     words = []
     for token in _TOKEN.findall(line):
         if token[0] == "#":
@@ -200,7 +199,7 @@ def _words(line: str) -> list[str]:
 
 def _quoted_column(column: pd.Series) -> list[str]:
     values = [value if type(value) is str else str(value) for value in column.to_numpy(dtype=object)]
-    # the common case is told without a look at every value: no blanks, no empty ones, all begin plainly
+    # Usually no value needs quotes, which is recognized without testing each value.
     if " ".join(values).split() == values and _FIRST_TO_QUOTE.isdisjoint(value[0:1] for value in values):
         return values
     return [_quoted(value) for value in values]
@@ -216,8 +215,8 @@ def _quoted(value: object) -> str:
 _NAMED = 8
 
 
-def listed_sizes(sizes: npt.ArrayLike) -> str:
-    """Return all different pixel sizes as text with their unit: "1.24 Å", "1.24, 1.25 and 5 Å"."""
+def format_pixel_sizes(sizes: npt.ArrayLike) -> str:
+    """Return all different pixel sizes as text with unit, such as "1.24 Å" or "1.24, 1.25 and 5 Å"."""
     different = list(dict.fromkeys(f"{size:.5g}" for size in np.unique(np.asarray(sizes, np.float64)).tolist()))
     more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
     shown = different[:_NAMED]
@@ -227,12 +226,12 @@ def listed_sizes(sizes: npt.ArrayLike) -> str:
 
 
 def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArray[np.float64]:
-    """Turn the strings of a column into float64 (N,).
+    """Convert the strings of a column to float64 (N,).
 
     Raises
     ------
     UserError
-        A value is no finite number; `source`, row and column are named.
+        A value is not a finite number; the message names `source`, row and column.
     """
     texts = list(values)
     try:
@@ -242,12 +241,12 @@ def to_numbers(values: Iterable[object], column: str, source: str) -> npt.NDArra
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
         row = int(bad[0])
-        raise UserError(f"{source}: {column} of row {row + 1} is {texts[row]!r}; a finite number is needed.")
+        raise UserError(f"{source}: {column} of row {row + 1} is {texts[row]!r}, but it must be a finite number.")
     return numbers
 
 
 def group_key(text: object) -> str:
-    """Text by which the number of an optics group is compared: some programs write 1 as 1.0 or 01."""
+    """Return the number of an optics group in a form that can be compared; some programs write 1 as 1.0 or 01."""
     number = _number(text)
     return str(int(number)) if np.isfinite(number) and number == int(number) else str(text)
 
@@ -264,13 +263,13 @@ if TYPE_CHECKING:
 
     Blocks = dict[str, pd.DataFrame | dict[str, str]]
 
-# the first whose columns are all in one block is what the file is; the most telling come first
+# Kinds of STAR files: the first one whose columns are all in one block applies, so specific kinds come first.
 _KINDS = (
     (("wrpCoordinateX1",), "an M species table (wrpCoordinateX1 …)"),
     (("wrpMovieName",), "a WARP tilt series (wrpMovieName …)"),
     (("rlnCenteredCoordinateXAngst",), "a RELION 5 particle set (rlnCenteredCoordinateXAngst …)"),
-    (("rlnTomoTomogramsFile",), "a RELION optimisation set (rlnTomoTomogramsFile …)"),
-    (("rlnTomoParticlesFile",), "a RELION optimisation set (rlnTomoParticlesFile …)"),
+    (("rlnTomoTomogramsFile",), "a RELION optimization set (rlnTomoTomogramsFile …)"),
+    (("rlnTomoParticlesFile",), "a RELION optimization set (rlnTomoParticlesFile …)"),
     (("rlnTomoTiltSeriesName",), "a RELION tomogram set (rlnTomoTiltSeriesName …)"),
     (("rlnTomoTiltSeriesStarFile",), "a RELION tomogram set (rlnTomoTiltSeriesStarFile …)"),
     (("rlnTomoSizeX", "rlnTomoName"), "a RELION tomogram set (rlnTomoSizeX …)"),
@@ -281,10 +280,10 @@ _KINDS = (
     (("rlnImageName",), "a RELION particle table (rlnImageName …)"),
     (("rlnCoordinateX", "rlnCoordinateZ"), "a RELION particle table (rlnCoordinateX …)"),
     (("rlnMicrographShiftX",), "motion correction of a movie (rlnMicrographShiftX …)"),
-    (("rlnCoordinateX",), "positions in a two-dimensional image, as lists of hot pixels (no rlnCoordinateZ)"),
+    (("rlnCoordinateX",), "positions in a two-dimensional image, such as hot pixels (no rlnCoordinateZ)"),
     (("rlnAngleRot",), "a RELION particle table (rlnAngleRot …)"),
 )
-_OTHER_CASE = "names of columns in another case than RELION's or WARP's"
+_OTHER_CASE = "column names that differ in case from those of RELION or WARP"
 
 
 _OF_TOMOGRAMS = ("rlnCoordinateZ", "rlnTomoName", "rlnMicrographName")
@@ -293,8 +292,8 @@ _OF_TOMOGRAMS = ("rlnCoordinateZ", "rlnTomoName", "rlnMicrographName")
 def has_particles(block: pd.DataFrame | dict[str, str]) -> bool:
     """Return whether a block describes particles: images, positions in three dimensions, or Euler angles.
 
-    A CTF table has Euler angles too, but neither images nor positions. Two coordinates alone, without the
-    name of a tomogram, are a list of hot pixels or of picks in a micrograph.
+    A CTF table has Euler angles too, but neither images nor positions. A table with two coordinates and without the
+    name of a tomogram is a list of hot pixels or of picks in a micrograph.
     """
     if "rlnImageName" in block or "rlnCenteredCoordinateXAngst" in block:
         return True
@@ -303,8 +302,8 @@ def has_particles(block: pd.DataFrame | dict[str, str]) -> bool:
     return "rlnAngleRot" in block and "rlnDefocusU" not in block
 
 
-def describe(blocks: Blocks) -> str:
-    """Say what a STAR file holds."""
+def describe_blocks(blocks: Blocks) -> str:
+    """Describe the content of a STAR file."""
     for columns, words in _KINDS:
         if any(all(column in block for column in columns) for block in blocks.values()):
             return words
@@ -316,15 +315,15 @@ def describe(blocks: Blocks) -> str:
     return f"a table of {', '.join(names)} …" if names else "no columns"
 
 
-def remedy(blocks: Blocks) -> str:
-    """Say what to do to get a RELION particle table."""
-    words = describe(blocks)
+def conversion_advice(blocks: Blocks) -> str:
+    """Return advice on how to obtain a RELION particle table from a STAR file."""
+    words = describe_blocks(blocks)
     if "M species" in words:
         return "convert it with dsdsh convert_warp"
-    if "optimisation set" in words:
+    if "optimization set" in words:
         return "give its particles, or convert it with dsdsh convert_relion5"
     if _OTHER_CASE in words:
-        return "write them as these programs do"
+        return "use the spelling of these programs"
     return "give a particle STAR"
 
 
@@ -334,9 +333,9 @@ def find_block(blocks: Blocks, columns: Collection[str], path: Path, needed: str
     Raises
     ------
     UserError
-        There is none; the sentence says what was found, what was `needed`, and the `advice`.
+        There is none; the message states the content of the file, what is `needed`, and the `advice`.
     """
     name = next((name for name, block in blocks.items() if all(column in block for column in columns)), None)
     if name is None:
-        raise UserError(f"{path}: holds {describe(blocks)}, where {needed} is expected; {advice}.")
+        raise UserError(f"{path}: the file contains {describe_blocks(blocks)}, but {needed} is expected; {advice}.")
     return name

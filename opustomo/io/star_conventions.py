@@ -1,4 +1,4 @@
-"""Conventions of particle tables: kinds of images, units of coordinates, pixel sizes in names, ignored origins."""
+"""Conventions of particle tables: types of images, units of coordinates, pixel sizes in names, ignored origins."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_tables import ORIGIN_COLUMNS, ParticleStar
 
 
 def is_image_series(star: ParticleStar) -> bool:
-    """Whether a table has one row per image and tilt, as M's 2D particle series: `000001@stack.mrcs`."""
+    """Return whether a table has one row per tilt image, as the 2D particle series of M: `000001@stack.mrcs`."""
     return "rlnImageName" in star and "@" in star.strings("rlnImageName")[0]
 
 
 def is_stack_set(star: ParticleStar) -> bool:
-    """Whether a table has one row and one stack of tilt images per particle, as those of RELION 5 and WarpTools.
+    """Return whether a table has one row and one stack of tilt images per particle, as in RELION 5 and WarpTools.
 
-    Without rlnTomoSubTomosAre2DStacks a table with rlnTomoVisibleFrames is taken for one.
+    A table without rlnTomoSubTomosAre2DStacks but with rlnTomoVisibleFrames is considered to have stacks.
     """
     if any("rlnTomoSubTomosAre2DStacks" in block for block in star.blocks.values()):
         return any(_says(block, "rlnTomoSubTomosAre2DStacks", "1") for block in star.blocks.values())
@@ -27,13 +27,13 @@ def is_stack_set(star: ParticleStar) -> bool:
 
 
 def is_premultiplied(star: ParticleStar) -> bool:
-    """Whether images were multiplied by the CTF, as RELION's pseudo-subtomograms."""
+    """Return whether images are multiplied by the CTF, as the pseudo-subtomograms of RELION."""
     flags = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
     return flags is not None and bool(flags.any())
 
 
 def is_not_extracted(star: ParticleStar) -> bool:
-    """Whether a table holds picks: coordinates in tomograms, but no images."""
+    """Return whether a table holds picks, that is, coordinates in tomograms without images."""
     return "rlnImageName" not in star and any(name in star for name in ("rlnTomoName", "rlnMicrographName"))
 
 
@@ -48,11 +48,11 @@ CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 SERIES_APIX = "rlnTomoTiltSeriesPixelSize"
 OWN_APIX = "opusCoordinatePixelSize"
-"""Column of opustomo for sets of 2D stacks whose coordinates do not count as WarpTools' do, Å."""
+"""Column of opustomo for sets of 2D stacks whose coordinates are not in the units of WarpTools, Å."""
 
 
 def coordinate_sizes(star: ParticleStar) -> npt.NDArray[np.float64] | None:
-    """Return the pixel size of rlnCoordinateX, Y, Z of each particle, (N,) Å; None when the table does not tell it."""
+    """Return the pixel size of rlnCoordinateX, Y, Z of each particle, (N,) Å; None if the table does not state it."""
     if OWN_APIX in star:
         return star.numbers(OWN_APIX)
     series = star.value_per_particle(SERIES_APIX)
@@ -62,7 +62,7 @@ def coordinate_sizes(star: ParticleStar) -> npt.NDArray[np.float64] | None:
 
 
 def counts_in_image_pixels(star: ParticleStar) -> bool:
-    """Whether a table is one of WarpTools' 2D exports, whose coordinates count in pixels of the images."""
+    """Return whether a table is a 2D export of WarpTools, whose coordinates are in pixels of the images."""
     return (
         CORNER[0] in star
         and CENTRED[0] not in star
@@ -74,11 +74,11 @@ def counts_in_image_pixels(star: ParticleStar) -> bool:
 
 _NAMED = re.compile(r"_(\d+(?:\.\d+)?)A(?:px)?\.(?:mrcs?|st)$", re.IGNORECASE)
 _ROUNDING = 0.006
-"""Names have two decimals."""
+"""Tolerance in Å, because names have two decimals."""
 
 
 def named_size_note(star: ParticleStar, apix: float | None = None) -> str | None:
-    """Describe images whose names tell another pixel size than the table, or return None.
+    """Describe images whose names state another pixel size than the table, or return None.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def named_size_note(star: ParticleStar, apix: float | None = None) -> str | None
         return None
     row = int(wrong[0])
     return (
-        f"the names of {wrong.size} images say {listed_sizes(named[wrong])} per pixel ({names[row]} in row {row + 1}), "
-        f"but {listed_sizes(used[wrong])} is used; check which is right"
+        f"the names of {wrong.size} images state {format_pixel_sizes(named[wrong])} per pixel ({names[row]} in row "
+        f"{row + 1}), but {format_pixel_sizes(used[wrong])} is used; check which is right"
     )
 
 
@@ -109,10 +109,10 @@ MICROSCOPE_COLUMNS = ("rlnVoltage", "rlnSphericalAberration")
 
 
 def ignored_origins(star: ParticleStar) -> str | None:
-    """Return a sentence when RELION 3.1 and later would ignore the origins of a table, else None.
+    """Return a note if RELION 3.1 and later would ignore the origins of a table, otherwise None.
 
-    They convert a table without optics block when it tells its voltage and spherical aberration in every row. Any other
-    table is read as it is, and then `rlnOriginX`, `rlnOriginY` and `rlnOriginZ` are columns that nothing asks for.
+    RELION converts a table without optics block if every row states voltage and spherical aberration. It does not
+    convert any other table, and then ignores the columns `rlnOriginX`, `rlnOriginY` and `rlnOriginZ`.
     """
     if star.optics_block is not None or all(column in star for column in MICROSCOPE_COLUMNS):
         return None

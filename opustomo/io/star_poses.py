@@ -1,4 +1,4 @@
-"""Poses out of and into particle tables, where origins are pixels or Å instead of fractions of the box."""
+"""Poses in particle tables, where origins are in pixels or Å instead of fractions of the box."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ from opustomo.errors import UserError
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header
 from opustomo.io.poses import Poses, angle_note, require_origins
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import is_image_series, is_stack_set, named_size_note
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
@@ -15,24 +15,24 @@ from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 def poses_from_star(
     star: ParticleStar, box: int, apix: float | None = None, rows: npt.NDArray[np.int64] | None = None
 ) -> Poses:
-    """Take the poses of a particle table.
+    """Return the poses of a particle table.
 
     Parameters
     ----------
     star
-        The particles; without origin columns the origins are 0.
+        The particles; origins are 0 without origin columns.
     box
         Box length of the subtomograms in pixels.
     apix
-        Pixel size in Å of origins in Å; None takes each row's own.
+        Pixel size in Å by which origins in Å are divided; None uses the value of each row.
     rows
-        Row of each particle in the file, from 0, for messages; None when the table has all rows of it.
+        Row of each particle in the file, from 0, for messages; None if the table has all rows of the file.
 
     Raises
     ------
     UserError
-        A column is missing or not numeric, origins are in Å and the pixel size is unknown, or an origin lies beyond
-        half the box.
+        A column is missing or not numeric, origins are in Å and the pixel size is unknown, or an origin exceeds half
+        the box.
     """
     poses = Poses(eulers_deg=star.eulers_deg(), origins=star.origins_px(apix) / box)
     size = None
@@ -44,29 +44,29 @@ def poses_from_star(
 
 
 def pose_notes(star: ParticleStar, box: int, apix: float | None) -> list[str]:
-    """Describe where the table contradicts the box length and pixel size that were given, and doubtful poses.
+    """Describe doubtful poses, and contradictions between the table and the given box length and pixel size.
 
     Parameters
     ----------
     star
         The particles.
     box
-        Box length in pixels that was given.
+        Given box length in pixels.
     apix
-        Pixel size in Å that was given, if any.
+        Given pixel size in Å, if any.
     """
     notes = []
     boxes = star.value_per_particle("rlnImageSize")
     if boxes is not None and (boxes != box).any():
-        told = ", ".join(f"{size:g}" for size in np.unique(boxes))
+        stated = ", ".join(f"{size:g}" for size in np.unique(boxes))
         notes.append(
-            f"the box length given is {box} pixels, but {star.path} says {told} (rlnImageSize); poses of another box "
-            "than that of the subtomograms have wrong origins"
+            f"the given box length is {box} pixels, but {star.path} states {stated} (rlnImageSize); origins are wrong "
+            "if the box length is not that of the subtomograms"
         )
     sizes = star.pixel_sizes()
     if apix is not None and sizes is not None and not np.allclose(sizes, apix, rtol=0.01):
         used = f"; origins in Å are divided by {apix:g}" if star.origins_in_angst else ""
-        notes.append(f"the pixel size given is {apix:g} Å, but {star.path} says {listed_sizes(sizes)}{used}")
+        notes.append(f"the given pixel size is {apix:g} Å, but {star.path} states {format_pixel_sizes(sizes)}{used}")
     if is_image_series(star):
         notes.append(
             f"{star.path} has one row per image of a stack, not per particle; make subtomograms with dsd "
@@ -84,25 +84,25 @@ def pose_notes(star: ParticleStar, box: int, apix: float | None) -> list[str]:
 
 
 def doubtful_notes(star: ParticleStar) -> list[str]:
-    """Describe angles of several turns, and names of images that tell another pixel size than the table."""
+    """Describe angles of several turns, and names of images that state another pixel size than the table."""
     angles = angle_note(star.eulers_deg()) if all(name in star for name in EULER_COLUMNS) else None
     return [note for note in (angles, named_size_note(star)) if note is not None]
 
 
 def origin_unit_note(star: ParticleStar) -> str | None:
-    """Describe origins in pixels in a table of RELION 3.1 or later, which has them in Å; None for other tables."""
+    """Describe origins in pixels in a table of RELION 3.1 or later, where they are in Å; None for other tables."""
     if star.optics_block is None or star.origins_in_angst:
         return None
     if not any(name in star and star.numbers(name).any() for name in ORIGIN_COLUMNS):
         return None
     return (
-        f"{star.path} has optics groups, as RELION 3.1 writes them, but origins in pixels (rlnOriginX, Y, Z) instead "
-        "of Å (rlnOriginXAngst, YAngst, ZAngst); they are taken as pixels"
+        f"{star.path} has optics groups as in RELION 3.1, but origins in pixels (rlnOriginX, Y, Z) instead of Å "
+        "(rlnOriginXAngst, YAngst, ZAngst); they are used as pixels"
     )
 
 
 def star_with_poses(star: ParticleStar, poses: Poses, box: int, apix: float | None = None) -> ParticleStar:
-    """Put poses into a particle table, all other columns and blocks kept.
+    """Return a particle table with new poses; all other columns and blocks are unchanged.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def star_with_poses(star: ParticleStar, poses: Poses, box: int, apix: float | No
     box
         Box length of the subtomograms in pixels.
     apix
-        Pixel size in Å for origin columns in Å; None takes each row's own.
+        Pixel size in Å for origin columns in Å; None uses the value of each row.
 
     Raises
     ------
@@ -122,27 +122,27 @@ def star_with_poses(star: ParticleStar, poses: Poses, box: int, apix: float | No
     """
     if len(poses) != len(star):
         raise UserError(
-            f"{star.path or 'the particle table'}: {len(star)} particles but {len(poses)} poses; "
-            "give the poses made from this STAR file."
+            f"{star.path or 'the particle table'}: there are {len(star)} particles but {len(poses)} poses; "
+            "give the poses that were made from this STAR file."
         )
     return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
 
 
 def check_box(star: ParticleStar, box: int) -> int:
-    """Compare a box length with the first subtomogram, if it lies beside the STAR file.
+    """Compare a box length with the first subtomogram, if it is found relative to the STAR file.
 
-    Scripts for the original may give an odd number, one less or one more than the box, as it has odd grids.
+    Scripts for OPUS-TOMO, which has odd grids, may give an odd number, one less or one more than the box.
 
     Returns
     -------
     int
-        The box length: ``box`` if it is even; otherwise the side of the first subtomogram, or ``box`` + 1 if there is
-        no subtomogram to look at.
+        The box length: ``box`` if it is even, otherwise the size of the first subtomogram, or ``box`` + 1 if the
+        subtomogram is not found.
 
     Raises
     ------
     UserError
-        The box length is not positive, or the subtomogram has another one.
+        The box length is not positive, or the subtomogram has another size.
     """
     if box < 2:
         raise UserError(f"the box length -D must be a positive even number of pixels, not {box}.")
@@ -156,13 +156,13 @@ def check_box(star: ParticleStar, box: int) -> int:
     meant = (box,) if box % 2 == 0 else (box - 1, box + 1)
     if len(set(found)) != 1 or found[0] not in meant:
         raise UserError(
-            f"{first}: {'×'.join(map(str, reversed(found)))} voxels, but the box length -D is {box}; "
-            "give the length of the subtomograms."
+            f"{first}: the size is {'×'.join(map(str, reversed(found)))} voxels, but the box length -D is {box}; "
+            "give the box length of the subtomograms."
         )
     return found[0]
 
 
 def box_note(given: int, meant: int) -> None:
-    """Print a note if an odd box length was taken for an even one."""
+    """Print a note if an odd box length was replaced by an even one."""
     if given != meant:
-        print(f"Note: a box length of {given} is odd; the box of the subtomograms is taken to be {meant} pixels.")
+        print(f"Note: the box length {given} is odd; {meant} pixels are used as the box of the subtomograms.")

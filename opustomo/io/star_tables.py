@@ -1,13 +1,16 @@
 """Particle tables in STAR files of any RELION version, WARP and M.
 
-The particle table is recognised by its columns, not by its block's name. All values stay the strings of the
-file, so that a subset or a table with new poses keeps every other value to the character;
-`ParticleStar.numbers` converts a column.
+The particle table is recognized by its columns, not by the name of its block. Values remain the strings of the file, so
+a subset or a table with new poses preserves every other value character by character. `ParticleStar.numbers` converts a
+column.
 
-Pixel size of a row, the first that is present: `rlnImagePixelSize` (of the row, else of its optics group),
-`rlnPixelSize` (likewise), `rlnDetectorPixelSize / rlnMagnification · 10⁴` (likewise; without a magnification, as
-pytom-match-pick writes it, `rlnDetectorPixelSize` is in Å), `rlnTomoTiltSeriesPixelSize · rlnTomoSubtomogramBinning`
-of the optics group.
+The pixel size of a row is the first of these that exists, in the row or else in its optics group:
+
+1. `rlnImagePixelSize`;
+2. `rlnPixelSize`;
+3. `rlnDetectorPixelSize / rlnMagnification · 10⁴`, or without a magnification, as in pytom-match-pick,
+   `rlnDetectorPixelSize` in Å;
+4. `rlnTomoTiltSeriesPixelSize · rlnTomoSubtomogramBinning`.
 """
 
 import os
@@ -21,7 +24,15 @@ import numpy.typing as npt
 
 from opustomo.errors import UserError
 from opustomo.io.poses import require_angles
-from opustomo.io.star import describe, group_key, has_particles, read_blocks, remedy, to_numbers, write_blocks
+from opustomo.io.star import (
+    conversion_advice,
+    describe_blocks,
+    group_key,
+    has_particles,
+    read_blocks,
+    to_numbers,
+    write_blocks,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +53,7 @@ _PARTICLE_COLUMNS = (
     *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"),
 )
 MICROSCOPE_COLUMNS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-"""Optics that RELION 3.1 and later read from the optics table alone."""
+"""Columns that RELION 3.1 and later read from the optics table alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +63,11 @@ class ParticleStar:
     Attributes
     ----------
     path
-        The file it was read from; None for one made in memory.
+        The file; None if the table was created in memory.
     blocks
-        All blocks in the order of the file: tables (loops) and dictionaries (single values), all values
-        strings.
+        All blocks in the order of the file: tables (loops) and dictionaries (single values) of strings.
     particle_block
-        Name of the block that holds the particles.
+        Name of the block with the particles.
     """
 
     path: Path | None
@@ -66,7 +76,7 @@ class ParticleStar:
 
     @property
     def particles(self) -> "pd.DataFrame":
-        """The particle table; its values are strings, see `numbers`."""
+        """Particle table of strings, see `numbers`."""
         table = self.blocks[self.particle_block]
         if isinstance(table, dict):
             raise ValueError(f"the block data_{self.particle_block} is not a table")
@@ -79,33 +89,33 @@ class ParticleStar:
         return column in self.particles.columns
 
     def strings(self, column: str) -> list[str]:
-        """Values of one column of the particle table.
+        """Return the values of a column of the particle table.
 
         Raises
         ------
         UserError
-            There is no such column.
+            The column does not exist.
         """
         if column not in self:
             raise UserError(f"{self._name()}: the particle table has no column {column}; export it with this column.")
         return [str(value) for value in self.particles[column].to_numpy(dtype=object)]
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
-        """Values of one column of the particle table as float64 (N,).
+        """Return the values of a column of the particle table as float64 (N,).
 
         Raises
         ------
         UserError
-            There is no such column, or a value is no finite number.
+            The column does not exist, or a value is not a finite number.
         """
         return to_numbers(self.strings(column), column, self._name())
 
     def subset(self, indices: npt.ArrayLike) -> "ParticleStar":
-        """Keep the particles at `indices` (integers or a mask), in that order, and all blocks and columns."""
+        """Return the particles at `indices` (integers or a mask), in that order, with all blocks and columns."""
         chosen = np.asarray(indices)
         if chosen.dtype == bool:
             if chosen.shape != (len(self),):
-                raise ValueError(f"a mask of {chosen.shape} values does not fit {len(self)} particles")
+                raise ValueError(f"the mask has the shape {chosen.shape}, but there are {len(self)} particles")
             chosen = np.flatnonzero(chosen)
         chosen = chosen.astype(np.int64).reshape(-1)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
@@ -113,28 +123,28 @@ class ParticleStar:
         return self._with_particles(self.particles.iloc[chosen].reset_index(drop=True))
 
     def eulers_deg(self) -> npt.NDArray[np.float64]:
-        """RELION rot, tilt, psi in degrees, float64 (N, 3).
+        """Return RELION's rot, tilt and psi in degrees, float64 (N, 3).
 
         Raises
         ------
         UserError
-            A column is missing, or a value is no finite number or too large for an angle in degrees.
+            A column is missing, or a value is not finite or too large for an angle in degrees.
         """
         eulers = np.stack([self.numbers(column) for column in EULER_COLUMNS], axis=1)
         require_angles(eulers, self._name())
         return eulers
 
     def origins_px(self, apix: float | None = None) -> npt.NDArray[np.float64]:
-        """Origins x, y, z in pixels of the subtomogram, float64 (N, 3).
+        """Return origins x, y, z in pixels of the subtomogram, float64 (N, 3).
 
-        Columns in pixels are taken as they are. Columns in Å are divided by `apix`, or by the row's own pixel
-        size when `apix` is None. With both kinds, those in Å count when the file has an optics table (RELION
-        ≥ 3.1), else those in pixels. A component without column is 0.
+        Columns in Å are divided by `apix`, or by the pixel size of each row if `apix` is None. If the table has
+        columns in pixels and in Å, those in Å are used if there is an optics table (RELION ≥ 3.1), otherwise those in
+        pixels. Missing components are 0.
 
         Raises
         ------
         UserError
-            Origins in Å without any pixel size, or a value that is no finite number.
+            Origins are in Å but the pixel size is unknown, or a value is not a finite number.
         """
         in_angst = self.origins_in_angst
         columns = ORIGIN_ANGST_COLUMNS if in_angst else ORIGIN_COLUMNS
@@ -147,13 +157,12 @@ class ParticleStar:
         return origins
 
     def pixel_sizes(self) -> npt.NDArray[np.float64] | None:
-        """Pixel size of each row in Å, float64 (N,), by the rule of this module; None when the file holds
-        none.
+        """Return the pixel size of each row in Å, float64 (N,), by the rule of this module; None if there is none.
 
         Raises
         ------
         UserError
-            A size is not positive, or a row's optics group is not in the optics table.
+            A size is not positive, or the optics group of a row is not in the optics table.
         """
         sizes = self.value_per_particle("rlnImagePixelSize")
         if sizes is None:
@@ -176,17 +185,17 @@ class ParticleStar:
         if sizes is not None and not (np.isfinite(sizes) & (sizes > 0)).all():
             row = int(np.flatnonzero(~(np.isfinite(sizes) & (sizes > 0)))[0])
             raise UserError(
-                f"{self._name()}: row {row + 1} has the pixel size {sizes[row]:g}; a positive one is needed."
+                f"{self._name()}: the pixel size of row {row + 1} is {sizes[row]:g}, but it must be positive."
             )
         return sizes
 
     def optics_rows(self) -> npt.NDArray[np.int64]:
-        """Row of the optics table for each particle, (N,); 0 for all when there is one group and no column.
+        """Return the row of the optics table for each particle, (N,); 0 if there is one group and no column.
 
         Raises
         ------
         UserError
-            A row's optics group is not in the optics table, or there is no optics table.
+            The optics group of a row is not in the optics table, or there is no optics table.
         """
         optics = self._optics()
         if optics is None:
@@ -199,8 +208,8 @@ class ParticleStar:
         unknown = next((row for row, group in enumerate(groups) if keys[group] not in place), None)
         if unknown is not None:
             raise UserError(
-                f"{self._name()}: row {unknown + 1} is of optics group {groups[unknown]}, "
-                "which the optics table lacks; add it there."
+                f"{self._name()}: the optics group {groups[unknown]} of row {unknown + 1} is not in the optics table; "
+                "add it there."
             )
         return np.array([place[keys[group]] for group in groups], dtype=np.int64)
 
@@ -210,9 +219,9 @@ class ParticleStar:
         origins_px: npt.NDArray[np.float64],
         apix: float | None = None,
     ) -> "ParticleStar":
-        """Put poses in; origins go back in the unit of the columns that are there.
+        """Return a table with new poses, with origins in the unit of the existing columns.
 
-        Columns that are missing are added: origins in Å when the file has an optics table, else in pixels.
+        Missing columns are added; origins are then in Å if the file has an optics table, otherwise in pixels.
 
         Parameters
         ----------
@@ -221,16 +230,16 @@ class ParticleStar:
         origins_px
             Origins x, y, z in pixels, (N, 3).
         apix
-            Pixel size in Å for columns in Å; None takes the row's own.
+            Pixel size in Å for columns in Å; None uses the value of each row.
 
         Raises
         ------
         UserError
-            Origins in Å without any pixel size.
+            Origins are in Å but the pixel size is unknown.
         """
         if np.shape(eulers_deg) != (len(self), 3) or np.shape(origins_px) != (len(self), 3):
             shapes = f"{np.shape(eulers_deg)} and {np.shape(origins_px)}"
-            raise ValueError(f"angles and origins of shapes {shapes} do not fit {len(self)} particles")
+            raise ValueError(f"angles and origins have the shapes {shapes}, but there are {len(self)} particles")
         table = self.particles.copy()
         in_pixels, in_angst = self._has_any(ORIGIN_COLUMNS), self._has_any(ORIGIN_ANGST_COLUMNS)
         if not in_pixels and not in_angst:
@@ -261,13 +270,13 @@ class ParticleStar:
 
     @property
     def origins_in_angst(self) -> bool:
-        """Whether origins in Å count, see `origins_px`."""
+        """Whether the origins in Å are used, see `origins_px`."""
         in_angst = self._has_any(ORIGIN_ANGST_COLUMNS)
         return in_angst and (not self._has_any(ORIGIN_COLUMNS) or self.optics_block is not None)
 
     @property
     def optics_block(self) -> str | None:
-        """Name of the block with the optics groups, whatever it is called; None without one."""
+        """Name of the block with the optics groups; None if there is none."""
         return next(
             (name for name, block in self.blocks.items() if name != self.particle_block and "rlnOpticsGroup" in block),
             None,
@@ -285,15 +294,15 @@ class ParticleStar:
         sizes = self.pixel_sizes()
         if sizes is None:
             raise UserError(
-                f"{self._name()}: origins are in Å but no column gives the pixel size; "
+                f"{self._name()}: origins are in Å, but no column states the pixel size; "
                 "give it in Å (--Apix or --angpix)."
             )
         return sizes
 
     def value_per_particle(self, column: str) -> npt.NDArray[np.float64] | None:
-        """Return the value of each row, from its own column or its optics group; None when neither has it.
+        """Return a value for each row, from its own column or its optics group; None if neither has it.
 
-        Voltage, spherical aberration and amplitude contrast of the optics table come first, as in RELION.
+        Voltage, spherical aberration and amplitude contrast of the optics table have precedence, as in RELION.
         """
         optics = self._optics()
         in_optics = optics is not None and column in optics.columns
@@ -308,13 +317,13 @@ class ParticleStar:
 def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     """Read a STAR file and find its particle table.
 
-    The table is the block with most of the columns that particles have (Euler angles, origins, image name,
-    coordinates, …), whatever its name; a block of single values counts as a table of one row.
+    The particle table is the block with the most columns of particles (Euler angles, origins, image name,
+    coordinates, …). A block of single values is a table of one row.
 
     Raises
     ------
     UserError
-        The file is missing or damaged, has no particle table, or an empty one.
+        The file is missing or damaged, or has no particle table or an empty one.
     """
     path = Path(path)
     blocks = dict(read_blocks(path))
@@ -325,19 +334,19 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
     }
     if not scores:
         raise UserError(
-            f"{path}: holds {describe(blocks)}; no block has particle columns (rlnAngleRot, rlnImageName or "
-            f"rlnCoordinateX, Y and Z), {remedy(blocks)}."
+            f"{path}: the file contains {describe_blocks(blocks)}, but no block has particle columns (rlnAngleRot, "
+            f"rlnImageName or rlnCoordinateX, Y and Z); {conversion_advice(blocks)}."
         )
     name = max(scores, key=lambda block: scores[block])
     twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)
     if twin is not None and len(_as_table(blocks[name])) and len(_as_table(blocks[twin])):
         raise UserError(
-            f"{path}: holds two particle tables, data_{name} and data_{twin}; "
-            "split the file, then combine the tables with dsdsh combine_star."
+            f"{path}: the file contains two particle tables, data_{name} and data_{twin}; "
+            "split it, then combine the tables with dsdsh combine_star."
         )
     blocks[name] = _as_table(blocks[name])
     if not len(blocks[name]):
-        raise UserError(f"{path}: the particle table data_{name} has no rows; give one with particles.")
+        raise UserError(f"{path}: the particle table data_{name} has no rows; give a table with particles.")
     return ParticleStar(path, blocks, name)
 
 
@@ -349,18 +358,17 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
     path
         The file.
     columns
-        Columns the table must have. The first block that has all of them is taken; without any, the first
-        table.
+        Required columns. The first block that has all of them is read; without required columns, the first table.
 
     Returns
     -------
     DataFrame
-        All columns of that block; those in which every value is a number are numeric, the others strings.
+        All columns of that block. Columns in which every value is a number are numeric, the others are strings.
 
     Raises
     ------
     UserError
-        The file is missing or damaged, or no block has the columns; the first missing one is named.
+        The file is missing or damaged, or no block has the columns; the message names the first missing one.
     """
     import pandas as pd
 
@@ -378,7 +386,9 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
             return table
     nearest = max(tables.values(), key=lambda table: sum(column in table.columns for column in columns))
     lacking = next(column for column in columns if column not in nearest.columns)
-    raise UserError(f"{path}: no block has the column {lacking} with the others needed; export the table with it.")
+    raise UserError(
+        f"{path}: no block has the column {lacking} together with the other required columns; export the table with it."
+    )
 
 
 def _as_table(block: "pd.DataFrame | dict[str, str]") -> "pd.DataFrame":

@@ -1,4 +1,4 @@
-"""Tomograms of a particle table: their names, rows, and the coordinates and scores of their particles."""
+"""Tomograms of a particle table: names, rows, and the coordinates and scores of particles."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy.typing as npt
 from opustomo.errors import UserError
 from opustomo.io.star_tables import ParticleStar
 
-# WARP appends _{pixel size}Apx, and .mrc again, to the name of what it reconstructs
+# WARP appends _{pixel size}Apx and .mrc to the names of reconstructions.
 _SUFFIX = re.compile(
     r"(?:\.(?:tomostar|mrcs?|rec|map|em|st|ali|hdf|xml)|_\d+(?:\.\d+)?Apx|_\d+\.\d\dA)$", re.IGNORECASE
 )
 
 
 def base_name(text: str) -> str:
-    """Last part of a path of Unix or Windows."""
+    """Return the last part of a Unix or Windows path."""
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1]
 
 
 def tomogram_stem(text: str) -> str:
-    """Name without folders and known suffixes: `F:\\x\\TS_01.mrc_15.00Apx.mrc` gives `TS_01`."""
+    """Return a name without folders and known suffixes: `F:\\x\\TS_01.mrc_15.00Apx.mrc` becomes `TS_01`."""
     name = base_name(text)
     while (shorter := _SUFFIX.sub("", name)) not in (name, ""):
         name = shorter
@@ -33,15 +33,15 @@ def tomogram_stem(text: str) -> str:
 
 
 def rows_of_tomogram(names: Sequence[str], wanted: str, source: object) -> npt.NDArray[np.int64]:
-    """Rows that belong to exactly one tomogram.
+    """Return the rows that belong to one tomogram.
 
-    A row matches when its whole name is the one wanted; if none does, when the name without folders is; if none
-    does, when the name without folders and suffixes is. `TS_1` never matches `TS_10`.
+    Rows match if their full name is the requested one. If there are none, names are compared without folders, and then
+    without folders and suffixes. `TS_1` never matches `TS_10`.
 
     Raises
     ------
     UserError
-        No row matches, or tomograms of several folders do.
+        No row matches, or rows of tomograms in several folders match.
     """
     distinct = list(dict.fromkeys(names))
     for shorten in (str, base_name, tomogram_stem):
@@ -49,28 +49,30 @@ def rows_of_tomogram(names: Sequence[str], wanted: str, source: object) -> npt.N
         found = [name for name in distinct if shorten(name) == target]
         if len({name[: len(name) - len(base_name(name))] for name in found}) > 1:
             raise UserError(
-                f"{source}: {wanted!r} fits several tomograms, {', '.join(found[:3])}; give the whole name of one."
+                f"{source}: {wanted!r} matches several tomograms, {', '.join(found[:3])}; give the full name of one."
             )
         if found:
             chosen = set(found)
             return np.flatnonzero([name in chosen for name in names])
     some = ", ".join(distinct[:5]) + (" …" if len(distinct) > 5 else "")
-    raise UserError(f"{source}: no particle is of the tomogram {wanted!r}; it holds {len(distinct)}: {some}.")
+    raise UserError(
+        f"{source}: no particle belongs to the tomogram {wanted!r}; the table has {len(distinct)} tomograms: {some}."
+    )
 
 
 RELION_TOMOGRAM_COLUMNS = ("rlnTomoName", "rlnMicrographName")
 
 
 def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
-    """Column that names the tomogram: the one asked for, else rlnTomoName, else rlnMicrographName, else None.
+    """Return the column with the names of tomograms: `asked`, rlnTomoName, rlnMicrographName, or None.
 
     Raises
     ------
     UserError
-        The column asked for is not there.
+        The column `asked` does not exist.
     """
     if asked is not None:
-        star.strings(asked)  # says what is missing
+        star.strings(asked)  # raises an error if the column is missing
         return asked
     return next((column for column in RELION_TOMOGRAM_COLUMNS if column in star), None)
 
@@ -78,17 +80,17 @@ def tomogram_column(star: ParticleStar, asked: str | None = None) -> str | None:
 def rows_in_tomogram(
     star: ParticleStar, tomogram: Path, column: str | None = None, tomogram_id: str | None = None
 ) -> np.ndarray:
-    """Rows of the particles in one tomogram.
+    """Return the rows of the particles in one tomogram.
 
     Parameters
     ----------
     star
         The particles.
     tomogram
-        File of the tomogram; without `tomogram_id` its name says which rows are meant. A table of one tomogram only
-        is taken whole.
+        File of the tomogram, whose name selects the rows if `tomogram_id` is None. All rows of a table with a single
+        tomogram are selected.
     column, tomogram_id
-        Column that names the tomogram, and the name wanted, with or without folders and suffixes.
+        Column with the names of tomograms, and the requested name, with or without folders and suffixes.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def rows_in_tomogram(
     column = tomogram_column(star, column)
     if column is None:
         if tomogram_id is not None:
-            raise UserError(f"{star.path}: has no column that names tomograms; give it with --tomo-col.")
+            raise UserError(f"{star.path}: the table has no column with names of tomograms; give it with --tomo-col.")
         return np.arange(len(star))
     names = np.array(star.strings(column), dtype=object)
     distinct = list(dict.fromkeys(names))
@@ -111,7 +113,9 @@ def rows_in_tomogram(
     rows = np.flatnonzero([name in same for name in names])
     if not rows.size:
         some = ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
-        raise UserError(f"{star.path}: no row of {column} is {wanted}, there are {some}; choose one with --tomo-id.")
+        raise UserError(
+            f"{star.path}: {column} has no tomogram {wanted}, only {some}; choose the tomogram with --tomo-id."
+        )
     return rows
 
 
@@ -133,7 +137,7 @@ SCORE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Tomograms:
-    """Names of the tomograms of a table, sorted, and which one each particle lies in, (N,)."""
+    """Sorted names of the tomograms of a table, and the index of the tomogram of each particle, (N,)."""
 
     names: list[str]
     index: np.ndarray
@@ -143,12 +147,12 @@ class Tomograms:
 
     @property
     def counts(self) -> np.ndarray:
-        """Particles of each tomogram."""
+        """Number of particles in each tomogram."""
         return np.bincount(self.index, minlength=len(self))
 
 
 def tomograms_of(star: ParticleStar) -> Tomograms | None:
-    """Tomogram of each particle, from the first of ``TOMOGRAM_COLUMNS`` there is; None without any."""
+    """Return the tomogram of each particle from the first existing column of ``TOMOGRAM_COLUMNS``, or None."""
     for column in TOMOGRAM_COLUMNS:
         if column in star:
             names, index = np.unique(np.array(star.strings(column)), return_inverse=True)
@@ -157,7 +161,7 @@ def tomograms_of(star: ParticleStar) -> Tomograms | None:
 
 
 def coordinates_of(star: ParticleStar) -> np.ndarray | None:
-    """Coordinates x, y, z (N, 3) as they stand in the table (pixels, or Å if centred); None without complete ones."""
+    """Return the coordinates x, y, z of the table (N, 3), in pixels, or in Å if centered; None if incomplete."""
     for columns in COORDINATE_COLUMNS:
         if all(column in star for column in columns):
             return np.stack([star.numbers(column) for column in columns], 1)
@@ -165,13 +169,13 @@ def coordinates_of(star: ParticleStar) -> np.ndarray | None:
 
 
 def scores_of(star: ParticleStar) -> dict[str, np.ndarray]:
-    """Numeric columns (N,) that say how good a particle is, by name; those with one value for all are left out."""
+    """Return the scores of particles (N,) by column name, without columns whose values are all equal."""
     found = {}
     for column in SCORE_COLUMNS:
         if column in star:
             try:
                 values = star.numbers(column)
-            except UserError:  # a score that is not there for some: not worth stopping for
+            except UserError:  # some particles have no score
                 continue
             if np.ptp(values) > 0:
                 found[column] = values

@@ -1,1 +1,1 @@
-"""Inputs of training from what other programs leave: masks, cubes, CTF tables, subtomograms."""
+"""Preparation of the inputs of training from files of other programs: masks, cubes, CTF tables, subtomograms."""

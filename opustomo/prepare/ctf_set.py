@@ -1,4 +1,4 @@
-"""CTF tables of all particles of many tomograms, and the particle table that names them."""
+"""CTF tables of all particles of many tomograms, and the particle table that refers to them."""
 
 from __future__ import annotations
 
@@ -29,37 +29,38 @@ from opustomo.prepare.positions import (
     visible_note,
     visible_tilts,
 )
-from opustomo.prepare.worker_pool import work_through
+from opustomo.prepare.worker_pool import run_jobs
 
 MAGNIFICATION = 10000.0
-"""Written where a table needs one: the detector pixel size then is the pixel size in Å."""
+"""Magnification of output tables, for which the detector pixel size in µm is the pixel size in Å."""
 
 LARGEST_TURN_DEG = 5.0
-"""Turn of a subtomogram against its tomogram up to which tables of the tomogram's tilts are good enough."""
+"""Largest rotation of a subtomogram relative to its tomogram for which the tilts of the tomogram are used."""
 
 
 @dataclass(frozen=True)
 class CtfConfig:
-    """How CTF tables are made.
+    """Options of CTF tables.
 
     Attributes
     ----------
     folder
-        Where tables and the particle table go.
+        Output folder of the tables.
     out_star
-        The particle table.
+        Output particle table.
     coord_apix
-        Pixel size of coordinates in pixels, Å; None takes that of the tilt series.
+        Pixel size of coordinates in pixels, Å; None uses that of the tilt series.
     original_sign
-        Given, depths follow the original's formula, with this times the written tilt, instead of the series' geometry.
+        If given, depths are computed by the formula of OPUS-TOMO with this sign times the written tilt, instead of the
+        geometry of the series.
     clip_from_deg, clip_sigmas
-        See `ctf_tables.clipped_defoci`; None leaves defoci as they are.
+        See :func:`opustomo.prepare.particle_ctf.clipped_defoci`; None leaves defoci unchanged.
     image_name
-        Name of a subtomogram, with {name} and {index}, for particles from .coords files.
+        Pattern with {name} and {index} for the names of subtomograms, for particles in .coords files.
     magnification
-        Written with the detector pixel size.
+        Magnification of the output table, which determines the detector pixel size.
     workers
-        Processes.
+        Number of processes.
     """
 
     folder: Path
@@ -83,14 +84,14 @@ class _Job:
 
 
 def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) -> tuple[int, tuple[str, ...]]:
-    """CTF tables for the particles of a table; the table is written again with rlnCtfImage.
+    """Write CTF tables for the particles of a table, and the table with rlnCtfImage.
 
     Returns
     -------
     int
         Number of tomograms.
     tuple of str
-        What the user should know of the coordinates and tilts.
+        Notes on coordinates and tilts.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
     folder = os.path.relpath(config.folder, config.out_star.parent)
     columns = {"rlnCtfImage": [str(Path(folder) / name) for name in tables]}
     if "rlnImageName" in star:
-        columns["rlnImageName"] = moved_names(star, config.out_star.parent)
+        columns["rlnImageName"] = relocated_names(star, config.out_star.parent)
     with_columns(star, columns).write(config.out_star)
     notes = (
         coordinate_note(star, jobs[0].series.apix, config.coord_apix),
@@ -125,12 +126,12 @@ def prepare_star(star: ParticleStar, source: SeriesSource, config: CtfConfig) ->
 
 
 def series_notes(series: Iterable[TiltSeries]) -> tuple[str, ...]:
-    """Return what tilt series tell that is not followed, each thing once."""
+    """Return the notes of tilt series without duplicates."""
     return tuple(dict.fromkeys(note for one in series for note in one.notes))
 
 
 def _check_frames(star: ParticleStar) -> None:
-    """A table of tilt angles tells nothing of subtomograms that are turned against their tomograms."""
+    """Raise an error for subtomograms that are rotated relative to their tomograms, for which no table can be made."""
     if not all(column in star for column in SUBTOMOGRAM_COLUMNS):
         return
     eulers = np.stack([star.numbers(column) for column in SUBTOMOGRAM_COLUMNS], axis=1)
@@ -139,30 +140,30 @@ def _check_frames(star: ParticleStar) -> None:
     if turned.max() > LARGEST_TURN_DEG:
         row = int(turned.argmax())
         raise UserError(
-            f"{star.path}: the subtomogram of row {row + 1} is turned by {turned[row]:.0f}° against its tomogram "
-            "(rlnTomoSubtomogramRot, Tilt, Psi); make subtomograms that are not with dsd extract_subtomos."
+            f"{star.path}: the subtomogram of row {row + 1} is rotated by {turned[row]:.0f}° relative to its tomogram "
+            "(rlnTomoSubtomogramRot, Tilt, Psi); make subtomograms without rotation with dsd extract_subtomos."
         )
 
 
 def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfig) -> tuple[int, tuple[str, ...]]:
-    """CTF tables and a particle table for .coords files, each beside the files of its tilt series.
+    """Write CTF tables and a particle table for .coords files, which are beside the files of their tilt series.
 
     Returns
     -------
     int
         Number of particles.
     tuple of str
-        What the user should know of the tilt series.
+        Notes on the tilt series.
 
     Raises
     ------
     UserError
-        A file is missing or damaged, or two have one name.
+        A file is missing or damaged, or two files have the same name.
     """
     stems = [path.stem for path in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
-        raise UserError(f"{twice}.coords is given twice; the tomograms of one set need different names.")
+        raise UserError(f"{twice}.coords is given twice; give the tomograms of one set different names.")
     jobs: list[_Job] = []
     columns: dict[str, list[str]] = {}
     for path in files:
@@ -174,12 +175,12 @@ def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfi
         jobs.append(_Job(series, from_corner(pixels, series, config.coord_apix), visible, tables, config))
         _append_rows(columns, series, pixels, tables, config)
     _write_all(jobs, config)
-    table_of(columns).write(config.out_star)
+    make_particle_table(columns).write(config.out_star)
     return sum(len(job.paths) for job in jobs), series_notes(job.series for job in jobs)
 
 
-def table_of(columns: dict[str, list[str]]) -> ParticleStar:
-    """A particle table of these columns."""
+def make_particle_table(columns: dict[str, list[str]]) -> ParticleStar:
+    """Return a particle table with the given columns."""
     import pandas as pd
 
     return ParticleStar(None, {"": pd.DataFrame(columns, dtype=object)}, "")
@@ -198,7 +199,7 @@ def _append_rows(
         "rlnCtfImage": [(folder / path).with_suffix(".mrc").as_posix() for path in tables],
         "rlnMagnification": [f"{config.magnification:.6g}"] * count,
         "rlnDetectorPixelSize": [f"{apix * config.magnification * 1e-4:.6f}"] * count,
-        # RELION 3.1 and later ignore origins in pixels where they find no voltage and no spherical aberration
+        # RELION 3.1 and later ignore origins in pixels without voltage and spherical aberration.
         "rlnVoltage": [f"{series.optics.voltage_kv:.6f}"] * count,
         "rlnSphericalAberration": [f"{series.optics.cs_mm:.6f}"] * count,
         "rlnAmplitudeContrast": [f"{series.optics.amplitude_contrast:.6f}"] * count,
@@ -207,8 +208,8 @@ def _append_rows(
         columns.setdefault(column, []).extend(values)
 
 
-def moved_names(star: ParticleStar, folder: Path) -> list[str]:
-    """rlnImageName as seen from another folder; names that lead nowhere from the table's own stay as they are."""
+def relocated_names(star: ParticleStar, folder: Path) -> list[str]:
+    """Return rlnImageName relative to another folder; names of files that do not exist are unchanged."""
     names = star.strings("rlnImageName")
     if star.path is None or star.path.parent.resolve() == folder.resolve():
         return names
@@ -227,12 +228,12 @@ def moved_names(star: ParticleStar, folder: Path) -> list[str]:
 def _write_all(jobs: Sequence[_Job], config: CtfConfig) -> None:
     total = sum(len(job.paths) for job in jobs)
     with progress(total, "CTF tables") as advance:
-        for _, count in work_through(_write_tables, jobs, config.workers):
+        for _, count in run_jobs(_write_tables, jobs, config.workers):
             advance(count)
 
 
 def _write_tables(job: _Job) -> int:
-    """Write the tables of one tomogram."""
+    """Write the tables of one tomogram and return their number."""
     series, config = job.series, job.config
     geometry = series.geometry
     frame = slice_frame(geometry.orientations(np.zeros((1, 3)))[0], turn=False)

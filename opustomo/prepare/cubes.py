@@ -1,4 +1,4 @@
-"""Cubes cut from a tomogram without reading all of it, their stack and their particle table."""
+"""Cubes cut from a memory-mapped tomogram, their stack and their particle table."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ ROUND_MODES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class CubePlan:
-    """Where cubes are cut.
+    """Positions of cubes in a tomogram.
 
     Attributes
     ----------
-    centres
-        (N, 3) voxels x, y, z of the tomogram that become the centres (index box/2) of the cubes.
+    centers
+        (N, 3) voxels x, y, z of the tomogram that become the centers (index box/2) of the cubes.
     remainder
-        (N, 3) what rounding left of the positions: the particle lies at box/2 + remainder.
+        (N, 3) remainder of rounding: the particle is at box/2 + remainder.
     inside
-        (N,) the whole cube lies in the tomogram.
+        (N,) whether the cube is completely inside the tomogram.
     reachable
-        (N,) at least one voxel of it does.
+        (N,) whether at least one voxel of the cube is inside the tomogram.
     """
 
-    centres: np.ndarray
+    centers: np.ndarray
     remainder: np.ndarray
     inside: np.ndarray
     reachable: np.ndarray
 
 
 def plan_cubes(positions: np.ndarray, box: int, shape: tuple[int, int, int], round_mode: str = "round") -> CubePlan:
-    """Round positions to voxels and see which cubes fit.
+    """Round positions to voxels and determine which cubes are inside the tomogram.
 
     Parameters
     ----------
@@ -70,32 +70,32 @@ def plan_cubes(positions: np.ndarray, box: int, shape: tuple[int, int, int], rou
     round_mode
         A key of `ROUND_MODES`.
     """
-    centres = ROUND_MODES[round_mode](positions).astype(np.int64)
-    first, size = centres - box // 2, np.array(shape[::-1])
+    centers = ROUND_MODES[round_mode](positions).astype(np.int64)
+    first, size = centers - box // 2, np.array(shape[::-1])
     inside = np.all((first >= 0) & (first + box <= size), axis=1)
     reachable = np.all((first + box > 0) & (first < size), axis=1)
-    return CubePlan(centres, positions - centres, inside, reachable)
+    return CubePlan(centers, positions - centers, inside, reachable)
 
 
-def cut_cubes(header: MrcHeader, centres: np.ndarray, box: int, *, normalise: bool = True) -> Iterator[np.ndarray]:
-    """Cubes around voxels of a tomogram, float32 (box, box, box), in the order given.
+def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalise: bool = True) -> Iterator[np.ndarray]:
+    """Yield cubes around voxels of a tomogram, float32 (box, box, box), in the given order.
 
-    The file is mapped, not read: only the pages that hold the cubes are touched. What lies outside the tomogram gets
-    the mean of what lies inside.
+    The file is memory-mapped, so only the pages of the cubes are read. Voxels outside the tomogram are set to the mean
+    of those inside.
 
     Parameters
     ----------
     header
         The tomogram.
-    centres
-        (N, 3) x, y, z; each cube must reach into the tomogram.
+    centers
+        (N, 3) x, y, z; each cube must overlap with the tomogram.
     box
         Side of the cubes.
     normalise
-        Bring every cube to mean 0 and standard deviation 1, measured inside the tomogram.
+        Whether every cube is scaled to mean 0 and standard deviation 1, measured inside the tomogram.
     """
     tomogram = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)
-    for x, y, z in centres:
+    for x, y, z in centers:
         wanted = [(int(at) - box // 2, int(at) - box // 2 + box) for at in (z, y, x)]
         there = tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(wanted, header.shape, strict=True))
         voxels = np.asarray(tomogram[there], dtype=np.float32)
@@ -110,42 +110,42 @@ def cut_cubes(header: MrcHeader, centres: np.ndarray, box: int, *, normalise: bo
 
 
 def _normalised(voxels: np.ndarray) -> np.ndarray:
-    # float32 sums of large values lose the deviation
+    # Sums in float32 are too inaccurate for large values.
     mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
     return ((voxels - mean) / (deviation if deviation > 0 else 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class CubeConfig:
-    """What is cut, and how it is written.
+    """Options of cubes.
 
     Attributes
     ----------
     box
         Side of the cubes in voxels.
     folder
-        Where they go.
+        Output folder.
     apix
         Pixel size of the tomogram, Å.
     coord_columns
         Columns of x, y, z.
     coord_scale
-        Factor that brings coordinates to voxels of the tomogram, and origins in pixels where the table tells no
-        pixel size.
+        Factor that converts coordinates to voxels of the tomogram, and origins in pixels if the table does not state
+        the pixel size.
     one_based
-        Coordinates count from 1.
+        Whether coordinates count from 1.
     round_mode
-        See `cubes.ROUND_MODES`.
+        Key of `ROUND_MODES`.
     pad_outside
-        Keep cubes that reach over the rim.
+        Whether cubes that extend beyond the tomogram are kept.
     normalise, float16
-        Mean 0 and deviation 1; half precision.
+        Whether cubes are scaled to mean 0 and standard deviation 1, and written in half precision.
     prefix, start_index
-        Files are `{prefix}_{index:06d}.mrc`.
+        Files are named `{prefix}_{index:06d}.mrc`.
     write_stack
-        Write `{prefix}_stack.mrcs` too.
+        Whether `{prefix}_stack.mrcs` is written too.
     out_star
-        Particle table of the cubes; None for none.
+        Particle table of the cubes; None writes no table.
     """
 
     box: int
@@ -170,12 +170,12 @@ def extract_cubes(header: MrcHeader, star: ParticleStar, config: CubeConfig) -> 
     Returns
     -------
     int
-        Number written; the others reach over the rim of the tomogram.
+        Number of cubes written; the others extend beyond the tomogram.
 
     Raises
     ------
     UserError
-        A coordinate is no number, or no cube lies in the tomogram.
+        A coordinate is not a number, or no cube is inside the tomogram.
     """
     positions = np.stack([star.numbers(column) for column in config.coord_columns], axis=1) * config.coord_scale
     if config.one_based:
@@ -187,7 +187,7 @@ def extract_cubes(header: MrcHeader, star: ParticleStar, config: CubeConfig) -> 
         low, high = positions.min(axis=0), positions.max(axis=0)
         span = ", ".join(f"{a:.0f} … {b:.0f}" for a, b in zip(low, high, strict=True))
         raise UserError(
-            f"{star.path}: no box of {config.box} at x, y, z = {span} fits the tomogram of {size} voxels; "
+            f"{star.path}: no box of {config.box} voxels at x, y, z = {span} is inside the tomogram of {size} voxels; "
             "see --coord-scale, --box-size and --pad-outside."
         )
     names = [f"{config.prefix}_{config.start_index + i:06d}.mrc" for i in range(len(rows))]
@@ -196,7 +196,7 @@ def extract_cubes(header: MrcHeader, star: ParticleStar, config: CubeConfig) -> 
     with ExitStack() as files:
         stack = _open_stack(files, config, len(rows)) if config.write_stack else None
         advance = files.enter_context(progress(len(rows), "cubes"))
-        cubes = cut_cubes(header, plan.centres[rows], config.box, normalise=config.normalise)
+        cubes = cut_cubes(header, plan.centers[rows], config.box, normalise=config.normalise)
         for index, (name, cube) in enumerate(zip(names, cubes, strict=True)):
             write_volume(config.folder / name, cube.astype(dtype), config.apix)
             if stack is not None:
@@ -210,7 +210,7 @@ def extract_cubes(header: MrcHeader, star: ParticleStar, config: CubeConfig) -> 
 
 
 def _open_stack(files: ExitStack, config: CubeConfig, count: int) -> mrcfile.mrcmemmap.MrcMemmap:
-    """A stack of volumes, filled cube by cube on the disk; float32, because the header's statistics are."""
+    """Return a memory-mapped stack of volumes; it is float32, because the statistics in the header are."""
     path = files.enter_context(atomic_path(config.folder / f"{config.prefix}_stack.mrcs"))
     handle = mrcfile.new_mmap(path, shape=(count, *(config.box,) * 3), mrc_mode=2)
     files.callback(handle.close)
@@ -221,9 +221,9 @@ def _open_stack(files: ExitStack, config: CubeConfig, count: int) -> mrcfile.mrc
 def _cube_table(
     star: ParticleStar, plan: CubePlan, rows: np.ndarray, names: list[str], config: CubeConfig
 ) -> ParticleStar:
-    """Rows that were cut: names, places in voxels, what rounding left in the origins, and the cubes' pixel size.
+    """Return the table of the cubes with names, coordinates in voxels, remainders in the origins, and pixel size.
 
-    Cubes have the axes of the tomogram, so poses in turned frames (RELION 4 and 5) are turned back.
+    Cubes have the axes of the tomogram, so poses in rotated frames (RELION 4 and 5) are rotated back.
     """
     assert config.out_star is not None
     cut = star.subset(rows)
@@ -231,27 +231,27 @@ def _cube_table(
     if SUBTOMOGRAM_COLUMNS[0] in cut:
         poses = tomogram_poses(cut, pixel)
     else:
-        # angles stay as they are written
+        # The text of the angles is unchanged.
         poses = TomogramPoses(None, origins_of(cut, pixel))
     poses = replace(poses, origins_A=poses.origins_A - plan.remainder[rows] * config.apix)
     folder = os.path.relpath(config.folder, config.out_star.parent)
     columns = {"rlnImageName": [str(Path(folder) / name) for name in names]}
     for axis, column in enumerate(config.coord_columns):
-        columns[column] = [str(at) for at in plan.centres[rows, axis]]
+        columns[column] = [str(at) for at in plan.centers[rows, axis]]
     frames = np.broadcast_to(np.eye(3), (len(rows), 3, 3))
     table = with_subtomograms(cut, poses, frames, box=config.box, apix=config.apix, columns=columns)
     return _places_in_voxels(table, config.apix) if tuple(config.coord_columns) == CORNER else table
 
 
 def _places_in_voxels(star: ParticleStar, apix: float) -> ParticleStar:
-    """RELION 4 counts coordinates in pixels of the tilt series; they are voxels of the tomogram now."""
+    """Return a table whose columns declare coordinates as voxels of the tomogram, not pixels of the tilt series."""
     own = f"{apix:.6f}"
-    says = {"rlnTomoTiltSeriesPixelSize": own, "rlnTomoSubtomogramBinning": "1.000000", OWN_APIX: own}
-    star = with_columns(star, {name: [value] * len(star) for name, value in says.items() if name in star})
+    values = {"rlnTomoTiltSeriesPixelSize": own, "rlnTomoSubtomogramBinning": "1.000000", OWN_APIX: own}
+    star = with_columns(star, {name: [value] * len(star) for name, value in values.items() if name in star})
     optics = star.optics_block
     if optics is None:
         return star
     block = star.blocks[optics]
-    told = {name: value for name, value in says.items() if name in block}
-    changed = {**block, **told} if isinstance(block, dict) else block.assign(**told)
+    new = {name: value for name, value in values.items() if name in block}
+    changed = {**block, **new} if isinstance(block, dict) else block.assign(**new)
     return replace(star, blocks={**star.blocks, optics: changed})

@@ -1,4 +1,4 @@
-"""Subtomograms of all particles of a table, from the tilt series of their tomograms."""
+"""Extraction of the subtomograms of all particles of a table from the tilt series of their tomograms."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_columns, with_subtomograms
 from opustomo.prepare.positions import (
     coordinate_note,
+    coordinate_pixel_size,
     in_series_pixels,
-    pixels_of_coordinates,
     positions_from_star,
     rows_by_tomogram,
     visible_note,
@@ -30,11 +30,11 @@ from opustomo.prepare.subtomograms import (
     ReconstructionConfig,
     SubtomogramJob,
     particles_at_once,
-    seen_by_tilts,
+    project_particles,
     write_subtomograms,
 )
 from opustomo.prepare.tilt_images import TiltImages, find_images
-from opustomo.prepare.worker_pool import work_through
+from opustomo.prepare.worker_pool import run_jobs
 
 APIX_SLACK = 1e-3
 SMALL_TURN_DEG = 0.01
@@ -43,26 +43,26 @@ PROJECTED_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class ExtractionConfig:
-    """Where subtomograms come from and go.
+    """Options of an extraction.
 
     Attributes
     ----------
     folder
-        For subtomograms, tables and particles.star.
+        Output folder of subtomograms, tables and particles.star.
     reconstruction
-        How each is made; its pixel size is that of the images where it is 0.
+        Options of the reconstruction.
     images
-        Folder of the tilt images; None takes what the metadata name.
+        Folder of the tilt images; None uses the paths in the metadata.
     image_apix
-        Their pixel size, Å.
+        Pixel size of the tilt images, Å.
     coord_apix
-        Pixel size of coordinates in pixels, Å; None takes that of the tilt series.
+        Pixel size of coordinates in pixels, Å; None uses that of the tilt series.
     recentre
-        Put origins into the coordinates.
+        Whether origins are added to the coordinates.
     turn
-        Turn frames so that tilt axes are y.
+        Whether frames are rotated so that tilt axes are y.
     workers
-        Processes.
+        Number of processes.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class ExtractionConfig:
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What was done: particles, tomograms, the particle table, and what the user should know."""
+    """Result of an extraction: numbers of particles and tomograms, particle table, and notes for the user."""
 
     particles: int
     tomograms: int
@@ -87,7 +87,7 @@ class ExtractionReport:
 
 @dataclass(frozen=True, eq=False)
 class _Tomogram:
-    """What belongs to one tomogram."""
+    """Particles and tilt series of one tomogram."""
 
     name: str
     rows: np.ndarray
@@ -99,14 +99,14 @@ class _Tomogram:
 
 
 def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: ExtractionConfig) -> ExtractionReport:
-    """Reconstruct the subtomograms of all particles, write their CTF tables and the particle table.
+    """Reconstruct the subtomograms of all particles, and write their CTF tables and the particle table.
 
-    Everything is looked at before the first is reconstructed.
+    All inputs are checked before the first subtomogram is reconstructed.
 
     Raises
     ------
     UserError
-        A series, image or column is missing, sizes do not fit, or a particle is in no image.
+        A series, image or column is missing, sizes are inconsistent, or a particle is in no image.
     """
     rows = rows_by_tomogram(star)
     found = source.find(rows)
@@ -121,7 +121,7 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     config.folder.mkdir(parents=True, exist_ok=True)
     jobs = list(_jobs(tomograms, names, config))
     with progress(len(star), "subtomograms") as advance:
-        for _, count in work_through(write_subtomograms, jobs, config.workers):
+        for _, count in run_jobs(write_subtomograms, jobs, config.workers):
             advance(count)
     table = _recentred(star, poses, tomograms, config) if config.recentre else star
     if config.recentre:
@@ -134,11 +134,11 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     path = config.folder / "particles.star"
     table = in_series_pixels(table, config.coord_apix)
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
-    said = (
+    remarks = (
         coordinate_note(star, first.apix, config.coord_apix),
         visible_note([tomogram.visible for tomogram in tomograms], star),
     )
-    notes = (*doubtful_notes(star), *_notes(tomograms), *(note for note in said if note is not None))
+    notes = (*doubtful_notes(star), *_notes(tomograms), *(note for note in remarks if note is not None))
     return ExtractionReport(len(star), len(tomograms), path, notes)
 
 
@@ -154,8 +154,8 @@ def _tomogram(
     wanted = config.reconstruction.apix
     if wanted < images.apix * (1 - APIX_SLACK):
         raise UserError(
-            f"--apix {wanted:g}: is finer than {images.apix:.4g} Å of the tilt images of {name} "
-            f"({images.headers[0].path}); give that or a larger one."
+            f"--apix {wanted:g} is smaller than the pixel size {images.apix:.4g} Å of the tilt images of {name} "
+            f"({images.headers[0].path}); give this value or a larger one."
         )
     rotations = series.geometry.orientations(np.zeros((1, 3)))[0]
     frame = slice_frame(rotations, turn=config.turn and poses.matrices is not None)
@@ -168,24 +168,24 @@ def _tomogram(
 
 
 def _require_seen(star: ParticleStar, tomogram: _Tomogram) -> None:
-    """Tell of a particle that no image shows, before hours have gone into the others."""
+    """Raise an error for a particle that is in no image, before the reconstruction begins."""
     series, positions, visible = tomogram.series, tomogram.positions_A, tomogram.visible
     for start in range(0, len(positions), PROJECTED_AT_ONCE):
         part = slice(start, start + PROJECTED_AT_ONCE)
-        _, seen, _ = seen_by_tilts(series, tomogram.images, positions[part], visible[part])
+        _, seen, _ = project_particles(series, tomogram.images, positions[part], visible[part])
         lost = np.flatnonzero(~seen.any(axis=1))
         if lost.size:
             row = start + int(lost[0])
             place = ", ".join(f"{value:.0f}" for value in positions[row])
             raise UserError(
-                f"{star.path}: the particle of row {tomogram.rows[row] + 1}, {place} Å from the centre of "
+                f"{star.path}: the particle of row {tomogram.rows[row] + 1}, at {place} Å from the center of "
                 f"{series.name}, is in no tilt image; check the pixel sizes of coordinates and series "
                 "(--coord-apix, --series-apix)."
             )
 
 
 def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig) -> Iterator[SubtomogramJob]:
-    """Parts of tomograms, so that neither memory nor the wait for progress grows with the number of particles."""
+    """Yield parts of tomograms, which limits the memory and the time between updates of the progress bar."""
     reconstruction = replace(config.reconstruction, one_thread=config.workers > 1)
     for tomogram in tomograms:
         step = min(particles_at_once(len(tomogram.images.tilts), reconstruction.box), 100)
@@ -207,13 +207,13 @@ def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig
 def _recentred(
     star: ParticleStar, poses: TomogramPoses, tomograms: list[_Tomogram], config: ExtractionConfig
 ) -> ParticleStar:
-    """The table with origins put into the coordinates."""
+    """Return the table with origins added to the coordinates."""
     centred = all(column in star for column in CENTRED)
     columns = CENTRED if centred else CORNER
     unit = np.ones(len(star))
     if not centred:
         for tomogram in tomograms:
-            pixel = pixels_of_coordinates(star, tomogram.rows, config.coord_apix)
+            pixel = coordinate_pixel_size(star, tomogram.rows, config.coord_apix)
             unit[tomogram.rows] = np.ravel((tomogram.series.apix or 1.0) if pixel is None else pixel)
     values = {}
     for axis, column in enumerate(columns):
@@ -227,10 +227,10 @@ def _notes(tomograms: list[_Tomogram]) -> tuple[str, ...]:
     turned = max(tomogram.frame.turn_deg for tomogram in tomograms)
     if turned > SMALL_TURN_DEG:
         notes.append(
-            f"frames were turned by up to {turned:.2f}° so that tilt axes are y; angles and origins follow, "
-            "rlnTomoSubtomogramRot, Tilt, Psi lead back to the tomogram"
+            f"frames were rotated by up to {turned:.2f}° so that tilt axes are y; angles and origins were rotated too, "
+            "and rlnTomoSubtomogramRot, Tilt, Psi lead back to the tomogram"
         )
     residual = max(tomogram.frame.residual_deg for tomogram in tomograms)
     if residual > 1.0:
-        notes.append(f"tilt axes differ by up to {residual:.1f}° from y, which a table of tilt angles cannot tell")
+        notes.append(f"tilt axes differ by up to {residual:.1f}° from y, which a table of tilt angles cannot describe")
     return tuple(notes)

@@ -8,27 +8,28 @@ import numpy as np
 from scipy import ndimage
 
 BLUR_VOXELS = 1.0
-"""Deviation of the Gaussian: noise of single voxels must not fill the valley between solvent and particle."""
+"""Standard deviation of the Gaussian blur, which removes the noise of single voxels from the histogram."""
 BINS = 256
 NOISE_DEVIATIONS = 3.0
 
 
 def blurred(density: np.ndarray) -> np.ndarray:
-    """Density without the noise of single voxels, float64: what `automatic_threshold` is meant for."""
+    """Return the blurred density (float64), which is the input of `automatic_threshold`."""
     return ndimage.gaussian_filter(np.asarray(density, dtype=np.float64), BLUR_VOXELS, mode="nearest")
 
 
 def automatic_threshold(density: np.ndarray) -> float:
-    """Threshold between solvent and particle of a blurred map.
+    """Compute a threshold between solvent and particle of a blurred map.
 
-    Half of Otsu's threshold above the solvent's level, so that weak rims belong to the particle, but at least three
-    deviations of the solvent's noise above it. Level and noise are median and 1.4826 · median absolute deviation of
-    what Otsu calls solvent (N. Otsu, IEEE Trans. Syst. Man Cybern. 9, 1979).
+    The threshold is halfway between the level of the solvent and Otsu's threshold, so that weak edges belong to the
+    particle, but at least three standard deviations of the solvent noise above its level. Level and noise are the
+    median and 1.4826 · median absolute deviation of the voxels below Otsu's threshold (N. Otsu, IEEE Trans. Syst. Man
+    Cybern. 9, 1979).
 
     Parameters
     ----------
     density
-        Map of any shape, particle bright; see `blurred`.
+        Map of any shape with bright particle, see `blurred`.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def automatic_threshold(density: np.ndarray) -> float:
         All voxels are equal.
     """
     if np.ptp(density) <= 1e-9 * max(1.0, np.abs(density).max()):
-        raise ValueError("a search for a threshold in a map whose voxels are all equal")
+        raise ValueError("the automatic threshold of a map with equal voxels")
     split = otsu_threshold(density)
     solvent = density[density <= split]
     level = float(np.median(solvent))
@@ -45,12 +46,12 @@ def automatic_threshold(density: np.ndarray) -> float:
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """Threshold that separates two classes of values with the largest variance between them (Otsu 1979)."""
+    """Return the threshold that maximizes the variance between two classes of values (Otsu 1979)."""
     counts, edges = np.histogram(values, bins=BINS)
-    centres = 0.5 * (edges[:-1] + edges[1:])
+    centers = 0.5 * (edges[:-1] + edges[1:])
     below = np.cumsum(counts)[:-1].astype(np.float64)
     above = values.size - below
-    sums = np.cumsum(counts * centres)
+    sums = np.cumsum(counts * centers)
     mean_below = sums[:-1] / np.maximum(below, 1)
     mean_above = (sums[-1] - sums[:-1]) / np.maximum(above, 1)
     return float(edges[1 + int(np.argmax(below * above * (mean_above - mean_below) ** 2))])
@@ -58,28 +59,28 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """How a mask is made; the steps run in the order of the attributes. Lengths are voxels.
+    """Steps of the creation of a mask in the order of the attributes. Lengths are in voxels.
 
     Attributes
     ----------
     threshold
-        Density from which voxels belong to the mask.
+        Minimum density of the mask.
     percentile
-        The same as a percentile of the voxels. Without either the threshold is found from the map, blurred by one
-        voxel, and applied to that.
+        The threshold as a percentile of the voxels. Without threshold and percentile, the threshold is determined from
+        the blurred map and applied to it.
     use_abs
-        Compare absolute values.
+        Whether absolute values are compared.
     open, close, dilate, erode
-        Radii of balls.
+        Radii of the structuring balls.
     fill_holes
-        Fill cavities that no path connects with the outside.
+        Whether cavities are filled.
     largest_component
-        Keep only the largest connected part.
+        Whether only the largest connected component is kept.
     sphere_radius, sphere_center
-        Ball (centre x, y, z; box/2 by default). With a threshold or percentile the mask is what lies in the ball, else
-        the ball itself.
+        Ball (center x, y, z; box/2 by default). With a threshold or percentile, the mask is limited to the ball,
+        otherwise it is the ball.
     soft_edge
-        Width of the raised cosine added around it.
+        Width of the raised cosine that is added around the mask.
     """
 
     threshold: float | None = None
@@ -98,50 +99,50 @@ class MaskRecipe:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask and what it was made with: values (z, y, x) in [0, 1], its hard core, the threshold used (None: ball)."""
+    """Mask with values (z, y, x) in [0, 1], its core without soft edge, and the threshold (None for a ball)."""
 
     values: np.ndarray
     core: np.ndarray
     threshold: float | None
 
     @property
-    def touches_rim(self) -> bool:
-        """Whether the mask is not zero everywhere on the faces of its box."""
+    def touches_faces(self) -> bool:
+        """Whether the mask is nonzero anywhere on the faces of its box."""
         return any(self.values.take(end, axis).any() for axis in range(3) for end in (0, -1))
 
 
 def make_mask(density: np.ndarray, recipe: MaskRecipe) -> Mask:
-    """Make a mask.
+    """Create a mask.
 
     Parameters
     ----------
     density
-        (nz, ny, nx).
+        Map (nz, ny, nx).
     recipe
-        The steps.
+        Steps.
 
     Raises
     ------
     ValueError
-        No voxel is left; the message says after which step.
+        A step, which the message names, leaves no voxel.
     """
     ball = None if recipe.sphere_radius is None else _ball(density.shape, recipe.sphere_radius, recipe.sphere_center)
     by_density = recipe.threshold is not None or recipe.percentile is not None or ball is None
     threshold = None
     if by_density:
         values, threshold = _threshold(np.abs(density) if recipe.use_abs else np.asarray(density), recipe)
-        core = _shaped(values >= threshold, recipe, threshold)
+        core = _apply_steps(values >= threshold, recipe, threshold)
         if ball is not None:
             core &= ball
-            _not_empty(core, "the ball")
+            _require_voxels(core, "the ball")
     else:
         assert ball is not None
-        core = _shaped(ball, recipe, None)
+        core = _apply_steps(ball, recipe, None)
     return Mask(soften(core, recipe.soft_edge), core, threshold)
 
 
 def soften(core: np.ndarray, width: float) -> np.ndarray:
-    """Surround a mask by a raised cosine: ½(1 + cos(π d/width)) at the distance d < width from it; float32."""
+    """Add a raised cosine around a mask, ½(1 + cos(π d/width)) at the distance d < width; the result is float32."""
     if width <= 0:
         return core.astype(np.float32)
     distance = ndimage.distance_transform_edt(~core)
@@ -150,7 +151,7 @@ def soften(core: np.ndarray, width: float) -> np.ndarray:
 
 
 def _threshold(values: np.ndarray, recipe: MaskRecipe) -> tuple[np.ndarray, float]:
-    """Values to compare, and with what."""
+    """Return the values to compare and the threshold."""
     if recipe.threshold is not None:
         return values, recipe.threshold
     if recipe.percentile is not None:
@@ -162,23 +163,23 @@ def _threshold(values: np.ndarray, recipe: MaskRecipe) -> tuple[np.ndarray, floa
         raise ValueError(f"{error} leaves no voxel") from error
 
 
-def _shaped(core: np.ndarray, recipe: MaskRecipe, threshold: float | None) -> np.ndarray:
-    """Steps between threshold and soft edge."""
-    _not_empty(core, "the ball" if threshold is None else f"the threshold {threshold:g}")
+def _apply_steps(core: np.ndarray, recipe: MaskRecipe, threshold: float | None) -> np.ndarray:
+    """Apply the steps between threshold and soft edge."""
+    _require_voxels(core, "the ball" if threshold is None else f"the threshold {threshold:g}")
     if recipe.open > 0:
-        core = _grown(_shrunk(core, recipe.open), recipe.open)
-        _not_empty(core, "opening")
+        core = _dilated(_eroded(core, recipe.open), recipe.open)
+        _require_voxels(core, "opening")
     if recipe.close > 0:
-        # room around the box, so that closing does not stick to its faces
+        # Padding keeps the closing from adhering to the faces of the box.
         room = int(np.ceil(recipe.close)) + 1
         padded = np.pad(core, room)
         inner = tuple(slice(room, -room) for _ in range(3))
-        core = _shrunk(_grown(padded, recipe.close), recipe.close)[inner]
+        core = _eroded(_dilated(padded, recipe.close), recipe.close)[inner]
     if recipe.dilate > 0:
-        core = _grown(core, recipe.dilate)
+        core = _dilated(core, recipe.dilate)
     if recipe.erode > 0:
-        core = _shrunk(core, recipe.erode)
-        _not_empty(core, "eroding")
+        core = _eroded(core, recipe.erode)
+        _require_voxels(core, "eroding")
     if recipe.fill_holes:
         core = ndimage.binary_fill_holes(core)
     if recipe.largest_component:
@@ -189,21 +190,21 @@ def _shaped(core: np.ndarray, recipe: MaskRecipe, threshold: float | None) -> np
     return core
 
 
-def _grown(core: np.ndarray, radius: float) -> np.ndarray:
+def _dilated(core: np.ndarray, radius: float) -> np.ndarray:
     return ndimage.distance_transform_edt(~core) <= radius if core.any() else core
 
 
-def _shrunk(core: np.ndarray, radius: float) -> np.ndarray:
-    # what lies beyond the box counts as solvent
+def _eroded(core: np.ndarray, radius: float) -> np.ndarray:
+    # The region beyond the box is solvent.
     return ndimage.distance_transform_edt(np.pad(core, 1))[1:-1, 1:-1, 1:-1] > radius
 
 
-def _ball(shape: tuple[int, ...], radius: float, centre: tuple[float, float, float] | None) -> np.ndarray:
-    x, y, z = centre if centre is not None else tuple(n // 2 for n in reversed(shape))
+def _ball(shape: tuple[int, ...], radius: float, center: tuple[float, float, float] | None) -> np.ndarray:
+    x, y, z = center if center is not None else tuple(n // 2 for n in reversed(shape))
     grid = np.ogrid[tuple(slice(n) for n in shape)]
     return (grid[0] - z) ** 2 + (grid[1] - y) ** 2 + (grid[2] - x) ** 2 <= radius**2
 
 
-def _not_empty(core: np.ndarray, step: str) -> None:
+def _require_voxels(core: np.ndarray, step: str) -> None:
     if not core.any():
         raise ValueError(f"{step} leaves no voxel")

@@ -1,4 +1,4 @@
-"""CTF tables of single particles, and the script with which RELION reconstructs their CTF volumes."""
+"""CTF tables of single particles, and the script that lets RELION reconstruct their CTF volumes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from opustomo.io.tilt_series.series import TiltOptics
 
 
 def original_depth(positions_A: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
-    """(N, T) depths `x sin t + z cos t` (Å) by which the original and RELION's old preparation script change defoci.
+    """Return depths `x sin t + z cos t` (N, T) in Å, as in OPUS-TOMO and in RELION's old preparation script.
 
-    With the tilt written as -t this is no rotation: slices lie along (cos t, 0, sin t), whose normal is
+    If the tilt is written as -t, this is not a rotation: slices are along (cos t, 0, sin t), and their normal is
     (-sin t, 0, cos t). See docs/handedness.md.
     """
     angle = np.deg2rad(tilt_deg)
@@ -27,34 +27,36 @@ def original_depth(positions_A: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
 
 
 def clipped_defoci(optics: TiltOptics, tilt_deg: np.ndarray, from_deg: float, sigmas: float) -> TiltOptics:
-    """Bring defoci of tilts beyond ± `from_deg` to within mean ± `sigmas` deviations of the lower ones.
+    """Limit defoci of tilts beyond ± `from_deg` to the mean ± `sigmas` standard deviations of the lower tilts.
 
-    Estimates at high tilt are often far off. u and v move together; with fewer than two lower tilts nothing changes.
+    Estimates at high tilt are often wrong. u and v change by the same amount. With fewer than two lower tilts the
+    defoci are unchanged.
     """
     low = np.abs(tilt_deg) <= from_deg
     if low.sum() < 2:
         return optics
     mean = 0.5 * (optics.defocus_u_A + optics.defocus_v_A)
-    centre, reach = mean[low].mean(), sigmas * mean[low].std()
-    moved = np.where(low, 0.0, np.clip(mean, centre - reach, centre + reach) - mean)
+    center, reach = mean[low].mean(), sigmas * mean[low].std()
+    moved = np.where(low, 0.0, np.clip(mean, center - reach, center + reach) - mean)
     return replace(optics, defocus_u_A=optics.defocus_u_A + moved, defocus_v_A=optics.defocus_v_A + moved)
 
 
 def write_ctf_table(
     path: str | os.PathLike[str], optics: TiltOptics, tilt_deg: np.ndarray, depth_A: np.ndarray
 ) -> None:
-    """Write the CTF STAR of one particle.
+    """Write the CTF table of one particle.
 
     Parameters
     ----------
     path
-        The file.
+        Output file.
     optics
-        Of the tilts that the particle has, at the centre of the tomogram; azimuths from the slice's x axis.
+        CTF parameters of the tilts of the particle at the center of the tomogram, with azimuths relative to the x axis
+        of the slice.
     tilt_deg
-        (T,) angles to write.
+        (T,) tilt angles.
     depth_A
-        (T,) what is added to the defoci.
+        (T,) depths that are added to the defoci.
     """
     ones = np.ones(len(optics))
     columns = {
@@ -76,7 +78,7 @@ def write_ctf_table(
 
 
 SCRIPT_NAME = "do_all_reconstruct_ctfs.sh"
-"""The name that RELION's own preparation script uses."""
+"""Name of the script, as in RELION's own preparation script."""
 
 _HEAD = f"""\
 #!/bin/sh
@@ -94,32 +96,32 @@ def write_ctf_script(star: ParticleStar, folder: Path, apix: float | None) -> Pa
     Parameters
     ----------
     star
-        Particle table whose `rlnCtfImage` names the CTF volumes, relative to the table; each CTF table has the name of
-        its volume with the suffix .star.
+        Particle table whose `rlnCtfImage` refers to the CTF volumes, relative to the table. Each CTF table has the
+        name of its volume with the suffix .star.
     folder
-        Where the script goes. It changes to this folder before it calls RELION.
+        Output folder of the script, which changes to this folder before it calls RELION.
     apix
-        Pixel size of the subtomograms in Å where the table holds none.
+        Pixel size of the subtomograms in Å if the table does not state it.
 
     Returns
     -------
     Path or None
-        The script; None when the pixel size is unknown.
+        The script; None if the pixel size is unknown.
 
     Raises
     ------
     UserError
-        A name holds a line break or a quotation mark.
+        A name contains a line break or a quotation mark.
     """
-    told = star.pixel_sizes()
-    if told is None and apix is None:
+    stated = star.pixel_sizes()
+    if stated is None and apix is None:
         return None
-    sizes = [apix] * len(star) if told is None else told.tolist()
+    sizes = [apix] * len(star) if stated is None else stated.tolist()
     home = star.path.parent if star.path is not None else Path()
     lines: dict[str, None] = {}
     for name, size in zip(star.strings("rlnCtfImage"), sizes, strict=True):
         if any(sign in name for sign in "\n\r'\""):
-            raise UserError(f"{name!r}: RELION reads no file whose name holds quotation marks; rename it.")
+            raise UserError(f"{name!r}: RELION cannot read files with quotation marks in their names; rename it.")
         volume = Path(os.path.relpath(home / name, folder))
         table = volume.with_suffix(".star")
         call = f"relion_reconstruct --i {shlex.quote(str(table))} --o {shlex.quote(str(volume))}"

@@ -1,8 +1,8 @@
-"""Subtomograms from two-dimensional particle series: one image per particle and tilt, as M exports them.
+"""Subtomograms from two-dimensional particle series, with one image per particle and tilt, as exported by M.
 
-Every row of such a table has the orientation of its image against the reference, `x_image = A x_reference`. The slices
-of one particle share a tilt axis; the subtomogram gets the frame in which that axis is y and the middle tilt is 0.
-The particle's own angles then are those that take the reference to that frame.
+Every row of such a table has the orientation of its image relative to the reference, `x_image = A x_reference`. The
+slices of one particle have a common tilt axis. The frame of the subtomogram is the one in which this axis is y and the
+middle tilt is 0, and the angles of the particle lead from the reference to this frame.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ from opustomo.prepare.series_tables import (
     stack_sections,
 )
 from opustomo.prepare.tilt_images import SliceGrid, cut_slices
-from opustomo.prepare.worker_pool import work_through
+from opustomo.prepare.worker_pool import run_jobs
 
 AXIS_TOLERANCE_DEG = 5.0
-"""Default of the largest angle between an image's normal and the plane across the tilt axis of its particle."""
+"""Default of the largest angle between the normal of an image and the plane across the tilt axis of its particle."""
 PARTICLES_PER_JOB = 50
 
 
 @dataclass(frozen=True)
 class SeriesConfig:
-    """How subtomograms are made from particle series.
+    """Options of subtomograms from particle series.
 
     Attributes
     ----------
     folder
-        Where they go.
+        Output folder.
     apix
-        Pixel size, Å; None takes the images'.
+        Pixel size, Å; None uses that of the images.
     box
-        Side in voxels; None takes the images'.
+        Side in voxels; None uses that of the images.
     datadir
         Folder of the stacks.
     group_column
-        Column that tells particles apart; None takes each stack as one particle.
+        Column that distinguishes particles; None uses names of particles, else each stack as one particle.
     axis_tolerance_deg
-        Images whose normals deviate by more from the plane across the tilt axis of their particle are off the axis.
+        Largest deviation of the normal of an image from the plane across the tilt axis of its particle, degrees.
     keep_off_axis
-        Use them all the same, as if they were tilts about that axis; otherwise they are left out.
+        Whether images with larger deviations are used as tilts about that axis; otherwise they are left out.
     invert, normalise, float16, workers
-        As in `subtomograms.ReconstructionConfig` and `extraction.ExtractionConfig`.
+        As in `ReconstructionConfig` and `ExtractionConfig`.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class SeriesConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Particle:
-    """Images of one particle."""
+    """Images and geometry of one particle."""
 
     stem: Path
     stacks: list[Path]
@@ -103,7 +103,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class SeriesReport:
-    """What was done: number of particles, the particle table, and what the user should know."""
+    """Result: number of particles, particle table, and notes for the user."""
 
     particles: int
     star: Path
@@ -111,12 +111,12 @@ class SeriesReport:
 
 
 def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
-    """Reconstruct a subtomogram for each particle, write its CTF table, and one particle table for all.
+    """Reconstruct a subtomogram for each particle, and write its CTF table and the particle table.
 
     Raises
     ------
     UserError
-        The table is no particle series, images are missing, or most images of a particle share no tilt axis.
+        The table is not a particle series, images are missing, or most images of a particle have no common tilt axis.
     """
     check_kind(star)
     sections, names = stack_sections(star)
@@ -133,9 +133,12 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     doubts = () if doubt is None else (doubt,)
     grid = SliceGrid(box, config.apix or image_apix, keep_scale=True)
     if grid.apix < image_apix * 0.999:
-        raise UserError(f"--apix {grid.apix:g}: is finer than the {image_apix:.4g} Å of the images; give that or more.")
+        raise UserError(
+            f"--apix {grid.apix:g} is smaller than the pixel size {image_apix:.4g} Å of the images; give this value or "
+            "a larger one."
+        )
     if box % 2:
-        raise UserError(f"{stacks[0]}: has an odd box of {box} pixels; give an even one with --box.")
+        raise UserError(f"{stacks[0]}: the box of {box} pixels is odd; give an even one with --box.")
     optics = image_optics(star)
     matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
     origins = star.origins_px(image_apix)
@@ -147,8 +150,8 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
             raise UserError(
                 f"{star.path}: {off.sum()} of the {len(off)} images of particle {name} (row {every[0] + 1}) are more "
                 f"than {config.axis_tolerance_deg:g}° off a common tilt axis, up to {frame.residual_deg:.0f}°; if "
-                "these are images of several particles, name the column that tells them apart with --group-col, else "
-                "raise --axis-tolerance."
+                "these are images of several particles, give the column that distinguishes them with --group-col, "
+                "otherwise increase --axis-tolerance."
             )
         off_axis.append(frame.off_axis_deg[off])
         used = np.ones(len(every), dtype=bool) if config.keep_off_axis else ~off
@@ -160,7 +163,7 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     step = PARTICLES_PER_JOB
     jobs = [_Job(particles[i : i + step], image_apix, grid, config) for i in range(0, len(particles), step)]
     with progress(len(particles), "subtomograms") as advance:
-        for _, done in work_through(_write_particles, jobs, config.workers):
+        for _, done in run_jobs(_write_particles, jobs, config.workers):
             advance(done)
     bfactors = f"{describe_bfactors(star)}; they are written with the positive sign"
     table = _write_table(star, groups, poses, particles, grid, config)
@@ -170,7 +173,7 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
 
 
 def _off_axis_notes(off_axis: list[np.ndarray], config: SeriesConfig) -> tuple[str, ...]:
-    """Return what to say of images that are off the tilt axes of their particles."""
+    """Return notes on images that are off the tilt axes of their particles."""
     counts = np.array([len(angles) for angles in off_axis])
     if not counts.any():
         return ()
@@ -184,26 +187,26 @@ def _off_axis_notes(off_axis: list[np.ndarray], config: SeriesConfig) -> tuple[s
 
 
 def middle_frame(matrices: np.ndarray, tolerance_deg: float = AXIS_TOLERANCE_DEG) -> SliceFrame:
-    """Return the frame in which slices turn about y and the mean direction of their normals is z.
+    """Return the frame in which slices are rotated about y and the mean direction of their normals is z.
 
     Parameters
     ----------
     matrices
-        (T, 3, 3) from reference to image coordinates.
+        (T, 3, 3) rotations from reference to image coordinates.
     tolerance_deg
-        As in `fit_axis_robustly`.
+        Tolerance of `fit_axis_robustly`.
     """
     frame = slice_frame(matrices, axis=fit_axis_robustly(matrices[:, 2], tolerance_deg))
     angle = np.deg2rad(frame.tilt_deg)
     middle = np.rad2deg(np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()))
-    # normals lie along (sin t, 0, cos t): a turn about y by -middle brings their mean to z
+    # Normals are along (sin t, 0, cos t), so a rotation about y by -middle moves their mean to z.
     turned = rotation_y(np.asarray(-middle)) @ frame.frame
     rest = slice_frame(matrices @ turned.T, turn=False)
     return replace(rest, frame=turned)
 
 
 def _write_particles(job: _Job) -> int:
-    """Reconstruct and write some particles."""
+    """Reconstruct and write the particles of a job and return their number."""
     if job.config.workers > 1:
         torch.set_num_threads(1)
     for particle in job.particles:
@@ -224,10 +227,13 @@ def _slice(job: _Job, particle: _Particle, tilt: int) -> np.ndarray:
     header = read_header(particle.stacks[tilt])
     section = int(particle.sections[tilt])
     if section >= header.shape[0]:
-        raise UserError(f"{header.path}: has {header.shape[0]} images, but the table names number {section + 1}.")
+        raise UserError(
+            f"{header.path}: the stack has {header.shape[0]} images, but the table refers to image {section + 1}; give "
+            "the stack that belongs to the table."
+        )
     image = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)[section]
-    centre = np.array([[image.shape[1] // 2, image.shape[0] // 2]]) - particle.origins_px[tilt, :2]
-    cut = cut_slices(image, job.image_apix, centre, particle.frame.in_plane[tilt], job.grid)[0]
+    center = np.array([[image.shape[1] // 2, image.shape[0] // 2]]) - particle.origins_px[tilt, :2]
+    cut = cut_slices(image, job.image_apix, center, particle.frame.in_plane[tilt], job.grid)[0]
     return -cut if job.config.invert else cut
 
 
@@ -239,7 +245,7 @@ def _write_table(
     grid: SliceGrid,
     config: SeriesConfig,
 ) -> Path:
-    """One row per particle: what its first image has, less what belongs to images."""
+    """Write a table with one row per particle, which is that of its first image without columns of images."""
     first = star.subset(np.array([rows[0] for rows in groups.values()]))
     dropped = [c for c in (*_of_images(first), *ORIGIN_COLUMNS, *ORIGIN_ANGST_COLUMNS) if c in first]
     table = first.particles.drop(columns=dropped)
@@ -250,9 +256,9 @@ def _write_table(
         "rlnCtfImage": [f"{name}_ctf.mrc" for name in names],
     }
     same = np.broadcast_to(np.eye(3), poses.shape)
-    centred = TomogramPoses(poses, np.zeros((len(poses), 3)))
+    centered = TomogramPoses(poses, np.zeros((len(poses), 3)))
     path = config.folder / "particles.star"
-    with_subtomograms(kept, centred, same, box=grid.box, apix=grid.apix, columns=columns).write(path)
+    with_subtomograms(kept, centered, same, box=grid.box, apix=grid.apix, columns=columns).write(path)
     return path
 
 

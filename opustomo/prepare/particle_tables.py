@@ -1,4 +1,4 @@
-"""Particle tables of prepared sets: new columns, and poses in another frame, pixel size and box."""
+"""Particle tables of prepared sets: new columns, and poses for another frame, pixel size and box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_
 
 
 def with_columns(star: ParticleStar, values: Mapping[str, Sequence[str]]) -> ParticleStar:
-    """Replace or add columns of the particle table; each has one string per particle."""
+    """Return the table with columns replaced or added; each has one string per particle."""
     table = star.particles.copy()
     for column, strings in values.items():
         table[column] = np.array(strings, dtype=object)
@@ -24,12 +24,12 @@ def with_columns(star: ParticleStar, values: Mapping[str, Sequence[str]]) -> Par
 
 
 def particles_of_block(path: str | os.PathLike[str], block: str | None) -> ParticleStar:
-    """Particles of a named block, with or without "data_", whatever its columns; None finds the block by them.
+    """Read the particles of a block, given with or without "data_"; None finds the block by its columns.
 
     Raises
     ------
     UserError
-        As `read_particles`, or there is no such block, or it has no rows.
+        As in `read_particles`, or the block does not exist or has no rows.
     """
     import pandas as pd
 
@@ -39,16 +39,16 @@ def particles_of_block(path: str | os.PathLike[str], block: str | None) -> Parti
     name = block if block in blocks else block.removeprefix("data_")
     if name not in blocks:
         names = ", ".join(f"data_{other}" for other in blocks)
-        raise UserError(f"{path}: has no block data_{name}, only {names}; name one of them.")
+        raise UserError(f"{path}: there is no block data_{name}, only {names}; give one of them.")
     found = blocks[name]
     table = pd.DataFrame([found], dtype=object) if isinstance(found, dict) else found
     if not len(table):
-        raise UserError(f"{path}: the block data_{name} has no rows; name one with particles.")
+        raise UserError(f"{path}: the block data_{name} has no rows; give a block with particles.")
     return ParticleStar(Path(path), {**blocks, name: table}, name)
 
 
 SUBTOMOGRAM_COLUMNS = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
-"""Orientation of a subtomogram's frame in the tomogram (RELION 4 and 5): a particle's is this times its own."""
+"""Orientation of the frame of a subtomogram in the tomogram (RELION 4 and 5), which precedes that of the particle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,29 +58,29 @@ class TomogramPoses:
     Attributes
     ----------
     matrices
-        (N, 3, 3) from reference to tomogram coordinates; None when the table has no angles.
+        (N, 3, 3) rotations from reference to tomogram coordinates; None if the table has no angles.
     origins_A
-        (N, 3) Å: the particle's centre is at its coordinates minus this.
+        (N, 3) origins in Å; the center of a particle is at its coordinates minus the origin.
     """
 
     matrices: np.ndarray | None
     origins_A: np.ndarray
 
     def in_frames(self, frames: np.ndarray) -> TomogramPoses:
-        """Poses seen from frames F (N, 3, 3), x' = F x."""
+        """Return the poses in frames F (N, 3, 3), where x' = F x."""
         matrices = None if self.matrices is None else frames @ self.matrices
         return TomogramPoses(matrices, np.einsum("nij,nj->ni", frames, self.origins_A))
 
 
 def tomogram_poses(star: ParticleStar, apix: float | None) -> TomogramPoses:
-    """Poses of a table in the frame of the tomogram, whatever frame its subtomograms had.
+    """Return the poses of a table in the frame of the tomogram, also for subtomograms in other frames.
 
     Parameters
     ----------
     star
         The particles.
     apix
-        Pixel size of origins in pixels where the table tells none, Å.
+        Pixel size of origins in pixels if the table does not state it, Å.
     """
     origins = origins_of(star, apix)
     matrices = None
@@ -93,7 +93,7 @@ def tomogram_poses(star: ParticleStar, apix: float | None) -> TomogramPoses:
 
 
 def origins_of(star: ParticleStar, apix: float | None) -> np.ndarray:
-    """Origins as the table has them, in the frames of its subtomograms, (N, 3) Å; `apix` as in `tomogram_poses`."""
+    """Return the origins of a table in the frames of its subtomograms, (N, 3) Å; `apix` as in `tomogram_poses`."""
     sizes = star.pixel_sizes()
     if sizes is None:
         return star.origins_px(apix or 1.0) * (apix or 1.0)
@@ -109,20 +109,21 @@ def with_subtomograms(
     apix: float,
     columns: Mapping[str, list[str]],
 ) -> ParticleStar:
-    """The table of new subtomograms.
+    """Return the table of new subtomograms.
 
     Parameters
     ----------
     star
-        The table so far; what is not named here stays.
+        Input table; other columns are unchanged.
     poses
-        In the frame of the subtomograms.
+        Poses in the frame of the subtomograms.
     frames
-        (N, 3, 3) F that takes tomogram to subtomogram coordinates; the inverse is written when it is no identity.
+        (N, 3, 3) rotations F from tomogram to subtomogram coordinates; the inverse is written if it is not the
+        identity.
     box, apix
-        Of the subtomograms.
+        Box length and pixel size of the subtomograms.
     columns
-        More columns: names of images and tables.
+        Further columns, such as names of images and tables.
     """
     values = dict(columns)
     if poses.matrices is not None:
@@ -145,17 +146,17 @@ def with_subtomograms(
         values |= {"rlnMagnification": ["10000"] * count, "rlnDetectorPixelSize": [f"{apix:.6f}"] * count}
     made = with_columns(replace(star, blocks=blocks), values)
     if is_stack_set(made):
-        # without a general table the column alone says that the images are 2D stacks
+        # Without a general table, this column alone marks images as 2D stacks.
         table = made.particles.drop(columns=["rlnTomoVisibleFrames"], errors="ignore")
         made = replace(made, blocks={**made.blocks, made.particle_block: table})
     return made
 
 
 def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bool]:
-    """All blocks, with what optics and general tables say of the images; whether there is an optics table."""
+    """Return all blocks with updated optics and general tables, and whether there is an optics table."""
     import pandas as pd
 
-    says = {"rlnImagePixelSize": f"{apix:.6f}", "rlnImageSize": str(box), "rlnImageDimensionality": "3"}
+    image_values = {"rlnImagePixelSize": f"{apix:.6f}", "rlnImageSize": str(box), "rlnImageDimensionality": "3"}
     blocks = dict(star.blocks)
     has_optics = False
     for name, block in blocks.items():
@@ -164,7 +165,7 @@ def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bo
         table = pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block.copy()
         if "rlnOpticsGroup" in table:
             has_optics = True
-            for column, value in says.items():
+            for column, value in image_values.items():
                 table[column] = value
             if "rlnCtfDataAreCtfPremultiplied" in table:
                 table["rlnCtfDataAreCtfPremultiplied"] = "0"
@@ -180,7 +181,7 @@ def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bo
 
 
 def _matrices(eulers_deg: np.ndarray) -> np.ndarray:
-    # here, because a table without turned frames need not wait for torch
+    # Imported here, because tables without rotated frames do not need PyTorch.
     import torch
 
     from opustomo.geometry.rotations import euler_to_matrix

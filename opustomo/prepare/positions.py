@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import (
     CENTRED,
     CORNER,
@@ -29,26 +29,26 @@ from opustomo.prepare.particle_tables import with_columns
 def positions_from_star(
     star: ParticleStar, rows: np.ndarray, series: TiltSeries, coord_apix: float | None = None
 ) -> np.ndarray:
-    """Positions of some rows, (N, 3) Å from the centre of the tomogram.
+    """Return the positions of the given rows, (N, 3) Å from the center of the tomogram.
 
-    Centred coordinates in Å (RELION 5) are taken as they are, others count pixels of `pixels_of_coordinates` from the
-    corner.
+    Centered coordinates in Å (RELION 5) are used directly. Other coordinates are in pixels of `coordinate_pixel_size`
+    from the corner.
 
     Raises
     ------
     UserError
-        There are no coordinates, or the size of the tomogram is not known.
+        Coordinates are missing, or the size of the tomogram is unknown.
     """
     if all(column in star for column in CENTRED):
         return np.stack([star.numbers(column)[rows] for column in CENTRED], axis=1)
     pixels = np.stack([star.numbers(column)[rows] for column in CORNER], axis=1)
-    return from_corner(pixels, series, pixels_of_coordinates(star, rows, coord_apix))
+    return from_corner(pixels, series, coordinate_pixel_size(star, rows, coord_apix))
 
 
-def pixels_of_coordinates(star: ParticleStar, rows: np.ndarray, coord_apix: float | None) -> np.ndarray | float | None:
-    """Return the pixel size of rlnCoordinateX, Y, Z: the one given, else that of 2D stacks, (N, 1) Å.
+def coordinate_pixel_size(star: ParticleStar, rows: np.ndarray, coord_apix: float | None) -> np.ndarray | float | None:
+    """Return the pixel size of rlnCoordinateX, Y, Z in Å: `coord_apix`, or that of 2D stacks, (N, 1).
 
-    None stands for the pixel size of the tilt series.
+    None means the pixel size of the tilt series.
     """
     if coord_apix is not None or not (counts_in_image_pixels(star) or OWN_APIX in star):
         return coord_apix
@@ -57,28 +57,28 @@ def pixels_of_coordinates(star: ParticleStar, rows: np.ndarray, coord_apix: floa
 
 
 def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: np.ndarray | float | None = None) -> np.ndarray:
-    """Convert pixels from the corner, of `coord_apix` or of the tilt series, to Å from the centre at n/2.
+    """Convert pixels from the corner, of `coord_apix` or of the tilt series, to Å from the center at n/2.
 
     Raises
     ------
     UserError
-        The size of the tomogram or the pixel size is not known.
+        The size of the tomogram or the pixel size is unknown.
     """
     if series.volume_px is None:
         raise UserError(
-            f"{series.source}: the size of tomogram {series.name} is not known, from whose centre defoci count; "
+            f"{series.source}: the size of the tomogram {series.name}, which defines its center, is unknown; "
             "give it with --tomo-size."
         )
     if series.apix is None:
-        raise UserError(f"{series.source}: the pixel size of {series.name} is not known; give it with --apix.")
-    centre = np.array(series.volume_px) / 2 * series.apix
-    return pixels * (series.apix if coord_apix is None else coord_apix) - centre
+        raise UserError(f"{series.source}: the pixel size of {series.name} is unknown; give it with --apix.")
+    center = np.array(series.volume_px) / 2 * series.apix
+    return pixels * (series.apix if coord_apix is None else coord_apix) - center
 
 
 def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> ParticleStar:
-    """Return the table with coordinates of 2D stacks in pixels of the tilt series, as RELION 4 counts for subtomograms.
+    """Return a table of 2D stacks with coordinates in pixels of the tilt series, as for subtomograms in RELION 4.
 
-    Other tables come back as they are. `coord_apix` is the pixel size of the coordinates if the user gave it, Å.
+    Other tables are returned unchanged. `coord_apix` is the pixel size of the coordinates that the user gave, Å.
     """
     series = star.value_per_particle(SERIES_APIX)
     sizes = coordinate_sizes(star) if coord_apix is None else np.full(len(star), coord_apix)
@@ -93,16 +93,16 @@ def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> Par
 
 
 def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries], source: object) -> str | None:
-    """Describe particles that lie outside of their tomograms, or return None.
+    """Describe particles that lie outside their tomograms, or return None.
 
     Parameters
     ----------
     positions_A : iterable of ndarray, (N, 3)
         Positions in each tomogram, Å from its center.
     series : iterable of TiltSeries
-        Its tilt series; one that does not tell the size of the tomogram is passed over.
+        Tilt series of each tomogram; series with unknown size of the tomogram are ignored.
     source : object
-        Particle table that the note names.
+        Particle table, for the note.
     """
     outside = total = 0
     names = []
@@ -117,20 +117,22 @@ def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries]
     if not outside:
         return None
     return (
-        f"{outside} of {total} particles of {source} lie outside of their tomograms (first in {names[0]}); check the "
+        f"{outside} of {total} particles of {source} lie outside their tomograms (first in {names[0]}); check the "
         "pixel size of the coordinates (--coord-apix) and the size of the tomograms"
     )
 
 
 def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:
-    """What to say of coordinates that may count in other pixels than those of the tilt series."""
+    """Describe coordinates that may not be in pixels of the tilt series, or return None."""
     if coord_apix is not None or series_apix is None or CENTRED[0] in star:
         return None
     images = coordinate_sizes(star) if counts_in_image_pixels(star) else None
     if images is not None:
-        told = " and ".join(f"{size:g}" for size in sorted(set(images.tolist())))
-        return f"coordinates of these 2D stacks were taken for pixels of the images, {told} Å, as WarpTools writes them"
-    # RELION 4 and 5 do count so
+        return (
+            f"coordinates of these 2D stacks are read in pixels of the images, {format_pixel_sizes(images)}, as "
+            "WarpTools writes them"
+        )
+    # In RELION 4 and 5, coordinates are in pixels of the tilt series.
     sizes = star.pixel_sizes() if star.value_per_particle("rlnTomoTiltSeriesPixelSize") is None else None
     if sizes is None or np.allclose(sizes, series_apix, rtol=1e-3):
         return None
@@ -138,33 +140,35 @@ def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: f
     if not np.allclose(sizes, sizes[0], rtol=1e-3):
         advice = "split the table by pixel size and give --coord-apix for each part"
     return (
-        f"coordinates were taken for pixels of the tilt series, {series_apix:g} Å; if they are pixels of the table's "
-        f"images ({listed_sizes(sizes)}), {advice}"
+        f"coordinates are read in pixels of the tilt series, {series_apix:g} Å; if they are in pixels of the images "
+        f"({format_pixel_sizes(sizes)}), {advice}"
     )
 
 
 def read_coords(path: Path) -> np.ndarray:
-    """(N, 3) x, y, z in pixels of a .coords file.
+    """Read x, y, z in pixels from a .coords file, (N, 3).
 
     Raises
     ------
     UserError
-        The file is missing or has no three numbers per line.
+        The file is missing or does not have three numbers per line.
     """
     return read_columns(path, (3,), "x, y and z")
 
 
 def rows_by_tomogram(star: ParticleStar) -> dict[str, np.ndarray]:
-    """Rows of each tomogram, in the order of the table; names without folders, suffixes and pixel size.
+    """Return the rows of each tomogram in the order of the table; names have no folders, suffixes and pixel size.
 
     Raises
     ------
     UserError
-        No column names tomograms.
+        The table has no column with names of tomograms.
     """
     column = tomogram_column(star)
     if column is None:
-        raise UserError(f"{star.path}: has neither rlnTomoName nor rlnMicrographName; add the tomograms' names.")
+        raise UserError(
+            f"{star.path}: the table has neither rlnTomoName nor rlnMicrographName; add the names of the tomograms."
+        )
     names = star.strings(column)
     places: dict[str, int] = {}
     keys = {name: tomogram_stem(name) for name in dict.fromkeys(names)}
@@ -175,13 +179,14 @@ def rows_by_tomogram(star: ParticleStar) -> dict[str, np.ndarray]:
 
 
 COLUMN = "rlnTomoVisibleFrames"
-"""One number per tilt, 1 where the particle is visible: `[0,1,1]`."""
+"""Column with one number per tilt, 1 if the particle is visible: `[0,1,1]`."""
 
 
 def visible_tilts(star: ParticleStar, rows: np.ndarray, series: TiltSeries) -> np.ndarray:
-    """Return which tilts of its series show each particle, (N, T).
+    """Return whether each particle is visible in each tilt, (N, T).
 
-    Tilts that the series leaves out (`TiltSeries.used`) show none. Lists may tell of all tilts or of those used.
+    Particles are not visible in tilts that the series excludes (`TiltSeries.used`). Lists may describe all tilts or
+    only the used ones.
 
     Parameters
     ----------
@@ -190,12 +195,12 @@ def visible_tilts(star: ParticleStar, rows: np.ndarray, series: TiltSeries) -> n
     rows
         (N,) rows of the particles in this tomogram.
     series
-        The tilt series, of T tilts.
+        The tilt series with T tilts.
 
     Raises
     ------
     UserError
-        A list is damaged, of another length, or shows nothing.
+        A list is invalid or has a wrong length, or a particle is visible in no tilt.
     """
     used = np.asarray(series.used, dtype=bool)
     visible = np.broadcast_to(used, (len(rows), len(used))).copy()
@@ -210,14 +215,14 @@ def visible_tilts(star: ParticleStar, rows: np.ndarray, series: TiltSeries) -> n
         visible[index] &= known[text]
         if not visible[index].any():
             raise UserError(
-                f"{star.path}: {COLUMN} of row {row + 1} shows the particle in none of the tilts of {series.name} that "
-                "are used; remove the particle."
+                f"{star.path}: by {COLUMN} of row {row + 1}, the particle is visible in no used tilt of {series.name}; "
+                "remove the particle."
             )
     return visible
 
 
 def visible_note(visible: list[np.ndarray], star: ParticleStar) -> str | None:
-    """Return what to say of the tilts that rlnTomoVisibleFrames hides; None when it hides none."""
+    """Describe the tilts that rlnTomoVisibleFrames hides, or return None."""
     if COLUMN not in star:
         return None
     counts = np.concatenate([tilts.sum(axis=1) for tilts in visible])
@@ -233,8 +238,8 @@ def visible_note(visible: list[np.ndarray], star: ParticleStar) -> str | None:
 def _listed(text: str, star: ParticleStar, row: int, series: TiltSeries) -> np.ndarray:
     if re.fullmatch(r"\[\s*[01](\s*,\s*[01])*\s*\]", text) is None:
         raise UserError(
-            f"{star.path}: {COLUMN} of row {row + 1} is {text[:40]}, where a list of 0 and 1 such as [0,1,1] is needed"
-            "; correct it."
+            f"{star.path}: {COLUMN} of row {row + 1} is {text[:40]}, but it must be a list of 0 and 1 such as [0,1,1]; "
+            "correct it."
         )
     listed = np.array([word.strip() == "1" for word in text.strip("[]").split(",")])
     used = np.asarray(series.used, dtype=bool)
@@ -245,6 +250,6 @@ def _listed(text: str, star: ParticleStar, row: int, series: TiltSeries) -> np.n
         every[used] = listed
         return every
     raise UserError(
-        f"{star.path}: {COLUMN} of row {row + 1} tells of {len(listed)} tilts, but {series.source} of {len(used)} for "
+        f"{star.path}: {COLUMN} of row {row + 1} has {len(listed)} tilts, but {series.source} has {len(used)} for "
         f"{series.name}; give the tilt series that belong to these particles."
     )

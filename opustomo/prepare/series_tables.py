@@ -1,4 +1,4 @@
-"""Tables of two-dimensional particle series: one row per particle and tilt image."""
+"""Tables of two-dimensional particle series with one row per particle and tilt image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.bfactors import image_bfactors
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_tables import EULER_COLUMNS, ParticleStar
 from opustomo.io.tilt_series.series import TiltOptics
 
@@ -16,22 +16,22 @@ GROUP_COLUMNS = ("rlnTomoParticleName", "rlnTomoParticleId", "rlnGroupName")
 
 
 def check_kind(star: ParticleStar) -> None:
-    """See that a table has one row per image.
+    """Raise an error if a table does not have one row per image.
 
     Raises
     ------
     UserError
-        It has one per particle, or a column is missing.
+        The table has one row per particle, or a column is missing.
     """
     if "rlnTomoVisibleFrames" in star or ("rlnTomoName" in star and EULER_COLUMNS[0] in star and not _indexed(star)):
         multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
         stacks = "" if multiplied is None or not multiplied.any() else ", and its images are multiplied by the CTF"
         raise UserError(
-            f"{star.path}: has one row per particle, not one per image{stacks}; use dsd extract_subtomos on the tilt "
-            "series instead."
+            f"{star.path}: the table has one row per particle, not one per image{stacks}; use dsd extract_subtomos on "
+            "the tilt series instead."
         )
     for column in (*EULER_COLUMNS, "rlnDefocusU"):
-        star.strings(column)  # says what is missing
+        star.strings(column)  # raises an error if the column is missing
 
 
 def _indexed(star: ParticleStar) -> bool:
@@ -39,25 +39,27 @@ def _indexed(star: ParticleStar) -> bool:
 
 
 def stack_sections(star: ParticleStar) -> tuple[np.ndarray, list[str]]:
-    """Sections (from 0) and stacks of all rows.
+    """Return the sections (from 0) and the stacks of all rows.
 
     Raises
     ------
     UserError
-        A name is not like 000001@stack.mrcs.
+        A name does not have the form 000001@stack.mrcs.
     """
     sections, names = np.empty(len(star), dtype=np.int64), []
     for row, text in enumerate(star.strings("rlnImageName")):
         match = re.fullmatch(r"(\d+)@(.+)", text)
         if match is None or int(match[1]) < 1:
-            raise UserError(f"{star.path}: rlnImageName of row {row + 1} is {text}, expected 000001@stack.mrcs.")
+            raise UserError(
+                f"{star.path}: rlnImageName of row {row + 1} is {text}, but the form 000001@stack.mrcs is expected."
+            )
         sections[row] = int(match[1]) - 1
         names.append(match[2])
     return sections, names
 
 
 def rows_by_particle(star: ParticleStar, names: list[str], column: str | None) -> dict[str, np.ndarray]:
-    """Rows of each particle, in the order of the table: by a column, else by its name or its stack."""
+    """Return the rows of each particle in the order of the table, by a column, else by name or stack."""
     if column is None:
         column = next((c for c in GROUP_COLUMNS if c in star and 1 < len(set(star.strings(c))) < len(star)), None)
     keys = names if column is None else star.strings(column)
@@ -68,60 +70,60 @@ def rows_by_particle(star: ParticleStar, names: list[str], column: str | None) -
 
 
 def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
-    """Pixel size of the images: the table's, else the stacks'.
+    """Return the pixel size of the images in Å from the table, else from the stacks.
 
     Raises
     ------
     UserError
-        Nothing tells it, or images have several.
+        The pixel size is unknown, or images have different pixel sizes.
     """
     sizes = star.pixel_sizes()
     if sizes is not None and not np.allclose(sizes, sizes[0], rtol=1e-3):
         raise UserError(
-            f"{star.path}: its images have pixel sizes of {listed_sizes(sizes)}; split the table by pixel size and "
-            "prepare one part at a time."
+            f"{star.path}: the images have pixel sizes of {format_pixel_sizes(sizes)}; split the table by pixel size "
+            "and prepare one part at a time."
         )
     if sizes is None and header_apix is None:
-        raise UserError(f"{star.path}: neither it nor the stacks tell the pixel size of the images; add it.")
+        raise UserError(f"{star.path}: neither the table nor the stacks have the pixel size of the images; add it.")
     return float(sizes[0]) if sizes is not None else float(header_apix or 0)
 
 
 def image_optics(star: ParticleStar) -> TiltOptics:
-    """Return the CTF of every image; voltage, Cs and amplitude contrast are the same for all.
+    """Return the CTF parameters of every image; voltage, Cs and amplitude contrast are the same for all.
 
     Raises
     ------
     UserError
-        A column is missing, B factors have both signs, or images of several microscopes are mixed.
+        A column is missing, B factors have both signs, or images are from several microscopes.
     """
     u = star.numbers("rlnDefocusU")
     bfactors, _ = image_bfactors(star)
     return TiltOptics(
         defocus_u_A=u,
         defocus_v_A=star.numbers("rlnDefocusV") if "rlnDefocusV" in star else u,
-        astigmatism_deg=_told(star, "rlnDefocusAngle", 0.0),
-        phase_shift_deg=_told(star, "rlnPhaseShift", 0.0),
+        astigmatism_deg=_values(star, "rlnDefocusAngle", 0.0),
+        phase_shift_deg=_values(star, "rlnPhaseShift", 0.0),
         bfactor_A2=bfactors,
-        scale=_told(star, "rlnCtfScalefactor", 1.0),
-        voltage_kv=_told_once(star, "rlnVoltage"),
-        cs_mm=_told_once(star, "rlnSphericalAberration"),
-        amplitude_contrast=_told_once(star, "rlnAmplitudeContrast"),
+        scale=_values(star, "rlnCtfScalefactor", 1.0),
+        voltage_kv=_single_value(star, "rlnVoltage"),
+        cs_mm=_single_value(star, "rlnSphericalAberration"),
+        amplitude_contrast=_single_value(star, "rlnAmplitudeContrast"),
     )
 
 
 def header_note(star: ParticleStar, used_A: float, header_apix: float | None) -> str | None:
-    """Describe stacks whose headers contradict the pixel size of the table; a header of 1 Å tells nothing."""
+    """Describe stacks whose headers contradict the pixel size of the table; a value of 1 Å is ignored."""
     if header_apix is None or abs(header_apix - 1.0) < 1e-3 or abs(header_apix / used_A - 1.0) <= 0.01:
         return None
     return (
-        f"the headers of the stacks say {header_apix:.5g} Å per pixel, but {star.path} says {used_A:.5g} Å, and that "
+        f"the headers of the stacks state {header_apix:.5g} Å per pixel, but {star.path} states {used_A:.5g} Å, which "
         "is used"
     )
 
 
-def _told_once(star: ParticleStar, column: str) -> float:
-    """Return the one value of a column."""
-    values = _told(star, column)
+def _single_value(star: ParticleStar, column: str) -> float:
+    """Return the value of a column that is equal for all rows."""
+    values = _values(star, column)
     other = np.flatnonzero(~np.isclose(values, values[0]))
     if other.size:
         raise UserError(
@@ -131,10 +133,10 @@ def _told_once(star: ParticleStar, column: str) -> float:
     return float(values[0])
 
 
-def _told(star: ParticleStar, column: str, default: float | None = None) -> np.ndarray:
+def _values(star: ParticleStar, column: str, default: float | None = None) -> np.ndarray:
     values = star.value_per_particle(column)
     if values is not None:
         return values
     if default is None:
-        raise UserError(f"{star.path}: neither particles nor optics table have {column}; export them with it.")
+        raise UserError(f"{star.path}: neither the particles nor the optics table have {column}; export it too.")
     return np.full(len(star), default)

@@ -1,4 +1,4 @@
-"""Subtomograms reconstructed from the tilt images themselves, and the CTF tables that fit them."""
+"""Reconstruction of subtomograms from tilt images, with matching CTF tables."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from opustomo.prepare.particle_ctf import write_ctf_table
 from opustomo.prepare.tilt_images import SliceGrid, TiltImages, cut_slices
 
 CHUNK_BYTES = 128_000_000
-"""Slices held at once by one process."""
+"""Maximum memory of the slices of one process."""
 
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """How subtomograms are made.
+    """Options of the reconstruction of subtomograms.
 
     Attributes
     ----------
     box, apix
-        Side in voxels, pixel size in Å.
+        Side in voxels and pixel size in Å.
     normalise
-        Divide by the sampling weights (weighted back-projection).
+        Whether subtomograms are divided by the sampling weights (weighted back-projection).
     invert
-        Turn dark particles into bright ones.
+        Whether the contrast of tilt images, in which particles are dark, is inverted.
     keep_scale
-        Do not divide tilt images by their standard deviations.
+        Whether tilt images are used without division by their standard deviations.
     float16
-        Write half precision.
+        Whether subtomograms are written in half precision.
     one_thread
-        Leave the other cores to other processes.
+        Whether each process uses only one thread.
     """
 
     box: int
@@ -51,20 +51,20 @@ class ReconstructionConfig:
 
 @dataclass(frozen=True, eq=False)
 class SubtomogramJob:
-    """Some particles of one tilt series.
+    """Particles of one tilt series to be reconstructed.
 
     Attributes
     ----------
     series, images, frame
         The series, its images, and its tilts as slices.
     positions_A
-        (N, 3) from the centre of the tomogram.
+        (N, 3) positions relative to the center of the tomogram.
     visible
-        (N, T) tilts of the series that may show each particle.
+        (N, T) whether each particle is visible in each tilt.
     volumes, tables
-        Files to write.
+        Output files.
     config
-        How.
+        Options.
     """
 
     series: TiltSeries
@@ -78,55 +78,54 @@ class SubtomogramJob:
 
 
 def particles_at_once(tilts: int, box: int) -> int:
-    """Particles whose slices fit in `CHUNK_BYTES`."""
+    """Return the number of particles whose slices fit in `CHUNK_BYTES`."""
     return max(1, CHUNK_BYTES // (8 * tilts * box * (box // 2 + 1)))
 
 
-def seen_by_tilts(
+def project_particles(
     series: TiltSeries, images: TiltImages, positions_A: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the images of a series show particles.
+    """Compute the positions of particles in the images of a series.
 
     Parameters
     ----------
     series, images
-        T tilts, I of them with an image.
+        Series with T tilts, and its I images.
     positions_A
-        (N, 3) from the centre of the tomogram.
+        (N, 3) positions relative to the center of the tomogram.
     visible
-        (N, T) tilts that may show each particle.
+        (N, T) whether each particle is visible in each tilt.
 
     Returns
     -------
-    centres
+    centers
         (N, I, 2) x, y in pixels of the images.
     seen
-        (N, I) whether the image holds that point, and the tilt is visible.
+        (N, I) whether the image contains this point and the particle is visible in the tilt.
     depth_A
-        (N, T) what the depth of the particle adds to the defocus.
+        (N, T) contribution of the depth of the particle to the defocus.
     """
     image_A, depth_A = series.geometry.project(positions_A)
-    centres = image_A[:, images.tilts] / images.apix + np.array(images.size) / 2
-    inside = (centres >= 0) & (centres <= np.array(images.size) - 1)
-    return centres, np.asarray(inside.all(axis=2)) & visible[:, images.tilts], depth_A
+    centers = image_A[:, images.tilts] / images.apix + np.array(images.size) / 2
+    inside = (centers >= 0) & (centers <= np.array(images.size) - 1)
+    return centers, np.asarray(inside.all(axis=2)) & visible[:, images.tilts], depth_A
 
 
 def write_subtomograms(job: SubtomogramJob) -> int:
     """Reconstruct and write subtomograms and their CTF tables.
 
-    A tilt that is not visible, or whose image does not hold the particle's centre, is left out of both.
+    A tilt in which the particle is not visible, or whose image does not contain its center, is left out of both.
 
     Returns
     -------
     int
         Number of particles.
-
     """
     if job.config.one_thread:
         torch.set_num_threads(1)
-    centres, seen, depth_A = seen_by_tilts(job.series, job.images, job.positions_A, job.visible)
-    slices = _slices(job, centres, seen)
-    # particles that the same tilts hold share the insertion matrix
+    centers, seen, depth_A = project_particles(job.series, job.images, job.positions_A, job.visible)
+    slices = _slices(job, centers, seen)
+    # Particles with the same tilts share the insertion matrix.
     patterns, which = np.unique(seen, axis=0, return_inverse=True)
     for pattern, tilts in enumerate(patterns):
         rows = np.flatnonzero(which.ravel() == pattern)
@@ -142,8 +141,8 @@ def write_subtomograms(job: SubtomogramJob) -> int:
     return len(job.volumes)
 
 
-def _slices(job: SubtomogramJob, centres: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(N, T, box, box//2 + 1), tilt by tilt, so that each image is opened once; 0 where it does not show a particle."""
+def _slices(job: SubtomogramJob, centers: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return slices (N, T, box, box//2 + 1), computed tilt by tilt to open each image once; 0 if not seen."""
     config = job.config
     grid = SliceGrid(config.box, config.apix, config.keep_scale)
     slices = np.zeros((*seen.shape, config.box, config.box // 2 + 1), dtype=np.complex64)
@@ -151,7 +150,7 @@ def _slices(job: SubtomogramJob, centres: np.ndarray, seen: np.ndarray) -> np.nd
         rows = np.flatnonzero(seen[:, entry])
         if rows.size:
             cut = cut_slices(
-                job.images.open(entry), job.images.apix, centres[rows, entry], job.frame.in_plane[tilt], grid
+                job.images.open(entry), job.images.apix, centers[rows, entry], job.frame.in_plane[tilt], grid
             )
             slices[rows, entry] = -cut if config.invert else cut
     return slices

@@ -1,6 +1,7 @@
-"""Images of a tilt series, and central slices of particles cut from them.
+"""Images of a tilt series, and central slices of particles that are cut from them.
 
-Slices are centered to a fraction of a pixel, rotated and resampled."""
+Slices are centered to a fraction of a pixel, rotated and resampled.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from opustomo.io.tilt_series.series import RawStack, TiltSeries
 STACK_SUFFIXES = (".st", ".ali", ".mrcs", ".mrc", "_aligned.mrc", "_ali.mrc")
 RAW_STACK_SUFFIXES = (".st", ".mrcs", ".mrc", "_st.mrc")
 STATISTICS_ROWS = 512
-"""Rows that mean and deviation of an image are measured on."""
+"""Number of rows of an image from which mean and standard deviation are computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +30,9 @@ class TiltImages:
     Attributes
     ----------
     headers, sections
-        File and section (from 0) of each tilt; tilts that have no image are not in `tilts`.
+        File and section (from 0) of each image.
     tilts
-        Indices of the tilts that the entries belong to.
+        Index of the tilt of each image.
     apix
         Pixel size of the images, Å.
     """
@@ -43,11 +44,11 @@ class TiltImages:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height in pixels."""
         return self.headers[0].shape[2], self.headers[0].shape[1]
 
     def open(self, entry: int) -> np.ndarray:
-        """One image, mapped; (height, width) in the type of the file."""
+        """Return a memory-mapped image (height, width) in the type of the file."""
         header = self.headers[entry]
         return np.memmap(header.path, header.dtype, "r", header.offset, header.shape)[self.sections[entry]]
 
@@ -55,23 +56,23 @@ class TiltImages:
 def find_images(series: TiltSeries, folder: Path | None = None, apix: float | None = None) -> TiltImages:
     """Find the images of a series.
 
-    Looked for are, in this order: a stack named for the series in `folder`; the images that the metadata name, beside
-    them or in folders above; for WARP's movies the averages of the same name, in `folder` or in `average`; WARP's
-    stacks in `tiltstack`.
+    The images are a stack with the name of the series in `folder` or in `tiltstack` of WARP, or else the images in the
+    metadata, which are searched for beside them and in folders above. For movies of WARP, these are the averages of the
+    same name in `folder` or in `average`.
 
     Parameters
     ----------
     series
         The series.
     folder
-        Where images are.
+        Folder of images.
     apix
-        Their pixel size, Å; None takes the headers', or the series' where these tell none.
+        Pixel size of the images, Å; None uses that of the headers, or else that of the series.
 
     Raises
     ------
     UserError
-        Nothing is found, or what is found has other sections or sizes.
+        Images are missing, or their number or size is wrong.
     """
     stack = _stack(series, folder)
     used = np.flatnonzero(series.used)
@@ -83,13 +84,15 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
             return TiltImages((header,) * len(used), tuple(there[used].tolist()), used, _apix(series, header, apix))
         if count not in (len(series), len(used)):
             raise UserError(
-                f"{stack}: has {count} sections, but {series.source} tells of {len(series)} tilts, {len(used)} of them "
-                "used; give the stack that belongs to it."
+                f"{stack}: the stack has {count} sections, but {series.source} has {len(series)} tilts, of which "
+                f"{len(used)} are used; give the stack that belongs to it."
             )
         places = used.tolist() if count == len(series) else list(range(count))
         return TiltImages((header,) * len(used), tuple(places), used, _apix(series, header, apix))
     if not series.images:
-        raise UserError(f"{series.source}: names no images of {series.name}; give their folder with --images.")
+        raise UserError(
+            f"{series.source}: the file does not list the images of {series.name}; give their folder with --images."
+        )
     headers: list[MrcHeader] = []
     sections: list[int] = []
     for tilt in used:
@@ -97,12 +100,13 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
         header = read_header(_single(series, image.name, folder))
         if image.section >= header.shape[0]:
             raise UserError(
-                f"{header.path}: has {header.shape[0]} sections, but tilt {tilt + 1} is {image.section + 1}."
+                f"{header.path}: the stack has {header.shape[0]} sections, but tilt {tilt + 1} is section "
+                f"{image.section + 1}; give the stack that belongs to {series.source}."
             )
         headers.append(header)
         sections.append(image.section)
         if header.shape[1:] != headers[0].shape[1:]:
-            raise UserError(f"{header.path}: has another size than {headers[0].path}; give images of one size.")
+            raise UserError(f"{header.path}: the size differs from that of {headers[0].path}; give images of one size.")
     return TiltImages(tuple(headers), tuple(sections), used, _apix(series, headers[0], apix))
 
 
@@ -112,14 +116,14 @@ def _sections(series: TiltSeries, raw: RawStack, header: MrcHeader) -> np.ndarra
     Raises
     ------
     UserError
-        The stack is another one.
+        The number of sections is wrong.
     """
     wanted = int(raw.sections.max()) + 1 if raw.size is None else raw.size[2]
     count = header.shape[0]
     if count < wanted or (raw.size is not None and count != wanted):
         raise UserError(
-            f"{header.path}: has {count} sections, but {series.source} counts those of a raw stack of {wanted}; give "
-            "the folder of that stack with --images."
+            f"{header.path}: the stack has {count} sections, but {series.source} refers to a raw stack of {wanted} "
+            "sections; give the folder of that stack with --images."
         )
     return raw.sections
 
@@ -158,18 +162,18 @@ def _single(series: TiltSeries, name: str, folder: Path | None) -> Path:
 
 
 def _apix(series: TiltSeries, header: MrcHeader, asked: float | None) -> float:
-    told = header.apix
-    if told is not None and abs(told - 1.0) < 1e-6 and series.apix is not None:
-        # many programs write 1 Å where they do not know
-        told = None
-    apix = asked or told or series.apix
+    stated = header.apix
+    if stated is not None and abs(stated - 1.0) < 1e-6 and series.apix is not None:
+        # Many programs write 1 Å if the pixel size is unknown.
+        stated = None
+    apix = asked or stated or series.apix
     if apix is None:
-        raise UserError(f"{header.path}: its header tells no pixel size; give it with --image-apix.")
+        raise UserError(f"{header.path}: the MRC header has no pixel size; give it with --image-apix.")
     return apix
 
 
 def image_statistics(image: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the finite values of evenly spaced rows; a deviation of 0 becomes 1."""
+    """Return mean and standard deviation of the finite values of evenly spaced rows; 0 is replaced by 1."""
     step = max(1, image.shape[0] // STATISTICS_ROWS)
     rows = np.asarray(image[::step], dtype=np.float32)
     rows = rows[np.isfinite(rows)]
@@ -179,22 +183,23 @@ def image_statistics(image: np.ndarray) -> tuple[float, float]:
 
 
 def cut_patches(image: np.ndarray, corners: np.ndarray, side: int, *, keep_scale: bool) -> Iterator[np.ndarray]:
-    """Square parts of an image, less its mean and divided by its deviation; 0 outside of it and where not finite.
+    """Yield square patches of an image, standardized by its mean and standard deviation.
 
     Parameters
     ----------
     image
         (height, width).
     corners
-        (N, 2) first pixel x, y of each part; may lie outside.
+        (N, 2) first pixel x, y of each patch, which may be outside the image.
     side
-        Pixels.
+        Side of the patches in pixels.
     keep_scale
-        Do not divide.
+        Whether patches are not divided by the standard deviation.
 
     Yields
     ------
-    (side, side) float32.
+    ndarray, (side, side)
+        Patch as float32; pixels outside the image and non-finite pixels are 0.
     """
     mean, deviation = image_statistics(image)
     if keep_scale:
@@ -212,14 +217,14 @@ def cut_patches(image: np.ndarray, corners: np.ndarray, side: int, *, keep_scale
 
 
 OVERSAMPLING = 2
-"""Patches are turned on a grid this much finer than the slices, where cubic splines lose next to nothing."""
+"""Factor by which the grid for the rotation of patches is finer than the slices, which makes cubic splines accurate."""
 MARGIN_PX = 8
 BATCH_SAMPLES = 4_000_000
 
 
 @dataclass(frozen=True)
 class SliceGrid:
-    """What slices are brought to.
+    """Size and sampling of slices.
 
     Attributes
     ----------
@@ -228,7 +233,7 @@ class SliceGrid:
     apix
         Pixel size, Å; not smaller than that of the images.
     keep_scale
-        Images keep their scale; otherwise each is divided by its standard deviation.
+        Whether images keep their scale; otherwise each is divided by its standard deviation.
     """
 
     box: int
@@ -237,49 +242,50 @@ class SliceGrid:
 
 
 def cut_slices(
-    image: np.ndarray, image_apix: float, centres_px: np.ndarray, in_plane: np.ndarray, grid: SliceGrid
+    image: np.ndarray, image_apix: float, centers_px: np.ndarray, in_plane: np.ndarray, grid: SliceGrid
 ) -> np.ndarray:
-    """Transforms of the parts of one tilt image around particles.
+    """Compute the Fourier transforms of the parts of one tilt image around particles.
 
-    The part around each particle is centred by a phase shift, cropped in Fourier space to about twice the wanted
-    sampling, read along the slice's axes with cubic splines, and cropped in Fourier space again.
+    The part around each particle is centered by a phase shift, cropped in Fourier space to about twice the requested
+    sampling, interpolated along the axes of the slice with cubic splines, and cropped in Fourier space again.
 
     Parameters
     ----------
     image
         (height, width).
     image_apix
-        Its pixel size, Å.
-    centres_px
+        Pixel size of the image, Å.
+    centers_px
         (N, 2) x, y of the particles in pixels of the image.
     in_plane
-        (2, 2): columns are the slice's x and y axis in the image.
+        (2, 2) matrix whose columns are the x and y axes of the slice in the image.
     grid
         Size and sampling of the slices.
 
     Returns
     -------
-    complex64 (N, box, box//2 + 1), native FFT order, phases counted from the centre of the box.
+    ndarray, (N, box, box//2 + 1)
+        Spectra as complex64 in native FFT order, with phases relative to the center of the box.
     """
     side, cropped = _sides(image_apix, in_plane, grid)
     coordinates = _reading_points(side, cropped, image_apix, in_plane, grid)
-    nearest = np.round(centres_px).astype(np.int64)
-    corners, moved = nearest - side // 2, centres_px - nearest
+    nearest = np.round(centers_px).astype(np.int64)
+    corners, moved = nearest - side // 2, centers_px - nearest
     patches = cut_patches(image, corners, side, keep_scale=grid.keep_scale)
     slices = np.empty((len(nearest), grid.box, grid.box // 2 + 1), dtype=np.complex64)
     batch = max(1, BATCH_SAMPLES // side**2)
     for start in range(0, len(nearest), batch):
         stop = min(start + batch, len(nearest))
         block = np.stack([next(patches) for _ in range(start, stop)])
-        centred = _centred(block, moved[start:stop], cropped)
-        fine = np.stack([ndimage.map_coordinates(part, coordinates, order=3, mode="grid-wrap") for part in centred])
+        centered = _centered(block, moved[start:stop], cropped)
+        fine = np.stack([ndimage.map_coordinates(part, coordinates, order=3, mode="grid-wrap") for part in centered])
         slices[start:stop] = _transform(fine, grid.box)
     return slices
 
 
 def _sides(image_apix: float, in_plane: np.ndarray, grid: SliceGrid) -> tuple[int, int]:
-    """Side of the patches in the image, and after their Fourier crop."""
-    reach = float(np.abs(in_plane).sum(axis=1).max())  # 1 for axes along the image's, √2 at 45°
+    """Return the side of the patches in the image, and after cropping in Fourier space."""
+    reach = float(np.abs(in_plane).sum(axis=1).max())  # 1 for axes along those of the image, √2 at 45°
     wanted = grid.box * grid.apix / image_apix * reach + MARGIN_PX
     side = 2 * fft.next_fast_len(int(np.ceil(wanted / 2)), real=True)
     finer = 2 * int(np.ceil(side * image_apix * OVERSAMPLING / grid.apix / 2))
@@ -287,7 +293,7 @@ def _sides(image_apix: float, in_plane: np.ndarray, grid: SliceGrid) -> tuple[in
 
 
 def _reading_points(side: int, cropped: int, image_apix: float, in_plane: np.ndarray, grid: SliceGrid) -> np.ndarray:
-    """(2, fine, fine) rows and columns of cropped patches where the fine grid of the slice lies."""
+    """Return the rows and columns of cropped patches at the points of the fine grid of the slice, (2, fine, fine)."""
     fine = OVERSAMPLING * grid.box
     at = (np.arange(fine) - fine // 2) * (grid.apix / OVERSAMPLING)
     pixel = side * image_apix / cropped
@@ -296,13 +302,13 @@ def _reading_points(side: int, cropped: int, image_apix: float, in_plane: np.nda
     return np.stack([y, x]) / pixel + cropped // 2
 
 
-def _centred(patches: np.ndarray, moved: np.ndarray, size: int) -> np.ndarray:
-    """Patches whose point `moved` (x, y) off their centre is brought to it, Fourier-cropped to `size`."""
+def _centered(patches: np.ndarray, moved: np.ndarray, size: int) -> np.ndarray:
+    """Shift points that are `moved` (x, y) off the centers of patches to the centers, and crop spectra to `size`."""
     side = patches.shape[-1]
     spectra = _crop(fft.rfft2(patches), size)
     y, x = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
     turns = (2j * np.pi / side) * (moved[:, 0, None, None] * x + moved[:, 1, None, None] * y[:, None])
-    # index side//2 becomes index size//2 by itself: both are the middle of the box
+    # Index side//2 becomes index size//2, because both are the center of the box.
     return fft.irfft2(spectra * np.exp(turns), s=(size, size)).astype(np.float32)
 
 
@@ -311,7 +317,7 @@ def _transform(fine: np.ndarray, box: int) -> np.ndarray:
 
 
 def _crop(spectra: np.ndarray, size: int) -> np.ndarray:
-    """Low frequencies of half spectra; values in real space stay."""
+    """Crop half spectra to low frequencies; values in real space are unchanged."""
     full = spectra.shape[-2]
     if size == full:
         return spectra

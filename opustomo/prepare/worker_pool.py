@@ -1,4 +1,4 @@
-"""Work on many tomograms at once, in processes."""
+"""Parallel processing of tomograms in several processes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def work_through(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
-    """Do all jobs and hand out results as they come, with the job's index.
+def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
+    """Process all jobs and yield the index and the result of each job as soon as it is finished.
 
     Parameters
     ----------
     work
-        A function of a module; it and the jobs travel to other processes.
+        Module-level function, which is pickled together with the jobs.
     jobs
-        What to do. No more than `workers` are under way, so that memory stays bounded.
+        Arguments of `work`. No more than `workers` jobs are submitted at a time, which limits the memory.
     workers
-        Processes; with one, or one job, all is done in this one.
+        Number of processes; with one worker or one job, this process does the work.
 
     Raises
     ------
     Exception
-        The first that a job raises; jobs not yet begun are dropped.
+        The first exception of a job; jobs that have not started are cancelled.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
         for index, job in enumerate(jobs):
             yield index, work(job)
         return
-    # forking a process that runs torch's threads can hang
+    # Forking a process with threads of PyTorch can deadlock.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         running: dict[Future[Result], int] = {}

@@ -82,7 +82,7 @@ def test_config_has_the_originals_entries(model: Autoencoder, folder: Path) -> N
 
 
 def original_config(**changes: Any) -> dict[str, Any]:
-    """What the original stores, by spec 2, of a run at box 160 and half its resolution."""
+    """Content of a checkpoint of OPUS-TOMO for a run at box 160 and half its resolution."""
     sizes = {
         "zdim": 12, "z_affine_dim": 4, "encode_mode": "grad", "templateres": 160, "encoderres": 12,
         "down_vol_size": 68, "Apix": 6.8,

@@ -202,8 +202,8 @@ def test_mistakes(tiny_set: Path, geometry: Path, tmp_path: Path) -> None:
     bodies = load_bodies(geometry)
     write_bodies(other, bodies, 48, 12.0)
     for words, message in (
-        (["--masks", str(other)], "made for a box of 48 voxels but the subtomograms have 24"),
-        (["--masks", str(tmp_path / "none.pkl")], "no such file"),
+        (["--masks", str(other)], "made for a box of 48 voxels, but the subtomograms have 24"),
+        (["--masks", str(tmp_path / "none.pkl")], "does not exist"),
         (["--masks", str(geometry), "--zaffinedim", "0"], "zaffinedim must be at least 1"),
         (["--masks", str(geometry.with_name("mask0.mrc"))], "mask0.mrc"),
     ):

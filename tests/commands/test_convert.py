@@ -117,11 +117,11 @@ def test_options_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixtur
         (f"convert_star {star} 5 -o x.txt", "must end in .star"),
         (f"convert_star {star} 5 --subset-label 1", "no column rlnRandomSubset"),
         (f"convert_artiax {star} t --factor nan", "--factor must be a finite number"),
-        (f"convert_artiax {star} t --data-block optics", "has no block data_optics"),
+        (f"convert_artiax {star} t --data-block optics", "there is no block data_optics"),
         (f"convert_artiax {star} t --micrograph-col foo", "no column foo"),
         (f"convert_dynamo {star} -o x.star", "must end in .tbl"),
         (f"convert_dynamo {star} --star {star}", "--star requires a Dynamo table"),
-        (f"convert_dynamo {star} --tomograms {tmp_path}/no.doc", "no such list of tomograms"),
+        (f"convert_dynamo {star} --tomograms {tmp_path}/no.doc", "list of tomograms does not exist"),
         (f"convert_pytom_to_star --input {tmp_path}/l.xml -o x.star --bin-size 0", "--bin-size must be"),
         (f"combine_star {star} {star}", "Give at least two STAR files"),
     ):
@@ -148,14 +148,14 @@ REAL = (
 )
 SAID = {
     # command, name (or all): what must be said
-    ("convert_star {} 5", "SPEF1MT2_003_8.48Apx_particles"): "gives a pixel size of 8.48 Å, not 5 Å",
-    ("convert_star {} 5", "napari_match_pick"): "gives a pixel size of 20.712 Å, not 5 Å",
-    ("convert_star {} 5", "cryocat_relion_3.1_optics2"): "gives a pixel size of 2.446 and 3.446 Å, not 5 Å",
+    ("convert_star {} 5", "SPEF1MT2_003_8.48Apx_particles"): "states a pixel size of 8.48 Å, not 5 Å",
+    ("convert_star {} 5", "napari_match_pick"): "states a pixel size of 20.712 Å, not 5 Å",
+    ("convert_star {} 5", "cryocat_relion_3.1_optics2"): "states a pixel size of 2.446 and 3.446 Å, not 5 Å",
     ("convert_star {} 5", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
     ("convert_dynamo {}", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
     ("prepare {} 64 5", "warptools/warp2_particles_matching"): "converted from radians to degrees twice",
-    ("prepare {} 64 5", "relion2dynamo_refine"): "says 32 (rlnImageSize)",
-    ("prepare {} 64 5", "cryocat_relion_3.1_optics2"): "says 2.446 and 3.446 Å; origins in Å are divided by 5",
+    ("prepare {} 64 5", "relion2dynamo_refine"): "states 32 (rlnImageSize)",
+    ("prepare {} 64 5", "cryocat_relion_3.1_optics2"): "states 2.446 and 3.446 Å; origins in Å are divided by 5",
     ("prepare {} 64 5", "sta_testing_bin8"): "has one row per image of a stack, not per particle",
     ("prepare {} 64 5", "relion5_tutorial/particles"): "describes 2D stacks of tilt images",
 }

@@ -81,7 +81,7 @@ def missing_subtomograms(folder: Path) -> list[str]:
     return []
 
 
-@case("p000007.mrc: truncated")
+@case("p000007.mrc: the file is truncated")
 def truncated_subtomogram(folder: Path) -> list[str]:
     path = folder / "subtomo" / "p000007.mrc"
     path.write_bytes(path.read_bytes()[:3000])

@@ -223,7 +223,7 @@ def score(particles: PosedSet) -> np.ndarray:
 def test_fits_the_forward_model(series: Series, capsys: pytest.CaptureFixture[str]) -> None:
     out = extract(series)
     said = capsys.readouterr().out
-    assert "3 subtomograms of 1 tomograms" in said and "--normalizectf --angpix 8" in said
+    assert "3 subtomograms from 1 tomograms" in said and "--normalizectf --angpix 8" in said
     found = extracted(out)
     assert score(found).min() > AGREE
     star = read_particles(out / "particles.star")
@@ -232,7 +232,7 @@ def test_fits_the_forward_model(series: Series, capsys: pytest.CaptureFixture[st
     for path in out.rglob("*.mrc"):
         assert mrcfile.validate(path, print_file=io.StringIO()) and read_volume(path)[1] == pytest.approx(APIX)
     if "warp" in str(series.folder):
-        assert len(found.tables[0]) == len(TILTS) - 1 and "frames were turned by up to 1.50°" in said
+        assert len(found.tables[0]) == len(TILTS) - 1 and "frames were rotated by up to 1.50°" in said
 
 
 def test_wrong_hand_disagrees(series: Series, fitting: PosedSet) -> None:
@@ -303,7 +303,7 @@ def test_other_ways(series: Series) -> None:
 
 
 def travelling(work: Callable, jobs: list, workers: int) -> Iterator[tuple[int, object]]:
-    """As `work_through`, with jobs that went through a pickle, in reverse order."""
+    """As `run_jobs`, with jobs that went through a pickle, in reverse order."""
     return ((index, work(pickle.loads(pickle.dumps(jobs[index])))) for index in reversed(range(len(jobs))))
 
 
@@ -330,7 +330,7 @@ def test_images_are_brought_to_one_scale(tmp_path: Path, capsys: pytest.CaptureF
     (series.folder / "TS_1.tlt").rename(series.folder / "TS_1_Imod" / "TS_1_st.tlt")
     (series.folder / "TS_1_Imod" / "tilt.com").write_text("SHIFT 0 3\n")
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "a"), *words, "--workers", "1"]) == 0
-    assert "Note: " in (said := capsys.readouterr().out) and "SHIFT 0 3 is not followed" in said
+    assert "Note: " in (said := capsys.readouterr().out) and "SHIFT 0 3 is ignored" in said
     scaled = images * np.array([1, 5, 0.2, 3])[:, None, None].astype(np.float32) + 7
     write_volume(series.folder / "TS_1.ali", scaled, 4.0)
     assert main(["extract_subtomos", star, "-o", str(tmp_path / "b"), *words, "--workers", "1"]) == 0
@@ -410,9 +410,9 @@ def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     words = [*series.words, "--box", "20", "--apix", "4"]
     for name in ("one", "two"):
         if name == "two":
-            monkeypatch.setattr("opustomo.prepare.extraction.work_through", travelling)
+            monkeypatch.setattr("opustomo.prepare.extraction.run_jobs", travelling)
         assert main(["extract_subtomos", str(star), "-o", str(tmp_path / name), *words, "--workers", "1"]) == 0
-        assert "4 subtomograms of 2 tomograms" in capsys.readouterr().out
+        assert "4 subtomograms from 2 tomograms" in capsys.readouterr().out
     names = read_particles(tmp_path / "two" / "particles.star").strings("rlnImageName")
     assert names == [f"TS_{t}/TS_{t}_00000{i}.mrc" for t, i in ((1, 1), (2, 1), (1, 2), (2, 2))]
     for name in names:
@@ -431,14 +431,14 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         return message
 
     assert "--box is 21, but it must be even" in said(box="21")
-    assert "--apix 3: is finer than 4 Å of the tilt images of TS_1" in said(apix="3")
-    assert "give one of --tomograms, --warp and --tilts" in said(tilts=())
-    assert "no such STAR file" in said(tilts=("--tomograms", str(tmp_path / "none.star")))
+    assert "--apix 3 is smaller than the pixel size 4 Å of the tilt images of TS_1" in said(apix="3")
+    assert "Give one of --tomograms, --warp and --tilts" in said(tilts=())
+    assert "STAR file does not exist" in said(tilts=("--tomograms", str(tmp_path / "none.star")))
     star.write_text(star.read_text().replace("TS_1 0 0 0", "TS_1 999 0 0"))
-    assert "p.star: the particle of row 1, 999, 0, 0 Å from the centre of TS_1, is in no tilt image" in said()
+    assert "p.star: the particle of row 1, at 999, 0, 0 Å from the center of TS_1, is in no tilt image" in said()
     assert not out.exists()
     (series.folder / "TS_1.tlt").write_text("-50\n0\n20\n40\n50\n")
     (series.folder / "TS_1.defocus").write_text("1 5 -50 50 3000\n")
-    assert "TS_1.ali: has 4 sections, but tilt 5 is 5" in said()
+    assert "TS_1.ali: the stack has 4 sections, but tilt 5 is section 5" in said()
     (series.folder / "TS_1.ali").unlink()
-    assert "names no images of TS_1" in said()
+    assert "does not list the images of TS_1" in said()

@@ -158,7 +158,7 @@ def test_ctf_volumes_without_tables(star: Path, tmp_path: Path) -> None:
         path.unlink()
     code, said = train(star, tmp_path / "run", *ONE_STEP)
     assert code == 1 and said.count("\n") == 1
-    assert "3D CTF volumes" in said and "--no-ctf" in said and not (tmp_path / "run").exists()
+    assert "3D CTF volume" in said and "--no-ctf" in said and not (tmp_path / "run").exists()
     found = step(star, tmp_path / "run", "--no-ctf", "--tilt-range", "60", "--tilt-step", "3")
     assert "only the missing wedge of tilts up to ±60° is modeled" in found.said
 

@@ -257,7 +257,7 @@ def test_an_odd_box_is_taken_for_the_even_one(tmp_path: Path, capsys: pytest.Cap
     even = read_poses(out)
     capsys.readouterr()
     assert dsd([*words, "39"]) == 0  # without the subtomogram: one more
-    assert "39 is odd; the box of the subtomograms is taken to be 40 pixels" in capsys.readouterr().out
+    assert "39 is odd; 40 pixels are used" in capsys.readouterr().out
     np.testing.assert_array_equal(read_poses(out).origins, even.origins)
     write_volume(tmp_path / "a.mrc", np.ones((40, 40, 40), np.float32), 4.0)
     for given in ("39", "41"):  # with it: what it says
@@ -308,12 +308,12 @@ def test_sizes_that_the_table_contradicts_are_said(
         return capsys.readouterr().out
 
     said = run("64", "5")
-    assert f"the box length given is 64 pixels, but {path} says 32 (rlnImageSize)" in said
-    assert f"the pixel size given is 5 Å, but {path} says 10.632 Å; origins in Å are divided by 5" in said
+    assert f"the given box length is 64 pixels, but {path} states 32 (rlnImageSize)" in said
+    assert f"the given pixel size is 5 Å, but {path} states 10.632 Å; origins in Å are divided by 5" in said
     assert "Note" not in run("32", "10.632")
     path.write_text(OTHER_SIZES.replace("2 10.632 32", "2 8 48"))
     said = run("32", "10.632")
-    assert "says 32, 48 (rlnImageSize)" in said and "says 8 and 10.632 Å" in said
+    assert "states 32, 48 (rlnImageSize)" in said and "states 8 and 10.632 Å" in said
 
 
 def test_refined_origins_are_not_scaled_by_another_box(

@@ -62,7 +62,7 @@ def test_files_of_a_placement(placed: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tomogram", "TS_3"], "no particle is of the tomogram 'TS_3'"),
+        (["--tomogram", "TS_3"], "no particle belongs to the tomogram 'TS_3'"),
         (["--tomogram", "TS_2"], "TS_2 is not a file"),
         (["--tomogram", "TS_2", "--only", "2"], "2 is not among the clusters 0-1"),
         (["--tomogram", "TS_2", "-k", "5"], "contains kmeans2"),

@@ -141,9 +141,7 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert np.allclose(right.defocus_u_A - centre.defocus_u_A, 40 * APIX * np.sin(RADIANS), atol=1e-4)
     # without --coord-apix nobody knows whether images of 10 Å were picked in such a tomogram
     assert prepare(tmp_path / "p.star", "-o", out, *words[:4], *words[6:]) == 0
-    assert (
-        "taken for pixels of the tilt series, 5 Å; if they are pixels of the table's images" in capsys.readouterr().out
-    )
+    assert "read in pixels of the tilt series, 5 Å; if they are in pixels of the images" in capsys.readouterr().out
     # pytom-match-pick tells the pixel size of its tomograms as rlnDetectorPixelSize, without a magnification
     picks = (
         "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateZ\n_rlnDetectorPixelSize\n"
@@ -151,10 +149,10 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "picks.star").write_text(picks + "TS_1.tomostar 20 20 10 10.0\nTS_1.tomostar 21 20 10 12.5\n")
     assert prepare(tmp_path / "picks.star", "-o", tmp_path / "picked", *words[:4], *words[6:]) == 0
     said = capsys.readouterr().out
-    assert "pixels of the table's images (10 and 12.5 Å), split the table by pixel size" in said
-    assert "outside of their tomograms" not in said
+    assert "pixels of the images (10 and 12.5 Å), split the table by pixel size" in said
+    assert "outside their tomograms" not in said
     assert prepare(tmp_path / "picks.star", "-o", tmp_path / "far", *words[:4], *words[6:], "--coord-apix", "100") == 0
-    assert "2 of 2 particles of" in (said := capsys.readouterr().out) and "outside of their tomograms" in said
+    assert "2 of 2 particles of" in (said := capsys.readouterr().out) and "outside their tomograms" in said
 
 
 def test_warp(tmp_path: Path) -> None:
@@ -182,7 +180,7 @@ def test_warp(tmp_path: Path) -> None:
         (("--amplitude", "1.5"), "--amplitude must lie in [0, 1], got 1.5"),
         (("--image-name", "{x}"), "--image-name is {x}"),
         (("--tomograms", "t.star"), "require a particle table"),
-        (("--defocus-name", "{stem}.none"), "has no TS_1.none"),
+        (("--defocus-name", "{stem}.none"), "there is no TS_1.none"),
         (("--detector-pixel-size", "5"), "Give only one of them"),
     ],
 )
@@ -202,18 +200,18 @@ def test_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert message.count("\n") == 1
         return message
 
-    assert "nothing tells the pixel size of tomogram TS_1" in said(coords)
+    assert "the pixel size of the tomogram TS_1 is unknown" in said(coords)
     assert "--tomo-size" in said(coords, "--apix", APIX)
     (tmp_path / "empty").mkdir()
     assert "contains no .coords file" in said(tmp_path / "empty")
     assert "TS_1.coords is given twice" in said(coords, coords, "--apix", APIX, "--tomo-size", *SIZE)
     (tmp_path / "t" / "TS_1.tlt").unlink()
-    assert "has no TS_1.tlt" in said(coords, "--apix", APIX, "--tomo-size", *SIZE)
+    assert "there is no TS_1.tlt" in said(coords, "--apix", APIX, "--tomo-size", *SIZE)
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\nx 1\n")
     assert "Give one of --tilts, --tomograms and --warp" in said(tmp_path / "p.star")
-    assert "has no x.xml" in said(tmp_path / "p.star", "--warp", tmp_path)
+    assert "there is no x.xml" in said(tmp_path / "p.star", "--warp", tmp_path)
     turned = "".join(f"_rlnTomoSubtomogram{angle}\n" for angle in ("Rot", "Tilt", "Psi"))
     (tmp_path / "p.star").write_text(f"data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n{turned}x 1 0 90 0\n")
-    assert "row 1 is turned by 90° against its tomogram" in said(tmp_path / "p.star", "--warp", tmp_path)
+    assert "row 1 is rotated by 90° relative to its tomogram" in said(tmp_path / "p.star", "--warp", tmp_path)
     (tmp_path / "p.star").write_text("data_\nloop_\n_rlnImageName\n_rlnCoordinateX\nx 1\n")
     assert "neither rlnTomoName nor rlnMicrographName" in said(tmp_path / "p.star", "--warp", tmp_path)

@@ -66,7 +66,7 @@ def test_nothing_is_written_after_a_mistake(
         (["48", "3.0", str(bodies), "3"], "defines 2 bodies, but 3"),
         (["48", "0", str(bodies), "2"], "apix must be positive, got 0"),
         (["0", "3", str(bodies), "2"], "D must be at least 2, got 0"),
-        (["8", "3", str(bodies), "2"], "outside of it"),
+        (["8", "3", str(bodies), "2"], "outside the box"),
         (["48", "3", str(bodies), "2", "--volumes", str(tmp_path)], "reference0.mrc does not exist"),
     ):
         assert dsdsh(["prepare_multi", str(star), *words]) == 1

@@ -93,7 +93,7 @@ def test_fits_the_forward_model(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several jobs, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
     monkeypatch.setattr("opustomo.prepare.particle_series.PARTICLES_PER_JOB", 1)
-    monkeypatch.setattr("opustomo.prepare.particle_series.work_through", travelling)
+    monkeypatch.setattr("opustomo.prepare.particle_series.run_jobs", travelling)
     (folder / "sub").mkdir()
     text = (folder / "series.star").read_text().replace("@stacks/", "@C:\\x\\stacks\\")
     (folder / "sub" / "series.star").write_text(text)
@@ -168,10 +168,10 @@ def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.Ca
     ("old", "new", "words", "expected"),
     [
         ("", "", ("--box", "7"), "--box 7"),
-        ("", "", ("--apix", "4"), "--apix 4: is finer than the 8 Å"),
+        ("", "", ("--apix", "4"), "--apix 4 is smaller than the pixel size 8 Å"),
         ("000001@stacks/p0.mrcs", "p0.mrcs", (), "rlnImageName of row 1 is p0.mrcs"),
         ("@stacks/p1", "@stacks/p9", (), "1 stacks are missing, the first is stacks/p9.mrcs"),
-        ("000005@", "000099@", (), "has 31 images, but the table names number 99"),
+        ("000005@", "000099@", (), "has 31 images, but the table refers to image 99"),
         ("rlnDefocusU", "rlnElse", (), "no column rlnDefocusU"),
         ("_rlnVoltage", "_rlnElse", (), "have rlnVoltage"),
         ("rlnDefocusAngle", "rlnTomoVisibleFrames", (), "dsd extract_subtomos on the tilt series"),
@@ -179,7 +179,7 @@ def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.Ca
             "",
             "",
             ("--group-col", "rlnOpticsGroup"),
-            "with --group-col, else raise --axis-tolerance",
+            "with --group-col, otherwise increase --axis-tolerance",
         ),
         ("", "", ("--axis-tolerance", "95"), "--axis-tolerance 95"),
         (f" {4 * DOSE[5]:.6f} ", f" {-4 * DOSE[5]:.6f} ", (), f"negative in rows 6 ({-4 * DOSE[5]:g}), 37 ("),
@@ -199,7 +199,7 @@ def test_mistakes(
     ("group", "expected"),
     [
         ("2 200 2.7 0.07 8", "rlnVoltage is 300 in row 1 and 200 in row 32; split the table by it"),
-        ("2 300 2.7 0.07 9", "its images have pixel sizes of 8 and 9 Å; split the table by pixel size"),
+        ("2 300 2.7 0.07 9", "the images have pixel sizes of 8 and 9 Å; split the table by pixel size"),
     ],
 )
 def test_images_of_several_optics_groups(
@@ -216,5 +216,5 @@ def test_images_of_several_optics_groups(
 def test_headers_that_contradict_the_table(folder: Path, tmp_path: Path) -> None:
     star = read_particles(folder / "series.star")
     said = header_note(star, 8.0, 10.0)
-    assert said is not None and "the headers of the stacks say 10 Å per pixel" in said and "says 8 Å" in said
+    assert said is not None and "the headers of the stacks state 10 Å per pixel" in said and "states 8 Å" in said
     assert header_note(star, 8.0, 1.0) is None and header_note(star, 8.0, 8.01) is None

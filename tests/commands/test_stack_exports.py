@@ -73,7 +73,7 @@ def test_defoci_of_a_warptools_export(tmp_path: Path, capsys: pytest.CaptureFixt
     star = warptools_set(tmp_path / "my set")
     assert prepare(star, tmp_path / "ctf", "--allow-2d-stacks") == 0
     said = capsys.readouterr().out
-    assert "taken for pixels of the images, 6 Å, as WarpTools writes them" in said
+    assert "read in pixels of the images, 6 Å, as WarpTools writes them" in said
     assert "rlnTomoVisibleFrames hides tilts of 2 of 3 particles, which keep 2 to 4 tilts" in said
     centre, right, up = tables_of(tmp_path / "ctf" / "all.star")
     np.testing.assert_allclose(centre.defocus_u_A, 30000, atol=1e-3)
@@ -101,16 +101,16 @@ def test_matrices_without_shifts_are_not_extracted_with(tmp_path: Path, capsys: 
     words = ["--tomograms", str(tmp_path / "set_tomograms.star"), "--box", "20", "--apix", "8"]
     assert main(["extract_subtomos", str(star), "-o", str(tmp_path / "out"), *words]) == 1
     said = capsys.readouterr().err
-    assert "nothing tells the shifts of the tilt images" in said and "--warp" in said
+    assert "the shifts of the tilt images are unknown" in said and "--warp" in said
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("frames", "expected"),
     [
-        ("[0,0,0,0,0]", "of row 2 shows the particle in none of the tilts"),
-        ("[1,1,1,1]", "of row 2 tells of 4 tilts"),
-        ("[1,1,2,1,1]", "of row 2 is [1,1,2,1,1], where a list of 0 and 1"),
+        ("[0,0,0,0,0]", "of row 2, the particle is visible in no used tilt"),
+        ("[1,1,1,1]", "of row 2 has 4 tilts"),
+        ("[1,1,2,1,1]", "of row 2 is [1,1,2,1,1], but it must be a list of 0 and 1"),
         ("x", "of row 2 is x"),
     ],
 )
@@ -147,7 +147,7 @@ def test_every_converter_counts_in_pixels_of_the_images(tmp_path: Path, capsys: 
         np.testing.assert_allclose(found * 2.0, PLACES * IMAGE, atol=1e-4)
     words = ["convert_relion5", str(tmp_path / "set.star"), "--tomograms", str(tmp_path / "set_tomograms.star")]
     assert dsdsh(words) == 0
-    assert "taken for pixels of the images, 6 Å" in capsys.readouterr().out
+    assert "read in pixels of the images, 6 Å" in capsys.readouterr().out
     np.testing.assert_allclose(corner_A(read_particles(tmp_path / "set_relion5.star")), PLACES * IMAGE, atol=1e-4)
 
 
@@ -157,7 +157,7 @@ def test_stacks_and_subtomograms_are_not_combined(tmp_path: Path, capsys: pytest
     star_of(tmp_path, loop("", columns, "a 1 2 3 b.mrc 6 10000"), "other.star")
     assert dsdsh(["combine_star", str(star), str(tmp_path / "other.star"), str(tmp_path / "out.star")]) == 1
     said = capsys.readouterr().err
-    assert "one table can only hold one of them" in said and not (tmp_path / "out.star").exists()
+    assert "extract subtomograms of the first one too" in said and not (tmp_path / "out.star").exists()
     shutil.copy(star, tmp_path / "copy.star")
     assert dsdsh(["combine_star", str(star), str(tmp_path / "copy.star"), str(tmp_path / "out.star")]) == 0
     assert is_stack_set(read_particles(tmp_path / "out.star"))

@@ -155,8 +155,8 @@ def test_what_contradicts_the_options_is_reported(series: Series, capsys: pytest
     extract(series, "--series-apix", "3.9", "--coord-apix", "4")
     mdoc_file.write_text(text)
     said = capsys.readouterr().out
-    assert "TS_1.mdoc: Voltage is 200 kV, but 300 kV are used" in said
-    assert "TS_1.st: its header tells 4 Å" in said and "the series has 3.9 Å" in said
+    assert "TS_1.mdoc: Voltage is 200 kV, but 300 kV is used" in said
+    assert "TS_1.st: the shifts of the alignment are in pixels of 4 Å" in said and "size of the series is 3.9 Å" in said
 
 
 def coords(folder: Path, name: str = "TS_1") -> Path:
@@ -195,7 +195,7 @@ def test_ctf_tables_from_an_mdoc(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "t" / "TS_1.mrc.mdoc").write_text(text.replace("ExposureDose = 1", "ExposureDose = 0"))
     again, _ = prepared(path, tmp_path / "out", "--dose", "2.5")
     assert sorted(again.bfactor_A2) == [10, 20, 30, 40]
-    assert "no dose was recorded; each exposure counts 2.5 e/Å²" in capsys.readouterr().out
+    assert "no dose was recorded; each exposure adds 2.5 e/Å²" in capsys.readouterr().out
 
 
 def test_pixel_size_and_flipped_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,12 +204,12 @@ def test_pixel_size_and_flipped_volumes(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "t" / "TS_1.mdoc").write_text(mdoc(ANGLES, np.array([9.0, 4, 2, 6]), np.arange(4)))
     words = [str(path), "-o", str(tmp_path / "out"), "--hand", "-1", "--workers", "1"]
     assert main(["prepare_ctf", *words, "--tomo-size", "100", "100", "40"]) == 0
-    assert "PixelSpacing of 4 Å is taken for the pixel size of the tomogram" in capsys.readouterr().out
+    assert "PixelSpacing, 4 Å, is used as the pixel size of the tomogram" in capsys.readouterr().out
     assert read_particles(tmp_path / "out" / "all.star").pixel_sizes() == pytest.approx([4, 4])
     write_volume(tmp_path / "t" / "TS_1_Vol.mrc", np.zeros((30, 12, 40), np.int8), 10.0)
     assert main(["prepare_ctf", *words]) == 0
     said = capsys.readouterr().out
-    assert "TS_1_Vol.mrc: its third axis is longer than its second" in said and "PixelSpacing" not in said
+    assert "TS_1_Vol.mrc: the third axis is longer than the second" in said and "PixelSpacing" not in said
 
 
 def test_ctf_tables_from_a_tomostar(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_two_columns_of_tilt_angles(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "note:" not in capsys.readouterr().out
     (tmp_path / "t" / "TS_1.tlt").write_text("-40\n-20\n0\n20\n")
     assert not prepared(path, tmp_path / "out")[0].bfactor_A2.any()
-    assert "nothing tells the doses of TS_1" in capsys.readouterr().out
+    assert "no file states the doses of TS_1" in capsys.readouterr().out
 
 
 def test_a_real_alignment_of_aretomo_1(shared_data: Path, tmp_path: Path) -> None:
@@ -263,14 +263,14 @@ def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert message.count("\n") == 1 and not (tmp_path / "out").exists()
         return message
 
-    assert "has no TS_1.tlt, TS_1.aln, TS_1.tomostar or TS_1.mdoc" in said()
+    assert "there is no TS_1.tlt, TS_1.aln, TS_1.tomostar or TS_1.mdoc" in said()
     for name in ("TS_1.mdoc", "TS_1_ctffind.txt"):
         (folder / name).write_bytes((series.folder / name).read_bytes())
-    assert "TS_1.mdoc: tells the tilts of TS_1 but not how its images are aligned; put TS_1.aln" in said()
+    assert "TS_1.mdoc: the file has the tilts of TS_1 but no alignment; put TS_1.aln" in said()
     (folder / "TS_1.aln").write_bytes((series.folder / "TS_1.aln").read_bytes())
-    assert "names no images of TS_1; give their folder with --images" in said("--series-apix", "4")
+    assert "does not list the images of TS_1; give their folder with --images" in said("--series-apix", "4")
     write_volume(folder / "TS_1.st", np.zeros((3, 40, 40), np.float32), 4.0)
-    assert f"TS_1.st: has 3 sections, but {folder / 'TS_1.aln'} counts those of a raw stack of 32" in said(
+    assert f"TS_1.st: the stack has 3 sections, but {folder / 'TS_1.aln'} refers to a raw stack of 32" in said(
         "--series-apix", "4", "--images", str(folder)
     )
     (folder / "TS_1.mdoc").unlink()
@@ -278,8 +278,8 @@ def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "give it with --apix" in said()
     (folder / "TS_1_ctffind.txt").write_text("# CTFFIND\n1 20000 20000 0 0 0.1 9\n")
     (folder / "TS_1.order").write_text("".join(f"{t - ALPHA_DEG} 1\n" for t in TILTS))
-    assert "TS_1_ctffind.txt: has 1 lines for 32 tilts" in said("--series-apix", "4")
+    assert "TS_1_ctffind.txt: there are 1 lines but 32 tilts" in said("--series-apix", "4")
     for command in (["prepare_ctf", "-o", str(tmp_path / "out")], ["check"]):
         for name in ("TS_1.aln", "TS_1.mdoc"):
             assert main([*command, str(folder / name)]) == 1
-            assert f"{name}: tells of a tilt series, not of particles" in capsys.readouterr().err
+            assert f"{name}: the file describes a tilt series, not particles" in capsys.readouterr().err

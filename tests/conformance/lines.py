@@ -87,7 +87,7 @@ TRAINING = (
     Line(
         "dsd parse_pose_star {data}/consensus_data.star -D {oddbox} --Apix {apix} -o ribo-pose-euler.pkl",
         ("ribo-pose-euler.pkl",),
-        says=("is odd; the box of the subtomograms is taken to be",),
+        says=("is odd; ",),
         differs=("The command takes an odd box for the even box of the subtomograms and prints a note."),
     ),
     Line(

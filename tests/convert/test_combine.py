@@ -116,7 +116,9 @@ def test_rows_of_other_tables_get_the_microscope_of_their_optics_group(tmp_path:
         + loop("particles", "ImageName OpticsGroup", "x 1", "y 2"),
         "new.star",
     )
-    with pytest.raises(UserError, match=r"old.star: gives no rlnAmplitudeContrast, .* give 0.1 and 0.07; add"):
+    with pytest.raises(
+        UserError, match=r"old.star: rlnAmplitudeContrast is missing, and it is 0.1 and 0.07 in .*; add"
+    ):
         combine([old, new])
     new = new.subset([0, 1])
     new.blocks["optics"]["rlnAmplitudeContrast"] = "0.1"
@@ -152,8 +154,10 @@ def test_old_tables_without_voltage(tmp_path: Path) -> None:
     bare = star_of(tmp_path, loop("", "ImageName PixelSize", "d 4"), "d.star")
     found = combine([*tables[:2], bare])
     assert found.star.numbers("rlnVoltage").tolist() == [300, 300, 300]
-    assert any(note.endswith("d.star lacks rlnVoltage; filled with 300") for note in found.notes)
-    with pytest.raises(UserError, match=r"d.star: gives no rlnVoltage, and the other tables give 300 and 200; add"):
+    assert any(note.endswith("d.star has no rlnVoltage; missing values are filled with 300") for note in found.notes)
+    with pytest.raises(
+        UserError, match=r"d.star: rlnVoltage is missing, and it is 300 and 200 in the other tables; add"
+    ):
         combine([*tables, bare])
 
 
@@ -175,7 +179,9 @@ def test_microscope_in_the_rows_of_a_table_with_optics_groups(tmp_path: Path) ->
     assert voltages is not None and voltages.tolist() == [200, 200, 300]
     mixed = rows.subset([0, 1])
     mixed.particles.loc[1, "rlnVoltage"] = "300"
-    with pytest.raises(UserError, match=r"r.star: rows 1 and 2 are of optics group 1 but have rlnVoltage 200 and 300"):
+    with pytest.raises(
+        UserError, match=r"r.star: rows 1 and 2 belong to the optics group 1, but their rlnVoltage is 200 and 300"
+    ):
         combine([mixed, other])
 
 
@@ -186,10 +192,14 @@ def test_no_pixel_size_is_invented(tmp_path: Path) -> None:
     four = star_of(tmp_path, loop("optics", picks, "1 a 300 1.17") + loop("particles", columns, "t 1 2 3 1"), "4.star")
     images = modern(tmp_path, "m", [0], [(0, 1.0)])
     for order in ([four, images], [images, four]):
-        with pytest.raises(UserError, match=r"4.star: gives no pixel size of its images, but .*m.star does; add"):
+        with pytest.raises(
+            UserError, match=r"4.star: the pixel size of the images is missing, but .*m.star has one; add"
+        ):
             combine(order)
     old = star_of(tmp_path, loop("", "ImageName AngleRot PixelSize", "a 1 4"), "a.star")
-    with pytest.raises(UserError, match=r"b.star: gives no pixel size of its images, but .*a.star does; add rlnPixel"):
+    with pytest.raises(
+        UserError, match=r"b.star: the pixel size of the images is missing, but .*a.star has one; add rlnPixel"
+    ):
         combine([old, star_of(tmp_path, loop("", "ImageName AngleRot", "b 1"), "b.star")])
 
     # picks alone: the pixels of the coordinates are all that there is
@@ -240,7 +250,7 @@ def test_values_taken_from_an_equal_group_are_said(tmp_path: Path) -> None:
     )
     found = combine([one, two])
     assert len(found.star.blocks["optics"]) == 1
-    assert any("one.star gives no rlnVoltage for the optics group a; rlnVoltage 300 of" in note for note in found.notes)
+    assert any("one.star has no rlnVoltage for the optics group a; rlnVoltage 300 of" in note for note in found.notes)
 
 
 def test_duplicates_are_told_and_left_out_if_asked(tmp_path: Path) -> None:
@@ -276,12 +286,12 @@ def test_mistakes(tmp_path: Path) -> None:
     centred = star_of(tmp_path, loop("particles", places, "1 2 3 t"), "c.star")
     pixels = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ ImageName", "1 2 3 t"), "p.star")
     for stars in ([centred, pixels], [pixels, centred]):
-        with pytest.raises(UserError, match="bring them into one form with dsdsh convert_relion5"):
+        with pytest.raises(UserError, match="convert one of the tables with dsdsh convert_relion5"):
             combine(stars)
-    with pytest.raises(UserError, match=r"p.star: gives no pixel size of its images"):
+    with pytest.raises(UserError, match=r"p.star: the pixel size of the images is missing"):
         combine([modern(tmp_path, "m", [0], [(0, 1.0)]), star_of(tmp_path, loop("", "ImageName", "t"))])
     angst = star_of(tmp_path, loop("", "ImageName OriginXAngst", "t 1"), "a.star")
-    with pytest.raises(UserError, match=r"a.star: origins are in Å, .* no pixel size is told; add rlnPixelSize"):
+    with pytest.raises(UserError, match=r"a.star: origins are in Å .* the pixel size is missing; add rlnPixelSize"):
         combine([star_of(tmp_path, loop("", "ImageName OriginX", "t 1")), angst])
 
 
@@ -294,7 +304,9 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, other: str) ->
             combine(stars)
         return
     if name == "relion31_6optics":  # images of micrographs
-        with pytest.raises(UserError, match=r"6optics.star: has one row per image .* has one row per particle; make"):
+        with pytest.raises(
+            UserError, match=r"6optics.star: the table has one row per image .* has one row per particle; make"
+        ):
             combine(stars)
         return
     combine(stars).star.write(tmp_path / "o.star")
@@ -311,7 +323,7 @@ def test_real_tables_of_four_versions(shared_data: Path, tmp_path: Path) -> None
     found = combine([read_particles(folder / f"{name}.star") for name in names]).star
     assert len(found) == 2052
     assert set(found.numbers("rlnVoltage")) == {300} and set(found.numbers("rlnSphericalAberration")) == {2.7}
-    with pytest.raises(UserError, match=r"relion2dynamo_4_1.star: gives no pixel size of its images"):
+    with pytest.raises(UserError, match=r"relion2dynamo_4_1.star: the pixel size of the images is missing"):
         combine([read_particles(folder / f"{name}.star") for name in ("cryocat_relion_4.0", "relion2dynamo_4_1")])
 
 
@@ -320,7 +332,7 @@ def test_images_and_particles_are_not_mixed(tmp_path: Path) -> None:
     cubes = star_of(tmp_path, loop("", "ImageName PixelSize", "a.mrc 4"), "c.star")
     for order in ([images, cubes], [cubes, images]):
         with pytest.raises(
-            UserError, match=r"i.star: has one row per image of a stack .* but .*c.star has one row per"
+            UserError, match=r"i.star: the table has one row per image of a stack .* but .*c.star has one row per"
         ):
             combine(order)
     assert len(combine([images, images]).star) == 4
@@ -332,7 +344,7 @@ def test_an_image_without_scale_keeps_its_weight(tmp_path: Path) -> None:
     two = star_of(tmp_path, loop("", "ImageName PixelSize", "1@b.mrcs 4"), "2.star")
     found = combine([one, two])
     assert found.star.numbers("rlnCtfScalefactor").tolist() == [0.5, 1.0]
-    assert any("2.star lacks rlnCtfScalefactor; filled with 1" in note for note in found.notes)
+    assert any("2.star has no rlnCtfScalefactor; missing values are filled with 1" in note for note in found.notes)
 
 
 def test_the_box_comes_from_the_subtomograms_where_they_are(tmp_path: Path) -> None:
@@ -347,4 +359,4 @@ def test_the_box_comes_from_the_subtomograms_where_they_are(tmp_path: Path) -> N
     assert table["rlnImageDimensionality"].tolist() == ["3", "3"]
     (tmp_path / "old.mrc").unlink()
     found = combine([new, old])
-    assert any("was given rlnImageSize 64" in note for note in found.notes)
+    assert any("rlnImageSize 64" in note for note in found.notes)

@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 from opustomo.convert.dynamo import (
     COLUMNS,
     dynamo_from_relion_table,
-    put_into_table,
     read_table,
     read_tomogram_list,
     relion_from_dynamo_table,
+    restore_poses,
     write_table,
 )
 from opustomo.convert.frames import relion_rotations, wrap_degrees
@@ -104,7 +104,7 @@ def test_poses_come_back_into_the_full_table(tmp_path: Path, rows: list[tuple], 
             [repr(float(a) + float(b)) for a, b in zip(moved[axis], moved[f"d{axis}"], strict=True)], object
         )
         moved[f"d{axis}"] = np.array(["0"] * len(order), dtype=object)
-    result = put_into_table(moved, "t.tbl", star, scale=scale).star
+    result = restore_poses(moved, "t.tbl", star, scale=scale).star
     expected = star.subset(order)
     np.testing.assert_allclose(
         relion_rotations(result.eulers_deg()).as_matrix(),
@@ -132,7 +132,7 @@ def test_a_dynamo2m_table(tmp_path: Path) -> None:
     assert star.strings("dynamoDaxis") == ["90+0i"]
     assert star.strings("dynamoYmintilt") == ["-60"]
     assert star.strings("rlnAutopickFigureOfMerit") == ["0.31"]
-    assert result.notes == ("the table tells no pixel size, so none is written; give it with --angpix",)
+    assert result.notes == ("the table has no pixel size, so none is written; give it with --angpix",)
 
 
 def test_lists_of_tomograms(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_lists_of_tomograms(tmp_path: Path) -> None:
     assert dynamo_from_relion_table(star)[0]["tomo"].tolist() == ["2", "1"]
     same = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ MicrographName", "1 2 3 a_1", "1 2 3 b_1"))
     assert dynamo_from_relion_table(same)[0]["tomo"].tolist() == ["1", "2"]
-    for text, reason in (("* x\n", "names no tomogram"), ("1 a\n1 b\n", "the number 1 stands for a and for b")):
+    for text, reason in (("* x\n", "lists no tomogram"), ("1 a\n1 b\n", "the number 1 refers to a and to b")):
         (tmp_path / "b.doc").write_text(text)
         with pytest.raises(UserError, match=reason):
             read_tomogram_list(tmp_path / "b.doc")
@@ -162,10 +162,10 @@ def test_lists_of_tomograms(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("", "has no rows"),
-        ("1 2 3\n", "has 3 columns, where a Dynamo table has 26 or more"),
-        ("1 2 3\n1 2\n", "row 2 has 2 values, but the first 3"),
-        ("data_\nloop_\n", "holds a STAR file"),
-        ('<?xml version="1.0"?>\n<TiltSeries>\n', "begins with '<.xml', where a Dynamo table has rows of numbers"),
+        ("1 2 3\n", "has 3 columns, but a Dynamo table has at least 26"),
+        ("1 2 3\n1 2\n", "row 2 has 2 values, but the first row has 3"),
+        ("data_\nloop_\n", "this is a STAR file"),
+        ('<?xml version="1.0"?>\n<TiltSeries>\n', "begins with '<.xml', but a Dynamo table has rows of numbers"),
         (table_text([(0,) * 9]).replace("3 0 0", "3 0 x", 1), "x of row 1 is 'x'"),
     ],
 )
@@ -183,7 +183,7 @@ def test_tags_and_tomograms_that_do_not_fit(tmp_path: Path) -> None:
         relion_from_dynamo_table(table, "t.tbl", {1: "a"})
     star = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ", "1 2 3"))
     with pytest.raises(UserError, match=r"row 1 has the tag 7, but .* has 1 particles"):
-        put_into_table(table, "t.tbl", star)
+        restore_poses(table, "t.tbl", star)
 
 
 def test_words_do_not_get_into_a_table(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_words_do_not_get_into_a_table(tmp_path: Path) -> None:
         ("1 2 3 0 'my class' 1", "rlnClassNumber of row 2 is 'my class'"),
         ("1 2 3 0 1 None", "dynamoCc2 of row 2 is 'None'"),
     ):
-        with pytest.raises(UserError, match=f"p.star: {column}, and a Dynamo table holds numbers alone"):
+        with pytest.raises(UserError, match=f"p.star: {column}, but a Dynamo table consists of numbers"):
             dynamo_from_relion_table(star_of(tmp_path, loop("", columns, "1 2 3 0 0 0", row)))
 
 
@@ -219,7 +219,7 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5)
         assert set(table["apix"]) == {"1.329"}
         assert table["tomo"].tolist() == [text.split("_")[1] for text in star.strings("rlnTomoName")]
-    back = put_into_table(table, "t", star).star
+    back = restore_poses(table, "t", star).star
     np.testing.assert_allclose(back.origins_px(), star.origins_px(), atol=1e-5)
     np.testing.assert_allclose(
         relion_rotations(back.eulers_deg()).as_matrix(), relion_rotations(star.eulers_deg()).as_matrix(), atol=1e-7

@@ -98,14 +98,14 @@ BOMB = """<?xml version="1.0"?>
         ("", "not readable as XML"),
         ("data_\nloop_\n_rlnAngleRot\n1\n", "not readable as XML"),
         ("<ParticleList><Particle>", "not readable as XML"),
-        ("<ParticleList/>", "holds an empty <ParticleList>"),
-        ("<TiltSeries/>", "holds <TiltSeries> without <Particle>"),
+        ("<ParticleList/>", "contains an empty <ParticleList>"),
+        ("<TiltSeries/>", "contains <TiltSeries> without <Particle>"),
         ("<ParticleList><Particle/></ParticleList>", "particle 1 has no PickPosition X"),
         (BOMB, "declares a document type"),
         ('<L><Particle><PickPosition X="1" Y="2" Z="b"/></Particle></L>', "PickPosition Z of row 1 is 'b'"),
         (
             '<L><Particle><PickPosition X="1" Y="2" Z="3"/><Rotation Paradigm="ZYZ" X="1"/></Particle></L>',
-            "rotation of particle 1 is in ZYZ",
+            "rotation paradigm of particle 1 is ZYZ",
         ),
     ],
 )
@@ -120,12 +120,12 @@ def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
 def test_a_mistake_in_another_process_is_told(tmp_path: Path) -> None:
     good = write_list(tmp_path / "a.xml", [(0.0, 0.0, 0.0)], [(0.0, 0.0, 0.0)])
     (tmp_path / "b.xml").write_text("<ParticleList/>")
-    with pytest.raises(UserError, match="holds an empty <ParticleList>"):
+    with pytest.raises(UserError, match="contains an empty <ParticleList>"):
         relion_from_pytom_lists([good, tmp_path / "b.xml"], PytomScale(), workers=2)
-    with pytest.raises(UserError, match="no such XML file"):
+    with pytest.raises(UserError, match="XML file does not exist"):
         relion_from_pytom_lists([tmp_path / "c.xml"], PytomScale())
 
 
 def test_warp_xml_is_refused(shared_data: Path) -> None:
-    with pytest.raises(UserError, match="holds <TiltSeries> without <Particle>"):
+    with pytest.raises(UserError, match="contains <TiltSeries> without <Particle>"):
         relion_from_pytom_lists([shared_data / "star" / "warp_TS_1.xml"], PytomScale())

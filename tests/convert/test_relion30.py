@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opustomo.convert.relion30 import one_of_each, rows_with_label, to_relion30
+from opustomo.convert.relion30 import first_copies, rows_with_label, to_relion30
 from opustomo.errors import UserError
 from opustomo.io.star_tables import read_particles
 from tests.convert.tables import FILES, loop, star_of
@@ -61,7 +61,7 @@ def test_what_needs_no_change_stays_to_the_character(tmp_path: Path) -> None:
 
 def test_a_wrong_pixel_size_is_told(tmp_path: Path) -> None:
     result = to_relion30(star_of(tmp_path, loop("", "AngleRot PixelSize", "1 4.0")), 2.0)
-    assert result.notes == ("the file gives a pixel size of 4 Å, not 2 Å",)
+    assert result.notes == ("the file states a pixel size of 4 Å, not 2 Å",)
 
 
 def test_every_pixel_size_is_told(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_pixel_size_of_pytom_match_pick(tmp_path: Path) -> None:
     star = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ DetectorPixelSize", "1 2 3 20.712"))
     assert star.pixel_sizes().tolist() == [20.712]  # type: ignore[union-attr]
     assert to_relion30(star, 20.712).notes == ()
-    assert to_relion30(star, 10.0).notes == ("the file gives a pixel size of 20.712 Å, not 10 Å",)
+    assert to_relion30(star, 10.0).notes == ("the file states a pixel size of 20.712 Å, not 10 Å",)
 
 
 def test_the_optics_table_decides_about_the_microscope(tmp_path: Path) -> None:
@@ -101,18 +101,18 @@ def test_copies_and_labels(tmp_path: Path) -> None:
     star = star_of(
         tmp_path, loop("", "ImageName RandomSubset ClassNumber", "a 1 1", "b 2 3", "a 1 2", "c 1 3", "b 2 3")
     )
-    assert one_of_each(star).tolist() == [0, 1, 3]
+    assert first_copies(star).tolist() == [0, 1, 3]
     assert rows_with_label(star, "1").tolist() == [0, 2, 3]
     assert rows_with_label(star, "rlnClassNumber=3").tolist() == [1, 3, 4]
     assert rows_with_label(star, "_rlnImageName=b").tolist() == [1, 4]
-    with pytest.raises(UserError, match=r"no particle has rlnClassNumber 7 \(there are 1, 2, 3\)"):
+    with pytest.raises(UserError, match=r"no particle has rlnClassNumber 7, only 1, 2, 3"):
         rows_with_label(star, "rlnClassNumber=7")
     places = star_of(
         tmp_path, loop("", "MicrographName CoordinateX CoordinateY CoordinateZ", "t 1 2 3", "u 1 2 3", "t 1.0 2 3")
     )
-    assert one_of_each(places).tolist() == [0, 1]
-    with pytest.raises(UserError, match="copies of a particle cannot be told"):
-        one_of_each(star_of(tmp_path, loop("", "AngleRot", "1")))
+    assert first_copies(places).tolist() == [0, 1]
+    with pytest.raises(UserError, match="copies of a particle cannot be recognized"):
+        first_copies(star_of(tmp_path, loop("", "AngleRot", "1")))
 
 
 @pytest.mark.parametrize("name", FILES)

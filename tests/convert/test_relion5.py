@@ -135,11 +135,11 @@ def test_particles_outside_of_their_tomograms_are_said(tmp_path: Path) -> None:
     inside, outside = "t 99 79 59 2", "t 50 81 30 2"
     assert to_relion5(star_of(tmp_path, loop("", columns, inside)), known).notes == ()
     notes = to_relion5(star_of(tmp_path, loop("", columns, inside, outside)), known).notes
-    assert any("1 of 2 particles lie outside of their tomograms, the first in row 2 at 50, 81, 30" in n for n in notes)
+    assert any("1 of 2 particles lie outside their tomograms, the first in row 2 at 50, 81, 30" in n for n in notes)
     centred = "TomoName CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
     assert to_pixels(star_of(tmp_path, loop("", centred, "t -99 79 -59")), known).notes == ()
     notes = to_pixels(star_of(tmp_path, loop("", centred, "t 101 0 0")), known).notes
-    assert any("1 of 1 particles lie outside of their tomograms" in note for note in notes)
+    assert any("1 of 1 particles lie outside their tomograms" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_tomograms_without_size(tmp_path: Path, column: str, value: str) -> None
     row = dict(zip(names, "TS_02 1.35 4000 3000 1000".split(), strict=True)) | {column: value}
     path = tmp_path / "tomograms.star"
     path.write_text(loop("global", " ".join(names), "TS_01 1.35 4000 3000 1000", " ".join(row.values())))
-    with pytest.raises(UserError, match=rf"tomograms.star: rln{column} of row 2 \(TS_02\) is {value}, where"):
+    with pytest.raises(UserError, match=rf"tomograms.star: rln{column} of row 2 \(TS_02\) is {value}, but"):
         read_tomograms(path)
 
 
@@ -179,27 +179,27 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([str(five)], "Give their tomograms.star"),
         ([str(five), "--to", "relion5"], "is a RELION 5 particle set already"),
         ([str(out), "--to", "pixels"], "has no column rlnCenteredCoordinateXAngst"),
-        ([str(five), "--tomograms", str(five)], "holds a RELION 5 particle set .* where a RELION tomogram set"),
-        ([str(five), "--tomograms", str(folder / "no.star")], "no such STAR file"),
+        ([str(five), "--tomograms", str(five)], "a RELION 5 particle set .* but a RELION tomogram set"),
+        ([str(five), "--tomograms", str(folder / "no.star")], "STAR file does not exist"),
     ):
         assert main(["convert_relion5", *words]) == 1
         said = capsys.readouterr().err
         assert re.search(reason, said), said
     (folder / "p.star").unlink()
     assert main(["convert_relion5", str(optimisation)]) == 1
-    assert "rlnTomoParticlesFile names p.star, which is not there" in capsys.readouterr().err
+    assert "p.star of rlnTomoParticlesFile does not exist" in capsys.readouterr().err
 
 
 def test_mistakes(tmp_path: Path) -> None:
     known = tomograms(tmp_path)
     other = star_of(tmp_path, loop("", f"{PLACE} TomoName TomoTiltSeriesPixelSize", "1 2 3 TS_01 2.5"))
-    with pytest.raises(UserError, match=r"row 1 is of a tilt series of 2\.5 Å/pixel, but .* gives 1\.5 for TS_01"):
+    with pytest.raises(UserError, match=r"the tilt series is 2\.5 Å in row 1, but .* states 1\.5 Å for TS_01"):
         to_pixels(other, known)
     lost = star_of(tmp_path, loop("", f"{PLACE} TomoName", "1 2 3 TS_09"))
     with pytest.raises(UserError, match=r"the tomogram TS_09 is not in .*tomograms\.star \(TS_01, TS_02\)"):
         to_pixels(lost, known)
     bare = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ MicrographName", "1 2 3 TS_01.mrc"))
-    with pytest.raises(UserError, match="tells no pixel size; give it with --angpix"):
+    with pytest.raises(UserError, match="the pixel size is missing; give it with --angpix"):
         to_relion5(bare, known)
     assert to_relion5(bare, known, 3.0).star.numbers("rlnCenteredCoordinateXAngst")[0] == 3 - 3000
     (tmp_path / "t.star").write_text(TOMOGRAMS.split("TS_01")[0])

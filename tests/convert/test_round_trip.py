@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from opustomo.convert.combine import combine
-from opustomo.convert.dynamo import dynamo_from_relion_table, put_into_table, read_table, write_table
+from opustomo.convert.dynamo import dynamo_from_relion_table, read_table, restore_poses, write_table
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
 from opustomo.convert.template_matching import TomogramChoice, artiax_list
@@ -83,7 +83,7 @@ def test_all_programs_in_turn(tmp_path: Path, rows: list[tuple], apix: float) ->
     # Dynamo moves the particle to the coordinate
     table, _ = dynamo_from_relion_table(four)
     write_table(tmp_path / "d.tbl", table)
-    back = written(put_into_table(read_table(tmp_path / "d.tbl"), "d.tbl", four).star, tmp_path / "d.star")
+    back = written(restore_poses(read_table(tmp_path / "d.tbl"), "d.tbl", four).star, tmp_path / "d.star")
     check(back)
     # one size for coordinates and images, or those of before, optics in the rows
     check(written(to_relion30(back, apix, apix).star, tmp_path / "e.star"))

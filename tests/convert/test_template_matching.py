@@ -67,8 +67,8 @@ def test_other_blocks_and_columns(tmp_path: Path) -> None:
     assert len(artiax_list(chosen, TomogramChoice("TS_2"), 1.0).star) == 1
     assert len(artiax_list(star, TomogramChoice("1", "_rlnOpticsGroup"), 1.0).star) == 4
     for action, reason in (
-        (lambda: particles_of_block(tmp_path / "p.star", "x"), "has no block data_x, only data_"),
-        (lambda: warp_matching(star, TomogramChoice("TS")), "no particle is of the tomogram 'TS'"),
+        (lambda: particles_of_block(tmp_path / "p.star", "x"), "there is no block data_x, only data_"),
+        (lambda: warp_matching(star, TomogramChoice("TS")), "no particle belongs to the tomogram 'TS'"),
         (lambda: warp_matching(star, TomogramChoice("TS_1", "rlnFoo")), "no column rlnFoo"),
         (lambda: warp_matching(star_of(tmp_path, loop("", PLACE, "1 2 3")), TomogramChoice("a")), "neither"),
     ):

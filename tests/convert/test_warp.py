@@ -47,7 +47,7 @@ def test_half_sets_that_count_from_0(tmp_path: Path) -> None:
     (tmp_path / "s.star").write_text(SPECIES.replace(" 30 1 TS", " 30 0 TS").replace(" 0 2 'F", " 0 1 'F"))
     result = relion_from_species(tmp_path / "s.star", 1.0)
     assert result.star.strings("rlnRandomSubset") == ["1", "2"]
-    assert any("half-sets" in note for note in result.notes)
+    assert any("half sets" in note for note in result.notes)
 
 
 def test_columns_of_relion_beside_those_of_m_give_way(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_columns_of_relion_beside_those_of_m_give_way(tmp_path: Path) -> None:
     assert not {"rlnOriginXAngst", "rlnCenteredCoordinateXAngst", "rlnPixelSize", "rlnTomoSubtomogramTilt"} & {
         *star.particles.columns
     }
-    assert any("rlnCoordinateX, " in note and "gave way" in note for note in result.notes)
+    assert any("rlnCoordinateX, " in note and "were replaced" in note for note in result.notes)
 
 
 NUMBER = st.floats(-1e4, 1e4).map(lambda number: round(number, 4))
@@ -101,8 +101,8 @@ def test_places_times_pixel_size(tmp_path: Path, rows: list[tuple], apix: float)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("data_\nloop_\n_rlnImageName\n1\n", r"holds a RELION particle table.*where an M species table"),
-        ("data_\nloop_\n_foo\n1\n", "holds a table of foo …, where"),
+        ("data_\nloop_\n_rlnImageName\n1\n", r"contains a RELION particle table.*but an M species table"),
+        ("data_\nloop_\n_foo\n1\n", "contains a table of foo …, but"),
         ("\n".join(SPECIES.split("\n")[:13]) + "\n", "has no rows"),
         (SPECIES.replace("100.5", "x"), "wrpCoordinateX1 of row 1 is 'x'"),
         (SPECIES.replace("-170", "nan"), "wrpAngleRot1 of row 2 is 'nan'"),

@@ -170,7 +170,7 @@ def test_missing_subtomograms_are_counted_and_the_first_is_named(own_set: Path) 
 def test_a_truncated_subtomogram_is_named_before_training(own_set: Path) -> None:
     path = own_set / "subtomo" / "p000011.mrc"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"p000011\.mrc: truncated"):
+    with pytest.raises(UserError, match=r"p000011\.mrc: the file is truncated"):
         load_particles(DataConfig(own_set / "particles.star"))
 
 

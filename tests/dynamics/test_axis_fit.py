@@ -19,7 +19,7 @@ from tests.dynamics.analytic import sphere, write_definition
 
 AXIS = np.array([0.3, -0.5, 0.81]) / np.linalg.norm([0.3, -0.5, 0.81])
 PIVOT, ARM = np.array([-5.0, 1.0, 0.0]), np.array([11.0, 2.0, 1.0])
-# crosses of arms that lean towards the axis lean too: the formula of spec 4 is exact for arms across it
+# crosses of arms that lean towards the axis lean too: the formula is exact for arms across it
 ARM = ARM - (ARM @ AXIS) * AXIS
 ANGLES = np.linspace(-12.0, 12.0, 5)
 SIZE, APIX = 40, 5.0

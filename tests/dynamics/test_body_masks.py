@@ -114,9 +114,9 @@ def test_file_round_trip(definition: Path, tmp_path: Path) -> None:
     for name in TENSOR_NAMES:
         np.testing.assert_allclose(back.array(name), geometry.array(name), atol=1e-5)
     assert back.parents == geometry.parents
-    with pytest.raises(UserError, match="box of 64 voxels but the subtomograms have 48"):
+    with pytest.raises(UserError, match="box of 64 voxels, but the subtomograms have 48"):
         load_bodies(path, 48)
-    with pytest.raises(UserError, match=r"2\.5 Å/pixel but the subtomograms have 5"):
+    with pytest.raises(UserError, match=r"2\.5 Å per pixel, but the subtomograms have 5"):
         load_bodies(path, 64, 5.0)
 
 
@@ -125,10 +125,10 @@ def test_reads_a_geometry_without_our_additions(definition: Path, tmp_path: Path
     path = tmp_path / "theirs.pkl"
     torch.save({name: geometry.tensor(name) for name in TENSOR_NAMES}, path)
     assert load_bodies(path, 64, 2.5).parents == (1, 0)
-    with pytest.raises(UserError, match="outside of it"):
+    with pytest.raises(UserError, match="outside the box"):
         load_bodies(path, 16)
     torch.save({"com_bodies": geometry.tensor("com_bodies")}, path)
-    with pytest.raises(UserError, match="not the geometry of bodies"):
+    with pytest.raises(UserError, match="not a geometry of bodies"):
         load_bodies(path)
 
 
@@ -168,5 +168,5 @@ def test_the_number_of_bodies_must_agree(definition: Path) -> None:
 
 def test_a_missing_mask_is_named(definition: Path) -> None:
     (definition.parent / "mask1.mrc").unlink()
-    with pytest.raises(UserError, match=r"mask1\.mrc: no such MRC file"):
+    with pytest.raises(UserError, match=r"mask1\.mrc: the MRC file does not exist"):
         read_bodies(definition)

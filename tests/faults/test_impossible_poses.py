@@ -141,7 +141,7 @@ def test_pixels_in_a_table_of_angstroms(own_set: Path, capsys: pytest.CaptureFix
     optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnVoltage\n1 300\n\n"
     path.write_text(optics + path.read_text().replace("data_\n", "data_particles\n", 1))
     assert main(["check", str(path), "--normalizectf"]) == 0
-    assert "has optics groups, as RELION 3.1 writes them, but origins in pixels" in capsys.readouterr().out
+    assert "has optics groups as in RELION 3.1, but origins in pixels" in capsys.readouterr().out
 
 
 def test_angstroms_that_stay_within_the_box(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:

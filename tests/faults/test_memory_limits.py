@@ -21,7 +21,7 @@ import torch
 import analysis_scripts.main
 from opustomo.errors import UserError
 from opustomo.io import host_memory
-from opustomo.io.host_memory import available_bytes, no_more_than_available, require_memory, shortage
+from opustomo.io.host_memory import available_bytes, limit_to_available_memory, memory_error_message, require_memory
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import load_pickle, load_torch
 from opustomo.main import main
@@ -65,31 +65,31 @@ def test_what_can_be_used_is_the_least_of_all_limits(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "more was asked for than can be given"),
+        (MemoryError(), "more was requested than is available"),
         (MemoryError("Unable to allocate 59.6 GiB for an array with shape (2000, 2000, 2000)"), "59.6 GiB more"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes"), "3.0 GiB"),
-        (ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum"), "more was asked"),
+        (ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum"), "was requested"),
         (torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.00 GiB of which 3.50 "
-            "GiB is free."), "not enough GPU memory: 20.0 GiB more were asked for, 3.50 GiB are free"),
+            "GiB is free."), "not enough GPU memory: 20.0 GiB more were requested, 3.50 GiB are free"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
     ],
 )  # fmt: skip
 def test_errors_of_libraries_become_one_sentence(error: Exception, said: str) -> None:
-    found = shortage(error)
+    found = memory_error_message(error)
     assert found is not None and said in found and "\n" not in found
 
 
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch for weight"), KeyError("memory"), ValueError("x")])
 def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
-    assert shortage(error) is None
+    assert memory_error_message(error) is None
 
 
 def test_requests_beyond_the_machine_fail_instead_of_the_process() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     if Path("/dev/nvidiactl").exists():
         pytest.skip("CUDA maps more than it uses")
-    with no_more_than_available():
+    with limit_to_available_memory():
         with pytest.raises(MemoryError):
             np.ones(2 * available_bytes() // 8 + 2**27)  # type: ignore[operator]
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
@@ -214,7 +214,7 @@ def torch_bomb(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["expanded", "compressed"])
 def test_a_torch_file_that_asks_for_gigabytes_is_refused(kind: str, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(torch_bomb(kind))
-    with pytest.raises(UserError, match=r"x\.pkl: refused as a torch file, its \w+ are larger than the file"):
+    with pytest.raises(UserError, match=r"x\.pkl: refused as a torch file, because its \w+ are larger than the file"):
         load_torch(tmp_path / "x.pkl")
 
 

@@ -80,7 +80,7 @@ def test_an_output_that_is_not_unicode() -> None:
     code, out, error = run(HELP, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert code == 0 and error == "" and "pixel size in \\xc5" in out
     code, _, error = run("view_config ./Å", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
-    assert code == 1 and error.count("\n") == 1 and "no such file" in error
+    assert code == 1 and error.count("\n") == 1 and "does not exist" in error
 
 
 @pytest.mark.parametrize(("flags", "variables"), [("-OO", {}), ("", {"PYTHONOPTIMIZE": "2"}), ("-OO -X dev", {})])

@@ -26,17 +26,17 @@ def test_every_form_gives_the_same_indices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{", "no JSON file of indices"),
-        ('{"particles": 11, "indices": [1]}', "made for 11 particles but the table has 10"),
-        ('{"particles": 10}', "no list of whole numbers"),
-        ('["a", "b"]', "no list of whole numbers"),
-        ("[[1, 2], [3]]", "no list of whole numbers"),
-        ("[]", "no list of whole numbers"),
-        ("[1.5]", "no list of whole numbers"),
-        ("[1, 10]", "indices from 1 to 10"),
-        ("[1, -1]", "indices from -1 to 1"),
+        ("{", "not a JSON file of indices"),
+        ('{"particles": 11, "indices": [1]}', "made for 11 particles, but the table has 10"),
+        ('{"particles": 10}', "not a list of integers"),
+        ('["a", "b"]', "not a list of integers"),
+        ("[[1, 2], [3]]", "not a list of integers"),
+        ("[]", "not a list of integers"),
+        ("[1.5]", "not a list of integers"),
+        ("[1, 10]", "indices range from 1 to 10"),
+        ("[1, -1]", "indices range from -1 to 1"),
         ("[1, 2, 1]", "twice"),
-        ("true", "no list of whole numbers"),
+        ("true", "not a list of integers"),
     ],
 )
 def test_bad_json_is_told(tmp_path: Path, text: str, part: str) -> None:

@@ -108,7 +108,7 @@ def test_truncated_files_name_the_file(tmp_path: Path, cut: int) -> None:
 
 
 def test_what_is_no_volume_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such"):
+    with pytest.raises(UserError, match="does not exist"):
         read_header(tmp_path / "absent.mrc")
     (tmp_path / "t.mrc").write_text("not a map " * 300)
     with pytest.raises(UserError, match=r"t\.mrc"):

@@ -136,15 +136,15 @@ def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name:
     [
         ("", "is empty; give a STAR file"),
         (" \n\n", "is empty; give a STAR file"),
-        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "holds XML; .* dsdsh convert_pytom_to_star"),
+        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "an XML file; .*dsdsh convert_pytom_to_star"),
         ("hello\n", "no data_ block"),
         ("data_\n", "not a readable STAR"),
-        ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has fewer values"),
-        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "row 1 of data_ has more values"),
-        ("data_\nloop_\n_a\n_b\n\n1 2\n# x\n3 4 5\n", "row 2 of data_ has more values"),
-        ("data_\nloop_\n_a\n_a\n1 2\n", "names a column twice"),
-        ("data_\n_a 1\n_a 2\n", "names a column twice"),
-        ("data_\n_a 1\nb 2\n", "line 3 of data_ stands outside of a loop"),
+        ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has 1 values, but there are 2 columns"),
+        ("data_\nloop_\n_a\n_b\n1 2 3\n4 5 6\n", "row 1 of data_ has 3 values"),
+        ("data_\nloop_\n_a\n_b\n\n1 2\n# x\n3 4 5\n", "row 2 of data_ has 3 values"),
+        ("data_\nloop_\n_a\n_a\n1 2\n", "has the column \\S+ twice"),
+        ("data_\n_a 1\n_a 2\n", "has the column \\S+ twice"),
+        ("data_\n_a 1\nb 2\n", "line 3 of data_ is outside a loop"),
         ("data_\nloop_\n1 2\n", "loop of data_ has no columns"),
         ("# x\ndata_x\n\n1 2\n", "line 4 is neither loop_ nor a column"),
         ("data_\n\x00\n", "not a text file"),
@@ -163,7 +163,7 @@ def test_folders_and_compressed_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         read_blocks(tmp_path)
     (tmp_path / "z.star").write_bytes(gzip.compress(b"data_\nloop_\n_a\n1\n"))
-    with pytest.raises(UserError, match=r"z.star: is compressed; unpack it first"):
+    with pytest.raises(UserError, match=r"z.star: the file is compressed; unpack it first"):
         read_blocks(tmp_path / "z.star")
 
 

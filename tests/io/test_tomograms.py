@@ -34,8 +34,10 @@ def test_only_the_tomogram_asked_for() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    with pytest.raises(UserError, match="no particle is of the tomogram 'TS'; it holds 2: TS_1, TS_2"):
+    with pytest.raises(
+        UserError, match="no particle belongs to the tomogram 'TS'; the table has 2 tomograms: TS_1, TS_2"
+    ):
         rows_of_tomogram(["TS_1", "TS_2", "TS_1"], "TS", "p.star")
-    with pytest.raises(UserError, match=r"fits several tomograms, a/TS_1\.mrc, b/TS_1\.mrc"):
+    with pytest.raises(UserError, match=r"matches several tomograms, a/TS_1\.mrc, b/TS_1\.mrc"):
         rows_of_tomogram(["a/TS_1.mrc", "b/TS_1.mrc"], "TS_1", "p.star")
     assert rows_of_tomogram(["a/TS_1.mrc", "b/TS_1.mrc"], "b/TS_1.mrc", "p.star").tolist() == [1]

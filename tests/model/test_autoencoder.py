@@ -337,7 +337,7 @@ def test_candidates_of_a_preset(kind: str) -> None:
     network = Autoencoder(SIZES, physics, BOXES, torch.ones(12, 12, 12))
     mean = Rotation.from_matrix(network.candidates.double().numpy()).mean()
     turn = np.degrees(mean.as_rotvec())
-    # spec 1: the original's leave the identity out and mean 1.3° about (1, 1, 0)
+    # The candidates of OPUS-TOMO have no identity and a mean of 1.3° about (1, 1, 0).
     expected = [0, 0, 0] if kind == "symmetric" else [1.3 / 2**0.5, 1.3 / 2**0.5, 0]
     np.testing.assert_allclose(turn, expected, atol=0.03)
 

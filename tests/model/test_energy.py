@@ -41,7 +41,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def plain_images(posed: torch.Tensor, transfer: torch.Tensor) -> np.ndarray:
-    """x of spec 1 before the crop, one by one: (B, P, Dr, Dr, Dr)."""
+    """x of docs/method.md, section 2, before the crop, computed one by one: (B, P, Dr, Dr, Dr)."""
     out = np.zeros((BATCH, POSES, RENDER, RENDER, RENDER))
     for i in range(BATCH):
         centred = np.fft.fftshift(transfer[i].numpy(), axes=(0, 1))

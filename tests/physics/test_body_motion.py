@@ -1,4 +1,4 @@
-"""The blended grid of moving bodies against a slow float64 evaluation of spec 4 at every voxel."""
+"""The blended grid of moving bodies compared with a slow float64 evaluation at every voxel."""
 
 from __future__ import annotations
 

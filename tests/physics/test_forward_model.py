@@ -110,7 +110,7 @@ def test_wrong_convention_disagrees(wrong: Callable[[PosedSet], torch.Tensor], o
 
 
 def test_turning_half_a_voxel_off_centre_disagrees(one_sided_sets: list[PosedSet]) -> None:
-    """A grid's own centre is (D-1)/2; RELION and the FFT turn about D/2 (spec 1)."""
+    """A grid's own centre is (D-1)/2; RELION and the FFT turn about D/2."""
     for particles in one_sided_sets:
         right = score(particles)
         size = particles.density.shape[0]

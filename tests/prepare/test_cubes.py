@@ -62,7 +62,7 @@ def test_padded_cubes_hold_what_is_inside(tmp_path_factory: pytest.TempPathFacto
     expected = padded[z : z + box, y : y + box, x : x + box]
     assert plan.reachable[0] == np.isfinite(expected).any() and plan.inside[0] == np.isfinite(expected).all()
     if plan.reachable[0]:
-        (cube,) = cut_cubes(read_header(path), plan.centres, box, normalise=False)
+        (cube,) = cut_cubes(read_header(path), plan.centers, box, normalise=False)
         assert np.allclose(cube, np.where(np.isnan(expected), np.nanmean(expected), expected), rtol=1e-6)
 
 
@@ -72,8 +72,8 @@ def test_padded_cubes_hold_what_is_inside(tmp_path_factory: pytest.TempPathFacto
 )
 def test_round_modes(mode: str, expected: list[list[int]]) -> None:
     plan = plan_cubes(np.array([[1.7, 2.2, -1.6]]), 4, SHAPE, mode)
-    assert plan.centres.tolist() == expected
-    assert np.allclose(plan.centres + plan.remainder, [[1.7, 2.2, -1.6]])
+    assert plan.centers.tolist() == expected
+    assert np.allclose(plan.centers + plan.remainder, [[1.7, 2.2, -1.6]])
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     star = write_star(tmp_path / "p.star", at, rlnMicrographName=["a/T1.mrc", "a/T1.mrc", "C:\\b\\T2.mrc"])
     words = ["extract_tomo_cubes", str(tomo), str(star), "--box-size", "8", "-o", str(tmp_path / "o")]
     assert main(words) == 1
-    assert "no row of rlnMicrographName is other, there are a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
+    assert "rlnMicrographName has no tomogram other, only a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
     assert main([*words, "--tomo-id", "a/T1.mrc"]) == 0
     assert "Wrote 2 subtomograms" in capsys.readouterr().out
     # names with and without folders and suffixes, as everywhere else
@@ -186,7 +186,10 @@ def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([*words, "--tomo-id", name]) == 0
         assert f"{count} of the " in capsys.readouterr().out
     assert main([*words, "--tomo-id", "T"]) == 1
-    assert "no particle is of the tomogram 'T'; it holds 2: a/T1.mrc, C:\\b\\T2.mrc" in capsys.readouterr().err
+    assert (
+        "no particle belongs to the tomogram 'T'; the table has 2 tomograms: a/T1.mrc, C:\\b\\T2.mrc"
+        in capsys.readouterr().err
+    )
     star = write_star(tmp_path / "p.star", at, myTomo=["x", "x", "x"])
     assert main([*words, "--tomo-col", "myTomo"]) == 0
     assert main(words) == 0
@@ -215,7 +218,7 @@ def test_names_of_tomograms() -> None:
         (("--coord-cols", "a", "b", "c"), "no column a"),
         (("--data-block", "nothing"), "no block data_nothing"),
         (("--tomo-col", "nothing"), "no column nothing"),
-        (("--coord-scale", "100"), "no box of 8 at x, y, z"),
+        (("--coord-scale", "100"), "no box of 8 voxels at x, y, z"),
         (("--prefix", "a/b"), "--prefix is 'a/b', but it must be a file name"),
     ],
 )

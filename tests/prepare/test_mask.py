@@ -182,6 +182,6 @@ def test_maps_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), *words]) == 1
         return capsys.readouterr().err
 
-    assert "all equal" in make(np.ones((N, N, N), np.float32))
+    assert "equal voxels" in make(np.ones((N, N, N), np.float32))
     assert "not finite" in make(np.full((N, N, N), np.nan, np.float32))
     assert "require a cubic map" in make(np.ones((8, 8, 10), np.float32), "--apix", "5")

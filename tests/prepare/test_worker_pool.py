@@ -7,22 +7,22 @@ import os
 
 import pytest
 
-from opustomo.prepare.worker_pool import work_through
+from opustomo.prepare.worker_pool import run_jobs
 
 
 def test_results_of_all_jobs_in_any_order() -> None:
-    assert sorted(work_through(math.factorial, list(range(6)), 2)) == [(i, math.factorial(i)) for i in range(6)]
-    assert list(work_through(math.factorial, [3, 4], 1)) == [(0, 6), (1, 24)]
-    assert list(work_through(math.factorial, [], 3)) == []
+    assert sorted(run_jobs(math.factorial, list(range(6)), 2)) == [(i, math.factorial(i)) for i in range(6)]
+    assert list(run_jobs(math.factorial, [3, 4], 1)) == [(0, 6), (1, 24)]
+    assert list(run_jobs(math.factorial, [], 3)) == []
 
 
 def test_one_process_is_this_one() -> None:
-    assert {pid for _, pid in work_through(lambda _: os.getpid(), [1, 2], 1)} == {os.getpid()}
+    assert {pid for _, pid in run_jobs(lambda _: os.getpid(), [1, 2], 1)} == {os.getpid()}
 
 
 def test_errors_come_through() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(work_through(_invert, [1.0, 0.0, 2.0], 2))
+        list(run_jobs(_invert, [1.0, 0.0, 2.0], 2))
 
 
 def _invert(value: float) -> float:

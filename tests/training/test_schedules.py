@@ -1,4 +1,4 @@
-"""Schedules against the numbers of spec 3."""
+"""Schedules compared with the numbers of docs/method.md, sections 4 and 6."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tilt series: metadata of RELION, WARP, IMOD, AreTomo and SerialEM, read into one description of a series."""
+"""Tilt series: readers of the metadata of RELION, WARP, IMOD, AreTomo and SerialEM."""

@@ -1,9 +1,9 @@
-"""Alignments of AreTomo, versions 1 to 3: .aln files.
+"""Alignments of AreTomo 1 to 3 (.aln files).
 
-AreTomo exports the same alignment to IMOD (`-OutImod`) as the transform with the matrix of a turn by -ROT and the shift
-of (-TX, -TY) turned in the same way (CSaveXF.cpp of AreTomo 2 and 3). A point of the aligned image therefore appears at
-`Rz(ROT) p + (TX, TY)` of the raw image. TILT is the angle of the .tlt file, with AlphaOffset added (CAlignParam.cpp).
-SEC counts sections of the raw stack from 0 in versions 1 and 2, and from 1 in version 3, which writes AlphaOffset.
+AreTomo exports the same alignment to IMOD (`-OutImod`) as a rotation by -ROT with the shift (-TX, -TY) rotated in the
+same way (CSaveXF.cpp of AreTomo 2 and 3). A point p of the aligned image therefore appears at `Rz(ROT) p + (TX, TY)` of
+the raw image. TILT is the angle of the .tlt file plus AlphaOffset (CAlignParam.cpp). SEC counts sections of the raw
+stack from 0 in versions 1 and 2, and from 1 in version 3, which writes AlphaOffset.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _SEC, _ROT, _GMAG, _TX, _TY, _TILT = 0, 1, 2, 3, 4, 9
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What an .aln file holds.
+    """Content of an .aln file.
 
     Attributes
     ----------
     table
         (T, 10) columns SEC ROT GMAG TX TY SMEAN SFIT SCALE BASE TILT.
     raw_size
-        x, y and number of sections of the raw stack; None when the file does not tell it.
+        x, y and number of sections of the raw stack; None if the file does not state it.
     dark
-        (D, 3) frames that were left out: place among the sorted tilts, section, angle.
+        (D, 3) excluded frames: index among the sorted tilts, section, angle.
     header
         Other values by name, such as AlphaOffset.
     """
@@ -45,12 +45,12 @@ class Alignment:
 
 
 def read_aln(path: str | os.PathLike[str]) -> Alignment:
-    """Read an .aln file; local alignments are left unread.
+    """Read an .aln file without its local alignments.
 
     Raises
     ------
     UserError
-        The file is missing, damaged, or no alignment of AreTomo.
+        The file is missing, damaged, or not an alignment of AreTomo.
     """
     path = Path(path)
     try:
@@ -58,7 +58,7 @@ def read_aln(path: str | os.PathLike[str]) -> Alignment:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give an .aln file of AreTomo.") from error
     if not any(re.match(r"#\s*SEC\s+ROT", line) for line in lines):
-        raise UserError(f"{path}: has no line '# SEC ROT …' above its tilts; give an .aln file of AreTomo.")
+        raise UserError(f"{path}: there is no line '# SEC ROT …' above the tilts; give an .aln file of AreTomo.")
     rows: list[list[float]] = []
     dark: list[list[float]] = []
     header: dict[str, float] = {}
@@ -81,17 +81,17 @@ def read_aln(path: str | os.PathLike[str]) -> Alignment:
         elif line.strip() and not line.lstrip().startswith("#"):
             rows.append(_numbers(path, number, line, _COLUMNS))
     if not rows:
-        raise UserError(f"{path}: lists no tilts; align the tilt series with AreTomo again.")
+        raise UserError(f"{path}: the file lists no tilts; align the tilt series with AreTomo again.")
     return Alignment(np.array(rows), raw_size, np.array(dark).reshape(-1, 3), header)
 
 
-def aln_tilts(path: str | os.PathLike[str]) -> TextTilts:
-    """Return the tilts that AreTomo aligned, in the order of the file.
+def read_aln_tilts(path: str | os.PathLike[str]) -> TextTilts:
+    """Read the tilts that AreTomo aligned, in the order of the file.
 
     Raises
     ------
     UserError
-        As `read_aln`; sections are told twice or are not in the raw stack; or an angle is none.
+        As in `read_aln`, or a section occurs twice or is not in the raw stack, or an angle is invalid.
     """
     path = Path(path)
     found = read_aln(path)
@@ -112,17 +112,17 @@ def aln_tilts(path: str | os.PathLike[str]) -> TextTilts:
 
 
 def _sections(path: Path, found: Alignment) -> np.ndarray:
-    """Return sections from 0, whichever number the version of AreTomo begins with."""
+    """Return sections counted from 0, for all versions of AreTomo."""
     written = found.table[:, _SEC].astype(np.int64)
     if len(np.unique(written)) < len(written) or (written != found.table[:, _SEC]).any():
-        raise UserError(f"{path}: its sections (SEC) are not different whole numbers; align the tilt series again.")
+        raise UserError(f"{path}: the sections (SEC) are not distinct integers; align the tilt series again.")
     count = None if found.raw_size is None else found.raw_size[2]
     from_one = written.min() > 0 and ("AlphaOffset" in found.header or written.max() == count)
     sections = written - 1 if from_one else written
     if sections.min() < 0 or (count is not None and sections.max() >= count):
         raise UserError(
-            f"{path}: names section {written.max()}, but the raw stack has {count} (RawSize); align the tilt series "
-            "again."
+            f"{path}: the file lists section {written.max()}, but the raw stack has {count} sections (RawSize); align "
+            "the tilt series again."
         )
     return np.asarray(sections)
 
@@ -130,33 +130,33 @@ def _sections(path: Path, found: Alignment) -> np.ndarray:
 def _notes(path: Path, found: Alignment) -> tuple[str, ...]:
     notes = []
     if found.header.get("NumPatches", 0) > 0:
-        notes.append(f"{path}: its local alignments ({found.header['NumPatches']:g} patches) are not followed")
+        notes.append(f"{path}: the local alignments ({found.header['NumPatches']:g} patches) are ignored")
     if found.header.get("BetaOffset", 0.0):
-        notes.append(f"{path}: BetaOffset {found.header['BetaOffset']:g} is not followed")
+        notes.append(f"{path}: BetaOffset {found.header['BetaOffset']:g} is ignored")
     if len(found.dark):
         notes.append(f"{path}: {len(found.dark)} dark frames are left out, as in AreTomo's alignment")
     if np.abs(found.table[:, _GMAG] - 1).max() > 1e-3:
-        notes.append(f"{path}: the magnifications of GMAG are not followed")
+        notes.append(f"{path}: the magnifications of GMAG are ignored")
     if found.raw_size is not None and len(found.table) != found.raw_size[2] - len(found.dark):
         notes.append(
-            f"{path}: lists {len(found.table)} tilts, where RawSize and DarkFrame tell of "
+            f"{path}: the file lists {len(found.table)} tilts, but RawSize and DarkFrame imply "
             f"{found.raw_size[2] - len(found.dark)}; the others are left out"
         )
     return tuple(notes)
 
 
 def _numbers(path: Path, line: int, text: str, count: int | None) -> list[float]:
-    """Return the numbers of a line; `count` of them, or what there is when it is None."""
+    """Return the numbers of a line, which must be `count`; None accepts any number, also none."""
     words = text.split()
     try:
         numbers = [float(word) for word in words]
     except ValueError as error:
         if count is None:
             return []
-        raise UserError(f"{path}: line {line} holds something else than numbers ({error}); export it again.") from error
+        raise UserError(f"{path}: line {line} is not numeric ({error}); export the file again.") from error
     if count is not None and (len(numbers) != count or not np.isfinite(numbers).all()):
         raise UserError(
-            f"{path}: line {line} must hold {count} finite numbers, but it holds {text.strip()[:60]!r}; export it "
+            f"{path}: line {line} must have {count} finite numbers, but it is {text.strip()[:60]!r}; export the file "
             "again."
         )
     return numbers

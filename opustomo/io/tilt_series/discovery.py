@@ -1,4 +1,4 @@
-"""Finds the tilt series of tomograms in what RELION, WARP, IMOD, AreTomo or SerialEM left."""
+"""Discovery of the tilt series of tomograms in files of RELION, WARP, IMOD, AreTomo or SerialEM."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from opustomo.io.tomograms import tomogram_stem
 
 @dataclass(frozen=True)
 class SeriesSource:
-    """Where tilt series are told, and what the files may not tell. One of the first three is given.
+    """Files of tilt series, and values that the files may not state. One of the first three attributes is given.
 
     Attributes
     ----------
     relion
         tomograms.star of RELION 4 or 5.
     warp
-        Folder with WARP's XML files.
+        Folder of WARP's XML files.
     text
         Folder with .tlt, .aln, .tomostar or .mdoc, .order, defocus files and the like, one set per tomogram.
     apix
-        Pixel size of coordinates and `tomo_size`, Å; None takes the files'.
+        Pixel size of coordinates and `tomo_size`, Å; None uses the value of the files.
     tomo_size
-        x, y, z of the tomograms in such pixels.
+        Size x, y, z of the tomograms in these pixels.
     image_size
-        Width and height of WARP's images in such pixels; None takes those of a stack or average in `images` or beside
-        the XML files, where these tell none.
+        Width and height of WARP's images in these pixels. If it is None and the XML files do not state the size, it is
+        read from a stack or average in `images` or beside the XML files.
     images
         Folder of tilt images.
     hand
-        Sign of the depth; None takes what the files say.
+        Sign of the depth; None uses the value of the files.
     tilt_sign
-        -1: .tlt angles are IMOD's; 1: they are RELION's and WARP's already.
+        -1 if .tlt angles have the sign of IMOD, 1 if they have that of RELION and WARP.
     defocus_name
-        Name of defocus files, `{stem}` for the tomogram's; None tries the usual ones.
+        Name of defocus files, in which `{stem}` is the name of the tomogram; None tries the usual names.
     microscope
-        For `text`.
+        Constants for `text`.
     depth_only
-        Positions in the tilt images are not needed, only depths: images may be missing, and so may alignments.
+        Whether only depths are needed, not positions in the tilt images; images and alignments may then be missing.
     """
 
     relion: Path | None = None
@@ -63,7 +63,7 @@ class SeriesSource:
     depth_only: bool = False
 
     def find(self, names: Iterable[str]) -> dict[str, TiltSeries]:
-        """The tilt series of tomograms, by their names without folders and suffixes.
+        """Return the tilt series of tomograms by name; names have no folders and suffixes.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class SeriesSource:
             return {name: self._from_warp(self.warp, name) for name in names}
         if self.text is not None:
             return {name: self.from_text(self.text, name) for name in names}
-        raise UserError("no tilt series are given: --tomograms, --warp or --tilts tells where they are.")
+        raise UserError("no tilt series are given; give one of --tomograms, --warp and --tilts.")
 
     def _from_relion(self, path: Path, names: list[str]) -> dict[str, TiltSeries]:
         def image_size(name: str) -> tuple[int, int]:
@@ -88,15 +88,15 @@ class SeriesSource:
         lost = [name for name in names if name not in found]
         if lost:
             raise UserError(
-                f"{path}: lacks {len(lost)} of the {len(names)} tomograms of the particles, the first is {lost[0]}; "
-                "give the tomograms.star that belongs to them."
+                f"{path}: {len(lost)} of the {len(names)} tomograms of the particles are missing, the first is "
+                f"{lost[0]}; give the tomograms.star that belongs to the particles."
             )
-        return {name: self._told(found[name]) for name in names}
+        return {name: self._with_options(found[name]) for name in names}
 
     def _from_warp(self, folder: Path, name: str) -> TiltSeries:
         path = folder if folder.is_file() else folder / f"{name}.xml"
         if not path.is_file():
-            raise UserError(f"{folder}: has no {name}.xml; give the folder of WARP's tilt-series XML files.")
+            raise UserError(f"{folder}: there is no {name}.xml; give the folder of WARP's tilt-series XML files.")
         volume_A = None
         if self.tomo_size is not None and self.apix is not None:
             x, y, z = self.tomo_size
@@ -108,10 +108,10 @@ class SeriesSource:
             image_A=self._image_A(path.parent, name),
             volume_A=volume_A,
         )
-        return self._told(series)
+        return self._with_options(series)
 
     def _image_A(self, home: Path, name: str) -> tuple[float, float] | None:
-        """Size of a stack or average of a WARP series, Å; None when there is none or it tells no pixel size."""
+        """Return the size of a stack or average of a WARP series in Å; None if it or its pixel size is missing."""
         folders = [home / "tiltstack", home / "average", *([self.images] if self.images is not None else [])]
         stack = first_file(
             folders, (f"{name}/{name}.st", f"{name}.st", f"{name}/{name}.mrc", f"{name}.mrc", f"{name}.mrcs")
@@ -123,8 +123,8 @@ class SeriesSource:
         header = read_header(stack)
         return None if header.apix is None else (header.shape[2] * header.apix, header.shape[1] * header.apix)
 
-    def _told(self, series: TiltSeries) -> TiltSeries:
-        """With what the user says instead of the files."""
+    def _with_options(self, series: TiltSeries) -> TiltSeries:
+        """Return the series with the values that the user gave."""
         if self.hand is not None:
             series = replace(series, geometry=replace(series.geometry, hand=self.hand))
         if self.tomo_size is not None:
@@ -132,5 +132,5 @@ class SeriesSource:
         return series
 
     def from_text(self, folder: Path, stem: str) -> TiltSeries:
-        """Read a series from the text files of its name, as `text_series.read_text_series` does."""
+        """Read a series from text files, see :func:`opustomo.io.tilt_series.text_folder.read_text_series`."""
         return read_text_series(self, folder, stem)

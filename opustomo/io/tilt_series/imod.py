@@ -1,7 +1,7 @@
-"""A tilt series told by IMOD's text files: .tlt, .xf, tilt.com, .order and a defocus file.
+"""Tilt series in text files of IMOD: .tlt, .xf, tilt.com, .order and a defocus file.
 
-IMOD's tilts turn right-handed about y: a point appears at `x cos t + z sin t` of the aligned image (RELION 5 takes the
-same angles as rlnTomoYTilt).
+The tilt angles of IMOD are right-handed rotations about y: a point appears at `x cos t + z sin t` of the aligned image.
+RELION 5 uses the same angles (rlnTomoYTilt).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from opustomo.io.tilt_series.series import TiltImage, TiltOptics, TiltSeries
 
 @dataclass(frozen=True)
 class ImodFiles:
-    """Files of one series; those that are None are not there.
+    """Files of one series; None means that a file does not exist.
 
     Attributes
     ----------
     tlt
         Tilt angles.
     defocus
-        ctfplotter or CTFFIND.
+        Defoci from ctfplotter or CTFFIND.
     order
-        Doses, see `tilt_files.read_dose`.
+        Doses, see :func:`opustomo.io.tilt_series.imod_files.read_dose`.
     xf
-        Transforms from the raw to the aligned stack; given, images are the raw stack's.
+        Transforms from the raw to the aligned stack; if given, `stack` is the raw stack.
     com
-        tilt.com, for XAXISTILT and OFFSET.
+        tilt.com with XAXISTILT and OFFSET.
     stack
         Tilt images.
     """
@@ -47,7 +47,7 @@ class ImodFiles:
 
 @dataclass(frozen=True)
 class Microscope:
-    """What no text file tells: kV, mm, fraction, e/Å², Å² per e/Å²."""
+    """Constants that text files do not state, in kV, mm, fraction, e/Å² and Å² per e/Å²."""
 
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
@@ -73,7 +73,7 @@ def read_imod_series(
     Parameters
     ----------
     name
-        Of the tomogram.
+        Name of the tomogram.
     files
         The files.
     apix
@@ -81,7 +81,7 @@ def read_imod_series(
     dose
         (T,) accumulated doses, e/Å²; None reads `files.order`.
     shift_apix
-        Pixel size that the shifts of `files.xf` count in, Å; None takes `apix`.
+        Pixel size of the shifts in `files.xf`, Å; None uses `apix`.
     microscope
         Constants.
     volume_px
@@ -89,12 +89,12 @@ def read_imod_series(
     hand
         As in `TiltGeometry`.
     sign
-        -1 for angles that turn the other way round than IMOD's.
+        -1 if the angles have the opposite sign to IMOD's.
 
     Raises
     ------
     UserError
-        A file is missing or does not fit the others.
+        A file is missing or inconsistent with the others.
     """
     microscope = microscope or Microscope()
     tilt = read_tlt(files.tlt)
@@ -119,7 +119,7 @@ def read_imod_series(
 
 
 def imod_optics(tilt_deg: np.ndarray, defoci: TiltDefoci, dose: np.ndarray, microscope: Microscope) -> TiltOptics:
-    """CTF of each tilt: scale cos t, B by dose."""
+    """Return the CTF parameters of each tilt, with scale cos t and B factors proportional to the dose."""
     return TiltOptics(
         defocus_u_A=defoci.u_A,
         defocus_v_A=defoci.v_A,
@@ -136,9 +136,9 @@ def imod_optics(tilt_deg: np.ndarray, defoci: TiltDefoci, dose: np.ndarray, micr
 def _notes(files: ImodFiles, options: dict[str, str]) -> tuple[str, ...]:
     notes = []
     if any(float(word) != 0 for word in options.get("SHIFT", "").replace(",", " ").split()[:2] if is_number(word)):
-        notes.append(f"{files.com}: SHIFT {options['SHIFT']} is not followed; coordinates must not contain it")
+        notes.append(f"{files.com}: SHIFT {options['SHIFT']} is ignored; coordinates must not include it")
     if "LOCALFILE" in options:
-        notes.append(f"{files.com}: the local alignments of LOCALFILE are not followed")
+        notes.append(f"{files.com}: the local alignments of LOCALFILE are ignored")
     return tuple(notes)
 
 
@@ -160,9 +160,12 @@ def _geometry(
         return rotations, np.zeros((len(tilt), 2))
     matrices, moved = read_xf(files.xf)
     if len(matrices) != len(tilt):
-        raise UserError(f"{files.xf}: has {len(matrices)} transforms for the {len(tilt)} tilts of {files.tlt}.")
+        raise UserError(
+            f"{files.xf}: there are {len(matrices)} transforms, but {files.tlt} has {len(tilt)} tilts; give the files "
+            "of one tilt series."
+        )
     back = np.linalg.inv(matrices)
-    # magnification of the alignment is left out: slices must stay rotations
+    # The magnification of the alignment is omitted, because slices must be rotations.
     back_turn = back / np.sqrt(np.abs(np.linalg.det(back)))[:, None, None]
     in_image = np.zeros((len(tilt), 3, 3))
     in_image[:, :2, :2], in_image[:, 2, 2] = back_turn, 1.0
@@ -174,4 +177,4 @@ def _number(path: Path | None, options: dict[str, str], name: str) -> float:
     try:
         return float(text[0]) if text else 0.0
     except ValueError as error:
-        raise UserError(f"{path}: {name} is {text[0]!r}; a number is needed.") from error
+        raise UserError(f"{path}: {name} is {text[0]!r}, but it must be a number.") from error

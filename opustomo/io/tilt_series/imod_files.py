@@ -1,4 +1,4 @@
-"""Small text files of IMOD, ctfplotter and CTFFIND that tell of a tilt series."""
+"""Text files of IMOD, ctfplotter and CTFFIND: tilt angles, doses, transforms and defoci."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASTIGMATISM, _RADIANS, _PHASE, _PHASE_RADIANS, _INVERTED = 1, 2, 4, 8, 16
 
 @dataclass(frozen=True, eq=False)
 class TiltDefoci:
-    """Defocus of each tilt, (T,): Å (underfocus positive) and degrees."""
+    """Defocus of each tilt, (T,), in Å (positive for underfocus) and degrees."""
 
     u_A: np.ndarray
     v_A: np.ndarray
@@ -25,46 +25,46 @@ class TiltDefoci:
     phase_shift_deg: np.ndarray
 
     def take(self, tilts: np.ndarray) -> TiltDefoci:
-        """Return the defoci of some tilts."""
+        """Return the defoci of the selected tilts."""
         return TiltDefoci(self.u_A[tilts], self.v_A[tilts], self.angle_deg[tilts], self.phase_shift_deg[tilts])
 
 
 def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: str) -> np.ndarray:
-    """Numbers of a text file, separated by blanks or commas; lines with # are comments.
+    """Read the numbers of a text file, separated by white space or commas; lines with # are comments.
 
     Parameters
     ----------
     path
         The file.
     columns
-        Numbers of columns that are possible.
+        Allowed numbers of columns.
     what
-        What a line holds, for messages.
+        Description of a line, for messages.
 
     Raises
     ------
     UserError
-        The file is missing or holds something else.
+        The file is missing or has other content.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it must hold {what} per line.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it must have {what} per line.") from error
     try:
         with warnings.catch_warnings():
-            # an empty file is told below
+            # An empty file is reported below.
             warnings.simplefilter("ignore", UserWarning)
             table = np.loadtxt(text.replace(",", " ").splitlines(), ndmin=2)
     except ValueError as error:
-        raise UserError(f"{path}: must hold {what} per line ({str(error).split(';')[0]}); correct it.") from error
+        raise UserError(f"{path}: the file must have {what} per line ({str(error).split(';')[0]}).") from error
     if not table.size:
-        raise UserError(f"{path}: is empty; it must hold {what} per line.")
+        raise UserError(f"{path}: the file is empty; it must have {what} per line.")
     if table.shape[1] not in columns:
-        raise UserError(f"{path}: must hold {what} per line, has {table.shape[1]} columns.")
+        raise UserError(f"{path}: the file must have {what} per line, but it has {table.shape[1]} columns.")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise UserError(f"{path}: row {row + 1} holds a number that is not finite; it must hold {what}.")
+        raise UserError(f"{path}: row {row + 1} has a number that is not finite; it must have {what}.")
     return table
 
 
@@ -74,11 +74,14 @@ def read_tlt(path: str | os.PathLike[str]) -> np.ndarray:
     Raises
     ------
     UserError
-        As `read_columns`, or an angle is 90° or more.
+        As in `read_columns`, or an angle is 90° or more.
     """
     tilt = read_columns(path, (1, 2, 3), _TLT_LINE)[:, 0]
     if np.abs(tilt).max() >= 90:
-        raise UserError(f"{path}: holds {tilt[np.abs(tilt).argmax()]:g}, no tilt between -90 and 90 degrees.")
+        raise UserError(
+            f"{path}: the angle {tilt[np.abs(tilt).argmax()]:g} is not between -90 and 90 degrees; give a file of tilt "
+            "angles."
+        )
     return tilt
 
 
@@ -86,20 +89,20 @@ _TLT_LINE = "one tilt angle"
 
 
 def read_tlt_dose(path: str | os.PathLike[str], dose_per_tilt: float) -> np.ndarray | None:
-    """Read accumulated doses from the further columns of a .tlt file, (T,) e/Å²; None when there are none.
+    """Read accumulated doses from the further columns of a .tlt file, (T,) e/Å²; None if there are none.
 
-    The second column is the place in the order of exposure, from 0 or 1, as AreTomo takes it with -AngFile, or else the
-    accumulated dose. The third one of AreTomo 3 (_TLT.txt) is the dose of each exposure; without it, or where it is 0,
+    The second column is the index in the order of exposure, from 0 or 1, as for -AngFile of AreTomo, or else the
+    accumulated dose. The third column of AreTomo 3 (_TLT.txt) is the dose of each exposure; without it, or if it is 0,
     an exposure adds `dose_per_tilt`.
 
     Raises
     ------
     UserError
-        As `read_tlt`, or the second column is neither.
+        As in `read_tlt`, or the second column is neither.
     """
     table = read_columns(path, (1, 2, 3), _TLT_LINE)
     if table.shape[1] == 1 or not table[:, 1].any():
-        # AreTomo writes 0 where it does not know
+        # AreTomo writes 0 for unknown values.
         return None
     second = table[:, 1]
     places = np.sort(second) - second.min()
@@ -113,25 +116,25 @@ def read_tlt_dose(path: str | os.PathLike[str], dose_per_tilt: float) -> np.ndar
         return dose
     if table.shape[1] == 3 or second.min() < 0 or len(np.unique(second)) < len(second):
         raise UserError(
-            f"{path}: its second column is neither the order of exposure (each of 1 to {len(second)} once) nor an "
-            "accumulated dose that differs from tilt to tilt; correct it or leave the angles alone in the file."
+            f"{path}: the second column is neither the order of exposure (each of 1 to {len(second)} once) nor an "
+            "accumulated dose that differs from tilt to tilt; correct it or keep only the angles in the file."
         )
     return second
 
 
 def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
-    """(T,) accumulated dose of each tilt, e/Å², from an .order file.
+    """Read the accumulated dose of each tilt from an .order file, (T,) e/Å².
 
-    Two columns are tilt angle and accumulated dose, in any order, matched by angle; or number in the order of exposure
-    and tilt angle, as AreTomo writes it for RELION 4. One column is the number of each tilt in the order of exposure,
-    from 1 (or 0). Each exposure adds `dose_per_tilt`.
+    Two columns are tilt angle and accumulated dose, in rows of any order that are matched by angle, or the index in the
+    order of exposure and the tilt angle, as AreTomo writes it for RELION 4. One column is the index of each tilt in the
+    order of exposure, from 1 (or 0). Each exposure adds `dose_per_tilt`.
 
     Raises
     ------
     UserError
-        As `read_columns`, an angle has no match within 1°, or the numbers do not fit the tilts.
+        As in `read_columns`, an angle has no match within 1°, or the indices are inconsistent with the tilts.
     """
-    table = read_columns(path, (1, 2), "angle and accumulated dose, or the place in the order of exposure,")
+    table = read_columns(path, (1, 2), "angle and accumulated dose, or the index in the order of exposure,")
     if table.shape[1] == 2:
         numbers = np.sort(table[:, 0])
         if np.array_equal(numbers - numbers[0], np.arange(len(table))) and numbers[0] in (0, 1):
@@ -142,33 +145,34 @@ def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt:
         distance = np.abs(table[None, :, 0] - tilt_deg[:, None])
         if distance.min(axis=1).max() > 1.0:
             lost = tilt_deg[distance.min(axis=1).argmax()]
-            raise UserError(f"{path}: has no angle within 1 degree of the tilt {lost:g}; complete it.")
+            raise UserError(f"{path}: no angle is within 1 degree of the tilt {lost:g}; complete the file.")
         return table[distance.argmin(axis=1), 1]
     place = table[:, 0]
     if len(place) != len(tilt_deg) or len(np.unique(place)) != len(place):
         raise UserError(
-            f"{path}: has {len(np.unique(place))} different places for {len(tilt_deg)} tilts; give one for each tilt."
+            f"{path}: there are {len(np.unique(place))} distinct indices but {len(tilt_deg)} tilts; give one index for "
+            "each tilt."
         )
     return (place - place.min() + 1) * dose_per_tilt
 
 
 def read_xf(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """IMOD transforms: `aligned - centre = A (raw - centre) + d`; A (T, 2, 2) and d (T, 2) in pixels.
+    """Read IMOD transforms `aligned - center = A (raw - center) + d`; A is (T, 2, 2), d is (T, 2) in pixels.
 
     Raises
     ------
     UserError
-        As `read_columns`, or a matrix cannot be inverted.
+        As in `read_columns`, or a matrix cannot be inverted.
     """
     table = read_columns(path, (6,), "the six numbers of a transform")
     matrices = table[:, :4].reshape(-1, 2, 2)
     if np.abs(np.linalg.det(matrices)).min() < 1e-3:
-        raise UserError(f"{path}: holds a transform that cannot be inverted; align the tilt series again.")
+        raise UserError(f"{path}: a transform cannot be inverted; align the tilt series again.")
     return matrices, table[:, 4:]
 
 
 def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Entries of an IMOD command file such as tilt.com: `NAME value` lines, names in capitals.
+    """Read the lines `NAME value` of an IMOD command file such as tilt.com; names are converted to capitals.
 
     Raises
     ------
@@ -185,38 +189,38 @@ def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoci:
-    """Defocus of each tilt from ctfplotter (.defocus) or CTFFIND (.txt, one line per tilt).
+    """Read the defocus of each tilt from a file of ctfplotter (.defocus) or CTFFIND (.txt, one line per tilt).
 
-    Views that ctfplotter left out get what lies between those of the nearest tilts.
+    Views that ctfplotter omitted are interpolated between the nearest tilts.
 
     Raises
     ------
     UserError
-        As `read_columns`, or the file has no line for a tilt.
+        As in `read_columns`, or the file has no line for a tilt.
     """
     lines, rows = _defocus_rows(Path(path))
     path = Path(path)
     if not rows:
-        raise UserError(f"{path}: holds no defocus; estimate it with ctfplotter or CTFFIND first.")
+        raise UserError(f"{path}: the file has no defocus; estimate it with ctfplotter or CTFFIND first.")
     if not np.isfinite(np.concatenate(rows)).all():
-        raise UserError(f"{path}: holds a defocus that is no finite number; estimate it again.")
+        raise UserError(f"{path}: a defocus is not a finite number; estimate it again.")
     return _ctffind(path, rows, len(tilt_deg)) if _is_ctffind(lines, rows) else _ctfplotter(path, rows, tilt_deg)
 
 
 def count_ctffind_rows(path: str | os.PathLike[str]) -> int | None:
-    """Return the number of images in CTFFIND's file; None when it is one of ctfplotter.
+    """Return the number of images in a file of CTFFIND; None for a file of ctfplotter.
 
     Raises
     ------
     UserError
-        The file cannot be read, or holds something else than numbers.
+        The file cannot be read or is not numeric.
     """
     lines, rows = _defocus_rows(Path(path))
     return len(rows) if rows and _is_ctffind(lines, rows) else None
 
 
 def _defocus_rows(path: Path) -> tuple[list[str], list[list[float]]]:
-    """Return the lines of a defocus file, and the numbers of those that are no comments."""
+    """Return the lines of a defocus file, and the numbers in the lines that are not comments."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -227,12 +231,12 @@ def _defocus_rows(path: Path) -> tuple[list[str], list[list[float]]]:
             try:
                 rows.append([float(word) for word in line.split()])
             except ValueError as error:
-                raise UserError(f"{path}: the line {line.strip()[:40]!r} is no row of defocus values.") from error
+                raise UserError(f"{path}: {line.strip()[:40]!r} is not a valid defocus row; correct it.") from error
     return lines, rows
 
 
 def _is_ctffind(lines: list[str], rows: list[list[float]]) -> bool:
-    """CTFFIND comments its columns, writes 7 or more, and defoci of thousands of Å in the second."""
+    """Return whether a file is of CTFFIND: it has comments, at least 7 columns, and defoci in Å in the second."""
     return all(len(row) >= 7 for row in rows) and (
         any(line.lstrip().startswith("#") for line in lines) or all(abs(row[1]) > 500 for row in rows)
     )
@@ -240,28 +244,31 @@ def _is_ctffind(lines: list[str], rows: list[list[float]]) -> bool:
 
 def _ctffind(path: Path, rows: list[list[float]], count: int) -> TiltDefoci:
     if len(rows) != count:
-        raise UserError(f"{path}: has {len(rows)} lines for {count} tilts; estimate all of them.")
+        raise UserError(f"{path}: there are {len(rows)} lines but {count} tilts; estimate the defocus of all tilts.")
     table = np.array([row[:5] for row in rows])
     return TiltDefoci(table[:, 1], table[:, 2], table[:, 3], np.rad2deg(table[:, 4]))
 
 
 def _ctfplotter(path: Path, rows: list[list[float]], tilt_deg: np.ndarray) -> TiltDefoci:
-    """Versions 1 to 3: first and last view (from 1), angles, defocus (nm), and what the flags of version 3 say."""
+    """Convert rows of versions 1 to 3: first and last view (from 1), angles, defocus (nm), values by flags."""
     flags = 0
     first = rows[0]
     if len(first) >= 6 and first[-1] >= 3 and not any(first[1:5]):
         flags, rows = int(first[0]), rows[1:]
     needed = 5 + (2 if flags & _ASTIGMATISM else 0) + (1 if flags & _PHASE else 0)
     if not rows or any(len(row) < needed for row in rows):
-        raise UserError(f"{path}: each line must hold views, angles and defocus, {needed} numbers in all; correct it.")
+        raise UserError(f"{path}: each line must have {needed} numbers: views, angles and defocus; correct it.")
     count = len(tilt_deg)
-    # the first versions of ctfplotter counted views from 0
+    # The first versions of ctfplotter count views from 0.
     start = 0 if min(row[0] for row in rows) == 0 else 1
     sums, hits = np.zeros((count, 5)), np.zeros(count)
     for row in rows:
         low, high = int(row[0]) - start, int(row[1]) - start
         if not 0 <= low <= high < count:
-            raise UserError(f"{path}: views {row[0]:g} to {row[1]:g} are not among the {count} tilts; check the files.")
+            raise UserError(
+                f"{path}: the file lists views {row[0]:g} to {row[1]:g}, but there are {count} tilts; give the "
+                "files of one tilt series."
+            )
         sums[low : high + 1] += _fields(row, flags)
         hits[low : high + 1] += 1
     known = np.flatnonzero(hits)
@@ -278,7 +285,7 @@ def _ctfplotter(path: Path, rows: list[list[float]], tilt_deg: np.ndarray) -> Ti
 
 
 def _fields(row: list[float], flags: int) -> np.ndarray:
-    """U and V in Å, cosine and sine of twice the angle, phase shift in degrees."""
+    """Return U and V in Å, cosine and sine of twice the angle, and phase shift in degrees of a row."""
     u = v = 10.0 * row[4]
     angle, place = 0.0, 5
     if flags & _ASTIGMATISM:

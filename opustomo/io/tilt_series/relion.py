@@ -1,8 +1,8 @@
-"""Tilt-series metadata of RELION 4 and 5: tomograms.star and the tables it names.
+"""Tilt series of RELION 4 and 5: tomograms.star and the tables that it refers to.
 
-Geometry of RELION 5, from the centre of the tomogram to the centre of the image (centres at n//2):
+The geometry of RELION 5 leads from the center of the tomogram to the center of the image (centers are at n//2):
 `Rz(rlnTomoZRot) Ry(rlnTomoYTilt) Rx(rlnTomoXTilt) x + (rlnTomoXShiftAngst, rlnTomoYShiftAngst)` with right-handed
-turns. RELION 4 writes the 4 × 4 matrices of corner-based pixels instead (rlnTomoProjX … W).
+rotations. RELION 4 has 4 × 4 matrices of pixels that count from the corner instead (rlnTomoProjX … W).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def read_relion_series(
     depth_only: bool = False,
     wanted: Collection[str] | None = None,
 ) -> list[TiltSeries]:
-    """Read tilt series of a tomograms.star.
+    """Read the tilt series of a tomograms.star.
 
     Parameters
     ----------
     path
-        The file. The tables of single series are blocks of it (RELION 4) or files of their own, looked for beside it
-        and in the folders above, since RELION names them from its project folder.
+        The file. The tables of the series are blocks of this file (RELION 4) or separate files, which are searched for
+        beside it and in the folders above, because their paths are relative to the project folder of RELION.
     image_size
-        Gives width and height of an image by its name; RELION 4's matrices need it.
+        Function that returns width and height of an image by name; required for the matrices of RELION 4.
     depth_only
-        Leave shifts at 0 where they need `image_size`: for those who ask for depths alone.
+        Set shifts that require `image_size` to 0, because only depths are needed.
     wanted
         Names of tomograms without folders and suffixes; None reads all.
 
@@ -59,7 +59,7 @@ def read_relion_series(
     blocks = read_blocks(path)
     name = next((name for name, block in blocks.items() if "rlnTomoName" in block), None)
     if name is None:
-        raise UserError(f"{path}: no block has rlnTomoName; give the tomograms.star of RELION 4 or 5.")
+        raise UserError(f"{path}: no block has rlnTomoName; give a tomograms.star of RELION 4 or 5.")
     table = _rows(blocks[name])
     if wanted is not None:
         table = [row for row in table if tomogram_stem(row["rlnTomoName"]) in wanted]
@@ -88,7 +88,7 @@ def _one_series(
             return to_numbers(tilts[label], label, str(source))
         if default is None:
             raise UserError(
-                f"{source}: the table of tilts has no column {label}; {_MAKES.get(label, 'export it anew')}."
+                f"{source}: the table of tilts has no column {label}; {_ADVICE.get(label, 'export it again')}."
             )
         return default
 
@@ -145,7 +145,7 @@ def _one_series(
     )
 
 
-_MAKES = {
+_ADVICE = {
     "rlnTomoXShiftAngst": "align the tilt series in RELION first (Align tilt-series)",
     "rlnTomoYShiftAngst": "align the tilt series in RELION first (Align tilt-series)",
     "rlnTomoYTilt": "align the tilt series in RELION first (Align tilt-series)",
@@ -157,7 +157,7 @@ _MAKES = {
 def _tilt_table(
     path: Path, row: dict[str, str], blocks: dict[str, pd.DataFrame | dict[str, str]]
 ) -> tuple[Path, dict[str, list[str]]]:
-    """Columns of the table of tilts, and the file it stands in."""
+    """Return the file and the columns of the table of tilts."""
     name = row["rlnTomoName"]
     if name in blocks:
         found = [blocks[name]]
@@ -167,7 +167,8 @@ def _tilt_table(
         found = list(read_blocks(source).values())
     else:
         raise UserError(
-            f"{path}: tomogram {name} has neither rlnTomoTiltSeriesStarFile nor a block data_{name}; add one of them."
+            f"{path}: the tomogram {name} has neither rlnTomoTiltSeriesStarFile nor a block data_{name}; add one of "
+            "them."
         )
     best = max(found, key=lambda block: len(_rows(block)) if not isinstance(block, dict) else 1)
     rows = _rows(best)
@@ -177,27 +178,27 @@ def _tilt_table(
 
 
 def find_beside(name: str, path: Path) -> Path:
-    """A file as RELION names it: from the folder of `path`, one above it, or the current one.
+    """Find a file of a RELION project relative to the folder of `path`, folders above it, or the working folder.
 
     Raises
     ------
     UserError
-        It is in none of them.
+        The file is in none of these folders.
     """
     relative = Path(PureWindowsPath(name).as_posix() if "\\" in name else name)
     folders = [path.resolve().parent, *path.resolve().parents[1:4], Path()]
     for folder in folders:
         if (folder / relative).is_file():
             return folder / relative
-    # a file taken out of its project, perhaps with its folder
+    # The file may have been copied out of its project, possibly with its folder.
     for last in range(len(relative.parts) - 1, 0, -1):
         if (path.parent / Path(*relative.parts[-last:])).is_file():
             return path.parent / Path(*relative.parts[-last:])
-    raise UserError(f"{path}: names {name}, which is neither beside it nor in a folder above; copy it there.")
+    raise UserError(f"{path}: the file {name} is neither beside it nor in a folder above; copy it there.")
 
 
 def _images(row: dict[str, str], tilts: dict[str, list[str]]) -> tuple[TiltImage, ...]:
-    """`00003@stack.mrcs`, single files, or the sections of the series' stack."""
+    """Return the tilt images: `00003@stack.mrcs`, single files, or the sections of the stack of the series."""
     if "rlnMicrographName" in tilts:
         return tuple(_image(name) for name in tilts["rlnMicrographName"])
     if "rlnTomoTiltSeriesName" in row:
@@ -213,21 +214,21 @@ def _image(name: str) -> TiltImage:
 
 
 def _matrices(source: Path, tilts: dict[str, list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rotations (T, 3, 3) and shifts from corner to corner (T, 2), in pixels, of RELION 4's matrices."""
+    """Return the rotations (T, 3, 3) and the shifts between corners in pixels (T, 2) of RELION 4's matrices."""
     rows = []
     for label in _PROJECTION:
         try:
             rows.append(np.array([[float(word) for word in text.strip("[]").split(",")] for text in tilts[label]]))
         except ValueError as error:
             raise UserError(
-                f"{source}: {label} must hold four numbers like [1,0,0,0] ({error}); correct it."
+                f"{source}: {label} must have four numbers such as [1,0,0,0] ({error}); correct it."
             ) from error
         if rows[-1].shape != (len(tilts[label]), 4):
-            raise UserError(f"{source}: {label} must hold four numbers like [1,0,0,0]; correct it.")
+            raise UserError(f"{source}: {label} must have four numbers such as [1,0,0,0]; correct it.")
     x, y = rows
     rotations = np.stack([x[:, :3], y[:, :3], np.cross(x[:, :3], y[:, :3])], axis=1)
     if np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() > 0.05:
-        raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY hold no rotation; export the file again.")
+        raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY are not a rotation; export the file again.")
     return rotations, np.stack([x[:, 3], y[:, 3]], axis=1)
 
 
@@ -240,16 +241,16 @@ def _shifts(
     images: tuple[TiltImage, ...],
     image_size: ImageSize | None,
 ) -> np.ndarray:
-    """Return image positions of the tomogram's centre, (T, 2) Å, from shifts from corner to corner."""
+    """Return the positions of the center of the tomogram in the images, (T, 2) Å, from the shifts between corners."""
     if not corners.any():
         raise UserError(
             f"{source}: the fourth numbers of rlnTomoProjX and rlnTomoProjY are all 0, as WarpTools writes them, so "
-            "that nothing tells the shifts of the tilt images; give the folder of WARP's XML files with --warp instead."
+            "the shifts of the tilt images are unknown; give the folder of WARP's XML files with --warp instead."
         )
     if volume is None:
-        raise UserError(f"{source}: rlnTomoProjX needs rlnTomoSizeX, Y and Z of the tomogram; add them.")
+        raise UserError(f"{source}: rlnTomoProjX requires rlnTomoSizeX, Y and Z of the tomogram; add them.")
     if image_size is None or not images:
-        raise UserError(f"{source}: rlnTomoProjX needs the tilt images, whose size it counts from; give their folder.")
+        raise UserError(f"{source}: rlnTomoProjX requires the size of the tilt images; give their folder.")
     centre = np.array(volume) / 2
     width, height = image_size(images[0].name)
     return (corners + rotations[:, :2] @ centre - np.array([width, height]) / 2) * apix

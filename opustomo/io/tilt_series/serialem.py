@@ -1,8 +1,8 @@
-"""Tilt series as SerialEM records them: .mdoc files.
+"""Tilt series of SerialEM (.mdoc files).
 
-TiltAngle is the stage's angle, in the sense of IMOD's .tlt files. The tilt axis stands in a title line, as an azimuth
-from the image's y axis, counter-clockwise. PriorRecordDose is the dose before an exposure, ExposureDose that of the
-exposure itself, e/Å².
+TiltAngle is the angle of the stage and has the sign of IMOD's .tlt files. A title line states the tilt axis as an
+azimuth, counter-clockwise from the y axis of the image. PriorRecordDose is the dose before an exposure and ExposureDose
+that of the exposure itself, in e/Å².
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
 
 @dataclass(frozen=True, eq=False)
 class Mdoc:
-    """What an .mdoc file holds, as text.
+    """Content of an .mdoc file as text.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Mdoc:
     titles
         Lines `[T = …]`.
     sections
-        Entries of each `[ZValue = …]`, with ZValue among them.
+        Entries of each `[ZValue = …]`, including ZValue.
     """
 
     header: dict[str, str]
@@ -66,27 +66,27 @@ def read_mdoc(path: str | os.PathLike[str]) -> Mdoc:
                 sections.append({"ZValue": value})
             else:
                 raise UserError(
-                    f"{path}: has a section [{name} = …], as montages and single frames have; give the .mdoc file of a "
-                    "tilt series."
+                    f"{path}: the section [{name} = …] belongs to a montage or a single frame; give the .mdoc file of "
+                    "a tilt series."
                 )
         elif "=" in text:
             name, _, value = (part.strip() for part in text.partition("="))
             (sections[-1] if sections else header)[name] = value
     if not sections:
-        raise UserError(f"{path}: has no section [ZValue = …]; give the .mdoc file of a tilt series.")
+        raise UserError(f"{path}: there is no section [ZValue = …]; give the .mdoc file of a tilt series.")
     return Mdoc(header, tuple(titles), tuple(sections))
 
 
-def mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextTilts:
-    """Return the tilts of an .mdoc file, in its order; it tells of no alignment.
+def read_mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextTilts:
+    """Read the tilts of an .mdoc file in the order of the file; the file has no alignment.
 
-    Doses include the exposure itself: PriorRecordDose + ExposureDose; without the first, doses of all exposures up to
-    this one, by DateTime. Where no dose was recorded, each exposure counts `dose_per_tilt`.
+    Doses include the exposure itself. They are PriorRecordDose + ExposureDose, or, without PriorRecordDose, the sum
+    over exposures up to this one in the order of DateTime. If no dose was recorded, an exposure adds `dose_per_tilt`.
 
     Raises
     ------
     UserError
-        As `read_mdoc`; a value is missing or is no number; a section is told twice; or an angle is none.
+        As in `read_mdoc`, a value is missing or not a number, a section occurs twice, or an angle is invalid.
     """
     path = Path(path)
     found = read_mdoc(path)
@@ -94,11 +94,11 @@ def mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextTilts:
     check_angles(path, tilt)
     written = _column(path, found, "ZValue")
     if (written < 0).any() or (written != np.floor(written)).any() or written.max() > 1e6:
-        raise UserError(f"{path}: a section is [ZValue = {written.min():g}], where whole numbers from 0 are needed.")
+        raise UserError(f"{path}: ZValue is {written.min():g}, but it must be an integer from 0; correct it.")
     sections = written.astype(np.int64)
     if len(np.unique(sections)) < len(sections):
         twice = np.unique(sections)[np.unique(sections, return_counts=True)[1].argmax()]
-        raise UserError(f"{path}: has two sections [ZValue = {twice}]; remove one of them.")
+        raise UserError(f"{path}: there are two sections [ZValue = {twice}]; remove one of them.")
     dose, notes = _doses(path, found, dose_per_tilt)
     spacing = found.sections[0].get("PixelSpacing", found.header.get("PixelSpacing"))
     apix = None if spacing is None else _number(path, "PixelSpacing", spacing)
@@ -116,14 +116,14 @@ def mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextTilts:
 
 
 def exposure_order(path: Path, found: Mdoc) -> tuple[np.ndarray, str | None]:
-    """Return the place of each section in the order of exposure, from 0, by DateTime, else as the sections stand.
+    """Return the index of each section in the order of exposure, from 0, by DateTime, else in the order of the file.
 
-    The second value is what to say when there is no DateTime.
+    The second value is a note if DateTime is missing.
     """
     times = [_time(section.get("DateTime", "")) for section in found.sections]
     known = [time for time in times if time is not None]
     if len(known) < len(times):
-        return np.arange(len(times)), f"{path}: lacks DateTime; exposures are taken to stand in their order"
+        return np.arange(len(times)), f"{path}: DateTime is missing; sections are assumed to be in order of exposure"
     order = sorted(range(len(known)), key=lambda index: known[index])
     place = np.empty(len(known), dtype=np.int64)
     place[order] = np.arange(len(known))
@@ -143,13 +143,13 @@ def _doses(path: Path, found: Mdoc, dose_per_tilt: float) -> tuple[np.ndarray, t
     notes = [] if note is None else [note]
     if not exposure.all():
         exposure = np.full(len(sections), dose_per_tilt)
-        notes.append(f"{path}: no dose was recorded; each exposure counts {dose_per_tilt:g} e/Å² (--dose)")
+        notes.append(f"{path}: no dose was recorded; each exposure adds {dose_per_tilt:g} e/Å² (--dose)")
     summed = np.cumsum(exposure[np.argsort(place)])
     return summed[place], tuple(notes)
 
 
 def _axis(found: Mdoc) -> float:
-    """Return the azimuth of the tilt axis, degrees; 0 when the file does not tell it."""
+    """Return the azimuth of the tilt axis in degrees; 0 if the file does not state it."""
     texts = [*found.titles, *(f"{name} = {value}" for name, value in found.header.items())]
     for text in texts:
         match = _AXIS.search(text)
@@ -159,7 +159,7 @@ def _axis(found: Mdoc) -> float:
 
 
 def _time(text: str) -> tuple[int, ...] | None:
-    """Return year, month, day, hours, minutes, seconds of `06-Jun-23  23:19:46`; None for anything else."""
+    """Return year, month, day, hour, minute and second of `06-Jun-23  23:19:46`; None for other text."""
     match = re.match(r"(\d{1,2})-([A-Za-z]{3})-(\d{2,4})\s+(\d{1,2}):(\d{2}):(\d{2})", text)
     if match is None or match[2].lower() not in _MONTHS:
         return None
@@ -171,7 +171,7 @@ def _column(path: Path, found: Mdoc, name: str) -> np.ndarray:
     values = []
     for section in found.sections:
         if name not in section:
-            raise UserError(f"{path}: the section [ZValue = {section['ZValue']}] has no {name}; export it again.")
+            raise UserError(f"{path}: the section [ZValue = {section['ZValue']}] has no {name}; export the file again.")
         values.append(_number(path, f"{name} of [ZValue = {section['ZValue']}]", section[name]))
     return np.array(values)
 
@@ -182,5 +182,5 @@ def _number(path: Path, name: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise UserError(f"{path}: {name} is {text!r}, where a finite number is needed; correct it.")
+        raise UserError(f"{path}: {name} is {text!r}, but it must be a finite number; correct it.")
     return value

@@ -1,4 +1,4 @@
-"""Tilt series as described by the metadata of any program: images, geometry and CTF of each tilt."""
+"""Description of a tilt series, independent of the program: images, geometry and CTF of each tilt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opustomo.geometry.tilt_geometry import TiltGeometry
 
 @dataclass(frozen=True)
 class TiltImage:
-    """Where the image of a tilt is: a name as written in the metadata, and the section in a stack (from 0)."""
+    """Image of a tilt: its file name in the metadata, and its section in a stack (from 0)."""
 
     name: str
     section: int = 0
@@ -21,14 +21,14 @@ class TiltImage:
 
 @dataclass(frozen=True, eq=False)
 class RawStack:
-    """The stack that tilts are sections of, where its order is not that of the tilts.
+    """Raw stack of a tilt series whose sections are not in the order of the tilts.
 
     Attributes
     ----------
     sections
         (T,) section of each tilt, from 0.
     size
-        x, y and number of sections; None when it is not told.
+        x, y and number of sections; None if unknown.
     """
 
     sections: np.ndarray
@@ -37,16 +37,16 @@ class RawStack:
 
 @dataclass(frozen=True, eq=False)
 class TiltOptics:
-    """CTF of each tilt at the centre of the tomogram, each (T,).
+    """CTF parameters of each tilt at the center of the tomogram; arrays are (T,).
 
     Attributes
     ----------
     defocus_u_A, defocus_v_A, astigmatism_deg, phase_shift_deg
-        Underfocus positive; azimuth of u from the image's x axis.
+        Defocus in Å, positive for underfocus; azimuth of u from the x axis of the image, and phase shift, in degrees.
     bfactor_A2, scale
-        Damping exp(-B s²/4) by dose, and weight.
+        B factor in Å², which damps as exp(-B s²/4), and weight.
     voltage_kv, cs_mm, amplitude_contrast
-        Common to all.
+        Constants of all tilts.
     """
 
     defocus_u_A: np.ndarray
@@ -63,7 +63,7 @@ class TiltOptics:
         return len(self.scale)
 
     def take(self, tilts: np.ndarray) -> TiltOptics:
-        """Some of the tilts."""
+        """Return the parameters of the selected tilts."""
         names = ("defocus_u_A", "defocus_v_A", "astigmatism_deg", "phase_shift_deg", "bfactor_A2", "scale")
         return replace(self, **{name: getattr(self, name)[tilts] for name in names})
 
@@ -75,23 +75,23 @@ class TiltSeries:
     Attributes
     ----------
     name
-        Of the tomogram, as particle tables give it.
+        Name of the tomogram in particle tables.
     source
-        File that tells of it, for messages.
+        File of metadata, for messages.
     geometry, optics
-        Of all tilts, in the order of the metadata.
+        Geometry and CTF parameters of all tilts, in the order of the metadata.
     used
-        (T,) False for tilts that were excluded.
+        (T,) False for excluded tilts.
     images
-        Of each tilt; empty when the metadata name none.
+        Image of each tilt; empty if the metadata state none.
     apix
-        Pixel size in Å of the images and of coordinates in pixels, before any binning.
+        Pixel size in Å of the images and of coordinates in pixels, before binning.
     volume_px
-        Size x, y, z of the tomogram in such pixels; None when it is not told.
+        Size x, y, z of the tomogram in these pixels; None if unknown.
     notes
-        What the metadata say that is not followed.
+        Metadata that are ignored.
     raw_stack
-        The stack that tilts are sections of; None when a stack has the tilts in the order of the metadata.
+        Raw stack; None if the stack has the tilts in the order of the metadata.
     """
 
     name: str
@@ -108,49 +108,49 @@ class TiltSeries:
     def __post_init__(self) -> None:
         lengths = {len(self.geometry), len(self.optics), len(self.used), len(self.images) or len(self.geometry)}
         if len(lengths) > 1:
-            raise ValueError(f"geometry, optics, use and images are of {sorted(lengths)} tilts")
+            raise ValueError(f"geometry, optics, used and images have different numbers of tilts: {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(self.geometry)
 
 
 MATCH_DEG = 1.0
-"""Angles of two lists that differ by more are not of the same tilt."""
+"""Largest difference between the angles of one tilt in two files."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextTilts:
-    """Tilts of one series in the order of their file.
+    """Tilts of one series in the order of a text file.
 
-    A point x of the tomogram appears at `Rz(axis) Ry(tilt) x + shift` of the raw image, with right-handed turns, both
-    counted from the centres.
+    A point x of the tomogram appears at `Rz(axis) Ry(tilt) x + shift` of the raw image, with right-handed rotations;
+    both points count from the centers.
 
     Attributes
     ----------
     source
         The file.
     tilt_deg
-        (T,) angles in IMOD's sense.
+        (T,) tilt angles with the sign of IMOD.
     axis_deg
-        (T,) azimuth of the tilt axis in the raw images, from y, counter-clockwise.
+        (T,) azimuth of the tilt axis in the raw images, counter-clockwise from y.
     shifts
-        (T, 2) in pixels of the raw images, or Å; None when the file tells of no alignment.
+        (T, 2) shifts in pixels of the raw images, or in Å; None if the file has no alignment.
     shifts_in_A
         Whether shifts are in Å.
     sections
-        (T,) section of each image in the raw stack, from 0; None when there is no stack.
+        (T,) section of each image in the raw stack, from 0; None if there is no stack.
     stack_size
-        x, y and number of sections of the raw stack; None when it is not told.
+        x, y and number of sections of the raw stack; None if unknown.
     dose
-        (T,) accumulated dose, e/Å²; None when it is not told.
+        (T,) accumulated dose, e/Å²; None if unknown.
     images
-        Names of single images; empty when there are none.
+        Names of single images; empty if there are none.
     apix
-        Pixel size of the raw images, Å; None when it is not told.
+        Pixel size of the raw images, Å; None if unknown.
     nominal_deg
-        (T,) angles before any offset was added, as the microscope told them.
+        (T,) angles of the microscope, before an offset was added.
     notes
-        What the file says that is not followed.
+        Content of the file that is ignored.
     """
 
     source: Path
@@ -171,7 +171,7 @@ class TextTilts:
 
 
 def check_angles(path: Path, tilt_deg: np.ndarray) -> None:
-    """Raise when a list of tilts is empty or holds an angle that is none.
+    """Raise an error if a list of tilts is empty or has an invalid angle.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def check_angles(path: Path, tilt_deg: np.ndarray) -> None:
         There are no tilts, or an angle is 90° or more.
     """
     if not len(tilt_deg):
-        raise UserError(f"{path}: lists no tilts; export it again.")
+        raise UserError(f"{path}: the file lists no tilts; export it again.")
     if not np.abs(tilt_deg).max() < 90:
         row = int(np.argmax(~(np.abs(tilt_deg) < 90)))
         raise UserError(
@@ -188,25 +188,25 @@ def check_angles(path: Path, tilt_deg: np.ndarray) -> None:
         )
 
 
-def same_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndarray:
-    """Return the entry of another list that each tilt is, (T,).
+def match_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndarray:
+    """Return for each tilt the index of the same tilt in another list, (T,).
 
-    Sections of the raw stack are compared first; they count if all angles then differ by the same offset. Otherwise the
-    entry with the nearest angle is taken.
+    Tilts are matched by their sections in the raw stack if all angles then differ by the same offset, and otherwise by
+    the nearest angle.
 
     Parameters
     ----------
     tilts
         T tilts.
     other_deg
-        Angles of the other list in the same sense, one for each section of the raw stack or in any order.
+        Angles of the other list with the same sign, one for each section of the raw stack or in any order.
     other
-        Its file.
+        File of the other list.
 
     Raises
     ------
     UserError
-        A tilt has no counterpart within 1°, two tilts have the same, or the angles have the opposite sign.
+        A tilt has no match within 1°, two tilts have the same match, or the angles have the opposite sign.
     """
     nominal = tilts.tilt_deg if tilts.nominal_deg is None else tilts.nominal_deg
     places = np.arange(len(tilts)) if tilts.sections is None else tilts.sections
@@ -216,23 +216,23 @@ def same_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndarr
             return places
         if np.ptp(nominal) > MATCH_DEG and np.abs(nominal + other_deg[places]).max() <= MATCH_DEG:
             raise UserError(
-                f"{tilts.source}: its angles have the sign opposite to that of {other}; give the other --tilt-sign, or "
-                "the doses in an .order file."
+                f"{tilts.source}: the angles have the opposite sign to those of {other}; give the other --tilt-sign, "
+                "or the doses in an .order file."
             )
     distance = np.abs(nominal[:, None] - other_deg[None])
     nearest = distance.argmin(axis=1)
     if distance.min(axis=1).max() > MATCH_DEG:
         lost = nominal[distance.min(axis=1).argmax()]
         raise UserError(
-            f"{other}: has no angle within {MATCH_DEG:g} degree of the tilt {lost:g} of {tilts.source}; give the file "
+            f"{other}: no angle is within {MATCH_DEG:g} degree of the tilt {lost:g} of {tilts.source}; give the file "
             "that belongs to this series."
         )
     taken, counts = np.unique(nearest, return_counts=True)
     if (counts > 1).any():
         twice = other_deg[taken[counts.argmax()]]
         raise UserError(
-            f"{other}: its tilt at {twice:g} degrees is the nearest of {counts.max()} tilts of {tilts.source}; give "
-            "the file that belongs to this series."
+            f"{other}: the tilt at {twice:g} degrees is the nearest one to {counts.max()} tilts of {tilts.source}; "
+            "give the file that belongs to this series."
         )
     return nearest
 

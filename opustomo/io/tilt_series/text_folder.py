@@ -1,7 +1,8 @@
-"""A tilt series from the text files that lie in a folder under its name: IMOD, AreTomo, SerialEM, WARP's .tomostar.
+"""Tilt series in folders of text files: IMOD, AreTomo, SerialEM, WARP's .tomostar.
 
-What tells the tilts, in this order: .tlt with .xf or an aligned stack, .aln, .tlt alone, .tomostar, .mdoc. What tells
-the doses: .order, further columns of .tlt, .tomostar, .mdoc.
+Files are found by the name of the tomogram. Tilts are read from the first of these that exists: .tlt with .xf or an
+aligned stack, .aln, .tlt alone, .tomostar, .mdoc. Doses are read from .order, further columns of .tlt, .tomostar or
+.mdoc.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_y, rotation_z
 from opustomo.io.mrc import MrcHeader, read_header
-from opustomo.io.tilt_series.aretomo import aln_tilts
+from opustomo.io.tilt_series.aretomo import read_aln_tilts
 from opustomo.io.tilt_series.imod import ImodFiles, imod_optics, is_number, read_imod_series
 from opustomo.io.tilt_series.imod_files import (
     TiltDefoci,
@@ -26,9 +27,9 @@ from opustomo.io.tilt_series.imod_files import (
     read_tlt,
     read_tlt_dose,
 )
-from opustomo.io.tilt_series.serialem import mdoc_tilts, read_mdoc
-from opustomo.io.tilt_series.series import RawStack, TextTilts, TiltImage, TiltSeries, same_tilts
-from opustomo.io.tilt_series.warp import tomostar_tilts
+from opustomo.io.tilt_series.serialem import read_mdoc, read_mdoc_tilts
+from opustomo.io.tilt_series.series import RawStack, TextTilts, TiltImage, TiltSeries, match_tilts
+from opustomo.io.tilt_series.warp import read_tomostar_tilts
 
 if TYPE_CHECKING:
     from opustomo.io.tilt_series.discovery import SeriesSource
@@ -47,12 +48,12 @@ STACK_SUFFIXES = (".ali", "_ali.mrc", ".st", "_st.mrc", ".mrcs")
 RAW_SUFFIXES = (".st", "_st.mrc", ".mrcs", ".mrc")
 TOMOGRAM_SUFFIXES = (".mrc", ".rec", "_full.rec", "_rec.mrc", "_Vol.mrc")
 UNKNOWN_APIX = 1.0
-"""Å that many programs write into headers where they do not know."""
+"""Pixel size in Å that many programs write into headers if it is unknown."""
 
 
 @dataclass(frozen=True)
 class _Files:
-    """What lies in the folders under the name of a series; those that are None are not there."""
+    """Files of a series; None means that a file does not exist."""
 
     folders: tuple[Path, ...]
     stem: str
@@ -65,7 +66,7 @@ class _Files:
 
     @classmethod
     def find(cls, folder: Path, stem: str) -> _Files:
-        # AreTomo adds _st to names and _Imod to the folder
+        # AreTomo appends _st to names and _Imod to the folder.
         folders = (folder, folder / stem, folder / f"{stem}_Imod")
 
         def named(*names: str) -> Path | None:
@@ -87,24 +88,24 @@ class _Files:
 
     @property
     def home(self) -> Path:
-        """Folder in which the tilts are told."""
+        """Folder of the file with the tilts."""
         found = next((path for path in (self.tlt, self.aln, self.tomostar, self.mdoc) if path is not None), None)
         return self.folders[0] if found is None else found.parent
 
 
 def first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
-    """Return the first of the files that exists, by name first."""
+    """Return the first existing file; the order of names has precedence over the order of folders."""
     places = list(folders)
     return next((folder / name for name in names for folder in places if (folder / name).is_file()), None)
 
 
 def read_text_series(source: SeriesSource, folder: Path, stem: str) -> TiltSeries:
-    """Read a series from the text files of its name in a folder, or in a folder of that name in it.
+    """Read a series from the text files of its name in a folder, or in its subfolder of that name.
 
     Raises
     ------
     UserError
-        Nothing tells the tilts, the defoci or the pixel size; or a file is damaged or does not fit the others.
+        No file states the tilts, the defoci or the pixel size, or a file is damaged or inconsistent with the others.
     """
     files = _Files.find(folder, stem)
     stack = files.first(STACK_SUFFIXES)
@@ -113,12 +114,12 @@ def read_text_series(source: SeriesSource, folder: Path, stem: str) -> TiltSerie
     listed = _listed_tilts(files, source) if not imod else None
     if not imod and listed is None:
         raise UserError(
-            f"{folder}: has no {stem}.tlt, {stem}.aln, {stem}.tomostar or {stem}.mdoc with the tilt angles of {stem}; "
-            "put one of them there."
+            f"{folder}: there is no {stem}.tlt, {stem}.aln, {stem}.tomostar or {stem}.mdoc with the tilt angles of "
+            f"{stem}; put one of them there."
         )
     notes = []
     if imod and files.aln is not None:
-        notes.append(f"{files.aln}: is not followed, since {(files.xf or stack)} tells of an alignment by IMOD")
+        notes.append(f"{files.aln}: the file is ignored, because {(files.xf or stack)} has an alignment of IMOD")
     if imod:
         series = _imod_series(files, stack, aligned, source)
     else:
@@ -128,21 +129,21 @@ def read_text_series(source: SeriesSource, folder: Path, stem: str) -> TiltSerie
 
 
 def _contradictions(files: _Files, series: TiltSeries, source: SeriesSource) -> tuple[str, ...]:
-    """Return where the files say something else than the options or each other."""
+    """Describe contradictions between files, and between files and options."""
     notes = []
-    told = None if files.mdoc is None else read_mdoc(files.mdoc).header.get("Voltage")
-    if told is not None and is_number(told) and abs(float(told) - source.microscope.voltage_kv) > 1:
+    stated = None if files.mdoc is None else read_mdoc(files.mdoc).header.get("Voltage")
+    if stated is not None and is_number(stated) and abs(float(stated) - source.microscope.voltage_kv) > 1:
         notes.append(
-            f"{files.mdoc}: Voltage is {float(told):g} kV, but {source.microscope.voltage_kv:g} kV are used; give "
-            f"--voltage {float(told):g} if the file is right"
+            f"{files.mdoc}: Voltage is {float(stated):g} kV, but {source.microscope.voltage_kv:g} kV is used; give "
+            f"--voltage {float(stated):g} if the file is right"
         )
     stack = Path(series.images[0].name) if series.images else None
     header = _header_apix(stack if stack is not None and stack.is_file() else None)
     follows = files.aln is not None or files.xf is not None
     if header is not None and follows and not source.depth_only and abs(header / (series.apix or header) - 1) > 0.01:
         notes.append(
-            f"{stack}: its header tells {header:g} Å, in which the shifts of the alignment are counted, while the "
-            f"series has {series.apix:g} Å"
+            f"{stack}: the shifts of the alignment are in pixels of {header:g} Å, as the header states, but the pixel "
+            f"size of the series is {series.apix:g} Å"
         )
     return tuple(notes)
 
@@ -155,7 +156,7 @@ def _imod_series(files: _Files, stack: Path | None, aligned: bool, source: Serie
     imod = ImodFiles(
         tlt=files.tlt,
         defocus=_defocus_file(files, source.defocus_name),
-        # an aligned stack has been transformed already
+        # An aligned stack is already transformed.
         xf=None if aligned or stack is None else files.xf,
         com=first_file(files.folders, (f"{files.stem}_tilt.com", f"{files.stem}_st_tilt.com", "tilt.com")),
         stack=stack,
@@ -176,22 +177,22 @@ def _imod_series(files: _Files, stack: Path | None, aligned: bool, source: Serie
 
 
 def _listed_tilts(files: _Files, source: SeriesSource) -> TextTilts | None:
-    """Return the tilts of .aln, .tomostar or .mdoc; None when there is none of them."""
+    """Return the tilts of .aln, .tomostar or .mdoc; None if none of them exists."""
     if files.aln is not None:
-        return aln_tilts(files.aln)
+        return read_aln_tilts(files.aln)
     if files.tomostar is not None:
-        return tomostar_tilts(files.tomostar)
-    return None if files.mdoc is None else mdoc_tilts(files.mdoc, source.microscope.dose_per_tilt)
+        return read_tomostar_tilts(files.tomostar)
+    return None if files.mdoc is None else read_mdoc_tilts(files.mdoc, source.microscope.dose_per_tilt)
 
 
 def _listed_series(tilts: TextTilts, files: _Files, source: SeriesSource) -> TiltSeries:
-    """Build a series of .aln, .tomostar or .mdoc."""
+    """Return the series of an .aln, .tomostar or .mdoc file."""
     if tilts.shifts is None and not source.depth_only:
         raise UserError(
-            f"{tilts.source}: tells the tilts of {files.stem} but not how its images are aligned; put {files.stem}.aln "
-            f"of AreTomo, or {files.stem}.tlt and {files.stem}.xf of IMOD beside it, or give WARP's XML files (--warp)."
+            f"{tilts.source}: the file has the tilts of {files.stem} but no alignment; put {files.stem}.aln of "
+            f"AreTomo, or {files.stem}.tlt and {files.stem}.xf of IMOD beside it, or give WARP's XML files (--warp)."
         )
-    # angles of .aln files are those that AreTomo was given
+    # The sign of the angles in .aln files is that of the input of AreTomo.
     sign = -source.tilt_sign if tilts.source == files.aln else 1
     stack = _raw_stack(files, tilts)
     scale = _scale(files, stack, tilts, source)
@@ -218,25 +219,25 @@ def _listed_series(tilts: TextTilts, files: _Files, source: SeriesSource) -> Til
 
 
 def _shifts_A(tilts: TextTilts, files: _Files, stack: Path | None, source: SeriesSource) -> np.ndarray:
-    """Return where the tomogram's centre appears in the raw images, (T, 2) Å; 0 where only depths are asked for."""
+    """Return the positions of the center of the tomogram in the raw images, (T, 2) Å; 0 if only depths are needed."""
     if tilts.shifts is None or source.depth_only:
         return np.zeros((len(tilts), 2))
     if tilts.shifts_in_A:
         return tilts.shifts
-    told = _header_apix(stack)
-    if told is None and files.mdoc is not None:
-        told = mdoc_tilts(files.mdoc, source.microscope.dose_per_tilt).apix
-    apix = told or source.apix
+    stated = _header_apix(stack)
+    if stated is None and files.mdoc is not None:
+        stated = read_mdoc_tilts(files.mdoc, source.microscope.dose_per_tilt).apix
+    apix = stated or source.apix
     if apix is None:
         raise UserError(
-            f"{tilts.source}: counts shifts in pixels of the raw images of {files.stem}, whose size neither they nor "
-            "an .mdoc file tell; give it with --series-apix."
+            f"{tilts.source}: the shifts are in pixels of the raw images of {files.stem}, whose pixel size neither the "
+            "images nor an .mdoc file state; give it with --series-apix."
         )
     return np.asarray(tilts.shifts * apix)
 
 
 def _raw_stack(files: _Files, tilts: TextTilts) -> Path | None:
-    """Return the stack whose sections a list of tilts counts; only its size tells it from a tomogram."""
+    """Return the raw stack of a list of tilts, which can only be distinguished from a tomogram by its size."""
     if tilts.sections is None:
         return None
     for suffix in RAW_SUFFIXES:
@@ -252,17 +253,17 @@ def _raw_stack(files: _Files, tilts: TextTilts) -> Path | None:
 
 
 def _doses(tilts: TextTilts, files: _Files, source: SeriesSource) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return accumulated doses, (T,) e/Å², and what to say of them."""
+    """Return accumulated doses, (T,) e/Å², and notes."""
     per_tilt = source.microscope.dose_per_tilt
     nominal = tilts.tilt_deg if tilts.nominal_deg is None else tilts.nominal_deg
     if files.order is not None:
         return read_dose(files.order, nominal, per_tilt), ()
-    told = None if files.tlt is None else read_tlt_dose(files.tlt, per_tilt)
-    if told is not None and files.tlt is not None:
-        return told[same_tilts(tilts, read_tlt(files.tlt), files.tlt)], ()
+    listed_dose = None if files.tlt is None else read_tlt_dose(files.tlt, per_tilt)
+    if listed_dose is not None and files.tlt is not None:
+        return listed_dose[match_tilts(tilts, read_tlt(files.tlt), files.tlt)], ()
     others = (
-        (files.tomostar, lambda path: tomostar_tilts(path)),
-        (files.mdoc, lambda path: mdoc_tilts(path, per_tilt)),
+        (files.tomostar, lambda path: read_tomostar_tilts(path)),
+        (files.mdoc, lambda path: read_mdoc_tilts(path, per_tilt)),
     )
     for path, read in others:
         if path is None:
@@ -272,13 +273,13 @@ def _doses(tilts: TextTilts, files: _Files, source: SeriesSource) -> tuple[np.nd
             continue
         if other is tilts:
             return other.dose, ()
-        # .tlt and .aln files of WARP's stacks have angles of the opposite sign
+        # The angles in .tlt and .aln files of WARP's stacks have the opposite sign.
         sign = 1.0 if source.tilt_sign < 0 else -1.0
         listed = np.arange(len(other)) if other.sections is None else np.argsort(other.sections)
-        same = same_tilts(tilts, sign * other.tilt_deg[listed], path)
+        same = match_tilts(tilts, sign * other.tilt_deg[listed], path)
         return other.dose[listed][same], other.notes
     return np.zeros(len(tilts)), (
-        f"{files.home}: nothing tells the doses of {files.stem} (.order, .mdoc or .tomostar), so that B factors are 0",
+        f"{files.home}: no file states the doses of {files.stem} (.order, .mdoc or .tomostar), so B factors are 0",
     )
 
 
@@ -287,12 +288,14 @@ def _defocus_file(files: _Files, asked: str | None) -> Path:
     found = first_file(files.folders, [name.format(stem=files.stem) for name in names])
     if found is None:
         tried = " or ".join(name.format(stem=files.stem) for name in (names[0], names[-1]))
-        raise UserError(f"{files.home}: has no {tried} with the defoci of {files.stem}; name it with --defocus-name.")
+        raise UserError(
+            f"{files.home}: there is no {tried} with the defoci of {files.stem}; give its name with --defocus-name."
+        )
     return found
 
 
 def _defoci_of(tilts: TextTilts, path: Path) -> TiltDefoci:
-    """Return the defoci of listed tilts: AreTomo's file has a line for each, others for each section."""
+    """Return the defoci of tilts: a file of AreTomo has a line for each tilt, others have one for each section."""
     whole = len(tilts) if tilts.stack_size is None else tilts.stack_size[2]
     lines = count_ctffind_rows(path)
     by_tilt = tilts.sections is None or (
@@ -308,7 +311,7 @@ def _defoci_of(tilts: TextTilts, path: Path) -> TiltDefoci:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Pixel size in Å and size in pixels of a tomogram, and what to say of where they come from."""
+    """Pixel size in Å and size in pixels of a tomogram, and notes on their origin."""
 
     apix: float
     size: tuple[int, int, int] | None
@@ -316,7 +319,7 @@ class _Scale:
 
 
 def _scale(files: _Files, stack: Path | None, tilts: TextTilts | None, source: SeriesSource) -> _Scale:
-    """Return what the user gave, else what the tomogram's header tells, else the pixel size of the tilt images."""
+    """Return the scale that the user gave, else that of the header of the tomogram, else that of the tilt images."""
     apix, size = source.apix, source.tomo_size
     notes = []
     if size is None or apix is None:
@@ -325,18 +328,16 @@ def _scale(files: _Files, stack: Path | None, tilts: TextTilts | None, source: S
             size = (header.shape[2], header.shape[1], header.shape[0])
             if size[1] < size[2]:
                 notes.append(
-                    f"{header.path}: its third axis is longer than its second; if the second one holds the thickness, "
-                    "as in volumes that were not flipped, give --tomo-size NX NY NZ"
+                    f"{header.path}: the third axis is longer than the second; if the second is the thickness, as in "
+                    "volumes that were not rotated, give --tomo-size NX NY NZ"
                 )
         if header is not None and apix is None:
             apix = header.apix
     if apix is None and tilts is not None and tilts.apix is not None:
         apix = tilts.apix
-        notes.append(
-            f"{tilts.source}: its PixelSpacing of {apix:g} Å is taken for the pixel size of the tomogram (--apix)"
-        )
+        notes.append(f"{tilts.source}: PixelSpacing, {apix:g} Å, is used as the pixel size of the tomogram (--apix)")
     if apix is None:
-        raise UserError(f"{files.home}: nothing tells the pixel size of tomogram {files.stem}; give it with --apix.")
+        raise UserError(f"{files.home}: the pixel size of the tomogram {files.stem} is unknown; give it with --apix.")
     return _Scale(apix, size, tuple(notes))
 
 
@@ -349,6 +350,6 @@ def _tomogram(files: _Files, stack: Path | None) -> MrcHeader | None:
 
 
 def _header_apix(stack: Path | None) -> float | None:
-    """Return the pixel size that the header of a stack tells, Å; None when it tells none."""
-    told = None if stack is None else read_header(stack).apix
-    return None if told is None or abs(told - UNKNOWN_APIX) < 1e-6 else told
+    """Return the pixel size in the header of a stack in Å; None if it is missing."""
+    apix = None if stack is None else read_header(stack).apix
+    return None if apix is None or abs(apix - UNKNOWN_APIX) < 1e-6 else apix

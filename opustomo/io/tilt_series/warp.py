@@ -1,4 +1,4 @@
-"""Tilt-series metadata of WARP and M: XML files and the .tomostar files that precede them."""
+"""Tilt series of WARP and M: XML files and the .tomostar files from which they are made."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from opustomo.io.tilt_series.series import TextTilts, TiltImage, TiltOptics, Til
 _OFFSETS = ("wrpAxisOffsetX", "wrpAxisOffsetY")
 
 
-def tomostar_tilts(path: str | os.PathLike[str]) -> TextTilts:
-    """Return the tilts of a .tomostar file, in its order.
+def read_tomostar_tilts(path: str | os.PathLike[str]) -> TextTilts:
+    """Read the tilts of a .tomostar file in the order of the file.
 
     Raises
     ------
     UserError
-        The file is missing or damaged, a column is missing, or a value is no number.
+        The file is missing or damaged, a column is missing, or a value is not a number.
     """
     path = Path(path)
     table = read_table(path, ("wrpAngleTilt", "wrpDose"))
@@ -64,19 +64,19 @@ def read_warp_series(
     path
         The file.
     apix
-        Pixel size of the images before binning, Å; None takes the one of the file's CTF options.
+        Pixel size of the images before binning, Å; None uses that of the CTF options in the file.
     image_px
-        Width and height of the images in such pixels; needed when grids of movement vary over the image and the file
-        does not tell it.
+        Width and height of the images in these pixels; required if grids of movement vary over the image and the file
+        does not state it.
     image_A
-        The same in Å, where `image_px` is not given.
+        The same in Å, if `image_px` is not given.
     volume_A
-        Size of the tomogram; needed when grids vary over the specimen and the file does not tell it.
+        Size of the tomogram in Å; required if grids vary over the specimen and the file does not state it.
 
     Raises
     ------
     UserError
-        The file is missing, no tilt series, damaged, or sizes are needed that are not told.
+        The file is missing, damaged or not a tilt series, or a required size is unknown.
     """
     path = Path(path)
     root = _root(path)
@@ -89,7 +89,7 @@ def read_warp_series(
     level_x, level_y = reader.attribute("LevelAngleX"), reader.attribute("LevelAngleY")
     if apix is None:
         apix = reader.option("PixelSize") or None
-    # WARP's tilt is RELION's, a left-handed turn about y; its axis angle a right-handed turn about z
+    # WARP's tilt is RELION's, a left-handed rotation about y; its axis angle is a right-handed rotation about z.
     rotations = rotation_z(axis) @ rotation_y(-(tilt + level_y)) @ rotation_x(np.asarray(level_x))
     hand = -1 if root.get("AreAnglesInverted", "False").strip().lower() == "true" else 1
     if image_px is not None and apix is not None:
@@ -117,36 +117,38 @@ def _root(path: Path) -> ElementTree.Element:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the XML of a WARP tilt series.") from error
     if b"<!ENTITY" in raw:
-        # an entity may unfold to gigabytes
-        raise UserError(f"{path}: holds XML entities, which WARP never writes; export it again.")
+        # An entity may expand to gigabytes.
+        raise UserError(f"{path}: the file has XML entities, which WARP never writes; export it again.")
     try:
         root = ElementTree.fromstring(raw)
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: not a readable XML file ({error}); export it from WARP again.") from error
     if root.tag != "TiltSeries":
-        raise UserError(f"{path}: holds <{root.tag}>, not a WARP <TiltSeries>; give the XML of a tilt series.")
+        raise UserError(f"{path}: the file is a <{root.tag}>, not a <TiltSeries>; give the XML of a WARP tilt series.")
     return root
 
 
 class _Reader:
-    """Fields of the XML, converted and checked."""
+    """Reader of the fields of an XML file."""
 
     def __init__(self, path: Path, root: ElementTree.Element) -> None:
         self.path, self.root = path, root
 
     def column(self, tag: str, count: int | None = None) -> np.ndarray:
-        """Values of a tag, one per line; zeros when there is none but `count` is known."""
+        """Return the values of a tag; zeros if the tag is missing and `count` is given."""
         text = self.root.findtext(tag)
         if text is None or not text.split():
             if count is None:
-                raise UserError(f"{self.path}: has no <{tag}>; export the tilt series from WARP again.")
+                raise UserError(f"{self.path}: there is no <{tag}>; export the tilt series from WARP again.")
             return np.zeros(count)
         try:
             values = np.array([float(word) for word in text.split()])
         except ValueError as error:
-            raise UserError(f"{self.path}: <{tag}> holds no numbers ({error}); export it again.") from error
+            raise UserError(f"{self.path}: <{tag}> is not numeric ({error}); export the file again.") from error
         if count is not None and len(values) != count:
-            raise UserError(f"{self.path}: <{tag}> has {len(values)} values for {count} tilts; export it again.")
+            raise UserError(
+                f"{self.path}: <{tag}> has {len(values)} values, but there are {count} tilts; export the file again."
+            )
         return values
 
     def flags(self, tag: str, count: int) -> np.ndarray:
@@ -154,7 +156,9 @@ class _Reader:
         if not words:
             return np.ones(count, dtype=bool)
         if len(words) != count:
-            raise UserError(f"{self.path}: <{tag}> has {len(words)} values for {count} tilts; export it again.")
+            raise UserError(
+                f"{self.path}: <{tag}> has {len(words)} values, but there are {count} tilts; export the file again."
+            )
         return np.array([word.lower() == "true" for word in words])
 
     def attribute(self, name: str) -> float:
@@ -167,7 +171,7 @@ class _Reader:
         return default
 
     def grid(self, tag: str, axes: int = 3) -> SplineGrid | None:
-        """A grid of nodes; None when the file has none."""
+        """Return a grid of nodes; None if the file has none."""
         element = self.root.find(tag)
         if element is None:
             return None
@@ -175,22 +179,24 @@ class _Reader:
         if "Duration" not in element.attrib or axes == 3:
             sizes = sizes[:3]
         if min(sizes) < 1 or np.prod(sizes) > 10_000_000:
-            raise UserError(f"{self.path}: <{tag}> has an impossible size {sizes}; export it again.")
+            raise UserError(f"{self.path}: <{tag}> has an impossible size {sizes}; export the file again.")
         nodes = np.full(sizes, np.nan)
         for node in element.findall("Node"):
             place = tuple(int(self._number(node.get(key) or "0", tag)) for key in "XYZW"[: len(sizes)])
             if not all(0 <= at < size for at, size in zip(place, sizes, strict=True)):
-                raise UserError(f"{self.path}: <{tag}> has a node at {place} outside of {sizes}; export it again.")
+                raise UserError(
+                    f"{self.path}: <{tag}> has a node at {place}, outside its size {sizes}; export the file again."
+                )
             nodes[place] = self._number(node.get("Value") or "", tag)
         if np.isnan(nodes).any():
-            raise UserError(f"{self.path}: <{tag}> lacks nodes; export it again.")
+            raise UserError(f"{self.path}: nodes of <{tag}> are missing; export the file again.")
         margins = tuple(self._number(element.get(f"Margin{key}") or "0", tag) for key in "XYZW"[: len(sizes)])
         if len(sizes) < axes:
             nodes, margins = nodes[..., None], (*margins, 0.0)
         return SplineGrid(nodes, margins)
 
     def per_tilt(self, tag: str, count: int) -> np.ndarray:
-        """A grid at the centre of the image, for each tilt."""
+        """Return the values of a grid at the center of the image for each tilt."""
         grid = self.grid(tag)
         if grid is None:
             return np.zeros(count)
@@ -198,7 +204,7 @@ class _Reader:
         return grid(np.full(count, 0.5), np.full(count, 0.5), index)
 
     def optics(self, tilt: np.ndarray, dose: np.ndarray, used: np.ndarray) -> TiltOptics:
-        """Defocus grids, and WARP's weights: cos t and 4·dose unless M has refined them."""
+        """Return the CTF parameters; the scale is cos t and the B factor is 4·dose unless M has refined them."""
         count = len(tilt)
         mean, delta = 1e4 * self.per_tilt("GridCTF", count), 1e4 * self.per_tilt("GridCTFDefocusDelta", count)
         weights, damping = self.grid("GridDoseWeights"), self.grid("GridDoseBfacs")
@@ -212,7 +218,7 @@ class _Reader:
             defocus_u_A=mean + 0.5 * delta,
             defocus_v_A=mean - 0.5 * delta,
             astigmatism_deg=self.per_tilt("GridCTFDefocusAngle", count),
-            # WARP counts phase shifts in π
+            # Phase shifts of WARP are in units of π.
             phase_shift_deg=180.0 * self.per_tilt("GridCTFPhase", count),
             bfactor_A2=bfactor,
             scale=np.where(used, np.maximum(scale, 0.0), _EXCLUDED_SCALE),
@@ -237,15 +243,15 @@ class _Reader:
             image = np.array(image_A)
         if image is None and any(max(grid.nodes.shape[:2]) > 1 for grid in movement):
             raise UserError(
-                f"{self.path}: its grids of movement need the size of the images, which it does not tell; "
+                f"{self.path}: the grids of movement require the size of the images, which the file does not state; "
                 "give it with --image-size."
             )
         volume = self._size("VolumeDimensionsAngstrom", 3) if volume_A is None else np.array(volume_A)
         varies = any(max(grid.nodes.shape[:3]) > 1 for grid in warp) or any(max(g.nodes.shape[:2]) > 1 for g in angles)
         if volume is None and varies:
             raise UserError(
-                f"{self.path}: its grids over the specimen need the size of the tomogram, which it does not tell; "
-                "give it with --tomo-size."
+                f"{self.path}: the grids over the specimen require the size of the tomogram, which the file does not "
+                "state; give it with --tomo-size."
             )
         span = float(np.ptp(dose))
         return Deformation(
@@ -270,7 +276,9 @@ class _Reader:
             return None
         size = np.array([self._number(word, name) for word in text.strip("()").split(",")])
         if size.shape != (axes,) or not (size > 0).all():
-            raise UserError(f"{self.path}: {name} is {text!r}, not {axes} lengths; export it again.")
+            raise UserError(
+                f"{self.path}: {name} is {text!r}, but it must be {axes} positive lengths; export the file again."
+            )
         return size
 
     def _number(self, text: str, name: str) -> float:
@@ -279,5 +287,5 @@ class _Reader:
         except ValueError:
             value = float("nan")
         if not np.isfinite(value):
-            raise UserError(f"{self.path}: {name} is {text!r}; a finite number is needed.")
+            raise UserError(f"{self.path}: {name} is {text!r}, but it must be a finite number.")
         return value

@@ -9,7 +9,7 @@ import numpy as np
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.data.scale import DIFFERENT_RATIO, ScaleReport
 from opustomo.geometry.viewing import viewing_groups
-from opustomo.io.star import listed_sizes
+from opustomo.io.star import format_pixel_sizes
 from opustomo.physics.boxes import Boxes
 
 GROUPS = 48
@@ -72,8 +72,8 @@ class SetSummary:
             found.append(f"{self.other_headers} subtomograms have another pixel size in their header than the first")
         if any(pixel_sizes_differ(size, self.apix) for size in self.table_sizes):
             found.append(
-                f"the particle table says {listed_sizes(self.table_sizes)} per pixel but {self.apix:.4g} is used; "
-                "origins in Å may be read wrong"
+                f"the particle table says {format_pixel_sizes(self.table_sizes)} per pixel but {self.apix:.4g} is "
+                "used; origins in Å may be read wrong"
             )
         if self.broken:
             found.append(f"{self.broken} of the subtomograms looked at cannot be used: {self.first_broken}")

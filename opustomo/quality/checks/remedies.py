@@ -40,7 +40,7 @@ def refuse_other_inputs(path: Path) -> None:
         raise UserError(f"{path}: no particle STAR; convert PyTom's lists with dsdsh convert_pytom_to_star.")
     if suffix in (".aln", ".mdoc", ".tomostar", ".tlt"):
         raise UserError(
-            f"{path}: tells of a tilt series, not of particles; give the particle table, after dsd extract_subtomos "
+            f"{path}: the file describes a tilt series, not particles; give the particle table of dsd extract_subtomos "
             f"particles.star --tilts {_quoted(path.parent)} --box D --apix Å -o subtomos."
         )
     if suffix == ".tbl":

@@ -97,12 +97,12 @@ def test_ctffind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "holds no defocus"),
-        ("1 1 -40 -40 three\n", "is no row of defocus"),
+        ("", "has no defocus"),
+        ("1 1 -40 -40 three\n", "is not a valid defocus row"),
         ("1 1 -40 -40\n", "views, angles and defocus"),
-        ("1 9 -40 -40 3000\n", "views 1 to 9 are not among the 5"),
-        ("1 1 -40 -40 nan\n", "no finite number"),
-        ("1 30000 29000 15 0 0.1 5\n", "has 1 lines for 5 tilts"),
+        ("1 9 -40 -40 3000\n", "views 1 to 9, but there are 5"),
+        ("1 1 -40 -40 nan\n", "not a finite number"),
+        ("1 30000 29000 15 0 0.1 5\n", "there are 1 lines but 5 tilts"),
         ("1 0 0 0 0 3\n1 1 0 0 3000\n", "7 numbers"),
     ],
 )
@@ -114,16 +114,16 @@ def test_wrong_defocus_files(text: str, expected: str, tmp_path: Path) -> None:
 
 def test_other_mistakes(tmp_path: Path) -> None:
     cases = [
-        (lambda p: read_tlt(p), "95\n", "no tilt between"),
-        (lambda p: read_tlt(p), "1 2 3 4\n", "one tilt angle per line, has 4 columns"),
+        (lambda p: read_tlt(p), "95\n", "is not between"),
+        (lambda p: read_tlt(p), "1 2 3 4\n", "one tilt angle per line, but it has 4 columns"),
         (lambda p: read_tlt_dose(p, 3.0), "-20 3\n0 3\n20 3\n", "neither the order of exposure"),
         (lambda p: read_tlt_dose(p, 3.0), "-20 3\n0 -1\n20 6\n", "neither the order of exposure"),
         (lambda p: read_tlt_dose(p, 3.0), "-20 1 3\n0 1 3\n20 2 3\n", "neither the order of exposure"),
-        (lambda p: read_tlt(p), "", "is empty; it must hold one tilt angle per line"),
-        (lambda p: read_tlt(p), "1\nnan\n", "row 2 holds a number that is not finite"),
+        (lambda p: read_tlt(p), "", "the file is empty; it must have one tilt angle per line"),
+        (lambda p: read_tlt(p), "1\nnan\n", "row 2 has a number that is not finite"),
         (lambda p: read_tlt(p), "x\n", "one tilt angle per line"),
         (lambda p: read_dose(p, TILTS, 3.0), "0 3\n20 6\n", "within 1 degree of the tilt -40"),
-        (lambda p: read_dose(p, TILTS, 3.0), "1\n2\n3\n4\n4\n", "4 different places for 5 tilts"),
+        (lambda p: read_dose(p, TILTS, 3.0), "1\n2\n3\n4\n4\n", "4 distinct indices but 5 tilts"),
         (lambda p: read_xf(p), "0 0 0 0 1 1\n", "cannot be inverted"),
         (lambda p: read_xf(p), "1 0 0 1\n", "six numbers"),
     ]

@@ -119,13 +119,13 @@ def test_spline_grid_is_natural_and_exact_at_nodes() -> None:
     [
         ("<TiltSeries", "<Movie", "not a readable XML"),
         ("</TiltSeries>", "", "not a readable XML"),
-        ("<Angles>40.01", "<Angles>forty", "<Angles> holds no numbers"),
-        ("<Dose>120\n", "<Dose>", "<Dose> has 40 values for 41 tilts"),
+        ("<Angles>40.01", "<Angles>forty", "<Angles> is not numeric"),
+        ("<Dose>120\n", "<Dose>", "<Dose> has 40 values, but there are 41 tilts"),
         ("<UseTilt>True\n", "<UseTilt>", "<UseTilt> has 40 values"),
         ('LevelAngleX="1.457031"', 'LevelAngleX="nan"', "LevelAngleX is 'nan'"),
         ('<Node X="0" Y="0" Z="0" Value="2.8969412"', '<Node X="0" Y="0" Z="99" Value="2"', "<GridCTF> has a node"),
         ('Width="6" Height="4"', 'Width="0" Height="4"', "impossible size"),
-        ('Width="6" Height="4"', 'Width="7" Height="4"', "lacks nodes"),
+        ('Width="6" Height="4"', 'Width="7" Height="4"', "nodes of .* are missing"),
         ("<TiltSeries", '<!DOCTYPE a [<!ENTITY b "c">]><TiltSeries', "XML entities"),
     ],
 )
@@ -144,5 +144,5 @@ def test_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_warp_series(tmp_path / "none.xml")
     (tmp_path / "movie.xml").write_text("<Movie/>")
-    with pytest.raises(UserError, match="holds <Movie>"):
+    with pytest.raises(UserError, match="is a <Movie>"):
         read_warp_series(tmp_path / "movie.xml")
