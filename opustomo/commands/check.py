@@ -221,7 +221,7 @@ def _print_proposal(
         rate, total = 1.0 / seconds, seconds * particles * settings.num_epochs
         cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
     print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
-    print(f"Then: {shlex.join(['dsdsh', 'analyze', outdir, 'latest', '4', '4'])}")
+    print(f"Then: {shlex.join(['dsdsh', 'results', outdir])}")
 
 
 def _duration(seconds: float) -> str:

@@ -269,20 +269,56 @@ def _report(course: Course) -> None:
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
+def _one_map(course: Course) -> list[str]:
+    """Return the words of the command that reconstructs half maps of all particles at the poses of this epoch."""
+    from opustomo.checkpoint.config import read_config
+    from opustomo.quality.evidence.restored_run import remembered_data, remembered_physics
+
+    results, config = course.results, course.results.config()
+    data = remembered_data(config)
+    words = ["dsd", "reconstruct", str(_table_path(course)), "--halves"]
+    words += ["--poses", str(results.epoch_file("pose", course.which.epoch))]
+    given = (
+        ("--mask", course.args.mask or data.mask),
+        ("--datadir", data.datadir),
+        ("--angpix", data.apix),
+        ("--tilt-limit", data.tilt_limit_deg),
+        ("--warp-bfactor-scale", data.warp_bfactor_scale if data.warp else None),
+        ("--tilt-range", None if data.use_ctf else data.tilt_range_deg),
+        ("--tilt-step", None if data.use_ctf else data.tilt_step_deg),
+    )
+    for option, value in given:
+        if value is not None:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    flags = {
+        "--warp": data.warp,
+        "--no-ctf": not data.use_ctf,
+        "--force": data.force,
+        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalised,
+    }
+    words += [option for option, wanted in flags.items() if wanted]
+    return [*words, "-o", str(results.analysis(course.which) / "all.mrc")]
+
+
 def _next_commands(course: Course) -> list[str]:
     """Return what the user may do next, as lines of which the commands can be copied."""
     import json
     import shlex
 
+    from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE, SUPPORTED
+
     root, label, folder = str(course.results.root), course.which.label, course.clusters
     verdict_file = folder / "validation_verdict.json"
-    lines, other = [], course.number + 1
+    lines, other, to_select = [], course.number + 1, True
     reason = "another number of clusters"
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
         lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
+        to_select = verdict["summary"] != NO_EVIDENCE
         stable = (verdict.get("stability") or {}).get("most_stable")
-        if stable is not None and stable != course.number:
+        if verdict["verdict"] == SUPPORTED:
+            reason = "are there more classes?"
+        elif stable is not None and stable != course.number:
             other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")
     lines.append(f"  Open {course.results.analysis(course.which) / 'report.html'} in a browser.")
@@ -291,6 +327,9 @@ def _next_commands(course: Course) -> list[str]:
     method = folder.name.rstrip("0123456789")
     name = f"{'' if method == 'kmeans' else method}{course.number}"
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]
-    lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
+    if to_select:
+        lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
+    else:
+        lines.append(f"  {shlex.join(_one_map(course))}    # one map of all particles at their refined poses")
     lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
     return lines

@@ -1,6 +1,7 @@
 """`dsdsh results`: from a trained run to the report in one command."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis import figures
 from opustomo.io.star_tables import read_particles
+from opustomo.main import main as dsd
+from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE
 
 STEPS = 6
 
@@ -39,6 +42,7 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert sum(len(read_particles(clusters / f"pre{i}.star")) for i in range(2)) == 16
     end = out[out.index("Verdict: ") :]
     assert f"Open {analysis / 'report.html'}" in end and "dsdsh select " in end and "--clusters 2:0" in end
+    assert "dsd reconstruct" not in end
     # a verdict that finds another number more stable proposes it
     verdict = json.loads((clusters / "validation_verdict.json").read_text())
     (clusters / "validation_verdict.json").write_text(
@@ -51,6 +55,17 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert out.count("Up to date") == 5 and "-k 5    # the most stable number of clusters" in out
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed == {"pre0.star", "report.html"}
+    # without evidence for classes, the next command makes one map of all particles instead of selecting a class
+    (clusters / "validation_verdict.json").write_text(
+        json.dumps(verdict | {"verdict": "not supported", "summary": NO_EVIDENCE})
+    )
+    assert dsdsh(["results", str(run), "--pc", "1"]) == 0
+    end = capsys.readouterr().out.split("Next:")[1]
+    (line,) = [line for line in end.splitlines() if "dsd reconstruct" in line]
+    assert "dsdsh select" not in end and "--poses" in line and "--normalizectf" in line
+    assert dsd(shlex.split(line, comments=True)[1:]) == 0
+    assert (analysis / "all_half2.mrc").is_file() and (analysis / "all_fsc.csv").is_file()
+    capsys.readouterr()
     # other labels make validation and convergence anew, without the analysis before them
     (clusters / "labels.pkl").touch()
     (clusters / "validation_verdict.json").unlink()

@@ -77,11 +77,25 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
     after = said[said.index("Wrote") :].splitlines()
     assert any(line.startswith("Class 1 (8 particles): CANNOT TELL") for line in after)
     assert any(line.startswith("Verdict: CANNOT TELL.") for line in after)
+    # the run has no bodies, so its conformation latents are not motion
+    assert "The conformation latents are not judged" in said and "conformation latents:" not in said
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["particles"] for row in rows] == ["8", "8"]
     assert sum(int(row["held_out"]) for row in rows) == 4
     assert (run / "analyze.1" / "kmeans2" / "validation.png").stat().st_size > 10_000
+
+
+def test_classes_with_few_held_out_particles_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "analyze.1" / "kmeans2" / "labels.pkl"
+    labels = np.zeros(16, dtype=np.int64)
+    held_out = held_out_particles(run / "config.pkl", len(labels))
+    labels[np.setdiff1d(np.arange(len(labels)), held_out)[:6]] = 1
+    dump_pickle(path, labels)
+    assert dsdsh(["validate", str(run), "1", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "Class 1 has no held-out particle and therefore no held-out loss." in said
+    assert "The held-out loss of class 0 is that of only 4 particles." in said
 
 
 def test_without_weights_only_the_likelihood_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

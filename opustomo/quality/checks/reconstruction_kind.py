@@ -25,6 +25,8 @@ from opustomo.quality.checks.weighting import power_exponent
 
 DECISIVE = 3.0
 """Standard errors between hypotheses."""
+BETWEEN = (0.3, 0.7)
+"""Exponents q of the signal that agree neither with weighted (0) nor with plain (1) subtomograms."""
 WEIGHTED_POWER = -0.3
 PLAIN_POWER = (0.6, 1.4)
 MULTIPLIED, NOT_MULTIPLIED = 0.6, 0.3
@@ -98,6 +100,18 @@ class ReconstructionKind:
         signal = f"the signal as w^{self.signal.exponent:.2f} ± {self.signal.error:.2f} (plain: 1, weighted: 0)"
         extra = "" if self.basis == "signal" else ", which is not decisive"
         return f"{power}, {signal}{extra}"
+
+    @property
+    def reservation(self) -> str:
+        """One sentence about a signal between the models for which one of them is chosen; else an empty string."""
+        if self.signal is None or self.basis != "signal" or not BETWEEN[0] < self.signal.exponent < BETWEEN[1]:
+            return ""
+        chosen, flag = ("plain", "--divide") if self.plain else ("weighted", "--normalizectf")
+        return (
+            f"the signal goes with w^{self.signal.exponent:.2f}, which lies between the exponents of weighted (0) and "
+            f"plain (1) subtomograms; {chosen} ones fit better, so {flag} is proposed; look up whether the program that "
+            "made them weights its back-projections"
+        )
 
     def warnings_for(self, normalizectf: bool) -> tuple[str, ...]:
         """Return what is wrong with the data, or with training them with or without ``--normalizectf``."""

@@ -67,6 +67,8 @@ def judge(report: Preflight, kind: ReconstructionKind, missing: tuple[str, ...],
         reservations += [text for text in kind.warnings_for(normalizectf) if text not in faults]
     elif kind.weighting == "unknown":
         reservations.append(kind.warnings_for(True)[-1])
+    elif kind.reservation:
+        reservations.append(kind.reservation)
     if contrast_of(kind) == "unknown":
         reservations.append("the contrast could not be determined; density must be bright")
     if report.contents.particles < FEW_PARTICLES:

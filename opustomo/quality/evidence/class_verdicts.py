@@ -14,6 +14,7 @@ from opustomo.quality.evidence.matched_controls import Effect
 from opustomo.quality.evidence.matched_fsc import MatchedFsc
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
+NO_EVIDENCE = "There is no evidence for classes of these particles."
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _judge_run(classes: Sequence[ClassVerdict], pairs: Sequence[PairTest]) -> tu
         return SUPPORTED, f"All {len(present)} classes differ from each other beyond contrast, pose errors and noise."
     if not any(pair.outcome == DIFFERENT for pair in pairs):
         if NOT_SUPPORTED in verdicts:
-            return NOT_SUPPORTED, "There is no evidence for classes of these particles."
+            return NOT_SUPPORTED, NO_EVIDENCE
         return CANNOT_TELL, "No two classes are shown to differ, but differences may have been missed."
     groups = merged_groups([one.number for one in present], pairs)
     names = ", ".join(" + ".join(map(str, group)) for group in groups)

@@ -171,6 +171,20 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
     left.set_xticks(numbers, [str(i) for i in numbers], fontsize=8 if len(numbers) <= 25 else 5)
     if not any(math.isfinite(evidence.loss) for evidence in clusters):
         left.text(0.5, 0.5, "no held-out particles", transform=left.transAxes, ha="center", color=PALE)
+    # a bar of few particles, or a bar that is absent, must not be read as a result
+    for number, evidence in enumerate(clusters):
+        low = evidence.loss if math.isfinite(evidence.loss) else 0.0
+        left.annotate(
+            f"n = {evidence.held_out}",
+            (number, low),
+            xytext=(0, -3 if low <= 0 else 3),
+            textcoords="offset points",
+            ha="center",
+            va="top" if low <= 0 else "bottom",
+            fontsize=7.5 if len(numbers) <= 12 else 4.5,
+            color=PALE,
+        )
+    left.margins(y=0.1)
     _style_axes(left)
     right.set_title("fraction of each cluster per tomogram", fontsize=11, color=INK, loc="left")
     if validation.tomograms is None:

@@ -38,6 +38,9 @@ from opustomo.quality.evidence.restored_run import (
 from opustomo.quality.evidence.verdict_files import write_verdict
 from opustomo.training.schedules import bfactor_at
 
+FEW_HELD_OUT = 5
+"""Number of held-out particles below which the held-out loss of a class is called uncertain."""
+
 
 @dataclass(frozen=True)
 class ValidationRequest:
@@ -108,6 +111,9 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     if request.likelihood:
         held_out, losses = _held_out(request, config, particles, labels, device, say)
     physics = remembered_physics(read_config(config)[2])
+    if len(held_out):
+        scored = held_out[np.isfinite(losses)]
+        say_few_held_out(np.bincount(labels[scored], minlength=request.num_clusters)[: request.num_clusters], say)
     validation = validate_clusters(
         particles,
         labels,
@@ -124,10 +130,34 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     written = write_validation(path.parent, validation, particles.apix)
     judged, motion = _judge(request, particles, labels, mask, request.ctf_normalised or physics.ctf_normalised, device)
+    if not _conformation_is_read(config):
+        say("The conformation latents are not judged because no decoder of this run reads them.")
     for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
         say(f"Wrote {file}")
     say_verdicts(judged, motion, say)
     return [*written, *own]
+
+
+def _conformation_is_read(config: Path) -> bool:
+    """Return whether a decoder of the run reads its conformation latents.
+
+    Runs without bodies write these latents for scripts of OPUS-TOMO only. There they repeat the composition, which
+    would be called motion where the composition latents do not predict it linearly.
+    """
+    settings = read_config(config)[2]
+    if settings.get("opustomo") is None:
+        return True
+    return settings.get("dataset_args", {}).get("bodies") is not None or remembered_physics(settings).original
+
+
+def say_few_held_out(counts: np.ndarray, say: Callable[[str], None]) -> None:
+    """Name the classes whose held-out loss is missing or rests on few particles; `counts` are those of the classes."""
+    for number, count in enumerate(counts.tolist()):
+        if count == 0:
+            say(f"Class {number} has no held-out particle and therefore no held-out loss.")
+        elif count < FEW_HELD_OUT:
+            particles = "one particle" if count == 1 else f"{count} particles"
+            say(f"The held-out loss of class {number} is that of only {particles}.")
 
 
 def _judge(
@@ -138,7 +168,7 @@ def _judge(
     ctf_normalised: bool,
     device: str,
 ) -> tuple[RunVerdict, MotionVerdict | None]:
-    """Return the verdicts on the classes and, if the run has conformation latents, on the motion."""
+    """Return the verdicts on the classes and, if a decoder reads the conformation latents, on the motion."""
     latents, conformation = request.results.load_latents(request.which.epoch)
     material = read_material(
         particles,
@@ -153,7 +183,9 @@ def _judge(
         return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
     method = "kmeans" if request.folder.startswith("kmeans") else "gmm"  # HDBSCAN takes no number of clusters
     classes = Classification(labels, request.num_clusters, latents, method)
-    motion = None if conformation is None else judge_conformation(material, classes, conformation)
+    motion = None
+    if conformation is not None and _conformation_is_read(request.results.config()):
+        motion = judge_conformation(material, classes, conformation)
     return judge_classes(material, classes), motion
 
 

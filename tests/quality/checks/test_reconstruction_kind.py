@@ -172,3 +172,16 @@ def test_real_ribosomes_are_weighted(shared_data: Path) -> None:
     kind = examine_reconstruction(particles, source, load_mask(folder / "mask.mrc", particles.box, particles.apix))
     assert kind.power > 1.5 and kind.weighting == "ramp-filtered" and kind.basis == "signal"
     assert kind.ctf_multiplied is None  # all particles share one CTF
+
+
+def test_a_signal_between_the_models_is_a_reservation() -> None:
+    weighted, plain = decide(1.64, shape(0.4, -6.7, 20.8)), decide(1.0, shape(0.6, 6.7))
+    assert "w^0.40" in weighted.reservation and "--normalizectf is proposed" in weighted.reservation
+    assert plain.weighting == "plain" and "--divide is proposed" in plain.reservation
+    clear = [
+        decide(1.0, shape(0.1, -5.0)),
+        decide(1.0, shape(1.0, 9.0)),
+        decide(1.64, shape(0.4, -2.0)),
+        decide(1.0, None),
+    ]
+    assert [kind.reservation for kind in clear] == ["", "", "", ""]
