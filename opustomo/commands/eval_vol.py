@@ -142,6 +142,14 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", help="ignored (for compatibility); the checkpoint contains its bodies")
 
 
+def template_apix(root: Path) -> float | None:
+    """Return the pixel size in Å of the volumes that a run decodes; None without ``config.pkl``."""
+    from opustomo.checkpoint.config import read_config
+
+    path = root / "config.pkl"
+    return read_config(path)[1].render_apix if path.is_file() else None
+
+
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
     from opustomo.analysis.volume_sets import decode_volume_set, volume_set
@@ -150,6 +158,12 @@ def run_positional(args: argparse.Namespace) -> None:
     results, which = selected_round(args.resdir, args.N)
     if args.num_bodies or args.masks:
         print("Note: --num-bodies and --masks are ignored because the checkpoint contains the geometry of its bodies.")
+    template = template_apix(results.root)
+    if args.apix is not None and template is not None and abs(args.apix / template - 1.0) > 0.01:
+        print(
+            f"Warning: the template has {template:g} Å per voxel, but the headers will say {args.apix:g} Å as given, so "
+            "the volumes appear in the wrong size. Leave the pixel size out unless you correct a wrong calibration."
+        )
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
     written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box, not args.no_mask)
     print(f"Wrote {len(written)} volumes to {chosen.outdir}. Open {chosen.prefix}.cxc there in ChimeraX to view them.")

@@ -98,7 +98,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             if any(cluster["evidence"] for cluster in clusters)
             else ("Half-map FSCs have not been computed for these clusters.")
         )
-        say(f"note: {missing} Run {commands['validate']} to add it and write the report again.")
+        say(f"note: {missing} Run {commands['validate']} and write the report again.")
     shown = _volumes(request, folder, analysed, notes) if request.volumes else Pictures()
     if request.volumes and any(cluster["curve"] for cluster in clusters):
         _add_map_curves(request, folder, clusters, data, notes)

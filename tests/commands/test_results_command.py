@@ -66,6 +66,10 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert dsd(shlex.split(line, comments=True)[1:]) == 0
     assert (analysis / "all_half2.mrc").is_file() and (analysis / "all_fsc.csv").is_file()
     capsys.readouterr()
+    # a pixel size that is not that of the template is written, but not silently
+    for apix, warns in (("11", True), ("12", False)):
+        assert dsdsh(["eval_vol", str(run), "latest", "kmeans", "2", apix]) == 0
+        assert ("the template has 12 Å per voxel" in capsys.readouterr().out) == warns
     # other labels make validation and convergence anew, without the analysis before them
     (clusters / "labels.pkl").touch()
     (clusters / "validation_verdict.json").unlink()

@@ -109,8 +109,8 @@ class ReconstructionKind:
         chosen, flag = ("plain", "--divide") if self.plain else ("weighted", "--normalizectf")
         return (
             f"the signal goes with w^{self.signal.exponent:.2f}, which lies between the exponents of weighted (0) and "
-            f"plain (1) subtomograms; {chosen} ones fit better, so {flag} is proposed; look up whether the program that "
-            "made them weights its back-projections"
+            f"plain (1) subtomograms; {chosen} ones fit better, so {flag} is proposed; look up whether the program "
+            "that made them weights its back-projections"
         )
 
     def warnings_for(self, normalizectf: bool) -> tuple[str, ...]:

@@ -173,7 +173,8 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
         left.text(0.5, 0.5, "no held-out particles", transform=left.transAxes, ha="center", color=PALE)
     # a bar of few particles, or a bar that is absent, must not be read as a result
     for number, evidence in enumerate(clusters):
-        low = evidence.loss if math.isfinite(evidence.loss) else 0.0
+        spread = evidence.loss_error if math.isfinite(evidence.loss_error) else 0.0
+        low = evidence.loss + (spread if evidence.loss > 0 else -spread) if math.isfinite(evidence.loss) else 0.0
         left.annotate(
             f"n = {evidence.held_out}",
             (number, low),

@@ -147,7 +147,8 @@ def _conformation_is_read(config: Path) -> bool:
     settings = read_config(config)[2]
     if settings.get("opustomo") is None:
         return True
-    return settings.get("dataset_args", {}).get("bodies") is not None or remembered_physics(settings).original
+    bodies = settings["opustomo"].get("model", {}).get("bodies")
+    return bodies is not None or remembered_physics(settings).original
 
 
 def say_few_held_out(counts: np.ndarray, say: Callable[[str], None]) -> None:
