@@ -147,7 +147,7 @@ MISTAKES = {
     "missing file": ("--zfile absent.txt", "absent.txt"),
     "ragged file": ("--zfile {tmp}/ragged.txt", "ragged.txt: not a table of numbers"),
     "words in the file": ("--zfile {tmp}/words.txt", "words.txt: not a table of numbers"),
-    "empty file": ("--zfile {tmp}/empty.txt", "empty.txt is empty"),
+    "empty file": ("--zfile {tmp}/empty.txt", "empty.txt: the file is empty"),
     "wide file": ("--zfile {tmp}/wide.txt", "The latents have 4 dimensions"),
     "infinite file": ("--zfile {tmp}/infinite.txt", "not finite"),
     "no pixel size": ("--Apix 0 -z 0 0", "--Apix must be positive"),
