@@ -54,6 +54,8 @@ def consensus_template(
     boxes = model.boxes
     members = np.random.default_rng(engine.config.seed).permutation(members)[:MOST_PARTICLES]
     batches = [ranks.part_of(batch) for batch in np.array_split(members, -(-len(members) // (BATCH * ranks.size)))]
+    halves = torch.zeros(len(engine.table), dtype=torch.long, device=device)
+    halves[torch.from_numpy(members).to(device)] = torch.arange(len(members), device=device) % 2
     sums = Backprojection(boxes.render, 2, device, padding=1)
     for indices, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
         if not len(indices):
@@ -62,8 +64,7 @@ def consensus_template(
         rotation, origin_px = engine.poses.current(index)
         tilts, table = engine.tilts_of(index)
         spectrum = model.observed(volumes, origin_px, tilts, table)
-        half = (torch.arange(len(index), device=device) % 2)[None]
-        sums.add(irfft3(spectrum), model.ctf(tilts, table), rotation, torch.zeros_like(origin_px), half)
+        sums.add(irfft3(spectrum), model.ctf(tilts, table), rotation, torch.zeros_like(origin_px), halves[None, index])
     sums.add_up(ranks.total)
     return to_template(
         denoised(sums.volume(0), sums.volume(1), sums.volume(0, 1), model.mask.cpu(), boxes, model.physics.bfactor_A2),
