@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     use_tiny_networks(monkeypatch)
     seen: Drawn = []
     monkeypatch.setattr(
-        training_figure, "draw_training", lambda path, record, history: seen.append((record, dict(history)))
+        training_figure, "draw_training", lambda path, record, history, *rest: seen.append((record, dict(history)))
     )
     return seen
 
