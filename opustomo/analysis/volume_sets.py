@@ -13,7 +13,6 @@ from opustomo.analysis.results import ResultDir, Round
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latent_rows
 
-MODES = ("kmeans", "gmm", "hdbscan", "pc", "dpc", "joint")
 JOINT_TABLE = "centers_joint.txt"
 JOINT_MARK = "with its conformation"
 """Text in the ChimeraX model names that identifies volumes of mode ``joint``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.cluster_options import add_cluster_method, add_particle_places, cluster_method
 from opustomo.commands.options import EPOCH_HELP
 
 HELP = "write one STAR file per tomogram for ArtiaX, with the clusters as classes"
@@ -18,14 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("N", help=EPOCH_HELP)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
-    parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
-    parser.add_argument(
-        "--coord-angpix",
-        type=float,
-        metavar="a",
-        help="pixel size of the coordinates in Å (default: that of the tilt series in RELION 4 tables, otherwise that "
-        "of the subtomograms)",
-    )
+    add_particle_places(parser)
     parser.add_argument(
         "--tomo-angpix",
         type=float,

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         _write_json(args.json, readiness, content)
     if not usable:
-        raise UserError("The set is not usable as it is; the lines above say what to correct.")
+        raise UserError("The set is not usable as it is; the lines above list what must be corrected.")
 
 
 def _print_missing(readiness: Readiness) -> None:

@@ -24,6 +24,18 @@ def add_cluster_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gmm", action="store_true", help="the same as --cluster gmm")
 
 
+def add_particle_places(parser: argparse.ArgumentParser) -> None:
+    """Add the options for where the particles of clusters are in their tomograms."""
+    parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
+    parser.add_argument(
+        "--coord-angpix",
+        type=float,
+        metavar="a",
+        help="pixel size of the coordinates in Å (default: that of the tilt series in RELION 4 tables, otherwise that "
+        "of the subtomograms)",
+    )
+
+
 def add_clustering(parser: argparse.ArgumentParser) -> None:
     """Add the options that select the method and number of new clusters."""
     add_cluster_method(parser)

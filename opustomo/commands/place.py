@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
+from opustomo.commands.cluster_options import add_cluster_method, add_particle_places, cluster_method
 from opustomo.commands.options import EPOCH_HELP
 
 if TYPE_CHECKING:
@@ -31,14 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="a-b,c", help="place only these clusters (default: all)")
     parser.add_argument("--own", action="store_true", help="place the volume of each particle, not that of its cluster")
     parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
-    parser.add_argument("--refined", action="store_true", help="use the refined poses of pose.N.pkl")
-    parser.add_argument(
-        "--coord-angpix",
-        type=float,
-        metavar="a",
-        help="pixel size of the coordinates in Å (default: that of the tilt series in RELION 4 tables, otherwise that "
-        "of the subtomograms)",
-    )
+    add_particle_places(parser)
     parser.add_argument(
         "--tomo-angpix", type=float, metavar="a", help="pixel size of the tomogram in Å (default: that of its header)"
     )

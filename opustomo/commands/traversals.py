@@ -8,6 +8,12 @@ from pathlib import Path
 from opustomo.commands.registry import Command
 
 
+def _add_conformation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--conformation", action="store_true", help="use the conformation latent instead of the composition latent"
+    )
+
+
 def add_pc_traversal_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsd pc_traversal``."""
     parser.add_argument("latents", type=Path, metavar="Z", help="z.N.pkl")
@@ -26,9 +32,7 @@ def add_pc_traversal_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="space the points evenly in percentiles instead of in the score",
     )
-    parser.add_argument(
-        "--conformation", action="store_true", help="use the conformation latent instead of the composition latent"
-    )
+    _add_conformation(parser)
     parser.add_argument("-o", "--outdir", type=Path, help="output folder of pc{d}.txt (default: print the latents)")
 
 
@@ -91,9 +95,7 @@ def add_graph_traversal_arguments(parser: argparse.ArgumentParser) -> None:
         default=5.0,
         help="average number of neighbors of a particle; the shortest edges are kept",
     )
-    parser.add_argument(
-        "--conformation", action="store_true", help="use the conformation latent instead of the composition latent"
-    )
+    _add_conformation(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="TXT", default=Path("path.txt"), help="particles on the path")
     parser.add_argument("--out-z", type=Path, metavar="TXT", default=Path("z.txt"), help="latents of these particles")
 
@@ -131,9 +133,7 @@ def add_interpolate_arguments(parser: argparse.ArgumentParser) -> None:
         help="particles or clusters through which the path passes, counted from 0",
     )
     parser.add_argument("-n", type=int, default=10, help="number of points per segment, including both ends")
-    parser.add_argument(
-        "--conformation", action="store_true", help="use the conformation latent instead of the composition latent"
-    )
+    _add_conformation(parser)
     parser.add_argument(
         "-o", "--out", type=Path, metavar="TXT", default=Path("z.txt"), help="output file of the latents"
     )

@@ -1,7 +1,7 @@
 """Noise spectrum: variance of the noise per Fourier shell, estimated from the residuals of the model.
 
 The energies ``Σ x² - 2 Σ x r`` assume white noise. Divided by the noise variance of each shell they are twice a
-negative log-likelihood, which is what poses and motions are inferred with. See docs/method.md, section 3.
+negative log-likelihood, with which networks are trained and poses are inferred. See docs/method.md, section 3.
 """
 
 from __future__ import annotations

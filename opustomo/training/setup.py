@@ -25,7 +25,6 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
-from opustomo.physics.ctf import ctf_volume
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.gpu_memory import require_training_memory
 from opustomo.quality.checks.preflight import inspect_particles
@@ -221,14 +220,7 @@ def _permutation(config: TrainingConfig, run: RunConfig, count: int) -> np.ndarr
 
 def _write_ctf(path: Path, trainer: Trainer) -> None:
     model = trainer.model
-    first = trainer.engine.tilts[trainer.engine.table[:1]]
-    ctf = ctf_volume(
-        first,
-        model.boxes.render,
-        model.boxes.render_apix,
-        normalized=model.physics.normalized,
-        nyquist=model.boxes.box / 2,
-    )
+    ctf = model.ctf(trainer.engine.tilts[trainer.engine.table[:1]], None)
     write_volume(path, centered_full(ctf)[0].cpu().numpy(), model.boxes.render_apix)
 
 

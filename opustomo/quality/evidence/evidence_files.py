@@ -29,13 +29,13 @@ MOST_TOMOGRAMS = 40
 def write_validation(folder: Path, validation: Validation, apix: float) -> list[Path]:
     """Write the tables, the figure and ``backprojection{i}.mrc``, and return their paths."""
     written = [folder / "validation.csv"]
-    _write_rows(written[0], _summary(validation))
+    write_rows(written[0], _summary(validation))
     if validation.tomograms is not None:
         written.append(folder / "validation_tomograms.csv")
-        _write_rows(written[-1], _tomogram_rows(validation))
+        write_rows(written[-1], _tomogram_rows(validation))
     if any(evidence.curve is not None for evidence in validation.clusters):
         written.append(folder / "validation_fsc.csv")
-        _write_rows(written[-1], _curve_rows(validation))
+        write_rows(written[-1], _curve_rows(validation))
     for number, evidence in enumerate(validation.clusters):
         if evidence.volume is not None:
             written.append(folder / f"backprojection{number}.mrc")
@@ -45,17 +45,19 @@ def write_validation(folder: Path, validation: Validation, apix: float) -> list[
     return written
 
 
-def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as comma-separated values."""
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """Return a number with six digits, or nothing if it is not finite."""
     return f"{value:.6g}" if math.isfinite(value) else ""
 
 
 def _resolution(curve: ShellCorrelation | None, threshold: float) -> str:
-    return "" if curve is None else _number(curve.resolution_A(threshold))
+    return "" if curve is None else number_text(curve.resolution_A(threshold))
 
 
 def _summary(validation: Validation) -> Iterable[Sequence[object]]:
@@ -73,9 +75,9 @@ def _summary(validation: Validation) -> Iterable[Sequence[object]]:
         if validation.tomograms is not None and evidence.particles:
             largest = int(shares.argmax())
             name = validation.tomograms.names[largest]
-            tomograms = (int((shares > 0).sum()), name, _number(float(shares[largest])))
-        loss = (evidence.held_out, _number(evidence.loss), _number(evidence.loss_error))
-        yield (number, evidence.particles, _number(evidence.particles / total), *evidence.halves, *resolutions) + (
+            tomograms = (int((shares > 0).sum()), name, number_text(float(shares[largest])))
+        loss = (evidence.held_out, number_text(evidence.loss), number_text(evidence.loss_error))
+        yield (number, evidence.particles, number_text(evidence.particles / total), *evidence.halves, *resolutions) + (
             *loss,
             *tomograms,
         )

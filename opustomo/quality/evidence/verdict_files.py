@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from opustomo.io.atomic import atomic_path
 from opustomo.quality.evidence.class_verdicts import RunVerdict
+from opustomo.quality.evidence.evidence_files import number_text, write_rows
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
 
 
@@ -44,18 +43,9 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
     }
     with atomic_path(written[0]) as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _write_rows(written[1], _pair_rows(verdict))
-    _write_rows(written[2], _imaging_rows(verdict))
+    write_rows(written[1], _pair_rows(verdict))
+    write_rows(written[2], _imaging_rows(verdict))
     return written
-
-
-def _write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
 
 
 def _pair_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:
@@ -71,10 +61,10 @@ def _pair_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:
             *(split.confirmed, split.confirmed_low, split.confirmed_high, pair.contrast_ratio, pair.p_contrast),
             split.movable,
         )
-        yield (pair.first, pair.second, pair.outcome, *map(_number, numbers))
+        yield (pair.first, pair.second, pair.outcome, *map(number_text, numbers))
 
 
 def _imaging_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:
     yield ("covariate", "effect_size", "p_value_corrected")
     for effect in verdict.effects:
-        yield (effect.name, _number(effect.size), _number(effect.p_value))
+        yield (effect.name, number_text(effect.size), number_text(effect.p_value))
