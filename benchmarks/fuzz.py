@@ -143,7 +143,8 @@ def import_everything() -> None:
 
     import torch
 
-    from opustomo.analysis import decoding, figures
+    from opustomo.analysis.figures import latent_figures
+    from opustomo.analysis.volumes import decoding
     from opustomo.commands.registry import DSD, DSDSH, load_command
     from opustomo.model import autoencoder
     from opustomo.training.monitors import training_figure
@@ -163,7 +164,7 @@ def import_everything() -> None:
         importlib.import_module(name)
     autoencoder.Encoder, autoencoder.Decoder, decoding.Decoder = TinyEncoder, TinyDecoder, TinyDecoder  # type: ignore
     training_figure.draw_training = lambda *args: None  # type: ignore[assignment]
-    figures.DPI = 20
+    latent_figures.DPI = 20
 
 
 # Running

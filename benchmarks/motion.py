@@ -174,7 +174,7 @@ def placed(volume: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 def volume_scores(run: Path, truth: Truth, labels: np.ndarray, data: Path, deform: bool, args: argparse.Namespace):
     """Mean FSC area, as decoded and after one rigid alignment for all, of volumes at one typical particle per state."""
-    from opustomo.analysis.decoding import VolumeDecoder
+    from opustomo.analysis.volumes.decoding import VolumeDecoder
     from opustomo.io.latents import read_latents
     from opustomo.io.mrc import read_volume
 
@@ -248,7 +248,7 @@ def error_deg(one: np.ndarray, other: np.ndarray) -> float:
 
 def probe(latent: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """Held-out R² of a linear probe (ridge) and of a random forest."""
-    from opustomo.analysis.latent_independence import predict_latent
+    from opustomo.analysis.latents.latent_independence import predict_latent
 
     found = predict_latent(latent, wanted[:, None], ("latent", "truth"), 0)
     return {"ridge": found.ridge, "forest": found.forest}

@@ -32,14 +32,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opustomo.analysis.clusters import cluster_latents
+from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_mask, load_particles
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.quality.evidence.judgment import Classification, Material, judge_classes, read_material
+from opustomo.quality.evidence.matched_controls import imaging_covariates
 from opustomo.quality.evidence.motion_verdict import judge_motion
-from opustomo.quality.evidence.particle_covariates import imaging_covariates
 from opustomo.quality.evidence.particle_features import fit_residuals, particle_features
 
 BOX, APIX = 32, 12.0

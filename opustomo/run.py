@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents, load_labels
+from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
 from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, read_training_log
 from opustomo.analysis.selection import AnalysedParticles
 from opustomo.errors import UserError
@@ -20,10 +20,10 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 if TYPE_CHECKING:
     import pandas as pd
 
-    from opustomo.analysis.decoding import VolumeDecoder
-    from opustomo.analysis.pca import PrincipalComponents
-    from opustomo.analysis.tomogram_placement import Placement, PlacementRequest
-    from opustomo.analysis.volume_landscape import LandscapeSettings, VolumeLandscape
+    from opustomo.analysis.latents.pca import PrincipalComponents
+    from opustomo.analysis.tomograms.tomogram_placement import Placement, PlacementRequest
+    from opustomo.analysis.volumes.decoding import VolumeDecoder
+    from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, VolumeLandscape
     from opustomo.io.poses import Poses
     from opustomo.physics.boxes import Boxes
 
@@ -167,7 +167,7 @@ class Run:
 
     def pca(self, epoch: int | None = None) -> PrincipalComponents:
         """Compute the principal components of the composition latents."""
-        from opustomo.analysis.pca import fit_pca
+        from opustomo.analysis.latents.pca import fit_pca
 
         return fit_pca(self.latents(epoch))
 
@@ -208,7 +208,7 @@ class Run:
             Largest number of clusters that is tried if `number` is None.
         """
         if method == "hdbscan" or number is None:
-            from opustomo.analysis.automatic_clusters import automatic_clusters
+            from opustomo.analysis.clusters.cluster_number import automatic_clusters
 
             clustering = Clustering(None, method, max_number, min_cluster_size)
             return automatic_clusters(self.latents(epoch), clustering).clusters
@@ -242,7 +242,7 @@ class Run:
         masked
             Multiply the volumes by the solvent mask stored with the weights, if any.
         """
-        from opustomo.analysis.decoding import check_latents, decode_batches, first_voxel
+        from opustomo.analysis.volumes.decoding import check_latents, decode_batches, first_voxel
 
         decoder = self._decoder(self._epoch(epoch))
         apix = self.boxes.render_apix if apix is None else float(apix)
@@ -276,9 +276,9 @@ class Run:
         star
             Particle table for STAR files of the basins and classes; None writes none.
         """
-        from opustomo.analysis.landscape_files import write_landscape
-        from opustomo.analysis.masked_volumes import masked_volumes
-        from opustomo.analysis.volume_landscape import LandscapeSettings, compute_landscape
+        from opustomo.analysis.volumes.landscape_files import write_landscape
+        from opustomo.analysis.volumes.masked_volumes import masked_volumes
+        from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, compute_landscape
 
         settings = LandscapeSettings() if settings is None else settings
         number = self._epoch(epoch)
@@ -306,8 +306,8 @@ class Run:
         numpy.ndarray
             Scores along the principal components of the volumes, shape (N, C), float32.
         """
-        from opustomo.analysis.focus import focus_scores
-        from opustomo.analysis.masked_volumes import masked_volumes
+        from opustomo.analysis.volumes.focus import focus_scores
+        from opustomo.analysis.volumes.masked_volumes import masked_volumes
 
         number = self._epoch(epoch)
         latents = self.latents(number)
@@ -320,10 +320,11 @@ class Run:
         Parameters
         ----------
         request
-            Particles, clusters and tomogram, see :class:`opustomo.analysis.tomogram_placement.PlacementRequest`;
-            `results` and `star` can be those of this run, :attr:`results` and :attr:`particles`.
+            Particles, clusters and tomogram, see
+            :class:`opustomo.analysis.tomograms.tomogram_placement.PlacementRequest`; `results` and
+            `star` can be those of this run, :attr:`results` and :attr:`particles`.
         """
-        from opustomo.analysis.tomogram_placement import place_run
+        from opustomo.analysis.tomograms.tomogram_placement import place_run
 
         return place_run(request, self._decoder(request.which.epoch))
 
@@ -334,7 +335,7 @@ class Run:
         return read_config(self.results.config())[1:]
 
     def _decoder(self, epoch: int) -> VolumeDecoder:
-        from opustomo.analysis.decoding import VolumeDecoder
+        from opustomo.analysis.volumes.decoding import VolumeDecoder
         from opustomo.model.device import choose_device
 
         if epoch not in self._decoders:

@@ -17,7 +17,7 @@ import pytest
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.commands.registry import DSD, DSDSH, load_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "a place"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     yield folder
     shutil.rmtree(folder)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 import opustomo
-from opustomo.analysis.clusters import Clustering
-from opustomo.analysis.embedding import SEED, embed_all
-from opustomo.analysis.figures import draw_losses
-from opustomo.analysis.focus import write_focus
+from opustomo.analysis.clusters.clustering import Clustering
+from opustomo.analysis.figures.latent_figures import draw_losses
 from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
+from opustomo.analysis.latents.embedding import SEED, embed_all
 from opustomo.analysis.results import ResultDir, Round, read_training_log
 from opustomo.analysis.selection import ClusterChoice, chosen_particles, round_particles
+from opustomo.analysis.volumes.focus import write_focus
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.atomic import atomic_path

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis import figures
-from opustomo.analysis.automatic_clusters import automatic_clusters
-from opustomo.analysis.cluster_number import write_number_choice
-from opustomo.analysis.clusters import Clustering, Clusters, cluster_latents
-from opustomo.analysis.pca import PrincipalComponents, fit_pca, pc_traversal
+from opustomo.analysis.clusters.cluster_number import automatic_clusters, write_number_choice
+from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
+from opustomo.analysis.figures import latent_figures
+from opustomo.analysis.latents.pca import PrincipalComponents, fit_pca, pc_traversal
 from opustomo.io.latents import write_table
 from opustomo.io.pickles import dump_pickle
 
@@ -111,21 +110,23 @@ def write_latent_report(
     if choice is not None:
         write_number_choice(outdir / f"number_of_clusters_{clustering.method}", choice, clustering.title)
     _write_components(outdir, pca, scores)
-    planes = {"z_pca": figures.pca_plane(scores, pca.variance_ratio)}
+    planes = {"z_pca": latent_figures.pca_plane(scores, pca.variance_ratio)}
     if embedding is not None:
         dump_pickle(outdir / "umap.pkl", embedding.astype(np.float32))
-        planes["umap"] = figures.umap_plane(embedding)
-        figures.draw_viewing_groups(outdir / "umap.png", planes["umap"], subject.groups)
-    figures.draw_scatter(outdir / "z_pca.png", planes["z_pca"])
+        planes["umap"] = latent_figures.umap_plane(embedding)
+        latent_figures.draw_viewing_groups(outdir / "umap.png", planes["umap"], subject.groups)
+    latent_figures.draw_scatter(outdir / "z_pca.png", planes["z_pca"])
     for name, plane in planes.items():
-        figures.draw_density(outdir / f"{name}_hexbin.png", plane)
+        latent_figures.draw_density(outdir / f"{name}_hexbin.png", plane)
     for component in range(num_pcs):
         path, _ = pc_traversal(pca, scores, component)
         marked = nearest_particles(subject.latents, path)
         folder = outdir / f"pc{component + 1}"
         write_table(folder / "z_pc.txt", path if subject.decoded is None else subject.decoded[marked])
         if "umap" in planes:
-            figures.draw_component(folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked)
+            latent_figures.draw_component(
+                folder / "umap.png", planes["umap"], scores[:, component], component + 1, marked
+            )
     _write_clusters(outdir / clustering.folder, clusters, subject, planes, clustering.title)
     return clustering, clusters
 
@@ -149,7 +150,7 @@ def _write_components(outdir: Path, pca: PrincipalComponents, scores: np.ndarray
 
 
 def _write_clusters(
-    folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, figures.Plane], title: str
+    folder: Path, clusters: Clusters, subject: LatentSet, planes: dict[str, latent_figures.Plane], title: str
 ) -> None:
     labels = np.full(subject.total, len(clusters), dtype=np.int64)
     labels[subject.indices] = clusters.labels
@@ -160,5 +161,5 @@ def _write_clusters(
     write_table(folder / "centers.txt", centers)
     write_table(folder / "centers_ind.txt", subject.indices[clusters.center_indices])
     for name, plane in planes.items():
-        figures.draw_clusters(folder / f"{name}.png", plane, clusters, title=title)
-        figures.draw_clusters(folder / f"{name}_hex.png", plane, clusters, hexagons=True, title=title)
+        latent_figures.draw_clusters(folder / f"{name}.png", plane, clusters, title=title)
+        latent_figures.draw_clusters(folder / f"{name}_hex.png", plane, clusters, hexagons=True, title=title)

@@ -96,17 +96,15 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     import json
     from dataclasses import asdict, replace
 
-    from opustomo.data.scale import examine_scale
-    from opustomo.data.voxels import VoxelSource
+    from opustomo.data.voxels import VoxelSource, examine_scale
     from opustomo.errors import UserError
     from opustomo.model.config import PhysicsConfig
     from opustomo.physics.boxes import Boxes, crop_window
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
-    from opustomo.quality.checks.preflight import inspect_particles
+    from opustomo.quality.checks.preflight import contrast_of, inspect_particles, judge
     from opustomo.quality.checks.proposal import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
-    from opustomo.quality.checks.verdict import contrast_of, judge
     from opustomo.quality.checks.wedge import wedge_planes
 
     particles, mask = readiness.particles, readiness.mask

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     """Decode and write the volumes."""
     import numpy as np
 
-    from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
+    from opustomo.analysis.volumes.decoding import EvalRequest, evaluate_volumes
     from opustomo.errors import UserError
     from opustomo.io.latents import read_latent_rows
 
@@ -152,7 +152,7 @@ def template_apix(root: Path) -> float | None:
 
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
-    from opustomo.analysis.volume_sets import decode_volume_set, volume_set
+    from opustomo.analysis.volumes.volume_sets import decode_volume_set, volume_set
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -127,7 +126,7 @@ def _perturbed(poses: Poses, args: argparse.Namespace, box: int) -> Poses:
 
 
 def _write_clusters(star: ParticleStar, labels: Path, outdir: Path) -> None:
-    from opustomo.analysis.clusters import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.clustering import load_labels, write_cluster_stars
 
     written = write_cluster_stars(star, load_labels(labels), outdir)
     print(f"Wrote {len(written)} STAR files to {outdir}")
@@ -195,7 +194,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_parse_pose(args: argparse.Namespace) -> None:
     """Write one STAR file per cluster to ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}``."""
-    from opustomo.analysis.clusters import Clustering, load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.clustering import Clustering, load_labels, write_cluster_stars
     from opustomo.commands.options import selected_round
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_poses import pose_notes

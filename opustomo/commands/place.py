@@ -1,4 +1,4 @@
-"""`dsdsh place`: place the volumes of particles in a tomogram."""
+"""`dsdsh place` and `dsdsh artiax`: show the volumes or clusters of particles in their tomograms."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.cluster_options import add_cluster_method, add_particle_places, cluster_method
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, add_particle_places, cluster_method
+from opustomo.commands.registry import Command
 
 if TYPE_CHECKING:
-    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.analysis.results import ResultDir, Round
 
-HELP = "place the volumes of particles in a tomogram, as a map, for ChimeraX and as a figure, with neighbor statistics"
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh place``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help=EPOCH_HELP)
@@ -51,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_place(args: argparse.Namespace) -> None:
     """Write the maps, the command file, the figures and the table of neighbors."""
     from opustomo.analysis.selection import parse_cluster_choice
-    from opustomo.analysis.tomogram_placement import PlacementRequest
+    from opustomo.analysis.tomograms.tomogram_placement import PlacementRequest
     from opustomo.commands.options import selected_round
     from opustomo.run import Run
 
@@ -84,9 +82,16 @@ def run(args: argparse.Namespace) -> None:
     print(f"Wrote {len(placed.rows)} placed particles to {placed.folder}. Open place.cxc there in ChimeraX.")
 
 
+PLACE = Command(
+    "place the volumes of particles in a tomogram, as a map, for ChimeraX and as a figure, with neighbor statistics",
+    add_place_arguments,
+    run_place,
+)
+
+
 def _clustering(results: ResultDir, which: Round, args: argparse.Namespace) -> Clustering:
     """Return the clustering that the options select, or the only one of the analysis."""
-    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.errors import UserError
 
     method = cluster_method(args)
@@ -102,3 +107,64 @@ def _clustering(results: ResultDir, which: Round, args: argparse.Namespace) -> C
     if not found:
         raise UserError(f"{folder} contains no clusters. Run dsdsh analyze {results.root} {which.label} first.")
     raise UserError(f"{folder} contains several clusterings ({names}). Select one with -k and --cluster.")
+
+
+def add_artiax_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh artiax``."""
+    parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument("N", help=EPOCH_HELP)
+    parser.add_argument("K", type=int, help="number of clusters")
+    add_cluster_method(parser)
+    add_particle_places(parser)
+    parser.add_argument(
+        "--tomo-angpix",
+        type=float,
+        metavar="a",
+        help="pixel size of the displayed tomogram in Å (default: that of the coordinates)",
+    )
+    parser.add_argument(
+        "--tomo-size",
+        type=int,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="size of the displayed tomogram in voxels; required for the centered coordinates of RELION 5",
+    )
+    parser.add_argument(
+        "-o", "--outdir", type=Path, help="output folder (default: artiax in the folder of the clusters)"
+    )
+
+
+def run_artiax(args: argparse.Namespace) -> None:
+    """Write the STAR files and print how to display them."""
+    from opustomo.analysis.clusters.clustering import Clustering, load_labels
+    from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, write_tomogram_stars
+    from opustomo.commands.options import selected_round
+    from opustomo.errors import UserError
+    from opustomo.io.star_tables import read_particles
+
+    for option in ("coord_angpix", "tomo_angpix"):
+        value = getattr(args, option)
+        if value is not None and not value > 0:
+            raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
+    results, which = selected_round(args.resdir, args.N)
+    star = read_particles(args.star)
+    path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
+    labels = load_labels(path)
+    results.require_same_particles(star, len(labels), path)
+    if args.refined:
+        star = results.with_refined_poses(star, which.epoch)
+    scale = TomogramScale(
+        args.coord_angpix, args.tomo_angpix, None if args.tomo_size is None else tuple(args.tomo_size)
+    )
+    outdir = path.parent / "artiax" if args.outdir is None else args.outdir
+    written = write_tomogram_stars(star, labels, outdir, scale, args.K)
+    print(
+        f"Wrote {len(written)} STAR files to {outdir}. In ArtiaX, open one with its tomogram, set the pixel size, "
+        "and color by rlnClassNumber (cluster + 1)."
+    )
+
+
+ARTIAX = Command(
+    "write one STAR file per tomogram for ArtiaX, with the clusters as classes", add_artiax_arguments, run_artiax
+)

@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.commands.options import data_config
     from opustomo.errors import UserError
     from opustomo.model.device import choose_device
-    from opustomo.quality.evidence.fsc_curves import THRESHOLDS, resolution_text
-    from opustomo.quality.evidence.half_maps import ReconstructionRequest, reconstruct
+    from opustomo.quality.evidence.half_maps import THRESHOLDS, ReconstructionRequest, reconstruct, resolution_text
 
     output = args.output if args.output.suffix else args.output.with_suffix(".mrc")
     if output.suffix != ".mrc":

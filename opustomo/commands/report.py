@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
 
 HELP = "write an HTML report: losses, latent space, clusters, principal components, tomograms"
 

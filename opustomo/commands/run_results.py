@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
 from opustomo.errors import UserError
 
 if TYPE_CHECKING:
-    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.analysis.results import ResultDir, Round
     from opustomo.io.star_tables import ParticleStar
 
@@ -150,7 +149,7 @@ def _existing_clusters(course: Course) -> Path | None:
 
 
 def _clustering(course: Course, found: Path | None) -> Clustering:
-    from opustomo.analysis.clusters import Clustering
+    from opustomo.analysis.clusters.clustering import Clustering
 
     method = cluster_method(course.args)
     number = course.args.numk
@@ -168,7 +167,7 @@ def _components(folder: Path) -> int:
 
 
 def _volumes(course: Course) -> None:
-    from opustomo.analysis.volume_sets import VolumeSet, class_set, decode_volume_set, holds_joint_volumes
+    from opustomo.analysis.volumes.volume_sets import VolumeSet, class_set, decode_volume_set, holds_joint_volumes
     from opustomo.io.latents import read_latent_rows
 
     results, which = course.results, course.which
@@ -207,7 +206,7 @@ def _particles(course: Course) -> ParticleStar:
 
 
 def _star_files(course: Course) -> None:
-    from opustomo.analysis.clusters import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.clustering import load_labels, write_cluster_stars
 
     labels = load_labels(course.clusters / "labels.pkl")
     star = _particles(course)
@@ -243,7 +242,7 @@ def _validate(course: Course) -> None:
 
 
 def _convergence(course: Course) -> None:
-    from opustomo.analysis.latent_stability import draw_convergence, measure_convergence, write_convergence
+    from opustomo.analysis.clusters.epoch_convergence import draw_convergence, measure_convergence, write_convergence
 
     results, number = course.results, course.number
     epochs = results.epochs()

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _masks(args: argparse.Namespace, particles: AnalysedParticles) -> list[np.ndarray]:
     """Return one boolean mask over all particles for each criterion."""
-    from opustomo.analysis.latent_paths import check_particles
+    from opustomo.analysis.latents.latent_paths import check_particles
     from opustomo.analysis.selection import Neighbourhood, parse_cluster_choice
     from opustomo.errors import UserError
 

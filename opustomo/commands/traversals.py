@@ -42,7 +42,7 @@ def run_pc_traversal(args: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from opustomo.analysis.pca import fit_pca, pc_traversal
+    from opustomo.analysis.latents.pca import fit_pca, pc_traversal
     from opustomo.errors import UserError
     from opustomo.io.latents import read_latent_table, write_table
 
@@ -102,7 +102,7 @@ def add_graph_traversal_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_graph_traversal(args: argparse.Namespace) -> None:
     """Compute the path and write its particles and latents."""
-    from opustomo.analysis.latent_paths import GraphSettings, graph_path
+    from opustomo.analysis.latents.latent_paths import GraphSettings, graph_path
     from opustomo.io.latents import read_latent_table, write_table
 
     latents = read_latent_table(args.latents, args.conformation)
@@ -141,7 +141,7 @@ def add_interpolate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_interpolate(args: argparse.Namespace) -> None:
     """Compute the path and write its latents."""
-    from opustomo.analysis.latent_paths import check_particles, straight_path
+    from opustomo.analysis.latents.latent_paths import check_particles, straight_path
     from opustomo.io.latents import read_latent_table, write_table
 
     latents = read_latent_table(args.latents, args.conformation)

@@ -1,17 +1,15 @@
-"""`dsdsh validate`: compute the evidence supporting each cluster of an analysis."""
+"""`dsdsh validate` and `dsdsh convergence`: evidence for each cluster, and stability between epochs."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from opustomo.commands.cluster_options import add_cluster_method, cluster_method
-from opustomo.commands.options import EPOCH_HELP
-
-HELP = "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms"
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
+from opustomo.commands.registry import Command
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh validate``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
     parser.add_argument("N", help=EPOCH_HELP)
@@ -36,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
 
 
-def run(args: argparse.Namespace) -> None:
+def run_validate(args: argparse.Namespace) -> None:
     from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
@@ -61,3 +59,54 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     validate_run(request)
+
+
+VALIDATE = Command(
+    "compute the evidence supporting each cluster: half-map FSC, held-out likelihood, tomograms",
+    add_validate_arguments,
+    run_validate,
+)
+
+
+NUM_CLUSTERS = 10
+"""Number of clusters if the run has not been analyzed."""
+
+
+def add_convergence_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``dsdsh convergence``."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    parser.add_argument(
+        "-k",
+        "--numk",
+        type=int,
+        help=f"number of k-means clusters to compare (default: that of the latest analysis, or {NUM_CLUSTERS})",
+    )
+
+
+def run_convergence(args: argparse.Namespace) -> None:
+    """Write ``convergence.csv`` and ``convergence.png`` to the result folder."""
+    from opustomo.analysis.clusters.epoch_convergence import draw_convergence, measure_convergence, write_convergence
+    from opustomo.analysis.results import ResultDir
+
+    results = ResultDir.open(args.resdir)
+    number = args.numk
+    if number is None:
+        folder = results.latest_clustering()
+        number = NUM_CLUSTERS if folder is None else int(folder.name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+        reason = "the run has not been analyzed" if folder is None else f"as in {folder}"
+        print(f"Comparing {number} clusters, {reason}. Give another number with -k.")
+    rows = measure_convergence(results, number)
+    table, figure = results.root / "convergence.csv", results.root / "convergence.png"
+    write_convergence(table, rows)
+    draw_convergence(figure, rows, number)
+    last = rows[-1]
+    print(
+        f"Epoch {last.epoch} compared with epoch {last.previous}: adjusted Rand index {last.ari_previous:.3f}, "
+        f"RMS displacement {last.displacement:.3f} of the spread"
+    )
+    print(f"Wrote {table}\nWrote {figure}")
+
+
+CONVERGENCE = Command(
+    "measure convergence: stability of clusters and latents between epochs", add_convergence_arguments, run_convergence
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colours
 from opustomo.demo.scores import ClassVolume, DemoResult
 from opustomo.io.atomic import atomic_path
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from opustomo.analysis.decoding import decode_batches, first_voxel
-from opustomo.analysis.latent_independence import predict_latent
-from opustomo.analysis.pca import fit_pca
+from opustomo.analysis.latents.latent_independence import predict_latent
+from opustomo.analysis.latents.pca import fit_pca
 from opustomo.analysis.results import ResultDir, Round
+from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
 from opustomo.checkpoint.config import read_config
 from opustomo.dynamics.body_star import write_body_stars
 from opustomo.dynamics.motion import ComponentMotion, MotionModel, component_motion, particle_table

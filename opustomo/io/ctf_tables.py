@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
-from opustomo.io.bfactors import damping_bfactors
 from opustomo.io.star import to_numbers
+from opustomo.io.star_conventions import damping_bfactors
 from opustomo.io.star_tables import read_table
 
 _UNUSUAL = re.compile("""['"#]""")
@@ -182,7 +182,7 @@ def read_relion_table(path: str | os.PathLike[str]) -> TiltTable:
 
     Required columns are rlnDefocusU, rlnVoltage, rlnSphericalAberration, rlnAmplitudeContrast, rlnAngleTilt,
     rlnCtfBfactor and rlnCtfScalefactor. rlnDefocusV defaults to U, rlnDefocusAngle and rlnPhaseShift to 0.
-    B factors of either sign damp, see :mod:`opustomo.io.bfactors`.
+    B factors of either sign damp, see :mod:`opustomo.io.star_conventions`.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     """Read a CTF table of WARP, a csv file in SI units beside the subtomogram.
 
     Defocus is negative for underfocus, and DefocusDelta is the full difference u - v. WARP writes negative B factors;
-    B factors of either sign damp, see :mod:`opustomo.io.bfactors`.
+    B factors of either sign damp, see :mod:`opustomo.io.star_conventions`.
 
     Parameters
     ----------

@@ -18,10 +18,10 @@ import torch
 from opustomo.errors import UserError
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import SliceFrame, fit_axis_robustly, rotation_y, slice_frame
-from opustomo.io.bfactors import describe_bfactors
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header, write_volume
 from opustomo.io.progress_bar import progress
+from opustomo.io.star_conventions import describe_bfactors
 from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tilt_series.series import TiltOptics

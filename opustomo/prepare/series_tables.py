@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.bfactors import image_bfactors
 from opustomo.io.star import format_pixel_sizes
+from opustomo.io.star_conventions import image_bfactors
 from opustomo.io.star_tables import EULER_COLUMNS, ParticleStar
 from opustomo.io.tilt_series.series import TiltOptics
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from opustomo.analysis.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colours, viewing_colours
+from opustomo.analysis.figures.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colours, viewing_colours
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star_tables import ParticleStar

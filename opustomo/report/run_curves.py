@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from opustomo.analysis.decoding import VolumeDecoder, decode_batches
 from opustomo.analysis.results import ResultDir
+from opustomo.analysis.volumes.decoding import VolumeDecoder, decode_batches
 from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_mask, load_poses

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.analysis.results import ResultDir
-from opustomo.analysis.volume_sets import JOINT_TABLE, holds_joint_volumes
+from opustomo.analysis.volumes.decoding import VolumeDecoder
+from opustomo.analysis.volumes.volume_sets import JOINT_TABLE, holds_joint_volumes
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.analysis.results import ResultDir
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
 from opustomo.convert.columns import with_columns
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
@@ -31,8 +31,7 @@ from opustomo.quality.evidence.restored_run import (
     remembered_per_particle,
     remembered_physics,
 )
-from opustomo.subtract.amplitude import ShellSums, particle_factors, shells_of, shrunk
-from opustomo.subtract.signal import SignalModel
+from opustomo.subtract.signal import ShellSums, SignalModel, particle_factors, shells_of, shrunk
 from opustomo.training.schedules import bfactor_at
 
 ORIGINAL = "rlnImageOriginalName"

@@ -13,10 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from opustomo.checkpoint.network_sizes import describe_mismatch
 from opustomo.checkpoint.state import STATE_FILE, WEIGHTS_NAME, read_state
-from opustomo.checkpoint.weights import load_decoder, load_network, load_noise_and_prior, read_separation, read_weights
-from opustomo.data.split import read_split
+from opustomo.checkpoint.weights import (
+    describe_mismatch,
+    load_decoder,
+    load_network,
+    load_noise_and_prior,
+    read_separation,
+    read_weights,
+)
+from opustomo.data.batches import read_split
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_torch

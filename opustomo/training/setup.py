@@ -12,11 +12,10 @@ import torch
 from opustomo.checkpoint.config import dataset_settings, run_settings, write_config
 from opustomo.checkpoint.epoch import checkpoint_bytes
 from opustomo.checkpoint.state import require_space
+from opustomo.data.batches import read_split, split_particles, training_count, write_split
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
-from opustomo.data.scale import examine_scale
-from opustomo.data.split import read_split, split_particles, training_count, write_split
-from opustomo.data.voxels import VoxelSource, pooled_std
+from opustomo.data.voxels import VoxelSource, examine_scale, pooled_std
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, remove_leftovers
 from opustomo.io.body_files import load_bodies
@@ -28,8 +27,7 @@ from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.gpu_memory import require_training_memory
 from opustomo.quality.checks.preflight import inspect_particles
-from opustomo.quality.checks.reconstruction_kind import examine_reconstruction, training_line
-from opustomo.quality.checks.weighting import Divided
+from opustomo.quality.checks.reconstruction_kind import Divided, examine_reconstruction, training_line
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import consensus_template
 from opustomo.training.fixed import content_entries

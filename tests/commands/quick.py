@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.analysis import decoding
+from opustomo.analysis.volumes import decoding
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses

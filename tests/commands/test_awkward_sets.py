@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.data.split import read_split
+from opustomo.data.batches import read_split
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume, write_volume

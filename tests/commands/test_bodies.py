@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import decoding
-from opustomo.analysis.decoding import VolumeDecoder
+from opustomo.analysis.volumes import decoding
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_separation, read_weights
 from opustomo.io.body_files import load_bodies, write_bodies

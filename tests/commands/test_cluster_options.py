@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from opustomo.commands.cluster_options import add_clustering, cluster_method, requested_clustering
+from opustomo.commands.options import add_clustering, cluster_method, requested_clustering
 from opustomo.errors import UserError
 
 

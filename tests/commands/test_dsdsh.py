@@ -10,8 +10,9 @@ import pytest
 
 import opustomo.main
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import decoding, figures
-from opustomo.analysis.decoding import EvalRequest
+from opustomo.analysis.figures import latent_figures
+from opustomo.analysis.volumes import decoding
+from opustomo.analysis.volumes.decoding import EvalRequest
 from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.latents import write_latents
@@ -64,7 +65,7 @@ def config_of_box(root: Path) -> None:
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 40)
+        patch.setattr(latent_figures, "DPI", 40)
         root = fabricate(tmp_path_factory.mktemp("runs") / "my run")
         assert dsdsh(["analyze", str(root), "2", "2", "3", "--skip-umap", "--joint"]) == 0
         yield root
@@ -73,7 +74,7 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private copy of the analysed folder; further figures are laid out but left empty, which is quick."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     return Path(shutil.copytree(analysed, tmp_path / "a run"))
 
 
@@ -235,7 +236,7 @@ def test_gaussian_mixture_beside_k_means(run: Path, star: Path, decoded: list[Ev
 def test_few_particles_and_dimensions_without_umap(
     tmp_path: Path, zdim: int, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(latent_figures, "DPI", 30)
     root = fabricate(tmp_path / "run", count, zdim, affine=0)
     shutil.rmtree(root / "analyze.2")
     shutil.rmtree(root / "defanalyze.2")
@@ -250,7 +251,7 @@ def test_few_particles_and_dimensions_without_umap(
 
 
 def test_equal_latents_do_not_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(latent_figures, "DPI", 30)
     root = fabricate(tmp_path / "run")
     write_latents(root / "z.2.pkl", np.full((COUNT, 3), 0.7), np.zeros((COUNT, 2)))
     assert dsdsh(["analyze", str(root), "2", "1", "4"]) == 0

@@ -8,8 +8,8 @@ import pytest
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.decoding import VolumeDecoder
 from opustomo.analysis.results import parse_round
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import load_pickle

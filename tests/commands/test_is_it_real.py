@@ -9,7 +9,7 @@ import pytest
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.io.pickles import dump_pickle
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "is-it-real.md"
@@ -23,7 +23,7 @@ def test_every_command_of_the_page_runs(trained_run: Path, tmp_path: Path, monke
         if path.is_file():
             (folder / "run" / path.name).symlink_to(path)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(latent_figures, "DPI", 30)
     (folder / "run" / "analyze.1").mkdir()
     dump_pickle(folder / "run" / "analyze.1" / "umap.pkl", np.random.default_rng(0).normal(size=(16, 2)))
     assert analysis_scripts.main.main(["analyze", "run", "1", "1", "3", "--skip-umap"]) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.errors import UserError
 from opustomo.io.star_tables import read_particles
@@ -19,7 +19,7 @@ from tests.commands.test_dsdsh import APIX, BOX, COUNT, config_of_box, fabricate
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Result folder of the epochs 2 and 10, of which 10 is the last."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     root = fabricate(tmp_path / "a run")
     for kind in ("z", "pose"):
         shutil.copy(root / f"{kind}.2.pkl", root / f"{kind}.10.pkl")

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.checkpoint.state import read_state
 from opustomo.io.mrc import read_volume
 from opustomo.io.poses import read_poses
@@ -34,7 +34,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OriginalRun]:
     """Epoch 16 of a run with conformation latent, analysed."""
     run = OriginalRun(tmp_path_factory.mktemp("original") / "old run", COUNT, BOX, CROP, EPOCH)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 40)
+        patch.setattr(latent_figures, "DPI", 40)
         assert dsdsh(["analyze", str(run.root), str(EPOCH), "2", "3", "--skip-umap", "--joint"]) == 0
     yield run
     shutil.rmtree(run.root)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE
@@ -19,7 +19,7 @@ STEPS = 6
 @pytest.fixture
 def run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The trained run with linked weights, in which results can be written."""
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(latent_figures, "DPI", 30)
     root = tmp_path / "a run"
     root.mkdir()
     for path in trained_run.iterdir():

@@ -14,8 +14,8 @@ import pytest
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import figures
-from opustomo.analysis.decoding import EvalRequest, evaluate_volumes
+from opustomo.analysis.figures import latent_figures
+from opustomo.analysis.volumes.decoding import EvalRequest, evaluate_volumes
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
@@ -66,7 +66,7 @@ def test_decoding_is_that_of_the_command(run: opustomo.Run, trained_run: Path, t
 def test_clusters_of_an_analysis_and_made_now(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     names = ("z.1.pkl", "pose.1.pkl", "config.pkl")
     for name in names:
         (tmp_path / "run").mkdir(exist_ok=True)

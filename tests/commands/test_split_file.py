@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from opustomo.checkpoint.config import read_config
-from opustomo.data.split import read_split
+from opustomo.data.batches import read_split
 from tests.commands.quick import own_copy, train, use_tiny_networks
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.tomogram_positions import TomogramScale, places
+from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, places
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
 from opustomo.io.ctf_tables import TiltTable, read_relion_table

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import opustomo
-from opustomo.analysis.decoding import VolumeDecoder
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.poses import Poses, write_poses

@@ -18,7 +18,7 @@ import torch
 from opustomo.analysis.results import read_training_log
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
-from opustomo.data.split import read_split
+from opustomo.data.batches import read_split
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses

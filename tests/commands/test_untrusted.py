@@ -18,7 +18,7 @@ import torch
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.io.indices import read_indices
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import write_poses
@@ -100,7 +100,7 @@ def places(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     root = tmp_path_factory.mktemp("untrusted")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         use_tiny_networks(patch)
-        patch.setattr(figures, "DPI", 30)
+        patch.setattr(latent_figures, "DPI", 30)
         star = own_copy(tiny_set, root / "set", COUNT)
         assert train(star, root / "run", "-n", "1", "-b", "6", "--valfrac", "0")[0] == 0
         shutil.copytree(root / "run", root / "old", ignore=shutil.ignore_patterns("state.pkl"))
@@ -132,7 +132,7 @@ def run_case(root: Path, words: str | list[str]) -> tuple[int, str]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_crafted_file_is_refused(name: str, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_tiny_networks(monkeypatch)
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(latent_figures, "DPI", 30)
     file, words = CASES[name]
     for form in ("pickle", "torch"):
         root, witness = Path(shutil.copytree(places, tmp_path / form)), tmp_path / f"witness {form}"

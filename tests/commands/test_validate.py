@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.decoding import VolumeDecoder
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.data.particles import load_particles
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latent_rows

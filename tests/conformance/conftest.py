@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
 
@@ -18,7 +18,7 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The folder that lab.build makes; do not write into it."""
     folder = tmp_path_factory.mktemp("lab") / "the lab"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_save", lambda figure, path: path.touch())
+        patch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
         use_tiny_networks(patch)
         lab.build(tiny_set, folder)
     yield folder
@@ -28,7 +28,7 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
     """Copy the laboratory to a folder of that name; figures are laid out but left empty, which is quick."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     made: list[Path] = []
 
     def copy(name: str) -> Path:

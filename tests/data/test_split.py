@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opustomo.data.split import read_split, split_particles, training_count, write_split
+from opustomo.data.batches import read_split, split_particles, training_count, write_split
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_pickle, dump_torch
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import decoding
+from opustomo.analysis.volumes import decoding
 from opustomo.checkpoint.weights import body_buffers
 from opustomo.dynamics import motion_figures
 from opustomo.io.latents import write_latents
@@ -18,7 +18,7 @@ from opustomo.io.pickles import dump_torch
 from opustomo.io.poses import Poses, write_poses
 from opustomo.io.star import read_blocks
 from opustomo.io.star_tables import read_particles
-from tests.analysis.test_moving_volumes import (
+from tests.analysis.volumes.test_moving_volumes import (
     BOXES,
     CENTRES_A,
     Blobs,

@@ -12,8 +12,7 @@ import pytest
 
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.state import read_state
-from opustomo.data.scale import OUTLIER_FACTOR, examine_scale
-from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource, pooled_std
+from opustomo.data.voxels import OUTLIER_FACTOR, BrokenSubtomogramError, VoxelSource, examine_scale, pooled_std
 from opustomo.io.mrc import MrcHeader, read_header, read_volume, write_volume
 from opustomo.main import main
 from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks

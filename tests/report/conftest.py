@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis import figures
+from opustomo.analysis.figures import latent_figures
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
@@ -52,7 +52,7 @@ def fabricate(root: Path) -> Path:
     (root / "analyze.4").mkdir()
     dump_pickle(root / "analyze.4" / "umap.pkl", (mu[:, :2] * 3 + rng.normal(size=(COUNT, 2))).astype(np.float32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 30)
+        patch.setattr(latent_figures, "DPI", 30)
         assert dsdsh(["analyze", str(root), "4", "2", str(CLUSTERS), "--skip-umap"]) == 0
     for folder, number in (("kmeans3", 3), ("pc1", 10), ("pc2", 10)):
         for i in range(number):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters import load_labels
-from opustomo.analysis.latent_stability import EpochStability, write_convergence
+from opustomo.analysis.clusters.clustering import load_labels
+from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.analysis.figures.volume_display import scale_bar_length
 from opustomo.analysis.results import ResultDir
-from opustomo.analysis.volume_display import scale_bar_length
 from opustomo.checkpoint.config import run_settings, write_config
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError

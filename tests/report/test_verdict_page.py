@@ -10,9 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters import load_labels
-from opustomo.analysis.figure_style import cluster_colours
-from opustomo.analysis.volume_display import write_set_script
+from opustomo.analysis.clusters.clustering import load_labels
+from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import CLUSTERS, COUNT

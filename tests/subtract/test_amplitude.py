@@ -1,7 +1,7 @@
 import torch
 
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
-from opustomo.subtract.amplitude import ShellSums, particle_factors, shells_of, shrunk
+from opustomo.subtract.signal import ShellSums, particle_factors, shells_of, shrunk
 from opustomo.subtract.subtraction import pad_spectrum
 
 BOX = 16

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opustomo.analysis.latent_independence import predict_latent
+from opustomo.analysis.latents.latent_independence import predict_latent
 from opustomo.model.config import ModelConfig
 from opustomo.model.separation import feature_count, features
 from opustomo.training import separation
 from opustomo.training.separation import find_separation, fit_mixture, separate_latents, unknowns
-from tests.analysis.test_moving_volumes import make_geometry
+from tests.analysis.volumes.test_moving_volumes import make_geometry
 
 ZDIM, ZAFFINE = 4, 3
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_x, rotation_y, rotation_z
-from opustomo.io.bfactors import BFACTOR_PER_DOSE, damping_bfactors
 from opustomo.io.star import read_blocks, to_numbers
+from opustomo.io.star_conventions import BFACTOR_PER_DOSE, damping_bfactors
 from opustomo.io.tilt_series.series import TiltImage, TiltOptics, TiltSeries
 from opustomo.io.tomograms import tomogram_stem
 

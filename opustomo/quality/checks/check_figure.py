@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.io.atomic import atomic_path
+from opustomo.quality.checks.preflight import Verdict, contrast_of
 from opustomo.quality.checks.reconstruction_kind import NAMES, ReconstructionKind
-from opustomo.quality.checks.verdict import Verdict, contrast_of
 from opustomo.quality.checks.wedge import WedgePlanes, WedgeSummary, full_plane
 
 if TYPE_CHECKING:

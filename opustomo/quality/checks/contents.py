@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
-from opustomo.data.scale import DIFFERENT_RATIO, ScaleReport
+from opustomo.data.voxels import DIFFERENT_RATIO, ScaleReport
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star import format_pixel_sizes
 from opustomo.physics.boxes import Boxes
@@ -233,6 +233,6 @@ class ScaleSummary:
 
 
 def summarise_scale(report: ScaleReport) -> ScaleSummary:
-    """Sum up what :func:`opustomo.data.scale.examine_scale` found."""
+    """Sum up what :func:`opustomo.data.voxels.examine_scale` found."""
     reasons = tuple(report.left_out.values())
     return ScaleSummary(report.looked_at, report.median, report.low, report.high, report.per_particle, reasons)

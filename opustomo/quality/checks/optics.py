@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from opustomo.io.bfactors import BFACTOR_PER_DOSE, describe_sign
 from opustomo.io.ctf_tables import TILT_COLUMNS, TiltTable
+from opustomo.io.star_conventions import BFACTOR_PER_DOSE, describe_sign
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, ctf_at, electron_wavelength_A
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from opustomo.quality.evidence.class_likelihood import Gain
-from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, PairTest
+from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, Gain, PairTest
 from opustomo.quality.evidence.cluster_stability import DISSOLVED, Stability
 from opustomo.quality.evidence.matched_controls import Effect
-from opustomo.quality.evidence.matched_fsc import MatchedFsc
+from opustomo.quality.evidence.matched_splits import MatchedFsc
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 NO_EVIDENCE = "There is no evidence for classes of these particles."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.analysis.clusters import cluster_latents
+from opustomo.analysis.clusters.clustering import cluster_latents
 
 REPEATS = 5
 MOST_CLUSTERS = 12
@@ -69,7 +69,7 @@ def cluster_stability(
     num_clusters
         Number of clusters, K. Numbers from 2 to K + 2 (at most 12) are compared with it.
     method
-        ``kmeans`` or ``gmm``, as in :func:`opustomo.analysis.clusters.cluster_latents`.
+        ``kmeans`` or ``gmm``, as in :func:`opustomo.analysis.clusters.clustering.cluster_latents`.
     seed
         Random seed.
 

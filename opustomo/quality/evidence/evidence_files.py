@@ -1,21 +1,25 @@
-"""Output files of the cluster validation: ``validation*.csv``, ``validation.png`` and back-projections."""
+"""Output files of the cluster validation: tables, verdicts, ``validation.png`` and back-projections."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colours
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import write_volume
 from opustomo.physics.fsc import ShellCorrelation
+from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
-from opustomo.quality.evidence.fsc_curves import resolution_text
+from opustomo.quality.evidence.half_maps import resolution_text
+from opustomo.quality.evidence.motion_verdict import MotionVerdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,3 +216,59 @@ def _style_axes(axes: Axes) -> None:
     axes.tick_params(labelsize=8, colors=PALE)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("0.7")
+
+
+def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | None) -> list[Path]:
+    """Write the verdicts and the tables that they are based on, and return their paths."""
+    written = [folder / "validation_verdict.json", folder / "validation_pairs.csv", folder / "validation_imaging.csv"]
+    content: dict[str, Any] = {
+        "verdict": verdict.verdict,
+        "summary": verdict.summary,
+        "reasons": list(verdict.reasons),
+        "classes": [
+            {
+                "class": one.number,
+                "particles": one.particles,
+                "verdict": one.verdict,
+                "reasons": list(one.reasons),
+                "fsc": None if one.fsc is None else asdict(one.fsc),
+            }
+            for one in verdict.classes
+        ],
+        "stability": None
+        if verdict.stability is None
+        else {
+            "ari": {str(number): round(value, 4) for number, value in verdict.stability.ari.items()},
+            "most_stable": verdict.stability.most_stable,
+        },
+        "motion": None
+        if motion is None
+        else {"coordinate": motion.name, "verdict": motion.verdict, "reason": motion.sentence},
+    }
+    with atomic_path(written[0]) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_rows(written[1], _pair_rows(verdict))
+    write_rows(written[2], _imaging_rows(verdict))
+    return written
+
+
+def _pair_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:
+    yield (
+        *("class1", "class2", "outcome", "difference", "difference_error", "p_value"),
+        *("gain_nats", "gain_error", "confirmed", "confirmed_low", "confirmed_high", "contrast_ratio", "p_contrast"),
+        "matched",
+    )
+    for pair in verdict.pairs:
+        split = pair.split
+        numbers = (
+            *(split.change, split.change_error, split.p_value, pair.gain.mean, pair.gain.error),
+            *(split.confirmed, split.confirmed_low, split.confirmed_high, pair.contrast_ratio, pair.p_contrast),
+            split.movable,
+        )
+        yield (pair.first, pair.second, pair.outcome, *map(number_text, numbers))
+
+
+def _imaging_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:
+    yield ("covariate", "effect_size", "p_value_corrected")
+    for effect in verdict.effects:
+        yield (effect.name, number_text(effect.size), number_text(effect.p_value))

@@ -7,8 +7,7 @@ import torch
 
 from opustomo.data.batches import load_batches
 from opustomo.data.particles import ParticleSet
-from opustomo.data.scale import examine_scale
-from opustomo.data.voxels import VoxelSource
+from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.io.progress_bar import progress
 from opustomo.model.autoencoder import Autoencoder, StepState
 from opustomo.model.batch import Batch

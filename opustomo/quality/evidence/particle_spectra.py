@@ -14,8 +14,7 @@ from torch import Tensor
 
 from opustomo.data.batches import load_batches
 from opustomo.data.particles import ParticleSet
-from opustomo.data.scale import examine_scale
-from opustomo.data.voxels import VoxelSource
+from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.io.progress_bar import progress
 from opustomo.physics.backprojection import interpolate_rotated, interpolate_rotated_weights, sphere_frequencies
 from opustomo.physics.ctf import TiltBatch, ctf_volume

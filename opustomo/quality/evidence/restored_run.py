@@ -11,10 +11,16 @@ import numpy as np
 from torch import nn
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.network_sizes import describe_mismatch
-from opustomo.checkpoint.weights import load_decoder, load_network, load_noise_and_prior, read_weights, solvent_mask
+from opustomo.checkpoint.weights import (
+    describe_mismatch,
+    load_decoder,
+    load_network,
+    load_noise_and_prior,
+    read_weights,
+    solvent_mask,
+)
+from opustomo.data.batches import read_split, training_count
 from opustomo.data.config import DataConfig
-from opustomo.data.split import read_split, training_count
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickles
 from opustomo.model.autoencoder import Autoencoder

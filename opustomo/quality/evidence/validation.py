@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis.clusters import load_labels
+from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
@@ -16,7 +16,7 @@ from opustomo.errors import UserError
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.cluster_evidence import validate_clusters
-from opustomo.quality.evidence.evidence_files import write_validation
+from opustomo.quality.evidence.evidence_files import write_validation, write_verdict
 from opustomo.quality.evidence.held_out import particle_losses
 from opustomo.quality.evidence.judgment import (
     Classification,
@@ -35,7 +35,6 @@ from opustomo.quality.evidence.restored_run import (
     remembered_per_particle,
     remembered_physics,
 )
-from opustomo.quality.evidence.verdict_files import write_verdict
 from opustomo.training.schedules import bfactor_at
 
 FEW_HELD_OUT = 5

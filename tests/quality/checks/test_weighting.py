@@ -12,7 +12,7 @@ import pytest
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_particles
 from opustomo.data.voxels import VoxelSource, pooled_std
-from opustomo.quality.checks.weighting import Divided, power_exponent
+from opustomo.quality.checks.reconstruction_kind import Divided, power_exponent
 from tests.quality.checks.conftest import Load
 
 

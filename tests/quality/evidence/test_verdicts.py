@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from opustomo.physics.backprojection import sphere_frequencies
-from opustomo.quality.evidence.class_likelihood import Gain, mixture_gain
-from opustomo.quality.evidence.class_pairs import PairTest, compare_pair
+from opustomo.quality.evidence.class_pairs import Gain, PairTest, compare_pair, mixture_gain
 from opustomo.quality.evidence.class_verdicts import judge, merged_groups
 from opustomo.quality.evidence.cluster_stability import cluster_stability
 from opustomo.quality.evidence.matched_controls import (
@@ -18,8 +17,7 @@ from opustomo.quality.evidence.matched_controls import (
     propensity_strata,
     standardized,
 )
-from opustomo.quality.evidence.matched_fsc import class_mask, matched_fsc
-from opustomo.quality.evidence.matched_splits import SplitTest, matched_permutations
+from opustomo.quality.evidence.matched_splits import SplitTest, class_mask, matched_fsc, matched_permutations
 from opustomo.quality.evidence.motion_verdict import judge_motion
 from opustomo.quality.evidence.particle_features import (
     ParticleFeatures,

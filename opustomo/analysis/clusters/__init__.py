@@ -1,0 +1,1 @@
+"""Clusters of latents, the choice of their number, and their convergence between epochs."""

@@ -1,0 +1,220 @@
+"""Choice of the number of clusters from the data: HDBSCAN, or k-means and Gaussian mixtures with ``--k auto``.
+
+The latter use the Bayesian information criterion and the stability over resamplings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
+from opustomo.analysis.clusters.density_clusters import density_clusters, jaccard_with_best
+from opustomo.io.atomic import atomic_path
+from opustomo.io.progress_bar import progress
+
+STABLE = 0.75
+"""Smallest stability of valid clusters; see Hennig (2007), doi:10.1016/j.csda.2006.11.025."""
+RESAMPLINGS = 5
+SAMPLE_LIMIT = 20_000
+"""Largest number of particles from which the number of clusters is chosen."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Clustering of some particles that also labels others.
+
+    Attributes
+    ----------
+    predict
+        Function from latents (N, zdim) to labels (N,).
+    bic
+        Bayesian information criterion of the fitted particles; NaN for a method without likelihood.
+    """
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    bic: float
+
+
+@dataclass(frozen=True)
+class NumberChoice:
+    """Scores of different numbers of clusters.
+
+    Attributes
+    ----------
+    numbers
+        Numbers of clusters, shape (M,).
+    bic
+        Bayesian information criterion, shape (M,); lower is better; NaN for k-means.
+    stability
+        Stability of the least stable cluster, shape (M,): its mean Jaccard index with the most similar cluster of
+        random halves of the particles.
+    chosen
+        Chosen number of clusters.
+    """
+
+    numbers: np.ndarray
+    bic: np.ndarray
+    stability: np.ndarray
+    chosen: int
+
+    @property
+    def reason(self) -> str:
+        """Sentence that states why the number was chosen."""
+        at = int(np.flatnonzero(self.numbers == self.chosen)[0])
+        stable = f"all clusters are stable (Jaccard index at least {STABLE:g})"
+        if self.chosen == 1:
+            return f"{self.chosen} cluster, because with more clusters at least one is not stable."
+        if np.isnan(self.bic[at]):
+            return f"{self.chosen} clusters, the largest number with which {stable}."
+        return f"{self.chosen} clusters, the number of lowest BIC with which {stable}."
+
+
+def choose_number(
+    latents: np.ndarray, fit: Callable[[np.ndarray, int], Fit], max_number: int, seed: int = 0
+) -> NumberChoice:
+    """Choose the number of clusters.
+
+    For every number, the particles are clustered, and again random halves of them. The stability of a cluster is its
+    mean Jaccard index with the most similar cluster of a half. Among the numbers with which all clusters are stable,
+    the one of lowest BIC is chosen for a mixture model, and the largest one for a method without likelihood.
+
+    Parameters
+    ----------
+    latents
+        Latents, shape (N, zdim). Of more than `SAMPLE_LIMIT` particles, a random sample is used.
+    fit
+        Function that divides latents into a number of clusters.
+    max_number
+        Largest number of clusters that is tried.
+    seed
+        Random seed of samples and halves.
+    """
+    rng = np.random.default_rng(seed)
+    values = latents.astype(np.float64)
+    if len(values) > SAMPLE_LIMIT:
+        values = values[np.sort(rng.choice(len(values), SAMPLE_LIMIT, replace=False))]
+    half = max(len(values) // 2, 1)
+    halves = [np.sort(rng.choice(len(values), half, replace=False)) for _ in range(RESAMPLINGS)]
+    # Every half must contain several particles per cluster.
+    numbers = np.arange(1, max(1, min(max_number, half // 5)) + 1)
+    bic, stability = np.full(len(numbers), np.nan), np.ones(len(numbers))
+    with progress(len(numbers), "numbers of clusters tried") as advance:
+        for at, number in enumerate(numbers):
+            whole = fit(values, int(number))
+            bic[at] = whole.bic
+            if number > 1:
+                labels = whole.predict(values)
+                indices = [jaccard_with_best(labels, fit(values[part], int(number)).predict(values)) for part in halves]
+                stability[at] = np.mean(indices, axis=0).min()
+            advance(1)
+    stable = np.flatnonzero(stability >= STABLE)
+    best = stable[-1] if np.isnan(bic).any() else stable[bic[stable].argmin()]
+    return NumberChoice(numbers, bic, stability, int(numbers[best]))
+
+
+def write_number_choice(path: Path, choice: NumberChoice, title: str) -> None:
+    """Write the scores to ``{path}.csv`` and draw them in ``{path}.png``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = zip(choice.numbers, choice.bic, choice.stability, strict=True)
+    lines = [f"{k},{'' if np.isnan(bic) else f'{bic:.1f}'},{stability:.4f}" for k, bic, stability in rows]
+    with atomic_path(path.with_name(f"{path.name}.csv")) as partial:
+        partial.write_text("\n".join(["clusters,bic,smallest_stability", *lines]) + "\n")
+    panels = [("smallest stability of a cluster", choice.stability)]
+    if not np.isnan(choice.bic).any():
+        panels.insert(0, ("BIC (lower is better)", choice.bic))
+    figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (label, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axes.plot(choice.numbers, values, ".-", color="tab:blue")
+        axes.axvline(choice.chosen, color="tab:orange", lw=1.2, label=f"chosen: {choice.chosen}")
+        if values is choice.stability:
+            axes.axhline(STABLE, color="0.5", lw=1, ls="--", label=f"required: {STABLE:g}")
+            axes.set_ylim(0, 1.05)
+        axes.set(xlabel="number of clusters", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{title}: number of clusters", fontsize=11)
+    with atomic_path(path.with_name(f"{path.name}.png")) as partial:
+        figure.savefig(partial, dpi=130)
+
+
+@dataclass(frozen=True)
+class AutomaticClusters:
+    """Clusters with the number that was chosen, and messages for the user.
+
+    Attributes
+    ----------
+    clustering
+        Clustering method and chosen number of clusters.
+    clusters
+        The clusters.
+    choice
+        Scores of the numbers that were tried; None for HDBSCAN.
+    messages
+        Sentences that state why this number was chosen and how many particles belong to no cluster.
+    """
+
+    clustering: Clustering
+    clusters: Clusters
+    choice: NumberChoice | None
+    messages: tuple[str, ...]
+
+
+def automatic_clusters(latents: np.ndarray, clustering: Clustering) -> AutomaticClusters:
+    """Cluster latents (N, zdim) and choose the number of clusters; ``clustering.number`` is ignored.
+
+    Raises
+    ------
+    UserError
+        If the size of the smallest cluster is not possible.
+    """
+    if clustering.method == "hdbscan":
+        return _by_density(latents, clustering)
+    choice = choose_number(latents, _mixture_fit if clustering.method == "gmm" else _kmeans_fit, clustering.max_number)
+    chosen = replace(clustering, number=choice.chosen)
+    clusters = cluster_latents(latents, choice.chosen, method=clustering.method)
+    return AutomaticClusters(chosen, clusters, choice, (choice.reason,))
+
+
+def _by_density(latents: np.ndarray, clustering: Clustering) -> AutomaticClusters:
+    found = density_clusters(latents, clustering.min_cluster_size)
+    labels, number = found.labels, len(found)
+    values = latents.astype(np.float64)
+    centers = np.array([values[labels == cluster].mean(axis=0) for cluster in range(number)])
+    clusters = numbered_clusters(latents, labels, centers)
+    messages = []
+    if len(found.stability):
+        plural = "cluster" if number == 1 else "clusters"
+        messages.append(f"{number} {plural} of at least {clusters.sizes.min():,} particles.")
+    else:
+        messages.append("no separate regions of high density were found, so all particles form one cluster.")
+    if found.dropped:
+        messages.append(
+            f"{found.dropped} of the clusters found by HDBSCAN are not found again in random subsets and were dropped."
+        )
+    if clusters.unassigned:
+        messages.append(
+            f"{clusters.unassigned:,} particles lie between clusters or far from all; they belong to no cluster and "
+            f"have the label {number}."
+        )
+    return AutomaticClusters(replace(clustering, number=number), clusters, None, tuple(messages))
+
+
+def _kmeans_fit(values: np.ndarray, number: int) -> Fit:
+    from sklearn.cluster import KMeans
+
+    model = KMeans(number, n_init=5, random_state=0).fit(values)
+    return Fit(model.predict, float("nan"))
+
+
+def _mixture_fit(values: np.ndarray, number: int) -> Fit:
+    model = fit_mixture(values, number, seed=0)
+    return Fit(model.predict, model.bic(values))

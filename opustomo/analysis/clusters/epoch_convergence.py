@@ -1,0 +1,156 @@
+"""Convergence of a run: stability of clusterings and latents between epochs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opustomo.analysis.clusters.clustering import cluster_latents
+from opustomo.analysis.results import ResultDir
+from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SAMPLE = 20_000
+"""Maximum number of particles compared, sampled once; more particles do not change the curves visibly."""
+
+
+@dataclass(frozen=True)
+class EpochStability:
+    """Agreement of the latents of one epoch with those of the previous and the last epoch.
+
+    Attributes
+    ----------
+    epoch, previous
+        Epoch numbers, counted from 0; `previous` is None for the first epoch.
+    ari_previous, ari_last
+        Adjusted Rand index between the k-means clusterings: 1 for identical clusterings, 0 for chance agreement.
+    displacement
+        Root mean square displacement of the latents since the previous epoch, divided by `spread`; NaN for the first
+        epoch.
+    spread
+        Root mean square distance of the latents from their mean.
+    """
+
+    epoch: int
+    previous: int | None
+    ari_previous: float
+    ari_last: float
+    displacement: float
+    spread: float
+
+
+def measure_convergence(
+    results: ResultDir, num_clusters: int, say: Callable[[str], None] = print
+) -> list[EpochStability]:
+    """Compare the latents of all available epochs in ascending order.
+
+    Parameters
+    ----------
+    results
+        Result directory of the run.
+    num_clusters
+        Number of k-means clusters.
+    say
+        Callback that receives progress messages.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than two epochs or more clusters than particles, or if the epochs disagree in shape.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    epochs = results.epochs()
+    if len(epochs) < 2:
+        raise UserError(f"{results.root} has the latents of only one epoch. Train with a smaller --checkpoint.")
+    chosen: np.ndarray | None = None
+    shape: tuple[int, ...] = ()
+    latents, labels = [], []
+    for epoch in epochs:
+        mu, _ = results.load_latents(epoch)
+        if chosen is None:
+            shape = mu.shape
+            chosen = np.arange(len(mu))
+            if len(mu) > SAMPLE:
+                chosen = np.sort(np.random.default_rng(0).choice(len(mu), SAMPLE, replace=False))
+                say(f"Comparing {SAMPLE:,} of {len(mu):,} particles.")
+        if mu.shape != shape:
+            raise UserError(
+                f"z.{epoch}.pkl has latents of shape {mu.shape}, but z.{epochs[0]}.pkl has shape {shape}. "
+                f"{results.root} contains epochs of different runs."
+            )
+        latents.append(mu[chosen].astype(np.float64))
+        labels.append(cluster_latents(mu[chosen], num_clusters).labels)
+        say(f"Clustered epoch {epoch}.")
+    stabilities = []
+    for i, epoch in enumerate(epochs):
+        spread = _rms(latents[i] - latents[i].mean(0))
+        step = _rms(latents[i] - latents[i - 1]) / spread if i and spread > 0 else float("nan")
+        stabilities.append(
+            EpochStability(
+                epoch=epoch,
+                previous=epochs[i - 1] if i else None,
+                ari_previous=float(adjusted_rand_score(labels[i - 1], labels[i])) if i else float("nan"),
+                ari_last=float(adjusted_rand_score(labels[-1], labels[i])),
+                displacement=step,
+                spread=spread,
+            )
+        )
+    return stabilities
+
+
+def _rms(vectors: np.ndarray) -> float:
+    """Compute the root mean square length of vectors (n, d)."""
+    return float(np.sqrt((vectors**2).sum(1).mean()))
+
+
+def write_convergence(path: Path, rows: Sequence[EpochStability]) -> None:
+    """Write ``convergence.csv``; values that are undefined for the first epoch are empty."""
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", "previous", "ari_previous", "ari_last", "displacement", "spread"])
+        for row in rows:
+            numbers = (row.ari_previous, row.ari_last, row.displacement, row.spread)
+            previous = "" if row.previous is None else row.previous
+            writer.writerow([row.epoch, previous, *("" if np.isnan(x) else f"{x:.6f}" for x in numbers)])
+
+
+def draw_convergence(path: Path, rows: Sequence[EpochStability], num_clusters: int) -> None:
+    """Draw the agreement of clusterings and the displacement of latents over epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 3.6), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row.epoch for row in rows]
+    later = rows[1:]
+    left.plot([row.epoch for row in later], [row.ari_previous for row in later], "o-", color="#0072b2", ms=3.5)
+    left.plot(epochs[:-1], [row.ari_last for row in rows[:-1]], "s-", color="#e69f00", ms=3.5)
+    left.legend(["with the previous epoch", "with the last epoch"], frameon=False, fontsize=9, loc="lower right")
+    left.set_title(f"Adjusted Rand index (k-means, {num_clusters} clusters)", fontsize=11, loc="left")
+    left.set_ylim(-0.05, 1.05)
+    right.plot([row.epoch for row in later], [row.displacement for row in later], "o-", color="#0072b2", ms=3.5)
+    right.set_title("RMS displacement since the previous epoch / spread", fontsize=11, loc="left")
+    right.set_ylim(bottom=0.0)
+    for axes in (left, right):
+        _style_axes(axes)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=140)
+
+
+def _style_axes(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch (counted from 0)", fontsize=9, color="0.4")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=8, colors="0.4")
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")

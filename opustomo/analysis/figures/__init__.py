@@ -1,0 +1,1 @@
+"""Figures of latents, losses and volumes, and ChimeraX command files."""

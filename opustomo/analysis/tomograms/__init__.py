@@ -1,0 +1,1 @@
+"""Particles in their tomograms: positions, placed volumes, and neighbors."""

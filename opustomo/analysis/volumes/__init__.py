@@ -1,0 +1,1 @@
+"""Decoded volumes: decoding of latents, sets of volumes, volumes inside a mask, and landscapes of volumes."""

@@ -1,0 +1,158 @@
+"""Decoded volumes inside a mask: their voxels, principal components, and coordinates of all particles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from opustomo.analysis.volumes.decoding import BATCH, VolumeDecoder, first_voxel, on_pixels, volume_size
+from opustomo.data.particles import load_mask
+from opustomo.errors import UserError
+from opustomo.io.host_memory import require_memory
+from opustomo.io.progress_bar import progress
+
+EDGE = 0.01
+"""Mask value above which a voxel is compared."""
+
+
+@dataclass(frozen=True)
+class MaskedVolumes:
+    """Decoder whose volumes are compared inside a mask.
+
+    Attributes
+    ----------
+    decoder
+        Decoder of a trained model.
+    apix
+        Pixel size of the volumes in Å.
+    mask
+        Weight of each voxel, shape (n, n, n), axes z, y, x, from 0 to 1.
+    """
+
+    decoder: VolumeDecoder
+    apix: float
+    mask: np.ndarray
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Boolean mask of the voxels that are compared, shape (n, n, n)."""
+        return self.mask > EDGE
+
+    @property
+    def origin_A(self) -> tuple[float, float, float]:
+        """Coordinates of the first voxel in Å, relative to the first voxel of the subtomograms."""
+        return first_voxel(self.decoder.boxes, self.apix, len(self.mask))
+
+    def voxels(self, latents: np.ndarray, label: str = "volumes decoded") -> np.ndarray:
+        """Decode latents (K, zdim) and return the weighted densities inside the mask, shape (K, V), float32."""
+        inside, weights = self.inside, self.mask[self.inside]
+        require_memory(4 * len(latents) * len(weights), f"{len(latents)} decoded volumes", "compare fewer volumes")
+        table = np.empty((len(latents), len(weights)), dtype=np.float32)
+        with progress(len(latents), label) as advance:
+            for first in range(0, len(latents), BATCH):
+                table[first : first + BATCH] = self._batch(latents[first : first + BATCH])[:, inside] * weights
+                advance(len(latents[first : first + BATCH]))
+        return table
+
+    def scores(self, latents: np.ndarray, components: VolumeComponents) -> np.ndarray:
+        """Decode latents (K, zdim) and return their scores along components, shape (K, C); volumes are not kept."""
+        inside, weights = self.inside, self.mask[self.inside]
+        scores = np.empty((len(latents), len(components.variance)))
+        with progress(len(latents), "volumes decoded") as advance:
+            for first in range(0, len(latents), BATCH):
+                batch = self._batch(latents[first : first + BATCH])[:, inside] * weights
+                scores[first : first + BATCH] = components.scores(batch)
+                advance(len(batch))
+        return scores
+
+    def _batch(self, latents: np.ndarray) -> np.ndarray:
+        volumes = self.decoder.volumes(latents, self.apix, masked=False)
+        return np.asarray(volumes.cpu().numpy())
+
+    def as_volume(self, voxels: np.ndarray) -> np.ndarray:
+        """Return voxels (V,) inside the mask as a volume (n, n, n), zero outside."""
+        volume = np.zeros(self.mask.shape, dtype=np.float32)
+        volume[self.inside] = voxels
+        return volume
+
+
+@dataclass(frozen=True)
+class VolumeComponents:
+    """Principal components of volumes.
+
+    Attributes
+    ----------
+    mean
+        Mean densities, shape (V,).
+    components
+        Principal axes as rows of unit length, shape (C, V).
+    variance, variance_ratio
+        Variance along each axis and its fraction of the total variance, shape (C,).
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    variance: np.ndarray
+    variance_ratio: np.ndarray
+
+    def scores(self, voxels: np.ndarray) -> np.ndarray:
+        """Return the scores of densities (K, V), shape (K, C)."""
+        return np.asarray((voxels - self.mean) @ self.components.T)
+
+
+def masked_volumes(decoder: VolumeDecoder, mask: Path | None, apix: float | None) -> MaskedVolumes:
+    """Prepare the comparison of decoded volumes inside a mask.
+
+    Parameters
+    ----------
+    decoder
+        Decoder of a trained model.
+    mask
+        MRC file in the box and pixel size of the subtomograms; None for the solvent mask of the weights, or all voxels
+        if they contain none.
+    apix
+        Pixel size of the volumes in Å; None for that of the template.
+
+    Raises
+    ------
+    UserError
+        If the mask does not match the subtomograms or does not overlap the decoded volumes.
+    """
+    boxes = decoder.boxes
+    apix = boxes.render_apix if apix is None else apix
+    size = volume_size(boxes, apix, full_box=False)
+    if mask is None:
+        weights = np.ones((size,) * 3, dtype=np.float32)
+        if decoder.mask is not None:
+            weights = on_pixels(decoder.mask[None], boxes, apix, size)[0].cpu().numpy()
+    else:
+        loaded = load_mask(mask, boxes.box, boxes.apix)
+        assert loaded is not None
+        # Voxel n/2 of the volumes and voxel D/2 of the subtomograms are the center of rotation.
+        at = boxes.box / 2 + (np.arange(size) - size // 2) * apix / boxes.apix
+        weights = map_coordinates(loaded, np.meshgrid(at, at, at, indexing="ij"), order=1, mode="constant")
+        weights = np.clip(weights, 0.0, 1.0).astype(np.float32)
+    if not (weights > EDGE).any():
+        raise UserError(
+            f"{mask} has no voxel inside the decoded volumes, which span the solvent mask of the training. "
+            "Give a mask that overlaps the particle."
+        )
+    return MaskedVolumes(decoder, apix, weights)
+
+
+def fit_volume_components(voxels: np.ndarray, number: int) -> VolumeComponents:
+    """Compute the principal components of densities (K, V); at most K - 1 components have variance.
+
+    The entry of largest magnitude of each axis is positive, so repeated runs agree in sign.
+    """
+    from sklearn.decomposition import PCA
+
+    number = max(1, min(number, len(voxels) - 1, voxels.shape[1]))
+    model = PCA(number, svd_solver="full" if min(voxels.shape) <= 1000 else "randomized", random_state=0).fit(voxels)
+    axes = model.components_
+    signs = np.sign(axes[np.arange(number), np.abs(axes).argmax(axis=1)])
+    ratio = np.nan_to_num(model.explained_variance_ratio_)
+    return VolumeComponents(model.mean_, axes * signs[:, None], model.explained_variance_, ratio)

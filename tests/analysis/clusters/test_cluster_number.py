@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opustomo.analysis.clusters.cluster_number import automatic_clusters, write_number_choice
+from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
+
+
+def four_states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(4), (160, 120, 80, 40))
+    centers = np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9]])
+    return (centers[truth] + rng.normal(size=(400, 3))).astype(np.float32), truth
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+def test_number_of_separate_states_is_found(method: str, tmp_path: Path) -> None:
+    latents, truth = four_states()
+    found = automatic_clusters(latents, Clustering(None, method, max_number=8))
+    assert found.choice is not None
+    assert found.choice.chosen == len(found.clusters) == 4
+    assert found.clustering.folder == f"{method}4"
+    assert len(set(zip(truth.tolist(), found.clusters.labels.tolist(), strict=True))) == 4
+    assert np.isnan(found.choice.bic).all() == (method == "kmeans")
+    assert found.choice.stability[3] > 0.95
+    assert found.choice.stability[5] < 0.75
+    # the same as with the number given
+    np.testing.assert_array_equal(found.clusters.labels, cluster_latents(latents, 4, method=method).labels)
+    write_number_choice(tmp_path / "number", found.choice, found.clustering.title)
+    rows = (tmp_path / "number.csv").read_text().splitlines()
+    assert rows[0] == "clusters,bic,smallest_stability"
+    assert len(rows) == 9
+    assert (tmp_path / "number.png").stat().st_size > 10_000
+
+
+def test_one_state_is_not_divided() -> None:
+    latents = np.random.default_rng(1).normal(size=(400, 4)).astype(np.float32)
+    found = automatic_clusters(latents, Clustering(None, "gmm", max_number=6))
+    assert len(found.clusters) == 1
+
+
+def test_few_particles_limit_the_numbers_that_are_tried() -> None:
+    found = automatic_clusters(np.random.default_rng(2).normal(size=(12, 2)), Clustering(None, "kmeans"))
+    assert found.choice is not None
+    assert found.choice.numbers.tolist() == [1]
