@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup test check lint format typecheck demo docs bench clean
+.PHONY: setup test check lint format typecheck demo cell docs bench clean
 
 setup: $(READY)
 
@@ -34,6 +34,10 @@ typecheck: $(READY)
 
 demo: $(READY)
 	$(PY) -m opustomo demo -o demo
+
+# from simulated tilt series to a clean set, reduced to what two cores do in about ten minutes
+cell: $(READY)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/cell.py --reduced -o cell --pick-workers 2
 
 # the documentation site in build/site, with its own requirements on top
 docs: $(VENV)/docs-ready

@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+"""From tilt series of a crowded cell to a clean set: simulate, pick, train, select clusters, reconstruct, score.
+
+usage: python benchmarks/cell.py [--reduced] [-o DIR] [--seed 0] [--steps pick train ...] [--workers 2]
+
+The tilt series come from an independent simulator (--tools) with densities in --data. The target is a 70S ribosome
+with tRNAs among seven decoys: its two subunits, its mirror image, the mirror image of a subunit, and three other
+complexes. Template matching with a vacant ribosome at a low threshold gives picks of which at least two thirds are
+false. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as a user
+would type them. The truth is used only to simulate and in the last step, `score`.
+
+steps     simulate, pick, extract, check, train, analyze, choose, maps, validate, score
+resuming  a finished step is skipped; --steps repeats the given ones
+results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step)
+
+Clusters are selected without the truth. Each decoded cluster volume is compared with the search template by
+correlation inside the mask; clusters above the largest gap between successive correlations are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTENT_A = 480.0
+"""Box of the densities, the template and the subtomograms."""
+TARGET, TEMPLATE = "comp_5_70S_APE_mRNA", "comp_3_70S_vacant"
+MOLECULES = (
+    # name, map, mirrored, frequency in percent
+    ("70S with tRNAs (target)", TARGET, False, 13),
+    ("50S", "comp_0_50S", False, 14),
+    ("30S", "comp_2_30S", False, 12),
+    ("mirrored 70S", TARGET, True, 13),
+    ("mirrored 50S", "comp_0_50S", True, 12),
+    ("3IPM", "3ipm", False, 13),
+    ("1QVR", "1qvr", False, 12),
+    ("3CF3", "3cf3", False, 11),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the benchmark.
+
+    Attributes
+    ----------
+    tomograms, molecules
+        Number of tomograms, and of molecules in each.
+    shape
+        Size x, y, z of a tomogram in voxels.
+    apix
+        Pixel size in Å.
+    snr
+        Variance of the signal of all molecules over that of the noise, per tilt image.
+    picks
+        Number of picks per tomogram.
+    match_apix, rotations
+        Pixel size and number of rotations of template matching.
+    clusters
+        Number of clusters.
+    epochs
+        Number of epochs; None takes the proposal of `dsd check`.
+    """
+
+    tomograms: int
+    molecules: int
+    shape: tuple[int, int, int]
+    apix: float
+    snr: float
+    picks: int
+    match_apix: float
+    rotations: int
+    clusters: int
+    epochs: int | None = None
+
+    @property
+    def box(self) -> int:
+        return round(EXTENT_A / self.apix)
+
+
+FULL = Size(6, 300, (512, 512, 128), 10.0, 0.02, 130, 40 / 3, 7000, 8)
+REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6)
+STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "validate", "score")
+
+
+class Bench:
+    """Folder of a benchmark, its settings, and the commands that were run in it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.folder = args, args.folder.resolve()
+        self.size: Size = REDUCED if args.reduced else FULL
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.names = [f"TS_{number + 1:02d}" for number in range(self.size.tomograms)]
+
+    def step(self, name: str) -> None:
+        """Run a step unless it is finished, and record its duration."""
+        record = self.folder / "steps.json"
+        done = json.loads(record.read_text()) if record.exists() else {}
+        if name in done and name not in (self.args.steps or ()):
+            return
+        print(f"--- {name}", flush=True)
+        start = time.perf_counter()
+        getattr(self, name)()
+        done = json.loads(record.read_text()) if record.exists() else {}
+        record.write_text(json.dumps(done | {name: round(time.perf_counter() - start, 1)}, indent=1))
+
+    def command(self, line: str) -> str:
+        """Run a command line of dsd or dsdsh in the folder, and return what it prints."""
+        with (self.folder / "commands.sh").open("a") as script:
+            script.write(line + "\n")
+        print(f"$ {line}", flush=True)
+        program, *words = shlex.split(line)
+        module = {"dsd": "opustomo.main", "dsdsh": "analysis_scripts.main"}[program]
+        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = {program!r}; from {module} import main; "
+        done = subprocess.run(
+            [sys.executable, "-c", start + "sys.exit(main())", *words],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        with (self.folder / "output.txt").open("a") as log:
+            log.write(f"$ {line}\n{done.stdout}\n")
+        if done.returncode:
+            raise SystemExit(f"error: {line} failed:\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    def tool(self, *words: object) -> None:
+        """Run a Python program that is not part of opustomo."""
+        done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"error: {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+
+    def density(self, name: str, mirrored: bool = False) -> np.ndarray:
+        """Return a density in the box and pixel size of the benchmark."""
+        import torch
+
+        from opustomo.io.mrc import read_volume
+        from opustomo.physics.fourier import crop_spectrum, irfft3, pad_center, rfft3
+
+        path = next(p for p in self.args.data.glob(f"*/{name}.mrc") if p.parent.name in ("maps", "decoys"))
+        volume, apix = read_volume(path)
+        assert apix is not None
+        wide = pad_center(torch.from_numpy(volume), round(EXTENT_A / apix))
+        small = irfft3(crop_spectrum(rfft3(wide), self.size.box)).numpy()
+        # reversing an even axis moves the center from N/2 to N/2 - 1
+        return np.roll(small[:, :, ::-1], 1, axis=2).copy() if mirrored else small
+
+    def simulate(self) -> None:
+        """Simulate the tilt series and write them as files of IMOD, and the search template."""
+        from opustomo.io.mrc import write_volume
+
+        size, folder = self.size, self.folder
+        np.save(folder / "densities.npy", np.stack([self.density(name, flip) for _, name, flip, _ in MOLECULES]))
+        write_volume(folder / "template.mrc", low_passed(self.density(TEMPLATE), size.apix, 30.0), size.apix)
+        write_volume(folder / "target.mrc", self.density(TARGET), size.apix)
+        (folder / "tilts").mkdir(exist_ok=True)
+        (folder / "tomograms").mkdir(exist_ok=True)
+        with ThreadPoolExecutor(self.args.workers) as pool:
+            list(pool.map(self._simulate_one, range(size.tomograms)))
+
+    def _simulate_one(self, number: int) -> None:
+        from opustomo.io.mrc import read_volume, write_volume
+
+        size, name = self.size, self.names[number]
+        out = self.folder / "simulated" / name
+        words = f"-n {size.molecules} --apix {size.apix} --snr {size.snr} --gap {260 / size.apix:.1f} --misalign 0.3 "
+        words += f"--seed {1000 * self.args.seed + number} --device {self.args.simulate_on} "
+        words += "--weights " + " ".join(str(percent) for *_, percent in MOLECULES)
+        words += " --size " + " ".join(map(str, size.shape))
+        program = self.args.tools / "simulate_tilt_series.py"
+        self.tool(program, self.folder / "densities.npy", "-o", out, *words.split())
+        # Particles are dark in real images and tomograms.
+        for path, target in (
+            (out / "series.mrcs", f"tilts/{name}.ali"),
+            (out / "tomogram.mrc", f"tomograms/{name}.mrc"),
+        ):
+            volume, _ = read_volume(path)
+            write_volume(self.folder / target, -volume, size.apix)
+            path.unlink()
+        table = np.genfromtxt(out / "tilts.csv", delimiter=",", names=True)
+        # The angles of IMOD have the opposite sign to those of the simulator.
+        tilts = self.folder / "tilts"
+        (tilts / f"{name}.tlt").write_text("".join(f"{-t:.2f}\n" for t in table["tilt_deg"]))
+        (tilts / f"{name}.order").write_text(
+            "".join(f"{-t:.2f} {d:.2f}\n" for t, d in zip(table["tilt_deg"], table["dose"], strict=True))
+        )
+        rows = zip(table["tilt_deg"], table["defocus_A"], strict=True)
+        (tilts / f"{name}.defocus").write_text(
+            "".join(f"{i + 1} {i + 1} {-t:.2f} {-t:.2f} {d / 10:.1f}\n" for i, (t, d) in enumerate(rows))
+        )
+
+    def pick(self) -> None:
+        """Pick particles in every tomogram."""
+        size = self.size
+        (self.folder / "picks").mkdir(exist_ok=True)
+
+        def one(name: str) -> None:
+            tilts = self.folder / "tilts" / name
+            words = f"--angpix {size.match_apix} --rotations {size.rotations} --picks {size.picks} --invert".split()
+            files = []
+            for option, suffix in (("tilts", "tlt"), ("defocus", "defocus"), ("order", "order")):
+                files += [f"--{option}", f"{tilts}.{suffix}"]
+            out = self.folder / "picks" / f"{name}_particles.star"
+            tomogram = self.folder / "tomograms" / f"{name}.mrc"
+            program = ROOT / "benchmarks" / "template_matching.py"
+            self.tool(program, tomogram, "--template", self.folder / "template.mrc", *files, "-o", out, *words)
+
+        with ThreadPoolExecutor(self.args.pick_workers) as pool:
+            list(pool.map(one, self.names))
+
+    def extract(self) -> None:
+        """Combine the picks and reconstruct their subtomograms."""
+        size = self.size
+        tables = " ".join(f"picks/{name}_particles.star" for name in self.names)
+        self.command(f"dsdsh combine_star {tables} picks.star")
+        self.command(f"dsdsh convert_star picks.star {size.apix:g} -o picks30.star")
+        self.command(
+            f"dsd extract_subtomos picks30.star --tilts tilts --series-apix {size.apix:g} --tomo-size "
+            f"{' '.join(map(str, size.shape))} --hand 1 --box {size.box} --apix {size.apix:g} -o subtomos --float16 "
+            f"--workers {self.args.workers}"
+        )
+
+    def check(self) -> None:
+        """Prepare poses and mask, and let `dsd check` propose the training command."""
+        size = self.size
+        self.command(f"dsdsh prepare subtomos/particles.star {size.box} {size.apix:g}")
+        self.command("dsdsh create_mask template.mrc -o mask.mrc --dilate 2 --soft-edge 3")
+        epochs = "" if size.epochs is None else f" -n {size.epochs}"
+        said = self.command(
+            f"dsd check subtomos/particles.star --poses subtomos/particles_pose_euler.pkl -r mask.mrc --angpix "
+            f"{size.apix:g} --figure check.png{epochs}"
+        )
+        lines = [line.strip() for line in said.splitlines() if line.strip().startswith("dsd train_tomo")]
+        (self.folder / "train.txt").write_text(lines[-1])
+
+    def train(self) -> None:
+        """Train with the command that `dsd check` printed."""
+        self.command((self.folder / "train.txt").read_text())
+
+    def analyze(self) -> None:
+        """Cluster the latents, decode the clusters, and let the program judge them."""
+        number = self.size.clusters
+        self.command(f"dsdsh analyze run latest 4 {number}")
+        self.command(f"dsdsh eval_vol run latest kmeans {number} {self.size.apix:g} --full-box")
+
+    def validate(self) -> None:
+        """Let the program judge the clusters."""
+        self.command(f"dsdsh validate run latest {self.size.clusters}")
+
+    @property
+    def clusters(self) -> Path:
+        """Folder of the clusters of the last epoch."""
+        return next(self.folder.glob(f"run/analyze.*/kmeans{self.size.clusters}"))
+
+    def choose(self) -> None:
+        """Select clusters by the resemblance of their volumes to the search template, and export their particles."""
+        from cell_scores import above_largest_gap, correlation
+
+        size = self.size
+        volumes = [self.clusters / f"reference{number}.mrc" for number in range(size.clusters)]
+        likeness = [correlation(path, self.folder / "template.mrc", self.folder / "mask.mrc") for path in volumes]
+        chosen = above_largest_gap(likeness)
+        record = {"correlation": [round(value, 4) for value in likeness], "chosen": chosen}
+        (self.folder / "choice.json").write_text(json.dumps(record))
+        print(json.dumps(record))
+        self.command(
+            f"dsdsh parse_pose subtomos/particles.star {size.box} {size.apix:g} run latest {size.clusters} --refined"
+        )
+        folder = self.clusters.relative_to(self.folder)
+        tables = [f"{folder}/pre{number}.star" for number in chosen]
+        if len(tables) > 1:
+            self.command(f"dsdsh combine_star {' '.join(tables)} clean.star")
+        else:
+            which = f"--clusters {size.clusters}:{chosen[0]}"
+            self.command(f"dsdsh select subtomos/particles.star run latest {which} --refined -o clean.star")
+
+    def maps(self) -> None:
+        """Reconstruct maps of all picks, of the best-scoring ones, and of the filtered set."""
+        from cell_scores import kept_rows
+
+        from opustomo.io.star_tables import read_particles
+
+        particles = read_particles(self.folder / "subtomos/particles.star")
+        kept = kept_rows(self.folder / "clean.star", particles)
+        best = np.sort(np.argsort(-particles.numbers("rlnLCCmax"))[: kept.sum()])
+        for name, rows in (("best", best), ("filtered", np.flatnonzero(kept))):
+            (self.folder / f"{name}.txt").write_text("\n".join(map(str, rows)))
+        pose = max(self.folder.glob("run/pose.*.pkl"), key=lambda path: int(path.suffixes[-2][1:]))
+        refined = f" --poses {pose.relative_to(self.folder)}"
+
+        def one(name: str) -> None:
+            part, _, poses = name.partition("_")
+            self.command(
+                f"dsd reconstruct subtomos/particles.star -o maps/{name}.mrc --halves -r mask.mrc --normalizectf"
+                + (f" --ind {part}.txt" if part != "all" else "")
+                + (refined if poses else "")
+            )
+
+        with ThreadPoolExecutor(self.args.workers) as pool:
+            list(pool.map(one, MAPS))
+
+    def score(self) -> None:
+        """Compare all results with the truth and write results.json and results.md."""
+        import cell_scores
+
+        from opustomo.io.star_tables import read_particles
+
+        particles = read_particles(self.folder / "subtomos/particles.star")
+        truth = cell_scores.true_classes(particles, self.folder / "simulated", self.size.apix)
+        kept = cell_scores.kept_rows(self.folder / "clean.star", particles)
+        score = particles.numbers("rlnLCCmax")
+        best = np.zeros(len(kept), dtype=bool)
+        best[np.argsort(-score)[: kept.sum()]] = True
+        sets = {"all picks": np.ones(len(kept), dtype=bool), "best-scoring, same number": best, "filtered": kept}
+        sets["best score threshold (uses the truth)"] = cell_scores.best_threshold(score, truth)
+        results = {
+            "size": vars(self.size),
+            "seed": self.args.seed,
+            "classes": {
+                label: int((truth.classes == number).sum())
+                for number, label in [*enumerate(name for name, *_ in MOLECULES), (-1, "no molecule")]
+            },
+            "pose_of_true_picks": {
+                "angle_median_deg": round(float(np.median(truth.angle_deg[truth.hits])), 2),
+                "angles_above_20_deg": int((truth.angle_deg[truth.hits] > 20).sum()),
+                "distance_median_A": round(float(np.median(truth.distance_A[truth.hits])), 2),
+            },
+            "sets": {name: cell_scores.by_tomogram(chosen, truth) for name, chosen in sets.items()},
+            "clusters": self._clusters(truth.classes),
+            "maps": {
+                name: cell_scores.map_scores(
+                    self.folder / f"maps/{name}.mrc", self.folder / "target.mrc", self.folder / "mask.mrc"
+                )
+                for name in MAPS
+            },
+            "seconds": json.loads((self.folder / "steps.json").read_text()),
+        }
+        (self.folder / "results.json").write_text(json.dumps(results, indent=1))
+        text = cell_scores.report(results)
+        (self.folder / "results.md").write_text(text)
+        print(text)
+
+    def _clusters(self, classes: np.ndarray) -> list[dict[str, object]]:
+        """Return what the program shows of each cluster, and what it contains."""
+        from opustomo.io.pickles import load_pickle
+
+        labels = np.asarray(load_pickle(self.clusters / "labels.pkl"))
+        choice = json.loads((self.folder / "choice.json").read_text())
+        return [
+            {
+                "cluster": number,
+                "particles": int((labels == number).sum()),
+                "correlation": choice["correlation"][number],
+                "chosen": number in choice["chosen"],
+                "contents": np.bincount(classes[labels == number] + 1, minlength=len(MOLECULES) + 1).tolist(),
+            }
+            for number in range(self.size.clusters)
+        ]
+
+
+MAPS = ("all", "best", "filtered", "all_refined", "best_refined", "filtered_refined")
+
+
+def low_passed(volume: np.ndarray, apix: float, resolution_A: float) -> np.ndarray:
+    """Return a volume (D, D, D) multiplied by a Gaussian that is 1/2 at the given resolution."""
+    frequency = np.fft.fftfreq(len(volume), apix)
+    squared = frequency[:, None, None] ** 2 + frequency[None, :, None] ** 2 + frequency[None, None, :] ** 2
+    envelope = np.exp(-np.log(2) * squared * resolution_A**2)
+    return np.fft.ifftn(np.fft.fftn(volume) * envelope).real.astype(np.float32)
+
+
+def main() -> None:
+    """Run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-o", "--folder", type=Path, default=Path("cell"))
+    add("--reduced", action="store_true", help="three small tomograms, for a CPU")
+    add("--seed", type=int, default=0)
+    add("--steps", nargs="+", choices=STEPS, help="repeat these steps")
+    add("--only", choices=STEPS, help="repeat only this step")
+    add("--until", choices=STEPS, default=STEPS[-1], help="last step")
+    add("--tools", type=Path, default=ROOT.parent / "shared/tools")
+    add("--data", type=Path, default=ROOT.parent / "shared/data")
+    add("--workers", type=int, default=2)
+    add("--pick-workers", type=int, default=1)
+    add("--simulate-on", default="cpu", help="device of the simulator; results differ between devices")
+    args = parser.parse_args()
+    args.tools, args.data = args.tools.resolve(), args.data.resolve()
+    sys.path[:0] = [str(ROOT)]
+    if args.only:
+        args.steps = [args.only]
+    bench = Bench(args)
+    for name in [args.only] if args.only else STEPS[: STEPS.index(args.until) + 1]:
+        bench.step(name)
+
+
+if __name__ == "__main__":
+    main()
