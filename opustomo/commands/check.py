@@ -149,7 +149,12 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     content = {
         "preflight": json.loads(report.as_json()),
         "verdict": asdict(verdict),
-        "reconstruction": {"weighting": kind.weighting, "ctf_multiplied": kind.ctf_multiplied, "basis": kind.basis},
+        "reconstruction": {
+            "weighting": kind.weighting,
+            "ctf_multiplied": kind.ctf_multiplied,
+            "follows_absolute_ctf": kind.unsigned,
+            "basis": kind.basis,
+        },
         "contrast": contrast_of(kind),
     }
     if args.figure is not None:

@@ -197,7 +197,7 @@ def judge(report: Preflight, kind: ReconstructionKind, missing: tuple[str, ...],
     faults = list(missing)
     if report.wedge.verdict == "mirrored":
         faults.append(report.wedge.warnings[0])
-    if kind.ctf_multiplied:
+    if kind.ctf_multiplied or kind.phase_flipped:
         faults.append(kind.warnings_for(True)[0])
     if contrast_of(kind) == "dark":
         faults.append(

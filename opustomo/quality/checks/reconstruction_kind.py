@@ -8,7 +8,10 @@ Training (``--divide``) and ``dsd check`` use the same decision. The rules:
    (and they were not multiplied by their CTF).
 3. Without a measurable signal, the power decides: ``w^p`` with p < -0.3 is weighted and 0.6 < p < 1.4, as white noise
    requires, is plain. Anything else remains undecided, because filters along x raise p of weighted data.
-4. The subtomograms were multiplied by their CTF if their noise follows the squared CTF between particles."""
+4. The subtomograms were multiplied by their CTF if their noise follows the squared CTF between particles.
+5. Their phases were flipped, or they were multiplied, if averages and predictions made with |CTF| explain other
+   particles better than those made with the CTF, by three standard errors. Without a change of sign of the CTF at
+   frequencies with signal, this cannot be determined and does not matter."""
 
 from __future__ import annotations
 
@@ -126,6 +129,18 @@ class ReconstructionKind:
     basis: str
 
     @property
+    def unsigned(self) -> bool | None:
+        """Whether the signal follows |CTF|: phases were flipped or multiplied; None if this cannot be determined."""
+        if self.signal is None or abs(self.signal.phase_z) < DECISIVE:
+            return None
+        return self.signal.phase_z > 0
+
+    @property
+    def phase_flipped(self) -> bool:
+        """Whether the phases were flipped and the images were not multiplied by their CTF as far as can be told."""
+        return bool(self.unsigned) and not self.ctf_multiplied
+
+    @property
     def plain(self) -> bool:
         """Whether the subtomograms are plain back-projections, which training divides by their sampling weights."""
         return self.weighting == "plain"
@@ -138,12 +153,20 @@ class ReconstructionKind:
     @property
     def line(self) -> str:
         """One sentence with the decision and one with its evidence."""
-        multiplied = {
-            True: "; their images were multiplied by the CTF",
-            False: "; their images were not multiplied by the CTF",
-            None: "; whether their images were multiplied by the CTF cannot be determined",
-        }[self.ctf_multiplied]
-        return f"{NAMES[self.weighting]}{multiplied}\n{self.evidence}"
+        match (self.ctf_multiplied, self.unsigned):
+            case (True, _):
+                corrected = "their images were multiplied by the CTF"
+            case (False, True):
+                corrected = "the phases of their images were flipped"
+            case (None, True):
+                corrected = "their images were multiplied by the CTF or their phases were flipped"
+            case (_, False):
+                corrected = "their images were neither multiplied by the CTF nor were their phases flipped"
+            case (False, None):
+                corrected = "their images were not multiplied by the CTF; a flip of their phases cannot be excluded"
+            case _:
+                corrected = "whether their images were multiplied by the CTF or phase-flipped cannot be determined"
+        return f"{NAMES[self.weighting]}; {corrected}\n{self.evidence}"
 
     @property
     def evidence(self) -> str:
@@ -177,6 +200,12 @@ class ReconstructionKind:
             found.append(
                 "the noise of the subtomograms follows their squared CTF, so they were multiplied by it, but training "
                 "models the CTF only once: reconstruct them without CTF correction"
+            )
+        if self.phase_flipped:
+            found.append(
+                "the signal of the subtomograms keeps its sign where the CTF is negative, so their phases were flipped "
+                "(or they were multiplied by their CTF), but training models the CTF with its sign: reconstruct them "
+                "without CTF correction"
             )
         if self.weighted and not normalizectf:
             found.append("these subtomograms are weighted, so train with --normalizectf")

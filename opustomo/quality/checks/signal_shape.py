@@ -58,6 +58,9 @@ class SignalShape:
         Exponent e of ``power ~ |CTF|^(2e)`` and its standard error; NaN if the CTFs of all particles agree. The noise
         of images that were multiplied by their CTF vanishes at the zeros of the CTF, e = 1; other noise does not depend
         on the CTF, e = 0.
+    phase_z
+        Evidence for a signal that follows |CTF| (phases of the images flipped, or images multiplied by their CTF)
+        against one that follows the CTF with its sign, in standard errors; 0 if the CTF changes its sign nowhere.
     contrast
         Correlation of the averages with the particle's region: positive if the particle is bright. It is the smaller
         one of both half sets, and 0 if their signs differ.
@@ -76,6 +79,7 @@ class SignalShape:
     explained: float
     ctf_exponent: float
     ctf_error: float
+    phase_z: float
     contrast: float
     particles: int
     weights: np.ndarray
@@ -134,12 +138,31 @@ def measure_signal(
         explained=float(curve[best].sum()) / max(sums.voxels, 1.0),
         ctf_exponent=ctf_exponent,
         ctf_error=ctf_error,
+        phase_z=_phase_evidence(spectra, ctf, weights, rotations, half, sums, 1.0 if EXPONENTS[best] > 0.5 else 0.0),
         contrast=_contrast(halves, mask),
         particles=len(read),
         weights=at,
         gain=gain,
         average=average.numpy(),
     )
+
+
+def _phase_evidence(
+    spectra: Tensor,
+    ctf: Tensor,
+    weights: Tensor,
+    rotations: Tensor,
+    half: Tensor,
+    signed: _Sums,
+    exponent: float,
+) -> float:
+    """Compare the likelihood of averages that are made and posed with |CTF| with that of the CTF, `signed`."""
+    if not bool((ctf < 0).any()):
+        return 0.0
+    absolute = ctf.abs()
+    predicted = _predictions(_averages(spectra, absolute, rotations, half), rotations, half) * absolute
+    gains = _Sums(spectra, predicted, weights).gains_in_likelihood(exponent)
+    return _standard_errors(gains - signed.gains_in_likelihood(exponent))
 
 
 def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float, float]:

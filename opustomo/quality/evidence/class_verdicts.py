@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, Gain, PairTest
-from opustomo.quality.evidence.cluster_stability import DISSOLVED, Stability
+from opustomo.quality.evidence.cluster_stability import Stability
 from opustomo.quality.evidence.matched_controls import Effect
 from opustomo.quality.evidence.matched_splits import MatchedFsc
 
@@ -84,7 +84,7 @@ def judge(
 ) -> RunVerdict:
     """Combine the evidence into verdicts.
 
-    A class is supported if it differs from every other class and comes back when half of the particles are clustered.
+    A class is supported if it differs from every other class and comes back between disjoint halves of the particles.
     It is not supported if another class cannot be told from it although a difference would have been noticed.
 
     Parameters
@@ -153,14 +153,12 @@ def _judge_class(
     reasons = [by_outcome[DIFFERENT][0].sentence(number)]
     if len(own) > 1:
         reasons.append("The differences from the other classes are larger.")
-    if stability is not None:
-        jaccard = float(stability.jaccard[number])
-        if jaccard <= DISSOLVED:
-            reasons.append(
-                f"It does not come back when half of the particles are clustered (Jaccard index {jaccard:.2f})."
-            )
-            return ClassVerdict(number, count, CANNOT_TELL, tuple(reasons))
-        reasons.append(f"It comes back when half of the particles are clustered (Jaccard index {jaccard:.2f}).")
+    if stability is None:
+        reasons.append("It is not known whether it comes back when half of the particles are clustered.")
+        return ClassVerdict(number, count, CANNOT_TELL, tuple(reasons))
+    reasons.append(stability.class_sentence(number))
+    if not stability.comes_back(number):
+        return ClassVerdict(number, count, CANNOT_TELL, tuple(reasons))
     return ClassVerdict(number, count, SUPPORTED, tuple(reasons))
 
 

@@ -54,24 +54,29 @@ def own_ctf(particles: ParticleSet, index: int) -> Tensor:
     return ctf_volume(tilts, particles.box, particles.apix, normalized=True)[0]
 
 
+def sign_of_ctf(particles: ParticleSet, index: int) -> Tensor:
+    """Phase flipping, as programs do it before the reconstruction: the signal keeps its sign."""
+    return own_ctf(particles, index).sign()
+
+
 def inverted(particles: ParticleSet, index: int) -> Tensor:
     return torch.tensor(-1.0)
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParticleSet]:
-    """Plain and divided back-projections of the same particles."""
+    """Plain and divided back-projections of the same particles, and divided ones at 8 Å per voxel."""
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
 
-    volumes, apix = gather_volumes([], ["70S_vacant"], None, BOX)
     scheme = regular_scheme(-60.0, 60.0, 3.0, 3.0)
     found = {}
-    for name in ("plain", "divided"):
+    for name, asked_apix in (("plain", None), ("divided", None), ("fine", 8.0)):
+        volumes, apix = gather_volumes([], ["70S_vacant"], asked_apix, BOX)
         folder = tmp_path_factory.mktemp("kinds") / name
         config = SimulationConfig(
-            COUNT, apix=apix, scheme=scheme, snr=0.1, rot_err=2.0, shift_err=0.4, normalise=name == "divided"
+            COUNT, apix=apix, scheme=scheme, snr=0.1, rot_err=2.0, shift_err=0.4, normalise=name != "plain"
         )
         simulate_dataset(volumes, config, folder)
         found[name] = load_particles(DataConfig(folder / "particles.star"))
@@ -100,6 +105,23 @@ def test_kinds_of_reconstruction(
     assert any("squared CTF" in warning for warning in kind.warnings_for(kind.weighted)) is multiplied
 
 
+def test_flipped_phases_are_recognized(sets: dict[str, ParticleSet]) -> None:
+    particles = sets["fine"]
+    kind = examine_reconstruction(particles, Filtered(particles, sign_of_ctf))  # type: ignore[arg-type]
+    assert kind.unsigned is True and kind.phase_flipped and kind.ctf_multiplied is False
+    assert "phases of their images were flipped" in kind.line
+    assert any("without CTF correction" in warning for warning in kind.warnings_for(kind.weighted))
+    untouched = examine_reconstruction(particles, VoxelSource(particles.images))
+    assert untouched.unsigned is False and "nor were their phases flipped" in untouched.line
+
+
+def test_phases_cannot_be_told_without_a_zero_of_the_ctf() -> None:
+    kind = decide(1.0, shape(0.1, -5.0, e=0.03))
+    assert kind.unsigned is None and "a flip of their phases cannot be excluded" in kind.line
+    assert decide(1.0, shape(0.1, -5.0, phase_z=5.0)).phase_flipped
+    assert not decide(1.0, shape(0.1, -5.0, e=0.97, phase_z=5.0)).phase_flipped  # multiplied data keep their sign, too
+
+
 def test_power_alone_would_mistake_filtered_data_for_plain(sets: dict[str, ParticleSet]) -> None:
     """The power of ramp-filtered data rises with w if a low-pass follows, as for the real ribosomes."""
     kind = examine_reconstruction(sets["plain"], Filtered(sets["plain"], low_ramp))  # type: ignore[arg-type]
@@ -123,9 +145,16 @@ def test_one_view_leaves_the_decision_to_the_power(sets: dict[str, ParticleSet])
     assert "could not be measured" in kind.line
 
 
-def shape(exponent: float, z: float, ramp_z: float = 0.0, e: float = math.nan, explained: float = 0.01) -> SignalShape:
+def shape(
+    exponent: float,
+    z: float,
+    ramp_z: float = 0.0,
+    e: float = math.nan,
+    explained: float = 0.01,
+    phase_z: float = 0.0,
+) -> SignalShape:
     nothing = np.zeros(0)
-    return SignalShape(exponent, 0.05, z, ramp_z, explained, e, 0.02, 0.5, 100, nothing, nothing, nothing)
+    return SignalShape(exponent, 0.05, z, ramp_z, explained, e, 0.02, phase_z, 0.5, 100, nothing, nothing, nothing)
 
 
 @pytest.mark.parametrize(

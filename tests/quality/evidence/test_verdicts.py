@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
 from opustomo.quality.evidence.class_pairs import Gain, PairTest, compare_pair, mixture_gain
 from opustomo.quality.evidence.class_verdicts import judge, merged_groups
-from opustomo.quality.evidence.cluster_stability import cluster_stability
+from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
 from opustomo.quality.evidence.matched_controls import (
     Covariate,
     categories,
@@ -190,8 +191,31 @@ def test_stability_finds_the_number_of_separate_clusters() -> None:
     stability = cluster_stability(latents, labels, 3)
     assert stability is not None and stability.most_stable == 3 and stability.ari[3] > 0.95
     assert (stability.jaccard > 0.9).all()
+    assert (stability.agreement > 0.9).all() and all(stability.comes_back(number) for number in range(3))
+    assert "comes back" in stability.class_sentence(0)
     shapeless = cluster_stability(rng.normal(size=(200, 3)), rng.integers(0, 4, 200), 4)
     assert shapeless is not None and shapeless.ari[4] < 0.7 and (shapeless.jaccard < 0.5).all()
+    assert "Jaccard" in shapeless.class_sentence(0)
+
+
+def test_clusters_of_latents_without_structure_do_not_come_back() -> None:
+    """K-means of two normal coordinates gives clusters with a Jaccard index above 0.5, but disjoint halves disagree."""
+    comes_back = []
+    for seed in range(3):
+        latents = np.random.default_rng(seed).normal(size=(200, 2))
+        labels = cluster_latents(latents, 2).labels
+        stability = cluster_stability(latents, labels, 2, seed=seed)
+        assert stability is not None
+        comes_back.append(stability.comes_back(0))
+        assert stability.comes_back(0) or "latents without clusters reach" in stability.class_sentence(0)
+    assert sum(comes_back) <= 1
+
+
+def test_effective_dimension_counts_directions_of_similar_variance() -> None:
+    rng = np.random.default_rng(0)
+    assert effective_dimension(rng.normal(size=(500, 5))) == 5
+    assert effective_dimension(rng.normal(size=(500, 5)) * [5, 5, 0.1, 0.1, 0.1]) == 2
+    assert effective_dimension(rng.normal(size=(500, 1))) == effective_dimension(np.zeros((5, 2))) == 2
 
 
 def test_gain_ignores_the_class_of_the_particle_itself(one_state: Synthetic) -> None:
@@ -199,6 +223,12 @@ def test_gain_ignores_the_class_of_the_particle_itself(one_state: Synthetic) -> 
     chosen = np.arange(240)
     groups = np.random.default_rng(0).integers(0, 3, 240)
     assert not Gain.of(mixture_gain(one_state.residuals, chosen, groups, 3)).positive
+
+
+def stability_of(*agreement: float) -> Stability:
+    """Stability of clusters with these agreements between disjoint halves."""
+    number = len(agreement)
+    return Stability(number, {number: 0.8}, 0.7, 0.9, np.full(number, 0.8), np.array(agreement), np.full(40, 0.3))
 
 
 def pair_of(first: int, second: int, outcome: str) -> PairTest:
@@ -210,15 +240,17 @@ def pair_of(first: int, second: int, outcome: str) -> PairTest:
 
 def test_verdicts_follow_the_pairs() -> None:
     different, same, unclear = "different", "same", "unclear"
-    good = judge([50, 50], [pair_of(0, 1, different)], [], None, Gain(1.0, 0.1))
+    good = judge([50, 50], [pair_of(0, 1, different)], [], stability_of(0.9, 0.9), Gain(1.0, 0.1))
     assert good.verdict == "supported" and [one.verdict for one in good.classes] == ["supported"] * 2
     none = judge([50, 50], [pair_of(0, 1, same)], [], None, None)
     assert none.verdict == "not supported" and "no evidence for classes" in none.summary
-    split = judge(
-        [50, 50, 50], [pair_of(0, 1, same), pair_of(0, 2, different), pair_of(1, 2, different)], [], None, None
-    )
+    pairs = [pair_of(0, 1, same), pair_of(0, 2, different), pair_of(1, 2, different)]
+    split = judge([50, 50, 50], pairs, [], stability_of(0.9, 0.9, 0.9), None)
     assert split.verdict == "not supported" and "2 groups" in split.summary and "0 + 1, 2" in split.summary
     assert [one.verdict for one in split.classes] == ["not supported", "not supported", "supported"]
+    for stability in (stability_of(0.2, 0.2), stability_of(0.45, 0.45), None):
+        doubtful = judge([50, 50], [pair_of(0, 1, different)], [], stability, Gain(1.0, 0.1))
+        assert doubtful.verdict == "cannot tell" and "half of the particles" in doubtful.classes[0].reasons[-1]
     open_question = judge([50, 9], [pair_of(0, 1, unclear)], [], None, None)
     assert open_question.verdict == "cannot tell" and "would have been missed" in open_question.classes[0].reasons[0]
     assert judge([50, 0], [], [], None, None).classes[1].reasons == ("It has no particles.",)
