@@ -28,7 +28,7 @@ REFINED = (
     "NrOfSignificantSamples"
 )
 PLACES = "CoordinateX CoordinateY CoordinateZ"
-CENTRED = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
+CENTERED = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
 ANGLES = "AngleRot AngleTilt AnglePsi"
 RELION4 = f"{{places}} {ANGLES} TomoName TomoParticleName OpticsGroup OriginXAngst OriginYAngst OriginZAngst ImageName"
 SPECIES = "CoordinateX1 CoordinateY1 CoordinateZ1 AngleRot1 AngleTilt1 AnglePsi1 RandomSubset SourceName SourceHash"
@@ -45,7 +45,7 @@ def tomogram(row: int) -> str:
 
 
 def relion4(numbers: np.ndarray, places: str, one: bool = False) -> str:
-    """A table of RELION 4, or 5 with centred places; of one tomogram if asked for."""
+    """A table of RELION 4, or 5 with centered places; of one tomogram if asked for."""
     groups = "".join(f"{group} optics{group} 2.7 300.0 {APIX} {BINNED} 64\n" for group in (1, 2))
     rows = (
         f"{x:.6f} {y:.6f} {z:.6f} {rot:.5f} {tilt:.5f} {psi:.5f} {(name := tomogram(0 if one else row))} {name}/{row} "
@@ -99,7 +99,7 @@ def make_inputs(folder: Path, rows: int) -> None:
         "one_tomogram.star": lambda: relion4(numbers, PLACES, one=True),
         "half.star": lambda: relion4(numbers[: rows // 2], PLACES),
         "other_half.star": lambda: relion4(numbers[rows // 2 :], PLACES).replace("Pseudo", "Other"),
-        "relion5.star": lambda: relion4(numbers, CENTRED),
+        "relion5.star": lambda: relion4(numbers, CENTERED),
         "species.star": lambda: species(numbers),
         "list.xml": lambda: pytom(numbers, 0),
         "table.tbl": lambda: dynamo(numbers),

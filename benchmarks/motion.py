@@ -4,8 +4,8 @@
     python benchmarks/motion.py             # only shows that all cases run: tiny sizes, one epoch, a temporary folder
 
 MAPS holds comp_0_50S.mrc and comp_2_30S.mrc, and with --ratchet the steps ratchet_00.mrc … that are used as they are;
-without MAPS the densities shipped with opustomo serve. The 30S turns about the line through the centres of both
-subunits, through its own centre, by -SWEEP … SWEEP degrees. Poses in the table are off by --rot-err and --shift-err.
+without MAPS the densities shipped with opustomo serve. The 30S turns about the line through the centers of both
+subunits, through its own center, by -SWEEP … SWEEP degrees. Poses in the table are off by --rot-err and --shift-err.
 Simulated by ``dsd simulate``, or with --simulator by another program of that command line (VOLS.npy -o DIR -n N …).
 Finished sets and runs in the folder are used again. Prints one JSON object and writes it to {outdir}/scores.json.
 
@@ -42,13 +42,13 @@ class Truth:
     bodies: tuple[np.ndarray, np.ndarray]
 
 
-def turned(volume: np.ndarray, axis: np.ndarray, centre: np.ndarray, angle_deg: float) -> np.ndarray:
-    """Density turned about an axis (x, y, z) through ``centre`` (voxels from D/2), cubic interpolation."""
+def turned(volume: np.ndarray, axis: np.ndarray, center: np.ndarray, angle_deg: float) -> np.ndarray:
+    """Density turned about an axis (x, y, z) through ``center`` (voxels from D/2), cubic interpolation."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 
     back = Rotation.from_rotvec(np.radians(angle_deg) * axis).as_matrix().T[::-1, ::-1]
-    middle = centre[::-1] + len(volume) // 2
+    middle = center[::-1] + len(volume) // 2
     return ndimage.affine_transform(volume, back, middle - back @ middle, order=3)
 
 
@@ -61,17 +61,17 @@ def make_truth(case: str, args: argparse.Namespace) -> Truth:
     builtin = [] if args.maps else ["50S", "30S"]
     (fixed, moving), _ = gather_volumes(files, builtin, args.apix, args.box)
     fixed, moving = np.maximum(fixed, 0), np.maximum(moving, 0)
-    centre = center_of_mass(moving)
-    axis = center_of_mass(fixed) - centre
+    center = center_of_mass(moving)
+    axis = center_of_mass(fixed) - center
     axis /= np.linalg.norm(axis)
     angles = np.zeros(1) if case == "still" else np.linspace(-args.sweep, args.sweep, args.steps)
     if args.ratchet and case == "ratchet":
         steps = sorted(args.maps.glob("ratchet_*.mrc"))
         volumes, _ = gather_volumes(steps, [], args.apix, args.box)
         angles = 1.2 * (np.arange(len(steps)) - (len(steps) - 1) / 2)  # 0 … 12° in eleven steps
-        moving = np.maximum(volumes[len(steps) // 2] - fixed, 0) * (turned(moving, axis, centre, 6.0) > 0.02)
+        moving = np.maximum(volumes[len(steps) // 2] - fixed, 0) * (turned(moving, axis, center, 6.0) > 0.02)
     else:
-        volumes = np.stack([fixed + turned(moving, axis, centre, angle) for angle in angles])
+        volumes = np.stack([fixed + turned(moving, axis, center, angle) for angle in angles])
     if case == "absent":
         volumes = np.concatenate([volumes, fixed[None]])
         angles = np.append(angles, np.nan)

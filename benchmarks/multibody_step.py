@@ -27,13 +27,13 @@ def make_geometry(count: int, box: int) -> Any:
     """Bodies side by side along x, in the middle of the box."""
     from opustomo.geometry.rigid_bodies import BodyGeometry
 
-    centres = np.zeros((count, 3))
-    centres[:, 0] = np.linspace(-0.2, 0.2, count) * box
+    centers = np.zeros((count, 3))
+    centers[:, 0] = np.linspace(-0.2, 0.2, count) * box
     parents = tuple((body + 1) % 2 if body < 2 else body - 1 for body in range(count))
-    relatives = centres[list(parents)]
+    relatives = centers[list(parents)]
     eyes = np.stack([np.eye(3)] * count)
     radii = np.full((count, 3), 0.35 * box / count / np.sqrt(5))
-    return BodyGeometry(centres, relatives, centres - relatives, eyes, radii, eyes, parents)
+    return BodyGeometry(centers, relatives, centers - relatives, eyes, radii, eyes, parents)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ const median = (work) => {
 const draw = Scatter.prototype.draw, drawings = [];
 Scatter.prototype.draw = function () {
   const took = elapsed(() => draw.call(this));
-  if (this.colours && this.box) drawings.push(took); // before that it does nothing
+  if (this.colors && this.box) drawings.push(took); // before that it does nothing
 };
 const open = elapsed(start), first = drawings[0], explorer = window.opustomoReport.explorer, plot = explorer.latent;
 Scatter.prototype.draw = draw;
@@ -52,26 +52,26 @@ document.body.textContent = "<<" + JSON.stringify(result) + ">>";
 
 
 def fabricate(count: int) -> Any:
-    """An analysed run: 20 clusters in six components."""
-    from opustomo.report.particle_points import Analysed
+    """An analyzed run: 20 clusters in six components."""
+    from opustomo.report.particle_points import Analyzed
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 20, count)
     scores = (rng.normal(size=(20, 6))[labels] * 6 + rng.normal(size=(count, 6))).astype(np.float32)
-    return Analysed(
+    return Analyzed(
         indices=np.arange(count),
         total=count,
         scores=scores,
         variance_ratio=np.full(6, 1 / 6),
         embedding=scores[:, 2:4],
         labels=labels,
-        centres=np.array([int(np.flatnonzero(labels == i)[0]) for i in range(20)]),
+        centers=np.array([int(np.flatnonzero(labels == i)[0]) for i in range(20)]),
         eulers_deg=rng.uniform(0, 180, (count, 3)),
         held_out=labels % 5 == 0,
     )
 
 
-def make_page(analysed: Any) -> str:
+def make_page(analyzed: Any) -> str:
     """The page of a run of which nothing but its points is known."""
     from opustomo.report.page import render
     from opustomo.report.particle_points import describe_points
@@ -81,7 +81,7 @@ def make_page(analysed: Any) -> str:
         **{"command": None, "losses": {}, "convergence": None, "volumes": None, "movies": [], "clusters": []},
         **{"verdict": None, "pairs": [], "kl": {}, "poses": None, "variance": [], "nyquist": None},
         **{"commands": {"validate": "", "convergence": ""}, "pictures": {"clusters": None}},
-        "points": describe_points(analysed, None),
+        "points": describe_points(analyzed, None),
     }
     return render(content, dict.fromkeys(("TITLE", "HEADING", "SELECT", "CLUSTERS", "FOOTER"), "big"))
 

@@ -45,7 +45,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
     torch.manual_seed(0)
     model = Autoencoder(
         ModelConfig(12, templateres=args.templateres, encoderres=args.encoderres, estimate_pose=True, bodies=bodies),
-        PhysicsConfig(ctf_normalised=True),
+        PhysicsConfig(ctf_normalized=True),
         boxes,
         mask_on_crop(None, boxes),
         amp=args.amp,
@@ -117,12 +117,12 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     times: dict[str, float] = {}
     random = StepRandom.of(engine.generator, batch)
     assembled, times["assemble"] = time_of(lambda: engine.assemble(visit))
-    neighbours, times["prior_search"] = time_of(
-        lambda: engine.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
+    neighbors, times["prior_search"] = time_of(
+        lambda: engine.latents.neighbors(visit.index, visit.pool, random, visit.pool_count)
     )
     inferred, times["inference"] = time_of(lambda: model.inference(assembled, state()))
     generated, times["generative"] = time_of(lambda: model.generative(assembled, inferred, state()))
-    terms, times["loss"] = time_of(lambda: model.loss(inferred, generated, neighbours, state()))
+    terms, times["loss"] = time_of(lambda: model.loss(inferred, generated, neighbors, state()))
     _, times["backward"] = time_of(lambda: terms.total.backward(retain_graph=True))
     _, times["update"] = time_of(lambda: engine.update(visit.schedule.learning_rate))
     engine.optimizer.zero_grad(set_to_none=True)

@@ -237,7 +237,7 @@ def trials(one: SimulatedSet, simulator: Path, maps: Path, folder: Path, seed: i
     particles = load_particles(DataConfig(star=target / "particles.star"))
     mask = load_mask(target / "mask.mrc", particles.box, particles.apix)
     everything = np.arange(len(particles))
-    material = read_material(particles, everything, mask, everything[:0], ctf_normalised=True, workers=1)
+    material = read_material(particles, everything, mask, everything[:0], ctf_normalized=True, workers=1)
     assert material is not None
     found = []
     for kind in one.kinds:

@@ -12,7 +12,7 @@ TRAIN=${TRAIN:---zdim 12 --estpose -n 20 -b 8}
 mkdir -p "$OUT"
 PARTICLES=$PICKS
 if ! grep -q rlnCenteredCoordinateXAngst "$PICKS"; then
-    # picks of another program: pixels from the corner become Angstrom from the centre
+    # picks of another program: pixels from the corner become Angstrom from the center
     PARTICLES=$OUT/picks.star
     dsdsh convert_relion5 "$PICKS" --tomograms "$TOMOGRAMS" -o "$PARTICLES"
 fi

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
 from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, read_training_log
-from opustomo.analysis.selection import AnalysedParticles
+from opustomo.analysis.selection import AnalyzedParticles
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
@@ -173,14 +173,14 @@ class Run:
 
     def umap(self, which: int | str | None = None) -> npt.NDArray[np.float32]:
         """Read the UMAP embedding of an analysis, one row per particle of the round, shape (n, 2)."""
-        return np.asarray(load_pickle(self.results.analysed_file(self._round(which), "umap.pkl")))
+        return np.asarray(load_pickle(self.results.analyzed_file(self._round(which), "umap.pkl")))
 
     def clusters(self, number: int, which: int | str | None = None, method: str = "kmeans") -> Clusters:
         """Read the clusters of an analysis; particles that belong to no cluster have the label `number`."""
         from opustomo.io.latents import read_latent_rows
 
         folder = Clustering(number, method).folder
-        labels = self.results.analysed_file(self._round(which), folder, "labels.pkl")
+        labels = self.results.analyzed_file(self._round(which), folder, "labels.pkl")
         indices = np.loadtxt(labels.with_name("centers_ind.txt"), dtype=np.int64, ndmin=1)
         return Clusters(load_labels(labels), read_latent_rows(labels.with_name("centers.txt")), indices)
 
@@ -214,9 +214,9 @@ class Run:
             return automatic_clusters(self.latents(epoch), clustering).clusters
         return cluster_latents(self.latents(epoch), number, method=method)
 
-    def analysed(self, which: int | str | None = None) -> AnalysedParticles:
+    def analyzed(self, which: int | str | None = None) -> AnalyzedParticles:
         """Return the particles of a round of analysis for selection by latents, cluster or distance."""
-        return AnalysedParticles(self.results, self._round(which))
+        return AnalyzedParticles(self.results, self._round(which))
 
     def decode(
         self,

@@ -107,7 +107,7 @@ class Look:
     masked
         With the solvent mask in the decoder.
     bodies
-        Centres (x, y, z) in voxels of two bodies that the conformation moves; takes ``head_rows`` 3.
+        Centers (x, y, z) in voxels of two bodies that the conformation moves; takes ``head_rows`` 3.
     whole
         The weights hold ``model_state_dict`` instead of one entry for the encoder and one for the decoder.
     extra
@@ -154,13 +154,13 @@ class OriginalRun:
         self._write_weights(look)
         self._write_epoch(look)
 
-    def _add_bodies(self, centres: np.ndarray) -> None:
-        """Geometry of bodies, lengths as fractions of the box but for the centres, which are voxels."""
-        axes = torch.eye(3).repeat(len(centres), 1, 1)
-        levers = torch.tensor((centres - centres[::-1]) / self.box, dtype=torch.float32)
-        self.decoder.register_buffer("com_bodies", torch.tensor(centres, dtype=torch.float32))
+    def _add_bodies(self, centers: np.ndarray) -> None:
+        """Geometry of bodies, lengths as fractions of the box but for the centers, which are voxels."""
+        axes = torch.eye(3).repeat(len(centers), 1, 1)
+        levers = torch.tensor((centers - centers[::-1]) / self.box, dtype=torch.float32)
+        self.decoder.register_buffer("com_bodies", torch.tensor(centers, dtype=torch.float32))
         self.decoder.register_buffer("rotate_directions", levers)
-        self.decoder.register_buffer("radius", torch.full((len(centres), 3), 3.5 / self.box))
+        self.decoder.register_buffer("radius", torch.full((len(centers), 3), 3.5 / self.box))
         self.decoder.register_buffer("orient_bodies", axes)
         self.decoder.register_buffer("principal_axes", axes.clone())
 

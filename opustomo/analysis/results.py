@@ -326,7 +326,7 @@ class ResultDir:
         chosen = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *indices]))
         return chosen[(chosen >= 0) & (chosen < count)]
 
-    def analysed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
+    def analyzed_file(self, which: Round, *parts: str, dynamics: bool = False) -> Path:
         """Return the path of a file in an analysis folder.
 
         Raises
@@ -351,12 +351,12 @@ class ResultDir:
         if which.filtered and not folder.is_dir():
             before = Round(which.epoch, which.filtered - 1).label
             raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {before} with --kpc first.")
-        analysed = sorted(
+        analyzed = sorted(
             int(match[1])
             for sub in self.root.glob(f"{'def' if dynamics else ''}analyze.*")
             if (match := re.fullmatch(r"(?:def)?analyze\.(\d+)", sub.name)) is not None
         )
-        instead = f", or give an analyzed epoch ({_ranges(analysed)})" if analysed and not folder.is_dir() else ""
+        instead = f", or give an analyzed epoch ({_ranges(analyzed)})" if analyzed and not folder.is_dir() else ""
         raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.label} first{instead}.")
 
 

@@ -71,7 +71,7 @@ def round_particles(results: ResultDir, which: Round, total: int) -> np.ndarray:
     """
     if not which.filtered:
         return np.arange(total)
-    return np.sort(read_indices(results.analysed_file(which, f"ind.{which.label}.pkl"), total))
+    return np.sort(read_indices(results.analyzed_file(which, f"ind.{which.label}.pkl"), total))
 
 
 def chosen_particles(results: ResultDir, which: Round, choice: ClusterChoice, total: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def chosen_particles(results: ResultDir, which: Round, choice: ClusterChoice, to
     UserError
         If the clustering does not exist or belongs to a different number of particles, or if the clusters are empty.
     """
-    path = results.analysed_file(which, choice.clustering.folder, "labels.pkl")
+    path = results.analyzed_file(which, choice.clustering.folder, "labels.pkl")
     labels = load_labels(path)
     if len(labels) != total:
         raise UserError(
@@ -101,7 +101,7 @@ _RANGE = re.compile(r"\s*([a-z]+\d+)\s*=\s*([^:\s]*)\s*:\s*([^:\s]*)\s*")
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
+class Neighborhood:
     """Neighborhood of a point in the composition latent space.
 
     Attributes
@@ -120,7 +120,7 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True)
-class AnalysedParticles:
+class AnalyzedParticles:
     """Particles of a run with the latents, components and clusters of one round of analysis.
 
     Attributes
@@ -175,7 +175,7 @@ class AnalysedParticles:
                 )
             table = table[self.members]
         else:
-            path = self.results.analysed_file(self.which, f"{space}.pkl")
+            path = self.results.analyzed_file(self.which, f"{space}.pkl")
             table = np.asarray(load_pickle(path))
             if table.ndim != 2 or len(table) != len(self.members):
                 raise UserError(
@@ -245,18 +245,18 @@ class AnalysedParticles:
         mask[known] = Outline(corners).contains_points(points[known])
         return mask
 
-    def near(self, neighbourhood: Neighbourhood) -> np.ndarray:
+    def near(self, neighborhood: Neighborhood) -> np.ndarray:
         """Return the boolean mask (N,) of the particles of the round inside a neighborhood."""
         distance = np.full(self.total, np.inf)
         distance[self.members] = np.linalg.norm(
-            self.latents[self.members].astype(np.float64) - neighbourhood.place, axis=1
+            self.latents[self.members].astype(np.float64) - neighborhood.place, axis=1
         )
         mask = np.isfinite(distance)
-        if neighbourhood.within is not None:
-            mask &= distance <= neighbourhood.within
-        if neighbourhood.nearest is not None:
+        if neighborhood.within is not None:
+            mask &= distance <= neighborhood.within
+        if neighborhood.nearest is not None:
             closest = np.zeros(self.total, dtype=bool)
-            closest[np.argsort(distance, kind="stable")[: neighbourhood.nearest]] = True
+            closest[np.argsort(distance, kind="stable")[: neighborhood.nearest]] = True
             mask &= closest
         return mask
 
@@ -270,7 +270,7 @@ class AnalysedParticles:
         """
         if len(choice.chosen) != 1:
             raise UserError("--near requires exactly one cluster, for example 20:3.")
-        path = self.results.analysed_file(self.which, choice.clustering.folder, "centers.txt")
+        path = self.results.analyzed_file(self.which, choice.clustering.folder, "centers.txt")
         return read_latent_rows(path)[choice.chosen[0]]
 
     def listed(self, path: Path) -> np.ndarray:

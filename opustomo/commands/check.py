@@ -123,7 +123,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     except ValueError as error:
         raise UserError(f"The boxes are too small for training ({error}). Extract larger boxes.") from error
     model = replace(_model(settings.zdim, settings.templateres), encoderres=settings.encoderres)
-    physics = PhysicsConfig(ctf_normalised=normalizectf, divide=not normalizectf and kind.plain)
+    physics = PhysicsConfig(ctf_normalized=normalizectf, divide=not normalizectf and kind.plain)
     planes = wedge_planes(particles, source, normalizectf)
     report = inspect_particles(
         particles,

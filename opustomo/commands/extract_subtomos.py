@@ -96,10 +96,10 @@ def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep-scale", action="store_true", help="do not divide each tilt image by its standard deviation")
     add("--raw", action="store_true", help="do not divide by the sampling weights (train without --normalizectf)")
     add(
-        "--recentre",
         "--recenter",
+        "--recentre",
         action="store_true",
-        dest="recentre",
+        dest="recenter",
         help="add the origins to the coordinates and set them to 0",
     )
     add(
@@ -181,7 +181,7 @@ def _config(args: argparse.Namespace) -> ExtractionConfig:
         reconstruction=ReconstructionConfig(
             args.box,
             args.apix,
-            normalise=not args.raw,
+            normalize=not args.raw,
             invert=not args.no_invert,
             keep_scale=args.keep_scale,
             float16=args.float16,
@@ -189,7 +189,7 @@ def _config(args: argparse.Namespace) -> ExtractionConfig:
         images=args.images,
         image_apix=args.image_apix,
         coord_apix=args.coord_apix,
-        recentre=args.recentre,
+        recenter=args.recenter,
         turn=not args.keep_frame,
         workers=max(1, args.workers),
     )
@@ -247,7 +247,7 @@ def run_prepare_subtomos(args: argparse.Namespace) -> None:
         axis_tolerance_deg=args.axis_tolerance,
         keep_off_axis=args.off_axis == "keep",
         invert=args.invert,
-        normalise=not args.raw,
+        normalize=not args.raw,
         float16=args.float16,
         workers=max(1, args.workers),
     )

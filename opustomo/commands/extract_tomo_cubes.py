@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         one_based=args.one_based,
         round_mode=args.round_mode,
         pad_outside=args.pad_outside,
-        normalise=not args.keep_values,
+        normalize=not args.keep_values,
         float16=args.float16,
         prefix=args.prefix,
         start_index=args.start_index,

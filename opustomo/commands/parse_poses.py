@@ -210,7 +210,7 @@ def run_parse_pose(args: argparse.Namespace) -> None:
     star = read_particles(args.star)
     results, which = selected_round(args.resdir, args.N)
     box, apix = results.box_of_run(args.D, args.apix)
-    path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
+    path = results.analyzed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     for note in pose_notes(star, box, apix):

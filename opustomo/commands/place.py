@@ -149,7 +149,7 @@ def run_artiax(args: argparse.Namespace) -> None:
             raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
     results, which = selected_round(args.resdir, args.N)
     star = read_particles(args.star)
-    path = results.analysed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
+    path = results.analyzed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     if args.refined:

@@ -293,7 +293,7 @@ def _one_map(course: Course) -> list[str]:
         "--warp": data.warp,
         "--no-ctf": not data.use_ctf,
         "--force": data.force,
-        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalised,
+        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalized,
     }
     words += [option for option, wanted in flags.items() if wanted]
     return [*words, "-o", str(results.analysis(course.which) / "all.mrc")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from opustomo.analysis.selection import AnalysedParticles
+    from opustomo.analysis.selection import AnalyzedParticles
 
 from opustomo.commands.options import EPOCH_HELP
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     """Select the particles and write the STAR file and their indices, ``{stem}_ind.pkl``."""
     import numpy as np
 
-    from opustomo.analysis.selection import AnalysedParticles
+    from opustomo.analysis.selection import AnalyzedParticles
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.io.pickles import dump_pickle
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.io.star_tables import read_particles
 
     results, which = selected_round(args.resdir, args.N)
-    particles = AnalysedParticles(results, which)
+    particles = AnalyzedParticles(results, which)
     star = read_particles(args.star)
     results.require_same_particles(star, particles.total, results.epoch_file("z", which.epoch))
     masks = _masks(args, particles)
@@ -101,10 +101,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"Note: {ignored}")
 
 
-def _masks(args: argparse.Namespace, particles: AnalysedParticles) -> list[np.ndarray]:
+def _masks(args: argparse.Namespace, particles: AnalyzedParticles) -> list[np.ndarray]:
     """Return one boolean mask over all particles for each criterion."""
     from opustomo.analysis.latents.latent_paths import check_particles
-    from opustomo.analysis.selection import Neighbourhood, parse_cluster_choice
+    from opustomo.analysis.selection import Neighborhood, parse_cluster_choice
     from opustomo.errors import UserError
 
     masks = []
@@ -123,7 +123,7 @@ def _masks(args: argparse.Namespace, particles: AnalysedParticles) -> list[np.nd
         else:
             check_particles([args.near_particle], particles.total, "--near-particle")
             center = particles.latents[args.near_particle]
-        masks.append(particles.near(Neighbourhood(center, args.within, args.nearest)))
+        masks.append(particles.near(Neighborhood(center, args.within, args.nearest)))
     if args.ind is not None:
         masks.append(particles.listed(args.ind))
     return masks

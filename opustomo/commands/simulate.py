@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
         shift=args.shift,
         shift_err=args.shift_err,
         empty=args.empty,
-        normalise=not args.raw,
+        normalize=not args.raw,
         float16=args.float16,
         relion31=args.relion31,
         seed=args.seed,

@@ -259,7 +259,7 @@ def run(args: argparse.Namespace) -> None:
         physics,
         ctf_alpha=args.ctfalpha,
         ctf_beta=args.ctfbeta,
-        ctf_normalised=args.normalizectf,
+        ctf_normalized=args.normalizectf,
         bfactor_A2=args.bfactor,
         divide=physics.divide if args.divide is None else args.divide,
     )

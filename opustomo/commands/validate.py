@@ -52,7 +52,7 @@ def run_validate(args: argparse.Namespace) -> None:
         ind=args.ind,
         apix=args.angpix,
         warp=args.warp,
-        ctf_normalised=args.normalizectf,
+        ctf_normalized=args.normalizectf,
         likelihood=not args.no_likelihood,
         batch_size=max(1, args.batch_size),
         workers=max(1, args.num_workers),

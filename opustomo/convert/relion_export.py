@@ -55,7 +55,7 @@ class RelionOptions:
 
     Attributes
     ----------
-    ctf_normalised
+    ctf_normalized
         Form of the CTF volumes, see :func:`opustomo.physics.ctf.ctf_volume`.
     ctf_volumes
         Whether CTF volumes are written; otherwise rlnCtfImage refers to the same files as before.
@@ -63,7 +63,7 @@ class RelionOptions:
         Whether subtomograms that RELION can read are copied too; otherwise the table refers to the existing files.
     """
 
-    ctf_normalised: bool = False
+    ctf_normalized: bool = False
     ctf_volumes: bool = True
     copy_all: bool = False
 
@@ -100,7 +100,7 @@ def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> R
             advance(1)
     with progress(len(ctf_names), "CTF volumes") as advance:
         for name, table in zip(ctf_names, particles.tables, strict=False):
-            write_ctf_volume(folder / name, table, particles.box, particles.apix, options.ctf_normalised)
+            write_ctf_volume(folder / name, table, particles.box, particles.apix, options.ctf_normalized)
             advance(1)
     columns = {"rlnImageName": names}
     if options.ctf_volumes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.demo.scores import ClassVolume, DemoResult
 from opustomo.io.atomic import atomic_path
 
@@ -42,7 +42,7 @@ class _Page:
 def draw_summary(path: Path, result: DemoResult) -> None:
     """Draw latents by cluster and by true state, the contingency table, and cluster volumes with the true volumes."""
     # A cluster has the color of its state, which makes agreement visible.
-    colors = cluster_colours(len(result.states))
+    colors = cluster_colors(len(result.states))
     blocks = len(result.volumes)
     cell = min(1.3, (WIDTH - 2 * MARGIN - GAP * (blocks - 1)) / blocks / 3)
     slices_top = HEAD + 0.35 + PANEL + 1.05

@@ -143,7 +143,7 @@ def _composition(request: DynamicsRequest, mu: np.ndarray) -> np.ndarray:
     if request.kmeans is None:
         distance = np.square(mu - mu.mean(0)).sum(1)
         return mu[distance.argmin()]
-    path = request.results.analysed_file(Round(request.epoch), f"kmeans{request.kmeans}", "centers.txt")
+    path = request.results.analyzed_file(Round(request.epoch), f"kmeans{request.kmeans}", "centers.txt")
     centers = read_latent_rows(path)
     if not 0 <= request.center < len(centers):
         raise UserError(
@@ -193,8 +193,8 @@ def _component_content(motion: ComponentMotion) -> dict[str, Any]:
                 "angle_deg": body_screw.screw.angle_deg,
                 "shown_deg": body_screw.shown_deg,
                 "shift_A": body_screw.screw.shift,
-                "centre_shift_A": body_screw.center_shift_A,
-                "centre_move_A": body_screw.center_move_A.tolist(),
+                "center_shift_A": body_screw.center_shift_A,
+                "center_move_A": body_screw.center_move_A.tolist(),
                 "path_deg": body_screw.path_deg.tolist(),
             }
             for body_screw in motion.screws

@@ -227,7 +227,7 @@ def particle_table(model: MotionModel, conformations: np.ndarray, motion: Compon
         positions = relative[:, body_screw.body].apply(np.broadcast_to(center, rotation_vectors.shape))
         positions = positions * model.boxes.apix
         angles = rotation_vectors @ body_screw.screw.axis
-        names += [f"body{body_screw.body + 1}_{what}" for what in ("about_axis_deg", "turn_deg", "centre_shift_A")]
+        names += [f"body{body_screw.body + 1}_{what}" for what in ("about_axis_deg", "turn_deg", "center_shift_A")]
         columns += [
             angles - angles.mean(),
             np.linalg.norm(rotation_vectors - rotation_vectors.mean(0), axis=1),

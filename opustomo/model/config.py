@@ -73,7 +73,7 @@ class PhysicsConfig:
 
     ctf_alpha: float = 0.0
     ctf_beta: float = 1.0
-    ctf_normalised: bool = False
+    ctf_normalized: bool = False
     bfactor_A2: float = 4.0
     jitter: bool = False
     original: bool = False
@@ -87,7 +87,7 @@ class PhysicsConfig:
     @property
     def normalized(self) -> bool:
         """Whether what is compared has been divided by the sampling weights, by whomever."""
-        return self.ctf_normalised or bool(self.divide)
+        return self.ctf_normalized or bool(self.divide)
 
 
 ORIGINAL_PHYSICS: dict[str, Any] = {

@@ -38,7 +38,7 @@ class SliceInserter:
         Tilt angles in degrees, (T,), each strictly between -90 and 90.
     box
         Even box size D in voxels.
-    normalise
+    normalize
         True divides each voxel by the sum of its weights (weighted back-projection; voxels with negligible weight
         remain 0). False divides by the number of tilts (plain back-projection). Frequencies beyond Nyquist,
         |k| > D/2, are set to 0, as in common reconstruction programs.
@@ -50,7 +50,7 @@ class SliceInserter:
     EMPTY = 1e-3
 
     def __init__(
-        self, tilt_deg: np.ndarray, box: int, *, normalise: bool = True, device: torch.device | str = "cpu"
+        self, tilt_deg: np.ndarray, box: int, *, normalize: bool = True, device: torch.device | str = "cpu"
     ) -> None:
         angles = np.deg2rad(np.asarray(tilt_deg, dtype=np.float64))
         if np.abs(angles).max(initial=0.0) >= np.pi / 2:
@@ -63,7 +63,7 @@ class SliceInserter:
         matrix = sparse.csr_array((weights.astype(np.float32), (rows, columns)), shape=shape)
         received = torch.from_numpy(matrix.sum(axis=1).reshape(box, half))
         self.weights = self._add_mates(received[:, None, :].expand(box, box, half).to(torch.complex64)[None])[0].real
-        if normalise:
+        if normalize:
             filled = self.weights > self.EMPTY
             factor = torch.where(filled, 1.0 / self.weights.clamp(min=self.EMPTY), 0.0)
         else:

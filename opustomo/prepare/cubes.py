@@ -77,7 +77,7 @@ def plan_cubes(positions: np.ndarray, box: int, shape: tuple[int, int, int], rou
     return CubePlan(centers, positions - centers, inside, reachable)
 
 
-def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalise: bool = True) -> Iterator[np.ndarray]:
+def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalize: bool = True) -> Iterator[np.ndarray]:
     """Yield cubes around voxels of a tomogram, float32 (box, box, box), in the given order.
 
     The file is memory-mapped, so only the pages of the cubes are read. Voxels outside the tomogram are set to the mean
@@ -91,7 +91,7 @@ def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalise: bo
         (N, 3) x, y, z; each cube must overlap with the tomogram.
     box
         Side of the cubes.
-    normalise
+    normalize
         Whether every cube is scaled to mean 0 and standard deviation 1, measured inside the tomogram.
     """
     tomogram = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)
@@ -99,8 +99,8 @@ def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalise: bo
         wanted = [(int(at) - box // 2, int(at) - box // 2 + box) for at in (z, y, x)]
         there = tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(wanted, header.shape, strict=True))
         voxels = np.asarray(tomogram[there], dtype=np.float32)
-        if normalise:
-            voxels = _normalised(voxels)
+        if normalize:
+            voxels = _normalized(voxels)
         if voxels.shape != (box, box, box):
             place = tuple(slice(s.start - a, s.stop - a) for s, (a, _) in zip(there, wanted, strict=True))
             cube = np.full((box, box, box), voxels.mean(dtype=np.float64), dtype=np.float32)
@@ -109,7 +109,7 @@ def cut_cubes(header: MrcHeader, centers: np.ndarray, box: int, *, normalise: bo
         yield voxels
 
 
-def _normalised(voxels: np.ndarray) -> np.ndarray:
+def _normalized(voxels: np.ndarray) -> np.ndarray:
     # Sums in float32 are too inaccurate for large values.
     mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
     return ((voxels - mean) / (deviation if deviation > 0 else 1.0)).astype(np.float32)
@@ -138,7 +138,7 @@ class CubeConfig:
         Key of `ROUND_MODES`.
     pad_outside
         Whether cubes that extend beyond the tomogram are kept.
-    normalise, float16
+    normalize, float16
         Whether cubes are scaled to mean 0 and standard deviation 1, and written in half precision.
     prefix, start_index
         Files are named `{prefix}_{index:06d}.mrc`.
@@ -156,7 +156,7 @@ class CubeConfig:
     one_based: bool = False
     round_mode: str = "round"
     pad_outside: bool = False
-    normalise: bool = True
+    normalize: bool = True
     float16: bool = False
     prefix: str = "cube"
     start_index: int = 1
@@ -196,7 +196,7 @@ def extract_cubes(header: MrcHeader, star: ParticleStar, config: CubeConfig) -> 
     with ExitStack() as files:
         stack = _open_stack(files, config, len(rows)) if config.write_stack else None
         advance = files.enter_context(progress(len(rows), "cubes"))
-        cubes = cut_cubes(header, plan.centers[rows], config.box, normalise=config.normalise)
+        cubes = cut_cubes(header, plan.centers[rows], config.box, normalize=config.normalize)
         for index, (name, cube) in enumerate(zip(names, cubes, strict=True)):
             write_volume(config.folder / name, cube.astype(dtype), config.apix)
             if stack is not None:

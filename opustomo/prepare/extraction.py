@@ -11,7 +11,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_conventions import CENTRED, CORNER
+from opustomo.io.star_conventions import CENTERED, CORNER
 from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.discovery import SeriesSource
@@ -57,7 +57,7 @@ class ExtractionConfig:
         Pixel size of the tilt images, Å.
     coord_apix
         Pixel size of coordinates in pixels, Å; None uses that of the tilt series.
-    recentre
+    recenter
         Whether origins are added to the coordinates.
     turn
         Whether frames are rotated so that tilt axes are y.
@@ -70,7 +70,7 @@ class ExtractionConfig:
     images: Path | None = None
     image_apix: float | None = None
     coord_apix: float | None = None
-    recentre: bool = False
+    recenter: bool = False
     turn: bool = True
     workers: int = 1
 
@@ -123,8 +123,8 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     with progress(len(star), "subtomograms") as advance:
         for _, count in run_jobs(write_subtomograms, jobs, config.workers):
             advance(count)
-    table = _recentred(star, poses, tomograms, config) if config.recentre else star
-    if config.recentre:
+    table = _recentered(star, poses, tomograms, config) if config.recenter else star
+    if config.recenter:
         poses = replace(poses, origins_A=np.zeros_like(poses.origins_A))
     columns = {
         "rlnImageName": [f"{name}.mrc" for name in names],
@@ -160,7 +160,7 @@ def _tomogram(
     rotations = series.geometry.orientations(np.zeros((1, 3)))[0]
     frame = slice_frame(rotations, turn=config.turn and poses.matrices is not None)
     positions = positions_from_star(star, rows, series, config.coord_apix)
-    if config.recentre:
+    if config.recenter:
         positions = positions - poses.origins_A[rows]
     tomogram = _Tomogram(name, rows, series, images, frame, positions, visible_tilts(star, rows, series))
     _require_seen(star, tomogram)
@@ -204,14 +204,14 @@ def _jobs(tomograms: list[_Tomogram], names: list[str], config: ExtractionConfig
             )
 
 
-def _recentred(
+def _recentered(
     star: ParticleStar, poses: TomogramPoses, tomograms: list[_Tomogram], config: ExtractionConfig
 ) -> ParticleStar:
     """Return the table with origins added to the coordinates."""
-    centred = all(column in star for column in CENTRED)
-    columns = CENTRED if centred else CORNER
+    centered = all(column in star for column in CENTERED)
+    columns = CENTERED if centered else CORNER
     unit = np.ones(len(star))
-    if not centred:
+    if not centered:
         for tomogram in tomograms:
             pixel = coordinate_pixel_size(star, tomogram.rows, config.coord_apix)
             unit[tomogram.rows] = np.ravel((tomogram.series.apix or 1.0) if pixel is None else pixel)

@@ -64,7 +64,7 @@ class SeriesConfig:
         Largest deviation of the normal of an image from the plane across the tilt axis of its particle, degrees.
     keep_off_axis
         Whether images with larger deviations are used as tilts about that axis; otherwise they are left out.
-    invert, normalise, float16, workers
+    invert, normalize, float16, workers
         As in `ReconstructionConfig` and `ExtractionConfig`.
     """
 
@@ -76,7 +76,7 @@ class SeriesConfig:
     axis_tolerance_deg: float = AXIS_TOLERANCE_DEG
     keep_off_axis: bool = False
     invert: bool = False
-    normalise: bool = True
+    normalize: bool = True
     float16: bool = False
     workers: int = 1
 
@@ -211,7 +211,7 @@ def _write_particles(job: _Job) -> int:
         torch.set_num_threads(1)
     for particle in job.particles:
         frame = particle.frame
-        inserter = SliceInserter(frame.tilt_deg, job.grid.box, normalise=job.config.normalise)
+        inserter = SliceInserter(frame.tilt_deg, job.grid.box, normalize=job.config.normalize)
         slices = np.stack([_slice(job, particle, tilt) for tilt in range(len(particle.sections))])
         volume = inserter.insert(torch.from_numpy(slices)[None])[0].numpy()
         dtype = np.float16 if job.config.float16 else np.float32

@@ -12,7 +12,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import (
-    CENTRED,
+    CENTERED,
     CORNER,
     OWN_APIX,
     SERIES_APIX,
@@ -39,8 +39,8 @@ def positions_from_star(
     UserError
         Coordinates are missing, or the size of the tomogram is unknown.
     """
-    if all(column in star for column in CENTRED):
-        return np.stack([star.numbers(column)[rows] for column in CENTRED], axis=1)
+    if all(column in star for column in CENTERED):
+        return np.stack([star.numbers(column)[rows] for column in CENTERED], axis=1)
     pixels = np.stack([star.numbers(column)[rows] for column in CORNER], axis=1)
     return from_corner(pixels, series, coordinate_pixel_size(star, rows, coord_apix))
 
@@ -124,7 +124,7 @@ def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries]
 
 def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:
     """Describe coordinates that may not be in pixels of the tilt series, or return None."""
-    if coord_apix is not None or series_apix is None or CENTRED[0] in star:
+    if coord_apix is not None or series_apix is None or CENTERED[0] in star:
         return None
     images = coordinate_sizes(star) if counts_in_image_pixels(star) else None
     if images is not None:

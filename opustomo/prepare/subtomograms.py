@@ -28,7 +28,7 @@ class ReconstructionConfig:
     ----------
     box, apix
         Side in voxels and pixel size in Å.
-    normalise
+    normalize
         Whether subtomograms are divided by the sampling weights (weighted back-projection).
     invert
         Whether the contrast of tilt images, in which particles are dark, is inverted.
@@ -42,7 +42,7 @@ class ReconstructionConfig:
 
     box: int
     apix: float
-    normalise: bool = True
+    normalize: bool = True
     invert: bool = True
     keep_scale: bool = False
     float16: bool = False
@@ -131,7 +131,7 @@ def write_subtomograms(job: SubtomogramJob) -> int:
         rows = np.flatnonzero(which.ravel() == pattern)
         kept = np.flatnonzero(tilts)
         inserter = SliceInserter(
-            job.frame.tilt_deg[job.images.tilts[kept]], job.config.box, normalise=job.config.normalise
+            job.frame.tilt_deg[job.images.tilts[kept]], job.config.box, normalize=job.config.normalize
         )
         for row in rows.tolist():
             volume = inserter.insert(torch.from_numpy(slices[row, kept])[None])[0].numpy()

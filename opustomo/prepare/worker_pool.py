@@ -26,7 +26,7 @@ def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -
     Raises
     ------
     Exception
-        The first exception of a job; jobs that have not started are cancelled.
+        The first exception of a job; jobs that have not started are canceled.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:

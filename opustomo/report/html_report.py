@@ -25,7 +25,7 @@ from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import held_out_particles, remembered_data
 from opustomo.report.page import render
-from opustomo.report.particle_points import Analysed, describe_points
+from opustomo.report.particle_points import Analyzed, describe_points
 from opustomo.report.run_curves import (
     describe_kl,
     describe_pairs,
@@ -81,17 +81,17 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
     folder = _clustering(request)
     notes: list[str] = []
     star, data = _particle_table(request, notes)
-    analysed = _read_analysis(request, folder)
-    if star is not None and len(star) != analysed.total:
+    analyzed = _read_analysis(request, folder)
+    if star is not None and len(star) != analyzed.total:
         raise UserError(
-            f"{star.path} has {len(star)} particles, but the run has {analysed.total}. "
+            f"{star.path} has {len(star)} particles, but the run has {analyzed.total}. "
             "Give the STAR file used for training."
         )
-    points = describe_points(analysed, None if star is None else star.subset(analysed.indices))
-    counts = np.bincount(analysed.labels, minlength=analysed.num_clusters)[: analysed.num_clusters].tolist()
+    points = describe_points(analyzed, None if star is None else star.subset(analyzed.indices))
+    counts = np.bincount(analyzed.labels, minlength=analyzed.num_clusters)[: analyzed.num_clusters].tolist()
     clusters = describe_clusters(folder, counts, points["categories"][0]["colours"][: len(counts)])
     verdict = read_verdict(folder, counts)
-    commands = _commands(results, which, folder, analysed.num_clusters)
+    commands = _commands(results, which, folder, analyzed.num_clusters)
     if verdict is None:
         missing = (
             "There is no verdict on these clusters."
@@ -99,7 +99,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             else ("Half-map FSCs have not been computed for these clusters.")
         )
         say(f"note: {missing} Run {commands['validate']} and write the report again.")
-    shown = _volumes(request, folder, analysed, notes) if request.volumes else Pictures()
+    shown = _volumes(request, folder, analyzed, notes) if request.volumes else Pictures()
     if request.volumes and any(cluster["curve"] for cluster in clusters):
         _add_map_curves(request, folder, clusters, data, notes)
     settings, command = describe_settings(results)
@@ -109,19 +109,19 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "round": which.label,
         "star": None if star is None else str(star.path),
         "subtitle": f"epoch {which.label} of {results.root.resolve()}, {folder.name}",
-        "facts": _facts(analysed, tomograms, results),
+        "facts": _facts(analyzed, tomograms, results),
         "notes": notes,
         "settings": settings,
         "command": command,
         "losses": describe_losses(results),
         "kl": describe_kl(results),
         "convergence": read_convergence(results.root / "convergence.csv"),
-        "poses": _pose_corrections(results, which, analysed.total, star, data, notes),
+        "poses": _pose_corrections(results, which, analyzed.total, star, data, notes),
         "variance": describe_variance(results.analysis(which) / "explained_variance_ratio.txt"),
         "points": points,
         "clusters": clusters,
         "verdict": verdict,
-        "pairs": [] if verdict is None else describe_pairs(folder, analysed.num_clusters),
+        "pairs": [] if verdict is None else describe_pairs(folder, analyzed.num_clusters),
         "nyquist": _nyquist(results),
         "commands": commands,
         "volumes": shown.clusters,
@@ -154,14 +154,14 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
 
 def _clustering(request: ReportRequest) -> Path:
     if request.clustering is not None:
-        return request.results.analysed_file(request.which, request.clustering, "labels.pkl").parent
+        return request.results.analyzed_file(request.which, request.clustering, "labels.pkl").parent
     folder = request.results.analysis(request.which)
     label_files = [
         path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm|hdbscan)\d+", path.parent.name)
     ]
     if not label_files:
         # This raises the UserError that names the command to run.
-        return request.results.analysed_file(request.which, "kmeansK", "labels.pkl").parent
+        return request.results.analyzed_file(request.which, "kmeansK", "labels.pkl").parent
     return max(label_files, key=lambda path: path.stat().st_mtime).parent
 
 
@@ -234,17 +234,17 @@ def _particle_table(request: ReportRequest, notes: list[str]) -> tuple[ParticleS
     return (star if data.ind is None else star.subset(read_indices(data.ind, len(star)))), data
 
 
-def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
+def _read_analysis(request: ReportRequest, folder: Path) -> Analyzed:
     results, which = request.results, request.which
     labels = load_labels(folder / "labels.pkl")
     total = len(labels)
     indices = np.arange(total)
     if which.filtered:
-        stored = results.analysed_file(which, f"ind.{which.label}.pkl")
+        stored = results.analyzed_file(which, f"ind.{which.label}.pkl")
         indices = read_indices(stored, total)
-    scores = np.asarray(load_pickle(results.analysed_file(which, "pc.pkl")))
-    ratio = np.loadtxt(results.analysed_file(which, "explained_variance_ratio.txt"), ndmin=1)
-    centers = read_latent_rows(results.analysed_file(which, folder.name, "centers_ind.txt")).ravel().astype(np.int64)
+    scores = np.asarray(load_pickle(results.analyzed_file(which, "pc.pkl")))
+    ratio = np.loadtxt(results.analyzed_file(which, "explained_variance_ratio.txt"), ndmin=1)
+    centers = read_latent_rows(results.analyzed_file(which, folder.name, "centers_ind.txt")).ravel().astype(np.int64)
     embedding_path = results.analysis(which) / "umap.pkl"
     embedding = np.asarray(load_pickle(embedding_path)) if embedding_path.is_file() else None
     if scores.ndim != 2 or any(part is not None and len(part) != len(indices) for part in (scores, embedding)):
@@ -260,14 +260,14 @@ def _read_analysis(request: ReportRequest, folder: Path) -> Analysed:
     poses = results.load_poses(which.epoch, total)
     config = results.root / "config.pkl"
     held_out = held_out_particles(config, total) if config.is_file() else np.empty(0, dtype=np.int64)
-    return Analysed(
+    return Analyzed(
         indices=indices,
         total=total,
         scores=scores.astype(np.float32),
         variance_ratio=ratio,
         embedding=None if embedding is None else embedding.astype(np.float32),
         labels=labels[indices],
-        centres=position[centers],
+        centers=position[centers],
         eulers_deg=poses.eulers_deg[indices],
         held_out=np.isin(indices, held_out) if len(held_out) else None,
         conformation=_conformation(results, which, "pc.pkl", len(indices)),
@@ -284,35 +284,35 @@ def _conformation(results: ResultDir, which: Round, name: str, count: int) -> np
     return table.astype(np.float32) if table.ndim == 2 and len(table) == count else None
 
 
-def _facts(analysed: Analysed, tomograms: dict[str, Any] | None, results: ResultDir) -> list[tuple[str, str]]:
-    count = f"{len(analysed.indices):,}"
-    facts = [("particles", count if len(analysed.indices) == analysed.total else f"{count} of {analysed.total:,}")]
+def _facts(analyzed: Analyzed, tomograms: dict[str, Any] | None, results: ResultDir) -> list[tuple[str, str]]:
+    count = f"{len(analyzed.indices):,}"
+    facts = [("particles", count if len(analyzed.indices) == analyzed.total else f"{count} of {analyzed.total:,}")]
     if tomograms is not None:
         facts.append(("tomograms", f"{len(tomograms['labels']):,}"))
     facts += [
-        ("clusters", str(analysed.num_clusters)),
-        ("latent dimensions", str(analysed.scores.shape[1])),
+        ("clusters", str(analyzed.num_clusters)),
+        ("latent dimensions", str(analyzed.scores.shape[1])),
         ("saved epochs", str(len(results.epochs()))),
     ]
-    if analysed.held_out is not None:
-        facts.append(("held out", f"{int(analysed.held_out.sum()):,}"))
+    if analyzed.held_out is not None:
+        facts.append(("held out", f"{int(analyzed.held_out.sum()):,}"))
     return facts
 
 
-def _volumes(request: ReportRequest, folder: Path, analysed: Analysed, notes: list[str]) -> Pictures:
+def _volumes(request: ReportRequest, folder: Path, analyzed: Analyzed, notes: list[str]) -> Pictures:
     """Return the images of the cluster centers and of the traversals; if they are missing, add a note."""
     results, which = request.results, request.which
     movies = []
     try:
-        table = results.analysed_file(which, folder.name, "centers.txt")
+        table = results.analyzed_file(which, folder.name, "centers.txt")
         volumes, apix = stored_or_decoded(results, which.epoch, table)
         clusters, pixel = pictures(volumes), picture_pixel(volumes, apix)
         for path in sorted(results.analysis(which).glob("pc*/z_pc.txt"), key=lambda path: int(path.parent.name[2:])):
             component = int(path.parent.name[2:])
             volumes, apix = stored_or_decoded(results, which.epoch, path)
             frames = pictures(volumes)
-            low, high = np.percentile(analysed.scores[:, component - 1], (1, 99))
-            about = f"{100 * analysed.variance_ratio[component - 1]:.1f} % of variance, {len(frames)} steps"
+            low, high = np.percentile(analyzed.scores[:, component - 1], (1, 99))
+            about = f"{100 * analyzed.variance_ratio[component - 1]:.1f} % of variance, {len(frames)} steps"
             positions = np.linspace(low, high, len(frames)).tolist()
             movie = {"number": component, "about": about, "frames": frames, "scores": positions}
             movies.append(movie | {"apix": picture_pixel(volumes, apix)})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from opustomo.analysis.figures.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colours, viewing_colours
+from opustomo.analysis.figures.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colors, viewing_colors
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star_tables import ParticleStar
@@ -20,7 +20,7 @@ PART_COLORS = ("#8794a5", "#2f3b49")
 
 
 @dataclass(frozen=True)
-class Analysed:
+class Analyzed:
     """Results of an analysis, read from its files.
 
     Attributes
@@ -48,7 +48,7 @@ class Analysed:
     variance_ratio: np.ndarray
     embedding: np.ndarray | None
     labels: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     eulers_deg: np.ndarray
     held_out: np.ndarray | None
     conformation: np.ndarray | None = None
@@ -57,10 +57,10 @@ class Analysed:
     @property
     def num_clusters(self) -> int:
         """Number of clusters, K."""
-        return len(self.centres)
+        return len(self.centers)
 
 
-def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, Any]:
+def describe_points(analyzed: Analyzed, star: ParticleStar | None) -> dict[str, Any]:
     """Return the columns, planes, categories and scores of the particles.
 
     Parameters
@@ -68,18 +68,18 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
     analysed
         Results of the analysis.
     star
-        Particle table with only the rows ``analysed.indices``; None if it is not available.
+        Particle table with only the rows ``analyzed.indices``; None if it is not available.
     """
     columns: dict[str, np.ndarray] = {}
     planes = []
-    if analysed.embedding is not None:
-        columns |= {f"umap{axis}": analysed.embedding[:, axis] for axis in (0, 1)}
+    if analyzed.embedding is not None:
+        columns |= {f"umap{axis}": analyzed.embedding[:, axis] for axis in (0, 1)}
         planes.append(_plane("UMAP", "umap0", "umap1", "UMAP 1", "UMAP 2", equal=True, ticks=False))
-    shown = min(MOST_COMPONENTS, analysed.scores.shape[1])
-    names = [f"PC{i + 1} ({100 * analysed.variance_ratio[i]:.1f} % of variance)" for i in range(shown)]
-    columns |= {f"pc{i}": analysed.scores[:, i] for i in range(shown)}
+    shown = min(MOST_COMPONENTS, analyzed.scores.shape[1])
+    names = [f"PC{i + 1} ({100 * analyzed.variance_ratio[i]:.1f} % of variance)" for i in range(shown)]
+    columns |= {f"pc{i}": analyzed.scores[:, i] for i in range(shown)}
     if shown == 1:
-        columns["height"] = np.random.default_rng(0).uniform(-1, 1, len(analysed.scores))
+        columns["height"] = np.random.default_rng(0).uniform(-1, 1, len(analyzed.scores))
         planes.append(_plane("PC1", "pc0", "height", names[0], "random jitter", equal=False, ticks=True))
     for first in range(shown):
         for second in range(first + 1, shown):
@@ -87,8 +87,8 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
                 title = f"PC{first + 1}, PC{second + 1}"
                 pair = (f"pc{first}", f"pc{second}", names[first], names[second])
                 planes.append(_plane(title, *pair, equal=False, ticks=True))
-    planes += _conformation_planes(analysed, columns)
-    categories, coordinates = _categories(analysed, star), None
+    planes += _conformation_planes(analyzed, columns)
+    categories, coordinates = _categories(analyzed, star), None
     scores: list[dict[str, str]] = []
     if star is not None:
         measured = scores_of(star)
@@ -102,29 +102,29 @@ def describe_points(analysed: Analysed, star: ParticleStar | None) -> dict[str, 
             unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
             coordinates = {axis: positions[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
     scores += [{"name": f"PC{i + 1} score", "column": f"pc{i}"} for i in range(shown)]
-    all_particles = np.array_equal(analysed.indices, np.arange(analysed.total))
+    all_particles = np.array_equal(analyzed.indices, np.arange(analyzed.total))
     return {
-        "count": len(analysed.indices),
-        "total": analysed.total,
-        "index": None if all_particles else analysed.indices,
+        "count": len(analyzed.indices),
+        "total": analyzed.total,
+        "index": None if all_particles else analyzed.indices,
         "columns": columns,
         "planes": planes,
         "categories": categories,
         "scores": scores,
-        "centres": analysed.centres,
+        "centres": analyzed.centers,
         "coordinates": coordinates,
     }
 
 
-def _conformation_planes(analysed: Analysed, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _conformation_planes(analyzed: Analyzed, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Add the conformation latents to `columns` and return their planes."""
     planes = []
-    if analysed.conformation_embedding is not None:
-        columns |= {f"conf_umap{axis}": analysed.conformation_embedding[:, axis] for axis in (0, 1)}
+    if analyzed.conformation_embedding is not None:
+        columns |= {f"conf_umap{axis}": analyzed.conformation_embedding[:, axis] for axis in (0, 1)}
         names = ("conformation UMAP 1", "conformation UMAP 2")
         planes.append(_plane("conformation UMAP", "conf_umap0", "conf_umap1", *names, equal=True, ticks=False))
-    if analysed.conformation is not None and analysed.conformation.shape[1] > 1:
-        columns |= {f"conf{axis}": analysed.conformation[:, axis] for axis in (0, 1)}
+    if analyzed.conformation is not None and analyzed.conformation.shape[1] > 1:
+        columns |= {f"conf{axis}": analyzed.conformation[:, axis] for axis in (0, 1)}
         names = ("conformation PC1", "conformation PC2")
         planes.append(_plane("conformation PC1, PC2", "conf0", "conf1", *names, equal=False, ticks=True))
     return planes
@@ -134,35 +134,33 @@ def _plane(name: str, x: str, y: str, x_label: str, y_label: str, *, equal: bool
     return {"name": name, "x": x, "y": y, "x_label": x_label, "y_label": y_label, "equal": equal, "ticks": ticks}
 
 
-def _categories(analysed: Analysed, star: ParticleStar | None) -> list[dict[str, Any]]:
+def _categories(analyzed: Analyzed, star: ParticleStar | None) -> list[dict[str, Any]]:
     """Return the categories of the particles: clusters, tomograms, viewing directions and the training split."""
     import healpy
 
-    clusters = [to_hex(color) for color in cluster_colours(analysed.num_clusters)]
+    clusters = [to_hex(color) for color in cluster_colors(analyzed.num_clusters)]
     names = [f"cluster {i}" for i in range(len(clusters))]
-    if (analysed.labels == len(clusters)).any():
+    if (analyzed.labels == len(clusters)).any():
         names, clusters = [*names, "no cluster"], [*clusters, to_hex(UNASSIGNED_COLOR)]
-    categories = [_category("cluster", analysed.labels, names, clusters)]
+    categories = [_category("cluster", analyzed.labels, names, clusters)]
     tomograms = None if star is None else tomograms_of(star)
     if tomograms is not None:
-        categories.append(_category("tomogram", tomograms.index, tomograms.names, many_colours(len(tomograms))))
+        categories.append(_category("tomogram", tomograms.index, tomograms.names, many_colors(len(tomograms))))
     theta, phi = (np.degrees(angle) for angle in healpy.pix2ang(2, np.arange(48), nest=True))
     directions = [f"direction {i}: θ {t:.0f}°, φ {p:.0f}°" for i, (t, p) in enumerate(zip(theta, phi, strict=True))]
-    groups = viewing_groups(analysed.eulers_deg)
-    categories.append(
-        _category("viewing direction", groups, directions, [to_hex(color) for color in viewing_colours()])
-    )
-    if analysed.held_out is not None:
+    groups = viewing_groups(analyzed.eulers_deg)
+    categories.append(_category("viewing direction", groups, directions, [to_hex(color) for color in viewing_colors()]))
+    if analyzed.held_out is not None:
         parts, colors = ["training", "held out"], list(PART_COLORS)
-        categories.append(_category("training or held out", analysed.held_out.astype(np.int64), parts, colors))
+        categories.append(_category("training or held out", analyzed.held_out.astype(np.int64), parts, colors))
     return categories
 
 
-def many_colours(count: int) -> list[str]:
+def many_colors(count: int) -> list[str]:
     """Return any number of colors such that consecutive colors differ."""
     if count <= len(QUALITATIVE):
         return list(QUALITATIVE[:count])
-    return [to_hex(color) for color in cluster_colours(count)]
+    return [to_hex(color) for color in cluster_colors(count)]
 
 
 def _category(name: str, codes: np.ndarray, labels: list[str], colors: list[str]) -> dict[str, Any]:

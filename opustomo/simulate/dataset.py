@@ -54,7 +54,7 @@ class SimulationConfig:
         Maximum origin along each axis, and standard deviation of its error, in voxels.
     empty
         Fraction of subtomograms that contain only noise (label -1).
-    normalise
+    normalize
         True divides the reconstructions by the sampling weights, False by the number of tilts.
     float16, relion31
         Data type of the subtomograms, and format of the STAR file.
@@ -75,7 +75,7 @@ class SimulationConfig:
     shift: float = 2.0
     shift_err: float = 0.0
     empty: float = 0.0
-    normalise: bool = True
+    normalize: bool = True
     float16: bool = False
     relion31: bool = False
     seed: int = 0
@@ -147,7 +147,7 @@ def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *
     """
     check_target(out, overwrite)
     particles, reported_poses, rng = draw_particles(config, len(volumes))
-    simulator = SubtomogramSimulator(volumes, config.apix, particles, normalise=config.normalise, device=config.device)
+    simulator = SubtomogramSimulator(volumes, config.apix, particles, normalize=config.normalize, device=config.device)
     sigma = 0.0 if np.isinf(config.snr) else simulator.noise_sigma(config.snr)
     names = [f"subtomo/p{row:06d}" for row in range(config.count)]
     with _new_folder(out, overwrite) as folder:

@@ -88,7 +88,7 @@ class SubtomogramSimulator:
         Pixel size in Å.
     particles
         Particles to simulate.
-    normalise
+    normalize
         True divides by the sampling weights, False by the number of tilts.
     device
         Device of the computation. Noise is drawn on the CPU with one random stream per particle, so the results
@@ -101,7 +101,7 @@ class SubtomogramSimulator:
         apix: float,
         particles: ParticleSet,
         *,
-        normalise: bool = True,
+        normalize: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         if volumes.ndim != 4:
@@ -114,7 +114,7 @@ class SubtomogramSimulator:
         self.device = torch.device(device)
         self.box = int(volumes.shape[-1])
         self._tilts = torch.from_numpy(particles.scheme.tilt_deg.astype(np.float64))
-        self.inserter = SliceInserter(particles.scheme.tilt_deg, self.box, normalise=normalise, device=device)
+        self.inserter = SliceInserter(particles.scheme.tilt_deg, self.box, normalize=normalize, device=device)
         samples = len(particles.scheme) * self.box * (self.box // 2 + 1)
         self.chunk = max(1, CHUNK_SAMPLES // samples)
 

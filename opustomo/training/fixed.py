@@ -36,7 +36,7 @@ COMPARISON = {
     "--norm": ("dataset_args", "norm"),
     "--ctfalpha": ("opustomo", "physics", "ctf_alpha"),
     "--ctfbeta": ("opustomo", "physics", "ctf_beta"),
-    "--normalizectf": ("opustomo", "physics", "ctf_normalised"),
+    "--normalizectf": ("opustomo", "physics", "ctf_normalized"),
     "--divide": ("opustomo", "physics", "divide"),
     "--bfactor": ("opustomo", "physics", "bfactor_A2"),
     "--preset": ("opustomo", "physics", "original"),

@@ -99,7 +99,7 @@ def train(
     kind = None
     if start.divide is not None:
         physics = replace(physics, divide=start.divide)  # as the run began
-    elif physics.divide is None and not physics.ctf_normalised:
+    elif physics.divide is None and not physics.ctf_normalized:
         kind = examine_reconstruction(particles, source, mask)
         physics = replace(physics, divide=kind.plain)
     if physics.divide and given is None:

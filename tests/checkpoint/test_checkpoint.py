@@ -31,7 +31,7 @@ def make_model(mode: str = "grad", seed: int = 0) -> Autoencoder:
     torch.manual_seed(seed)
     mask = torch.rand(16, 16, 16)
     sizes = ModelConfig(3, 2, 32, 8, encode_mode=mode, estimate_pose=True)
-    return Autoencoder(sizes, PhysicsConfig(ctf_alpha=0.5, ctf_normalised=True), BOXES, mask)
+    return Autoencoder(sizes, PhysicsConfig(ctf_alpha=0.5, ctf_normalized=True), BOXES, mask)
 
 
 def settings_of(model: Autoencoder, dataset: dict[str, Any]) -> dict[str, Any]:

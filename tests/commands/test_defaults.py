@@ -32,7 +32,7 @@ OTHER_NAMES = {
     "weight_decay": "wd",
     "ctf_alpha": "ctfalpha",
     "ctf_beta": "ctfbeta",
-    "ctf_normalised": "normalizectf",
+    "ctf_normalized": "normalizectf",
     "bfactor_A2": "bfactor",
     "apix": "angpix",
     "estimate_pose": "estpose",

@@ -63,7 +63,7 @@ def config_of_box(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent_figures, "DPI", 40)
         root = fabricate(tmp_path_factory.mktemp("runs") / "my run")
@@ -72,10 +72,10 @@ def analysed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A private copy of the analysed folder; further figures are laid out but left empty, which is quick."""
+def run(analyzed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private copy of the analyzed folder; further figures are laid out but left empty, which is quick."""
     monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
-    return Path(shutil.copytree(analysed, tmp_path / "a run"))
+    return Path(shutil.copytree(analyzed, tmp_path / "a run"))
 
 
 @pytest.fixture
@@ -120,20 +120,20 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 @pytest.mark.parametrize("folder", ["analyze.2", "defanalyze.2"])
-def test_analysis_is_complete(analysed: Path, folder: str) -> None:
-    found = sorted(str(path.relative_to(analysed / folder)) for path in (analysed / folder).rglob("*.*"))
+def test_analysis_is_complete(analyzed: Path, folder: str) -> None:
+    found = sorted(str(path.relative_to(analyzed / folder)) for path in (analyzed / folder).rglob("*.*"))
     extra = ["kmeans3/centers_joint.txt"] if folder == "analyze.2" else []
     assert found == sorted([*TREE, *extra])
-    assert (analysed / "train_losses.png").stat().st_size > 1000
-    poses = read_poses(analysed / "pose.2.pkl")
-    np.testing.assert_array_equal(load_pickle(analysed / "groups.pkl"), viewing_groups(poses.eulers_deg))
+    assert (analyzed / "train_losses.png").stat().st_size > 1000
+    poses = read_poses(analyzed / "pose.2.pkl")
+    np.testing.assert_array_equal(load_pickle(analyzed / "groups.pkl"), viewing_groups(poses.eulers_deg))
 
 
-def test_contents_agree_with_one_another(analysed: Path) -> None:
+def test_contents_agree_with_one_another(analyzed: Path) -> None:
     import torch
 
-    mu = torch.load(analysed / "z.2.pkl")["mu"].numpy()
-    folder = analysed / "analyze.2"
+    mu = torch.load(analyzed / "z.2.pkl")["mu"].numpy()
+    folder = analyzed / "analyze.2"
     scores, axes = load_pickle(folder / "pc.pkl"), load_pickle(folder / "pca.pkl")
     np.testing.assert_allclose(scores @ axes["components"] + axes["mean"], mu, atol=1e-4)
     ratio = np.loadtxt(folder / "explained_variance_ratio.txt")
@@ -151,7 +151,7 @@ def test_contents_agree_with_one_another(analysed: Path) -> None:
     np.testing.assert_array_equal(centers, mu[indices])
     np.testing.assert_array_equal(load_pickle(folder / "kmeans3" / "centers.pkl"), mu[indices])
     joint = np.loadtxt(folder / "kmeans3" / "centers_joint.txt", dtype=np.float32)
-    multi_mu = torch.load(analysed / "z.2.pkl")["multi_mu"].numpy()
+    multi_mu = torch.load(analyzed / "z.2.pkl")["multi_mu"].numpy()
     np.testing.assert_array_equal(joint, np.hstack([mu[indices], multi_mu[indices]]))
     settings = json.loads((folder / "analyze_config.json").read_text())
     assert (settings["epoch"], settings["particles"], settings["num_clusters"]) == (2, COUNT, 3)
@@ -378,7 +378,7 @@ def test_mistakes_of_eval_vol(run: Path, decoded: list[EvalRequest], capsys: pyt
     assert decoded == []
 
 
-def test_dsd_analyze_decodes_centres_and_traversals(run: Path, decoded: list[EvalRequest], tmp_path: Path) -> None:
+def test_dsd_analyze_decodes_centers_and_traversals(run: Path, decoded: list[EvalRequest], tmp_path: Path) -> None:
     out = tmp_path / "some where" / "out"
     out.mkdir(parents=True)
     shutil.copy(run / "analyze.2" / "umap.pkl", out)

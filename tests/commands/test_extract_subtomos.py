@@ -65,7 +65,7 @@ def write_star(folder: Path, particles: Particles, coordinates: dict[str, np.nda
     (folder / "p.star").write_text(f"{optics}data_particles\n\nloop_\n{names}{rows}\n")
 
 
-def centred(particles: Particles) -> dict[str, np.ndarray]:
+def centered(particles: Particles) -> dict[str, np.ndarray]:
     return {f"rlnCenteredCoordinate{axis}Angst": particles.coordinates_A[:, i] for i, axis in enumerate("XYZ")}
 
 
@@ -119,7 +119,7 @@ def relion_series(
     labels = ("TomoName", "Voltage", "SphericalAberration", "AmplitudeContrast", "TomoHand", "TomoTiltSeriesPixelSize")
     head = "".join(f"_rln{label}\n" for label in (*labels, "TomoTiltSeriesStarFile"))
     (tilt_folder.parent / "tomograms.star").write_text(f"data_global\n\nloop_\n{head}{row}")
-    write_star(folder, particles, centred(particles))
+    write_star(folder, particles, centered(particles))
     return Series(folder, particles, ("--tomograms", str(tilt_folder.parent / "tomograms.star")))
 
 
@@ -175,7 +175,7 @@ def warp_series(folder: Path, far_A: float = FAR_A) -> Series:
         ]
     )
     (folder / "TS_1.xml").write_text(text)
-    write_star(folder, particles, centred(particles), tomo="TS_1.tomostar")
+    write_star(folder, particles, centered(particles), tomo="TS_1.tomostar")
     return Series(folder, particles, ("--warp", str(folder)))
 
 
@@ -292,7 +292,7 @@ def test_azimuth_of_astigmatism_follows_the_slice(turned_series: Series) -> None
 
 
 def test_other_ways(series: Series) -> None:
-    """Recentred, plain back-projection, half precision: all fit."""
+    """Recentered, plain back-projection, half precision: all fit."""
     out = extract(series, "--recentre", "--raw", "--float16")
     found = extracted(out, normalized=False)
     assert np.abs(found.origins_px).max() < 1e-6 and score(found).min() > AGREE
@@ -302,13 +302,13 @@ def test_other_ways(series: Series) -> None:
         assert np.allclose(moved.numbers("rlnCoordinateX"), pixels[:, 0], atol=1e-5)
 
 
-def travelling(work: Callable, jobs: list, workers: int) -> Iterator[tuple[int, object]]:
+def traveling(work: Callable, jobs: list, workers: int) -> Iterator[tuple[int, object]]:
     """As `run_jobs`, with jobs that went through a pickle, in reverse order."""
     return ((index, work(pickle.loads(pickle.dumps(jobs[index])))) for index in reversed(range(len(jobs))))
 
 
 def small_series(folder: Path) -> Series:
-    """A stack of noise of four tilts, and one particle at its centre."""
+    """A stack of noise of four tilts, and one particle at its center."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     write_volume(folder / "TS_1.ali", rng.normal(5.0, 9.0, (4, 60, 50)).astype(np.float32), 4.0)
@@ -410,7 +410,7 @@ def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     words = [*series.words, "--box", "20", "--apix", "4"]
     for name in ("one", "two"):
         if name == "two":
-            monkeypatch.setattr("opustomo.prepare.extraction.run_jobs", travelling)
+            monkeypatch.setattr("opustomo.prepare.extraction.run_jobs", traveling)
         assert main(["extract_subtomos", str(star), "-o", str(tmp_path / name), *words, "--workers", "1"]) == 0
         assert "4 subtomograms from 2 tomograms" in capsys.readouterr().out
     names = read_particles(tmp_path / "two" / "particles.star").strings("rlnImageName")

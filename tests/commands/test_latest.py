@@ -71,9 +71,9 @@ def test_latest_in_rounds_and_in_python(run: Path) -> None:
     results = ResultDir.open(run)
     assert results.round("latest") == Round(10) and results.round("filter.latest") == Round(10, 1)
     assert results.round("2") == Round(2)
-    assert np.array_equal(Run(run).analysed("latest").members, np.arange(COUNT))
+    assert np.array_equal(Run(run).analyzed("latest").members, np.arange(COUNT))
     with pytest.raises(UserError, match=r"Run dsdsh analyze .* 7 first, or give an analyzed epoch \(2, 10\)"):
-        results.analysed_file(Round(7), "pc.pkl")
+        results.analyzed_file(Round(7), "pc.pkl")
 
 
 def test_box_and_pixel_size_are_those_of_the_training(

@@ -31,7 +31,7 @@ COUNT, BOX, CROP, EPOCH = 6, 24, 20, 16
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OriginalRun]:
-    """Epoch 16 of a run with conformation latent, analysed."""
+    """Epoch 16 of a run with conformation latent, analyzed."""
     run = OriginalRun(tmp_path_factory.mktemp("original") / "old run", COUNT, BOX, CROP, EPOCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent_figures, "DPI", 40)

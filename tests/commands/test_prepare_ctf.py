@@ -43,7 +43,7 @@ def tables(star: Path) -> list[TiltTable]:
 
 
 def clipped(sigmas: float = 2.0) -> np.ndarray:
-    """Defoci (Å) of the centre, those beyond 45° within mean ± 2σ of the others."""
+    """Defoci (Å) of the center, those beyond 45° within mean ± 2σ of the others."""
     low = 10 * MEAN[np.abs(TILTS) <= 45]
     near = np.clip(10 * MEAN, low.mean() - sigmas * low.std(), low.mean() + sigmas * low.std())
     return np.where(np.abs(TILTS) <= 45, 10 * MEAN, near)
@@ -67,15 +67,15 @@ def test_particles_moved_along_x_and_z(
     options = () if hand is None else ("--hand", hand)
     assert prepare(coords, "-o", out, "--apix", APIX, "--tomo-size", *SIZE, *options) == 0
     assert "Wrote 4 CTF tables for the particles in 1 .coords files" in capsys.readouterr().out
-    centre, right, up, along = tables(out / "all.star")
-    assert np.allclose(centre.defocus_u_A, clipped(), atol=1e-4)
-    assert np.allclose(right.defocus_u_A - centre.defocus_u_A, 40 * APIX * along_x, atol=1e-4)
-    assert np.allclose(up.defocus_u_A - centre.defocus_u_A, 12 * APIX * along_z, atol=1e-4)
-    assert np.allclose(along.defocus_u_A, centre.defocus_u_A)
-    assert np.array_equal(centre.defocus_u_A, centre.defocus_v_A)
+    center, right, up, along = tables(out / "all.star")
+    assert np.allclose(center.defocus_u_A, clipped(), atol=1e-4)
+    assert np.allclose(right.defocus_u_A - center.defocus_u_A, 40 * APIX * along_x, atol=1e-4)
+    assert np.allclose(up.defocus_u_A - center.defocus_u_A, 12 * APIX * along_z, atol=1e-4)
+    assert np.allclose(along.defocus_u_A, center.defocus_u_A)
+    assert np.array_equal(center.defocus_u_A, center.defocus_v_A)
     # IMOD to RELION
-    assert np.allclose(centre.tilt_deg, -TILTS) and np.allclose(centre.scale, np.cos(RADIANS), atol=1e-6)
-    assert np.allclose(centre.bfactor_A2, 4 * (3 * np.arange(9)[::-1] + 3))
+    assert np.allclose(center.tilt_deg, -TILTS) and np.allclose(center.scale, np.cos(RADIANS), atol=1e-6)
+    assert np.allclose(center.bfactor_A2, 4 * (3 * np.arange(9)[::-1] + 3))
 
 
 def test_tilts_that_are_relions_already(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_tilts_that_are_relions_already(tmp_path: Path) -> None:
         assert one.defocus_u_A.max() > 80000  # nothing was clipped
 
 
-def test_centres_of_odd_sizes(tmp_path: Path) -> None:
+def test_centers_of_odd_sizes(tmp_path: Path) -> None:
     """x = (X - nx/2) px, also where nx is odd."""
     coords = write_tomogram(tmp_path)
     words = (coords, "--apix", APIX, "--hand", 1, "--clip-sigma", 0)
@@ -137,8 +137,8 @@ def test_particle_star_keeps_all_it_has(tmp_path: Path, capsys: pytest.CaptureFi
     star = read_particles(out / "all.star")
     assert star.strings("myNote") == ["my note"] * 4 and "optics" in star.blocks
     assert star.strings("rlnImageName")[0] == "../../im0.mrc"
-    centre, right, *_ = tables(out / "all.star")
-    assert np.allclose(right.defocus_u_A - centre.defocus_u_A, 40 * APIX * np.sin(RADIANS), atol=1e-4)
+    center, right, *_ = tables(out / "all.star")
+    assert np.allclose(right.defocus_u_A - center.defocus_u_A, 40 * APIX * np.sin(RADIANS), atol=1e-4)
     # without --coord-apix nobody knows whether images of 10 Å were picked in such a tomogram
     assert prepare(tmp_path / "p.star", "-o", out, *words[:4], *words[6:]) == 0
     assert "read in pixels of the tilt series, 5 Å; if they are in pixels of the images" in capsys.readouterr().out

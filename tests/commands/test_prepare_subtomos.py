@@ -14,7 +14,7 @@ from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 from opustomo.prepare.series_tables import header_note
-from tests.commands.test_extract_subtomos import AGREE, extracted, score, travelling
+from tests.commands.test_extract_subtomos import AGREE, extracted, score, traveling
 from tests.prepare import imaged_series
 from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS
 
@@ -25,7 +25,7 @@ COUNT = 3
 def image_of(rotation: np.ndarray, origin_px: np.ndarray, tilt: int) -> np.ndarray:
     """One image of the particle, (BOX, BOX); Fourier-cropped from half the pixel size."""
     window = imaged_series.WINDOW
-    seen = (imaged_series.blob_centres() @ rotation.T)[:, :2] / FINE_APIX - 2 * origin_px + window // 2
+    seen = (imaged_series.blob_centers() @ rotation.T)[:, :2] / FINE_APIX - 2 * origin_px + window // 2
     fine = imaged_series._projection(seen, imaged_series.BLOB_SIGMA_A / FINE_APIX)
     spectrum = np.fft.fftshift(np.fft.fft2(fine))
     transfer = imaged_series._transfer(tilt, 0.0, FINE_APIX)
@@ -93,7 +93,7 @@ def test_fits_the_forward_model(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several jobs, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
     monkeypatch.setattr("opustomo.prepare.particle_series.PARTICLES_PER_JOB", 1)
-    monkeypatch.setattr("opustomo.prepare.particle_series.run_jobs", travelling)
+    monkeypatch.setattr("opustomo.prepare.particle_series.run_jobs", traveling)
     (folder / "sub").mkdir()
     text = (folder / "series.star").read_text().replace("@stacks/", "@C:\\x\\stacks\\")
     (folder / "sub" / "series.star").write_text(text)

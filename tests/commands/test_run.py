@@ -82,7 +82,7 @@ def test_clusters_of_an_analysis_and_made_now(
     assert dsdsh(["analyze", str(tmp_path / "run"), "1", "1", "2", "--skip-umap", "--kpc", "3:0-1"]) == 0
     later = run.clusters(2, "filter.1")
     assert len(later.labels) == 16 and later.sizes.sum() == found.sizes[:2].sum()
-    assert run.analysed("filter.1").members.tolist() == np.flatnonzero(found.labels < 2).tolist()
+    assert run.analyzed("filter.1").members.tolist() == np.flatnonzero(found.labels < 2).tolist()
 
 
 def test_a_particle_table_that_moved(trained_run: Path, tiny_set: Path, tmp_path: Path) -> None:

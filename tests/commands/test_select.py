@@ -20,7 +20,7 @@ TABLES = ["one_loop_16", "relion30_origins_6", "relion31_57", "relion4_300", "re
 
 
 def fabricate(root: Path, count: int = COUNT) -> Path:
-    """Epoch 4 of ``count`` particles, analysed: three clusters by turns, known PCA scores and UMAP."""
+    """Epoch 4 of ``count`` particles, analyzed: three clusters by turns, known PCA scores and UMAP."""
     rng = np.random.default_rng(3)
     mu = rng.normal(size=(count, 2)) + 10 * (np.arange(count) % 3)[:, None]
     root.mkdir(parents=True)

@@ -69,19 +69,19 @@ def prepare(star: Path, out: Path, *words: str) -> int:
 
 
 def test_defoci_of_a_warptools_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first particle lies at the centre of the tomogram, the others 60 Å along x and z: images of 6 Å/pixel."""
+    """The first particle lies at the center of the tomogram, the others 60 Å along x and z: images of 6 Å/pixel."""
     star = warptools_set(tmp_path / "my set")
     assert prepare(star, tmp_path / "ctf", "--allow-2d-stacks") == 0
     said = capsys.readouterr().out
     assert "read in pixels of the images, 6 Å, as WarpTools writes them" in said
     assert "rlnTomoVisibleFrames hides tilts of 2 of 3 particles, which keep 2 to 4 tilts" in said
-    centre, right, up = tables_of(tmp_path / "ctf" / "all.star")
-    np.testing.assert_allclose(centre.defocus_u_A, 30000, atol=1e-3)
+    center, right, up = tables_of(tmp_path / "ctf" / "all.star")
+    np.testing.assert_allclose(center.defocus_u_A, 30000, atol=1e-3)
     # seen along the beam a point lies at -x sin t + z cos t, and the hand is -1
     along_x, along_z = 60 * np.sin(np.deg2rad(TILTS)), -60 * np.cos(np.deg2rad(TILTS))
     np.testing.assert_allclose(right.defocus_u_A - 30000, along_x[1:], atol=1e-3)
     np.testing.assert_allclose(up.defocus_v_A - 29000, along_z[1:3], atol=1e-3)
-    assert [len(table) for table in (centre, right, up)] == [5, 4, 2]
+    assert [len(table) for table in (center, right, up)] == [5, 4, 2]
     np.testing.assert_allclose(up.bfactor_A2, 4 * (TILTS[1:3] + 60))
 
 
@@ -140,8 +140,8 @@ def test_every_converter_counts_in_pixels_of_the_images(tmp_path: Path, capsys: 
     np.testing.assert_allclose(corner_A(again), PLACES * IMAGE, atol=1e-4)
     assert "opusCoordinatePixelSize" not in again
     for table in (star, pixels):
-        centres, apix = places(table, TomogramScale(view_apix=3.0))
-        np.testing.assert_allclose(centres * apix[:, None], PLACES * IMAGE, atol=1e-4)
+        centers, apix = places(table, TomogramScale(view_apix=3.0))
+        np.testing.assert_allclose(centers * apix[:, None], PLACES * IMAGE, atol=1e-4)
         old = to_relion30(table, IMAGE, rescale_apix=2.0).star
         found = np.stack([old.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)
         np.testing.assert_allclose(found * 2.0, PLACES * IMAGE, atol=1e-4)

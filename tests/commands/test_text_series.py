@@ -160,7 +160,7 @@ def test_what_contradicts_the_options_is_reported(series: Series, capsys: pytest
 
 
 def coords(folder: Path, name: str = "TS_1") -> Path:
-    """Two particles, at the centre and 100 Å along x, and what every series needs."""
+    """Two particles, at the center and 100 Å along x, and what every series needs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.coords").write_text("50 50 20\n60 50 20\n")
     rows = (f"{i + 1} {d} {d - 1000} 30 0 0.1 9" for i, d in enumerate(DEFOCI))
@@ -184,13 +184,13 @@ def test_ctf_tables_from_an_mdoc(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = coords(tmp_path / "t")
     text = mdoc(ANGLES, np.array([9.0, 4, 2, 6]), np.arange(4))
     (tmp_path / "t" / "TS_1.mrc.mdoc").write_text(text)
-    centre, right = prepared(path, tmp_path / "out")
-    np.testing.assert_allclose(centre.tilt_deg, -ANGLES, atol=1e-6)
-    np.testing.assert_allclose(centre.defocus_u_A, DEFOCI, atol=1e-3)
+    center, right = prepared(path, tmp_path / "out")
+    np.testing.assert_allclose(center.tilt_deg, -ANGLES, atol=1e-6)
+    np.testing.assert_allclose(center.defocus_u_A, DEFOCI, atol=1e-3)
     np.testing.assert_allclose(right.defocus_u_A - DEFOCI, 100 * np.sin(np.deg2rad(ANGLES)), atol=1e-3)
-    np.testing.assert_allclose(centre.bfactor_A2, [36, 16, 8, 24])
+    np.testing.assert_allclose(center.bfactor_A2, [36, 16, 8, 24])
     # the axis of the raw image, in which CTFFIND measured the azimuth, is the slice's y
-    np.testing.assert_allclose(centre.astigmatism_deg, 30 - AXIS_DEG, atol=1e-4)
+    np.testing.assert_allclose(center.astigmatism_deg, 30 - AXIS_DEG, atol=1e-4)
     assert "note:" not in capsys.readouterr().out
     (tmp_path / "t" / "TS_1.mrc.mdoc").write_text(text.replace("ExposureDose = 1", "ExposureDose = 0"))
     again, _ = prepared(path, tmp_path / "out", "--dose", "2.5")
@@ -218,10 +218,10 @@ def test_ctf_tables_from_a_tomostar(tmp_path: Path) -> None:
     head = "data_\n\nloop_\n_wrpMovieName\n_wrpAngleTilt\n_wrpAxisAngle\n_wrpDose\n"
     rows = [f"../f/{i}.tif {-t} {AXIS_DEG} {d}" for i, (t, d) in enumerate(zip(ANGLES, (9, 3, 0, 6), strict=True))]
     (tmp_path / "t" / "TS_1.tomostar").write_text(head + "\n".join(rows) + "\n")
-    centre, right = prepared(path, tmp_path / "out")
-    np.testing.assert_allclose(centre.tilt_deg, -ANGLES, atol=1e-6)
+    center, right = prepared(path, tmp_path / "out")
+    np.testing.assert_allclose(center.tilt_deg, -ANGLES, atol=1e-6)
     np.testing.assert_allclose(right.defocus_u_A - DEFOCI, 100 * np.sin(np.deg2rad(ANGLES)), atol=1e-3)
-    np.testing.assert_allclose(centre.bfactor_A2, [36, 12, 0, 24])
+    np.testing.assert_allclose(center.bfactor_A2, [36, 12, 0, 24])
     (tmp_path / "t" / "TS_1.tlt").write_text("\n".join(str(t + 0.2) for t in ANGLES) + "\n")
     again, _ = prepared(path, tmp_path / "out2")
     np.testing.assert_allclose(again.bfactor_A2, [36, 12, 0, 24])
@@ -231,8 +231,8 @@ def test_ctf_tables_from_a_tomostar(tmp_path: Path) -> None:
 def test_two_columns_of_tilt_angles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = coords(tmp_path / "t")
     (tmp_path / "t" / "TS_1.tlt").write_text("-40 4\n-20 2\n0 1\n20 3\n")
-    centre, _ = prepared(path, tmp_path / "out", "--dose", "2")
-    np.testing.assert_allclose(centre.bfactor_A2, [32, 16, 8, 24])
+    center, _ = prepared(path, tmp_path / "out", "--dose", "2")
+    np.testing.assert_allclose(center.bfactor_A2, [32, 16, 8, 24])
     assert "note:" not in capsys.readouterr().out
     (tmp_path / "t" / "TS_1.tlt").write_text("-40\n-20\n0\n20\n")
     assert not prepared(path, tmp_path / "out")[0].bfactor_A2.any()
@@ -246,9 +246,9 @@ def test_a_real_alignment_of_aretomo_1(shared_data: Path, tmp_path: Path) -> Non
     (folder / "TS_1.aln").write_bytes((shared_data / "star_real" / "aretomo1_model_5.aln").read_bytes())
     rows = (f"{i + 1} {20000 + 100 * i} {20000 + 100 * i} 0 0 0.1 9" for i in range(61))
     (folder / "TS_1_ctffind.txt").write_text("# CTFFIND\n" + "\n".join(rows) + "\n")
-    centre, _ = prepared(path, tmp_path / "out")
-    assert centre.tilt_deg[[0, -1]].tolist() == [59.99, -59.99]
-    np.testing.assert_allclose(centre.defocus_u_A, 26000 - 100 * np.arange(61))
+    center, _ = prepared(path, tmp_path / "out")
+    assert center.tilt_deg[[0, -1]].tolist() == [59.99, -59.99]
+    np.testing.assert_allclose(center.defocus_u_A, 26000 - 100 * np.arange(61))
 
 
 def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

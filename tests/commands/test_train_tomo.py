@@ -127,7 +127,7 @@ def test_the_current_template_is_a_valid_volume(trained_run: Path) -> None:
     with mrcfile.open(trained_run / "tmp.mrc") as handle:
         assert handle.data.shape == (32, 32, 32) and np.isfinite(handle.data).all() and handle.data.std() > 0
         _, boxes, _ = read_config(trained_run / "config.pkl")
-        # the template spans the crop from the centre of its first voxel to that of its last
+        # the template spans the crop from the center of its first voxel to that of its last
         assert float(handle.voxel_size.x) == pytest.approx((boxes.crop - 1) * 12.0 / 31, rel=1e-4)
     assert mrcfile.validate(trained_run / "tmp.mrc")
 
@@ -225,7 +225,7 @@ def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch:
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o")]) == 0
     data, model, physics, downfrac, config, run = seen[:6]
     assert (model.zdim, model.zaffinedim, model.templateres, model.encoderres) == (12, 4, 160, 12)
-    assert (physics.ctf_alpha, physics.ctf_beta, physics.bfactor_A2, physics.ctf_normalised) == (0.0, 1.0, 4.0, False)
+    assert (physics.ctf_alpha, physics.ctf_beta, physics.bfactor_A2, physics.ctf_normalized) == (0.0, 1.0, 4.0, False)
     assert (config.epochs, config.batch_size, config.lr, config.accum_step) == (20, 20, 4e-5, 1)
     assert (config.beta, config.beta_control, config.lamb, config.valfrac) == ("cos", 0.5, 1.0, 0.2)
     assert (run.checkpoint, run.log_interval, run.workers, run.tmp_prefix) == (1, 1000, 16, "tmp")
@@ -264,7 +264,7 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
         norm=(1.0, 2.0), **{name: Path(value) for name, value in paths.items()},
     )  # fmt: skip
     assert model == ModelConfig(7, 3, 64, 10, "fixed", True)
-    assert physics == PhysicsConfig(ctf_alpha=0.5, ctf_beta=0.9, ctf_normalised=True, bfactor_A2=3.0)
+    assert physics == PhysicsConfig(ctf_alpha=0.5, ctf_beta=0.9, ctf_normalized=True, bfactor_A2=3.0)
     assert downfrac == 0.5
     expected_training = TrainingConfig(
         4,
@@ -336,7 +336,7 @@ def test_the_data_tell_whether_they_are_divided(
     if plain:
         volumes, apix = gather_volumes([], ["50S"], None, 24)
         scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
-        simulate_dataset(volumes, SimulationConfig(8, apix=apix, scheme=scheme, normalise=False), tmp_path / "plain")
+        simulate_dataset(volumes, SimulationConfig(8, apix=apix, scheme=scheme, normalize=False), tmp_path / "plain")
         folder = tmp_path / "plain"
     out = tmp_path / "run"
     words = [word for word in SMALL if word != "--normalizectf"]

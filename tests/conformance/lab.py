@@ -79,7 +79,7 @@ def _tables(small_set: Path, folder: Path) -> None:
 
 
 def _bodies(folder: Path) -> None:
-    masks = [sphere(BOX, centre, 3.5) for centre in BODIES]
+    masks = [sphere(BOX, center, 3.5) for center in BODIES]
     star = write_definition(folder / "masks", masks, APIX, [2, 1])
     text = star.read_text().replace("mask0", "masks/mask0").replace("mask1", "masks/mask1")
     (folder / "bodies.star").write_text(text)
@@ -109,7 +109,7 @@ def _other_programs(folder: Path) -> None:
 
 
 def _original_run(folder: Path, bodies: bool) -> None:
-    """Epoch 16 of the original, analysed; epoch 39 are the same files under other names."""
+    """Epoch 16 of the original, analyzed; epoch 39 are the same files under other names."""
     look = Look(encoder=False, head_rows=3 if bodies else 1, bodies=BODIES if bodies else None)
     OriginalRun(folder, PARTICLES, BOX, CROP, EPOCH, look)
     for number in ("16", "20"):

@@ -283,9 +283,9 @@ def test_missing_aberrations_are_none(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     places = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst TomoName"
-    centred = star_of(tmp_path, loop("particles", places, "1 2 3 t"), "c.star")
+    centered = star_of(tmp_path, loop("particles", places, "1 2 3 t"), "c.star")
     pixels = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ ImageName", "1 2 3 t"), "p.star")
-    for stars in ([centred, pixels], [pixels, centred]):
+    for stars in ([centered, pixels], [pixels, centered]):
         with pytest.raises(UserError, match="convert one of the tables with dsdsh convert_relion5"):
             combine(stars)
     with pytest.raises(UserError, match=r"p.star: the pixel size of the images is missing"):

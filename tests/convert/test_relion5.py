@@ -136,9 +136,9 @@ def test_particles_outside_of_their_tomograms_are_said(tmp_path: Path) -> None:
     assert to_relion5(star_of(tmp_path, loop("", columns, inside)), known).notes == ()
     notes = to_relion5(star_of(tmp_path, loop("", columns, inside, outside)), known).notes
     assert any("1 of 2 particles lie outside their tomograms, the first in row 2 at 50, 81, 30" in n for n in notes)
-    centred = "TomoName CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
-    assert to_pixels(star_of(tmp_path, loop("", centred, "t -99 79 -59")), known).notes == ()
-    notes = to_pixels(star_of(tmp_path, loop("", centred, "t 101 0 0")), known).notes
+    centered = "TomoName CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
+    assert to_pixels(star_of(tmp_path, loop("", centered, "t -99 79 -59")), known).notes == ()
+    notes = to_pixels(star_of(tmp_path, loop("", centered, "t 101 0 0")), known).notes
     assert any("1 of 1 particles lie outside their tomograms" in note for note in notes)
 
 

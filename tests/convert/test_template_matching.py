@@ -32,9 +32,9 @@ def test_the_score_of_pytom_match_pick(tmp_path: Path) -> None:
     columns = "CoordinateX CoordinateY CoordinateZ MicrographName LCCmax"
     result = warp_matching(star_of(tmp_path, loop("", columns, "1 2 3 a 0.31", "1 2 3 ab 0.2")), TomogramChoice("a"))
     assert result.star.strings("rlnAutopickFigureOfMerit") == ["0.31"]
-    centred = star_of(tmp_path, loop("", "CenteredCoordinateXAngst MicrographName", "1 a"))
+    centered = star_of(tmp_path, loop("", "CenteredCoordinateXAngst MicrographName", "1 a"))
     with pytest.raises(UserError, match="convert it with dsdsh convert_relion5 first"):
-        warp_matching(centred, TomogramChoice("a"))
+        warp_matching(centered, TomogramChoice("a"))
 
 
 def test_artiax(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_all_batches_but_one_are_full_and_mostly_of_one_group(groups: list[int],
 
 
 @given(GROUPS, st.integers(2, 20), st.integers(0, 2**32 - 1))
-def test_leftovers_join_those_of_neighbouring_groups(groups: list[int], size: int, seed: int) -> None:
+def test_leftovers_join_those_of_neighboring_groups(groups: list[int], size: int, seed: int) -> None:
     """Batches of several groups cover runs of the nested index that meet at most at their ends."""
     group = np.array(groups)
     batches = viewing_batches(np.arange(len(group)), group, size, np.random.default_rng(seed))

@@ -1,4 +1,4 @@
-"""Batches read ahead: order, normalisation, errors, leaving early."""
+"""Batches read ahead: order, normalization, errors, leaving early."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_values_are_shifted_and_divided(tmp_path: Path, stack: np.ndarray) -> No
     np.testing.assert_array_equal(source.read(0), stack[0])  # the cache keeps what the file holds
 
 
-def test_half_precision_is_normalised_in_single(tmp_path: Path, stack: np.ndarray) -> None:
+def test_half_precision_is_normalized_in_single(tmp_path: Path, stack: np.ndarray) -> None:
     half = (stack * 1e-3).astype(np.float16)
     source = make_source(tmp_path, half)
     ((_, voxels),) = load_batches(source, [np.arange(9)], CPU, (0.0, 3e-6))

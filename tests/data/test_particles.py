@@ -72,7 +72,7 @@ def test_both_kinds_of_ctf_table_say_the_same(tiny_set: Path) -> None:
     np.testing.assert_allclose(weaker.bfactor_A2, 0.25 * warp.bfactor_A2)
 
 
-def test_without_ctf_column_only_the_wedge_is_modelled(own_set: Path) -> None:
+def test_without_ctf_column_only_the_wedge_is_modeled(own_set: Path) -> None:
     path = own_set / "particles.star"
     path.write_text(path.read_text().replace("rlnCtfImage", "myNote"))
     found = load_particles(DataConfig(path, tilt_range_deg=40.0, tilt_step_deg=5.0))

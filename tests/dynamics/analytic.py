@@ -9,11 +9,11 @@ import numpy as np
 from opustomo.io.mrc import write_volume
 
 
-def ellipsoid(size: int, centre: np.ndarray, half_axes: np.ndarray, turn: np.ndarray | None = None) -> np.ndarray:
-    """Solid ellipsoid with a one-voxel edge; centre (x, y, z) in voxels from size/2, half-axes along ``turn`` e_k."""
+def ellipsoid(size: int, center: np.ndarray, half_axes: np.ndarray, turn: np.ndarray | None = None) -> np.ndarray:
+    """Solid ellipsoid with a one-voxel edge; center (x, y, z) in voxels from size/2, half-axes along ``turn`` e_k."""
     at = np.arange(size) - size // 2
     z, y, x = np.meshgrid(at, at, at, indexing="ij")
-    relative = np.stack([x, y, z], -1) - np.asarray(centre)
+    relative = np.stack([x, y, z], -1) - np.asarray(center)
     if turn is not None:
         relative = relative @ turn
     distance = np.sqrt(((relative / half_axes) ** 2).sum(-1))
@@ -21,9 +21,9 @@ def ellipsoid(size: int, centre: np.ndarray, half_axes: np.ndarray, turn: np.nda
     return np.clip(inside, 0.0, 1.0).astype(np.float32)
 
 
-def sphere(size: int, centre: np.ndarray, radius: float) -> np.ndarray:
+def sphere(size: int, center: np.ndarray, radius: float) -> np.ndarray:
     """Solid sphere."""
-    return ellipsoid(size, centre, np.full(3, radius))
+    return ellipsoid(size, center, np.full(3, radius))
 
 
 def write_definition(folder: Path, masks: list[np.ndarray], apix: float | list[float], parents: list[int]) -> Path:

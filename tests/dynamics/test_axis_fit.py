@@ -93,7 +93,7 @@ def test_geometry_from_a_traversal(moving: tuple[Path, Path]) -> None:
     assert geometry.rotate_directions[0] == (0.0, 0.0, 0.0)
     np.testing.assert_allclose(geometry.rotate_directions[1], ARM * scale, atol=0.15)
     assert any("swept 2" in line and line.startswith("body 2") for line in said)
-    # the first body does not move: its centre about that of the second has no axis
+    # the first body does not move: its center about that of the second has no axis
     assert any("motion of body 1 does not define an axis" in line for line in said)
 
 

@@ -40,10 +40,10 @@ def test_align_along_x(sign: float) -> None:
 def test_moments_of_a_turned_ellipsoid() -> None:
     """A solid ellipsoid of half-axes a has the radii a/√5 along its axes."""
     turn = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()
-    centre = np.array([3.25, -4.5, 1.75])
-    density = ellipsoid(48, centre, HALF_AXES, turn)
+    center = np.array([3.25, -4.5, 1.75])
+    density = ellipsoid(48, center, HALF_AXES, turn)
     found = center_of_mass(density)
-    np.testing.assert_allclose(found, centre, atol=0.02)
+    np.testing.assert_allclose(found, center, atol=0.02)
     radii, axes = extent(density, found)
     np.testing.assert_allclose(radii, HALF_AXES / np.sqrt(5), rtol=0.02)
     assert np.abs(np.diag(axes @ turn)).min() > 0.999

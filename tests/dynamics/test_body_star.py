@@ -21,7 +21,7 @@ from opustomo.physics.sampling import sample_posed
 from tests.dynamics.analytic import ellipsoid, sphere
 
 BOXES = Boxes(40, 5.0, 40, 32)
-CENTRES = np.array([[-8.0, 2.0, 1.0], [7.0, -3.0, 2.0]])
+CENTERS = np.array([[-8.0, 2.0, 1.0], [7.0, -3.0, 2.0]])
 HALF_AXES, OWN = np.array([3.0, 4.0, 6.0]), Rotation.from_rotvec([0.3, 0.2, -0.6])
 
 
@@ -30,7 +30,7 @@ def geometry() -> BodyGeometry:
     frames = Rotation.random(2, np.random.default_rng(0)).as_matrix()
     radii = np.stack([np.full(3, 4.0), HALF_AXES]) / np.sqrt(5)
     axes = np.stack([np.eye(3), OWN.as_matrix().T])
-    return BodyGeometry(CENTRES, CENTRES[::-1], CENTRES - CENTRES[::-1], frames, radii, axes, (1, 0))
+    return BodyGeometry(CENTERS, CENTERS[::-1], CENTERS - CENTERS[::-1], frames, radii, axes, (1, 0))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def moved(geometry: BodyGeometry) -> tuple[torch.Tensor, Poses, RigidMotions]:
     )
     eulers = np.array([[30.0, 50.0, -70.0], [-110.0, 120.0, 15.0]])
     pose = euler_to_matrix(torch.from_numpy(eulers)).float()
-    reference = sphere(BOXES.crop, CENTRES[0], 4.0) + ellipsoid(BOXES.crop, CENTRES[1], HALF_AXES, OWN.as_matrix())
+    reference = sphere(BOXES.crop, CENTERS[0], 4.0) + ellipsoid(BOXES.crop, CENTERS[1], HALF_AXES, OWN.as_matrix())
     volumes = torch.from_numpy(np.stack([reference] * 2))
     eye = torch.eye(3).expand(2, 1, 3, 3)
     made = sample_on_grid(volumes, blended_grid(pose, motion, bodies, BOXES.crop), eye, BOXES.crop)[:, 0]
@@ -55,7 +55,7 @@ def moved(geometry: BodyGeometry) -> tuple[torch.Tensor, Poses, RigidMotions]:
 
 
 def agreement(made: torch.Tensor, rotation: np.ndarray, place: np.ndarray, body: int, geometry: BodyGeometry) -> float:
-    """Correlation within the body of ``made`` with the body alone, turned by ``rotation``, its centre at ``place``."""
+    """Correlation within the body of ``made`` with the body alone, turned by ``rotation``, its center at ``place``."""
     density = sphere(BOXES.crop, np.zeros(3), 4.0) if body == 0 else ellipsoid(
         BOXES.crop, np.zeros(3), HALF_AXES, OWN.as_matrix()
     )  # fmt: skip
@@ -69,7 +69,7 @@ def agreement(made: torch.Tensor, rotation: np.ndarray, place: np.ndarray, body:
 def test_relions_angles_and_origins_place_the_body(
     geometry: BodyGeometry, moved: tuple[torch.Tensor, Poses, RigidMotions]
 ) -> None:
-    """RELION's own formula: A_body = A orientᵀ A_rot90 A(residual) orient; centre at A com minus the body's origin."""
+    """RELION's own formula: A_body = A orientᵀ A_rot90 A(residual) orient; center at A com minus the body's origin."""
     made, poses, motions = moved
     angles, origins = residual_angles(motions, geometry), body_origins_px(poses, motions, geometry)
     rot90 = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])  # RELION's rotation by -90° about Y
@@ -79,12 +79,12 @@ def test_relions_angles_and_origins_place_the_body(
             orient = geometry.array("orient_bodies")[body]
             residual = euler_to_matrix(torch.from_numpy(angles[i, body])).numpy()
             rotation = pose @ orient.T @ rot90 @ residual @ orient
-            place = pose @ CENTRES[body] - origins[i, body]
+            place = pose @ CENTERS[body] - origins[i, body]
             score = agreement(made[i], rotation, place, body, geometry)
             assert score > 0.985
             if body == 1:  # without the body's own turn and shift it does not fit, nor with the shift reversed
-                assert agreement(made[i], pose, pose @ CENTRES[1], 1, geometry) < score - 0.05
-                reverse = pose @ CENTRES[1] + origins[i, 1]
+                assert agreement(made[i], pose, pose @ CENTERS[1], 1, geometry) < score - 0.05
+                reverse = pose @ CENTERS[1] + origins[i, 1]
                 assert agreement(made[i], rotation, reverse, 1, geometry) < score - 0.05
 
 
@@ -103,8 +103,8 @@ def test_absolute_poses_place_the_body(geometry: BodyGeometry, moved: tuple[torc
         absolute = absolute_poses(shifted, motions, body, BOXES.box)
         for i in range(2):
             rotation = absolute.rotations[i].astype(np.float64)
-            origin = (absolute.origins[i] - shifted.origins[i]) * BOXES.box  # the data are centred by the particle's
-            place = rotation @ CENTRES[body] - origin
+            origin = (absolute.origins[i] - shifted.origins[i]) * BOXES.box  # the data are centered by the particle's
+            place = rotation @ CENTERS[body] - origin
             assert agreement(made[i], rotation, place, body, geometry) > 0.985
 
 

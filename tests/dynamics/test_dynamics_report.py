@@ -20,7 +20,7 @@ from opustomo.io.star import read_blocks
 from opustomo.io.star_tables import read_particles
 from tests.analysis.volumes.test_moving_volumes import (
     BOXES,
-    CENTRES_A,
+    CENTERS_A,
     Blobs,
     head_weights,
     make_geometry,
@@ -34,7 +34,7 @@ TURN_ABOUT_Z = 2
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Conformation from -4 to 4 in its first number, which turns body 2 about z through its own centre."""
+    """Conformation from -4 to 4 in its first number, which turns body 2 about z through its own center."""
     monkeypatch.setattr(decoding, "Decoder", Blobs)
     monkeypatch.setattr(motion_figures, "DPI", 40)
     root = write_run(tmp_path / "my run")
@@ -73,8 +73,8 @@ def test_the_screw_is_found(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert body["angle_deg"] == pytest.approx(wanted, rel=5e-3)
     assert 0.85 * wanted < body["shown_deg"] < 1.02 * wanted
     assert abs(body["axis"][2]) > 0.995
-    np.testing.assert_allclose(body["point_A"][:2], CENTRES_A[1][:2], atol=0.5)
-    assert abs(body["shift_A"]) < 0.3 and body["centre_shift_A"] < 1.0
+    np.testing.assert_allclose(body["point_A"][:2], CENTERS_A[1][:2], atol=0.5)
+    assert abs(body["shift_A"]) < 0.3 and body["center_shift_A"] < 1.0
     np.testing.assert_allclose(body["path_deg"][-1], body["angle_deg"], rtol=1e-3)
     said = capsys.readouterr().out
     assert "body 2 relative to body 1: rotates by" in said and "nearly independent" in said
@@ -96,16 +96,16 @@ def test_the_screw_is_found(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert all((folder / "pc1" / name).stat().st_size > 100 for name in ("axes.png", "movie.gif", "movie.cxc"))
     arrow = (folder / "pc1" / "axes.bild").read_text().splitlines()[2].split()
     ends = np.array(arrow[1:7], dtype=float).reshape(2, 3) - BOXES.box / 2 * BOXES.apix
-    np.testing.assert_allclose(ends.mean(0)[:2], CENTRES_A[1][:2], atol=0.5)
+    np.testing.assert_allclose(ends.mean(0)[:2], CENTERS_A[1][:2], atol=0.5)
 
 
 def test_a_mere_swing_is_called_a_shift(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """t₃ moves the centre about the parent's but turns nothing: no axis is named."""
+    """t₃ moves the center about the parent's but turns nothing: no axis is named."""
     state = {**head_weights(), **body_buffers(make_geometry(), BOXES)}
     dump_torch(run / "weights.0.pkl", {"decoder_state_dict": state})
     assert dsdsh(["dynamics", str(run), "0", "--num-pcs", "1", "--points", "3", "--permutations", "0"]) == 0
     said = capsys.readouterr().out
-    lever = np.linalg.norm((CENTRES_A[1] - CENTRES_A[0])[:2])
+    lever = np.linalg.norm((CENTERS_A[1] - CENTERS_A[0])[:2])
     low, high = np.percentile(np.linspace(-4, 4, COUNT), [1, 99])
     chord = 2 * lever * np.sin(np.radians(half_turn_deg(high) - half_turn_deg(low)) / 2)
     assert f"its center moves {chord:.1f}"[:-1] in said and "rotates by" in said

@@ -18,7 +18,7 @@ APIX, BOX = 8.0, 24
 VOLUME = np.array([96, 100, 48])
 TILTS = np.arange(-48.0, 49.0, 12.0)
 SIGMA_PX = 2.0
-# x, y, z in Å from the centre, apart enough that no box holds two
+# x, y, z in Å from the center, apart enough that no box holds two
 PLACES = np.array([[x, y, 60.0 * np.sin(x + 2 * y)] for x in (-200.0, 0.0, 200.0) for y in (-200.0, 0.0, 200.0)])[:8]
 ANGLES = np.stack([np.linspace(-170, 170, 8), np.linspace(15, 165, 8), np.linspace(160, -120, 8)], axis=1)
 

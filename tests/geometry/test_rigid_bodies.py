@@ -21,14 +21,14 @@ def test_screws_come_back(seed: int, angle_deg: float, shift: float) -> None:
     rng = np.random.default_rng(seed)
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)
-    point, centre = rng.normal(scale=10, size=(2, 3))
-    found = screw_of(about_line(axis, point, angle_deg, shift), centre)
+    point, center = rng.normal(scale=10, size=(2, 3))
+    found = screw_of(about_line(axis, point, angle_deg, shift), center)
     np.testing.assert_allclose(found.axis, axis, atol=1e-6)
     assert found.angle_deg == pytest.approx(angle_deg, rel=1e-6)
     assert found.shift == pytest.approx(shift, abs=1e-6)
-    # the point lies on the line, and nothing on the line is nearer to the centre
+    # the point lies on the line, and nothing on the line is nearer to the center
     np.testing.assert_allclose(np.cross(found.point - point, axis), 0.0, atol=1e-5)
-    assert abs((found.point - centre) @ axis) < 1e-6
+    assert abs((found.point - center) @ axis) < 1e-6
 
 
 def test_a_mere_shift() -> None:

@@ -186,7 +186,7 @@ def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> 
     """By the weights of each particle's own tilts, in encoding too; the CTF is then the normalized one."""
     batch, seen = make_batch(), {}
     before = model.physics
-    settings = {"as it is": {}, "not": {"divide": False}, "divided": {"divide": True}, "was": {"ctf_normalised": True}}
+    settings = {"as it is": {}, "not": {"divide": False}, "divided": {"divide": True}, "was": {"ctf_normalized": True}}
     try:
         for name, physics in settings.items():
             model.physics = PhysicsConfig(**physics)

@@ -88,7 +88,7 @@ def test_spread_takes_no_gradient_through_its_damping() -> None:
     assert float(pair.grad[0]) == pytest.approx(expected)
 
 
-def test_neighbours_in_the_batch_are_ranked_by_samples() -> None:
+def test_neighbors_in_the_batch_are_ranked_by_samples() -> None:
     """Nearest by z, distance by mu."""
     mu = torch.tensor([[0.0], [1.0], [5.0], [9.0], [20.0]], dtype=torch.float64)
     z = torch.tensor([[0.0], [30.0], [1.0], [2.0], [3.0]], dtype=torch.float64)

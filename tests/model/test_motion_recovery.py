@@ -88,7 +88,7 @@ def test_turned_bodies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(autoencoder, "Decoder", Known)
     model = Autoencoder(
         ModelConfig(2, 2, 32, encode_mode="fixed", estimate_pose=True, bodies=geometry),
-        PhysicsConfig(ctf_normalised=True, jitter=False),
+        PhysicsConfig(ctf_normalized=True, jitter=False),
         boxes,
         torch.ones(28, 28, 28),
     )

@@ -92,7 +92,7 @@ def test_decoder_without_poses_has_no_head() -> None:
         bare.template.pose_rows(torch.zeros(1, 4))
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomized(module: nn.Module) -> nn.Module:
     """A copy with biases and all weights away from their start."""
     module = copy.deepcopy(module)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_closing_convolution_equals_the_layer(size: int) -> None:
 
 @pytest.mark.parametrize(("crop", "inner"), [(16, 8), (30, 12), (24, 14)])
 def test_encoder_equals_plain_layers(crop: int, inner: int, encoder: Encoder) -> None:
-    network = randomised(encoder)
+    network = randomized(encoder)
     assert isinstance(network, Encoder)
     network.inner_size = inner
     volumes = torch.randn(2, crop, crop, crop)

@@ -38,7 +38,7 @@ def peak(volume: torch.Tensor) -> np.ndarray:
     return np.array([weight.sum(axes) @ at for axes in ((0, 1), (0, 2), (1, 2))]) / weight.sum()
 
 
-def test_origin_centres_the_particle() -> None:
+def test_origin_centers_the_particle() -> None:
     """Content moves by +origin, pixels of the input box, whatever the render size."""
     away = np.array([3.0, -2.0, 1.5])
     spectrum = centred_spectrum(blob(24, away, 2.0)[None], torch.tensor([[-3.0, 2.0, -1.5]]), BOXES)
@@ -77,7 +77,7 @@ def test_encoder_sees_the_reference_frame(seed: int) -> None:
     assert np.corrcoef(seen[middle].flatten(), expected.flatten())[0, 1] > 0.99
 
 
-def test_encoder_input_is_standardised_and_masked() -> None:
+def test_encoder_input_is_standardized_and_masked() -> None:
     volumes = torch.randn(3, 24, 24, 24) * torch.tensor([1.0, 50.0, 0.01]).view(-1, 1, 1, 1) + 7.0
     spectrum = centred_spectrum(volumes, torch.zeros(3, 3), BOXES)
     mask = torch.rand(16, 16, 16)

@@ -66,7 +66,7 @@ def test_validation_step(case: str, amp: bool, device: str) -> None:
         PhysicsConfig(
             ctf_alpha=settings.alpha,
             ctf_beta=settings.beta_ctf,
-            ctf_normalised=settings.normalized,
+            ctf_normalized=settings.normalized,
             original=settings.original,
         ),
         boxes,

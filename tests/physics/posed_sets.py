@@ -74,12 +74,12 @@ def ribosome(name: str, size: int) -> np.ndarray:
 
 
 def blobs(seed: int, size: int) -> np.ndarray:
-    """A handed density without symmetry: 40 Gaussians of 12 Å within 110 Å of the centre."""
+    """A handed density without symmetry: 40 Gaussians of 12 Å within 110 Å of the center."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(40, 3))
-    centres *= 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centres, axis=1, keepdims=True)
+    centers = rng.normal(size=(40, 3))
+    centers *= 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centers, axis=1, keepdims=True)
     axis = (np.arange(size) - size // 2) * FIELD_OF_VIEW_A / size
-    along = np.exp(-0.5 * ((axis - centres[..., None]) / 12.0) ** 2)  # (40, 3, size)
+    along = np.exp(-0.5 * ((axis - centers[..., None]) / 12.0) ** 2)  # (40, 3, size)
     return band_limit(np.einsum("nz,ny,nx->zyx", *along.transpose(1, 0, 2)))
 
 
@@ -153,7 +153,7 @@ def from_own_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bo
     """Per-tilt projection and back-insertion by `opustomo.simulate`."""
     apix = FIELD_OF_VIEW_A / density.shape[0]
     particles = _acquisition(tilt_deg, count, seed=4)
-    simulator = SubtomogramSimulator(density[None], apix, particles, normalise=normalized)
+    simulator = SubtomogramSimulator(density[None], apix, particles, normalize=normalized)
     images = np.zeros((count, *density.shape), np.float32)
     for rows, boxes in simulator.subtomograms(0.0, 0):
         images[rows] = boxes
@@ -201,7 +201,7 @@ def mirror_z(density: np.ndarray) -> np.ndarray:
 
 
 def predict(particles: PosedSet, posed: Tensor, tables: list[TiltTable], origins_px: np.ndarray) -> Tensor:
-    """Posed densities (N, D, D, D) imaged by our 3D CTF and moved off centre by the origins."""
+    """Posed densities (N, D, D, D) imaged by our 3D CTF and moved off center by the origins."""
     size = posed.shape[-1]
     ctf = ctf_volume(TiltBatch.pad(tables), size, particles.apix, normalized=particles.normalized)
     phases = shift_phases(torch.from_numpy(-origins_px).float(), size, size)

@@ -26,16 +26,16 @@ from tests.reference_bodies import Grid, sample_at, slow_grid, upsampled
 
 BOXES = Boxes(40, 5.0, 32, 24)
 GRID = Grid(40, 32, 24)
-CENTRES = np.array([[-8.0, 2.0, 1.0], [9.0, -3.0, 2.0]])
+CENTERS = np.array([[-8.0, 2.0, 1.0], [9.0, -3.0, 2.0]])
 
 
 def make_geometry(radii: float = 4.0) -> BodyGeometry:
     """Two bodies in a box of 40, with frames and axes that are no special case."""
     rng = np.random.default_rng(3)
     return BodyGeometry(
-        CENTRES,
-        CENTRES[::-1],
-        CENTRES - CENTRES[::-1],
+        CENTERS,
+        CENTERS[::-1],
+        CENTERS - CENTERS[::-1],
         Rotation.random(2, rng).as_matrix(),
         radii * np.array([[0.6, 1.0, 1.3], [0.8, 0.9, 1.1]]),
         Rotation.random(2, rng).as_matrix(),
@@ -108,19 +108,19 @@ def test_without_motion_the_particle_is_rigid() -> None:
 
 
 def turned_body(turn_deg: np.ndarray, shift_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reference with two bodies far apart, and the truth with the second one turned about its centre and shifted."""
+    """Reference with two bodies far apart, and the truth with the second one turned about its center and shifted."""
     half_axes, own = np.array([2.5, 3.5, 5.5]), Rotation.from_rotvec([0.3, 0.2, -0.6]).as_matrix()
     unit = BOXES.render / BOXES.box  # crop voxels per input voxel
-    fixed = sphere(BOXES.crop, CENTRES[0] * unit, 3.0)
+    fixed = sphere(BOXES.crop, CENTERS[0] * unit, 3.0)
     turn = Rotation.from_rotvec(np.radians(turn_deg)).as_matrix()
-    reference = fixed + ellipsoid(BOXES.crop, CENTRES[1] * unit, half_axes * unit, own)
-    truth = fixed + ellipsoid(BOXES.crop, (CENTRES[1] + shift_px) * unit, half_axes * unit, turn @ own)
+    reference = fixed + ellipsoid(BOXES.crop, CENTERS[1] * unit, half_axes * unit, own)
+    truth = fixed + ellipsoid(BOXES.crop, (CENTERS[1] + shift_px) * unit, half_axes * unit, turn @ own)
     return reference, truth
 
 
 @pytest.mark.parametrize("posed", [False, True])
 def test_a_body_lands_where_the_motion_says(posed: bool) -> None:
-    """Turn by R_b about its own centre, shift of the centre by -R_b s_b, the other body still; then the pose."""
+    """Turn by R_b about its own center, shift of the center by -R_b s_b, the other body still; then the pose."""
     turn_deg, shift_px = np.array([10.0, -14.0, 18.0]), np.array([0.8, 1.5, -1.0])
     reference, truth = turned_body(turn_deg, shift_px)
     geometry = make_geometry(radii=2.6)
@@ -146,7 +146,7 @@ def test_a_body_lands_where_the_motion_says(posed: bool) -> None:
         assert np.corrcoef(other.numpy().ravel(), target.numpy().ravel())[0, 1] < score - 0.05
 
 
-def test_the_swing_moves_the_centre_about_the_parent() -> None:
+def test_the_swing_moves_the_center_about_the_parent() -> None:
     """s_b = oᵀ S o·lever - lever: the pulled-back lever is the swung one, in length the same."""
     geometry = make_geometry()
     bodies = Bodies.on_crop(geometry, BOXES)

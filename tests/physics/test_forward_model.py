@@ -55,7 +55,7 @@ def test_agrees_with_own_simulator(tilts: np.ndarray, size: int, normalized: boo
     "make", [posed_sets.from_own_simulator, posed_sets.from_shared_simulator], ids=["own", "shared"]
 )
 @pytest.mark.parametrize("tilts", [SYMMETRIC, ONE_SIDED], ids=["symmetric", "one-sided"])
-def test_plain_subtomograms_divided_agree_with_the_normalised_model(
+def test_plain_subtomograms_divided_agree_with_the_normalized_model(
     tilts: np.ndarray, make: Callable[..., PosedSet]
 ) -> None:
     """And neither does without the other."""
@@ -109,17 +109,17 @@ def test_wrong_convention_disagrees(wrong: Callable[[PosedSet], torch.Tensor], o
         assert np.quantile(broken, 0.75) < AGREE
 
 
-def test_turning_half_a_voxel_off_centre_disagrees(one_sided_sets: list[PosedSet]) -> None:
-    """A grid's own centre is (D-1)/2; RELION and the FFT turn about D/2."""
+def test_turning_half_a_voxel_off_center_disagrees(one_sided_sets: list[PosedSet]) -> None:
+    """A grid's own center is (D-1)/2; RELION and the FFT turn about D/2."""
     for particles in one_sided_sets:
         right = score(particles)
         size = particles.density.shape[0]
         back = posed_sets.matrices_of(particles).mT
-        off_centre = (back.sum(-1) - 1.0) / (size - 1)
+        off_center = (back.sum(-1) - 1.0) / (size - 1)
         volume = posed_sets.finer(particles.density).expand(len(back), -1, -1, -1)
-        posed = sample_posed(volume, back[:, None], size, off_centre[:, None])[:, 0]
+        posed = sample_posed(volume, back[:, None], size, off_center[:, None])[:, 0]
         model = posed_sets.predict(particles, posed, particles.tables, particles.origins_px)
         broken = posed_sets.correlations(particles, model)
-        moved = off_centre.norm(dim=1).numpy() * (size - 1) / 2  # voxels
+        moved = off_center.norm(dim=1).numpy() * (size - 1) / 2  # voxels
         assert (broken < right)[moved > 0.3].all()
         assert broken.mean() < DISAGREE

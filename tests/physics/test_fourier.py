@@ -1,4 +1,4 @@
-"""Transforms, crops and shifts of centred boxes."""
+"""Transforms, crops and shifts of centered boxes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from opustomo.physics.fourier import (
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 
-def waves(size: int, centre: int, spacing: float) -> torch.Tensor:
-    """Sum of plane waves of up to 5 periods a box of 32, sampled about the centre voxel; float64."""
+def waves(size: int, center: int, spacing: float) -> torch.Tensor:
+    """Sum of plane waves of up to 5 periods a box of 32, sampled about the center voxel; float64."""
     rng = np.random.default_rng(0)
-    at = (np.arange(size) - centre) * spacing
+    at = (np.arange(size) - center) * spacing
     z, y, x = np.meshgrid(at, at, at, indexing="ij")
     total = np.zeros((size,) * 3)
     for _ in range(6):
@@ -36,7 +36,7 @@ def waves(size: int, centre: int, spacing: float) -> torch.Tensor:
 @DEVICES
 @pytest.mark.parametrize("size", [12, 16, 24, 30, 32])
 def test_cropping_the_spectrum_resamples_the_volume(size: int, device: str) -> None:
-    """Values and centre stay: voxel 16 of 32 becomes voxel size/2."""
+    """Values and center stay: voxel 16 of 32 becomes voxel size/2."""
     full = waves(32, 16, 1.0).to(device)
     small = irfft3(crop_spectrum(rfft3(full), size)).cpu()
     assert torch.allclose(small, waves(size, size // 2, 32 / size), atol=1e-10)
@@ -120,7 +120,7 @@ def test_frequencies_are_those_of_numpy() -> None:
 
 
 @pytest.mark.parametrize(("small", "large"), [(8, 12), (8, 14), (10, 12), (8, 8)])
-def test_padding_and_cropping_are_inverse_and_keep_the_centre(small: int, large: int) -> None:
+def test_padding_and_cropping_are_inverse_and_keep_the_center(small: int, large: int) -> None:
     volumes = torch.rand(2, small, small, small)
     padded = pad_center(volumes, large)
     assert padded.shape == (2, large, large, large)

@@ -1,4 +1,4 @@
-"""FSC against its definition in numpy, and against what closed formulas and phase randomisation must give."""
+"""FSC against its definition in numpy, and against what closed formulas and phase randomization must give."""
 
 import math
 

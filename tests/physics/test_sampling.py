@@ -186,7 +186,7 @@ def test_two_turns_undo_a_pose() -> None:
 
 
 @pytest.mark.parametrize(("n", "spacing", "size"), [(16, 1.0, 10), (16, 2.0, 8), (12, 0.5, 24), (20, 1.25, 14)])
-def test_resampled_cube_keeps_centre_and_scale(n: int, spacing: float, size: int) -> None:
+def test_resampled_cube_keeps_center_and_scale(n: int, spacing: float, size: int) -> None:
     axis = torch.arange(n, dtype=torch.float64) - n // 2
     ramp = (axis[:, None, None] * 100 + axis[:, None] * 10 + axis).expand(n, n, n)
     out = resample_cube(ramp[None], spacing, size)[0]

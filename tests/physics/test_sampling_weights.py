@@ -21,11 +21,11 @@ TABLE = TiltBatch.pad([tilt_table(TILTS)])
 def spectra(normalized: bool, count: int = 8) -> torch.Tensor:
     """Spectra (N, D, D, D/2+1) of subtomograms that hold nothing but white noise of their tilt images."""
     images = torch.randn(count, len(TILTS), BOX, BOX, generator=torch.Generator().manual_seed(0))
-    inserter = SliceInserter(TILTS, BOX, normalise=normalized)
+    inserter = SliceInserter(TILTS, BOX, normalize=normalized)
     return rfft3(inserter.insert(torch.fft.rfft2(images)))
 
 
-def test_division_is_that_of_a_normalised_reconstruction() -> None:
+def test_division_is_that_of_a_normalized_reconstruction() -> None:
     """Where at least two slices overlap; below one this insertion divides as well, and CTFs stand for no division."""
     weights = sampling_weights(TABLE, BOX)[0].expand(BOX, BOX, BOX // 2 + 1)
     overlap = (weights >= 2) & (squared_radius(BOX) < 0.23)  # what is put back ends at Nyquist, 0.25

@@ -68,7 +68,7 @@ def test_mask_of_the_render_box_is_cut_exactly() -> None:
 
 
 @pytest.mark.parametrize(("render", "crop"), [(24, 20), (36, 30), (32, 24)])
-def test_mask_of_another_box_keeps_its_centre(render: int, crop: int) -> None:
+def test_mask_of_another_box_keeps_its_center(render: int, crop: int) -> None:
     """Voxel N/2 of the mask is voxel Dc/2 of the crop, and lengths scale with the pixel size."""
     n = 48
     axis = np.arange(n) - n // 2

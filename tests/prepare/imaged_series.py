@@ -24,17 +24,17 @@ ASTIGMATISM_A, AZIMUTH_DEG = 3000.0, 25.0
 """Difference of the defoci, and azimuth of the larger one in the image."""
 
 
-def blob_centres() -> np.ndarray:
-    """(40, 3) x, y, z in Å from the centre: a handed arrangement without symmetry, within 110 Å."""
+def blob_centers() -> np.ndarray:
+    """(40, 3) x, y, z in Å from the center: a handed arrangement without symmetry, within 110 Å."""
     rng = np.random.default_rng(1)
-    centres = rng.normal(size=(40, 3))
-    return centres * 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centres, axis=1, keepdims=True)
+    centers = rng.normal(size=(40, 3))
+    return centers * 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centers, axis=1, keepdims=True)
 
 
 def density() -> np.ndarray:
     """The particle on the grid of the subtomograms, (BOX, BOX, BOX), from its structure factors."""
     k = np.fft.fftfreq(BOX, APIX)
-    waves = np.exp(-2j * np.pi * k * blob_centres()[..., None])  # (40, 3, BOX)
+    waves = np.exp(-2j * np.pi * k * blob_centers()[..., None])  # (40, 3, BOX)
     s2 = k[:, None, None] ** 2 + k[:, None] ** 2 + k**2
     spectrum = np.einsum("bx,by,bz->zyx", *waves.transpose(1, 0, 2)) * np.exp(-2 * np.pi**2 * BLOB_SIGMA_A**2 * s2)
     return np.fft.fftshift(np.fft.ifftn(spectrum * _band(s2)).real).astype(np.float32)
@@ -46,7 +46,7 @@ def _band(s2: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Particles:
-    """Poses (RELION), origins (Å) and coordinates (Å from the centre of the tomogram)."""
+    """Poses (RELION), origins (Å) and coordinates (Å from the center of the tomogram)."""
 
     eulers_deg: np.ndarray
     origins_A: np.ndarray
@@ -88,11 +88,11 @@ def render(
     size, apix
         Width and height in pixels, pixel size in Å.
     movement
-        From (N, 2) places in the image (Å from the centre) and tilt index: what is subtracted from them.
+        From (N, 2) places in the image (Å from the center) and tilt index: what is subtracted from them.
     """
     width, height = size
     images = np.zeros((len(rotations), height + 2 * WINDOW, width + 2 * WINDOW), np.float32)
-    blobs = np.einsum("nij,bj->nbi", particles.matrices, blob_centres())
+    blobs = np.einsum("nij,bj->nbi", particles.matrices, blob_centers())
     blobs += (particles.coordinates_A - particles.origins_A)[:, None]
     for tilt, (rotation, shift) in enumerate(zip(rotations, shifts_A, strict=True)):
         seen = blobs @ rotation.T
@@ -110,9 +110,9 @@ def render(
     return images[:, WINDOW:-WINDOW, WINDOW:-WINDOW]
 
 
-def _projection(centres: np.ndarray, sigma: float) -> np.ndarray:
+def _projection(centers: np.ndarray, sigma: float) -> np.ndarray:
     at = np.arange(WINDOW)
-    x, y = (np.exp(-0.5 * ((at - centres[:, axis, None]) / sigma) ** 2) for axis in (0, 1))
+    x, y = (np.exp(-0.5 * ((at - centers[:, axis, None]) / sigma) ** 2) for axis in (0, 1))
     return np.einsum("by,bx->yx", y, x)
 
 

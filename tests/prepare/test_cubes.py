@@ -42,7 +42,7 @@ def test_values_of_every_type(dtype: str, tmp_path: Path) -> None:
     write_volume(tmp_path / "tomo.mrc", tomogram, 5.0)
     header = read_header(tmp_path / "tomo.mrc")
     assert header.dtype == np.dtype(dtype)
-    (cube,) = cut_cubes(header, np.array([[11, 9, 10]]), 8, normalise=False)
+    (cube,) = cut_cubes(header, np.array([[11, 9, 10]]), 8, normalize=False)
     assert np.array_equal(cube, tomogram[6:14, 5:13, 7:15].astype(np.float32))
     (cube,) = cut_cubes(header, np.array([[11, 9, 10]]), 8)
     assert abs(cube.mean()) < 1e-5 and cube.std() == pytest.approx(1, abs=1e-5)
@@ -62,7 +62,7 @@ def test_padded_cubes_hold_what_is_inside(tmp_path_factory: pytest.TempPathFacto
     expected = padded[z : z + box, y : y + box, x : x + box]
     assert plan.reachable[0] == np.isfinite(expected).any() and plan.inside[0] == np.isfinite(expected).all()
     if plan.reachable[0]:
-        (cube,) = cut_cubes(read_header(path), plan.centers, box, normalise=False)
+        (cube,) = cut_cubes(read_header(path), plan.centers, box, normalize=False)
         assert np.allclose(cube, np.where(np.isnan(expected), np.nanmean(expected), expected), rtol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = read_particles(tmp_path / "sub" / "out.star")
     assert table.strings("rlnImageName") == ["../my cubes/p_000007.mrc", "../my cubes/p_000008.mrc"]
     assert table.numbers("rlnCoordinateX").tolist() == [10, 11]
-    # the particle lies 0.4 voxels below the centre, and 2·1 voxels of origin were there before
+    # the particle lies 0.4 voxels below the center, and 2·1 voxels of origin were there before
     assert table.origins_px()[1] == pytest.approx([2.4, 0, 0])
 
     assert main([*words, "--pad-outside", "--float16"]) == 0

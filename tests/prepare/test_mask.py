@@ -20,14 +20,14 @@ from opustomo.prepare.mask import MaskRecipe, make_mask, otsu_threshold, soften
 N = 32
 
 
-def radius(centre: tuple[float, float, float] = (16, 16, 16), size: int = N) -> np.ndarray:
-    """Distance of every voxel from a centre x, y, z."""
+def radius(center: tuple[float, float, float] = (16, 16, 16), size: int = N) -> np.ndarray:
+    """Distance of every voxel from a center x, y, z."""
     z, y, x = np.mgrid[:size, :size, :size]
-    return np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
+    return np.sqrt((x - center[0]) ** 2 + (y - center[1]) ** 2 + (z - center[2]) ** 2)
 
 
-def ball(r: float, centre: tuple[float, float, float] = (16, 16, 16)) -> np.ndarray:
-    return (radius(centre) <= r).astype(np.float32)
+def ball(r: float, center: tuple[float, float, float] = (16, 16, 16)) -> np.ndarray:
+    return (radius(center) <= r).astype(np.float32)
 
 
 def test_threshold_and_percentile() -> None:
@@ -55,12 +55,12 @@ def test_otsu_is_the_best_split(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     values = np.where(rng.random(500) < share, rng.normal(0, 1, 500), rng.normal(4, 1.5, 500))
     counts, edges = np.histogram(values, bins=256)
-    centres = np.repeat(0.5 * (edges[:-1] + edges[1:]), counts)
+    centers = np.repeat(0.5 * (edges[:-1] + edges[1:]), counts)
 
     def within(threshold: float) -> float:
-        return sum(part.size * part.var() for part in (centres[centres < threshold], centres[centres >= threshold]))
+        return sum(part.size * part.var() for part in (centers[centers < threshold], centers[centers >= threshold]))
 
-    best = min(within(edge) for edge in edges[1:-1] if (centres < edge).any() and (centres >= edge).any())
+    best = min(within(edge) for edge in edges[1:-1] if (centers < edge).any() and (centers >= edge).any())
     assert within(otsu_threshold(values)) == pytest.approx(best)
 
 
@@ -107,11 +107,11 @@ def test_soft_edge_is_a_raised_cosine() -> None:
 
 
 def test_sphere() -> None:
-    centre = (13.0, 15.0, 18.0)
-    alone = make_mask(np.zeros((N, N, N)), MaskRecipe(sphere_radius=7.0, sphere_center=centre))
-    assert np.array_equal(alone.core, radius(centre) <= 7.0) and alone.threshold is None
-    inside = make_mask(ball(9.0), MaskRecipe(threshold=0.5, sphere_radius=7.0, sphere_center=centre))
-    assert np.array_equal(inside.core, (radius(centre) <= 7.0) & (ball(9.0) > 0))
+    center = (13.0, 15.0, 18.0)
+    alone = make_mask(np.zeros((N, N, N)), MaskRecipe(sphere_radius=7.0, sphere_center=center))
+    assert np.array_equal(alone.core, radius(center) <= 7.0) and alone.threshold is None
+    inside = make_mask(ball(9.0), MaskRecipe(threshold=0.5, sphere_radius=7.0, sphere_center=center))
+    assert np.array_equal(inside.core, (radius(center) <= 7.0) & (ball(9.0) > 0))
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,22 +13,22 @@ def waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.exp(-(x**2 + y**2) / (2 * 50.0**2)) * (np.cos(x / 8 + 0.3) + np.sin(y / 11) + np.cos((x - 2 * y) / 16))
 
 
-def image(apix: float, size: int, centre: np.ndarray) -> np.ndarray:
+def image(apix: float, size: int, center: np.ndarray) -> np.ndarray:
     at = np.arange(size)
-    return waves((at[None, :] - centre[0]) * apix, (at[:, None] - centre[1]) * apix)
+    return waves((at[None, :] - center[0]) * apix, (at[:, None] - center[1]) * apix)
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 33.0, -85.0])
 @pytest.mark.parametrize(("image_apix", "apix"), [(2.0, 8.0), (3.0, 8.0), (5.0, 7.0), (6.0, 6.0)])
-def test_slices_are_centred_turned_and_resampled(angle_deg: float, image_apix: float, apix: float) -> None:
-    """The slice's values are the image's at `centre + in_plane · (u, v)`; the origin of phases is box/2."""
+def test_slices_are_centered_turned_and_resampled(angle_deg: float, image_apix: float, apix: float) -> None:
+    """The slice's values are the image's at `center + in_plane · (u, v)`; the origin of phases is box/2."""
     size, box = round(800 / image_apix), 2 * round(320 / apix / 2)
-    centre = np.array([size / 2 + 7.3, size / 2 - 11.6])
+    center = np.array([size / 2 + 7.3, size / 2 - 11.6])
     angle = np.deg2rad(angle_deg)
     in_plane = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    picture = image(image_apix, size, centre) + 5.0
+    picture = image(image_apix, size, center) + 5.0
     grid = SliceGrid(box, apix, keep_scale=True)
-    (spectrum,) = cut_slices(picture, image_apix, centre[None], in_plane, grid)
+    (spectrum,) = cut_slices(picture, image_apix, center[None], in_plane, grid)
     found = np.fft.fftshift(np.fft.irfft2(spectrum, s=(box, box)))
     u, v = np.meshgrid(*[(np.arange(box) - box // 2) * apix] * 2)
     x, y = np.einsum("ij,jab->iab", in_plane, np.stack([u, v]))

@@ -100,7 +100,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_normalised_form_is_relions(case: str, tmp_path: Path) -> None:
+def test_normalized_form_is_relions(case: str, tmp_path: Path) -> None:
     """Where slices overlap (Σ W ≥ 1) both are the same weighted mean; docs/relion.md explains the rest.
 
     Measured in these cases: 0.9999 where slices overlap, 0.995 to 0.9995 with one division, 0.986 to 0.997 as it is.

@@ -127,9 +127,9 @@ def test_origins_and_angles_count(subtomogram_tables: dict[str, Path]) -> None:
 def test_poses_of_bodies(simulated: Path) -> None:
     """`bodies.N.star` and `body1.N.star`: without motion a body's table gives the consensus map."""
     star = read_particles(simulated / "relion31" / "particles.star")
-    centres = np.array([[-4.0, 1.0, 0.0], [4.0, -1.0, 0.0]])
+    centers = np.array([[-4.0, 1.0, 0.0], [4.0, -1.0, 0.0]])
     eye = np.stack([np.eye(3)] * 2)
-    geometry = BodyGeometry(centres, centres[::-1], centres - centres[::-1], eye, np.full((2, 3), 3.0), eye, (1, 0))
+    geometry = BodyGeometry(centers, centers[::-1], centers - centers[::-1], eye, np.full((2, 3), 3.0), eye, (1, 0))
     still = RigidMotions(np.broadcast_to(np.eye(3), (COUNT, 2, 3, 3)), np.zeros((COUNT, 2, 3)))
     folder = simulated / "relion31"
     written = write_body_stars(folder / "bodies.0.star", star, poses_from_star(star, BOX), still, geometry, BOX, APIX)

@@ -115,7 +115,7 @@ def test_zooming_keeps_what_is_under_the_pointer(browser: Browser) -> None:
     assert browser.run(f"{EXPLORER}.latent.view.zoom") == 1
 
 
-def test_colours_follow_the_choice(browser: Browser, run: Path) -> None:
+def test_colors_follow_the_choice(browser: Browser, run: Path) -> None:
     names = browser.run("[...document.getElementById('colour').options].map((option) => option.text)")
     assert names[:4] == ["cluster", "tomogram", "viewing direction", "AutopickFigureOfMerit"]
     seen = set()
@@ -136,14 +136,14 @@ def test_colours_follow_the_choice(browser: Browser, run: Path) -> None:
 
 def test_points_are_really_drawn(browser: Browser) -> None:
     browser.move(3, 3)
-    colour = browser.run(
+    color = browser.run(
         f"(() => {{ const p = {EXPLORER}.latent, q = p.pixelOf(11).map((v) => Math.round(v * p.ratio));"
         "return Array.from(p.base.getContext('2d').getImageData(q[0], q[1], 1, 1).data).slice(0, 3); })()"
     )
     wanted = browser.run(
         f"(() => {{ const c = {EXPLORER}.colours[11]; return [c & 255, (c >> 8) & 255, (c >> 16) & 255]; }})()"
     )
-    assert np.abs(np.array(colour) - wanted).max() < 80 and min(colour) < 200
+    assert np.abs(np.array(color) - wanted).max() < 80 and min(color) < 200
 
 
 def test_tomograms_show_their_own_particles(browser: Browser, run: Path) -> None:
@@ -165,10 +165,10 @@ def test_movies_move_and_stop(browser: Browser) -> None:
 
 
 def test_a_hundred_thousand_points(tmp_path: Path) -> None:
-    analysed = fabricate(100_000)
-    scores = analysed.scores
+    analyzed = fabricate(100_000)
+    scores = analyzed.scores
     path = tmp_path / "big.html"
-    path.write_text(make_page(analysed), encoding="utf-8")
+    path.write_text(make_page(analyzed), encoding="utf-8")
     assert path.stat().st_size < 12e6
     with Browser(tmp_path / "profile") as opened:
         opened.open(path)

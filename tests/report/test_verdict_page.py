@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.clusters.clustering import load_labels
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle
 from tests.report.browser import CHROMIUM, Browser
@@ -58,7 +58,7 @@ def test_verdict_pairs_and_conformations_are_in_the_page(judged: Path) -> None:
 
 
 def test_classes_have_one_color_everywhere(judged: Path, tmp_path: Path) -> None:
-    wanted = [to_hex(color) for color in cluster_colours(CLUSTERS)]
+    wanted = [to_hex(color) for color in cluster_colors(CLUSTERS)]
     content = content_of(judged)
     assert [cluster["colour"] for cluster in content["clusters"]] == wanted
     assert content["points"]["categories"][0]["colours"] == wanted

@@ -17,16 +17,16 @@ NO_CTF = Optics(amplitude_contrast=1.0, cs_mm=0.0)
 BOX = 32
 
 
-def _gaussian_blob(centre_xyz: np.ndarray, sigma: float = 1.6, box: int = BOX) -> np.ndarray:
-    """Density (box, box, box) of one Gaussian at `centre_xyz` voxels from the centre of the box."""
+def _gaussian_blob(center_xyz: np.ndarray, sigma: float = 1.6, box: int = BOX) -> np.ndarray:
+    """Density (box, box, box) of one Gaussian at `center_xyz` voxels from the center of the box."""
     axis = np.arange(box) - box // 2
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    squared = (x - centre_xyz[0]) ** 2 + (y - centre_xyz[1]) ** 2 + (z - centre_xyz[2]) ** 2
+    squared = (x - center_xyz[0]) ** 2 + (y - center_xyz[1]) ** 2 + (z - center_xyz[2]) ** 2
     return np.exp(-0.5 * squared / sigma**2).astype(np.float32)
 
 
 def _centroid(density: np.ndarray) -> np.ndarray:
-    """Centre of mass x, y, z of |density|^3, in voxels from the centre of the box."""
+    """Center of mass x, y, z of |density|^3, in voxels from the center of the box."""
     weight = np.abs(density.astype(np.float64)) ** 3
     axis = np.arange(density.shape[0]) - density.shape[0] // 2
     sums = [weight.sum(axis=other) @ axis for other in ((0, 1), (0, 2), (1, 2))]
@@ -35,13 +35,13 @@ def _centroid(density: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def gaussian_blob() -> Callable[..., np.ndarray]:
-    """Makes the density of one Gaussian: centre x, y, z from the centre of the box; sigma; box."""
+    """Makes the density of one Gaussian: center x, y, z from the center of the box; sigma; box."""
     return _gaussian_blob
 
 
 @pytest.fixture
 def centroid() -> Callable[[np.ndarray], np.ndarray]:
-    """Finds the centre of mass x, y, z of |density|³."""
+    """Finds the center of mass x, y, z of |density|³."""
     return _centroid
 
 

@@ -18,7 +18,7 @@ from opustomo.simulate.projection import SliceSource, origin_phases, tilt_image_
 BOX = 32
 MakeParticles = Callable[..., ParticleSet]
 MakeBlob = Callable[..., np.ndarray]
-FindCentre = Callable[[np.ndarray], np.ndarray]
+FindCenter = Callable[[np.ndarray], np.ndarray]
 DENSE = np.arange(-88.0, 89.0, 2.0)
 
 
@@ -38,38 +38,38 @@ def make_unscaled(simulator: SubtomogramSimulator, density: np.ndarray) -> np.nd
 
 
 def test_blob_lands_where_pose_and_origin_say(
-    make_particles: MakeParticles, gaussian_blob: MakeBlob, centroid: FindCentre
+    make_particles: MakeParticles, gaussian_blob: MakeBlob, centroid: FindCenter
 ) -> None:
     """A blob at c in the reference is at A·c - origin in the subtomogram."""
     eulers = torch.tensor([[0.0, 0, 0], [40, 70, -20], [-120, 35, 95], [10, 0, 0], [0, 50, 0], [75, 180, 30]])
     rotations = euler_to_matrix(eulers.double()).numpy()
     origins = np.random.default_rng(1).uniform(-2, 2, (len(eulers), 3))
-    blob = gaussian_blob(centre := np.array([4.0, -3.0, 2.0]))
+    blob = gaussian_blob(center := np.array([4.0, -3.0, 2.0]))
     particles = make_particles([0] * len(eulers), PoseSet(rotations, origins), DENSE)
     boxes = make_unscaled(SubtomogramSimulator(blob[None], 10.0, particles), blob)
     for box, rotation, origin in zip(boxes, rotations, origins, strict=True):
-        assert np.abs(centroid(box) - (rotation @ centre - origin)).max() < 0.15
+        assert np.abs(centroid(box) - (rotation @ center - origin)).max() < 0.15
 
 
-def test_moving_the_content_by_the_origin_centres_it(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
+def test_moving_the_content_by_the_origin_centers_it(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """RELION's definition: y_centred(x) = y(x - origin)."""
     origin = np.array([[3.0, -2.0, 1.0]])
     particles = make_particles([0], PoseSet(np.eye(3)[None], origin), DENSE)
     box = make_boxes(SubtomogramSimulator(gaussian_blob(np.zeros(3))[None], 10.0, particles))[0]
-    centred = np.roll(box, (1, -2, 3), (0, 1, 2))
-    assert np.unravel_index(centred.argmax(), centred.shape) == (BOX // 2,) * 3
+    centered = np.roll(box, (1, -2, 3), (0, 1, 2))
+    assert np.unravel_index(centered.argmax(), centered.shape) == (BOX // 2,) * 3
 
 
 def test_posed_density_equals_real_space_rotation(make_particles: MakeParticles, gaussian_blob: MakeBlob) -> None:
     """Dense tilts without CTF give V(Aᵀ(x + origin)), here evaluated blob by blob in real space."""
     rng = np.random.default_rng(3)
     poses = draw_poses(4, 1.5, rng)
-    centres = rng.normal(0, 3.5, (6, 3))
-    volume = np.sum([gaussian_blob(c) for c in centres], axis=0)
+    centers = rng.normal(0, 3.5, (6, 3))
+    volume = np.sum([gaussian_blob(c) for c in centers], axis=0)
     particles = make_particles([0] * 4, poses, DENSE)
     boxes = make_unscaled(SubtomogramSimulator(volume[None], 10.0, particles), volume)
     for box, rotation, origin in zip(boxes, poses.rotations, poses.origins, strict=True):
-        expected = np.sum([gaussian_blob(rotation @ c - origin) for c in centres], axis=0)
+        expected = np.sum([gaussian_blob(rotation @ c - origin) for c in centers], axis=0)
         assert np.corrcoef(box.ravel(), expected.ravel())[0, 1] > 0.98
         shifted = np.roll(expected, 1, 0)
         assert np.corrcoef(box.ravel(), shifted.ravel())[0, 1] < 0.95
@@ -88,13 +88,13 @@ def test_full_coverage_gives_the_density_back(make_particles: MakeParticles) -> 
 def test_projection_runs_along_the_beam(tilt: float, gaussian_blob: MakeBlob) -> None:
     """A slice is the projection along (sin t, 0, cos t), its x axis is (cos t, 0, -sin t)."""
     rotation = Rotation.random(random_state=5).as_matrix()
-    centre, origin = np.array([4.0, 2.0, -5.0]), np.array([0.7, -1.2, 0.4])
-    source = SliceSource(torch.from_numpy(gaussian_blob(centre)))
+    center, origin = np.array([4.0, 2.0, -5.0]), np.array([0.7, -1.2, 0.4])
+    source = SliceSource(torch.from_numpy(gaussian_blob(center)))
     tilts = torch.tensor([tilt])
     slices = source.slices(torch.from_numpy(rotation)[None], tilts)
     slices = slices * origin_phases(torch.from_numpy(origin)[None], tilts, BOX)
     image = torch.fft.fftshift(torch.fft.irfft2(slices[0, 0], s=(BOX, BOX))).numpy()
-    at = rotation @ centre - origin
+    at = rotation @ center - origin
     angle = np.deg2rad(tilt)
     expected_x, expected_y = at[0] * np.cos(angle) - at[2] * np.sin(angle), at[1]
     axis = np.arange(BOX) - BOX // 2
@@ -108,7 +108,7 @@ def test_single_tilt_smears_along_its_beam(tilt: float, make_particles: MakePart
     """Back-projected from one image, a blob becomes a streak along (sin t, 0, cos t)."""
     particles = make_particles([0], PoseSet(np.eye(3)[None], np.zeros((1, 3))), np.array([tilt]))
     blob = gaussian_blob(np.zeros(3), 1.2)
-    box = make_boxes(SubtomogramSimulator(blob[None], 10.0, particles, normalise=False))[0]
+    box = make_boxes(SubtomogramSimulator(blob[None], 10.0, particles, normalize=False))[0]
     axis = np.arange(BOX) - BOX // 2
     weight = np.clip(box, 0, None).astype(np.float64) ** 2
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -145,7 +145,7 @@ def test_ctf_reaches_the_subtomogram_with_its_sign_and_zeros(make_particles: Mak
     optics = Optics(300.0, 2.7, 0.07)
     poses = PoseSet(np.eye(3)[None], np.zeros((1, 3)))
     particles = make_particles([0], poses, np.array([0.0]), defocus=30000.0, dose=20.0, optics=optics)
-    box = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalise=True))[0]
+    box = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalize=True))[0]
     plane = np.fft.rfft2(np.fft.ifftshift(box.sum(axis=0)))
     projection = np.fft.rfft2(np.fft.ifftshift(volume.sum(axis=0)))
     d = torch.tensor([30000.0])
@@ -165,8 +165,8 @@ def test_plain_back_projection_divides_by_the_number_of_tilts(make_particles: Ma
     """All tilts share the tilt axis: there both weightings give the mean of scale times density."""
     volume, apix = load_density("50S")
     particles = make_particles([0], PoseSet(np.eye(3)[None], np.zeros((1, 3))), np.arange(-60.0, 61.0, 3.0))
-    raw = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalise=False))[0]
-    normal = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalise=True))[0]
+    raw = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalize=False))[0]
+    normal = make_boxes(SubtomogramSimulator(volume[None], apix, particles, normalize=True))[0]
 
     def kept(box: np.ndarray, axis: int) -> np.ndarray:
         """How much of the density's transform a box has along an axis of frequencies."""

@@ -16,11 +16,11 @@ from opustomo.simulate.densities import list_densities, load_density
 from opustomo.simulate.volumes import covering_mask, gather_volumes
 
 MakeBlob = Callable[..., np.ndarray]
-FindCentre = Callable[[np.ndarray], np.ndarray]
+FindCenter = Callable[[np.ndarray], np.ndarray]
 
 
 def test_resampling_keeps_place_and_value(gaussian_blob: MakeBlob) -> None:
-    """A blob of 3.2 voxels' width at 6 Å is one of 1.6 at 12 Å, at half the distance from the centre."""
+    """A blob of 3.2 voxels' width at 6 Å is one of 1.6 at 12 Å, at half the distance from the center."""
     fine = gaussian_blob(np.array([6.0, -4.0, 8.0]), 3.2, 64)
     half = gaussian_blob(np.array([3.0, -2.0, 4.0]), 1.6)
     assert np.abs(resample(fine, 6.0, 32, 12.0) - half).max() < 2e-3
@@ -54,7 +54,7 @@ def test_mask_covers_every_state_and_ends(gaussian_blob: MakeBlob) -> None:
     assert ((mask > 0) & (mask < 1)).sum() > 500
 
 
-def test_shipped_densities(centroid: FindCentre) -> None:
+def test_shipped_densities(centroid: FindCenter) -> None:
     names = list_densities()
     assert {"50S", "30S", "70S_vacant", "70S_APE_mRNA"} <= set(names)
     volumes = {name: load_density(name)[0] for name in names}

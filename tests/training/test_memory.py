@@ -128,7 +128,7 @@ def test_a_batch_of_the_whole_set_works(groups: list[int]) -> None:
     assert torch.isfinite(found.near).all() and torch.isfinite(found.far).all()
 
 
-def test_neighbours_belong_to_the_generator() -> None:
+def test_neighbors_belong_to_the_generator() -> None:
     latents = make_latents(np.arange(600) % 20)
     one, two = (neighbours(latents, torch.tensor([0, 20]), 4) for _ in range(2))
     torch.testing.assert_close(one.near, two.near, rtol=0, atol=0)

@@ -181,7 +181,7 @@ def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
         choose(last, tmp_path)
 
 
-def test_weights_of_an_older_epoch_start_the_optimiser_anew(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_weights_of_an_older_epoch_start_the_optimizer_anew(data: Path, whole: Path, tmp_path: Path) -> None:
     process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output

@@ -22,7 +22,7 @@ UNASSIGNED_COLOR = (0.72, 0.72, 0.72)
 """Color of particles that belong to no cluster."""
 
 
-def cluster_colours(num_clusters: int) -> np.ndarray:
+def cluster_colors(num_clusters: int) -> np.ndarray:
     """Return distinct RGB colors (K, 3), color-blind safe for up to 12 clusters.
 
     More than 12 clusters get hues separated by the golden ratio. Neighboring cluster numbers denote similar clusters,
@@ -38,7 +38,7 @@ def cluster_colours(num_clusters: int) -> np.ndarray:
     )
 
 
-def viewing_colours() -> np.ndarray:
+def viewing_colors() -> np.ndarray:
     """Return RGB colors (48, 3) of the viewing groups; hue encodes phi and lightness encodes theta."""
     import healpy
 
@@ -57,7 +57,7 @@ def viewing_map(height: int = 91) -> np.ndarray:
 
     theta = np.linspace(0.0, np.pi, height)[:, None]
     phi = np.linspace(0.0, 2 * np.pi, 2 * height, endpoint=False)[None, :]
-    return viewing_colours()[healpy.ang2pix(GROUP_NSIDE, *np.broadcast_arrays(theta, phi), nest=True)]
+    return viewing_colors()[healpy.ang2pix(GROUP_NSIDE, *np.broadcast_arrays(theta, phi), nest=True)]
 
 
 def spread_labels(anchors: np.ndarray, distance: float, iterations: int = 200) -> np.ndarray:

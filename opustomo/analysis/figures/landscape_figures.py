@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def draw_landscape(path: Path, result: VolumeLandscape) -> None:
         )
     left.set_title(f"{len(basins)} basins and the minimum paths between them (dotted: across a gap)")
     number_of_classes = int(result.classes.max()) + 1
-    colors = cluster_colours(number_of_classes)
+    colors = cluster_colors(number_of_classes)
     plane = result.scores[:, :2] if result.scores.shape[1] > 1 else np.column_stack([result.scores, 0 * result.scores])
     order = np.random.default_rng(0).permutation(len(plane))
     size = float(np.clip(9000 / len(plane), 0.8, 20))

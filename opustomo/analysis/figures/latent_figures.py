@@ -15,9 +15,9 @@ import numpy as np
 from opustomo.analysis.clusters.clustering import Clusters
 from opustomo.analysis.figures.figure_style import (
     UNASSIGNED_COLOR,
-    cluster_colours,
+    cluster_colors,
     spread_labels,
-    viewing_colours,
+    viewing_colors,
     viewing_map,
 )
 from opustomo.analysis.latents.pca import PERCENTILES
@@ -67,7 +67,7 @@ def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
 
 def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False, title: str = "k-means") -> None:
     """Draw particles colored by cluster, or their density, with cluster numbers at the representative particles."""
-    colors = cluster_colours(len(clusters))
+    colors = cluster_colors(len(clusters))
     figure, axes = _canvas(plane)
     if hexagons:
         _density(figure, axes, plane)
@@ -82,7 +82,7 @@ def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool =
 def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
     """Draw particles colored by viewing group (N,); latents should not correlate with the viewing direction."""
     figure, axes = _canvas(plane)
-    _scatter(axes, plane, viewing_colours()[groups])
+    _scatter(axes, plane, viewing_colors()[groups])
     axes.set_title(f"{len(groups):,} particles by viewing direction ({len(np.unique(groups))} groups)")
     key = figure.add_axes((0.78, 0.40, 0.19, 0.13))
     key.imshow(viewing_map(), extent=(0, 360, 180, 0), aspect="auto", interpolation="nearest")

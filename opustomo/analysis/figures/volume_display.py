@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: S
         "# Volumes of clusters: open this file in an empty ChimeraX session. The command ~tile superimposes them.",
         "# The colors are those of the analysis figures.",
     ]
-    colors = np.rint(255 * cluster_colours(len(volumes))).astype(int)
+    colors = np.rint(255 * cluster_colors(len(volumes))).astype(int)
     for number, (volume, name, color) in enumerate(zip(volumes, names, colors, strict=True), start=1):
         lines += [
             f"open {_quoted(volume.name)} id {number} name {_quoted(name)}",

@@ -77,7 +77,7 @@ def graph_path(latents: np.ndarray, anchors: list[int], settings: GraphSettings)
     if len(anchors) < 2:
         raise UserError("--anchors requires at least two particles, the start and the end of the path.")
     values = latents.astype(np.float64)
-    graph = _neighbour_graph(values, settings)
+    graph = _neighbor_graph(values, settings)
     _, component = connected_components(graph, directed=False)
     separated = {
         frozenset((int(component[a]), int(component[b]))) for a, b in pairwise(anchors) if component[a] != component[b]
@@ -135,7 +135,7 @@ def check_particles(particles: list[int], count: int, option: str) -> None:
         raise UserError(f"{option}: particle {invalid[0]} does not exist. Particles are numbered 0 to {count - 1}.")
 
 
-def _neighbour_graph(values: np.ndarray, settings: GraphSettings) -> Any:
+def _neighbor_graph(values: np.ndarray, settings: GraphSettings) -> Any:
     """Return the sparse matrix (N, N) of edge lengths; each edge is stored once."""
     from scipy.sparse import coo_array
     from sklearn.neighbors import NearestNeighbors

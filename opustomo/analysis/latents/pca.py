@@ -61,8 +61,8 @@ def fit_pca(latents: np.ndarray) -> PrincipalComponents:
         raise ValueError(f"latents must be (N, zdim) with N, zdim > 0, got {latents.shape}")
     values = latents.astype(np.float64)
     mean = values.mean(axis=0)
-    centred = values - mean
-    covariance = centred.T @ centred / max(len(values) - 1, 1)
+    centered = values - mean
+    covariance = centered.T @ centered / max(len(values) - 1, 1)
     variance, axes = np.linalg.eigh(covariance)
     variance, components = np.clip(variance[::-1], 0.0, None), axes[:, ::-1].T
     # Variance at the level of rounding errors is set to 0 so that equal latents have no spurious leading axis.

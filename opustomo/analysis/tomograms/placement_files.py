@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors
 from opustomo.analysis.tomograms.placement import PlacedMap, TomogramGrid
 from opustomo.io.atomic import atomic_path
@@ -52,7 +52,7 @@ class PlacedCluster:
 
 def colors_of_clusters(num_clusters: int) -> np.ndarray:
     """Return the RGB color of each cluster, shape (K, 3), as in the figures of an analysis."""
-    return cluster_colours(num_clusters)
+    return cluster_colors(num_clusters)
 
 
 def write_placement_script(path: Path, clusters: list[PlacedCluster], tomogram: Path | None) -> None:

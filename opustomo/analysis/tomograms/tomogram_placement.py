@@ -118,7 +118,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
         If the tomogram, the clusters or the positions do not fit, or no particle is left.
     """
     results, which, star = request.results, request.which, request.star
-    path = results.analysed_file(which, request.clustering.folder, "labels.pkl")
+    path = results.analyzed_file(which, request.clustering.folder, "labels.pkl")
     labels = load_labels(path)
     results.require_same_particles(star, len(labels), path)
     file = Path(request.tomogram) if Path(request.tomogram).is_file() else None

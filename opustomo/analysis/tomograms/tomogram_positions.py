@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
 
 COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+CENTERED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
     if origins.any() and subtomogram is None:
         raise UserError(f"{table} has origins but no pixel size. Export it with the column rlnPixelSize.")
     origins_A = np.zeros_like(origins) if subtomogram is None else origins * subtomogram[:, None]
-    centred = CENTRED[0] in star
+    centered = CENTERED[0] in star
     if scale.coordinate_apix is not None:
         coordinate_apix: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
     else:
@@ -89,13 +89,13 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
     view_apix = coordinate_apix if scale.view_apix is None else np.full(len(star), scale.view_apix)
     if coordinate_apix is None or view_apix is None:
         raise UserError(f"{table} does not state the pixel size of its coordinates. Give it with --coord-angpix.")
-    if centred:
+    if centered:
         if scale.size is None:
             raise UserError(
                 f"{table} has coordinates relative to the center of the tomogram (RELION 5). "
                 "Give the size of the displayed tomogram with --tomo-size X Y Z."
             )
-        coordinates_A = np.stack([star.numbers(column) for column in CENTRED], axis=1)
+        coordinates_A = np.stack([star.numbers(column) for column in CENTERED], axis=1)
         centers = (coordinates_A - origins_A) / view_apix[:, None] + np.array(scale.size) / 2
     else:
         coordinates = np.stack([star.numbers(column) for column in COORDINATES], axis=1)
@@ -133,12 +133,12 @@ def write_tomogram_stars(
     """
     import pandas as pd
 
-    centres, apix = places(star, scale)
+    centers, apix = places(star, scale)
     tomograms = np.array(tomogram_names(star))
     rows = np.flatnonzero(labels < num_clusters)
     table = pd.DataFrame({"rlnTomoName": tomograms})
     for axis, column in enumerate(COORDINATES):
-        table[column] = _text(centres[:, axis], 3)
+        table[column] = _text(centers[:, axis], 3)
     for column in EULER_COLUMNS:
         table[column] = star.strings(column)
     for column in ORIGIN_COLUMNS:

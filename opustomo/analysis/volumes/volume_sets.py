@@ -74,13 +74,13 @@ def volume_set(
         folder = results.analysis(which) / stem
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist. Run the analysis with --joint.")
-        path = results.analysed_file(which, stem, name)
+        path = results.analyzed_file(which, stem, name)
         return class_set(path)
     if mode == "pc":
-        path = results.analysed_file(which, f"pc{number}", "z_pc.txt")
+        path = results.analyzed_file(which, f"pc{number}", "z_pc.txt")
         return VolumeSet(read_latent_rows(path), path.parent, deform=False)
     if mode == "dpc":
-        path = results.analysed_file(which, f"pc{number}", "z_pc.txt", dynamics=True)
+        path = results.analyzed_file(which, f"pc{number}", "z_pc.txt", dynamics=True)
         dynamics = read_latent_rows(path)
         centers_path = _dpc_centers(results, which, kmeans)
         centers = read_latent_rows(centers_path)
@@ -185,7 +185,7 @@ def pixel_size_for_box(config: Path, box: int) -> float:
 
 def _dpc_centers(results: ResultDir, which: Round, kmeans: int | None) -> Path:
     if kmeans is not None:
-        return results.analysed_file(which, f"kmeans{kmeans}", "centers.txt")
+        return results.analyzed_file(which, f"kmeans{kmeans}", "centers.txt")
     candidates = [
         path
         for path in sorted(results.analysis(which).glob("kmeans*/centers.txt"))

@@ -251,6 +251,6 @@ def _shifts(
         raise UserError(f"{source}: rlnTomoProjX requires rlnTomoSizeX, Y and Z of the tomogram; add them.")
     if image_size is None or not images:
         raise UserError(f"{source}: rlnTomoProjX requires the size of the tilt images; give their folder.")
-    centre = np.array(volume) / 2
+    center = np.array(volume) / 2
     width, height = image_size(images[0].name)
-    return (corners + rotations[:, :2] @ centre - np.array([width, height]) / 2) * apix
+    return (corners + rotations[:, :2] @ center - np.array([width, height]) / 2) * apix

@@ -80,7 +80,7 @@ class SetSummary:
         return tuple(found)
 
 
-def summarise_set(particles: ParticleSet, boxes: Boxes, broken: list[str]) -> SetSummary:
+def summarize_set(particles: ParticleSet, boxes: Boxes, broken: list[str]) -> SetSummary:
     """Sum up what the files are; ``broken`` are the reasons why some of the sample cannot be used."""
     header = particles.images[0].apix
     sizes = particles.star.pixel_sizes()
@@ -123,7 +123,7 @@ class MaskSummary:
     def warnings(self) -> tuple[str, ...]:
         """What looks wrong."""
         if not self.given:
-            return ("no solvent mask (-r): noise and neighbours take part in the comparison",)
+            return ("no solvent mask (-r): noise and neighbors take part in the comparison",)
         found = []
         if self.inside > LARGE_MASK:
             found.append(
@@ -136,7 +136,7 @@ class MaskSummary:
         return tuple(found)
 
 
-def summarise_mask(mask: np.ndarray | None) -> MaskSummary:
+def summarize_mask(mask: np.ndarray | None) -> MaskSummary:
     """Sum up the mask (N, N, N)."""
     if mask is None:
         return MaskSummary(False, 0.0, 0.0, 0.0)
@@ -175,7 +175,7 @@ class ViewSummary:
         return ()
 
 
-def summarise_views(eulers_deg: np.ndarray) -> ViewSummary:
+def summarize_views(eulers_deg: np.ndarray) -> ViewSummary:
     """Sum up the angles rot, tilt, psi (N, 3) in degrees."""
     members = np.bincount(viewing_groups(eulers_deg), minlength=GROUPS)
     same = bool((np.abs(eulers_deg - eulers_deg[0]) < SAME_POSE_DEG).all())
@@ -232,7 +232,7 @@ class ScaleSummary:
         return tuple(found)
 
 
-def summarise_scale(report: ScaleReport) -> ScaleSummary:
+def summarize_scale(report: ScaleReport) -> ScaleSummary:
     """Sum up what :func:`opustomo.data.voxels.examine_scale` found."""
     reasons = tuple(report.left_out.values())
     return ScaleSummary(report.looked_at, report.median, report.low, report.high, report.per_particle, reasons)

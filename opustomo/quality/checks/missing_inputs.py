@@ -95,7 +95,7 @@ def examine(config: DataConfig) -> Readiness:
     if config.use_ctf and "rlnCtfImage" not in star and not is_not_extracted(star):
         missing.append(
             Missing(
-                "the particle table has no rlnCtfImage: only the missing wedge will be modelled",
+                "the particle table has no rlnCtfImage: only the missing wedge will be modeled",
                 f"{remedies.ctf}; or say --no-ctf to leave it so",
                 False,
             )
@@ -103,7 +103,7 @@ def examine(config: DataConfig) -> Readiness:
     if is_premultiplied(star):
         missing.append(
             Missing(
-                "subtomograms free of the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the CTF is modelled once only",
+                "subtomograms free of the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the CTF is modeled once only",
                 f"{remedies.extract}",
                 False,
             )
@@ -242,7 +242,7 @@ def _poses(
     eulers = tried(star.eulers_deg, "correct the angles")
     if eulers is None:
         return upright
-    centred = Poses(eulers, upright.origins)
+    centered = Poses(eulers, upright.origins)
     if box is None:  # origins cannot be judged
-        return centred
-    return tried(lambda: poses_from_star(star, box, apix), "correct the table, or give --angpix") or centred
+        return centered
+    return tried(lambda: poses_from_star(star, box, apix), "correct the table, or give --angpix") or centered

@@ -76,8 +76,8 @@ class OpticsSummary:
 
     Attributes
     ----------
-    modelled
-        False when only the missing wedge is modelled.
+    modeled
+        False when only the missing wedge is modeled.
     defocus_um
         Lowest, mean and highest defocus in µm, underfocus positive.
     astigmatism_um
@@ -94,7 +94,7 @@ class OpticsSummary:
         What the tables say of damping by dose.
     """
 
-    modelled: bool
+    modeled: bool
     defocus_um: tuple[float, float, float]
     astigmatism_um: float
     voltage_kv: tuple[float, float]
@@ -109,8 +109,8 @@ class OpticsSummary:
     @property
     def line(self) -> str:
         """One line for people."""
-        if not self.modelled:
-            return f"none modelled, only the missing wedge; Nyquist {self.nyquist_A:.4g} Å"
+        if not self.modeled:
+            return f"none modeled, only the missing wedge; Nyquist {self.nyquist_A:.4g} Å"
         zero = "no zero" if self.first_zero_A is None else f"first zero at {self.first_zero_A:.3g} Å"
         beyond = self.first_zero_A is None or self.first_zero_A < self.nyquist_A
         low, mean, high = self.defocus_um
@@ -125,7 +125,7 @@ class OpticsSummary:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What looks wrong."""
-        if not self.modelled:
+        if not self.modeled:
             return ()
         found = []
         low, mean, high = self.defocus_um
@@ -160,7 +160,7 @@ def _span(values: tuple[float, float]) -> str:
     return f"{values[0]:.4g}" if values[0] == values[1] else f"{values[0]:.4g}…{values[1]:.4g}"
 
 
-def summarise_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
+def summarize_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
     """Sum up the CTF parameters of distinct tables for the render grid of ``boxes``."""
     used = np.concatenate([table.scale for table in tables]) > 0
     column = {name: np.concatenate([getattr(table, name) for table in tables])[used] for name in TILT_COLUMNS}
@@ -174,7 +174,7 @@ def summarise_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
     nyquist = 2.0 * boxes.render_apix
     wavelength = float(electron_wavelength_A(torch.tensor(mean["voltage_kv"])))
     return OpticsSummary(
-        modelled=bool(defocus.any() or (column["amplitude_contrast"] < 1).any()),
+        modeled=bool(defocus.any() or (column["amplitude_contrast"] < 1).any()),
         defocus_um=(float(defocus.min()) * 1e-4, mean_defocus * 1e-4, float(defocus.max()) * 1e-4),
         astigmatism_um=float(np.abs(column["defocus_u_A"] - column["defocus_v_A"]).max()) * 1e-4,
         voltage_kv=span("voltage_kv"),
@@ -184,11 +184,11 @@ def summarise_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
         first_zero_A=first_zero(mean, mean_defocus, 0.25 * nyquist),
         nyquist_A=nyquist,
         resolved_to_A=2.0 * wavelength * abs(mean_defocus) / (boxes.box * boxes.apix),
-        bfactors=summarise_bfactors(tables),
+        bfactors=summarize_bfactors(tables),
     )
 
 
-def summarise_bfactors(tables: list[TiltTable]) -> BfactorSummary:
+def summarize_bfactors(tables: list[TiltTable]) -> BfactorSummary:
     """Sum up the signs and sizes of B factors, as the tables hold them."""
     signs = [table.bfactor_sign for table in tables]
     scale = next((table.bfactor_scale for table in tables), 1.0)

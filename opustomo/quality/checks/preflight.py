@@ -17,16 +17,16 @@ from opustomo.quality.checks.contents import (
     ScaleSummary,
     SetSummary,
     ViewSummary,
-    summarise_mask,
-    summarise_scale,
-    summarise_set,
-    summarise_views,
+    summarize_mask,
+    summarize_scale,
+    summarize_set,
+    summarize_views,
 )
 from opustomo.quality.checks.gpu_memory import MemorySummary, estimate_memory, free_gpu_bytes
-from opustomo.quality.checks.optics import OpticsSummary, summarise_optics
+from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
 from opustomo.quality.checks.reconstruction_kind import ReconstructionKind
-from opustomo.quality.checks.tilt_scheme import TiltSummary, summarise_tilts
-from opustomo.quality.checks.wedge import WedgePlanes, WedgeSummary, summarise_wedge, wedge_planes
+from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
+from opustomo.quality.checks.wedge import WedgePlanes, WedgeSummary, summarize_wedge, wedge_planes
 
 Section = (
     SetSummary | ScaleSummary | MaskSummary | TiltSummary | OpticsSummary | WedgeSummary | ViewSummary | MemorySummary
@@ -134,18 +134,18 @@ def inspect_particles(
     if scale is None:
         scale = examine_scale(source, len(particles))
     if planes is None:
-        planes = wedge_planes(particles, source, physics.ctf_normalised, sample)
-    optics = summarise_optics(particles.tables, boxes)
-    if not optics.modelled:
+        planes = wedge_planes(particles, source, physics.ctf_normalized, sample)
+    optics = summarize_optics(particles.tables, boxes)
+    if not optics.modeled:
         asked_range_deg = asked_step_deg = None  # they made the table
     return Preflight(
-        contents=summarise_set(particles, boxes, list(planes.broken)),
-        scale=summarise_scale(scale),
-        mask=summarise_mask(mask),
-        tilts=summarise_tilts(particles, asked_range_deg, asked_step_deg),
+        contents=summarize_set(particles, boxes, list(planes.broken)),
+        scale=summarize_scale(scale),
+        mask=summarize_mask(mask),
+        tilts=summarize_tilts(particles, asked_range_deg, asked_step_deg),
         optics=optics,
-        wedge=summarise_wedge(planes),
-        views=summarise_views(particles.poses.eulers_deg),
+        wedge=summarize_wedge(planes),
+        views=summarize_views(particles.poses.eulers_deg),
         memory=estimate_memory(boxes, model, batch_size, free_gpu_bytes()),
         notes=particles.notes,
     )

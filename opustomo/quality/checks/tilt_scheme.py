@@ -8,7 +8,7 @@ import numpy as np
 
 from opustomo.data.particles import ParticleSet
 
-OFF_CENTRE_DEG = 2.5
+OFF_CENTER_DEG = 2.5
 """A range whose middle lies farther from 0° is called asymmetric."""
 SAME_SCHEME_DEG = 1.0
 """Ranges whose ends follow each other within this, as refined tilts of one scheme do, are one scheme."""
@@ -39,11 +39,11 @@ class TiltSummary:
     Attributes
     ----------
     lowest_deg, highest_deg, step_deg
-        Of the whole set; the step is the median distance between neighbouring tilts of one particle.
+        Of the whole set; the step is the median distance between neighboring tilts of one particle.
     fewest, median, most
         Tilts per particle.
-    off_centre, off_centre_deg
-        Particles whose range is not centred at 0°, and the median middle of their ranges.
+    off_center, off_center_deg
+        Particles whose range is not centered at 0°, and the median middle of their ranges.
     schemes
         Distinct ranges and numbers, most frequent first.
     asked_range_deg, asked_step_deg
@@ -56,8 +56,8 @@ class TiltSummary:
     fewest: int
     median: float
     most: int
-    off_centre: int
-    off_centre_deg: float
+    off_center: int
+    off_center_deg: float
     schemes: tuple[TiltScheme, ...]
     asked_range_deg: float | None = None
     asked_step_deg: float | None = None
@@ -74,10 +74,10 @@ class TiltSummary:
             shown = ", ".join(scheme.line for scheme in self.schemes[:SHOWN])
             more = f", and {len(self.schemes) - SHOWN} more" if len(self.schemes) > SHOWN else ""
             text += f"\n{len(self.schemes)} schemes: {shown}{more}"
-        if self.off_centre:
+        if self.off_center:
             text += (
-                f"\nasymmetric or pre-tilted: the range of {self.off_centre} particles is centred at "
-                f"{self.off_centre_deg:+.0f}°; all tilts are used as they are"
+                f"\nasymmetric or pre-tilted: the range of {self.off_center} particles is centered at "
+                f"{self.off_center_deg:+.0f}°; all tilts are used as they are"
             )
         return text
 
@@ -99,7 +99,7 @@ class TiltSummary:
         )
 
 
-def summarise_tilts(
+def summarize_tilts(
     particles: ParticleSet, asked_range_deg: float | None = None, asked_step_deg: float | None = None
 ) -> TiltSummary:
     """Sum up the tilts of all particles; the asked values are what the user expects of tables that were read."""
@@ -112,7 +112,7 @@ def summarise_tilts(
         steps.append(np.median(np.diff(used)) if len(used) > 1 else 0.0)
     limits, numbers = np.array(ranges), np.array(counts)
     middles = limits.mean(1)
-    off = np.abs(middles) > OFF_CENTRE_DEG
+    off = np.abs(middles) > OFF_CENTER_DEG
     per_particle = np.repeat(numbers, shares)
     return TiltSummary(
         lowest_deg=float(limits[:, 0].min()),
@@ -121,8 +121,8 @@ def summarise_tilts(
         fewest=int(per_particle.min()),
         median=float(np.median(per_particle)),
         most=int(per_particle.max()),
-        off_centre=int(shares[off].sum()),
-        off_centre_deg=float(np.median(np.repeat(middles[off], shares[off]))) if off.any() else 0.0,
+        off_center=int(shares[off].sum()),
+        off_center_deg=float(np.median(np.repeat(middles[off], shares[off]))) if off.any() else 0.0,
         schemes=_schemes(limits, numbers, shares),
         asked_range_deg=asked_range_deg,
         asked_step_deg=asked_step_deg,

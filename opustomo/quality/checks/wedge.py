@@ -116,7 +116,7 @@ class WedgeSummary:
         return ()
 
 
-def summarise_wedge(planes: WedgePlanes) -> WedgeSummary:
+def summarize_wedge(planes: WedgePlanes) -> WedgeSummary:
     """Correlate the planes."""
     mirror = mirror_kz(planes.model)
     return WedgeSummary(

@@ -75,7 +75,7 @@ def validate_clusters(
     held_out: np.ndarray,
     losses: np.ndarray,
     *,
-    ctf_normalised: bool = False,
+    ctf_normalized: bool = False,
     device: str = "cpu",
     workers: int = 2,
     seed: int = 0,
@@ -94,7 +94,7 @@ def validate_clusters(
         Mask for the FSC, (D, D, D), or None.
     held_out, losses
         Indices of the held-out particles and their generative losses, (n,).
-    ctf_normalised, device, workers
+    ctf_normalized, device, workers
         See :func:`back_project`.
     seed
         Random seed of the control sets.
@@ -108,7 +108,7 @@ def validate_clusters(
     sums = back_project(
         particles,
         Assignment(members, 4 * num_clusters),
-        ctf_normalised=ctf_normalised,
+        ctf_normalized=ctf_normalized,
         device=device,
         workers=workers,
         padding=1,  # limits the memory of the four sums per cluster; cluster and control are treated equally

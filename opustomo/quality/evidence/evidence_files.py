@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colours
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import write_volume
 from opustomo.physics.fsc import ShellCorrelation
@@ -113,7 +113,7 @@ def draw_validation(path: Path, validation: Validation) -> None:
     from matplotlib.figure import Figure
 
     clusters = validation.clusters
-    colors = cluster_colours(len(clusters))
+    colors = cluster_colors(len(clusters))
     columns = min(5, len(clusters))
     rows = -(-len(clusters) // columns)
     figure = Figure(figsize=(12.5, 2.3 * rows + 3.6), facecolor="white", layout="constrained")

@@ -158,7 +158,7 @@ def back_project(
     assignment: Assignment,
     poses: Poses | None = None,
     *,
-    ctf_normalised: bool = False,
+    ctf_normalized: bool = False,
     device: torch.device | str = "cpu",
     workers: int = 2,
     padding: int = PADDING,
@@ -173,7 +173,7 @@ def back_project(
         Assignment of the particles to sums.
     poses
         Poses that replace those of the particle set; None keeps them.
-    ctf_normalised
+    ctf_normalized
         Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
     device, workers
         Device of the computation and number of prefetching threads.
@@ -214,7 +214,7 @@ def back_project(
             distinct, table = np.unique(particles.table[indices], return_inverse=True)
             if cached_ctf is None or not np.array_equal(cached_ctf[0], distinct):
                 selected = tilts[torch.from_numpy(distinct).to(device)]
-                ctf = ctf_volume(selected, particles.box, particles.apix, normalized=ctf_normalised)
+                ctf = ctf_volume(selected, particles.box, particles.apix, normalized=ctf_normalized)
                 cached_ctf = distinct, ctf
             result.add(
                 volumes,
@@ -239,7 +239,7 @@ class ReconstructionRequest:
         Output map; half maps, FSC table and FSC figure are written to the same folder.
     halves
         Also reconstruct half maps and compute their FSC.
-    ctf_normalised
+    ctf_normalized
         Whether the subtomograms were divided by their sampling weights.
     device, workers
         Device of the computation and number of prefetching threads.
@@ -248,7 +248,7 @@ class ReconstructionRequest:
     data: DataConfig
     output: Path
     halves: bool = False
-    ctf_normalised: bool = False
+    ctf_normalized: bool = False
     device: str = "cpu"
     workers: int = 2
 
@@ -300,7 +300,7 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     sums = back_project(
         particles,
         Assignment(members[None], len(counts)),
-        ctf_normalised=request.ctf_normalised,
+        ctf_normalized=request.ctf_normalized,
         device=request.device,
         workers=request.workers,
     )

@@ -76,7 +76,7 @@ def read_material(
     mask: np.ndarray | None,
     held_out: np.ndarray,
     *,
-    ctf_normalised: bool = False,
+    ctf_normalized: bool = False,
     device: str = "cpu",
     workers: int = 2,
 ) -> Material | None:
@@ -84,7 +84,7 @@ def read_material(
     chosen = sampled_particles(wanted)
     if len(chosen) < FEWEST:
         return None
-    spectra = read_spectra(particles, chosen, ctf_normalised=ctf_normalised, device=device, workers=workers)
+    spectra = read_spectra(particles, chosen, ctf_normalized=ctf_normalized, device=device, workers=workers)
     halves = half_sets(particles.star)[0][spectra.index]
     if len(spectra) < FEWEST or min(np.bincount(halves, minlength=2)) < 2:
         return None

@@ -94,7 +94,7 @@ def read_spectra(
     particles: ParticleSet,
     wanted: np.ndarray,
     *,
-    ctf_normalised: bool = False,
+    ctf_normalized: bool = False,
     device: str = "cpu",
     workers: int = 2,
 ) -> ParticleSpectra:
@@ -106,7 +106,7 @@ def read_spectra(
         Particle set with the poses to use.
     wanted
         Particle indices, (n,).
-    ctf_normalised
+    ctf_normalized
         Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
     device, workers
         Device of the computation and number of prefetching threads.
@@ -141,7 +141,7 @@ def read_spectra(
                     tilts[torch.from_numpy(distinct).to(device)],
                     particles.box,
                     particles.apix,
-                    normalized=ctf_normalised,
+                    normalized=ctf_normalized,
                 )
                 cached = distinct, crop_spectrum(ctf, box) * (particles.box / box) ** 3
             phases = shift_phases(origins[indices].to(device), particles.box, box)

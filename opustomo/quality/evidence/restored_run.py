@@ -85,7 +85,9 @@ def remembered_per_particle(config: Path) -> bool:
 
 def remembered_physics(settings: Mapping[str, Any]) -> PhysicsConfig:
     """Return the physics settings of a run from its ``config.pkl``, with defaults for missing values."""
-    stored = (settings.get("opustomo") or {}).get("physics", {})
+    stored = dict((settings.get("opustomo") or {}).get("physics", {}))
+    if "ctf_normalized" in stored:  # the name in earlier versions
+        stored["ctf_normalized"] = stored.pop("ctf_normalized")
     known = {field.name for field in fields(PhysicsConfig)}
     return PhysicsConfig(**{name: value for name, value in stored.items() if name in known})
 

@@ -51,7 +51,7 @@ class ValidationRequest:
         Result directory of the run and the round of analysis.
     num_clusters, folder
         Number of clusters, K, and folder name of the clustering, for example ``kmeans{K}``.
-    star, mask, datadir, ind, apix, warp, ctf_normalised
+    star, mask, datadir, ind, apix, warp, ctf_normalized
         Inputs that changed since the training; None for those of the training.
     likelihood
         Compute the generative loss of the held-out particles.
@@ -69,7 +69,7 @@ class ValidationRequest:
     ind: Path | None = None
     apix: float | None = None
     warp: bool = False
-    ctf_normalised: bool = False
+    ctf_normalized: bool = False
     likelihood: bool = True
     batch_size: int = 8
     workers: int = 2
@@ -85,7 +85,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         If the analysis or an input is missing, or if they do not match.
     """
     results, epoch = request.results, request.which.epoch
-    path = results.analysed_file(request.which, request.folder, "labels.pkl")
+    path = results.analyzed_file(request.which, request.folder, "labels.pkl")
     labels = load_labels(path)
     config = results.config()
     data = remembered_data(
@@ -120,7 +120,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         mask,
         held_out,
         losses,
-        ctf_normalised=request.ctf_normalised or physics.ctf_normalised,
+        ctf_normalized=request.ctf_normalized or physics.ctf_normalized,
         device=device,
         workers=request.workers,
     )
@@ -128,7 +128,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     written = write_validation(path.parent, validation, particles.apix)
-    judged, motion = _judge(request, particles, labels, mask, request.ctf_normalised or physics.ctf_normalised, device)
+    judged, motion = _judge(request, particles, labels, mask, request.ctf_normalized or physics.ctf_normalized, device)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
     for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
@@ -165,7 +165,7 @@ def _judge(
     particles: ParticleSet,
     labels: np.ndarray,
     mask: np.ndarray | None,
-    ctf_normalised: bool,
+    ctf_normalized: bool,
     device: str,
 ) -> tuple[RunVerdict, MotionVerdict | None]:
     """Return the verdicts on the classes and, if a decoder reads the conformation latents, on the motion."""
@@ -175,7 +175,7 @@ def _judge(
         np.flatnonzero(labels < request.num_clusters),
         mask,
         held_out_particles(request.results.config(), len(particles)),
-        ctf_normalised=ctf_normalised,
+        ctf_normalized=ctf_normalized,
         device=device,
         workers=request.workers,
     )

@@ -5,7 +5,7 @@ from scipy.cluster.hierarchy import linkage
 from opustomo.analysis.clusters.clustering import cluster_latents, tree_order
 from opustomo.errors import UserError
 
-# Three pairs of neighbours, far apart from one another, listed so that no pair stands together.
+# Three pairs of neighbors, far apart from one another, listed so that no pair stands together.
 SITES = np.array([[0, 0], [20, 0], [40, 3], [0, 3], [20, 3], [40, 0]], dtype=np.float64)
 
 
@@ -24,7 +24,7 @@ def test_finds_known_clusters() -> None:
     assert clusters.sizes.tolist() == [30] * 6
 
 
-def test_centre_is_the_members_particle_nearest_to_the_mean() -> None:
+def test_center_is_the_members_particle_nearest_to_the_mean() -> None:
     latents, _ = blobs(1)
     clusters = cluster_latents(latents, 6)
     assert clusters.labels[clusters.center_indices].tolist() == list(range(6))
@@ -36,7 +36,7 @@ def test_centre_is_the_members_particle_nearest_to_the_mean() -> None:
         assert chosen <= distance.min() + 1e-6
 
 
-def test_neighbouring_clusters_get_neighbouring_numbers() -> None:
+def test_neighboring_clusters_get_neighboring_numbers() -> None:
     latents, truth = blobs(2)
     clusters = cluster_latents(latents, 6)
     number = {int(site): int(clusters.labels[truth == site][0]) for site in range(6)}

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from opustomo.analysis.clusters.clustering import Clusters
 from opustomo.analysis.figures import latent_figures
-from opustomo.analysis.figures.figure_style import cluster_colours, viewing_colours, viewing_map
+from opustomo.analysis.figures.figure_style import cluster_colors, viewing_colors, viewing_map
 from opustomo.analysis.results import LossCurve
 
 SITES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
@@ -23,22 +23,22 @@ def clustered(count: int) -> tuple[latent_figures.Plane, Clusters]:
     return latent_figures.Plane(points, "PC1 (60.0 % of variance)", "PC2"), Clusters(labels, SITES, np.arange(4))
 
 
-def share_of(picture: np.ndarray, colour: np.ndarray) -> float:
-    """Part of the picture's panel that has the hue of ``colour`` (mixed with white by opacity)."""
+def share_of(picture: np.ndarray, color: np.ndarray) -> float:
+    """Part of the picture's panel that has the hue of ``color`` (mixed with white by opacity)."""
     panel = picture[60:-60, 60:340, :3]
     ink = 1.0 - panel
     amount = np.linalg.norm(ink, axis=-1)
-    cosine = (ink @ (1.0 - colour)) / (amount * np.linalg.norm(1.0 - colour) + 1e-9)
+    cosine = (ink @ (1.0 - color)) / (amount * np.linalg.norm(1.0 - color) + 1e-9)
     return float(((cosine > 0.99) & (amount > 0.15)).mean())
 
 
 @pytest.mark.parametrize("count", [40, 20_000])
-def test_every_cluster_is_seen_in_its_colour(tmp_path: Path, count: int) -> None:
+def test_every_cluster_is_seen_in_its_color(tmp_path: Path, count: int) -> None:
     plane, clusters = clustered(count)
     latent_figures.draw_clusters(tmp_path / "umap.png", plane, clusters)
     picture = imread(tmp_path / "umap.png")
-    for colour in cluster_colours(4):
-        assert share_of(picture, colour) > 0.001
+    for color in cluster_colors(4):
+        assert share_of(picture, color) > 0.001
 
 
 def test_density_has_ink_where_the_particles_are(tmp_path: Path) -> None:
@@ -81,23 +81,23 @@ def test_more_particles_get_smaller_dots() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 10, 20, 50])
-def test_cluster_colours_differ(count: int) -> None:
-    colours = cluster_colours(count)
-    assert colours.shape == (count, 3)
-    gap = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + np.eye(count)
+def test_cluster_colors_differ(count: int) -> None:
+    colors = cluster_colors(count)
+    assert colors.shape == (count, 3)
+    gap = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + np.eye(count)
     assert gap.min() > 0.04
 
 
 def test_views_near_each_other_look_alike() -> None:
     import healpy
 
-    colours = viewing_colours()
-    assert len(np.unique(colours.round(6), axis=0)) == 48
-    neighbours = healpy.get_all_neighbours(2, np.arange(48), nest=True)
-    near = np.mean([np.linalg.norm(colours[i] - colours[j]) for i in range(48) for j in neighbours[:, i] if j >= 0])
-    everywhere = np.linalg.norm(colours[:, None] - colours[None], axis=-1).mean()
+    colors = viewing_colors()
+    assert len(np.unique(colors.round(6), axis=0)) == 48
+    neighbors = healpy.get_all_neighbours(2, np.arange(48), nest=True)
+    near = np.mean([np.linalg.norm(colors[i] - colors[j]) for i in range(48) for j in neighbors[:, i] if j >= 0])
+    everywhere = np.linalg.norm(colors[:, None] - colors[None], axis=-1).mean()
     assert near < 0.75 * everywhere
-    np.testing.assert_array_equal(viewing_map(5)[0, 0], colours[healpy.ang2pix(2, 0.0, 0.0, nest=True)])
+    np.testing.assert_array_equal(viewing_map(5)[0, 0], colors[healpy.ang2pix(2, 0.0, 0.0, nest=True)])
 
 
 def test_volumes_are_shown_in_slices_and_projections(tmp_path: Path) -> None:

@@ -25,20 +25,20 @@ BOXES = Boxes(box=48, apix=4.0, render=36, crop=30)
 """Render pixels of 5.333 Å; the crop is 160 Å of the 192 Å of the box."""
 T = 32
 BLOB_A = np.array([21.0, -34.0, 48.0])
-"""Centre x, y, z in Å from the centre of rotation."""
+"""Center x, y, z in Å from the center of rotation."""
 SIGMA_A = 14.0
 
 
-def blob_on_template(centre_A: np.ndarray, boxes: Boxes = BOXES, size: int = T) -> Tensor:
-    """(1, T, T, T): the template spans the crop from the centre of its first voxel to that of its last."""
+def blob_on_template(center_A: np.ndarray, boxes: Boxes = BOXES, size: int = T) -> Tensor:
+    """(1, T, T, T): the template spans the crop from the center of its first voxel to that of its last."""
     at = torch.linspace(0, boxes.crop - 1, size, dtype=torch.float64) - boxes.crop // 2
     z, y, x = torch.meshgrid(at * boxes.render_apix, at * boxes.render_apix, at * boxes.render_apix, indexing="ij")
-    squared = (x - centre_A[0]) ** 2 + (y - centre_A[1]) ** 2 + (z - centre_A[2]) ** 2
+    squared = (x - center_A[0]) ** 2 + (y - center_A[1]) ** 2 + (z - center_A[2]) ** 2
     return torch.exp(-0.5 * squared / SIGMA_A**2).float()[None]
 
 
-def centre_of(volume: np.ndarray, apix: float) -> np.ndarray:
-    """Centre of mass x, y, z of the cubed density in Å from voxel n/2."""
+def center_of(volume: np.ndarray, apix: float) -> np.ndarray:
+    """Center of mass x, y, z of the cubed density in Å from voxel n/2."""
     weight = volume.astype(np.float64) ** 3
     axis = (np.arange(len(volume)) - len(volume) // 2) * apix
     sums = [weight.sum(axis=other) @ axis for other in ((0, 1), (0, 2), (1, 2))]
@@ -46,7 +46,7 @@ def centre_of(volume: np.ndarray, apix: float) -> np.ndarray:
 
 
 class BlobDecoder(nn.Module):
-    """Stands in for the network: a blob at ``centre`` Å, moved along x by the first latent in Å."""
+    """Stands in for the network: a blob at ``center`` Å, moved along x by the first latent in Å."""
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class BlobDecoder(nn.Module):
         self.size = templateres
 
     def forward(self, composition: Tensor) -> Tensor:
-        centre = self.template["centre"].cpu().numpy()
-        return torch.cat([blob_on_template(centre + [float(z[0]), 0, 0], size=self.size) for z in composition])
+        center = self.template["centre"].cpu().numpy()
+        return torch.cat([blob_on_template(center + [float(z[0]), 0, 0], size=self.size) for z in composition])
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvalRequest:
 def test_a_blob_stays_where_it_is_at_any_pixel_size(apix: float, full_box: bool) -> None:
     template = blob_on_template(BLOB_A, size=64)
     volume = on_pixels(template, BOXES, apix, volume_size(BOXES, apix, full_box))[0].numpy()
-    np.testing.assert_allclose(centre_of(volume, apix), BLOB_A, atol=0.15)
+    np.testing.assert_allclose(center_of(volume, apix), BLOB_A, atol=0.15)
     peak = np.array(np.unravel_index(volume.argmax(), volume.shape))[::-1]
     np.testing.assert_allclose((peak - len(volume) // 2) * apix, BLOB_A, atol=0.75 * apix)
 
@@ -135,7 +135,7 @@ def test_files_have_the_pixel_size_asked_for(request_of: EvalRequest, apix: floa
         assert mrcfile.validate(path)
         volume, found = read_volume(path)
         assert found is not None
-        np.testing.assert_allclose(centre_of(volume, found), BLOB_A, atol=0.15)
+        np.testing.assert_allclose(center_of(volume, found), BLOB_A, atol=0.15)
 
 
 def test_each_latent_has_its_volume(request_of: EvalRequest) -> None:
@@ -146,7 +146,7 @@ def test_each_latent_has_its_volume(request_of: EvalRequest) -> None:
     for move, path in zip(moves, written, strict=True):
         volume, apix = read_volume(path)
         assert volume.shape == (36, 36, 36) and apix is not None
-        np.testing.assert_allclose(centre_of(volume, apix), BLOB_A + [move, 0, 0], atol=0.3)
+        np.testing.assert_allclose(center_of(volume, apix), BLOB_A + [move, 0, 0], atol=0.3)
 
 
 def test_flipping_reverses_z(request_of: EvalRequest) -> None:
@@ -188,7 +188,7 @@ def test_runs_of_the_original_decode_too(request_of: EvalRequest) -> None:
     assert (decoder.boxes.box, decoder.boxes.render, decoder.boxes.crop) == (48, 36, 30)
     assert decoder.boxes.apix == pytest.approx(4.0)
     volume = decoder.volumes(np.zeros((1, 3)), 4.0, full_box=True)[0].numpy()
-    np.testing.assert_allclose(centre_of(volume, 4.0), BLOB_A, atol=0.15)
+    np.testing.assert_allclose(center_of(volume, 4.0), BLOB_A, atol=0.15)
 
 
 @pytest.mark.parametrize("flip", [False, True])

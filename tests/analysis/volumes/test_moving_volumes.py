@@ -27,15 +27,15 @@ from opustomo.physics.boxes import Boxes
 
 BOXES = Boxes(box=48, apix=4.0, render=36, crop=30)
 T, SIGMA_A = 48, 12.0
-CENTRES_A = np.array([[-44.0, 6.0, 0.0], [40.0, -10.0, 14.0]])
+CENTERS_A = np.array([[-44.0, 6.0, 0.0], [40.0, -10.0, 14.0]])
 COUNT, ZDIM, ZAFFINE = 12, 2, 3
 
 
 def make_geometry() -> BodyGeometry:
     """Bodies with the axes of the box as frames."""
-    centres = CENTRES_A / BOXES.apix
+    centers = CENTERS_A / BOXES.apix
     return BodyGeometry(
-        centres, centres[::-1], centres - centres[::-1], np.stack([np.eye(3)] * 2), np.full((2, 3), 2.2),
+        centers, centers[::-1], centers - centers[::-1], np.stack([np.eye(3)] * 2), np.full((2, 3), 2.2),
         np.stack([np.eye(3)] * 2), (1, 0),
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ class Blobs(nn.Module):
         at = (torch.linspace(0, BOXES.crop - 1, self.size) - BOXES.crop // 2) * BOXES.render_apix
         z, y, x = torch.meshgrid(at, at, at, indexing="ij")
         blobs = [
-            torch.exp(-0.5 * ((x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2) / SIGMA_A**2) for c in CENTRES_A
+            torch.exp(-0.5 * ((x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2) / SIGMA_A**2) for c in CENTERS_A
         ]
         return torch.stack([blobs[0] + height * blobs[1] for height in composition[:, 0]])
 
@@ -112,8 +112,8 @@ def blobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "Decoder", Blobs)
 
 
-def centre_of_half(volume: np.ndarray, apix: float, right: bool) -> np.ndarray:
-    """Centre x, y, z (Å) of the density at x > 0 or x < 0."""
+def center_of_half(volume: np.ndarray, apix: float, right: bool) -> np.ndarray:
+    """Center x, y, z (Å) of the density at x > 0 or x < 0."""
     weight = np.maximum(volume, 0.0).astype(np.float64) ** 2
     axis = (np.arange(len(volume)) - len(volume) // 2) * apix
     weight = weight * ((axis > 0) == right)
@@ -126,7 +126,7 @@ def test_geometry_survives_the_checkpoint() -> None:
     geometry = make_geometry()
     buffers = body_buffers(geometry, BOXES)
     assert set(buffers) == {"com_bodies", "rotate_directions", "radius", "orient_bodies", "principal_axes"}
-    np.testing.assert_allclose(buffers["com_bodies"], CENTRES_A / 4.0, rtol=1e-6)
+    np.testing.assert_allclose(buffers["com_bodies"], CENTERS_A / 4.0, rtol=1e-6)
     np.testing.assert_allclose(buffers["rotate_directions"], np.array(geometry.rotate_directions) / 48, rtol=1e-6)
     np.testing.assert_allclose(buffers["radius"], 2.2 / 48, rtol=1e-6)
     back = read_body_geometry({f"some.{name}": value for name, value in buffers.items()}, BOXES, own=True)
@@ -139,19 +139,19 @@ def test_geometry_survives_the_checkpoint() -> None:
 
 
 def test_the_body_moves_as_the_head_says(tmp_path: Path) -> None:
-    """A swing about z by α moves the second centre by -(S - 1)·lever, and only that."""
+    """A swing about z by α moves the second center by -(S - 1)·lever, and only that."""
     run = write_run(tmp_path / "my run")
     decoder = VolumeDecoder(run / "weights.0.pkl", run / "config.pkl", "cpu")
     numbers = np.array([0.0, -1.5, 1.5])
     latents = np.zeros((3, ZDIM + ZAFFINE), dtype=np.float32)
     latents[:, 0], latents[:, ZDIM] = 1.0, numbers
     volumes = decoder.volumes(latents, 4.0).numpy()
-    lever = CENTRES_A[1] - CENTRES_A[0]
+    lever = CENTERS_A[1] - CENTERS_A[0]
     for volume, number in zip(volumes, numbers, strict=True):
         angle = swing_rad(number)
         turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        np.testing.assert_allclose(centre_of_half(volume, 4.0, False), CENTRES_A[0], atol=0.6)
-        np.testing.assert_allclose(centre_of_half(volume, 4.0, True), CENTRES_A[1] - (turn @ lever - lever), atol=0.6)
+        np.testing.assert_allclose(center_of_half(volume, 4.0, False), CENTERS_A[0], atol=0.6)
+        np.testing.assert_allclose(center_of_half(volume, 4.0, True), CENTERS_A[1] - (turn @ lever - lever), atol=0.6)
     still = decoder.volumes(latents[:, :ZDIM], 4.0).numpy()
     np.testing.assert_allclose(volumes[0], still[0], atol=1e-4)
     np.testing.assert_array_equal(still[0], still[1])
@@ -174,7 +174,7 @@ def test_reads_the_originals_results(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """An analysed run: the conformation's first component is its first number."""
+    """An analyzed run: the conformation's first component is its first number."""
     root = write_run(tmp_path / "a run")
     rng = np.random.default_rng(0)
     conformation = rng.normal(scale=0.01, size=(COUNT, ZAFFINE))
@@ -196,7 +196,7 @@ def angles_of(paths: list[Path]) -> np.ndarray:
     angles = []
     for path in paths:
         volume, apix = read_volume(path)
-        arm = centre_of_half(volume, float(apix or 0), True) - centre_of_half(volume, float(apix or 0), False)
+        arm = center_of_half(volume, float(apix or 0), True) - center_of_half(volume, float(apix or 0), False)
         angles.append(np.degrees(np.arctan2(arm[1], arm[0])))
     return np.array(angles)
 
@@ -208,7 +208,7 @@ def test_dpc_follows_the_conformation(run: Path) -> None:
     np.testing.assert_allclose(np.ptp(angles), np.degrees(swing_rad(2.0) - swing_rad(-2.0)), rtol=0.1)
 
 
-def test_dpc_takes_the_composition_of_the_centre(run: Path) -> None:
+def test_dpc_takes_the_composition_of_the_center(run: Path) -> None:
     heights = []
     for center in (0, 1):
         assert dsdsh(["eval_vol", str(run), "0", "dpc", "1", "4.0", "--kmeans", "2", "--dfk", str(center)]) == 0
@@ -256,9 +256,9 @@ def make_separation() -> Separation:
     """The height of the second blob falls with its swing, and a little with its square."""
     slope = np.zeros((feature_count(ZAFFINE), ZDIM))
     slope[0, 0], slope[ZAFFINE, 0], slope[1, 1] = -0.5, -0.1, 2.0
-    centre = np.zeros(len(slope))
-    centre[ZAFFINE] = 1.0
-    return Separation(np.zeros(ZAFFINE), np.array([1.5, 1.0, 1.0]), centre, slope)
+    center = np.zeros(len(slope))
+    center[ZAFFINE] = 1.0
+    return Separation(np.zeros(ZAFFINE), np.array([1.5, 1.0, 1.0]), center, slope)
 
 
 def test_the_decoder_is_given_what_it_was_trained_with(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_kmeans_and_joint(run: ResultDir) -> None:
     assert second.outdir == run.root / "analyze.filter.5" / "kmeans1"
 
 
-def test_dpc_moves_the_conformation_on_one_centre(run: ResultDir) -> None:
+def test_dpc_moves_the_conformation_on_one_center(run: ResultDir) -> None:
     chosen = volume_set(run, Round(5), "dpc", 2, kmeans=2, center=1)
     np.testing.assert_array_equal(chosen.latents, np.hstack([np.tile(CENTERS[1], (10, 1)), PATH]))
     assert chosen.deform and chosen.outdir == run.root / "defanalyze.5" / "pc2"

@@ -154,10 +154,10 @@ def test_defocus_of_a_particle_moved_along_x_and_z(hand: int, tmp_path: Path) ->
     """Closed formula for RELION's hand: defocus grows by hand·(z cos t - x sin t) for the angles of the .tlt file."""
     geometry = read_imod_series("a", imod(tmp_path, com="", xf="1 0 0 1 0 0\n" * 5), APIX, hand=hand).geometry
     t = np.deg2rad(TILTS)
-    centre, right, up, back = (
+    center, right, up, back = (
         geometry.project(np.array([at]))[1][0] for at in ([0, 0, 0], [500, 0, 0], [0, 0, 70], [0, 300, 0])
     )
-    assert np.allclose(centre, 0) and np.allclose(back, 0)
+    assert np.allclose(center, 0) and np.allclose(back, 0)
     assert np.allclose(right, hand * -500 * np.sin(t)) and np.allclose(up, hand * 70 * np.cos(t))
 
 

@@ -23,12 +23,12 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Load:
 
     folders: dict[tuple[float, float, bool], Path] = {}
 
-    def load(lowest: float, highest: float, normalise: bool = True) -> ParticleSet:
-        key = (lowest, highest, normalise)
+    def load(lowest: float, highest: float, normalize: bool = True) -> ParticleSet:
+        key = (lowest, highest, normalize)
         if key not in folders:
             volumes, apix = gather_volumes([], ["50S"], None, 32)
             scheme = regular_scheme(lowest, highest, 3.0, 3.0)
-            config = SimulationConfig(count=16, apix=apix, scheme=scheme, snr=0.1, normalise=normalise)
+            config = SimulationConfig(count=16, apix=apix, scheme=scheme, snr=0.1, normalize=normalize)
             folders[key] = tmp_path_factory.mktemp("one sided") / "set"
             simulate_dataset(volumes, config, folders[key])
         return load_particles(DataConfig(folders[key] / "particles.star"))

@@ -76,7 +76,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParticleSet]:
         volumes, apix = gather_volumes([], ["70S_vacant"], asked_apix, BOX)
         folder = tmp_path_factory.mktemp("kinds") / name
         config = SimulationConfig(
-            COUNT, apix=apix, scheme=scheme, snr=0.1, rot_err=2.0, shift_err=0.4, normalise=name != "plain"
+            COUNT, apix=apix, scheme=scheme, snr=0.1, rot_err=2.0, shift_err=0.4, normalize=name != "plain"
         )
         simulate_dataset(volumes, config, folder)
         found[name] = load_particles(DataConfig(folder / "particles.star"))

@@ -16,11 +16,11 @@ from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, wedge_only_table
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
-from opustomo.quality.checks.contents import summarise_mask, summarise_views
+from opustomo.quality.checks.contents import summarize_mask, summarize_views
 from opustomo.quality.checks.gpu_memory import bytes_per_particle, estimate_memory
-from opustomo.quality.checks.optics import OpticsSummary, summarise_optics
+from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
 from opustomo.quality.checks.preflight import Preflight, inspect_particles
-from opustomo.quality.checks.tilt_scheme import TiltSummary, summarise_tilts
+from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
 from tests.quality.checks.conftest import Load
 
 BOXES = Boxes(64, 4.0, 64, 54)
@@ -47,14 +47,14 @@ def tiny(tiny_set: Path) -> ParticleSet:
 
 
 def with_tables(particles: ParticleSet, tables: list[TiltTable], which: list[int]) -> TiltSummary:
-    return summarise_tilts(replace(particles, tables=tables, table=np.array(which)))
+    return summarize_tilts(replace(particles, tables=tables, table=np.array(which)))
 
 
 def test_one_symmetric_scheme(tiny: ParticleSet) -> None:
-    found = summarise_tilts(tiny)
+    found = summarize_tilts(tiny)
     assert (found.lowest_deg, found.highest_deg, found.step_deg) == (-60, 60, 6)
     assert found.fewest == found.median == found.most == 21
-    assert found.off_centre == 0 and len(found.schemes) == 1 and found.schemes[0].particles == 16
+    assert found.off_center == 0 and len(found.schemes) == 1 and found.schemes[0].particles == 16
     assert "asymmetric" not in found.line and "schemes" not in found.line
 
 
@@ -70,8 +70,8 @@ def test_several_asymmetric_schemes_are_said_plainly(tiny: ParticleSet) -> None:
         (-40, 62, 52, 5),
         (0, 3, 2, 1),
     ]
-    assert found.off_centre == 5 and found.off_centre_deg == 11
-    assert "3 schemes" in found.line and "the range of 5 particles is centred at +11°" in found.line
+    assert found.off_center == 5 and found.off_center_deg == 11
+    assert "3 schemes" in found.line and "the range of 5 particles is centered at +11°" in found.line
 
 
 def test_refined_tilts_of_one_scheme_are_one_scheme(tiny: ParticleSet) -> None:
@@ -92,14 +92,14 @@ def test_refined_tilts_of_one_scheme_are_one_scheme(tiny: ParticleSet) -> None:
 def test_expected_tilts_are_compared_only_when_given(
     tiny: ParticleSet, asked: tuple[float | None, float | None], warns: bool
 ) -> None:
-    found = summarise_tilts(tiny, *asked)
+    found = summarize_tilts(tiny, *asked)
     assert len(found.warnings) == warns
     if warns:
         assert "-60…60°" in found.warnings[0] and "tables are used" in found.warnings[0]
 
 
 def optics(**other: float) -> OpticsSummary:
-    return summarise_optics([table(np.arange(-3.0, 4.0), **other)], BOXES)
+    return summarize_optics([table(np.arange(-3.0, 4.0), **other)], BOXES)
 
 
 def test_first_zero_at_the_textbook_place() -> None:
@@ -129,8 +129,8 @@ def test_implausible_optics_are_named(change: dict[str, float], words: str) -> N
 
 
 def test_without_ctf_the_optics_are_left_alone() -> None:
-    found = summarise_optics([wedge_only_table(60, 3)], BOXES)
-    assert not found.modelled and found.warnings == () and "only the missing wedge" in found.line
+    found = summarize_optics([wedge_only_table(60, 3)], BOXES)
+    assert not found.modeled and found.warnings == () and "only the missing wedge" in found.line
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_signs_of_bfactors_and_doses(tables: list[tuple[float, int, float]], wor
     given = [
         replace(table(tilts, bfactor_A2=value), bfactor_sign=sign, bfactor_scale=scale) for value, sign, scale in tables
     ]
-    found = summarise_optics(given, BOXES)
+    found = summarize_optics(given, BOXES)
     assert words in found.line
     assert ("0.25 of them is applied" in found.line) == (tables[0][2] == 0.25)
     assert any("come from different programs" in text for text in found.warnings) == (len(tables) > 1)
@@ -158,22 +158,22 @@ def test_signs_of_bfactors_and_doses(tables: list[tuple[float, int, float]], wor
 def test_views() -> None:
     rng = np.random.default_rng(0)
     spread = np.stack([rng.uniform(-180, 180, 500), np.rad2deg(np.arccos(rng.uniform(-1, 1, 500))), np.zeros(500)], 1)
-    found = summarise_views(spread)
+    found = summarize_views(spread)
     assert found.occupied == 48 and found.warnings == () and 10 < found.largest < 40
-    one = summarise_views(np.array([[10.0, 40.0, psi] for psi in range(20)]))
+    one = summarize_views(np.array([[10.0, 40.0, psi] for psi in range(20)]))
     assert one.occupied == 1 and one.largest == 20 and "one viewing group" in one.warnings[0]
-    same = summarise_views(np.zeros((20, 3)))
+    same = summarize_views(np.zeros((20, 3)))
     assert same.identical and "same angles" in same.warnings[0] and len(same.warnings) == 1
-    assert summarise_views(np.zeros((1, 3))).warnings == ()
+    assert summarize_views(np.zeros((1, 3))).warnings == ()
 
 
 def test_mask() -> None:
     mask = np.zeros((8, 8, 8))
     mask[2:6, 2:6, 2:6] = 1
-    assert summarise_mask(mask).inside == 0.125 and summarise_mask(mask).warnings == ()
-    assert "covers 100 %" in summarise_mask(mask * 0 + 1).warnings[0]
-    assert "expected 0 to 1" in summarise_mask(mask * 255).warnings[0]
-    assert "no solvent mask" in summarise_mask(None).warnings[0]
+    assert summarize_mask(mask).inside == 0.125 and summarize_mask(mask).warnings == ()
+    assert "covers 100 %" in summarize_mask(mask * 0 + 1).warnings[0]
+    assert "expected 0 to 1" in summarize_mask(mask * 255).warnings[0]
+    assert "no solvent mask" in summarize_mask(None).warnings[0]
 
 
 def test_memory_suggests_what_fits() -> None:
@@ -193,7 +193,7 @@ def test_memory_suggests_what_fits() -> None:
 
 def inspect(particles: ParticleSet) -> Preflight:
     boxes = Boxes.from_window(particles.box, particles.apix)
-    physics, model = PhysicsConfig(ctf_normalised=True), ModelConfig(zdim=2)
+    physics, model = PhysicsConfig(ctf_normalized=True), ModelConfig(zdim=2)
     return inspect_particles(
         particles, VoxelSource(particles.images), boxes, None, physics, model, 8, asked_range_deg=30
     )
@@ -227,7 +227,7 @@ def test_what_cannot_be_computed_is_null_in_json(tiny: ParticleSet) -> None:
 def test_the_wedge_only_model_is_not_compared_with_itself(tiny_set: Path) -> None:
     config = DataConfig(tiny_set / "particles.star", use_ctf=False, tilt_range_deg=60.0, tilt_step_deg=6.0)
     found = inspect(load_particles(config))
-    assert not found.optics.modelled and found.tilts.warnings == () and "no CTF is applied" in found.as_text()
+    assert not found.optics.modeled and found.tilts.warnings == () and "no CTF is applied" in found.as_text()
 
 
 def test_force_takes_a_disagreeing_pixel_size_loudly(tiny_set: Path) -> None:

@@ -23,14 +23,14 @@ from opustomo.quality.checks.wedge import (
     mean_power,
     mirror_kz,
     plane_of,
-    summarise_wedge,
+    summarize_wedge,
     wedge_planes,
 )
 from tests.quality.checks.conftest import Load, reversed_tilts
 
 
 def look(particles: ParticleSet, normalized: bool = True, sample: int = 64) -> WedgeSummary:
-    return summarise_wedge(wedge_planes(particles, VoxelSource(particles.images), normalized, sample))
+    return summarize_wedge(wedge_planes(particles, VoxelSource(particles.images), normalized, sample))
 
 
 @pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "plain"])
@@ -126,8 +126,8 @@ def test_the_picture_shows_the_full_plane(simulated: Load, tmp_path: Path) -> No
     planes = wedge_planes(particles, VoxelSource(particles.images), True)
     full = full_plane(planes.model)
     assert full.shape == (32, 33)
-    np.testing.assert_allclose(full[1:], full[1:][::-1, ::-1], atol=1e-6)  # Friedel's law, centre at (16, 16)
-    draw_wedges(tmp_path / "a wedge.png", planes, summarise_wedge(planes))
+    np.testing.assert_allclose(full[1:], full[1:][::-1, ::-1], atol=1e-6)  # Friedel's law, center at (16, 16)
+    draw_wedges(tmp_path / "a wedge.png", planes, summarize_wedge(planes))
     assert (tmp_path / "a wedge.png").stat().st_size > 10_000
 
 
