@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from opustomo.physics.boxes import Boxes
     from opustomo.quality.checks.missing_inputs import Readiness
     from opustomo.quality.checks.proposal import Settings
+    from opustomo.training.timing import StepTime
 
 HELP = "inspect a particle set, judge whether it is usable, and print the training command with proposed settings"
 PASSED_ON = "poses mask datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit".split()
@@ -162,9 +163,11 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
         print(f"\nWrote {args.figure}.")
     if not verdict.faults:
         line = command_line(str(args.particles), repeated, settings, args.outdir)
-        seconds = None if args.no_timing else _time_step(readiness, source, boxes, model, physics, settings)
-        _print_proposal(line, settings, len(particles), seconds, report.memory.line, args.outdir)
-        content |= {"command": line, "settings": asdict(settings), "seconds_per_visit": seconds}
+        timing = None if args.no_timing else _time_step(readiness, source, boxes, model, physics, settings)
+        _print_proposal(line, settings, len(particles), timing, report.memory.line, args.outdir)
+        content |= {"command": line, "settings": asdict(settings)}
+        content["seconds_per_visit"] = None if timing is None else timing.seconds_per_particle
+        content["timing"] = None if timing is None else asdict(timing)
     return content, not verdict.faults
 
 
@@ -194,21 +197,21 @@ def _repeated(options: dict[str, Any]) -> list[str]:
 
 def _time_step(
     readiness: Readiness, source: Any, boxes: Boxes, model: ModelConfig, physics: PhysicsConfig, settings: Settings
-) -> float:
-    """Return the measured seconds per particle."""
+) -> StepTime:
+    """Return the measured time of a training step."""
     import torch
 
     from opustomo.training.config import TrainingConfig
-    from opustomo.training.timing import seconds_per_visit
+    from opustomo.training.timing import measure_step
 
     assert readiness.particles is not None
     config = TrainingConfig(batch_size=settings.batch_size, lr=settings.lr)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return seconds_per_visit(readiness.particles, source, readiness.mask, boxes, model, physics, config, device)
+    return measure_step(readiness.particles, source, readiness.mask, boxes, model, physics, config, device)
 
 
 def _print_proposal(
-    line: str, settings: Settings, particles: int, seconds: float | None, memory: str, outdir: str
+    line: str, settings: Settings, particles: int, timing: StepTime | None, memory: str, outdir: str
 ) -> None:
     """Print the command, the reason for each setting, what it costs, and what to do next."""
     import shlex
@@ -220,10 +223,13 @@ def _print_proposal(
     for name, reason in settings.reasons.items():
         print(f"  {names.get(name, '--' + name):<14}{reason}")
     cost = [memory, f"{settings.disk_bytes(particles) / 1e9:.1f} GB of disk space"]
-    if seconds is not None:
+    if timing is not None:
+        seconds = timing.seconds_per_particle
         rate, total = 1.0 / seconds, seconds * particles * settings.num_epochs
         cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
     print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
+    if timing is not None:
+        print(textwrap.fill(timing.basis(), 118))
     print(f"Then: {shlex.join(['dsdsh', 'results', outdir])}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,44 @@ LARGEST_CPU_BATCH = 4
 """Particles of a measured step on a CPU, where the time grows with the number of particles."""
 
 
-def seconds_per_visit(
+BUSY = 0.75
+"""Load per core from which the machine is called busy."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Measured time of a training step.
+
+    Attributes
+    ----------
+    seconds_per_particle
+        Seconds that one particle takes, reading included.
+    particles
+        Number of particles measured.
+    device
+        ``cpu`` or ``cuda``.
+    load, cores
+        Mean number of running processes in the minute before, and number of processor cores.
+    """
+
+    seconds_per_particle: float
+    particles: int
+    device: str
+    load: float
+    cores: int
+
+    def basis(self) -> str:
+        """Return in words what the time is based on."""
+        counted = "one particle" if self.particles == 1 else f"{self.particles} particles"
+        where = "GPU" if self.device == "cuda" else "CPU"
+        text = f"The time is that of a step of {counted} on the {where}, measured at a load of {self.load:.1f} on "
+        text += f"{self.cores} {'core' if self.cores == 1 else 'cores'}"
+        if self.load > BUSY * self.cores:
+            return f"{text}: other programs slowed it down, and an idle machine is faster."
+        return f"{text}; other programs make it longer."
+
+
+def measure_step(
     particles: ParticleSet,
     source: VoxelSource,
     mask: np.ndarray | None,
@@ -34,12 +73,13 @@ def seconds_per_visit(
     physics: PhysicsConfig,
     config: TrainingConfig,
     device: str,
-) -> float:
-    """Return the seconds that one particle takes in training, reading included.
+) -> StepTime:
+    """Measure the time that one particle takes in training, reading included.
 
     The steps are those of training with untrained networks; nothing is written into the output folder. The first pass,
     which also prepares memory and kernels, is not counted.
     """
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     gpu = torch.device(device).type == "cuda"
     batch = config.batch_size if gpu else min(config.batch_size, LARGEST_CPU_BATCH)
     count = min(len(particles), batch * (STEPS_GPU if gpu else STEPS_CPU))
@@ -61,4 +101,4 @@ def seconds_per_visit(
             trainer.close()
         finally:
             log.close()
-    return seconds / count
+    return StepTime(seconds / count, count, torch.device(device).type, load, cores)

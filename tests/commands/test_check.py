@@ -56,6 +56,7 @@ def test_the_printed_command_trains(tiny_set: Path, tmp_path: Path, capsys: pyte
     assert main([*words, "--figure", str(tmp_path / "check.png")]) == 0
     said = capsys.readouterr().out
     assert "particles per second, from a measured step" in said and "GB of disk space" in said
+    assert "measured at a load of" in " ".join(said.split())
     command = printed_command(said)
     assert command[:2] == ["train_tomo", str(star)] and command[-2:] == ["-o", str(out)]
     assert command[2:8] == ["-r", str(mask), "--angpix", "12", "--tilt-limit", "55"]

@@ -185,6 +185,7 @@ class ConvergenceMonitor:
         latents = np.asarray(record.latents, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
         volume = np.asarray(record.template, dtype=np.float64)
         latent_change = volume_change = math.nan
+        first = self._previous is None
         if self._previous is not None:
             latent_change = _displacement(self._previous[0], latents)
             volume_change = _dissimilarity(self._previous[1], volume)
@@ -194,7 +195,8 @@ class ConvergenceMonitor:
         before = self.history[-1] if self.history else None
         self.history.append(row)
         self.statement = convergence_statement(self.history)
-        self._say(f"# {epoch_summary(row, before)}; {self.statement.sentence}")
+        counting = f" (in the lines of OPUS-TOMO above, Epoch: {row.epoch + 1})" if first else ""
+        self._say(f"# {epoch_summary(row, before)}; {self.statement.sentence}{counting}")
 
     def columns(self) -> Mapping[str, float]:
         """Return the numbers of the last epoch that ``epochs.csv`` holds beside the losses."""
@@ -243,9 +245,10 @@ def _float(text: str) -> float:
 
 
 def _displacement(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the root mean square displacement over the larger spread of both; an untrained encoder has almost none."""
     if before.shape != after.shape or not after.size:
         return math.nan
-    spread = float(np.sqrt(((after - after.mean(0)) ** 2).sum(1).mean()))
+    spread = max(float(np.sqrt(((values - values.mean(0)) ** 2).sum(1).mean())) for values in (before, after))
     return float(np.sqrt(((after - before) ** 2).sum(1).mean())) / spread if spread > 0 else math.nan
 
 

@@ -108,6 +108,7 @@ def test_the_monitor_logs_one_line_per_epoch_and_resumes(tmp_path: Path) -> None
     for epoch in range(6):
         visit(monitor, metrics, epoch)
     assert len(lines) == 6 and lines[0].startswith("# epoch 0: held-out loss 1.1, training loss 1; too early")
+    assert [line.endswith(" (in the lines of OPUS-TOMO above, Epoch: 1)") for line in lines] == [True, *[False] * 5]
     assert "held-out loss 0.46788 (-0.63), training loss 0.36788 (-0.63), latents moved by" in lines[1]
     history = read_history(tmp_path / "epochs.csv")
     assert len(history) == 6 and math.isnan(history[0].latent_change) and 0.05 < history[5].latent_change < 0.3
@@ -123,3 +124,13 @@ def test_the_monitor_logs_one_line_per_epoch_and_resumes(tmp_path: Path) -> None
 
 def test_summaries_without_history() -> None:
     assert epoch_summary(EpochNumbers(0, 0.5, math.nan), None) == "epoch 0: training loss 0.5"
+
+
+def test_latents_that_leave_an_untrained_encoder_move_by_their_spread(tmp_path: Path) -> None:
+    """Relative to the spread before, which is nearly zero, they would move by thousands of percent."""
+    rng = np.random.default_rng(0)
+    lines: list[str] = []
+    monitor = ConvergenceMonitor(tmp_path, lines.append)
+    for epoch, scale in enumerate((0.01, 1.0)):
+        monitor.epoch(record(epoch, 1.0, scale * rng.normal(size=(50, 3)), rng.normal(size=(8, 8, 8))))
+    assert "latents moved by 10" in lines[1] or "latents moved by 9" in lines[1]
