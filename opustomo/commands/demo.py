@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     import time
 
     from opustomo.demo import plan as settings
-    from opustomo.demo.scores import collect_result, report_lines
+    from opustomo.demo.scores import collect_result, remove_resume_state, report_lines
     from opustomo.demo.summary_figure import draw_summary
     from opustomo.errors import UserError
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     result = collect_result(plan.data, plan.analysis, plan.run / f"pose.{plan.epoch}.pkl", settings.STATES)
     draw_summary(plan.root / "demo.png", result)
     print(f"\nDone in {(time.monotonic() - begin) / 60:.1f} minutes.")
-    print("\n".join(report_lines(result, plan)))
+    print("\n".join([*report_lines(result, plan), *remove_resume_state(plan)]))
 
 
 def _run_step(program: str, words: tuple[str, ...], line: str) -> None:

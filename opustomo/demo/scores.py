@@ -219,6 +219,16 @@ def contingency_lines(result: DemoResult) -> list[str]:
     return lines
 
 
+def remove_resume_state(plan: DemoPlan) -> list[str]:
+    """Remove the state that only serves to resume the training, and return lines about the disk space of the demo."""
+    state = plan.run / "state.pkl"
+    removed = state.stat().st_size if state.is_file() else 0
+    state.unlink(missing_ok=True)
+    size = sum(path.stat().st_size for path in plan.root.rglob("*") if path.is_file())
+    lines = [f"Removed {state} ({removed / 1e6:.0f} MB), which only serves to resume a training."] if removed else []
+    return [*lines, f"The demo takes {size / 1e6:.0f} MB of disk space. Delete {plan.root} when you have seen it."]
+
+
 def report_lines(result: DemoResult, plan: DemoPlan) -> list[str]:
     """Format the scores and the list of output files."""
     before, after = result.before, result.after

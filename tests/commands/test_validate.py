@@ -23,6 +23,7 @@ from opustomo.model.batch import Batch
 from opustomo.physics.ctf import TiltBatch
 from opustomo.quality.evidence.held_out import particle_losses
 from opustomo.quality.evidence.restored_run import held_out_particles, load_model, remembered_data, remembered_norm
+from opustomo.quality.evidence.validation import training_remark
 from opustomo.report.volume_images import pictures
 from opustomo.training.schedules import bfactor_at
 
@@ -39,6 +40,17 @@ def run(trained_run: Path, tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     dump_pickle(folder / "labels.pkl", np.arange(16) // 8)
     return root
+
+
+def test_the_verdict_mentions_the_state_of_the_training(tmp_path: Path) -> None:
+    table = tmp_path / "epochs.csv"
+    assert "not known" in training_remark(table, 3)
+    losses = [1.0, 0.5, 0.3, 0.2, 0.15, 0.1502, 0.1501, 0.1502, 0.1501, 0.1502]
+    rows = [f"{epoch},{loss},{loss},0.05,0.001" for epoch, loss in enumerate(losses)]
+    table.write_text("\n".join(["epoch,training_gen,validation_gen,latent_change,volume_change", *rows]) + "\n")
+    assert "short" in training_remark(table, 1)
+    assert "had not converged in epoch 4 (still improving" in training_remark(table, 4)
+    assert training_remark(table, 9) == ""
 
 
 def test_losses_are_those_of_validation(run: Path) -> None:
@@ -78,6 +90,7 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
     after = said[said.index("Wrote") :].splitlines()
     assert any(line.startswith("Class 1 (8 particles): CANNOT TELL") for line in after)
     assert any(line.startswith("Verdict: CANNOT TELL.") for line in after)
+    assert "the training is short: it is too early to judge convergence (2 of 4 epochs)" in said
     # the run has no bodies, so its conformation latents are not motion
     assert "The conformation latents are not judged" in said and "conformation latents:" not in said
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:

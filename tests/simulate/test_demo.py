@@ -22,6 +22,7 @@ from opustomo.demo.scores import (
     contingency_lines,
     match_classes,
     pose_error,
+    remove_resume_state,
     report_lines,
 )
 from opustomo.demo.summary_figure import draw_summary
@@ -72,6 +73,14 @@ def test_result_of_a_fabricated_run(fabricated: DemoPlan) -> None:
     draw_summary(plan.root / "demo.png", result)
     picture = matplotlib.image.imread(plan.root / "demo.png")[..., :3]
     assert picture.shape[1] > 1200 and picture.std() > 0.1
+
+
+def test_the_state_of_the_training_is_removed(fabricated: DemoPlan) -> None:
+    state = fabricated.run / "state.pkl"
+    state.write_bytes(bytes(3_000_000))
+    first, second = remove_resume_state(fabricated)
+    assert not state.exists() and "(3 MB)" in first and str(fabricated.root) in second
+    assert len(remove_resume_state(fabricated)) == 1
 
 
 def test_a_wrong_volume_is_told(fabricated: DemoPlan) -> None:

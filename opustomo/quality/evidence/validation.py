@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ from opustomo.quality.evidence.restored_run import (
     remembered_per_particle,
     remembered_physics,
 )
+from opustomo.training.monitors.convergence_state import convergence_statement, read_history
+from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at
 
 FEW_HELD_OUT = 5
@@ -131,10 +133,29 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     judged, motion = _judge(request, particles, labels, mask, request.ctf_normalized or physics.ctf_normalized, device)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
+    judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
     for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
         say(f"Wrote {file}")
     say_verdicts(judged, motion, say)
     return [*written, *own]
+
+
+def training_remark(epochs_file: Path, epoch: int) -> str:
+    """Return a sentence about a training that had not converged or overfitted in an epoch; empty if it had converged."""
+    history = [row for row in read_history(epochs_file) if row.epoch <= epoch]
+    if not history:
+        return f"Whether the training had converged is not known, because there is no {epochs_file.name}."
+    statement = convergence_statement(history)
+    match statement.state:
+        case "converged":
+            return ""
+        case "overfitting":
+            return f"Mind that the training overfits in epoch {epoch} ({statement.sentence})."
+        case "improving":
+            return (
+                f"Mind that the training had not converged in epoch {epoch} ({statement.sentence}): classes may change."
+            )
+    return f"Mind that the training is short: it is {statement.sentence}."
 
 
 def _conformation_is_read(config: Path) -> bool:
