@@ -141,7 +141,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
 
 
 def training_remark(epochs_file: Path, epoch: int) -> str:
-    """Return a sentence about a training that had not converged or overfitted in an epoch; empty if it had converged."""
+    """Return a sentence about a training that had not converged or overfits in an epoch; empty if it had converged."""
     history = [row for row in read_history(epochs_file) if row.epoch <= epoch]
     if not history:
         return f"Whether the training had converged is not known, because there is no {epochs_file.name}."
