@@ -151,6 +151,8 @@ def training_remark(epochs_file: Path, epoch: int) -> str:
             return ""
         case "overfitting":
             return f"Mind that the training overfits in epoch {epoch} ({statement.sentence})."
+        case "unclear":
+            return f"Mind that it is not known whether the training had converged ({statement.sentence})."
         case "improving":
             return (
                 f"Mind that the training had not converged in epoch {epoch} ({statement.sentence}): classes may change."

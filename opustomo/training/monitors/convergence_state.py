@@ -25,6 +25,8 @@ SMALL_GAIN = 0.02
 RISE = 0.05
 """Fraction of the whole decrease by which the held-out loss must rise to indicate overfitting."""
 NOISES = 2.0
+CLEAR = 0.1
+"""Largest fluctuation between epochs, as a fraction of the whole decrease, at which a run can be called converged."""
 STABLE_LATENTS, STABLE_VOLUME = 0.25, 0.01
 COLUMNS = ("latent_change", "volume_change")
 
@@ -57,7 +59,7 @@ class Statement:
     Attributes
     ----------
     state
-        ``too early``, ``improving``, ``converged`` or ``overfitting``.
+        ``too early``, ``improving``, ``unclear``, ``converged`` or ``overfitting``.
     since
         First epoch of the state; None while the run improves.
     sentence
@@ -75,9 +77,10 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     The held-out loss decides (the training loss if no particle is held out):
 
     - *overfitting since k*: after its minimum before epoch k, the held-out loss lies above it by more than 5 % of the
-      whole decrease and by more than its noise, while the training loss still falls;
+      whole decrease and by more than its noise, while the training loss falls from its highest value since then;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise, or latents or the volume still change;
+    - *unclear*: the loss fluctuates between epochs by more than 10 % of the whole decrease;
     - *converged since k*: otherwise; k is the first epoch after which loss, latents and volume are stable.
     """
     if len(history) < FEWEST_EPOCHS:
@@ -89,9 +92,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     judged, name = (held_out, "held-out") if np.isfinite(held_out).sum() >= FEWEST_EPOCHS else (training, "training")
     if not np.isfinite(judged).all():
         return Statement("too early", None, f"convergence cannot be judged, because the {name} loss is not finite")
-    decrease = float(judged[0] - judged.min())
     noise = _noise(judged)
     best = int(judged.argmin())
+    decrease = float(judged[: best + 1].max() - judged[best])
     after = judged[best + 1 :]
     if name == "held-out" and len(after) >= 2:
         rise = float(np.median(after) - judged[best])
@@ -99,7 +102,7 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
             rise > max(RISE * decrease, NOISES * noise)
             and float(after[-2:].min() - judged[best]) > NOISES * noise
             and np.isfinite(training).all()
-            and training[-1] < training[best]
+            and float(training[best:].max() - training[-1]) > NOISES * _noise(training)
         ):
             since = history[best + 1].epoch
             return Statement(
@@ -124,10 +127,15 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
             None,
             f"still improving: the {name} loss is stable, but {' and '.join(moving)} from the last epoch",
         )
+    if NOISES * noise > CLEAR * decrease:
+        return Statement(
+            "unclear",
+            None,
+            f"convergence is unclear: the {name} loss fluctuates by {noise:.2g} between epochs, which hides its trend",
+        )
     since = history[_stable_from(history, judged, small)].epoch
-    return Statement(
-        "converged", since, f"converged since epoch {since}: the {name} loss, the latents and the volume are stable"
-    )
+    stable = f"the {name} loss, the latents and the volume are stable" if known else f"the {name} loss is stable"
+    return Statement("converged", since, f"converged since epoch {since}: {stable}")
 
 
 def _noise(values: np.ndarray) -> float:

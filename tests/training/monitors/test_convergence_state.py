@@ -63,6 +63,47 @@ def test_a_rising_held_out_loss_is_overfitting(seed: int) -> None:
     assert convergence_statement(curve(noisy(held_out, 0.003, seed))).state != "overfitting"
 
 
+# Held-out and training losses of real runs: 270 and 240 simulated particles, and the 267 ribosomes in two of them.
+DEMO = (
+    "-.0132 -.0273 -.1187 -.3496 -.4833 -.5451 -.5764 -.6233 -.5793 -.6633 -.7341 -.8040 -.8472 -.8709 -.8953 -.9189 "
+    "-.93 -.9465 -.9662 -.9735 -.9777 -.9894 -1.0019 -1.006"
+)
+STATES = (
+    "-.0194 -.0847 -.2447 -.3386 -.3841 -.3661 -.4358 -.4554 -.4621 -.4680 -.4694 -.4723 -.4762 -.4767 -.4788 -.4782 "
+    "-.4801 -.4797 -.4798 -.4758"
+)
+RIBOSOMES = "-.0015 -.0304 -.0258 -.0352 -.0404 -.0452 -.0452 -.0467 -.0481 -.0481 -.0487 -.0471"
+OVERFITTED = "-.0312 -.0326 -.0322 -.0320 -.0314 -.0314 -.0313 -.0313 -.0311 -.0312 -.0307 -.0311"
+OVERFITTED_TRAINING = "-.0412 -.0362 -.0353 -.0346 -.0333 -.0341 -.0343 -.0347 -.0350 -.0354 -.0356 -.0357"
+
+
+def real(held_out: str, epochs: int, training: str | None = None) -> str:
+    losses = [np.array(text.split(), dtype=float)[:epochs] for text in (held_out, training or held_out)]
+    return convergence_statement(curve(*losses)).state
+
+
+def test_real_runs_that_improve_are_not_called_converged() -> None:
+    """One worse epoch in a falling curve is no convergence."""
+    assert [real(DEMO, epochs) for epochs in range(9, 25)] == ["unclear", "unclear", *["improving"] * 14]
+    assert "converged" not in {real(STATES, epochs) for epochs in range(4, 11)}
+    assert real(STATES, 20) == "converged"
+    assert (
+        "converged" not in {real(RIBOSOMES, epochs) for epochs in range(4, 12)} and real(RIBOSOMES, 12) == "converged"
+    )
+
+
+def test_a_real_run_that_overfits() -> None:
+    """Its training loss rose before it fell, because the noise spectrum was still estimated."""
+    states = [real(OVERFITTED, epochs, OVERFITTED_TRAINING) for epochs in range(4, 13)]
+    assert states == ["improving", "unclear", "unclear", *["overfitting"] * 6]
+
+
+def test_unknown_latents_and_volumes_are_not_called_stable() -> None:
+    unknown = convergence_statement(curve(np.exp(-EPOCHS / 1.5), latents=math.nan, volume=math.nan))
+    assert unknown.state == "converged" and "the held-out loss is stable" in unknown.sentence
+    assert "latents" not in unknown.sentence
+
+
 def test_moving_latents_or_volumes_contradict_a_flat_loss() -> None:
     flat = np.exp(-EPOCHS / 1.5)
     latents = convergence_statement(curve(flat, latents=0.6))
