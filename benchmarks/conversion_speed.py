@@ -28,7 +28,7 @@ REFINED = (
     "NrOfSignificantSamples"
 )
 PLACES = "CoordinateX CoordinateY CoordinateZ"
-CENTERED = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
+CENTERED_COORDINATES = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst"
 ANGLES = "AngleRot AngleTilt AnglePsi"
 RELION4 = f"{{places}} {ANGLES} TomoName TomoParticleName OpticsGroup OriginXAngst OriginYAngst OriginZAngst ImageName"
 SPECIES = "CoordinateX1 CoordinateY1 CoordinateZ1 AngleRot1 AngleTilt1 AnglePsi1 RandomSubset SourceName SourceHash"
@@ -99,7 +99,7 @@ def make_inputs(folder: Path, rows: int) -> None:
         "one_tomogram.star": lambda: relion4(numbers, PLACES, one=True),
         "half.star": lambda: relion4(numbers[: rows // 2], PLACES),
         "other_half.star": lambda: relion4(numbers[rows // 2 :], PLACES).replace("Pseudo", "Other"),
-        "relion5.star": lambda: relion4(numbers, CENTERED),
+        "relion5.star": lambda: relion4(numbers, CENTERED_COORDINATES),
         "species.star": lambda: species(numbers),
         "list.xml": lambda: pytom(numbers, 0),
         "table.tbl": lambda: dynamo(numbers),

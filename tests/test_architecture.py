@@ -69,7 +69,6 @@ ALLOWED = {
     "subtract": {
         "quality.evidence",
         "training.schedules",
-        "convert.columns",
         "analysis",
         "checkpoint",
         "model",

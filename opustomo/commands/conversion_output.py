@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from opustomo.errors import UserError
 
 if TYPE_CHECKING:
-    from opustomo.convert.columns import Converted
+    from opustomo.convert import Converted
     from opustomo.io.star_tables import ParticleStar
 
 

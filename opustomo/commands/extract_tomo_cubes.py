@@ -55,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Crop and write the subtomograms, and print their number."""
-    from opustomo.convert.columns import COORDINATES, require_pixels
+    from opustomo.convert.frames import require_pixels
     from opustomo.errors import UserError
     from opustomo.io.mrc import read_header
+    from opustomo.io.star_conventions import COORDINATES
     from opustomo.io.tomograms import rows_in_tomogram
     from opustomo.prepare.cubes import CubeConfig, extract_cubes
     from opustomo.prepare.particle_tables import particles_of_block

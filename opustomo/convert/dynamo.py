@@ -9,28 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.convert.columns import (
-    COORDINATES,
-    Converted,
-    Numbers,
-    Texts,
-    fixed,
-    make_table,
-    repeated,
-    require_pixels,
-    xyz,
-    xyz_columns,
-)
+from opustomo.convert import Converted
 from opustomo.convert.frames import (
     compose_frames,
     coordinate_sizes,
     dynamo_from_relion,
     origins_in_coordinate_pixels,
     relion_from_dynamo,
+    require_pixels,
 )
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.star import to_numbers
+from opustomo.io.star_columns import Numbers, Texts, fixed, make_table, repeated, xyz, xyz_columns
+from opustomo.io.star_conventions import COORDINATES
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 

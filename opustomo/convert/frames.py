@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.columns import Numbers, with_columns, without_columns, xyz, xyz_columns
 from opustomo.errors import UserError
 from opustomo.io import star_conventions
+from opustomo.io.star_columns import Numbers, with_columns, without_columns, xyz, xyz_columns
+from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 Angles = npt.NDArray[np.float64]
@@ -123,3 +124,19 @@ def origins_in_coordinate_pixels(star: ParticleStar, apix: float | None = None) 
     images = star.pixel_sizes() if apix is None else None
     origins = star.origins_px()
     return origins if sizes is None or images is None else origins * (images / sizes)[:, None]
+
+
+def require_pixels(star: ParticleStar) -> None:
+    """Raise an error if a table has no coordinates in pixels.
+
+    Raises
+    ------
+    UserError
+        Coordinates are missing, or they are those of RELION 5.
+    """
+    if COORDINATES[0] not in star and CENTERED_COORDINATES[0] in star:
+        raise UserError(
+            f"{star.path}: this RELION 5 particle set has coordinates in Å from the center, but coordinates in pixels "
+            "are required; convert it with dsdsh convert_relion5 first."
+        )
+    xyz(star, COORDINATES)

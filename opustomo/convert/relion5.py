@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.convert.columns import (
-    CENTERED_COORDINATES,
-    COORDINATES,
-    Converted,
+from opustomo.convert import Converted
+from opustomo.convert.frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
+from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
+from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
+from opustomo.errors import UserError
+from opustomo.io.star import find_block, format_pixel_sizes, read_blocks
+from opustomo.io.star_columns import (
     Numbers,
     make_table,
     table_numbers,
@@ -25,12 +28,7 @@ from opustomo.convert.columns import (
     xyz,
     xyz_columns,
 )
-from opustomo.convert.frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
-from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
-from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
-from opustomo.errors import UserError
-from opustomo.io.star import find_block, format_pixel_sizes, read_blocks
-from opustomo.io.star_conventions import OWN_APIX, counts_in_image_pixels
+from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES, OWN_APIX, counts_in_image_pixels
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import base_name, tomogram_stem
 

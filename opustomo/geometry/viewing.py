@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from opustomo.geometry.rotations import quaternion_to_matrix, wrap_degrees
+from opustomo.geometry.rotations import wrap_degrees
 
 
 def euler_to_hopf(eulers_deg: Tensor) -> Tensor:
@@ -28,29 +28,6 @@ def euler_to_hopf(eulers_deg: Tensor) -> Tensor:
     # A negative tilt equals the positive one with rot and psi changed by 180 degrees, which preserves their sum.
     phi = torch.where(tilt < 0, -rot, 180.0 - rot)
     return torch.stack((wrap_degrees(phi), tilt.abs(), wrap_degrees(-(rot + psi))), dim=-1)
-
-
-def hopf_to_euler(hopf_deg: Tensor) -> Tensor:
-    """Convert Hopf angles (..., 3) to RELION rot, tilt, psi in degrees, (..., 3)."""
-    phi, theta, psi = hopf_deg.unbind(-1)
-    rot = 180.0 - phi
-    return torch.stack((wrap_degrees(rot), theta, wrap_degrees(-psi - rot)), dim=-1)
-
-
-def hopf_to_matrix(hopf_deg: Tensor) -> Tensor:
-    """Convert Hopf angles (..., 3) in degrees to RELION matrices A, (..., 3, 3)."""
-    phi, theta, psi = torch.deg2rad(hopf_deg).unbind(-1)
-    cos_half, sin_half = torch.cos(theta / 2), torch.sin(theta / 2)
-    quaternion = torch.stack(
-        (
-            cos_half * torch.cos(psi / 2),
-            sin_half * torch.sin(phi - psi / 2),
-            sin_half * torch.cos(phi - psi / 2),
-            cos_half * torch.sin(psi / 2),
-        ),
-        dim=-1,
-    )
-    return quaternion_to_matrix(quaternion)
 
 
 def viewing_groups(eulers_deg: npt.NDArray[np.float64], nside: int = 2) -> npt.NDArray[np.int64]:

@@ -1,11 +1,12 @@
-"""Atomic writing: files and folders appear complete or not at all."""
+"""Atomic writing: files, folders and tables appear complete or not at all."""
 
+import csv
 import errno
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,3 +82,9 @@ def remove_leftovers(folder: Path) -> list[Path]:
     for path in found:
         path.unlink(missing_ok=True)
     return found
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as comma-separated values; the first row contains the names of the columns."""
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

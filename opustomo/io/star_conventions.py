@@ -51,8 +51,8 @@ def _says(block: object, column: str, value: str) -> bool:
     return value in ([str(values)] if isinstance(values, str) else [str(item) for item in values])
 
 
-CORNER = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
-CENTERED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
+CENTERED_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 SERIES_APIX = "rlnTomoTiltSeriesPixelSize"
 OWN_APIX = "opusCoordinatePixelSize"
 """Column of opustomo for sets of 2D stacks whose coordinates are not in the units of WarpTools, Å."""
@@ -71,8 +71,8 @@ def coordinate_sizes(star: ParticleStar) -> npt.NDArray[np.float64] | None:
 def counts_in_image_pixels(star: ParticleStar) -> bool:
     """Return whether a table is a 2D export of WarpTools, whose coordinates are in pixels of the images."""
     return (
-        CORNER[0] in star
-        and CENTERED[0] not in star
+        COORDINATES[0] in star
+        and CENTERED_COORDINATES[0] not in star
         and OWN_APIX not in star
         and is_stack_set(star)
         and star.value_per_particle("rlnImagePixelSize") is not None

@@ -14,11 +14,12 @@ from opustomo.errors import UserError
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import slice_frame
 from opustomo.io.progress_bar import progress
+from opustomo.io.star_columns import with_columns
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.discovery import SeriesSource
 from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.prepare.particle_ctf import clipped_defoci, original_depth, write_ctf_table
-from opustomo.prepare.particle_tables import SUBTOMOGRAM_COLUMNS, with_columns
+from opustomo.prepare.particle_tables import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.positions import (
     coordinate_note,
     from_corner,

@@ -15,14 +15,14 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_conventions import CORNER, OWN_APIX
+from opustomo.io.star_columns import with_columns
+from opustomo.io.star_conventions import COORDINATES, OWN_APIX
 from opustomo.io.star_tables import ParticleStar
 from opustomo.prepare.particle_tables import (
     SUBTOMOGRAM_COLUMNS,
     TomogramPoses,
     origins_of,
     tomogram_poses,
-    with_columns,
     with_subtomograms,
 )
 
@@ -151,7 +151,7 @@ class CubeConfig:
     box: int
     folder: Path
     apix: float
-    coord_columns: Sequence[str] = CORNER
+    coord_columns: Sequence[str] = COORDINATES
     coord_scale: float = 1.0
     one_based: bool = False
     round_mode: str = "round"
@@ -240,7 +240,7 @@ def _cube_table(
         columns[column] = [str(at) for at in plan.centers[rows, axis]]
     frames = np.broadcast_to(np.eye(3), (len(rows), 3, 3))
     table = with_subtomograms(cut, poses, frames, box=config.box, apix=config.apix, columns=columns)
-    return _places_in_voxels(table, config.apix) if tuple(config.coord_columns) == CORNER else table
+    return _places_in_voxels(table, config.apix) if tuple(config.coord_columns) == COORDINATES else table
 
 
 def _places_in_voxels(star: ParticleStar, apix: float) -> ParticleStar:

@@ -11,12 +11,13 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_conventions import CENTERED, CORNER
+from opustomo.io.star_columns import with_columns
+from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES
 from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.discovery import SeriesSource
 from opustomo.io.tilt_series.series import TiltSeries
-from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_columns, with_subtomograms
+from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.positions import (
     coordinate_note,
     coordinate_pixel_size,
@@ -208,8 +209,8 @@ def _recentered(
     star: ParticleStar, poses: TomogramPoses, tomograms: list[_Tomogram], config: ExtractionConfig
 ) -> ParticleStar:
     """Return the table with origins added to the coordinates."""
-    centered = all(column in star for column in CENTERED)
-    columns = CENTERED if centered else CORNER
+    centered = all(column in star for column in CENTERED_COORDINATES)
+    columns = CENTERED_COORDINATES if centered else COORDINATES
     unit = np.ones(len(star))
     if not centered:
         for tomogram in tomograms:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import read_blocks
+from opustomo.io.star_columns import with_columns, xyz_columns
 from opustomo.io.star_conventions import is_stack_set
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar, read_particles
-
-
-def with_columns(star: ParticleStar, values: Mapping[str, Sequence[str]]) -> ParticleStar:
-    """Return the table with columns replaced or added; each has one string per particle."""
-    table = star.particles.copy()
-    for column, strings in values.items():
-        table[column] = np.array(strings, dtype=object)
-    return replace(star, blocks={**star.blocks, star.particle_block: table})
 
 
 def particles_of_block(path: str | os.PathLike[str], block: str | None) -> ParticleStar:
@@ -125,18 +119,18 @@ def with_subtomograms(
     columns
         Further columns, such as names of images and tables.
     """
-    values = dict(columns)
+    values: dict[str, Any] = dict(columns)
     if poses.matrices is not None:
-        values |= _columns(EULER_COLUMNS, _eulers(poses.matrices))
+        values |= xyz_columns(EULER_COLUMNS, _eulers(poses.matrices))
     in_angst = any(column in star for column in ORIGIN_ANGST_COLUMNS) or (
         star.optics_block is not None and not any(column in star for column in ORIGIN_COLUMNS)
     )
     if in_angst:
-        values |= _columns(ORIGIN_ANGST_COLUMNS, poses.origins_A)
+        values |= xyz_columns(ORIGIN_ANGST_COLUMNS, poses.origins_A)
     if not in_angst or any(column in star for column in ORIGIN_COLUMNS):
-        values |= _columns(ORIGIN_COLUMNS, poses.origins_A / apix)
+        values |= xyz_columns(ORIGIN_COLUMNS, poses.origins_A / apix)
     if np.abs(frames - np.eye(3)).max() > 1e-6 or SUBTOMOGRAM_COLUMNS[0] in star:
-        values |= _columns(SUBTOMOGRAM_COLUMNS, _eulers(frames.transpose(0, 2, 1)))
+        values |= xyz_columns(SUBTOMOGRAM_COLUMNS, _eulers(frames.transpose(0, 2, 1)))
     blocks, has_optics = _imaging_blocks(star, box, apix)
     count = len(star)
     for column in ("rlnImagePixelSize", "rlnPixelSize"):
@@ -195,7 +189,3 @@ def _eulers(matrices: np.ndarray) -> np.ndarray:
     from opustomo.geometry.rotations import matrix_to_euler
 
     return matrix_to_euler(torch.from_numpy(np.ascontiguousarray(matrices))).numpy()
-
-
-def _columns(names: tuple[str, ...], values: np.ndarray) -> dict[str, list[str]]:
-    return {name: [f"{value:.6f}" for value in values[:, axis]] for axis, name in enumerate(names)}

@@ -11,9 +11,10 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import format_pixel_sizes
+from opustomo.io.star_columns import with_columns
 from opustomo.io.star_conventions import (
-    CENTERED,
-    CORNER,
+    CENTERED_COORDINATES,
+    COORDINATES,
     OWN_APIX,
     SERIES_APIX,
     coordinate_sizes,
@@ -23,7 +24,6 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.imod_files import read_columns
 from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.io.tomograms import tomogram_column, tomogram_stem
-from opustomo.prepare.particle_tables import with_columns
 
 
 def positions_from_star(
@@ -39,9 +39,9 @@ def positions_from_star(
     UserError
         Coordinates are missing, or the size of the tomogram is unknown.
     """
-    if all(column in star for column in CENTERED):
-        return np.stack([star.numbers(column)[rows] for column in CENTERED], axis=1)
-    pixels = np.stack([star.numbers(column)[rows] for column in CORNER], axis=1)
+    if all(column in star for column in CENTERED_COORDINATES):
+        return np.stack([star.numbers(column)[rows] for column in CENTERED_COORDINATES], axis=1)
+    pixels = np.stack([star.numbers(column)[rows] for column in COORDINATES], axis=1)
     return from_corner(pixels, series, coordinate_pixel_size(star, rows, coord_apix))
 
 
@@ -82,11 +82,11 @@ def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> Par
     """
     series = star.value_per_particle(SERIES_APIX)
     sizes = coordinate_sizes(star) if coord_apix is None else np.full(len(star), coord_apix)
-    if CORNER[0] not in star or series is None or sizes is None:
+    if COORDINATES[0] not in star or series is None or sizes is None:
         return star
     if not counts_in_image_pixels(star) and OWN_APIX not in star:
         return star
-    values = {column: [f"{value:.6f}" for value in star.numbers(column) * sizes / series] for column in CORNER}
+    values = {column: [f"{value:.6f}" for value in star.numbers(column) * sizes / series] for column in COORDINATES}
     moved = with_columns(star, values)
     table = moved.particles.drop(columns=[OWN_APIX], errors="ignore")
     return replace(moved, blocks={**moved.blocks, moved.particle_block: table})
@@ -124,7 +124,7 @@ def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries]
 
 def coordinate_note(star: ParticleStar, series_apix: float | None, coord_apix: float | None) -> str | None:
     """Describe coordinates that may not be in pixels of the tilt series, or return None."""
-    if coord_apix is not None or series_apix is None or CENTERED[0] in star:
+    if coord_apix is not None or series_apix is None or CENTERED_COORDINATES[0] in star:
         return None
     images = coordinate_sizes(star) if counts_in_image_pixels(star) else None
     if images is not None:

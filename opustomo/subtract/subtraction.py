@@ -14,12 +14,12 @@ from torch import Tensor
 from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
-from opustomo.convert.columns import with_columns
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.progress_bar import progress
+from opustomo.io.star_columns import with_columns
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import mask_on_crop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.analysis.results import ResultDir
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,13 +113,12 @@ def _rms(vectors: np.ndarray) -> float:
 
 def write_convergence(path: Path, rows: Sequence[EpochStability]) -> None:
     """Write ``convergence.csv``; values that are undefined for the first epoch are empty."""
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["epoch", "previous", "ari_previous", "ari_last", "displacement", "spread"])
-        for row in rows:
-            numbers = (row.ari_previous, row.ari_last, row.displacement, row.spread)
-            previous = "" if row.previous is None else row.previous
-            writer.writerow([row.epoch, previous, *("" if np.isnan(x) else f"{x:.6f}" for x in numbers)])
+    lines: list[list[object]] = [["epoch", "previous", "ari_previous", "ari_last", "displacement", "spread"]]
+    for row in rows:
+        numbers = (row.ari_previous, row.ari_last, row.displacement, row.spread)
+        previous = "" if row.previous is None else row.previous
+        lines.append([row.epoch, previous, *("" if np.isnan(x) else f"{x:.6f}" for x in numbers)])
+    write_csv(path, lines)
 
 
 def draw_convergence(path: Path, rows: Sequence[EpochStability], num_clusters: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors
 from opustomo.analysis.tomograms.placement import PlacedMap, TomogramGrid
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,18 +99,16 @@ def write_neighbor_table(
     neighbors, chains
         Statistics of the same particles.
     """
-    lines = ["particle,cluster,nearest_particle,distance_A,angle_deg,nearest_cluster,chain,position_in_chain"]
+    columns = ("particle", "cluster", "nearest_particle", "distance_A", "angle_deg", "nearest_cluster", "chain")
+    lines: list[list[object]] = [[*columns, "position_in_chain"]]
     for i, row in enumerate(rows):
         other = int(neighbors.nearest[i])
-        nearest = (
-            ",,,,"
-            if other < 0
-            else (f"{rows[other]},{neighbors.distance_A[i]:.2f},{neighbors.angle_deg[i]:.2f},{labels[other]},")
-        )
-        chain = "," if chains.chain[i] < 0 else f"{chains.chain[i]},{chains.position[i]}"
-        lines.append(f"{row},{labels[i]},{nearest}{chain}")
-    with atomic_path(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
+        nearest: list[object] = [""] * 4
+        if other >= 0:
+            nearest = [rows[other], f"{neighbors.distance_A[i]:.2f}", f"{neighbors.angle_deg[i]:.2f}", labels[other]]
+        chain = ["", ""] if chains.chain[i] < 0 else [chains.chain[i], chains.position[i]]
+        lines.append([row, labels[i], *nearest, *chain])
+    write_csv(path, lines)
 
 
 def draw_placement(path: Path, grid: TomogramGrid, clusters: list[PlacedCluster], density: np.ndarray | None) -> None:

@@ -10,14 +10,13 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import write_blocks
-from opustomo.io.star_conventions import coordinate_sizes
+from opustomo.io.star_conventions import COORDINATES, coordinate_sizes
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS
 
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
 
-COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-CENTERED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+CENTERED_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
     if origins.any() and subtomogram is None:
         raise UserError(f"{table} has origins but no pixel size. Export it with the column rlnPixelSize.")
     origins_A = np.zeros_like(origins) if subtomogram is None else origins * subtomogram[:, None]
-    centered = CENTERED[0] in star
+    centered = CENTERED_COORDINATES[0] in star
     if scale.coordinate_apix is not None:
         coordinate_apix: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
     else:
@@ -95,7 +94,7 @@ def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.nda
                 f"{table} has coordinates relative to the center of the tomogram (RELION 5). "
                 "Give the size of the displayed tomogram with --tomo-size X Y Z."
             )
-        coordinates_A = np.stack([star.numbers(column) for column in CENTERED], axis=1)
+        coordinates_A = np.stack([star.numbers(column) for column in CENTERED_COORDINATES], axis=1)
         centers = (coordinates_A - origins_A) / view_apix[:, None] + np.array(scale.size) / 2
     else:
         coordinates = np.stack([star.numbers(column) for column in COORDINATES], axis=1)

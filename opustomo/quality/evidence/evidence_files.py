@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opustomo.analysis.figures.figure_style import cluster_colors
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
 from opustomo.physics.fsc import ShellCorrelation
 from opustomo.quality.evidence.class_verdicts import RunVerdict
@@ -33,13 +32,13 @@ MOST_TOMOGRAMS = 40
 def write_validation(folder: Path, validation: Validation, apix: float) -> list[Path]:
     """Write the tables, the figure and ``backprojection{i}.mrc``, and return their paths."""
     written = [folder / "validation.csv"]
-    write_rows(written[0], _summary(validation))
+    write_csv(written[0], _summary(validation))
     if validation.tomograms is not None:
         written.append(folder / "validation_tomograms.csv")
-        write_rows(written[-1], _tomogram_rows(validation))
+        write_csv(written[-1], _tomogram_rows(validation))
     if any(evidence.curve is not None for evidence in validation.clusters):
         written.append(folder / "validation_fsc.csv")
-        write_rows(written[-1], _curve_rows(validation))
+        write_csv(written[-1], _curve_rows(validation))
     for number, evidence in enumerate(validation.clusters):
         if evidence.volume is not None:
             written.append(folder / f"backprojection{number}.mrc")
@@ -47,12 +46,6 @@ def write_validation(folder: Path, validation: Validation, apix: float) -> list[
     written.append(folder / "validation.png")
     draw_validation(written[-1], validation)
     return written
-
-
-def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as comma-separated values."""
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def number_text(value: float) -> str:
@@ -247,8 +240,8 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
     }
     with atomic_path(written[0]) as partial:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_rows(written[1], _pair_rows(verdict))
-    write_rows(written[2], _imaging_rows(verdict))
+    write_csv(written[1], _pair_rows(verdict))
+    write_csv(written[2], _imaging_rows(verdict))
     return written
 
 

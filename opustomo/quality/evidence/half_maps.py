@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles, max_broken
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses
 from opustomo.io.progress_bar import progress
@@ -50,17 +49,13 @@ def write_curve(path: Path, curve: ShellCorrelation) -> None:
     columns: dict[str, np.ndarray] = {"fsc_unmasked": curve.unmasked.numpy()}
     if curve.masked is not None and curve.randomized is not None:
         columns["fsc_masked"] = curve.masked.numpy()
-        columns["fsc_randomised"] = curve.randomized.numpy()
+        columns["fsc_randomized"] = curve.randomized.numpy()
         columns["fsc_true"] = curve.corrected.numpy()
-    frequencies = curve.frequencies.numpy()
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["shell", "frequency_per_A", "resolution_A", *columns])
-        for shell, frequency in enumerate(frequencies):
-            length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
-            writer.writerow(
-                [shell, f"{frequency:.8f}", length, *(f"{values[shell]:.6f}" for values in columns.values())]
-            )
+    rows: list[list[object]] = [["shell", "frequency_per_A", "resolution_A", *columns]]
+    for shell, frequency in enumerate(curve.frequencies.numpy()):
+        length = f"{1 / frequency:.4f}" if frequency > 0 else "inf"
+        rows.append([shell, f"{frequency:.8f}", length, *(f"{values[shell]:.6f}" for values in columns.values())])
+    write_csv(path, rows)
 
 
 def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:

@@ -1,13 +1,12 @@
-"""Columns of particle tables: conversion of numbers to text, replacement of columns, result of a conversion."""
+"""Columns of particle tables: conversion of numbers to text and back, replacement and removal of columns."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.errors import UserError
 from opustomo.io.star import to_numbers
 from opustomo.io.star_tables import ParticleStar
 
@@ -16,28 +15,6 @@ if TYPE_CHECKING:
 
 Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
-
-COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-CENTERED_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
-
-
-@dataclass(frozen=True, eq=False)
-class Converted:
-    """Result of a conversion.
-
-    Attributes
-    ----------
-    star
-        The new table.
-    count_in
-        Number of particles that were read.
-    notes
-        Notes for the user.
-    """
-
-    star: ParticleStar
-    count_in: int
-    notes: tuple[str, ...] = field(default=())
 
 
 def fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
@@ -59,8 +36,8 @@ def make_table(columns: Mapping[str, Any]) -> "pd.DataFrame":
     return pd.DataFrame({name: np.asarray(values, dtype=object) for name, values in columns.items()}, dtype=object)
 
 
-def with_columns(star: ParticleStar, columns: Mapping[str, Texts]) -> ParticleStar:
-    """Return the table with columns replaced, or appended if they do not exist."""
+def with_columns(star: ParticleStar, columns: Mapping[str, Sequence[str] | Texts]) -> ParticleStar:
+    """Return the table with columns of text replaced, or appended if they do not exist."""
     table = {name: star.particles[name].to_numpy(dtype=object) for name in star.particles.columns}
     return with_table(star, make_table({**table, **columns}))
 
@@ -95,22 +72,6 @@ def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
         A column is missing or not numeric.
     """
     return np.stack([star.numbers(column) for column in columns], axis=1)
-
-
-def require_pixels(star: ParticleStar) -> None:
-    """Raise an error if a table has no coordinates in pixels.
-
-    Raises
-    ------
-    UserError
-        Coordinates are missing, or they are those of RELION 5.
-    """
-    if COORDINATES[0] not in star and CENTERED_COORDINATES[0] in star:
-        raise UserError(
-            f"{star.path}: this RELION 5 particle set has coordinates in Å from the center, but coordinates in pixels "
-            "are required; convert it with dsdsh convert_relion5 first."
-        )
-    xyz(star, COORDINATES)
 
 
 def xyz_columns(columns: tuple[str, ...], numbers: Numbers, decimals: int = 6) -> dict[str, Texts]:
