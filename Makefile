@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: setup test check lint format typecheck demo cell docs bench clean
+.PHONY: setup test check lint format typecheck demo cell docs bench report-assets clean
 
 setup: $(READY)
 
@@ -53,6 +53,10 @@ bench: $(READY)
 		test -e "$$script" || { echo "no benchmarks yet"; exit 0; }; \
 		echo "$$script"; $(PY) "$$script"; \
 	done
+
+# the bundle of the libraries of the report, from opustomo/report/vendor/package-lock.json; needs Node.js and npm
+report-assets:
+	cd opustomo/report/vendor && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,13 @@
-"""How long the page of `dsdsh report` takes with many particles, in a headless Chromium and without a mouse.
+"""How long the page of `dsdsh report` takes with many particles, in Chromium and Firefox without a GPU.
 
-    python benchmarks/report_speed.py --points 100000 [--repeats 21]
+    python benchmarks/report_speed.py --points 100000 [--repeats 21] [--save page.html]
 
-Prints one JSON object, times in milliseconds of the page's own clock. "open" unpacks the points and shows all for the
-first time, drawings included, "first_drawing" is the first of these; "drawing" draws all points anew, as every step of
-zooming and panning does. "lasso" finds the points within a circle and draws the selection, as when the button is let
-go; "hover" finds the point under the pointer. All but the first two are medians. Without a browser the object has only
-"skipped", a sentence.
+The page has 20 clusters, two movies and 60 sampled particles, whose volumes have 64³ voxels, and 50 tomograms. Prints
+one JSON object, times in milliseconds of the page's own clock from the navigation: "started" when its script starts,
+"opened" when all sections are shown and what is in view is drawn, "volumes" when the volumes are unpacked. "drawing"
+draws all points anew, as every step of zooming and panning does. "lasso" finds the points within a circle and draws the
+selection, as when the button is let go; "hover" finds the point under the pointer. These three are medians. A browser
+that is not installed is missing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,30 +23,24 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a source tree that is not installed
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# takes the place of the page's start; what it finds becomes all there is of the page
-TIMED = """
-const elapsed = (work) => { const began = performance.now(); work(); return performance.now() - began; };
-const median = (work) => {
-  const times = Array.from({ length: REPEATS }, (_, k) => elapsed(() => work(k))).sort((a, b) => a - b);
-  return times[times.length >> 1];
-};
-const draw = Scatter.prototype.draw, drawings = [];
-Scatter.prototype.draw = function () {
-  const took = elapsed(() => draw.call(this));
-  if (this.colors && this.box) drawings.push(took); // before that it does nothing
-};
-const open = elapsed(start), first = drawings[0], explorer = window.opustomoReport.explorer, plot = explorer.latent;
-Scatter.prototype.draw = draw;
-const [x, y] = plot.pixelOf(123), path = [];
-for (let k = 0; k < 24; k++) path.push([x + 50 * Math.cos(k * Math.PI / 12), y + 50 * Math.sin(k * Math.PI / 12)]);
-const result = { open, first_drawing: first, drawing: median(() => plot.draw()) };
-result.lasso = median(() => explorer.select(plot.pointsInside(path), "replace"));
-result.hover = median((k) => plot.hover(plot.pointAt(...plot.pixelOf(k)), { clientX: x, clientY: y }));
-for (const name in result) result[name] = +result[name].toFixed(1);
-Object.assign(result, { selected: explorer.selection().length, canvas: [plot.base.width, plot.base.height] });
-document.body.textContent = "<<" + JSON.stringify(result) + ">>";
-"""
+TIMED = """(() => {
+  const median = (work) => {
+    const times = Array.from({ length: REPEATS }, (_, k) => {
+      const began = performance.now();
+      work(k);
+      return performance.now() - began;
+    });
+    return times.sort((a, b) => a - b)[REPEATS >> 1];
+  };
+  const { explorer, times } = window.opustomoReport, plot = explorer.latent, [x, y] = plot.pixelOf(123);
+  const angles = Array.from({ length: 24 }, (_, k) => k * Math.PI / 12);
+  const path = angles.map((angle) => [x + 50 * Math.cos(angle), y + 50 * Math.sin(angle)]);
+  const result = { ...times, drawing: median(() => plot.draw()) };
+  result.lasso = median(() => explorer.select(plot.pointsInside(path), "replace"));
+  result.hover = median((k) => plot.hover(plot.pointAt(...plot.pixelOf(k)), { clientX: x, clientY: y }));
+  for (const name in result) result[name] = +result[name].toFixed(1);
+  return { ...result, selected: explorer.selection().length, canvas: [plot.base.width, plot.base.height] };
+})()"""
 
 
 def fabricate(count: int) -> Any:
@@ -71,54 +63,107 @@ def fabricate(count: int) -> Any:
     )
 
 
-def make_page(analyzed: Any) -> str:
-    """The page of a run of which nothing but its points is known."""
+def make_star(count: int) -> Any:
+    """A table with a score and places in 50 tomograms."""
+    import pandas as pd
+
+    from opustomo.io.star_tables import read_particles
+
+    rng = np.random.default_rng(1)
+    columns = {
+        f"rlnCoordinate{axis}": rng.uniform(0, size, count).round(1)
+        for axis, size in zip("XYZ", (900, 900, 300), strict=True)
+    }
+    columns |= {"rlnAutopickFigureOfMerit": rng.normal(size=count).round(4), "rlnImageName": np.full(count, "a.mrc")}
+    columns |= {"rlnMicrographName": np.array([f"TS_{i:02d}" for i in range(50)])[rng.integers(0, 50, count)]}
+    columns |= {f"rlnAngle{name}": np.zeros(count) for name in ("Rot", "Tilt", "Psi")}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "all.star"
+        import starfile
+
+        starfile.write(pd.DataFrame(columns), path)
+        return read_particles(path)
+
+
+def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Volumes of 64³ voxels: balls with waves."""
+    from opustomo.report.surface_volumes import VolumeGroup, describe_surfaces, sample_particles
+
+    at = np.arange(64) - 32
+    radius = np.sqrt((at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).astype(np.float32))
+
+    def balls(number: int, seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        noise = [rng.normal(size=(64, 64, 64)).astype(np.float32) for _ in range(3)]
+        return [
+            (1 / (1 + np.exp((radius - 18 - k % 7) / 2)) + 0.05 * noise[k % 3]) * (radius < 28) for k in range(number)
+        ]
+
+    sample = sample_particles(analyzed.scores, 60)
+    scores = {"about": "", "scores": list(range(10))}
+    groups = {"cluster": VolumeGroup(balls(20, 0), 4.0, {}), "PC1": VolumeGroup(balls(10, 1), 4.0, scores)}
+    groups |= {"PC2": VolumeGroup(balls(10, 2), 4.0, scores)}
+    groups |= {"sampled": VolumeGroup(balls(len(sample.rows), 3), 4.0, {"particles": sample.rows})}
+    described = describe_surfaces(groups)
+    assert described is not None
+    return described, {"nearest": sample.nearest, "distance": sample.distance}
+
+
+def make_page(analyzed: Any, star: Any = None, volumes: bool = False) -> str:
+    """The page of a run of which nothing but its points, its tomograms and its volumes is known."""
     from opustomo.report.page import render
     from opustomo.report.particle_points import describe_points
+    from opustomo.report.run_facts import describe_clusters
 
+    points, surfaces = describe_points(analyzed, star), None
+    counts = np.bincount(analyzed.labels).tolist()
+    clusters = describe_clusters(Path("absent"), counts, points["categories"][0]["colors"])
+    if volumes:
+        surfaces, nearest = make_surfaces(analyzed)
+        points["columns"] |= nearest
     content = {
         **{"run": "big", "round": "9", "star": None, "subtitle": "", "facts": [], "notes": [], "settings": []},
-        **{"command": None, "losses": {}, "convergence": None, "volumes": None, "movies": [], "clusters": []},
+        **{"history": [], "losses": {}, "convergence": None, "volumes": None, "surfaces": surfaces},
         **{"verdict": None, "pairs": [], "kl": {}, "poses": None, "variance": [], "nyquist": None},
-        **{"commands": {"validate": "", "convergence": ""}, "pictures": {"clusters": None}},
-        "points": describe_points(analyzed, None),
+        **{"commands": {"validate": "", "convergence": "", "select": ""}, "pictures": {"clusters": None}},
+        **{"clusters": clusters, "points": points},
     }
-    return render(content, dict.fromkeys(("TITLE", "HEADING", "SELECT", "CLUSTERS", "FOOTER"), "big"))
+    return render(content, dict.fromkeys(("TITLE", "HEADING", "VOLUMES", "CLUSTERS", "FOOTER"), "big"))
 
 
-def measure(browser: str, count: int, repeats: int) -> dict[str, Any]:
-    """What the page says of itself."""
-    page, begin = make_page(fabricate(count)), "\nstart();\n"
-    if page.count(begin) != 1:
-        raise SystemExit("the page's scripts no longer end with start(): adapt this benchmark")
-    with tempfile.TemporaryDirectory(prefix="opustomo report ") as name:
-        path = Path(name) / "page.html"
-        path.write_text(page.replace(begin, TIMED.replace("REPEATS", str(repeats))), encoding="utf-8")
-        options = ["--headless=new", "--dump-dom", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-        options += ["--disable-dev-shm-usage", "--disable-background-networking", "--window-size=1400,1000"]
-        command = [browser, *options, f"--user-data-dir={name}/profile", path.as_uri()]
-        shown = subprocess.run(command, text=True, capture_output=True, timeout=600)
-    found = re.search(r"&lt;&lt;(.*)&gt;&gt;", shown.stdout)
-    if found is None:
-        raise SystemExit(f"{browser} did not show the page: {shown.stderr[-2000:]}")
-    return {"page_MB": round(len(page.encode()) / 1e6, 1), "ms": json.loads(found[1])}
+def measure(browser: Any, page: Path, repeats: int) -> dict[str, Any]:
+    """What the page says of itself in one browser."""
+    with tempfile.TemporaryDirectory(prefix="opustomo report ") as name, browser(Path(name) / "profile") as opened:
+        opened.open(page)
+        opened.run("window.opustomoReport.ready.then(() => true)")
+        opened.wait("window.opustomoReport.times.opened")
+        return dict(opened.run(TIMED.replace("REPEATS", str(repeats))))
 
 
 def main() -> None:
-    """Find a browser, measure, print."""
+    """Find the browsers, measure, print."""
+    from tests.report.browser import CHROMIUM, Browser
+    from tests.report.firefox import FIREFOX, XVFB, Firefox
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=100_000, help="at least 1,000 (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--save", type=Path, help="also write the page to this file")
     args = parser.parse_args()
     if args.points < 1000:
         parser.error("--points must be at least 1,000, so that every one of the 20 clusters has some")
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        print(json.dumps({"skipped": f"No browser: install Chromium or Chrome ({', '.join(BROWSERS)})."}))
+    found = {"chromium": Browser} if CHROMIUM else {}
+    found |= {"firefox": Firefox} if FIREFOX and XVFB else {}
+    if not found:
+        print(json.dumps({"skipped": "No browser: install Chromium, or Firefox and Xvfb."}))
         return
-    load = os.getloadavg()[0]
-    result = measure(browser, args.points, args.repeats)
-    print(json.dumps({"points": args.points, "load_before": load, **result}, indent=2))
+    with tempfile.TemporaryDirectory() as folder:
+        page = args.save or Path(folder) / "page.html"
+        page.write_text(make_page(fabricate(args.points), make_star(args.points), volumes=True), encoding="utf-8")
+        result: dict[str, Any] = {"points": args.points, "page_MB": round(page.stat().st_size / 1e6, 1)}
+        for name, browser in found.items():
+            result[name] = {"load_before": os.getloadavg()[0], **measure(browser, page, args.repeats)}
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ RANGES: dict[str, Range] = {
                      "--max-neighbors", "numk", "K", "num", "--numk", "--kmeans", "--ksample", "numb", "--bodies",
                      "--origin-rel", "--dim", "--min-cluster-size", "--samples", "--components", "--classes"), COUNT),
     **dict.fromkeys(("numpc", "--pc", "--num-pcs", "--permutations", "--dfk", "--template-z-ind", "--near-particle",
-                     "--between", "--anchors", "--start-index", "--num-bodies"), INDEX),
+                     "--between", "--anchors", "--start-index", "--num-bodies", "--particle-volumes"), INDEX),
     **dict.fromkeys(("--wd", "--lamb", "--beta-control", "--bfactor", "--ctfalpha", "--ctfbeta",
                      "--warp-bfactor-scale", "--perturb-rot", "--perturb-trans", "--rot-err", "--shift", "--shift-err",
                      "--astigmatism", "--dose", "--cs", "--high-tilt", "--clip-sigma", "--bfactor-per-dose",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
 
-HELP = "write an HTML report: losses, latent space, clusters, principal components, tomograms"
+HELP = "write an HTML report: verdict, volumes in 3D, latent space, clusters, movies, tomograms, training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_method(parser)
     parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
     parser.add_argument("--skip-vol", action="store_true", help="omit the volumes")
+    parser.add_argument(
+        "--particle-volumes",
+        type=int,
+        default=60,
+        metavar="S",
+        help="number of particles whose own volumes are decoded; a click on a particle shows the volume of the nearest "
+        "of them; 0 for none",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
             star=args.star,
             output=args.output,
             volumes=not args.skip_vol,
+            num_sampled=args.particle_volumes,
+            command=getattr(args, "command_line", ()),
         )
     )
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser.")

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from opustomo import __version__
 from opustomo.commands import completion
@@ -17,6 +18,7 @@ from opustomo.commands.parser import CommandParser, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
+from opustomo.io.command_log import COMMAND_LOG, record_command
 from opustomo.io.host_memory import limit_to_available_memory, memory_error_message
 
 
@@ -93,6 +95,19 @@ def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
     check_options(parser, args)
     args.command_line = (prog, *words)
     command.run(args)
+    _record(args)
+
+
+def _record(args: argparse.Namespace) -> None:
+    """Append a finished command to the log of the result directory on which it worked."""
+    folder = getattr(args, "resdir", None)
+    if isinstance(folder, Path) and folder.is_dir():
+        try:
+            record_command(folder, args.command_line)
+        except OSError as error:
+            say_error(
+                f"note: {folder / COMMAND_LOG} cannot be written ({error.strerror}); the command is not recorded."
+            )
 
 
 def _sentence(error: Exception) -> str | None:

@@ -19,13 +19,14 @@ from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.command_log import read_commands
 from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import held_out_particles, remembered_data
 from opustomo.report.page import render
-from opustomo.report.particle_points import Analyzed, describe_points
+from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus
 from opustomo.report.run_curves import (
     describe_kl,
     describe_pairs,
@@ -40,7 +41,7 @@ from opustomo.report.run_facts import (
     read_convergence,
     read_verdict,
 )
-from opustomo.report.volume_images import picture_pixel, pictures, stored_or_decoded
+from opustomo.report.shown_volumes import ShownVolumes, collect_volumes
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class ReportRequest:
         Output file; None for ``report.html`` in the folder of the analysis.
     volumes
         Show volumes; missing volumes are decoded.
+    num_sampled
+        Number of particles whose own volumes are decoded, to be shown when a particle is clicked; 0 for none.
+    command
+        Command line that writes the report, which the page lists after all others.
     """
 
     results: ResultDir
@@ -67,6 +72,8 @@ class ReportRequest:
     star: Path | None = None
     output: Path | None = None
     volumes: bool = True
+    num_sampled: int = 60
+    command: tuple[str, ...] = ()
 
 
 def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> Path:
@@ -87,11 +94,12 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             f"{star.path} has {len(star)} particles, but the run has {analyzed.total}. "
             "Give the STAR file used for training."
         )
-    points = describe_points(analyzed, None if star is None else star.subset(analyzed.indices))
+    table = None if star is None else star.subset(analyzed.indices)
+    points = describe_points(analyzed, table, None if table is None else mean_defocus(table, data))
     counts = np.bincount(analyzed.labels, minlength=analyzed.num_clusters)[: analyzed.num_clusters].tolist()
-    clusters = describe_clusters(folder, counts, points["categories"][0]["colours"][: len(counts)])
+    clusters = describe_clusters(folder, counts, points["categories"][0]["colors"][: len(counts)])
     verdict = read_verdict(folder, counts)
-    commands = _commands(results, which, folder, analyzed.num_clusters)
+    commands = _commands(results, which, folder, analyzed.num_clusters, star)
     if verdict is None:
         missing = (
             "There is no verdict on these clusters."
@@ -99,7 +107,10 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             else ("Half-map FSCs have not been computed for these clusters.")
         )
         say(f"note: {missing} Run {commands['validate']} and write the report again.")
-    shown = _volumes(request, folder, analyzed, notes) if request.volumes else Pictures()
+    shown = ShownVolumes()
+    if request.volumes:
+        shown = collect_volumes(results, which, folder, analyzed, request.num_sampled, notes)
+        points["columns"] |= shown.nearest or {}
     if request.volumes and any(cluster["curve"] for cluster in clusters):
         _add_map_curves(request, folder, clusters, data, notes)
     settings, command = describe_settings(results)
@@ -112,7 +123,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "facts": _facts(analyzed, tomograms, results),
         "notes": notes,
         "settings": settings,
-        "command": command,
+        "history": _history(request, command),
         "losses": describe_losses(results),
         "kl": describe_kl(results),
         "convergence": read_convergence(results.root / "convergence.csv"),
@@ -124,17 +135,18 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "pairs": [] if verdict is None else describe_pairs(folder, analyzed.num_clusters),
         "nyquist": _nyquist(results),
         "commands": commands,
-        "volumes": shown.clusters,
+        "volumes": shown.images,
         "pictures": {"clusters": shown.pixel},
-        "movies": shown.movies,
+        "surfaces": shown.surfaces,
     }
     output = request.output or results.analysis(which) / "report.html"
-    table = "STAR" if star is None else str(star.path)
     words = {
         "TITLE": f"{results.root.name}, epoch {which.label} – opustomo",
         "HEADING": results.root.resolve().name,
-        "SELECT": shlex.join(
-            ["dsdsh", "select", table, str(results.root), which.label, "--ind", "selection.json", "-o", "selected.star"]
+        "VOLUMES": (
+            "Isosurfaces of decoded volumes. Drag to turn them, click and use the wheel to zoom, drag with the right "
+            "button to move them, and double-click to reset the view. One contour level, in % of the highest density, "
+            f"applies to all volumes of the page. {_about_volumes(shown.surfaces)}"
         ),
         "CLUSTERS": (
             "Central slices and projections of the volume decoded at the center of each cluster, with a common gray "
@@ -165,24 +177,40 @@ def _clustering(request: ReportRequest) -> Path:
     return max(label_files, key=lambda path: path.stat().st_mtime).parent
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Images of volumes: of the cluster centers (K, 6, s, s) with their pixel size in Å, and of the traversals."""
-
-    clusters: np.ndarray | None = None
-    pixel: float | None = None
-    movies: tuple[dict[str, Any], ...] = ()
-
-
-def _commands(results: ResultDir, which: Round, folder: Path, number: int) -> dict[str, str]:
-    """Return the commands that add what is missing."""
+def _commands(results: ResultDir, which: Round, folder: Path, number: int, star: ParticleStar | None) -> dict[str, str]:
+    """Return the commands that add what is missing and that select particles."""
+    given = "STAR" if star is None else str(star.path)
     method = re.sub(r"\d+$", "", folder.name)
     words = ["dsdsh", "validate", str(results.root), which.label, str(number)]
     words += [] if method == "kmeans" else ["--cluster", method]
     return {
         "validate": shlex.join(words),
         "convergence": shlex.join(["dsdsh", "convergence", str(results.root), "-k", str(number)]),
+        "select": shlex.join(
+            ["dsdsh", "select", given, str(results.root), which.label, "--ind", "selection.json", "-o", "selected.star"]
+        ),
     }
+
+
+def _about_volumes(surfaces: dict[str, Any] | None) -> str:
+    """Return a sentence on the resolution at which the page shows the volumes."""
+    if surfaces is None:
+        return ""
+    group = next(iter(surfaces["groups"].values()))
+    side, apix, original = group["grids"]["shape"][1], group["apix"], group["original"]
+    size = f"{side}³ voxels" + (f" of {apix:.3g} Å" if apix else "")
+    if side != original:
+        size += f" ({'downsampled' if side < original else 'interpolated'} from {original}³)"
+    return f"The page contains them with {size} and 8 bits per voxel; dsdsh eval_vol writes them in full."
+
+
+def _history(request: ReportRequest, training: str | None) -> list[dict[str, str]]:
+    """Return the commands that made the results, oldest first: training, the log of the folder, and this report."""
+    history = [] if training is None else [{"time": "training", "command": training}]
+    history += [{"time": time, "command": command} for time, command in read_commands(request.results.root)]
+    if request.command:
+        history.append({"time": "this report", "command": shlex.join(request.command)})
+    return history
 
 
 def _nyquist(results: ResultDir) -> float | None:
@@ -297,26 +325,3 @@ def _facts(analyzed: Analyzed, tomograms: dict[str, Any] | None, results: Result
     if analyzed.held_out is not None:
         facts.append(("held out", f"{int(analyzed.held_out.sum()):,}"))
     return facts
-
-
-def _volumes(request: ReportRequest, folder: Path, analyzed: Analyzed, notes: list[str]) -> Pictures:
-    """Return the images of the cluster centers and of the traversals; if they are missing, add a note."""
-    results, which = request.results, request.which
-    movies = []
-    try:
-        table = results.analyzed_file(which, folder.name, "centers.txt")
-        volumes, apix = stored_or_decoded(results, which.epoch, table)
-        clusters, pixel = pictures(volumes), picture_pixel(volumes, apix)
-        for path in sorted(results.analysis(which).glob("pc*/z_pc.txt"), key=lambda path: int(path.parent.name[2:])):
-            component = int(path.parent.name[2:])
-            volumes, apix = stored_or_decoded(results, which.epoch, path)
-            frames = pictures(volumes)
-            low, high = np.percentile(analyzed.scores[:, component - 1], (1, 99))
-            about = f"{100 * analyzed.variance_ratio[component - 1]:.1f} % of variance, {len(frames)} steps"
-            positions = np.linspace(low, high, len(frames)).tolist()
-            movie = {"number": component, "about": about, "frames": frames, "scores": positions}
-            movies.append(movie | {"apix": picture_pixel(volumes, apix)})
-    except UserError as error:
-        notes.append(f"Volumes are not shown. {error}")
-        return Pictures()
-    return Pictures(clusters, pixel, tuple(movies))

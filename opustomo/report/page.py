@@ -48,8 +48,12 @@ def _finite(content: Any) -> Any:
     return content
 
 
-SCRIPTS = ("data", "scatter", "charts", "volumes", "verdict", "explorer", "tomograms", "main")
+SCRIPTS = ("data", "scatter", "charts", "view3d", "volumes", "verdict", "explorer", "tomograms", "main")
 """Scripts in the order in which the page must load them."""
+
+
+LIBRARIES = "libraries.min.js"
+"""Bundle of the libraries that the scripts use; ``make report-assets`` makes it from the lock file in ``vendor``."""
 
 
 def asset(name: str) -> str:
@@ -58,9 +62,10 @@ def asset(name: str) -> str:
 
 
 def render(content: dict[str, Any], words: dict[str, str]) -> str:
-    """Return the page for `content`; `words` are the texts of TITLE, HEADING, SELECT, CLUSTERS and FOOTER."""
+    """Return the page for `content`; `words` are the texts of TITLE, HEADING, VOLUMES, CLUSTERS and FOOTER."""
     parts = {
         "STYLE": asset("style.css"),
+        "LIBRARIES": asset(LIBRARIES),
         "SCRIPT": "\n".join(asset(f"{name}.js") for name in SCRIPTS),
         "DATA": script_json(content),
         **{place: html.escape(text) for place, text in words.items()},

@@ -9,12 +9,14 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from opustomo.analysis.figures.figure_style import QUALITATIVE, UNASSIGNED_COLOR, cluster_colors, viewing_colors
+from opustomo.data.config import DataConfig
+from opustomo.data.particles import load_tilts
 from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 
-MOST_COMPONENTS = 6
+MOST_COMPONENTS = 8
 PART_COLORS = ("#8794a5", "#2f3b49")
 """Colors of training and held-out particles: shades of slate, because hues denote clusters."""
 
@@ -31,7 +33,7 @@ class Analyzed:
         Principal component scores, (n, d), and fraction of variance of each component, (d,).
     embedding
         UMAP embedding, (n, 2), or None.
-    labels, centres
+    labels, centers
         Cluster of each particle, (n,), and representative particle of each cluster, (K,), as index into `indices`.
     eulers_deg
         Euler angles rot, tilt, psi in degrees, (n, 3).
@@ -60,78 +62,100 @@ class Analyzed:
         return len(self.centers)
 
 
-def describe_points(analyzed: Analyzed, star: ParticleStar | None) -> dict[str, Any]:
-    """Return the columns, planes, categories and scores of the particles.
+def describe_points(
+    analyzed: Analyzed, star: ParticleStar | None, defocus_um: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return the columns, measures, categories and coordinates of the particles.
+
+    A measure is a column with a name, a unit and a kind: ``map`` (UMAP), ``component``, or ``particle`` for what is
+    known of the particle besides its latent.
 
     Parameters
     ----------
-    analysed
+    analyzed
         Results of the analysis.
     star
         Particle table with only the rows ``analyzed.indices``; None if it is not available.
+    defocus_um
+        Mean defocus of each analyzed particle in µm, (n,); None if it is not known.
     """
     columns: dict[str, np.ndarray] = {}
-    planes = []
+    measures: list[dict[str, str]] = []
+
+    def add(column: str, values: np.ndarray, name: str, kind: str, unit: str = "") -> None:
+        columns[column] = values
+        measures.append({"column": column, "name": name, "kind": kind, "unit": unit})
+
     if analyzed.embedding is not None:
-        columns |= {f"umap{axis}": analyzed.embedding[:, axis] for axis in (0, 1)}
-        planes.append(_plane("UMAP", "umap0", "umap1", "UMAP 1", "UMAP 2", equal=True, ticks=False))
-    shown = min(MOST_COMPONENTS, analyzed.scores.shape[1])
-    names = [f"PC{i + 1} ({100 * analyzed.variance_ratio[i]:.1f} % of variance)" for i in range(shown)]
-    columns |= {f"pc{i}": analyzed.scores[:, i] for i in range(shown)}
-    if shown == 1:
-        columns["height"] = np.random.default_rng(0).uniform(-1, 1, len(analyzed.scores))
-        planes.append(_plane("PC1", "pc0", "height", names[0], "random jitter", equal=False, ticks=True))
-    for first in range(shown):
-        for second in range(first + 1, shown):
-            if second == first + 1 or first == 0:
-                title = f"PC{first + 1}, PC{second + 1}"
-                pair = (f"pc{first}", f"pc{second}", names[first], names[second])
-                planes.append(_plane(title, *pair, equal=False, ticks=True))
-    planes += _conformation_planes(analyzed, columns)
-    categories, coordinates = _categories(analyzed, star), None
-    scores: list[dict[str, str]] = []
-    if star is not None:
-        measured = scores_of(star)
-        columns |= measured
-        scores = [{"name": name.removeprefix("rln"), "column": name} for name in measured]
-        try:
-            positions = coordinates_of(star)
-        except UserError:  # some particles have no coordinates, so the tomograms are omitted
-            positions = None
-        if positions is not None and any(category["name"] == "tomogram" for category in categories):
-            unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
-            coordinates = {axis: positions[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
-    scores += [{"name": f"PC{i + 1} score", "column": f"pc{i}"} for i in range(shown)]
+        for axis in (0, 1):
+            add(f"umap{axis}", analyzed.embedding[:, axis], f"UMAP {axis + 1}", "map")
+    for i in range(min(MOST_COMPONENTS, analyzed.scores.shape[1])):
+        variance = f"{100 * analyzed.variance_ratio[i]:.1f} % of variance"
+        add(f"pc{i}", analyzed.scores[:, i], f"PC{i + 1} ({variance})", "component")
+    if analyzed.conformation_embedding is not None:
+        for axis in (0, 1):
+            add(f"conf_umap{axis}", analyzed.conformation_embedding[:, axis], f"conformation UMAP {axis + 1}", "map")
+    if analyzed.conformation is not None:
+        for i in range(min(MOST_COMPONENTS, analyzed.conformation.shape[1])):
+            add(f"conf{i}", analyzed.conformation[:, i], f"conformation PC{i + 1}", "component")
+    for column, values in (scores_of(star) if star is not None else {}).items():
+        add(column, values, column.removeprefix("rln"), "particle")
+    if defocus_um is not None and np.ptp(defocus_um) > 0:
+        add("defocus", defocus_um, "defocus", "particle", "µm")
+    add("tilt", analyzed.eulers_deg[:, 1], "tilt angle of the particle", "particle", "°")
+    categories = _categories(analyzed, star)
+    coordinates = _coordinates(star)
+    if coordinates is not None:
+        add("height", coordinates["z"], "height z in the tomogram", "particle", coordinates["unit"])
+    if not any(category["name"] == "tomogram" for category in categories):
+        coordinates = None
     all_particles = np.array_equal(analyzed.indices, np.arange(analyzed.total))
     return {
         "count": len(analyzed.indices),
         "total": analyzed.total,
         "index": None if all_particles else analyzed.indices,
         "columns": columns,
-        "planes": planes,
+        "measures": measures,
         "categories": categories,
-        "scores": scores,
-        "centres": analyzed.centers,
+        "centers": analyzed.centers,
         "coordinates": coordinates,
     }
 
 
-def _conformation_planes(analyzed: Analyzed, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Add the conformation latents to `columns` and return their planes."""
-    planes = []
-    if analyzed.conformation_embedding is not None:
-        columns |= {f"conf_umap{axis}": analyzed.conformation_embedding[:, axis] for axis in (0, 1)}
-        names = ("conformation UMAP 1", "conformation UMAP 2")
-        planes.append(_plane("conformation UMAP", "conf_umap0", "conf_umap1", *names, equal=True, ticks=False))
-    if analyzed.conformation is not None and analyzed.conformation.shape[1] > 1:
-        columns |= {f"conf{axis}": analyzed.conformation[:, axis] for axis in (0, 1)}
-        names = ("conformation PC1", "conformation PC2")
-        planes.append(_plane("conformation PC1, PC2", "conf0", "conf1", *names, equal=False, ticks=True))
-    return planes
+def _coordinates(star: ParticleStar | None) -> dict[str, Any] | None:
+    """Return the coordinates of the particles and their unit; None if some particles have none."""
+    if star is None:
+        return None
+    try:
+        positions = coordinates_of(star)
+    except UserError:
+        return None
+    if positions is None:
+        return None
+    unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
+    return {axis: positions[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
 
 
-def _plane(name: str, x: str, y: str, x_label: str, y_label: str, *, equal: bool, ticks: bool) -> dict[str, Any]:
-    return {"name": name, "x": x, "y": y, "x_label": x_label, "y_label": y_label, "equal": equal, "ticks": ticks}
+def mean_defocus(star: ParticleStar, data: DataConfig | None) -> np.ndarray | None:
+    """Return the mean defocus over the tilts of each particle in µm, (n,); None if no CTF table can be read.
+
+    Parameters
+    ----------
+    star
+        Particle table.
+    data
+        Inputs of the run, which tell where its CTF tables are; None if they are unknown.
+    """
+    if "rlnDefocusU" in star and "rlnDefocusV" in star:
+        return (star.numbers("rlnDefocusU") + star.numbers("rlnDefocusV")) / 2e4
+    if data is None or not data.use_ctf:
+        return None
+    try:
+        tables, table, _ = load_tilts(data, star, len(star))
+    except UserError:
+        return None
+    means = np.array([float((entry.defocus_u_A + entry.defocus_v_A).mean()) / 2e4 for entry in tables])
+    return means[table]
 
 
 def _categories(analyzed: Analyzed, star: ParticleStar | None) -> list[dict[str, Any]]:
@@ -165,4 +189,4 @@ def many_colors(count: int) -> list[str]:
 
 def _category(name: str, codes: np.ndarray, labels: list[str], colors: list[str]) -> dict[str, Any]:
     # A uniform integer type ensures that `pack` stores all codes as uint16.
-    return {"name": name, "codes": codes.astype(np.int64), "labels": labels, "colours": colors}
+    return {"name": name, "codes": codes.astype(np.int64), "labels": labels, "colors": colors}

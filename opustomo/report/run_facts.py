@@ -111,7 +111,7 @@ def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> lis
                 "number": i,
                 "count": count,
                 "share": count / total,
-                "colour": color,
+                "color": color,
                 "evidence": [] if row is None else _evidence(row),
                 "curve": _curve(curves, i),
             }

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.analysis.volumes.volume_sets import JOINT_TABLE, holds_joint_volumes
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import read_volume
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.report.surface_volumes import downsample
 
 LARGEST = 96
 """Maximum image size in pixels; larger volumes are downsampled by Fourier cropping."""
@@ -25,7 +24,7 @@ def pictures(volumes: Sequence[np.ndarray]) -> np.ndarray:
 
     The images are the central slices z, y, x and the projections along z, y, x; their rows are y, z, z.
     """
-    downsampled = [_downsample(volume) for volume in volumes]
+    downsampled = [downsample(volume, LARGEST) for volume in volumes]
     views = np.stack([np.stack([*_slices(volume), *_projections(volume)]) for volume in downsampled])
     scaled = np.empty(views.shape, dtype=np.uint8)
     for view_range in (slice(0, 3), slice(3, 6)):
@@ -67,13 +66,7 @@ def picture_pixel(volumes: Sequence[np.ndarray], apix: float | None) -> float | 
     if not apix:
         return None
     size = volumes[0].shape[0]
-    return apix * size / _downsample(volumes[0]).shape[0]
-
-
-def _downsample(volume: np.ndarray) -> np.ndarray:
-    if len(set(volume.shape)) != 1 or volume.shape[0] % 2 or volume.shape[0] <= LARGEST:
-        return volume
-    return irfft3(crop_spectrum(rfft3(torch.from_numpy(volume)), LARGEST)).numpy()
+    return apix * size / downsample(volumes[0], LARGEST).shape[0]
 
 
 def _slices(volume: np.ndarray) -> list[np.ndarray]:

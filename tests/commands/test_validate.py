@@ -175,14 +175,14 @@ def test_report_decodes_what_is_not_there(run: Path, capsys: pytest.CaptureFixtu
     assert shlex.split(content["commands"]["validate"]) == ["dsdsh", "validate", str(run), "1", "2"]
     packed = content["volumes"]
     volumes = np.frombuffer(base64.b64decode(packed["data"]), dtype=np.uint8).reshape(packed["shape"])
-    assert volumes.shape[:2] == (2, 6) and len(content["movies"]) == 1
+    assert volumes.shape[:2] == (2, 6) and content["surfaces"]["groups"]["PC1"]["grids"]["shape"][0] == 10
     latents = read_latent_rows(run / "analyze.1" / "kmeans2" / "centers.txt")
     decoder = VolumeDecoder(run / "weights.1.pkl", run / "config.pkl", "cpu")
     wanted = pictures(list(decoder.volumes(latents, decoder.boxes.render_apix).numpy()))
     np.testing.assert_array_equal(volumes, wanted)
     names = [category["name"] for category in content["points"]["categories"]]
     assert names == ["cluster", "tomogram", "viewing direction", "training or held out"]
-    assert dict(dict(content["settings"])["model"])["zdim"] == "2" and "train_tomo" in content["command"]
+    assert dict(dict(content["settings"])["model"])["zdim"] == "2" and "train_tomo" in content["history"][0]["command"]
 
 
 def test_files_of_a_run_are_found_from_another_folder(

@@ -42,8 +42,15 @@ class Browser:
         self._read, from_browser = os.pipe()
         command = [
             *(sys.executable, "-c", _START, str(to_browser), str(from_browser), CHROMIUM, "--headless=new"),
-            *("--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
-            *("--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},{height}"),
+            *("--remote-debugging-pipe", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
+            *(
+                "--disable-background-networking",
+                "--use-gl=angle",
+                "--use-angle=swiftshader",
+                "--enable-unsafe-swiftshader",
+                f"--user-data-dir={profile}",
+                f"--window-size={width},{height}",
+            ),
         ]
         self._process = subprocess.Popen(
             command, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,11 +1,13 @@
-"""An analysed run, fabricated, and its page."""
+"""An analyzed run, fabricated, and its page."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
@@ -13,8 +15,10 @@ from opustomo.io.latents import write_latents
 from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import Poses, write_poses
+from opustomo.physics.boxes import Boxes
+from opustomo.report import shown_volumes
 
-COUNT, CLUSTERS = 120, 3
+COUNT, CLUSTERS, SAMPLED = 120, 3, 12
 LINE = (
     "2026-01-31 12:00:00     # =====> Epoch: {} Average {} gen_loss = {:.5f}, SNR2 = 0.01, total loss = -0.2; "
     "Finished in 0:01:02"
@@ -68,9 +72,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fabricate(tmp_path_factory.mktemp("report") / "a <run>")
 
 
+def balls(latents: np.ndarray, apix: float) -> torch.Tensor:
+    """Stand-in of a decoder: a ball whose radius in voxels is that of the first latent plus 2."""
+    at = torch.arange(16.0) - 8
+    radius = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).sqrt()
+    return torch.stack([torch.sigmoid(2 + float(abs(z[0])) / 4 - radius) for z in latents])
+
+
 @pytest.fixture(scope="session")
 def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its page."""
     path = tmp_path_factory.mktemp("page") / "my page.html"
-    assert dsdsh(["report", str(run), "4", "--star", str(run / "all.star"), "-o", str(path)]) == 0
+    decoder = SimpleNamespace(boxes=Boxes(16, 6.0, 16, 16), bodies=None, volumes=balls)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shown_volumes, "_decoder", lambda *_: decoder)
+        words = ["report", str(run), "4", "--star", str(run / "all.star"), "-o", str(path)]
+        words += ["--particle-volumes", str(SAMPLED)]
+        assert dsdsh(words) == 0
     return path

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
 from opustomo.geometry.viewing import viewing_groups
+from opustomo.io.command_log import read_commands
+from opustomo.io.latents import read_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
-from opustomo.report.page import SCRIPTS, asset, pack, script_json
+from opustomo.report.page import LIBRARIES, SCRIPTS, asset, pack, script_json
 from opustomo.report.volume_images import pictures
-from tests.report.conftest import CLUSTERS, COUNT, TOMOGRAMS
+from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS
 
 VOID = {"meta", "input", "br", "img", "link"}
 
@@ -75,10 +78,17 @@ def unpacked(packed: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(data, dtype=f"<{packed['dtype']}").reshape(packed["shape"])
 
 
+def inflated(packed: dict[str, Any]) -> np.ndarray:
+    """Bytes of volumes that are stored as differences."""
+    data = zlib.decompress(base64.b64decode(packed["data"]))
+    return np.cumsum(np.frombuffer(data, dtype=np.uint8).reshape(packed["shape"]), axis=0, dtype=np.uint8)
+
+
 def test_the_page_needs_nothing_else(page: Path) -> None:
     found = outline(page)
     assert all(link.startswith("#") for link in found.links), found.links
-    script = next(text for given, text in found.scripts if not given)
+    libraries, script = (text for given, text in found.scripts if not given)
+    assert libraries.strip() == asset(LIBRARIES).strip()
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import ", "importScripts", "eval("):
         assert word not in script
     assert set(re.findall(r"https?://[\w.]+", script)) == {"http://www.w3.org"}  # the name of SVG, not a place
@@ -89,15 +99,15 @@ def test_every_element_that_scripts_ask_for_is_there(page: Path) -> None:
     found = outline(page)
     assert len(set(found.identifiers)) == len(found.identifiers)
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
-    wanted = set(re.findall(r'getElementById\("([\w-]+)"\)', script)) | set(re.findall(r'fill\("(\w+)"', script))
-    assert len(wanted) > 20 and wanted <= set(found.identifiers)
+    wanted = set(re.findall(r'(?:byId|hide)\("([\w-]+)"\)', script))
+    assert len(wanted) > 40 and wanted <= set(found.identifiers)
     assert all(link[1:] in found.identifiers for link in found.links if link != "#")
 
 
 def test_all_scripts_and_no_others_are_in_the_page(page: Path) -> None:
     folder = Path(__file__).resolve().parents[2] / "opustomo" / "report" / "assets"
-    assert {path.stem for path in folder.glob("*.js")} == set(SCRIPTS)
-    script = next(text for given, text in outline(page).scripts if not given)
+    assert {path.name for path in folder.glob("*.js")} == {LIBRARIES, *(f"{name}.js" for name in SCRIPTS)}
+    script = [text for given, text in outline(page).scripts if not given][-1]
     assert all(asset(f"{name}.js") in script for name in SCRIPTS)
 
 
@@ -173,9 +183,12 @@ def test_points_are_those_of_the_analysis(page: Path, run: Path) -> None:
         np.testing.assert_allclose(unpacked(points["columns"][column]), wanted, rtol=1e-6)
     np.testing.assert_allclose(unpacked(points["coordinates"]["y"]), star.numbers("rlnCoordinateY"), rtol=1e-6)
     chosen = np.loadtxt(run / "analyze.4" / "kmeans3" / "centers_ind.txt")
-    np.testing.assert_array_equal(unpacked(points["centres"]), chosen)
-    used = {plane[axis] for plane in points["planes"] for axis in ("x", "y")} | {s["column"] for s in points["scores"]}
-    assert used == set(points["columns"])
+    np.testing.assert_array_equal(unpacked(points["centers"]), chosen)
+    assert {measure["column"] for measure in points["measures"]} | {"nearest", "distance"} == set(points["columns"])
+    particle = [measure["name"] for measure in points["measures"] if measure["kind"] == "particle"]
+    assert particle == ["AutopickFigureOfMerit", "tilt angle of the particle", "height z in the tomogram"]
+    np.testing.assert_allclose(unpacked(points["columns"]["tilt"]), star.numbers("rlnAngleTilt"), rtol=1e-5)
+    np.testing.assert_allclose(unpacked(points["columns"]["height"]), star.numbers("rlnCoordinateZ"), rtol=1e-6)
 
 
 def test_volumes_and_losses_are_in_the_page(page: Path) -> None:
@@ -185,12 +198,46 @@ def test_volumes_and_losses_are_in_the_page(page: Path) -> None:
     # reference2 is 3 voxels long in z: slice y shows rows 5 to 7, and so does the sum along y
     assert (volumes[2, 1].max(1) == 255).nonzero()[0].tolist() == [5, 6, 7]
     assert volumes[2, 3].max() > volumes[0, 3].max()  # thicker along z, hence brighter in the sum along z
-    assert [unpacked(movie["frames"]).shape for movie in content["movies"]] == [(10, 6, 16, 16)] * 2
+    groups = content["surfaces"]["groups"]
+    assert {kind: group["grids"]["shape"][0] for kind, group in groups.items()} == {
+        "cluster": CLUSTERS, "PC1": 10, "PC2": 10, "sampled": SAMPLED,
+    }  # fmt: skip
+    grids = inflated(groups["cluster"]["grids"])
+    assert grids.shape[1:] == (64, 64, 64) and groups["cluster"]["apix"] == 6.0 * 16 / 64
+    # the volumes are interpolated about their center: the box from 4 to 9 of 16 voxels is now that from 16 to 36
+    inside = grids[0, 23] > 255 * content["surfaces"]["level"]
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    assert np.abs([rows[0] - 14, rows[-1] - 34, columns[0] - 10, columns[-1] - 50]).max() <= 1
     assert content["losses"]["validation"]["epochs"] == [0, 1, 2, 3, 4]
     assert content["losses"]["training"]["gen_loss"][4] == pytest.approx(-0.5)
     assert [cluster["count"] for cluster in content["clusters"]] == np.bincount(
         unpacked(content["points"]["categories"][0]["codes"])
     ).tolist()
+
+
+def test_the_nearest_sampled_particle_is_told(page: Path, run: Path) -> None:
+    content = content_of(page)
+    latents = read_latents(run / "z.4.pkl")[0].astype(np.float64)
+    rows = unpacked(content["surfaces"]["groups"]["sampled"]["particles"]).astype(int)
+    distances = np.linalg.norm(latents[:, None] - latents[rows], axis=2)
+    columns = content["points"]["columns"]
+    np.testing.assert_array_equal(unpacked(columns["nearest"]), distances.argmin(1))
+    spread = np.sqrt(((latents - latents.mean(0)) ** 2).sum(1).mean())
+    np.testing.assert_allclose(unpacked(columns["distance"]), distances.min(1) / spread, atol=1e-5)
+
+
+def test_commands_are_recorded_and_listed(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    (root / "commands.log").unlink()
+    analyze = ["analyze", str(root), "4", "1", "2", "--skip-umap"]
+    report = ["report", str(root), "4", "--skip-vol", "--star", str(root / "all.star")]
+    assert dsdsh(analyze) == 0 and dsdsh(report) == 0
+    history = content_of(root / "analyze.4" / "report.html")["history"]
+    assert [shlex.split(entry["command"]) for entry in history] == [["dsdsh", *analyze], ["dsdsh", *report]]
+    assert history[1]["time"] == "this report"
+    assert dsdsh(["analyze", str(root), "9", "1", "2"]) == 1  # a command that fails made nothing
+    assert [shlex.split(command)[1] for _, command in read_commands(root)] == ["analyze", "report"]
 
 
 def test_evidence_is_shown_and_stale_evidence_is_not(run: Path, tmp_path: Path) -> None:
@@ -239,8 +286,8 @@ def test_a_second_round_keeps_the_numbers_of_the_table(run: Path, tmp_path: Path
     np.testing.assert_array_equal(indices, np.flatnonzero(first != 1))
     assert content["points"]["count"] == len(indices) and content["points"]["total"] == COUNT
     chosen = np.loadtxt(root / "analyze.filter.4" / "kmeans2" / "centers_ind.txt")
-    np.testing.assert_array_equal(indices[unpacked(content["points"]["centres"])], chosen)
-    assert content["volumes"] is None and content["movies"] == []
+    np.testing.assert_array_equal(indices[unpacked(content["points"]["centers"])], chosen)
+    assert content["volumes"] is None and content["surfaces"] is None
 
 
 def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +300,7 @@ def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsy
     assert "Tomograms and scores are not shown" in said and "Volumes are not shown" in said
     content = content_of(root / "analyze.4" / "report.html")
     assert content["points"]["coordinates"] is None and content["volumes"] is None
-    assert content["points"]["planes"][0]["name"] == "PC1, PC2"
+    assert content["points"]["measures"][0]["name"].startswith("PC1 (") and content["surfaces"] is None
 
 
 def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle
+from opustomo.report.page import SCRIPTS, asset
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import CLUSTERS, COUNT
 from tests.report.test_page import content_of, unpacked
@@ -49,24 +50,24 @@ def test_verdict_pairs_and_conformations_are_in_the_page(judged: Path) -> None:
     assert [(pair["first"], pair["second"], pair["outcome"]) for pair in content["pairs"]] == [
         *((0, 1, "different"), (0, 2, "different"), (1, 2, "same"))
     ]
-    planes = {plane["name"]: plane for plane in content["points"]["planes"]}
-    conformation = planes["conformation PC1, PC2"]
-    np.testing.assert_array_equal(unpacked(content["points"]["columns"][conformation["y"]]), np.arange(COUNT) * 3 + 1)
+    measures = {measure["name"]: measure for measure in content["points"]["measures"]}
+    second = measures["conformation PC2"]
+    np.testing.assert_array_equal(unpacked(content["points"]["columns"][second["column"]]), np.arange(COUNT) * 3 + 1)
     variance = np.loadtxt(judged.parent / "explained_variance_ratio.txt")
     np.testing.assert_allclose(content["variance"], variance)
-    assert content["pictures"]["clusters"] == 6.0 and content["movies"][0]["apix"] == 6.0
+    assert content["pictures"]["clusters"] == 6.0 and content["surfaces"]["groups"]["PC1"]["apix"] == 6.0 * 16 / 64
 
 
 def test_classes_have_one_color_everywhere(judged: Path, tmp_path: Path) -> None:
     wanted = [to_hex(color) for color in cluster_colors(CLUSTERS)]
     content = content_of(judged)
-    assert [cluster["colour"] for cluster in content["clusters"]] == wanted
-    assert content["points"]["categories"][0]["colours"] == wanted
+    assert [cluster["color"] for cluster in content["clusters"]] == wanted
+    assert content["points"]["categories"][0]["colors"] == wanted
     # no other category of few colors and no curve has a color of a class
     others = [entry for entry in content["points"]["categories"] if entry["name"] == "training or held out"]
-    assert not {color for entry in others for color in entry["colours"]} & set(wanted)
-    scripts = (Path(__file__).parents[2] / "opustomo" / "report" / "assets").glob("*.js")
-    assert not {color for path in scripts for color in re.findall(r"#[0-9a-f]{6}", path.read_text())} & set(wanted)
+    assert not {color for entry in others for color in entry["colors"]} & set(wanted)
+    scripts = "".join(asset(f"{name}.js") for name in SCRIPTS)
+    assert not set(re.findall(r"#[0-9a-f]{6}", scripts)) & set(wanted)
     write_set_script(tmp_path / "set.cxc", [tmp_path / f"{i}.mrc" for i in range(CLUSTERS)], 1.0, list("abc"))
     assert re.findall(r"color #\d (#\w+)", (tmp_path / "set.cxc").read_text()) == wanted
 

@@ -1,105 +1,63 @@
-// Line charts as SVG.
+// Charts, drawn by Observable Plot: training, resolution, distributions.
 "use strict";
 
-const SVG = "http://www.w3.org/2000/svg";
-
-function svgElement(tag, attributes, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-// lines: [{x, y, colour, dash, name, label}]; options: width, height, title, xLabel, yRange, xTicks [[value, text]],
-// marks: y of horizontal lines, verticals: [[x, text]], bars: draw lines as bars. A label stands at the end of its line.
-function lineChart(lines, options = {}) {
-  const { width = 300, height = 170, title = "", xLabel = "", xTicks = null, marks = [], verticals = [] } = options;
-  const longest = Math.max(0, ...lines.map(({ label }) => (label || "").length));
-  const left = 44, right = longest ? 12 + 5.7 * longest : 10, top = 8, bottom = xLabel ? 30 : 19;
-  const pairs = lines.flatMap(({ x, y }) => Array.from(y, (value, k) => [x[k], value])).filter((p) => p.every(Number.isFinite));
-  const figure = element("figure", { class: "chart" });
-  if (title) figure.append(element("figcaption", {}, title));
-  const svg = svgElement("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
-  figure.append(svg);
-  if (!pairs.length) {
-    svg.append(svgElement("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no data"));
-    return figure;
-  }
-  const xs = pairs.map((p) => p[0]), ys = pairs.map((p) => p[1]);
-  let [x0, x1] = options.xRange || [Math.min(...xs), Math.max(...xs)];
-  let [y0, y1] = options.yRange || [Math.min(...ys), Math.max(...ys)];
-  if (x1 <= x0) [x0, x1] = [x0 - 0.5, x1 + 0.5];
-  if (y1 <= y0) [y0, y1] = [y0 - (Math.abs(y0) || 1) * 0.1, y1 + (Math.abs(y1) || 1) * 0.1];
-  else if (!options.yRange) [y0, y1] = [y0 - (y1 - y0) * 0.05, y1 + (y1 - y0) * 0.05];
-  const px = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
-  const py = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
-  for (const value of niceTicks(y0, y1, 4)) {
-    if (value < y0 || value > y1) continue;
-    svg.append(svgElement("line", { x1: left, x2: width - right, y1: py(value), y2: py(value), stroke: "#e8ecf0" }));
-    svg.append(svgElement("text", { x: left - 5, y: py(value) + 4, "text-anchor": "end" }, short(+value.toFixed(10))));
-  }
-  const named = xTicks || niceTicks(x0, x1, 5).filter((value) => Number.isInteger(value)).map((value) => [value, String(value)]);
-  for (const [value, text] of named)
-    svg.append(svgElement("text", { x: Math.min(px(value), width - right), y: height - bottom + 14, "text-anchor": px(value) > width - right - 12 ? "end" : "middle" }, text));
-  svg.append(svgElement("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, stroke: "#c5ccd5" }));
-  for (const value of marks)
-    svg.append(svgElement("line", { x1: left, x2: width - right, y1: py(value), y2: py(value), stroke: "#8a94a0", "stroke-dasharray": "2 3" }));
-  for (const [value, text] of verticals) {
-    if (value < x0 || value > x1) continue;
-    svg.append(svgElement("line", { x1: px(value), x2: px(value), y1: top, y2: height - bottom, stroke: "#8a94a0", "stroke-dasharray": "1 3", class: "vertical" }));
-    svg.append(svgElement("text", { x: px(value) - 3, y: top + 9, "text-anchor": "end" }, text));
-  }
-  svg.append(svgElement("text", { x: width - right, y: height - 3, "text-anchor": "end" }, xLabel));
-  endLabels(lines, px, py, y0, y1).forEach(({ x, y, text, colour }) =>
-    svg.append(svgElement("text", { x: x + 6, y: y + 4, style: `fill:${colour}`, class: "line-label" }, text)));
-  for (const { x, y, colour, dash, name } of lines) {
-    if (options.bars) {
-      const half = Math.max(1, 0.4 * (px(x[1] ?? x[0] + 1) - px(x[0])));
-      for (let k = 0; k < y.length; k++) {
-        const bar = svgElement("rect", { x: px(x[k]) - half, width: 2 * half, y: py(y[k]), height: Math.max(0, py(Math.max(y0, 0)) - py(y[k])), fill: colour });
-        bar.append(svgElement("title", {}, `${name || ""} ${short(x[k])}: ${short(y[k])}`));
-        svg.append(bar);
-      }
-      continue;
-    }
-    let trail = "", open = false;
-    for (let k = 0; k < y.length; k++) {
-      if (!Number.isFinite(y[k])) { open = false; continue; }
-      trail += `${open ? "L" : "M"}${px(x[k]).toFixed(1)} ${py(Math.min(Math.max(y[k], y0), y1)).toFixed(1)}`;
-      open = true;
-    }
-    const line = svgElement("path", { d: trail, fill: "none", stroke: colour, "stroke-width": dash ? 1.4 : 2, "stroke-linejoin": "round" });
-    if (dash) line.setAttribute("stroke-dasharray", dash);
-    if (name) line.append(svgElement("title", {}, name));
-    svg.append(line);
-    if (y.length <= 40 && !dash && !options.plain)
-      for (let k = 0; k < y.length; k++)
-        if (Number.isFinite(y[k])) {
-          const dot = svgElement("circle", { cx: px(x[k]), cy: py(y[k]), r: 2.6, fill: colour });
-          dot.append(svgElement("title", {}, `${name || ""} ${x[k]}: ${short(y[k])}`));
-          svg.append(dot);
-        }
-  }
-  return figure;
-}
-
-// Positions of the labels at the ends of the lines, moved apart vertically
-function endLabels(lines, px, py, y0, y1) {
-  const labels = [];
-  for (const { x, y, colour, label } of lines) {
-    let k = y.length - 1;
-    while (k >= 0 && !Number.isFinite(y[k])) k--;
-    if (label && k >= 0) labels.push({ x: px(x[k]), y: py(Math.min(Math.max(y[k], y0), y1)), text: label, colour });
-  }
-  labels.sort((a, b) => a.y - b.y);
-  for (let k = 1; k < labels.length; k++) labels[k].y = Math.max(labels[k].y, labels[k - 1].y + 12);
-  const excess = labels.length ? Math.max(0, labels[labels.length - 1].y - py(y0)) : 0;
-  for (const label of labels) label.y -= excess;
-  return labels;
-}
+const { plot: drawPlot, line: lineMark, dot: dotMark, text: textMark, ruleX, ruleY, rectY, axisX, gridY } = libraries;
 
 // Shades of slate, because hues denote clusters everywhere on the page
 const TRAINING = "#2f3b49", HELD_OUT = "#8794a5";
+
+function figure(title, drawing, ...more) {
+  drawing.setAttribute("aria-label", title);
+  return element("figure", { class: "chart" }, title ? element("figcaption", {}, title) : null, drawing, ...more);
+}
+
+// lines: [{x, y, color, dash, name, label}], of which labels stand at the ends of their lines.
+// Options: width, height, title, xLabel, xRange, yRange, xTicks [[value, text]], marks (y of lines), verticals [[x, text]]
+function lineChart(lines, options = {}) {
+  const { width = 305, height = 180, title = "", xLabel = "", marks = [], verticals = [] } = options;
+  const drawn = lines.map((line) => ({ ...line, points: Array.from(line.x, (x, k) => ({ x, y: line.y[k] })).filter(({ x }) => Number.isFinite(x)) }));
+  const values = drawn.flatMap(({ points }) => points.map(({ y }) => y)).filter(Number.isFinite);
+  if (!values.length) return figure(title, element("p", { class: "hint" }, "no data"));
+  const room = 0.05 * (Math.max(...values) - Math.min(...values) || Math.abs(values[0]) || 1);
+  const [low, high] = options.yRange || [Math.min(...values) - room, Math.max(...values) + room];
+  const ticks = options.xTicks || libraries.scaleLinear(options.xRange || [drawn[0].points[0].x, drawn[0].points.at(-1).x], [0, 1]).ticks(5)
+    .filter((value) => options.xRange || Number.isInteger(value)).map((value) => [value, short(value)]);
+  const longest = Math.max(0, ...lines.map(({ label }) => (label || "").length));
+  const margins = { marginLeft: 48, marginRight: longest ? 14 + 6.2 * longest : 14, marginTop: 10, marginBottom: xLabel ? 36 : 22 };
+  // labels are moved apart until they are 13 pixels from each other
+  const ends = drawn.filter(({ label }) => label).map(({ points, label, color }) => ({ label, color, ...points.findLast(({ y }) => Number.isFinite(y)) })).sort((a, b) => a.y - b.y);
+  const apart = 13 * (high - low) / (height - margins.marginTop - margins.marginBottom);
+  ends.forEach((end, k) => { if (k) end.y = Math.max(end.y, ends[k - 1].y + apart); });
+  return figure(title, drawPlot({
+    width, height, ...margins,
+    x: { domain: options.xRange },
+    y: { domain: [low, high], label: null, ticks: 4, tickFormat: short, tickSize: 0 },
+    marks: [
+      gridY({ ticks: 4, stroke: "#e3e8ed", strokeOpacity: 1 }),
+      axisX(ticks.map(([value]) => value), { tickSize: 3, text: ticks.map(([, text]) => text), label: xLabel || null, labelArrow: "none", labelAnchor: "right" }),
+      ruleY(marks, { stroke: "#8a94a0", strokeDasharray: "2 3" }),
+      ruleX(verticals, { x: "0", stroke: "#8a94a0", strokeDasharray: "1 3" }),
+      textMark(verticals, { x: "0", text: "1", frameAnchor: "top", textAnchor: "end", dx: -4, dy: 3, fill: "#5a6675" }),
+      ...drawn.flatMap(({ points, color, dash, name }) => [
+        lineMark(points, { x: "x", y: "y", stroke: color, strokeWidth: dash ? 1.4 : 2, strokeDasharray: dash, clip: true, title: () => name }),
+        points.length <= 40 && !dash && !options.plain
+          ? dotMark(points, { x: "x", y: "y", r: 2.6, fill: color, title: ({ x, y }) => `${name || ""} ${short(x)}: ${short(y)}` }) : null,
+      ]),
+      textMark(ends, { x: "x", y: "y", text: "label", fill: "color", textAnchor: "start", dx: 7, fontSize: 11, className: "line-label" }),
+    ],
+  }));
+}
+
+// Bars between edges
+function barChart(edges, counts, { width = 400, height = 160, title, xLabel, color = TRAINING, yRange }) {
+  const bars = Array.from(counts, (count, k) => ({ count, from: edges[k], to: edges[k + 1] }));
+  return figure(title, drawPlot({
+    width, height, marginLeft: 48, marginBottom: 36, marginTop: 10,
+    x: { label: xLabel, labelArrow: "none", labelAnchor: "right", ticks: 6, tickFormat: short, tickSize: 3 },
+    y: { domain: yRange, label: null, ticks: 4, tickFormat: short, tickSize: 0, grid: true },
+    marks: [rectY(bars, { x1: "from", x2: "to", y: "count", fill: color, inset: 0.5, title: ({ from, to, count }) => `${short(from)} to ${short(to)}: ${short(count)}` }), ruleY([0])],
+  }));
+}
 
 function showTraining(report, host) {
   const { losses, convergence, kl } = report;
@@ -107,24 +65,23 @@ function showTraining(report, host) {
   const charts = element("div", { class: "charts" });
   host.append(charts);
   const curves = (source, field) => parts.filter(([name]) => source && source[name])
-    .map(([name, colour, label]) => ({ x: source[name].epochs, y: source[name][field], colour, name: label, label }));
-  const options = { xLabel: "epoch (from 0)", width: 330 };
+    .map(([name, color, label]) => ({ x: source[name].epochs, y: source[name][field], color, name: label, label }));
+  const options = { xLabel: "epoch (from 0)" };
   if (losses && (losses.training || losses.validation))
-    for (const [title, field] of [["generative loss", "gen_loss"], ["total loss", "total_loss"], ["SNR", "snr"]])
+    for (const [title, field] of [["Generative loss", "gen_loss"], ["Total loss", "total_loss"], ["SNR", "snr"]])
       charts.append(lineChart(curves(losses, field), { title, ...options }));
   else host.append(element("p", {}, "run.log records no completed epoch."));
   if (kl && (kl.training || kl.validation))
     charts.append(lineChart(curves(kl, "kl"), { title: "KL divergence of the latents", ...options }));
   if (convergence) {
-    charts.append(lineChart(
-      [{ x: convergence.epoch, y: convergence.ari_last, colour: HELD_OUT, name: "with the last epoch", label: "with last epoch" },
-       { x: convergence.epoch, y: convergence.ari_previous, colour: TRAINING, name: "with the previous epoch", label: "with previous" }],
-      { title: "convergence: adjusted Rand index of clusters", ...options, width: 380, yRange: [-0.05, 1.05] }));
-    charts.append(lineChart(
-      [{ x: convergence.epoch, y: convergence.displacement, colour: TRAINING, name: "displacement" }],
-      { title: "convergence: displacement of latents / spread", ...options }));
-  } else
-    host.append(element("p", {}, "Convergence has not been measured. Run ", element("code", {}, report.commands.convergence), "."));
+    const { epoch, ari_last: last, ari_previous: previous, displacement } = convergence;
+    charts.append(
+      lineChart([{ x: epoch, y: last, color: HELD_OUT, name: "last epoch", label: "with last epoch" }, { x: epoch, y: previous, color: TRAINING, name: "previous epoch", label: "with previous" }],
+        { title: "Convergence: adjusted Rand index of clusters", ...options, width: 400, yRange: [-0.05, 1.05] }),
+      lineChart([{ x: epoch, y: displacement, color: TRAINING, name: "displacement" }], { title: "Convergence: displacement of latents / spread", ...options }));
+  } else {
+    host.append(element("p", {}, "Convergence over epochs has not been measured. This command measures it:"), commandBlock(report.commands.convergence));
+  }
 }
 
 // Histograms of the corrections of the input poses
@@ -136,29 +93,95 @@ function showPoses(report, host) {
     host.append(element("p", {}, "The poses are those of the input, because the run was trained without --estpose."));
     return;
   }
-  const charts = element("div", { class: "charts" });
-  for (const [field, title, unit] of [["angle", "rotation from the input pose", "°"], ["shift", "shift from the input pose", " Å"]]) {
+  host.append(element("div", { class: "charts" }, ...[["angle", "Rotation from the input pose", "°"], ["shift", "Shift from the input pose", " Å"]].map(([field, name, unit]) => {
     const { edges, counts, median, largest } = poses[field];
-    const middles = counts.map((_, k) => (edges[k] + edges[k + 1]) / 2), top = edges[edges.length - 1];
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => [part * top, short(+(part * top).toPrecision(2)) + (part === 1 ? unit : "")]);
-    charts.append(lineChart([{ x: middles, y: counts, colour: TRAINING, name: "particles" }], {
-      title: `${title}: median ${short(+median.toPrecision(3))}${unit}, largest ${short(+largest.toPrecision(3))}${unit}`,
-      width: 400, height: 150, xRange: [0, top], yRange: [0, 1.05 * Math.max(...counts, 1)], xTicks: ticks, bars: true }));
-  }
-  host.append(charts);
+    const title = `${name}: median ${short(+median.toPrecision(3))}${unit}, largest ${short(+largest.toPrecision(3))}${unit}`;
+    return barChart(edges, counts, { title, xLabel: `in ${unit.trim()}` });
+  })));
 }
 
 // Fraction of variance per principal component and its sum
 function showScree(report, host) {
   const ratio = report.variance;
   if (!ratio.length) return;
-  const x = ratio.map((_, k) => k + 1);
   let sum = 0;
-  const total = ratio.map((part) => (sum += part));
-  const chart = lineChart([{ x, y: ratio, colour: HELD_OUT, name: "component" }],
-    { title: "variance of the composition per principal component (scree plot)", xLabel: "component", width: 420, height: 160,
-      xRange: [0.4, ratio.length + 0.6], yRange: [0, 1.05 * Math.max(...ratio)], bars: true });
-  const cumulative = lineChart([{ x, y: total, colour: TRAINING, name: "sum" }],
-    { title: "fraction of variance of the first components", xLabel: "component", width: 420, height: 160, yRange: [0, 1.05] });
-  host.append(element("div", { class: "charts" }, chart, cumulative));
+  const total = ratio.map((part) => (sum += part)), x = ratio.map((_, k) => k + 1);
+  host.append(element("div", { class: "charts" },
+    barChart([...x, ratio.length + 1].map((k) => k - 0.5), ratio, { title: "Variance of the composition per principal component", xLabel: "component", color: HELD_OUT }),
+    lineChart([{ x, y: total, color: TRAINING, name: "sum" }], { title: "Fraction of variance of the first components", xLabel: "component", width: 400, height: 160, yRange: [0, 1.05] })));
+}
+
+const CONTROL = "#7a8591", CONFIRMED = "#1c2530";
+
+function fscTicks(report, last) {
+  const verticals = report.nyquist ? [[Math.min(1 / report.nyquist, last), `Nyquist ${short(+report.nyquist.toPrecision(3))} Å`]] : [];
+  const xTicks = [0.25, 0.5, 0.75, 1].map((part) => [part * last, (1 / (part * last)).toFixed(1) + (part === 1 ? " Å" : "")]);
+  return { xRange: [0, last], yRange: [-0.1, 1.25], xTicks, marks: [0.143], verticals, plain: true };
+}
+
+function fscChart(report, { curve, color }, width) {
+  const lines = [{ x: curve.frequency, y: curve.own, color, name: "half maps of this cluster" }];
+  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, color: CONTROL, dash: "5 4", name: "half maps of equally many particles of all" });
+  if (curve.map) lines.push({ x: curve.frequency, y: curve.map, color: CONFIRMED, dash: "2 2", name: "decoded map and back-projection" });
+  const chart = lineChart(lines, { width, height: 150, ...fscTicks(report, curve.frequency.at(-1)) });
+  const key = element("div", { class: "fsc-key" });
+  for (const { color: stroke, dash, name } of lines)
+    key.append(element("span", {}, element("i", { style: `border-top:2px ${dash ? "dashed" : "solid"} ${stroke}` }), name));
+  return element("div", {}, chart, key);
+}
+
+// Half-map FSC of all clusters in one chart
+function showResolution(report, host) {
+  const measured = report.clusters.filter(({ curve }) => curve);
+  if (!measured.length) {
+    host.append(element("p", {}, "The resolution of the clusters has not been measured. This command measures it:"), commandBlock(report.commands.validate));
+    return;
+  }
+  const lines = measured.map(({ number, color, curve }) => ({ x: curve.frequency, y: curve.own, color, name: `cluster ${number}` }));
+  const key = element("div", { class: "key" }, ...measured.map(({ number, color }) => element("span", {}, badge(number, color))));
+  host.append(lineChart(lines, { width: 720, height: 260, title: "Fourier shell correlation of the half maps of each cluster", ...fscTicks(report, lines[0].x.at(-1)) }), key);
+}
+
+// Histograms of what is known of the particles besides their latents, one line per cluster
+class Distributions {
+  constructor(report, explorer) {
+    this.points = report.points;
+    this.explorer = explorer;
+    this.measures = this.points.measures.filter(({ kind }) => kind === "particle");
+    this.host = byId("distribution-charts");
+    this.bins = Math.round(Math.min(40, Math.max(10, 1.5 * Math.sqrt(this.points.count / report.clusters.length))));
+    const redraw = whenVisible(this.host, () => this.draw());
+    byId("scale").addEventListener("change", redraw);
+    explorer.watchers.push(redraw);
+    redraw();
+  }
+
+  draw() {
+    const { categories, columns } = this.points, { codes, labels, colors } = categories[0], { shown, selected } = this.explorer;
+    const fractions = byId("scale").value === "fractions";
+    this.host.replaceChildren(...this.measures.map(({ name, column, unit }) => {
+      const [low, high] = percentiles(columns[column], 0.002, 0.998), bins = this.bins, step = (high - low) / bins;
+      const counts = labels.map(() => new Float64Array(bins)), chosen = new Float64Array(bins), totals = new Float64Array(labels.length + 1);
+      for (let i = 0; i < codes.length; i++) {
+        const bin = Math.floor((columns[column][i] - low) / step);
+        if (!shown[i] || !(bin >= 0 && bin <= bins)) continue;
+        counts[codes[i]][Math.min(bin, bins - 1)]++;
+        totals[codes[i]]++;
+        if (selected && selected[i]) { chosen[Math.min(bin, bins - 1)]++; totals[labels.length]++; }
+      }
+      const series = labels.map((label, c) => ({ label, color: colors[c], bins: counts[c], total: totals[c] })).filter(({ total }) => total);
+      if (selected) series.push({ label: "selection", color: "#1c2530", bins: chosen, total: totals[labels.length] });
+      const rows = series.flatMap(({ label, color, bins: values, total }) => Array.from(values, (value, k) =>
+        ({ label, color, x: low + (k + 0.5) * step, y: fractions ? value / Math.max(total, 1) : value })));
+      return figure(`${name}${unit ? ` (${unit})` : ""}`, drawPlot({
+        width: 410, height: 210, marginLeft: 48, marginTop: 10, marginBottom: 24,
+        x: { domain: [low, high], label: null, ticks: 6, tickFormat: short, tickSize: 3 },
+        y: { label: null, ticks: 4, tickFormat: fractions ? (value) => `${short(100 * value)} %` : short, tickSize: 0, grid: true, domain: [0, Math.max(...rows.map(({ y }) => y), 1e-9)] },
+        marks: [
+          ruleY([0]),
+          lineMark(rows, { x: "x", y: "y", z: "label", stroke: "color", strokeWidth: 1.8, curve: "step", title: "label" }),
+        ],
+      }));
+    }));
+  }
 }

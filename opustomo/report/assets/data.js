@@ -3,22 +3,30 @@
 
 const TYPES = { f4: Float32Array, i4: Int32Array, u2: Uint16Array, u1: Uint8Array };
 
-function decodeArray(packed) {
-  const text = atob(packed.data);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return new TYPES[packed.dtype](bytes.buffer);
+function decodeBytes(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const plain = atob(text), bytes = new Uint8Array(plain.length);
+  for (let i = 0; i < plain.length; i++) bytes[i] = plain.charCodeAt(i);
+  return bytes;
 }
 
 function unpack(value) {
   if (value === null || typeof value !== "object") return value;
-  if (typeof value.dtype === "string" && typeof value.data === "string") {
-    const array = decodeArray(value);
+  if (TYPES[value.dtype] && typeof value.data === "string") {
+    const array = new TYPES[value.dtype](decodeBytes(value.data).buffer);
     array.shape = value.shape;
     return array;
   }
   for (const key of Object.keys(value)) value[key] = unpack(value[key]);
   return value;
+}
+
+// Bytes of volumes (V, n, n, n), stored as compressed differences from the preceding volume
+async function inflateGrids({ data, shape }) {
+  const stream = new Blob([decodeBytes(data)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer()), size = shape[1] * shape[2] * shape[3];
+  for (let i = size; i < bytes.length; i++) bytes[i] += bytes[i - size];
+  return Array.from({ length: shape[0] }, (_, k) => bytes.subarray(k * size, (k + 1) * size));
 }
 
 function element(tag, attributes = {}, ...children) {
@@ -32,6 +40,7 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+const byId = (id) => document.getElementById(id);
 const whole = (number) => number.toLocaleString("en-GB");
 const percent = (part) => (100 * part).toFixed(part < 0.0995 ? 1 : 0) + " %";
 
@@ -42,8 +51,14 @@ function short(number) {
   return text.replace("-", "−");
 }
 
+// Largest round length up to a third of a width, both in Å
+function scaleLength(width) {
+  const power = 10 ** Math.floor(Math.log10(width / 3));
+  return [5, 2, 1].map((digit) => digit * power).find((length) => length <= width / 3);
+}
+
 // 0xAABBGGRR, the byte order of canvas memory
-const packedColour = (hex) => {
+const packedColor = (hex) => {
   const value = parseInt(hex.slice(1), 16);
   return (0xff000000 | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
 };
@@ -54,19 +69,10 @@ function inkOn(hex) {
   return 0.299 * red + 0.587 * green + 0.114 * blue > 0.56 ? "#1c2530" : "#fff";
 }
 
-// viridis, perceptually uniform and color-blind safe, without its last yellow, which is invisible on white
-const RAMP = ["#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21908d", "#22a884", "#42be71", "#7ad151", "#bddf26"];
+const badge = (number, color) => element("span", { class: "badge", style: `background:${color};color:${inkOn(color)}` }, String(number));
 
-function rampColour(part) {
-  const at = Math.min(Math.max(part, 0), 1) * (RAMP.length - 1);
-  const low = Math.min(Math.floor(at), RAMP.length - 2);
-  const mix = (shift) => {
-    const a = (parseInt(RAMP[low].slice(1), 16) >> shift) & 255;
-    const b = (parseInt(RAMP[low + 1].slice(1), 16) >> shift) & 255;
-    return Math.round(a + (b - a) * (at - low));
-  };
-  return (0xff000000 | (mix(0) << 16) | (mix(8) << 8) | mix(16)) >>> 0;
-}
+// viridis, perceptually uniform and color-blind safe, without its last yellow, which is invisible on white
+const rampColor = (part) => libraries.interpolateViridis(0.9 * part);
 
 function percentiles(values, low, high) {
   const finite = Float32Array.from(values.filter((value) => Number.isFinite(value))).sort();
@@ -75,4 +81,32 @@ function percentiles(values, low, high) {
   const ends = [at(low), at(high)];
   if (ends[1] <= ends[0]) ends[1] = ends[0] + 1;
   return ends;
+}
+
+// A function that requests work for the next frame in which an element is in view or nearly so
+function whenVisible(node, work) {
+  let stale = false, visible = false;
+  const run = () => {
+    if (!stale || !visible) return;
+    stale = false;
+    work();
+  };
+  new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; run(); }, { rootMargin: "200px" }).observe(node);
+  return () => { stale = true; requestAnimationFrame(run); };
+}
+
+// A command with a button that copies it
+function commandBlock(command) {
+  const button = element("button", { class: "copy", title: "copy the command", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+    } catch {
+      getSelection().selectAllChildren(code);
+      document.execCommand("copy");
+    }
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  } }, "copy");
+  const code = element("code", {}, command);
+  return element("pre", {}, code, button);
 }

@@ -6,18 +6,20 @@ class Explorer {
     this.report = report;
     this.points = report.points;
     this.count = report.points.count;
-    for (const score of this.points.scores) score.values = this.points.columns[score.column];
-    this.colours = new Uint32Array(this.count);
+    this.axes = this.points.measures;
+    this.scores = this.axes.filter(({ kind }) => kind !== "map");
+    this.watchers = [];
+    this.colors = new Uint32Array(this.count);
     this.shown = new Uint8Array(this.count).fill(1);
     this.selected = null;
     this.isolated = new Set();
     this.plots = [];
-    this.tip = document.getElementById("tip");
+    this.tip = byId("tip");
     this.every = Int32Array.from({ length: this.count }, (_, i) => i);
-    this.latent = this.addPlot(document.getElementById("latent"));
+    this.latent = this.addPlot(byId("latent"));
     this.controls();
-    this.choosePlane(0);
-    this.chooseColour(0);
+    this.chooseAxes();
+    this.chooseColor(0);
     this.selectionChanged();
   }
 
@@ -25,6 +27,7 @@ class Explorer {
     const plot = new Scatter(host, {
       hover: (i, event) => this.showTip(i, event),
       select: (found, mode) => this.select(found, mode),
+      click: (i) => (this.clicked ? this.clicked(i) : this.select([], "replace")),
     });
     this.plots.push(plot);
     return plot;
@@ -33,54 +36,54 @@ class Explorer {
   // controls
 
   controls() {
-    const { planes, categories, scores } = this.points;
     const fill = (id, names, chosen) => {
-      const menu = document.getElementById(id);
+      const menu = byId(id);
       names.forEach((name, k) => menu.append(element("option", { value: k }, name)));
-      menu.addEventListener("change", () => chosen(+menu.value));
+      menu.addEventListener("change", chosen);
       return menu;
     };
-    fill("plane", planes.map((plane) => plane.name), (k) => this.choosePlane(k));
-    this.colourMenu = fill("colour", [...categories, ...scores].map((entry) => entry.name), (k) => this.chooseColour(k));
+    const names = this.axes.map(({ name }) => name);
+    this.axisMenus = ["across", "upward"].map((id) => fill(id, names, () => this.chooseAxes()));
+    this.axisMenus[1].selectedIndex = Math.min(1, names.length - 1);
+    this.colorMenu = fill("color", [...this.points.categories, ...this.scores].map((entry) => entry.name), () => this.chooseColor(+this.colorMenu.value));
     const tools = document.querySelectorAll("[data-tool]");
     tools.forEach((button) => button.addEventListener("click", () => {
       tools.forEach((other) => other.setAttribute("aria-pressed", other === button));
       this.plots.forEach((plot) => { plot.tool = button.dataset.tool; });
     }));
-    document.getElementById("whole").addEventListener("click", () => this.plots.forEach((plot) => plot.resetView()));
-    document.getElementById("all").addEventListener("click", () => { this.isolated.clear(); this.filterChanged(); });
-    document.getElementById("clear").addEventListener("click", () => this.select([], "replace"));
-    document.getElementById("invert").addEventListener("click", () => this.select(this.every.filter((i) => this.shown[i] && !(this.selected && this.selected[i])), "replace"));
-    document.getElementById("json").addEventListener("click", () => this.download("json"));
-    document.getElementById("text").addEventListener("click", () => this.download("txt"));
+    byId("whole").addEventListener("click", () => this.plots.forEach((plot) => plot.resetView()));
+    byId("all").addEventListener("click", () => { this.isolated.clear(); this.filterChanged(); });
+    byId("clear").addEventListener("click", () => this.select([], "replace"));
+    byId("invert").addEventListener("click", () => this.select(this.every.filter((i) => this.shown[i] && !(this.selected && this.selected[i])), "replace"));
+    byId("json").addEventListener("click", () => this.download("json"));
+    byId("text").addEventListener("click", () => this.download("txt"));
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") this.select([], "replace"); });
   }
 
-  choosePlane(k) {
-    const plane = this.points.planes[k];
-    this.plane = plane;
-    const { columns } = this.points;
-    this.latent.setPoints(columns[plane.x], columns[plane.y], this.every, { equal: plane.equal, names: [plane.x_label, plane.y_label], ticks: plane.ticks });
+  chooseAxes() {
+    const chosen = this.axisMenus.map((menu) => this.axes[+menu.value]), { columns } = this.points;
+    this.plane = chosen.map(({ column }) => columns[column]);
+    const equal = chosen.every(({ kind }) => kind === "map"), names = chosen.map(({ name, unit }) => (unit ? `${name} (${unit})` : name));
+    this.latent.setPoints(...this.plane, this.every, { equal, names });
     this.placeLabels();
-    this.look();
   }
 
-  chooseColour(k) {
-    const { categories, scores } = this.points;
+  chooseColor(k) {
+    const { categories, columns } = this.points;
     this.category = k < categories.length ? categories[k] : null;
-    this.score = k < categories.length ? null : scores[k - categories.length];
-    this.colourMenu.value = k;
+    this.score = k < categories.length ? null : this.scores[k - categories.length];
+    this.colorMenu.value = k;
     this.isolated.clear();
     if (this.category) {
-      const packed = this.category.colours.map(packedColour);
-      for (let i = 0; i < this.count; i++) this.colours[i] = packed[this.category.codes[i]];
+      const packed = this.category.colors.map(packedColor);
+      for (let i = 0; i < this.count; i++) this.colors[i] = packed[this.category.codes[i]];
       this.countLegend();
     } else {
-      const values = this.score.values;
+      const values = columns[this.score.column], steps = Array.from({ length: 256 }, (_, k) => packedColor(rampColor(k / 255)));
       this.ends = percentiles(values, 0.01, 0.99);
-      const grey = packedColour("#c5ccd5");
+      const grey = packedColor("#c5ccd5"), scale = 255 / (this.ends[1] - this.ends[0]);
       for (let i = 0; i < this.count; i++)
-        this.colours[i] = Number.isFinite(values[i]) ? rampColour((values[i] - this.ends[0]) / (this.ends[1] - this.ends[0])) : grey;
+        this.colors[i] = Number.isFinite(values[i]) ? steps[Math.round(Math.min(255, Math.max(0, (values[i] - this.ends[0]) * scale)))] : grey;
     }
     this.placeLabels();
     this.filterChanged();
@@ -92,14 +95,14 @@ class Explorer {
   }
 
   legend() {
-    const host = document.getElementById("legend");
+    const host = byId("legend");
     host.replaceChildren();
-    document.getElementById("legend-name").textContent = (this.category || this.score).name;
-    document.getElementById("all").hidden = document.getElementById("legend-hint").hidden = !this.category;
+    byId("legend-name").textContent = (this.category || this.score).name;
+    byId("all").hidden = byId("legend-hint").hidden = !this.category;
     if (this.score) {
       host.append(element("div", { style: "padding:6px 8px" },
-        element("div", { class: "ramp", style: `background:linear-gradient(90deg,${RAMP.join(",")})` }),
-        element("div", { class: "ends" }, element("span", {}, "≤ " + short(this.ends[0])), element("span", {}, "≥ " + short(this.ends[1]))),
+        element("div", { class: "ramp", style: `background:linear-gradient(90deg,${[0, 0.25, 0.5, 0.75, 1].map(rampColor).join(",")})` }),
+        element("div", { class: "ends" }, ...this.ends.map((end, k) => element("span", {}, `${"≤≥"[k]} ${short(end)} ${this.score.unit}`))),
         element("p", { class: "hint" }, "The color scale spans the 1st to the 99th percentile.")));
       return;
     }
@@ -108,7 +111,7 @@ class Explorer {
       host.append(element("button", {
         class: "row" + (this.isolated.size && !this.isolated.has(code) ? " off" : ""), "data-code": code, title: label,
         onclick: () => this.toggle(code),
-      }, element("i", { style: `background:${this.category.colours[code]}` }), element("span", { class: "name" }, label), element("span", {}, whole(this.counts[code]))));
+      }, element("i", { style: `background:${this.category.colors[code]}` }), element("span", { class: "name" }, label), element("span", {}, whole(this.counts[code]))));
     });
   }
 
@@ -119,10 +122,10 @@ class Explorer {
   }
 
   showOnlyCluster(number) {
-    this.chooseColour(0);
+    this.chooseColor(0);
     this.isolated.add(number);
     this.filterChanged();
-    document.getElementById("latents").scrollIntoView({ behavior: "smooth" });
+    byId("latents").scrollIntoView({ behavior: "smooth" });
   }
 
   filterChanged() {
@@ -133,14 +136,20 @@ class Explorer {
   }
 
   look() {
-    for (const plot of this.plots) plot.setLook(this.colours, this.shown, this.selected);
+    for (const plot of this.plots) plot.setLook(this.colors, this.shown, this.selected);
+    for (const watcher of this.watchers) watcher();
   }
 
   placeLabels() {
     // cluster numbers at the representative particles
-    const centres = this.points.centres, { columns } = this.points;
-    if (this.category !== this.points.categories[0] || !centres) return this.latent.setLabels([]);
-    this.latent.setLabels(Array.from(centres, (i, k) => ({ x: columns[this.plane.x][i], y: columns[this.plane.y][i], text: String(k), colour: this.category.colours[k] })));
+    const centers = this.points.centers, [x, y] = this.plane;
+    if (this.category !== this.points.categories[0] || !centers) return this.latent.setLabels([]);
+    this.latent.setLabels(Array.from(centers, (i, k) => ({ x: x[i], y: y[i], text: String(k), color: this.category.colors[k] })));
+  }
+
+  // ring around the particle whose volume is shown
+  mark(i) {
+    for (const plot of this.plots) { plot.marked = i; plot.drawOver(); }
   }
 
   // hover
@@ -151,7 +160,7 @@ class Explorer {
       const label = category.labels[category.codes[i]];
       lines.push(label.startsWith(category.name) ? label : `${category.name}: ${label}`);
     }
-    for (const score of this.points.scores.slice(0, 5)) lines.push(`${score.name}: ${short(score.values[i])}`);
+    for (const { name, column, unit } of this.scores.filter(({ kind }) => kind === "particle")) lines.push(`${name}: ${short(this.points.columns[column][i])} ${unit}`);
     return lines;
   }
 
@@ -193,14 +202,14 @@ class Explorer {
 
   selectionChanged() {
     const chosen = this.selected ? this.every.filter((i) => this.selected[i]) : [];
-    const host = document.getElementById("selected");
+    const host = byId("selected");
     host.replaceChildren(element("span", { class: "count" }, whole(chosen.length), element("small", {}, ` of ${whole(this.count)} particles` + (chosen.length ? `, ${percent(chosen.length / this.count)}` : ""))));
     const clusters = this.points.categories[0], counts = new Int32Array(clusters.labels.length);
     for (const i of chosen) counts[clusters.codes[i]]++;
     const stack = element("div", { class: "stack" });
-    counts.forEach((count, k) => { if (count) stack.append(element("div", { style: `background:${clusters.colours[k]};flex:${count}`, title: `${clusters.labels[k]}: ${whole(count)}` })); });
+    counts.forEach((count, k) => { if (count) stack.append(element("div", { style: `background:${clusters.colors[k]};flex:${count}`, title: `${clusters.labels[k]}: ${whole(count)}` })); });
     host.append(stack);
-    for (const id of ["json", "text", "clear"]) document.getElementById(id).disabled = !chosen.length;
+    for (const id of ["json", "text", "clear"]) byId(id).disabled = !chosen.length;
   }
 
   download(kind) {

@@ -2,37 +2,45 @@
 "use strict";
 
 function fillHead(report) {
-  document.getElementById("subtitle").textContent = report.subtitle;
-  const facts = document.getElementById("facts");
-  for (const [name, value] of report.facts) facts.append(element("li", {}, element("b", {}, value), element("span", {}, name)));
-  if (report.notes.length)
-    document.getElementById("notes").append(element("div", { class: "notes" }, ...report.notes.map((note) => element("div", {}, note))));
-  const settings = document.getElementById("settings");
-  for (const [title, rows] of report.settings) {
-    const list = element("dl");
-    for (const [name, value] of rows) list.append(element("dt", {}, name), element("dd", {}, value));
-    settings.append(element("section", {}, element("h3", {}, title), list));
-  }
-  if (report.command) document.getElementById("command").append(element("pre", {}, element("code", {}, report.command)));
+  byId("subtitle").textContent = report.subtitle;
+  byId("facts").append(...report.facts.map(([name, value]) => element("li", {}, element("b", {}, value), element("span", {}, name))));
+  if (report.notes.length) byId("notes").append(element("div", { class: "notes" }, ...report.notes.map((note) => element("div", {}, note))));
+  for (const [title, rows] of report.settings)
+    byId("settings").append(element("section", {}, element("h3", {}, title),
+      element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]))));
+  for (const { time, command } of report.history)
+    byId("history").append(element("div", { class: "step" }, element("span", {}, time), commandBlock(command)));
+  byId("select-command").append(commandBlock(report.commands.select));
 }
 
 function start() {
-  const report = unpack(JSON.parse(document.getElementById("report-data").textContent));
+  const times = { started: performance.now() };
+  const report = unpack(JSON.parse(byId("report-data").textContent));
+  const hide = (id) => { byId(id).hidden = true; };
   fillHead(report);
-  showVerdict(report, document.getElementById("verdict-text"), document.getElementById("verdict-picture"));
-  showTraining(report, document.getElementById("training-charts"));
-  showPoses(report, document.getElementById("pose-charts"));
-  showScree(report, document.getElementById("scree"));
-  const explorer = new Explorer(report);
-  showClusters(report, document.getElementById("cluster-cards"), (number) => explorer.showOnlyCluster(number));
-  let movies = [], places = null;
-  if (report.movies.length) movies = showMovies(report, document.getElementById("movie-cards"));
-  else if (!report.variance.length) document.getElementById("components").hidden = true;
-  if (report.points.coordinates) places = new Places(report, explorer);
-  else document.getElementById("tomograms").hidden = true;
-  for (const link of document.querySelectorAll("nav a"))
-    link.hidden = document.querySelector(link.getAttribute("href")).hidden;
-  window.opustomoReport = { report, explorer, movies, places };
+  showVerdict(report, byId("verdict-text"), byId("verdict-picture"));
+  showTraining(report, byId("training-charts"));
+  showPoses(report, byId("pose-charts"));
+  showScree(report, byId("scree"));
+  showResolution(report, byId("resolution-chart"));
+  const explorer = new Explorer(report), page = { report, times, explorer, distributions: new Distributions(report, explorer) };
+  showClusters(report, byId("cluster-cards"), (number) => explorer.showOnlyCluster(number));
+  if (report.points.coordinates) page.places = new Places(report, explorer);
+  else hide("tomograms");
+  if (!report.surfaces || !report.points.columns.nearest) hide("particle-panel");
+  if (!report.surfaces || !Object.keys(report.surfaces.groups).some((kind) => kind.includes("PC"))) hide("movies");
+  if (!report.surfaces) hide("volumes");
+  if (byId("movies").hidden && !report.variance.length) hide("components");
+  for (const link of document.querySelectorAll("nav a")) link.hidden = document.querySelector(link.getAttribute("href")).hidden;
+  page.ready = report.surfaces ? VolumeLibrary.load(report).then((library) => {
+    page.comparison = new Comparison(report, library);
+    if (!byId("movies").hidden) page.movies = new Movies(library);
+    if (report.points.columns.nearest) page.particle = new ParticleVolume(report, library, explorer);
+    times.volumes = performance.now();
+  }) : Promise.resolve();
+  window.opustomoReport = page;
+  // after the first drawing
+  requestAnimationFrame(() => setTimeout(() => { times.opened = performance.now(); }));
 }
 
 start();

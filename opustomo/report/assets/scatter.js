@@ -1,8 +1,8 @@
-// Scatter plot for large numbers of points, drawn directly into pixels, with hover, lasso, pan and zoom.
+// Scatter plot for large numbers of points, drawn directly into pixels, with hover, click, lasso, pan and zoom.
 "use strict";
 
-const MARGIN = { left: 46, right: 12, top: 12, bottom: 32 };
-const FAINT = packedColour("#dde2e8");
+const MARGIN = { left: 52, right: 12, top: 12, bottom: 36 };
+const FAINT = packedColor("#dde2e8");
 
 function range(values, members) {
   // range of the values of the members, with a margin
@@ -14,39 +14,6 @@ function range(values, members) {
   if (!(high >= low)) return [-1, 1];
   const room = (high - low) * 0.03 || 1;
   return [low - room, high + room];
-}
-
-class PointGrid {
-  // Points are sorted into cells so that those near the pointer are found without testing all points.
-  constructor(x, y, members, box) {
-    this.side = Math.max(8, Math.min(256, Math.round(Math.sqrt(members.length / 4))));
-    this.box = box;
-    this.start = new Int32Array(this.side * this.side + 1);
-    const cells = new Int32Array(members.length);
-    for (let k = 0; k < members.length; k++) {
-      cells[k] = this.cell(x[members[k]], 0) + this.side * this.cell(y[members[k]], 1);
-      this.start[cells[k] + 1]++;
-    }
-    for (let c = 0; c < this.side * this.side; c++) this.start[c + 1] += this.start[c];
-    const next = this.start.slice(0, -1);
-    this.points = new Int32Array(members.length);
-    for (let k = 0; k < members.length; k++) this.points[next[cells[k]]++] = members[k];
-  }
-
-  cell(value, axis) {
-    const [low, high] = this.box[axis];
-    const at = Math.floor(((value - low) / (high - low)) * this.side);
-    return Math.min(Math.max(at, 0), this.side - 1);
-  }
-
-  *within(x0, x1, y0, y1) {
-    const right = this.cell(x1, 0), bottom = this.cell(y1, 1);
-    for (let row = this.cell(y0, 1); row <= bottom; row++)
-      for (let column = this.cell(x0, 0); column <= right; column++) {
-        const c = row * this.side + column;
-        for (let k = this.start[c]; k < this.start[c + 1]; k++) yield this.points[k];
-      }
-  }
 }
 
 function discOffsets(radius) {
@@ -62,17 +29,12 @@ function discOffsets(radius) {
 
 class Scatter {
   constructor(host, callbacks = {}) {
-    this.host = host;
-    this.callbacks = callbacks;
+    Object.assign(this, { host, callbacks, tool: "lasso", path: null, hovered: -1, marked: -1, labels: [], transform: libraries.zoomIdentity });
     this.base = element("canvas");
     this.over = element("canvas", { tabindex: "-1" });
     host.append(this.base, this.over);
-    this.tool = "lasso";
-    this.path = null;
-    this.hovered = -1;
-    this.labels = [];
-    this.view = { zoom: 1, x: 0, y: 0 };
     this.x = this.y = this.members = this.order = new Int32Array(0);
+    this.drawSoon = whenVisible(host, () => this.draw());
     this.listen();
     new ResizeObserver(() => this.resize()).observe(host);
     this.resize();
@@ -81,10 +43,9 @@ class Scatter {
   // displayed data
 
   // scale: pixels per unit on both axes; by default the data fill the plot
-  setPoints(x, y, members, { equal = true, names = ["", ""], ticks = false, scale = 0 } = {}) {
-    Object.assign(this, { x, y, members, equal, names, ticks, scale });
+  setPoints(x, y, members, { equal = true, names = ["", ""], scale = 0 } = {}) {
+    Object.assign(this, { x, y, members, equal, names, scale, tree: null });
     this.box = [range(x, members), range(y, members)];
-    this.grid = new PointGrid(x, y, members, this.box);
     // fixed random order, so that no color covers the others
     this.order = Int32Array.from(members);
     let state = 12345;
@@ -96,10 +57,10 @@ class Scatter {
     this.resetView();
   }
 
-  setLook(colours, shown, selected) {
+  setLook(colors, shown, selected) {
     // color per point, visibility 0/1 per point, selection 0/1 per point or null
-    Object.assign(this, { colours, shown, selected });
-    this.draw();
+    Object.assign(this, { colors, shown, selected, tree: null });
+    this.drawSoon();
   }
 
   setLabels(labels) {
@@ -108,8 +69,7 @@ class Scatter {
   }
 
   resetView() {
-    this.view = { zoom: 1, x: 0, y: 0 };
-    this.draw();
+    libraries.select(this.over).call(this.zoom.transform, libraries.zoomIdentity);
   }
 
   // coordinates
@@ -117,27 +77,24 @@ class Scatter {
   resize() {
     const { clientWidth: width, clientHeight: height } = this.host;
     if (!width || !height) return;
-    this.ratio = Math.min(window.devicePixelRatio || 1, 2);
-    this.width = width;
-    this.height = height;
+    Object.assign(this, { width, height, tree: null, ratio: Math.min(window.devicePixelRatio || 1, 2) });
     for (const canvas of [this.base, this.over]) {
       canvas.width = Math.round(width * this.ratio);
       canvas.height = Math.round(height * this.ratio);
     }
-    this.draw();
+    this.drawSoon();
   }
 
-  scales() {
+  scales({ k, x, y } = this.transform) {
     const wide = this.width - MARGIN.left - MARGIN.right, tall = this.height - MARGIN.top - MARGIN.bottom;
     const [[x0, x1], [y0, y1]] = this.box;
     let sx = wide / (x1 - x0), sy = tall / (y1 - y0);
     if (this.scale) sx = sy = this.scale;
     else if (this.equal) sx = sy = Math.min(sx, sy);
-    const zoom = this.view.zoom;
     return {
-      sx: sx * zoom, sy: -sy * zoom,
-      ox: MARGIN.left + wide / 2 + this.view.x - ((x0 + x1) / 2) * sx * zoom,
-      oy: MARGIN.top + tall / 2 + this.view.y + ((y0 + y1) / 2) * sy * zoom,
+      sx: sx * k, sy: -sy * k,
+      ox: x + k * (MARGIN.left + wide / 2 - ((x0 + x1) / 2) * sx),
+      oy: y + k * (MARGIN.top + tall / 2 + ((y0 + y1) / 2) * sy),
     };
   }
 
@@ -148,45 +105,35 @@ class Scatter {
 
   radius() {
     const size = Math.max(1.25, 7.2 - 1.25 * Math.log10(Math.max(10, this.members.length)));
-    return Math.min(7, size * Math.pow(this.view.zoom, 0.35));
+    return Math.min(7, size * Math.pow(this.transform.k, 0.35));
   }
 
   pointAt(px, py) {
     // index of the nearest visible point within 9 pixels, or -1
-    if (!this.grid || !this.members.length) return -1;
-    const { sx, sy, ox, oy } = this.scales(), reach = 9;
-    const ys = [(py - oy - reach) / sy, (py - oy + reach) / sy].sort((a, b) => a - b);
-    let best = -1, nearest = reach * reach;
-    for (const i of this.grid.within((px - ox - reach) / sx, (px - ox + reach) / sx, ys[0], ys[1])) {
-      if (this.shown && !this.shown[i]) continue;
-      const dx = ox + this.x[i] * sx - px, dy = oy + this.y[i] * sy - py, distance = dx * dx + dy * dy;
-      if (distance < nearest) [best, nearest] = [i, distance];
+    if (!this.box || !this.members.length) return -1;
+    if (!this.tree) {
+      const { sx, sy, ox, oy } = this.scales(libraries.zoomIdentity);
+      this.tree = libraries.quadtree(this.members.filter((i) => !this.shown || this.shown[i]), (i) => ox + this.x[i] * sx, (i) => oy + this.y[i] * sy);
     }
-    return best;
+    const found = this.tree.find(...this.transform.invert([px, py]), 9 / this.transform.k);
+    return found === undefined ? -1 : found;
   }
 
   pointsInside(path) {
-    // visible points inside a polygon of pixels (even-odd rule)
-    const { sx, sy, ox, oy } = this.scales(), found = [];
-    const xs = path.map((p) => p[0]), ys = path.map((p) => p[1]);
+    // visible points inside a polygon of pixels
+    const { sx, sy, ox, oy } = this.scales(), xs = path.map((p) => p[0]), ys = path.map((p) => p[1]);
     const left = Math.min(...xs), right = Math.max(...xs), top = Math.min(...ys), bottom = Math.max(...ys);
-    for (const i of this.members) {
-      if (this.shown && !this.shown[i]) continue;
+    return Array.from(this.members.filter((i) => {
+      if (this.shown && !this.shown[i]) return false;
       const px = ox + this.x[i] * sx, py = oy + this.y[i] * sy;
-      if (px < left || px > right || py < top || py > bottom) continue;
-      let inside = false;
-      for (let a = 0, b = path.length - 1; a < path.length; b = a++)
-        if (ys[a] > py !== ys[b] > py && px < ((xs[b] - xs[a]) * (py - ys[a])) / (ys[b] - ys[a]) + xs[a])
-          inside = !inside;
-      if (inside) found.push(i);
-    }
-    return found;
+      return px >= left && px <= right && py >= top && py <= bottom && libraries.polygonContains(path, [px, py]);
+    }));
   }
 
   // drawing
 
   draw() {
-    if (!this.colours || !this.width || !this.box) return;
+    if (!this.colors || !this.width || !this.box) return;
     const context = this.base.getContext("2d"), ratio = this.ratio;
     const wide = this.base.width, tall = this.base.height;
     const image = context.createImageData(wide, tall);
@@ -199,8 +146,8 @@ class Scatter {
         if (!wanted(i)) continue;
         const px = Math.round((ox + this.x[i] * sx) * ratio), py = Math.round((oy + this.y[i] * sy) * ratio);
         if (px < -20 || py < -20 || px > wide + 20 || py > tall + 20) continue;
-        const colour = tint === null ? this.colours[i] : tint;
-        const red = colour & 255, green = (colour >> 8) & 255, blue = (colour >> 16) & 255;
+        const color = tint === null ? this.colors[i] : tint;
+        const red = color & 255, green = (color >> 8) & 255, blue = (color >> 16) & 255;
         for (const [dx, dy, part] of cover) {
           const cx = px + dx, cy = py + dy;
           if (cx < 0 || cy < 0 || cx >= wide || cy >= tall) continue;
@@ -242,23 +189,23 @@ class Scatter {
       context.lineTo(placed[k][0], placed[k][1]);
       context.stroke();
     });
-    for (const [k, { text, colour }] of this.labels.entries()) {
+    for (const [k, { text, color }] of this.labels.entries()) {
       const [px, py, wide] = placed[k];
       context.beginPath();
       context.roundRect(px - wide / 2, py - 11, wide, 22, 11);
       context.fillStyle = "rgba(255,255,255,0.92)";
       context.fill();
       context.lineWidth = 2;
-      context.strokeStyle = colour;
+      context.strokeStyle = color;
       context.stroke();
       context.fillStyle = "#1c2530";
       context.fillText(text, px, py + 0.5);
     }
-    if (this.hovered >= 0) {
-      const [px, py] = this.pixelOf(this.hovered);
+    for (const [i, width] of [[this.marked, 3.5], [this.hovered, 2]]) {
+      if (i < 0 || !this.members.includes(i)) continue;
       context.beginPath();
-      context.arc(px, py, this.radius() + 3.5, 0, 2 * Math.PI);
-      context.lineWidth = 2;
+      context.arc(...this.pixelOf(i), this.radius() + 3.5, 0, 2 * Math.PI);
+      context.lineWidth = width;
       context.strokeStyle = "#1c2530";
       context.stroke();
     }
@@ -275,8 +222,8 @@ class Scatter {
   }
 
   drawAxes(context) {
-    const bottom = this.height - MARGIN.bottom, { sx, sy, ox, oy } = this.scales();
-    context.fillStyle = "rgba(255,255,255,0.9)";
+    const bottom = this.height - MARGIN.bottom, right = this.width - MARGIN.right, { sx, sy, ox, oy } = this.scales();
+    context.fillStyle = "rgba(255,255,255,0.92)";
     context.fillRect(0, bottom, this.width, MARGIN.bottom);
     context.fillRect(0, 0, MARGIN.left, this.height);
     context.strokeStyle = "#c5ccd5";
@@ -284,27 +231,23 @@ class Scatter {
     context.beginPath();
     context.moveTo(MARGIN.left - 0.5, MARGIN.top);
     context.lineTo(MARGIN.left - 0.5, bottom + 0.5);
-    context.lineTo(this.width - MARGIN.right, bottom + 0.5);
+    context.lineTo(right, bottom + 0.5);
     context.stroke();
     context.fillStyle = "#5a6675";
-    context.font = "12px system-ui, 'Liberation Sans', sans-serif";
-    context.textAlign = "right";
+    context.font = "11px system-ui, 'Liberation Sans', sans-serif";
     context.textBaseline = "alphabetic";
-    context.fillText(this.names[0], this.width - MARGIN.right, this.height - 5);
-    context.save();
-    context.translate(11, MARGIN.top);
+    context.textAlign = "center";
+    const across = libraries.scaleLinear([(MARGIN.left - ox) / sx, (right - ox) / sx], [MARGIN.left, right]);
+    for (const value of across.ticks(this.width / 90)) context.fillText(short(+value.toPrecision(12)), across(value), bottom + 14);
+    context.textAlign = "right";
+    const upward = libraries.scaleLinear([(bottom - oy) / sy, (MARGIN.top - oy) / sy], [bottom, MARGIN.top]);
+    for (const value of upward.ticks(this.height / 60)) context.fillText(short(+value.toPrecision(12)), MARGIN.left - 5, upward(value) + 4);
+    context.font = "12.5px system-ui, 'Liberation Sans', sans-serif";
+    context.fillText(this.names[0], right, this.height - 5);
+    context.translate(13, MARGIN.top);
     context.rotate(-Math.PI / 2);
     context.fillText(this.names[1], 0, 0);
-    context.restore();
-    if (!this.ticks) return;
-    context.font = "10.5px system-ui, 'Liberation Sans', sans-serif";
-    context.textAlign = "center";
-    for (const value of niceTicks((MARGIN.left - ox) / sx, (this.width - MARGIN.right - ox) / sx, this.width / 90))
-      context.fillText(short(value), ox + value * sx, bottom + 13);
-    context.textAlign = "right";
-    const ends = [(MARGIN.top - oy) / sy, (bottom - oy) / sy].sort((a, b) => a - b);
-    for (const value of niceTicks(ends[0], ends[1], this.height / 60))
-      context.fillText(short(value), MARGIN.left - 4, oy + value * sy + 4);
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
   }
 
   // pointer events
@@ -314,53 +257,37 @@ class Scatter {
       const box = this.over.getBoundingClientRect();
       return [event.clientX - box.left, event.clientY - box.top];
     };
-    let panning = null;
+    const pans = (event) => this.tool === "pan" || event.button !== 0;
+    this.zoom = libraries.zoom().scaleExtent([0.5, 200]).filter((event) => event.type === "wheel" || pans(event))
+      .wheelDelta((event) => -event.deltaY * 0.0023)
+      .on("zoom", ({ transform }) => { this.transform = transform; this.drawSoon(); });
+    libraries.select(this.over).call(this.zoom).on("dblclick.zoom", () => this.resetView());
     this.over.addEventListener("pointerdown", (event) => {
       this.over.setPointerCapture(event.pointerId);
-      const at = place(event);
-      if (this.tool === "pan" || event.button !== 0) panning = at;
-      else this.path = [at];
+      if (!pans(event)) this.path = [place(event)];
       this.hover(-1, event);
     });
     this.over.addEventListener("pointermove", (event) => {
       const at = place(event);
-      if (panning) {
-        this.view.x += at[0] - panning[0];
-        this.view.y += at[1] - panning[1];
-        panning = at;
-        this.drawSoon();
-      } else if (this.path) {
+      if (this.path) {
         const last = this.path[this.path.length - 1];
         if (Math.hypot(at[0] - last[0], at[1] - last[1]) > 3) this.path.push(at);
         this.drawOver();
-      } else this.hover(this.pointAt(at[0], at[1]), event);
+      } else if (!event.buttons) this.hover(this.pointAt(at[0], at[1]), event);
     });
     const finish = (event) => {
-      panning = null;
-      const path = this.path;
+      const path = this.path, mode = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
       this.path = null;
       if (!path) return;
-      const mode = event.shiftKey ? "add" : event.altKey ? "remove" : "replace";
-      const found = path.length > 2 ? this.pointsInside(path) : [];
-      if (this.callbacks.select && (path.length > 2 || mode === "replace")) this.callbacks.select(found, mode);
+      const clicked = path.length > 2 ? -1 : this.pointAt(...path[0]);
+      if (clicked >= 0 && this.callbacks.click) this.callbacks.click(clicked);
+      else if (this.callbacks.select && (path.length > 2 || mode === "replace")) this.callbacks.select(path.length > 2 ? this.pointsInside(path) : [], mode);
       this.drawOver();
     };
     this.over.addEventListener("pointerup", finish);
     this.over.addEventListener("pointercancel", finish);
     this.over.addEventListener("pointerleave", (event) => this.hover(-1, event));
     this.over.addEventListener("contextmenu", (event) => event.preventDefault());
-    this.over.addEventListener("dblclick", () => this.resetView());
-    this.over.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const [px, py] = place(event), before = this.scales();
-      const zoom = Math.min(200, Math.max(0.5, this.view.zoom * Math.exp(-event.deltaY * 0.0016)));
-      const x = (px - before.ox) / before.sx, y = (py - before.oy) / before.sy;
-      this.view.zoom = zoom;
-      const after = this.scales();
-      this.view.x += px - (after.ox + x * after.sx);
-      this.view.y += py - (after.oy + y * after.sy);
-      this.drawSoon();
-    }, { passive: false });
   }
 
   hover(i, event) {
@@ -369,15 +296,6 @@ class Scatter {
       this.drawOver();
     }
     if (this.callbacks.hover) this.callbacks.hover(i, event);
-  }
-
-  drawSoon() {
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => {
-      this.waiting = false;
-      this.draw();
-    });
   }
 }
 
@@ -400,13 +318,4 @@ function spreadLabels(places) {
     if (!touching) break;
   }
   return moved;
-}
-
-function niceTicks(low, high, count) {
-  const raw = (high - low) / Math.max(1, count), power = Math.pow(10, Math.floor(Math.log10(raw)));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw);
-  const ticks = [];
-  if (!(step > 0) || !Number.isFinite(step)) return ticks;
-  for (let k = Math.ceil(low / step); k * step <= high + 1e-9 * step && ticks.length < 50; k++) ticks.push(k * step);
-  return ticks;
 }

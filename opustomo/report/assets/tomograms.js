@@ -9,22 +9,22 @@ class Places {
     this.coordinates = points.coordinates;
     this.members = this.category.labels.map(() => []);
     this.category.codes.forEach((code, i) => this.members[code].push(i));
-    this.xy = explorer.addPlot(document.getElementById("plane-xy"));
-    this.xz = explorer.addPlot(document.getElementById("plane-xz"));
+    this.xy = explorer.addPlot(byId("plane-xy"));
+    this.xz = explorer.addPlot(byId("plane-xz"));
     this.list();
     const step = (by) => this.choose((this.chosen + by + this.members.length) % this.members.length);
-    document.getElementById("previous").addEventListener("click", () => step(-1));
-    document.getElementById("next").addEventListener("click", () => step(1));
+    byId("previous").addEventListener("click", () => step(-1));
+    byId("next").addEventListener("click", () => step(1));
     this.choose(0);
   }
 
   list() {
-    const host = document.getElementById("tomogram-list"), clusters = this.explorer.points.categories[0];
+    const host = byId("tomogram-list"), clusters = this.explorer.points.categories[0];
     this.rows = this.category.labels.map((label, k) => {
       const counts = new Int32Array(clusters.labels.length);
       for (const i of this.members[k]) counts[clusters.codes[i]]++;
       const stack = element("div", { class: "stack" });
-      counts.forEach((count, c) => { if (count) stack.append(element("div", { style: `background:${clusters.colours[c]};flex:${count}`, title: `${clusters.labels[c]}: ${whole(count)}` })); });
+      counts.forEach((count, c) => { if (count) stack.append(element("div", { style: `background:${clusters.colors[c]};flex:${count}`, title: `${clusters.labels[c]}: ${whole(count)}` })); });
       const row = element("button", { class: "row", onclick: () => this.choose(k), title: label },
         element("span", { class: "name" }, label), element("span", {}, whole(this.members[k].length)), stack);
       host.append(row);
@@ -35,17 +35,17 @@ class Places {
   choose(k) {
     this.chosen = k;
     this.rows.forEach((row, other) => row.classList.toggle("on", other === k));
-    const host = document.getElementById("tomogram-list"), row = this.rows[k], top = row.offsetTop - host.offsetTop;
+    const host = byId("tomogram-list"), row = this.rows[k], top = row.offsetTop - host.offsetTop;
     if (top < host.scrollTop || top + row.offsetHeight > host.scrollTop + host.clientHeight)
       host.scrollTop = top - host.clientHeight / 2;
-    document.getElementById("tomogram-name").textContent = `${this.category.labels[k]}, ${whole(this.members[k].length)} particles`;
+    byId("tomogram-name").textContent = `${this.category.labels[k]}, ${whole(this.members[k].length)} particles`;
     const { x, y, z, unit } = this.coordinates, members = Int32Array.from(this.members[k]);
-    this.xy.setPoints(x, y, members, { names: [`x (${unit})`, `y (${unit})`], ticks: true });
+    this.xy.setPoints(x, y, members, { names: [`x (${unit})`, `y (${unit})`] });
     // the xz plane is aligned with the xy plane above and has the same scale
     const scale = this.xy.scales().sx, [low, high] = range(z, members);
     this.xz.host.style.height = Math.min(420, Math.max(130, (high - low) * scale + MARGIN.top + MARGIN.bottom)) + "px";
     this.xz.resize();
-    this.xz.setPoints(x, z, members, { names: [`x (${unit})`, `z (${unit})`], ticks: true, scale });
+    this.xz.setPoints(x, z, members, { names: [`x (${unit})`, `z (${unit})`], scale });
     this.explorer.look();
   }
 }

@@ -6,7 +6,7 @@ function showVerdict(report, host, pictures) {
   const { verdict, clusters } = report;
   if (!verdict) {
     const missing = clusters.some((cluster) => cluster.evidence.length) ? "There is no verdict on these clusters." : "Half-map FSCs have not been computed.";
-    host.append(element("p", {}, `${missing} Run `, element("code", {}, report.commands.validate), " to know whether the classes are real."));
+    host.append(element("p", {}, `${missing} Run this command to know whether the classes are real:`), commandBlock(report.commands.validate), pictures);
     if (report.volumes) pictures.append(classMaps(report, null));
     return;
   }
@@ -18,9 +18,8 @@ function showVerdict(report, host, pictures) {
   host.append(element("ul", {}, ...verdict.reasons.map((reason) => element("li", {}, reason))));
   const table = element("table", { class: "verdicts" });
   for (const one of verdict.classes) {
-    const colour = clusters[one.class].colour;
     table.append(element("tr", {},
-      element("td", {}, element("span", { class: "badge", style: `background:${colour};color:${inkOn(colour)}` }, String(one.class))),
+      element("td", {}, badge(one.class, clusters[one.class].color)),
       element("td", {}, mark(one.verdict)), element("td", {}, one.reasons.join(" "))));
   }
   host.append(table);
@@ -36,7 +35,7 @@ function classMaps(report, verdict) {
     drawView(canvas, report.volumes, cluster.number, 3);
     const one = verdict && verdict.classes.find((entry) => entry.class === cluster.number);
     maps.append(element("div", { class: "map" }, scaled(canvas, report.volumes.shape[2], report.pictures.clusters),
-      element("span", { class: "badge", style: `background:${cluster.colour};color:${inkOn(cluster.colour)}` }, String(cluster.number)),
+      badge(cluster.number, cluster.color),
       element("div", {}, `${whole(cluster.count)} particles`), one ? element("div", {}, one.verdict) : null));
   }
   return element("figure", {}, element("figcaption", {}, "Maps of the classes, projected along z, with a common gray scale"), maps);
@@ -51,26 +50,26 @@ function pairMatrix(report) {
   const { clusters, pairs } = report, cell = Math.max(30, Math.min(64, Math.floor(460 / clusters.length))), edge = 34;
   const size = edge + cell * clusters.length;
   const svg = svgElement("svg", { width: size, height: size, viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "differences between classes" });
-  for (const { number, colour } of clusters) {
+  for (const { number, color } of clusters) {
     const at = edge + (number + 0.5) * cell;
     for (const [x, y] of [[at, edge / 2], [edge / 2, at]]) {
-      svg.append(svgElement("circle", { cx: x, cy: y, r: 11, fill: colour }));
-      svg.append(svgElement("text", { x, y: y + 4, "text-anchor": "middle", style: `fill:${inkOn(colour)};font-weight:650` }, String(number)));
+      svg.append(svgElement("circle", { cx: x, cy: y, r: 11, fill: color }));
+      svg.append(svgElement("text", { x, y: y + 4, "text-anchor": "middle", style: `fill:${inkOn(color)};font-weight:650` }, String(number)));
     }
   }
   const seen = new Set();
   for (const { first, second, outcome, difference, error } of pairs) {
-    const [colour, words] = OUTCOMES[outcome] || ["#e8ebef", outcome];
+    const [color, words] = OUTCOMES[outcome] || ["#e8ebef", outcome];
     seen.add(words);
     for (const [row, column] of [[first, second], [second, first]]) {
-      const box = svgElement("rect", { x: edge + column * cell + 1, y: edge + row * cell + 1, width: cell - 2, height: cell - 2, rx: 3, fill: colour });
+      const box = svgElement("rect", { x: edge + column * cell + 1, y: edge + row * cell + 1, width: cell - 2, height: cell - 2, rx: 3, fill: color });
       box.append(svgElement("title", {}, `classes ${first} and ${second}: ${words}, difference ${short(difference)} ± ${short(error)}`));
       svg.append(box);
       if (cell >= 40 && Number.isFinite(difference))
-        svg.append(svgElement("text", { x: edge + (column + 0.5) * cell, y: edge + (row + 0.5) * cell + 4, "text-anchor": "middle", style: `fill:${inkOn(colour)}` }, `${short(Math.round(100 * difference))} %`));
+        svg.append(svgElement("text", { x: edge + (column + 0.5) * cell, y: edge + (row + 0.5) * cell + 4, "text-anchor": "middle", style: `fill:${inkOn(color)}` }, `${short(Math.round(100 * difference))} %`));
     }
   }
   const key = element("div", { class: "key" });
-  for (const [colour, words] of Object.values(OUTCOMES)) if (seen.has(words)) key.append(element("span", {}, element("i", { style: `background:${colour}` }), words));
+  for (const [color, words] of Object.values(OUTCOMES)) if (seen.has(words)) key.append(element("span", {}, element("i", { style: `background:${color}` }), words));
   return element("figure", {}, element("figcaption", {}, "Do two classes differ? Power of the difference map, in % of that of the map"), svg, key);
 }

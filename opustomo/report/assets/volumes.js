@@ -1,7 +1,8 @@
-// Cluster cards and animations along principal components.
+// Volumes: comparison in 3D, movies along components, the volume of a clicked particle, and cluster cards.
 "use strict";
 
 const VIEWS = ["slice z", "slice y", "slice x", "projection z", "projection y", "projection x"];
+const MOVIE_COLOR = "#8fa3b8", PARTICLE_COLOR = "#5b6b7d";
 
 // images: bytes of shape (volumes, views, side, side)
 function drawView(canvas, images, volume, view) {
@@ -28,10 +29,156 @@ function scaled(canvas, side, apix) {
   return picture;
 }
 
-// Largest round length up to a third of a width, both in Å
-function scaleLength(width) {
-  const power = 10 ** Math.floor(Math.log10(width / 3));
-  return [5, 2, 1].map((digit) => digit * power).find((length) => length <= width / 3);
+// All volumes of the page by group, with their names and colors
+class VolumeLibrary {
+  static async load(report) {
+    const library = new VolumeLibrary(), { groups, level } = report.surfaces;
+    library.contour = new Contour(level);
+    library.groups = Object.fromEntries(await Promise.all(Object.entries(groups).map(async ([kind, group]) => {
+      const grids = await inflateGrids(group.grids), side = group.grids.shape[1];
+      return [kind, { ...group, volumes: grids.map((bytes, k) => ({ bytes, side, apix: group.apix, kind, number: k, ...library.describe(report, kind, group, k) })) }];
+    })));
+    return library;
+  }
+
+  describe(report, kind, group, k) {
+    if (kind === "cluster") return { name: `cluster ${k}`, color: report.clusters[k].color };
+    if (kind === "sampled") return { name: `particle ${whole(report.points.index ? report.points.index[group.particles[k]] : group.particles[k])}`, color: PARTICLE_COLOR };
+    return { name: `${kind}, score ${short(group.scores[k])}`, color: MOVIE_COLOR };
+  }
+
+  movies() {
+    return Object.keys(this.groups).filter((kind) => kind.includes("PC"));
+  }
+}
+
+const paneLabel = (volume, more = "") => element("div", { class: "pane-label" },
+  volume.kind === "cluster" ? badge(volume.number, volume.color) : element("i", { style: `background:${volume.color}` }),
+  element("span", {}, (volume.kind === "cluster" ? "" : volume.name) + more));
+
+// Section "Volumes": all clusters, or two volumes side by side or overlaid
+class Comparison {
+  constructor(report, library) {
+    Object.assign(this, { report, library, mode: "all" });
+    this.view = new VolumeView(byId("volume-view"), library.contour);
+    this.menus = ["first", "second"].map((id) => this.fill(byId(id)));
+    this.menus[1].selectedIndex = Math.min(1, this.menus[1].options.length - 1);
+    this.opacity = byId("opacity");
+    this.opacity.addEventListener("input", () => this.show());
+    this.tabs = document.querySelectorAll("[data-layout]");
+    this.tabs.forEach((tab) => tab.addEventListener("click", () => this.choose(tab.dataset.layout)));
+    byId("volume-buttons").append(...this.view.buttons());
+    this.choose("all");
+  }
+
+  fill(menu) {
+    for (const [kind, { volumes }] of Object.entries(this.library.groups)) {
+      const title = { cluster: "clusters", sampled: "sampled particles" }[kind] || kind;
+      menu.append(element("optgroup", { label: title }, ...volumes.map(({ name, number }) => element("option", { value: `${kind}/${number}` }, name))));
+    }
+    menu.addEventListener("change", () => this.show());
+    return menu;
+  }
+
+  chosen(k) {
+    const [kind, number] = this.menus[k].value.split("/");
+    return this.library.groups[kind].volumes[number];
+  }
+
+  choose(mode) {
+    this.mode = mode;
+    this.tabs.forEach((tab) => tab.setAttribute("aria-pressed", tab.dataset.layout === mode));
+    byId("pair").hidden = mode === "all";
+    byId("opacity-label").hidden = mode !== "overlaid";
+    this.show();
+  }
+
+  // second volume in another color if both have the same
+  show() {
+    if (this.mode === "all") {
+      const { clusters } = this.report;
+      return this.view.setPanes(this.library.groups.cluster.volumes.map((volume) =>
+        ({ label: paneLabel(volume, `${whole(clusters[volume.number].count)} particles`), surfaces: [{ volume, color: volume.color }] })));
+    }
+    const pair = [this.chosen(0), this.chosen(1)], colors = pair.map(({ color }) => color);
+    const tell = (k) => paneLabel({ ...pair[k], color: colors[k] }, pair[k].kind === "cluster" ? `cluster ${pair[k].number}` : "");
+    if (this.mode === "side") return this.view.setPanes(pair.map((volume, k) => ({ label: tell(k), surfaces: [{ volume, color: colors[k] }] })));
+    if (colors[0] === colors[1]) colors[1] = "#b0483a";
+    this.view.setPanes([{ label: element("div", {}, tell(0), tell(1)), surfaces: [{ volume: pair[0], color: colors[0] }, { volume: pair[1], color: colors[1], opacity: +this.opacity.value }] }]);
+  }
+}
+
+// Movies along all components, in step
+class Movies {
+  constructor(library) {
+    this.library = library;
+    this.kinds = library.movies();
+    this.count = Math.max(...this.kinds.map((kind) => library.groups[kind].volumes.length));
+    this.view = new VolumeView(byId("movie-view"), library.contour);
+    this.slider = element("input", { type: "range", min: 0, max: this.count - 1, value: 0, "aria-label": "step of the movie", oninput: () => { this.pause(); this.show(+this.slider.value); } });
+    this.button = element("button", { onclick: () => (this.timer ? this.pause() : this.play()) });
+    byId("movie-buttons").append(this.button, element("label", { class: "slider" }, "step", this.slider), ...this.view.buttons());
+    this.step = 1;
+    this.show(0);
+    this.play();
+  }
+
+  show(frame) {
+    this.frame = frame;
+    this.slider.value = frame;
+    this.view.setPanes(this.kinds.map((kind) => {
+      const { volumes, about, scores } = this.library.groups[kind], at = Math.min(frame, volumes.length - 1);
+      const label = element("div", { class: "pane-label" }, element("span", {}, element("b", {}, kind), ` ${about}`, element("br"), `score ${short(scores[at])}`));
+      return { label, surfaces: [{ volume: volumes[at], color: MOVIE_COLOR }] };
+    }));
+  }
+
+  play() {
+    this.button.textContent = "pause";
+    this.timer = setInterval(() => {
+      if (!this.view.visible || document.hidden || this.count < 2) return;
+      if (this.frame + this.step < 0 || this.frame + this.step >= this.count) this.step = -this.step;
+      this.show(this.frame + this.step);
+    }, 220);
+  }
+
+  pause() {
+    this.button.textContent = "play";
+    clearInterval(this.timer);
+    this.timer = null;
+  }
+}
+
+// Volume of the sampled particle that is nearest to the clicked one
+class ParticleVolume {
+  constructor(report, library, explorer) {
+    Object.assign(this, { report, library, explorer });
+    this.view = new VolumeView(byId("particle-view"), library.contour);
+    this.compare = byId("with-center");
+    this.compare.addEventListener("change", () => this.show());
+    byId("particle-buttons").append(this.view.contour.slider());
+    explorer.clicked = (i) => this.choose(i);
+    this.choose(this.report.points.centers[0], false);
+  }
+
+  choose(i, marked = true) {
+    this.chosen = i;
+    if (marked) this.explorer.mark(i);
+    this.show();
+  }
+
+  show() {
+    const { points } = this.report, { codes, colors, labels } = points.categories[0], i = this.chosen;
+    const { sampled, cluster } = this.library.groups, code = codes[i], center = cluster.volumes[code];
+    const volume = sampled.volumes[points.columns.nearest[i]], color = colors[code];
+    const surfaces = [{ volume, color }];
+    if (this.compare.checked && center) surfaces.push({ volume: center, color: "#39424e", opacity: 0.28 });
+    const own = sampled.particles[points.columns.nearest[i]] === i;
+    byId("particle-text").replaceChildren(
+      element("b", {}, `Particle ${whole(this.explorer.indexOf(i))}`), `, ${labels[code]}. `,
+      own ? "The volume is decoded at its own latent." : `The volume is that of ${volume.name}, the nearest of the ${sampled.volumes.length} sampled particles. The distance of the latents is ${short(+points.columns.distance[i].toPrecision(2))} of their spread.`);
+    this.view.setPanes([{ label: element("div"), surfaces }]);
+  }
 }
 
 function viewRow(images, volume, views, apix) {
@@ -44,98 +191,18 @@ function viewRow(images, volume, views, apix) {
   return element("div", {}, element("div", { class: "row-label" }, views[0] < 3 ? "central slices perpendicular to" : "projections along"), row);
 }
 
-const CONTROL = "#7a8591", CONFIRMED = "#1c2530";
-
-function fscChart(curve, colour, width, nyquist) {
-  const last = curve.frequency[curve.frequency.length - 1];
-  const lines = [{ x: curve.frequency, y: curve.own, colour, name: "half maps of this cluster" }];
-  if (curve.control) lines.unshift({ x: curve.frequency, y: curve.control, colour: CONTROL, dash: "5 4", name: "half maps of equally many particles of all" });
-  if (curve.map) lines.push({ x: curve.frequency, y: curve.map, colour: CONFIRMED, dash: "2 2", name: "decoded map and back-projection" });
-  const ticks = [0.25, 0.5, 0.75, 1].map((part) => [part * last, (1 / (part * last)).toFixed(1) + (part === 1 ? " Å" : "")]);
-  const verticals = nyquist ? [[Math.min(1 / nyquist, last), `Nyquist ${short(+nyquist.toPrecision(3))} Å`]] : [];
-  const chart = lineChart(lines, { width, height: 140, xRange: [0, last], yRange: [-0.1, 1.25], xTicks: ticks, xLabel: "", marks: [0.143], verticals, plain: true });
-  const key = element("div", { class: "fsc-key" });
-  for (const { colour: stroke, dash, name } of lines) {
-    const sample = svgElement("svg", { viewBox: "0 0 24 8" });
-    sample.append(svgElement("line", { x1: 0, x2: 24, y1: 4, y2: 4, stroke, "stroke-width": dash ? 1.4 : 2, ...(dash ? { "stroke-dasharray": dash } : {}) }));
-    key.append(element("span", {}, sample, name));
-  }
-  return element("div", {}, chart, key);
-}
-
 function showClusters(report, host, showOnly) {
   const cards = element("div", { class: report.clusters.length > 3 ? "cards" : "cards few" });
   for (const cluster of report.clusters) {
-    const head = element("header", {},
-      element("span", { class: "badge", style: `background:${cluster.colour};color:${inkOn(cluster.colour)}` }, String(cluster.number)),
+    const head = element("header", {}, badge(cluster.number, cluster.color),
       element("b", {}, whole(cluster.count)), element("span", {}, `particles, ${percent(cluster.share)}`),
       element("button", { onclick: () => showOnly(cluster.number), title: "Show only this cluster in the latent space" }, "show"));
     const card = element("article", { class: "card", "data-cluster": cluster.number }, head);
-    if (report.volumes) card.append(viewRow(report.volumes, cluster.number, [0, 1, 2], report.pictures.clusters), viewRow(report.volumes, cluster.number, [3, 4, 5], report.pictures.clusters));
-    const table = element("table");
-    for (const [name, value] of cluster.evidence) table.append(element("tr", {}, element("td", {}, name), element("td", {}, value)));
-    if (cluster.curve) card.append(fscChart(cluster.curve, cluster.colour, report.clusters.length > 3 ? 276 : 390, report.nyquist));
-    if (cluster.evidence.length) card.append(table);
+    if (report.volumes) card.append(...[[0, 1, 2], [3, 4, 5]].map((views) => viewRow(report.volumes, cluster.number, views, report.pictures.clusters)));
+    if (cluster.curve) card.append(fscChart(report, cluster, report.clusters.length > 3 ? 276 : 390));
+    if (cluster.evidence.length)
+      card.append(element("table", {}, ...cluster.evidence.map(([name, value]) => element("tr", {}, element("td", {}, name), element("td", {}, value)))));
     cards.append(card);
   }
   host.append(cards);
-}
-
-class Movie {
-  constructor(movie) {
-    this.images = movie.frames;
-    this.count = movie.frames.shape[0];
-    this.frame = 0;
-    this.step = 1;
-    this.canvases = [0, 1, 2].map(() => element("canvas", { role: "img" }));
-    this.views = [3, 4, 5];
-    this.slider = element("input", { type: "range", min: 0, max: this.count - 1, value: 0, "aria-label": `position along PC${movie.number}`,
-      oninput: () => { this.pause(); this.show(+this.slider.value); } });
-    this.button = element("button", { onclick: () => (this.playing ? this.pause() : this.play()) }, "pause");
-    this.position = element("span", { class: "hint", style: "margin:0;min-width:86px;text-align:right" });
-    const kind = element("select", { "aria-label": "projections or slices", onchange: () => { this.views = kind.value === "sums" ? [3, 4, 5] : [0, 1, 2]; this.show(this.frame); } },
-      element("option", { value: "sums" }, "projections"), element("option", { value: "slices" }, "slices"));
-    this.labels = this.canvases.map(() => element("small"));
-    this.scores = movie.scores;
-    this.card = element("article", { class: "card", "data-movie": movie.number },
-      element("header", {}, element("b", {}, `PC${movie.number}`), element("span", {}, movie.about)),
-      element("div", { class: "views" }, ...this.canvases.map((canvas, k) => element("div", {}, scaled(canvas, movie.frames.shape[2], movie.apix), this.labels[k]))),
-      element("div", { class: "bar" }, this.button, this.slider, this.position, kind));
-    this.show(0);
-    // pause the animation while it is not visible
-    new IntersectionObserver(([entry]) => { this.visible = entry.isIntersecting; }).observe(this.card);
-    this.play();
-  }
-
-  show(frame) {
-    this.frame = frame;
-    this.canvases.forEach((canvas, k) => drawView(canvas, this.images, frame, this.views[k]));
-    this.labels.forEach((label, k) => { label.textContent = VIEWS[this.views[k]]; });
-    this.slider.value = frame;
-    this.position.textContent = `score ${short(this.scores[frame])}`;
-  }
-
-  play() {
-    this.playing = true;
-    this.button.textContent = "pause";
-    this.timer = setInterval(() => {
-      if (this.visible === false || document.hidden || this.count < 2) return;
-      if (this.frame + this.step < 0 || this.frame + this.step >= this.count) this.step = -this.step;
-      this.show(this.frame + this.step);
-    }, 170);
-  }
-
-  pause() {
-    this.playing = false;
-    this.button.textContent = "play";
-    clearInterval(this.timer);
-  }
-}
-
-function showMovies(report, host) {
-  const grid = element("div", { class: report.movies.length > 2 ? "movies" : "movies few" });
-  const movies = report.movies.map((movie) => new Movie(movie));
-  grid.append(...movies.map((movie) => movie.card));
-  host.append(grid);
-  return movies;
 }

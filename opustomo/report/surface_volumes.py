@@ -1,0 +1,147 @@
+"""Volumes of the report that are shown as isosurfaces: downsampled, 8-bit, compressed."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from opustomo.analysis.figures.volume_display import contour_level
+from opustomo.analysis.volumes.decoding import VolumeDecoder
+from opustomo.io.progress_bar import progress
+from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+
+SIDES = (64, 48, 32)
+"""Sides in voxels of the volumes, of which the first is used that fits the budget; smaller volumes are interpolated."""
+BUDGET_BYTES = 14_000_000
+"""Maximum size of all volumes in the page, which keeps the file below 25 MB."""
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class VolumeGroup:
+    """Volumes (n, n, n) of one kind, with their pixel size in Å (None if unknown) and what the page tells of them."""
+
+    volumes: Sequence[np.ndarray]
+    apix: float | None
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SampledParticles:
+    """Particles whose volumes are decoded, and the nearest of them for each particle.
+
+    Attributes
+    ----------
+    rows
+        Sampled particles, shape (S,), as rows of the latents.
+    nearest
+        Index into `rows` of the sampled particle that is nearest in latent space, shape (N,).
+    distance
+        Distance to it in units of the root-mean-square distance of all latents from their mean, shape (N,).
+    """
+
+    rows: np.ndarray
+    nearest: np.ndarray
+    distance: np.ndarray
+
+
+def downsample(volume: np.ndarray, side: int) -> np.ndarray:
+    """Crop a volume (n, n, n) in Fourier space to `side` voxels; a smaller or odd one is returned as it is."""
+    if len(set(volume.shape)) != 1 or volume.shape[0] % 2 or volume.shape[0] <= side:
+        return volume
+    return irfft3(crop_spectrum(rfft3(torch.from_numpy(np.ascontiguousarray(volume))), side)).numpy()
+
+
+def resized(volume: np.ndarray, side: int) -> np.ndarray:
+    """Return a volume (n, n, n) with `side` voxels along each axis, cropped or padded in Fourier space.
+
+    Voxel n/2 becomes voxel side/2. Padding interpolates, which makes isosurfaces of small volumes smooth.
+    """
+    if volume.shape[0] >= side or len(set(volume.shape)) != 1 or volume.shape[0] % 2:
+        return downsample(volume, side)
+    from scipy.signal import resample
+
+    for axis in range(3):
+        volume = resample(volume, side, axis=axis)
+    return np.asarray(volume)
+
+
+def sample_particles(latents: np.ndarray, number: int) -> SampledParticles:
+    """Choose particles that cover the latents (N, d): those nearest to the centers of a k-means with `number` centers.
+
+    The choice is the same in every call.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    values = np.asarray(latents, dtype=np.float64)
+    number = min(number, len(values))
+    model = MiniBatchKMeans(number, random_state=0, n_init=1, batch_size=4096).fit(values)
+    rows = np.unique(pairwise_distances_argmin_min(model.cluster_centers_, values)[0])
+    nearest, distance = pairwise_distances_argmin_min(values, values[rows])
+    spread = float(np.sqrt(((values - values.mean(0)) ** 2).sum(1).mean())) or 1.0
+    return SampledParticles(rows, nearest.astype(np.int64), (distance / spread).astype(np.float32))
+
+
+def decode_sample(decoder: VolumeDecoder, latents: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Decode latents (S, zdim) to volumes of at most ``SIDES[0]`` voxels; return them and their pixel size in Å."""
+    boxes = decoder.boxes
+    apix = max(boxes.render_apix, boxes.crop * boxes.render_apix / SIDES[0])
+    volumes: list[np.ndarray] = []
+    with progress(len(latents), "volumes of sampled particles decoded") as advance:
+        for first in range(0, len(latents), BATCH):
+            batch = latents[first : first + BATCH]
+            volumes += list(decoder.volumes(batch, apix).cpu().numpy())
+            advance(len(batch))
+    return volumes, apix
+
+
+def describe_surfaces(groups: dict[str, VolumeGroup], budget: int = BUDGET_BYTES) -> dict[str, Any] | None:
+    """Return the volumes of all groups for the page, with one scale of densities; None without volumes.
+
+    Densities from 0 to the highest value are stored as 0 to 255, so that one contour level means the same density in
+    all volumes. Negative densities are stored as 0.
+
+    Parameters
+    ----------
+    groups
+        Volumes by kind.
+    budget
+        Size of all compressed volumes in bytes, above which they are downsampled further.
+    """
+    groups = {name: group for name, group in groups.items() if len(group.volumes)}
+    if not groups:
+        return None
+    top = max(float(np.percentile(volume, 99.97)) for group in groups.values() for volume in group.volumes)
+    top = top if top > 0 else 1.0
+    packed: dict[str, Any] = {}
+    for side in SIDES:
+        packed = {name: _pack_group(group, side, top) for name, group in groups.items()}
+        if sum(len(entry["grids"]["data"]) for entry in packed.values()) <= budget:
+            break
+    first = next(iter(groups.values()))
+    levels = [contour_level(volume) / top for volume in first.volumes]
+    return {"groups": packed, "level": float(np.clip(np.median(levels), 0.05, 0.95)), "top": top}
+
+
+def _pack_group(group: VolumeGroup, side: int, top: float) -> dict[str, Any]:
+    small = [resized(volume, side) for volume in group.volumes]
+    size = small[0].shape[0]
+    grids = np.stack([np.round(255 * np.clip(volume / top, 0, 1)).astype(np.uint8) for volume in small])
+    original = group.volumes[0].shape[0]
+    apix = group.apix * original / size if group.apix else None
+    return group.about | {"grids": _compress(grids), "apix": apix, "original": original}
+
+
+def _compress(grids: np.ndarray) -> dict[str, Any]:
+    """Compress grids (V, n, n, n) of bytes as differences (modulo 256) from the preceding grid, which are small."""
+    differences = grids.copy()
+    differences[1:] -= grids[:-1]
+    data = zlib.compress(np.ascontiguousarray(differences).tobytes(), 6)
+    return {"dtype": "differences", "shape": list(grids.shape), "data": base64.b64encode(data).decode("ascii")}

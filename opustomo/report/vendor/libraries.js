@@ -1,0 +1,14 @@
+// What the scripts of the report use of their libraries. The bundle defines it as the global `libraries`.
+export { axisX, dot, gridY, line, plot, rectY, ruleX, ruleY, text } from "@observablehq/plot";
+export { polygonContains } from "d3-polygon";
+export { quadtree } from "d3-quadtree";
+export { scaleLinear } from "d3-scale";
+export { interpolateViridis } from "d3-scale-chromatic";
+export { select } from "d3-selection";
+export { zoom, zoomIdentity } from "d3-zoom";
+export {
+  BufferAttribute, BufferGeometry, DirectionalLight, DoubleSide, Fog, HemisphereLight, Mesh, MeshBasicMaterial,
+  MeshStandardMaterial, OrthographicCamera, Scene, Vector3, WebGLRenderer,
+} from "three";
+export { TrackballControls } from "three/addons/controls/TrackballControls.js";
+export { MarchingCubes } from "three/addons/objects/MarchingCubes.js";
