@@ -166,7 +166,6 @@ class Bench:
         write_volume(folder / "template.mrc", low_passed(self.density(TEMPLATE), size.apix, 30.0), size.apix)
         write_volume(folder / "target.mrc", self.density(TARGET), size.apix)
         (folder / "tilts").mkdir(exist_ok=True)
-        (folder / "tomograms").mkdir(exist_ok=True)
         with ThreadPoolExecutor(self.args.workers) as pool:
             list(pool.map(self._simulate_one, range(size.tomograms)))
 
@@ -184,7 +183,7 @@ class Bench:
         # Particles are dark in real images and tomograms.
         for path, target in (
             (out / "series.mrcs", f"tilts/{name}.ali"),
-            (out / "tomogram.mrc", f"tomograms/{name}.mrc"),
+            (out / "tomogram.mrc", f"tilts/{name}_rec.mrc"),
         ):
             volume, _ = read_volume(path)
             write_volume(self.folder / target, -volume, size.apix)
@@ -213,7 +212,7 @@ class Bench:
             for option, suffix in (("tilts", "tlt"), ("defocus", "defocus"), ("order", "order")):
                 files += [f"--{option}", f"{tilts}.{suffix}"]
             out = self.folder / "picks" / f"{name}_particles.star"
-            tomogram = self.folder / "tomograms" / f"{name}.mrc"
+            tomogram = tilts.with_name(f"{name}_rec.mrc")
             program = ROOT / "benchmarks" / "template_matching.py"
             self.tool(program, tomogram, "--template", self.folder / "template.mrc", *files, "-o", out, *words)
 
@@ -227,9 +226,8 @@ class Bench:
         self.command(f"dsdsh combine_star {tables} picks.star")
         self.command(f"dsdsh convert_star picks.star {size.apix:g} -o picks30.star")
         self.command(
-            f"dsd extract_subtomos picks30.star --tilts tilts --series-apix {size.apix:g} --tomo-size "
-            f"{' '.join(map(str, size.shape))} --hand 1 --box {size.box} --apix {size.apix:g} -o subtomos --float16 "
-            f"--workers {self.args.workers}"
+            f"dsd extract_subtomos picks30.star --tilts tilts --hand 1 --box {size.box} --apix {size.apix:g} "
+            f"-o subtomos --float16 --workers {self.args.workers}"
         )
 
     def check(self) -> None:

@@ -268,7 +268,7 @@ def main() -> None:
     search = Search(args.angpix or apix, args.rotations, args.radius, args.distance, args.picks, args.batch)
     tilts = read_tilts(args.tilts, args.defocus, args.order)
     found = pick(tomogram, apix, torch.from_numpy(template), template_apix, tilts, search)
-    write_picks(args.output, args.tomogram.stem, apix, found)
+    write_picks(args.output, args.tomogram.stem.removesuffix("_rec"), apix, found)
     print(
         f"Wrote {len(found['scores'])} picks with scores of {found['scores'].min():.3f} to {found['scores'].max():.3f}"
     )

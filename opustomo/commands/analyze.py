@@ -145,6 +145,7 @@ def run_positional(args: argparse.Namespace) -> None:
     """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
     from opustomo.analysis.selection import parse_cluster_choice
+    from opustomo.commands.next_commands import print_next
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)
@@ -158,8 +159,12 @@ def run_positional(args: argparse.Namespace) -> None:
         choice=None if args.kpc is None else parse_cluster_choice(args.kpc),
         focus=args.focus,
     )
-    for folder in analyze_epoch(request):
+    folders = analyze_epoch(request)
+    for folder in folders:
         print(f"Wrote the analysis to {folder.parent} (clusters: {folder.name})")
+    method = folders[0].name.rstrip("0123456789")
+    number = folders[0].name.removeprefix(method)
+    print_next((["dsdsh", "eval_vol", results.root, request.round.label, method, number], ""))
 
 
 POSITIONAL = Command(

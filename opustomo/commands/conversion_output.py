@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,21 @@ def doubtful_angles(star: ParticleStar) -> str | None:
     return angle_note(star.eulers_deg()) if all(column in star for column in EULER_COLUMNS) else None
 
 
-def write_converted(result: Converted, out: Path) -> None:
-    """Write a converted table and print its notes and numbers of particles."""
+def write_converted(result: Converted, out: Path, *, trained_on: bool = True, sources: Iterable[Path] = ()) -> None:
+    """Write a converted table, print its notes and numbers of particles, and the next command.
+
+    Parameters
+    ----------
+    result
+        The converted table.
+    out
+        Output file.
+    trained_on
+        Whether the table is for opustomo and not for another program, so that a command follows.
+    sources
+        Tables that it was made of.
+    """
+    from opustomo.commands.next_commands import print_after_table
     from opustomo.io.star_conventions import ignored_origins
 
     if out.suffix.lower() != ".star":
@@ -51,3 +65,5 @@ def write_converted(result: Converted, out: Path) -> None:
         if note is not None:
             print(f"Note: {note}")
     print(f"Wrote {len(result.star)} of {result.count_in} particles to {out}")
+    if trained_on and len(result.star):
+        print_after_table(out, sources)

@@ -152,7 +152,7 @@ def run_convert_pytom(args: argparse.Namespace) -> None:
 
     result = warp_matching(read_particles(args.star), TomogramChoice(args.mic))
     name = base_name(args.mic).removesuffix(".tomostar")
-    write_converted(result, args.output or Path(f"{name}_norm.star"))
+    write_converted(result, args.output or Path(f"{name}_norm.star"), trained_on=False)
 
 
 CONVERT_PYTOM = Command(

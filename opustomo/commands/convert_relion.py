@@ -34,7 +34,7 @@ def run_combine_star(args: argparse.Namespace) -> None:
     stars = [read_particles(path) for path in sources]
     for star in stars:
         print(f"Read {len(star)} particles from {star.path}")
-    write_converted(combine(stars, args.drop_duplicates), out)
+    write_converted(combine(stars, args.drop_duplicates), out, sources=sources)
 
 
 COMBINE_STAR = Command(
@@ -160,7 +160,7 @@ def run_convert_relion5(args: argparse.Namespace) -> None:
         write_converted(relion5.to_pixels(star, known, args.keep_frames), out)
         return
     apix = None if args.angpix is None else positive(args.angpix, "--angpix")
-    write_converted(relion5.to_relion5(star, known, apix), out)
+    write_converted(relion5.to_relion5(star, known, apix), out, trained_on=False)
     optimization = out.with_name(f"{out.stem}_optimisation_set.star")
     relion5.write_optimization_set(optimization, out, tomograms)
     print(f"Wrote the optimisation set {optimization}")

@@ -153,6 +153,7 @@ def template_apix(root: Path) -> float | None:
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
     from opustomo.analysis.volumes.volume_sets import decode_volume_set, volume_set
+    from opustomo.commands.next_commands import print_next
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)
@@ -167,6 +168,10 @@ def run_positional(args: argparse.Namespace) -> None:
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
     written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box, not args.no_mask)
     print(f"Wrote {len(written)} volumes to {chosen.outdir}. Open {chosen.prefix}.cxc there in ChimeraX to view them.")
+    if args.mode in ("kmeans", "gmm", "hdbscan"):
+        method = [] if args.mode == "kmeans" else ["--cluster", args.mode]
+        words = ["dsdsh", "validate", results.root, which.label, args.num, *method]
+        print_next((words, "are the clusters real?"))
 
 
 POSITIONAL = Command(

@@ -110,6 +110,7 @@ def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_extract_subtomos(args: argparse.Namespace) -> None:
     """Extract the subtomograms and print the training options that they require."""
+    from opustomo.commands.next_commands import print_next
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.extraction import extract_subtomograms
 
@@ -123,6 +124,7 @@ def run_extract_subtomos(args: argparse.Namespace) -> None:
     for note in report.notes:
         print(f"Note: {note}")
     print(f"Wrote {report.star}. Train with {'' if args.raw else '--normalizectf '}--angpix {args.apix:g}.")
+    print_next((["dsdsh", "prepare", report.star, args.box, f"{args.apix:g}"], ""))
 
 
 EXTRACT_SUBTOMOS = Command(

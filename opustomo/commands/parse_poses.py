@@ -151,6 +151,7 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_prepare(args: argparse.Namespace) -> None:
     """Write the poses of the STAR file."""
+    from opustomo.commands.next_commands import print_next
     from opustomo.io.poses import origin_note, write_poses
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
     from opustomo.io.star_tables import read_particles
@@ -168,6 +169,7 @@ def run_prepare(args: argparse.Namespace) -> None:
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
     write_poses(out, poses)
     print(f"Wrote {len(poses)} poses to {out}")
+    print_next((["dsd", "check", args.star, "--poses", out], "with -r mask.mrc if there is a mask"))
 
 
 PREPARE = Command("write the poses of a STAR file to {dir}/{stem}_pose_euler.pkl", add_prepare_arguments, run_prepare)
@@ -195,6 +197,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 def run_parse_pose(args: argparse.Namespace) -> None:
     """Write one STAR file per cluster to ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}``."""
     from opustomo.analysis.clusters.clustering import Clustering, load_labels, write_cluster_stars
+    from opustomo.commands.next_commands import print_maps
     from opustomo.commands.options import selected_round
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_poses import pose_notes
@@ -222,6 +225,7 @@ def run_parse_pose(args: argparse.Namespace) -> None:
     ignored = ignored_origins(star)
     if ignored is not None:
         print(f"Note: {ignored}")
+    print_maps(results, written)
 
 
 PARSE_POSE = Command("write one STAR file per cluster of an analysis", add_parse_pose_arguments, run_parse_pose)

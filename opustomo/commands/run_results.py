@@ -190,13 +190,9 @@ def _volumes(course: Course) -> None:
 
 def _table_path(course: Course) -> Path:
     """Return the particle table of the run; for a run with ``--ind``, that of the selected particles."""
-    from opustomo.analysis.results import SELECTED_STAR
-    from opustomo.quality.evidence.restored_run import remembered_data
+    from opustomo.commands.next_commands import table_of_run
 
-    selected = course.results.root / SELECTED_STAR
-    if course.args.star is not None:
-        return Path(course.args.star)
-    return selected if selected.is_file() else remembered_data(course.results.config()).star
+    return table_of_run(course.results, course.args.star)
 
 
 def _particles(course: Course) -> ParticleStar:
@@ -270,33 +266,12 @@ def _report(course: Course) -> None:
 
 def _one_map(course: Course) -> list[str]:
     """Return the words of the command that reconstructs half maps of all particles at the poses of this epoch."""
-    from opustomo.checkpoint.config import read_config
-    from opustomo.quality.evidence.restored_run import remembered_data, remembered_physics
+    from opustomo.commands.next_commands import reconstruct_words
 
-    results, config = course.results, course.results.config()
-    data = remembered_data(config)
-    words = ["dsd", "reconstruct", str(_table_path(course)), "--halves"]
-    words += ["--poses", str(results.epoch_file("pose", course.which.epoch))]
-    given = (
-        ("--mask", course.args.mask or data.mask),
-        ("--datadir", data.datadir),
-        ("--angpix", data.apix),
-        ("--tilt-limit", data.tilt_limit_deg),
-        ("--warp-bfactor-scale", data.warp_bfactor_scale if data.warp else None),
-        ("--tilt-range", None if data.use_ctf else data.tilt_range_deg),
-        ("--tilt-step", None if data.use_ctf else data.tilt_step_deg),
-    )
-    for option, value in given:
-        if value is not None:
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    flags = {
-        "--warp": data.warp,
-        "--no-ctf": not data.use_ctf,
-        "--force": data.force,
-        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalized,
-    }
-    words += [option for option, wanted in flags.items() if wanted]
-    return [*words, "-o", str(results.analysis(course.which) / "all.mrc")]
+    results, which = course.results, course.which
+    poses = results.epoch_file("pose", which.epoch)
+    output = results.analysis(which) / "all.mrc"
+    return reconstruct_words(results, _table_path(course), output, poses, course.args.mask)
 
 
 def _next_commands(course: Course) -> list[str]:

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from opustomo.analysis.selection import AnalyzedParticles
+    from opustomo.commands.next_commands import print_maps
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.io.pickles import dump_pickle
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
     ignored = ignored_origins(star)
     if ignored is not None:
         print(f"Note: {ignored}")
+    print_maps(results, [args.out])
 
 
 def _masks(args: argparse.Namespace, particles: AnalyzedParticles) -> list[np.ndarray]:

@@ -35,6 +35,7 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> None:
+    from opustomo.commands.next_commands import print_next, table_of_run
     from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
@@ -59,6 +60,12 @@ def run_validate(args: argparse.Namespace) -> None:
         device=args.device,
     )
     validate_run(request)
+    method = [] if cluster_method(args) == "kmeans" else ["--cluster", cluster_method(args)]
+    star = table_of_run(results, args.star)
+    print_next(
+        (["dsdsh", "report", results.root, which.label], ""),
+        (["dsdsh", "parse_pose", star, results.root, which.label, args.K, *method], "STAR files of the clusters"),
+    )
 
 
 VALIDATE = Command(

@@ -70,7 +70,7 @@ def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: np.ndarray |
             "give it with --tomo-size."
         )
     if series.apix is None:
-        raise UserError(f"{series.source}: the pixel size of {series.name} is unknown; give it with --apix.")
+        raise UserError(f"{series.source}: the pixel size of {series.name} is unknown; give it with --series-apix.")
     center = np.array(series.volume_px) / 2 * series.apix
     return pixels * (series.apix if coord_apix is None else coord_apix) - center
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,8 @@ def train(
             log.say(f"# stopped by {stop.signal.name}; the state is saved, go on with: {resume_command(run.command)}")
             return
         _warn_not_finite(log, particles, source)
-        log.say(f"# finished: results in {run.outdir}")
+        after = shlex.join(["dsdsh", "results", str(run.outdir)])
+        log.say(f"# finished: results in {run.outdir}; evaluate them with: {after}")
     except UserError as error:
         log.keep(f"# error: {error}")
         raise

@@ -90,7 +90,7 @@ def test_what_is_merely_absent_lets_training_start(own_set: Path, capsys: pytest
     code, said = check(capsys, own_set)
     assert code == 0
     assert "without: the particle table has no rlnCtfImage" in said
-    assert "without: no solvent mask" in said and "dsdsh create_mask AVERAGE.mrc -o mask.mrc --box 24 --apix 12" in said
+    assert "without: no solvent mask" in said and "dsdsh create_mask average.mrc -o mask.mrc --box 24 --apix 12" in said
     assert f"dsd prepare_ctf '{star}'" in said
 
 

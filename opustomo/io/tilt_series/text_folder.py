@@ -335,9 +335,14 @@ def _scale(files: _Files, stack: Path | None, tilts: TextTilts | None, source: S
             apix = header.apix
     if apix is None and tilts is not None and tilts.apix is not None:
         apix = tilts.apix
-        notes.append(f"{tilts.source}: PixelSpacing, {apix:g} Å, is used as the pixel size of the tomogram (--apix)")
+        notes.append(f"{tilts.source}: PixelSpacing, {apix:g} Å, is used as the pixel size of the tomogram")
+    if apix is None and (apix := _header_apix(stack)) is not None:
+        notes.append(f"{stack}: the pixel size of the tilt images, {apix:g} Å, is used as that of the tomogram")
     if apix is None:
-        raise UserError(f"{files.home}: the pixel size of the tomogram {files.stem} is unknown; give it with --apix.")
+        raise UserError(
+            f"{files.home}: the pixel size of the tomogram {files.stem} is unknown; give it with "
+            "--series-apix (dsd extract_subtomos) or --apix (dsd prepare_ctf)."
+        )
     return _Scale(apix, size, tuple(notes))
 
 

@@ -12,6 +12,7 @@ from opustomo.errors import UserError
 from opustomo.io.star import read_blocks
 from opustomo.io.star_conventions import counts_in_image_pixels
 from opustomo.io.star_tables import ParticleStar
+from opustomo.io.tilt_series.text_folder import TOMOGRAM_SUFFIXES
 
 _PARENTS = 3
 _LOOKED_AT = 200
@@ -101,7 +102,10 @@ class Remedies:
     def mask(self) -> str:
         """Makes a mask of the subtomograms' box from an average."""
         sizes = f"--box {self._box} --apix {self._apix}"
-        return f"dsdsh create_mask AVERAGE.mrc -o mask.mrc {sizes} --dilate 2 --soft-edge 4, then -r mask.mrc"
+        return (
+            f"dsd reconstruct {self._path} -o average.mrc, then dsdsh create_mask average.mrc -o mask.mrc {sizes} "
+            "--dilate 2 --soft-edge 4 (or the same with the template of the search), then -r mask.mrc"
+        )
 
     @property
     def poses(self) -> str:
@@ -139,12 +143,18 @@ class Remedies:
             if any(path.suffix == ".xml" and path.stem in names and _is_warp(path) for path in files):
                 return f"--warp {_quoted(folder)}"
             if any(path.suffix in (".tlt", ".aln") and path.stem in names for path in files):
-                return f"--tilts {_quoted(folder)}"
+                return f"--tilts {_quoted(folder)}{'' if self._knows_sizes(files, names) else ' --tomo-size NX NY NZ'}"
         if "rlnCenteredCoordinateXAngst" in self.star:
             return "--tomograms tomograms.star"
         if counts_in_image_pixels(self.star):
             return "--warp DIR"
         return "--tomograms tomograms.star (or --warp DIR, --tilts DIR)"
+
+    def _knows_sizes(self, files: list[Path], names: set[str]) -> bool:
+        """Return whether coordinates count from the center, or the tomograms are beside the tilt angles."""
+        found = {path.name for path in files}
+        volumes = any(f"{name}{suffix}" in found for name in names for suffix in TOMOGRAM_SUFFIXES)
+        return volumes or "rlnCenteredCoordinateXAngst" in self.star
 
 
 def _folders(path: Path | None) -> Iterator[Path]:

@@ -1,0 +1,142 @@
+"""Commands that follow a step. Each step prints them at its end, so that they can be copied."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opustomo.analysis.results import ResultDir
+    from opustomo.io.star_tables import ParticleStar
+
+_PARENTS = 4
+"""Number of folders above a table in which the configuration of a run is searched for."""
+
+
+def print_next(*commands: tuple[Iterable[object], str]) -> None:
+    """Print commands, each given as its words and a remark that may be empty."""
+    lines = [shlex.join(map(str, words)) + (f"    # {remark}" if remark else "") for words, remark in commands]
+    print(f"Next: {lines[0]}" if len(lines) == 1 else "\n  ".join(["Next:", *lines]))
+
+
+def print_after_table(path: Path, sources: Iterable[Path] = ()) -> None:
+    """Print the command that makes the subtomograms of a table, or else the one that inspects them.
+
+    Parameters
+    ----------
+    path
+        The table that was written.
+    sources
+        Tables that it was made of; if one of them is in the folder of a run, the run states where the images are.
+    """
+    from opustomo.io.star_conventions import is_image_series, is_not_extracted, is_stack_set
+    from opustomo.io.star_tables import read_particles
+    from opustomo.quality.checks.remedies import Remedies
+
+    star = read_particles(path)
+    if is_image_series(star):
+        print(f"Next: {Remedies(star).series}")
+    elif is_stack_set(star) or is_not_extracted(star):
+        print(f"Next: {Remedies(star).extract}")
+    else:
+        print_next((["dsd", "check", path, *datadir_words(star, sources)], ""))
+
+
+def datadir_words(star: ParticleStar, sources: Iterable[Path]) -> list[str]:
+    """Return `--datadir` with the folder of the images, if they are not where the table says and a run knows it."""
+    from opustomo.io.image_paths import find_images
+
+    first = star.subset([0])
+    if "rlnImageName" not in star or find_images(first, None)[0] is not None:
+        return []
+    for source in sources:
+        for folder in list(source.resolve().parents)[:_PARENTS]:
+            if (folder / "config.pkl").is_file():
+                images = image_folder(folder / "config.pkl")
+                if find_images(first, images)[0] is not None:
+                    return ["--datadir", str(images)]
+    return []
+
+
+def table_of_run(results: ResultDir, star: Path | None = None) -> Path:
+    """Return the given particle table, or that of the run: for a run with `--ind`, that of the selected particles."""
+    from opustomo.analysis.results import SELECTED_STAR
+    from opustomo.quality.evidence.restored_run import remembered_data
+
+    selected = results.root / SELECTED_STAR
+    if star is not None:
+        return star
+    return selected if selected.is_file() else remembered_data(results.config()).star
+
+
+def image_folder(config: Path) -> Path:
+    """Return the folder that the image paths of a run are relative to."""
+    from opustomo.quality.evidence.restored_run import remembered_data
+
+    data = remembered_data(config)
+    folder = (data.datadir or data.star.parent).resolve()
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def print_maps(results: ResultDir, tables: Sequence[Path]) -> None:
+    """Print what reconstructs the first of some tables of clusters, and what combines the first two.
+
+    Nothing is printed for results that do not state their particle table, as those of OPUS-TOMO.
+    """
+    from opustomo.errors import UserError
+
+    try:
+        words = reconstruct_words(results, tables[0], tables[0].with_suffix(".mrc"))
+    except UserError:
+        return
+    combined = ["dsdsh", "combine_star", *tables[:2], "chosen.star"]
+    print_next((words, ""), *([(combined, "combine clusters")] if len(tables) > 1 else []))
+
+
+def reconstruct_words(
+    results: ResultDir, table: Path, output: Path, poses: Path | None = None, mask: Path | None = None
+) -> list[str]:
+    """Return the command that reconstructs half maps of a table of a run, with the settings of the run.
+
+    Parameters
+    ----------
+    results
+        The run.
+    table
+        Particle table, which need not be in the folder of the images.
+    output
+        The map.
+    poses
+        Pose pickle; None uses the poses of the table.
+    mask
+        Mask for the FSC; None uses that of the training.
+    """
+    from opustomo.checkpoint.config import read_config
+    from opustomo.quality.evidence.restored_run import remembered_data, remembered_physics
+
+    config = results.config()
+    data = remembered_data(config)
+    elsewhere = data.datadir is None and table.resolve().parent != data.star.resolve().parent
+    given = (
+        ("--poses", poses),
+        ("--mask", mask or data.mask),
+        ("--datadir", image_folder(config) if elsewhere else data.datadir),
+        ("--angpix", data.apix),
+        ("--tilt-limit", data.tilt_limit_deg),
+        ("--warp-bfactor-scale", data.warp_bfactor_scale if data.warp else None),
+        ("--tilt-range", None if data.use_ctf else data.tilt_range_deg),
+        ("--tilt-step", None if data.use_ctf else data.tilt_step_deg),
+    )
+    words = ["dsd", "reconstruct", str(table), "--halves"]
+    for option, value in given:
+        if value is not None:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    flags = {
+        "--warp": data.warp,
+        "--no-ctf": not data.use_ctf,
+        "--force": data.force,
+        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalized,
+    }
+    return [*words, *(option for option, wanted in flags.items() if wanted), "-o", str(output)]
