@@ -96,6 +96,7 @@ SAME_ROLE = {
 NO_COMMANDS = (
     "completion",
     "conversion_output",
+    "next_commands",
     "options",
     "parser",
     "registry",

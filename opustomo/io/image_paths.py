@@ -7,12 +7,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from opustomo.errors import UserError
 from opustomo.io.star_tables import ParticleStar
 
+_PROJECT_DEPTH = 3
+"""Number of folders above a table that are tried as the folder of a RELION project, as for Refine3D/job010/."""
+
 
 def resolve_images(star: ParticleStar, datadir: str | os.PathLike[str] | None) -> list[Path]:
     """Find the subtomogram of every particle.
 
-    Files are searched for as `{datadir}/{rlnImageName}`, `{datadir}/{basename}` and relative to the STAR file, in
-    this order; without `datadir` only relative to the STAR file. Windows paths are accepted.
+    Files are searched for as `{datadir}/{rlnImageName}`, `{datadir}/{basename}`, relative to the STAR file, and
+    relative to the folders above it, in this order; the first two only with `datadir`. The last ones are for tables of
+    RELION, whose names are relative to the folder of the project. Windows paths are accepted.
 
     Parameters
     ----------
@@ -128,6 +132,13 @@ def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[st
     return paths
 
 
+def folders_above(folder: Path) -> list[Path]:
+    """Return the folders above a folder that may be that of a RELION project, the nearest first."""
+    parents = list(folder.resolve().parents)[:_PROJECT_DEPTH]
+    here = Path.cwd()
+    return [parent.relative_to(here) if parent.is_relative_to(here) else parent for parent in parents]
+
+
 def _folder(star: ParticleStar) -> Path:
     return star.path.parent if star.path is not None else Path()
 
@@ -143,3 +154,4 @@ def _candidates(name: str, datadir: Path | None, beside_star: Path) -> Iterator[
     yield beside_star / relative
     if not windows.is_absolute():
         yield beside_star / windows.as_posix()
+        yield from (folder / relative for folder in folders_above(beside_star))

@@ -13,6 +13,7 @@ import torch
 from opustomo.errors import UserError
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import slice_frame
+from opustomo.io.image_paths import folders_above
 from opustomo.io.progress_bar import progress
 from opustomo.io.star_columns import with_columns
 from opustomo.io.star_tables import ParticleStar
@@ -220,8 +221,9 @@ def relocated_names(star: ParticleStar, folder: Path) -> list[str]:
     for name in names:
         parent, _, base = name.rpartition("/")
         if parent not in places:
-            there = (home / name).is_file() and not Path(name).is_absolute()
-            places[parent] = os.path.relpath(home / parent, folder) if there else parent
+            roots = () if Path(name).is_absolute() else (home, *folders_above(home))
+            root = next((root for root in roots if (root / name).is_file()), None)
+            places[parent] = parent if root is None else os.path.relpath(root / parent, folder)
         moved.append(f"{places[parent]}/{base}" if places[parent] else base)
     return moved
 

@@ -270,6 +270,9 @@ def test_tilt_series_that_lie_beside(own_set: Path, capsys: pytest.CaptureFixtur
     (own_set / "tilts" / "other.tlt").write_text("0\n")
     assert "--tomograms tomograms.star (or --warp DIR, --tilts DIR)" in check(capsys, own_set)[1]
     (own_set / "tilts" / "tomo00.tlt").write_text("0\n")
+    without_size = f"dsd prepare_ctf '{star}' --tilts '{own_set}/tilts' --tomo-size NX NY NZ -o ctf"
+    assert without_size in check(capsys, own_set)[1]
+    (own_set / "tilts" / "tomo00.rec").touch()  # its header states the size
     assert f"dsd prepare_ctf '{star}' --tilts '{own_set}/tilts' -o ctf" in check(capsys, own_set)[1]
     (own_set / "warp_tiltseries").mkdir()
     (own_set / "warp_tiltseries" / "tomo00.xml").write_text("<TiltSeries></TiltSeries>")

@@ -275,7 +275,7 @@ def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     (folder / "TS_1.mdoc").unlink()
     (folder / "TS_1.order").write_text("1\n")
-    assert "give it with --apix" in said()
+    assert "give it with --series-apix" in said()
     (folder / "TS_1_ctffind.txt").write_text("# CTFFIND\n1 20000 20000 0 0 0.1 9\n")
     (folder / "TS_1.order").write_text("".join(f"{t - ALPHA_DEG} 1\n" for t in TILTS))
     assert "TS_1_ctffind.txt: there are 1 lines but 32 tilts" in said("--series-apix", "4")

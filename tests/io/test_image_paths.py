@@ -51,6 +51,13 @@ def test_relative_windows_and_absolute_paths(tmp_path: Path) -> None:
     assert resolve_images(star_with(tmp_path, "../elsewhere/b.mrc"), None)[0].samefile(elsewhere)
 
 
+def test_names_relative_to_the_folder_of_a_relion_project(tmp_path: Path) -> None:
+    found = touch(tmp_path / "Extract" / "job012" / "tomograms" / "a.mrc")
+    assert resolve_images(star_with(tmp_path, "Extract/job012/tomograms/a.mrc"), None)[0].samefile(found)
+    beside = touch(tmp_path / "project" / "Extract" / "job012" / "tomograms" / "a.mrc")
+    assert resolve_images(star_with(tmp_path, "Extract/job012/tomograms/a.mrc"), None) == [beside]
+
+
 def test_missing_files_are_counted(tmp_path: Path) -> None:
     touch(tmp_path / "project" / "a.mrc")
     star = star_with(tmp_path, "a.mrc", "b.mrc", "a.mrc", "c.mrc")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from opustomo.errors import UserError
+from opustomo.io.image_paths import folders_above
 from opustomo.io.star import read_blocks
 from opustomo.io.star_conventions import counts_in_image_pixels
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.text_folder import TOMOGRAM_SUFFIXES
 
-_PARENTS = 3
 _LOOKED_AT = 200
 """Files of a folder that are looked at for tilt-series metadata."""
 
@@ -160,10 +160,9 @@ class Remedies:
 def _folders(path: Path | None) -> Iterator[Path]:
     """The folder of a file, those in it that usually hold tilt series, and a few above."""
     home = Path() if path is None else path.parent
-    yield home
-    for name in ("warp_tiltseries", "tiltseries", "tomograms", "tilts"):
-        yield home / name
-    yield from list(home.resolve().parents)[:_PARENTS]
+    for folder in (home, *folders_above(home)):
+        yield folder
+        yield from (folder / name for name in ("warp_tiltseries", "tiltseries", "tomograms", "tilts"))
 
 
 def _is_warp(path: Path) -> bool:
