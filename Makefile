@@ -39,8 +39,11 @@ demo: $(READY)
 cell: $(READY)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/cell.py --reduced -o cell --pick-workers 2
 
-# the documentation site in build/site, with its own requirements on top
+# the documentation site in build/site, with its own requirements on top; pictures and numbers of the tutorials come from
+# runs that it makes: of the first tutorial always, of the second if RIBOSOMES names the folder of the data
 docs: $(VENV)/docs-ready
+	$(PY) docs/tutorials/build.py run tutorial --work build/tutorial
+	$(if $(RIBOSOMES),$(PY) docs/tutorials/build.py run ribosomes --work build/ribosomes --data $(RIBOSOMES))
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 

@@ -233,6 +233,8 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
         else {
             "ari": {str(number): round(value, 4) for number, value in verdict.stability.ari.items()},
             "most_stable": verdict.stability.most_stable,
+            "agreement": [round(float(value), 4) for value in verdict.stability.agreement],
+            "comes_back": [verdict.stability.comes_back(number) for number in range(verdict.stability.num_clusters)],
         },
         "motion": None
         if motion is None
