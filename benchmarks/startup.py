@@ -40,15 +40,14 @@ def measure(star: Path) -> dict[str, float]:
     from opustomo.data.voxels import VoxelSource, pooled_std
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.physics.boxes import Boxes
-    from opustomo.quality.checks.preflight import inspect_particles
+    from opustomo.quality.checks.preflight import PlannedRun, inspect_particles
 
     particles, loading = timed(lambda: load_particles(DataConfig(star)))
     source = VoxelSource(particles.images)
     _, scaling = timed(lambda: pooled_std(source, len(particles)))
     boxes = Boxes.from_window(particles.box, particles.apix)
-    _, inspecting = timed(
-        lambda: inspect_particles(particles, source, boxes, None, PhysicsConfig(), ModelConfig(zdim=12), 20)
-    )
+    run = PlannedRun(boxes, None, PhysicsConfig(), ModelConfig(zdim=12), 20)
+    _, inspecting = timed(lambda: inspect_particles(particles, source, run))
     return {
         "load_particles": loading,
         "pooled_std": scaling,

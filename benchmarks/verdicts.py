@@ -53,9 +53,10 @@ from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_mask, load_particles
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.judgment import Classification, Material, judge_classes, read_material
 from opustomo.quality.evidence.matched_controls import imaging_covariates
-from opustomo.quality.evidence.motion_verdict import judge_motion
+from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
 from opustomo.quality.evidence.particle_features import fit_residuals, particle_features
 
 BOX, APIX = 32, 12.0
@@ -223,7 +224,8 @@ def motion_trial(kind: str, truth: np.ndarray, material: Material, seed: int) ->
     else:
         coordinate = (truth[part.index] if kind == "motion" else 0) + rng.normal(size=len(part.index))
     covariates = imaging_covariates(part.particles, part.index, part.held_out)
-    verdict = judge_motion(part.features, coordinate, np.zeros(len(coordinate)), covariates, "a coordinate", seed=seed)
+    given = LatentCoordinate("a coordinate", coordinate)
+    verdict = judge_motion(part.features, given, np.zeros(len(coordinate)), covariates, seed)
     right = (verdict.verdict == "supported") == (kind == "motion")
     continuous = ", continuous" if verdict.verdict == "supported" and verdict.p_continuous <= 0.01 else ""
     return right, verdict.verdict + continuous, verdict.lines()
@@ -237,7 +239,7 @@ def trials(one: SimulatedSet, simulator: Path, maps: Path, folder: Path, seed: i
     particles = load_particles(DataConfig(star=target / "particles.star"))
     mask = load_mask(target / "mask.mrc", particles.box, particles.apix)
     everything = np.arange(len(particles))
-    material = read_material(particles, everything, mask, everything[:0], ctf_normalized=True, workers=1)
+    material = read_material(particles, everything, mask, everything[:0], ReadOptions(ctf_normalized=True, workers=1))
     assert material is not None
     found = []
     for kind in one.kinds:

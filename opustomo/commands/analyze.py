@@ -91,7 +91,13 @@ def run(args: argparse.Namespace) -> None:
     """Run the analysis and, unless ``--skip-vol`` is given, decode the cluster centers and the traversals."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
     from opustomo.analysis.selection import parse_cluster_choice
-    from opustomo.analysis.volumes.volume_sets import VolumeSet, class_set, decode_volume_set, pixel_size_for_box
+    from opustomo.analysis.volumes.volume_sets import (
+        VolumeOutput,
+        VolumeSet,
+        class_set,
+        decode_volume_set,
+        pixel_size_for_box,
+    )
     from opustomo.commands.options import selected_round
     from opustomo.io.latents import read_latent_rows
 
@@ -127,8 +133,9 @@ def run(args: argparse.Namespace) -> None:
     sets = [class_set(folders[0] / "centers.txt")]
     paths = (composition / f"pc{i + 1}" / "z_pc.txt" for i in range(args.pc))
     sets += [VolumeSet(read_latent_rows(path), path.parent, deform=False) for path in paths if path.is_file()]
+    output = VolumeOutput(apix, args.flip, args.full_box)
     for chosen in sets:
-        written = decode_volume_set(results, request.round, chosen, apix, args.flip, args.full_box)
+        written = decode_volume_set(results, request.round, chosen, output)
         print(f"Wrote {len(written)} volumes to {chosen.outdir}")
 
 

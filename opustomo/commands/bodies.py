@@ -47,12 +47,10 @@ def add_geometry_options(parser: argparse.ArgumentParser) -> None:
 
 def run_parse_multi_pose_star(args: argparse.Namespace) -> None:
     """Write the poses and the geometry."""
-    prepare_bodies(args, args.star, args.D, args.Apix, args.masks, args.bodies, args.out)
+    prepare_bodies(args, args.D, args.Apix, args.bodies, args.out)
 
 
-def prepare_bodies(
-    args: argparse.Namespace, table: Path, box: int, apix: float, masks: Path, count: int | None, out: Path
-) -> None:
+def prepare_bodies(args: argparse.Namespace, box: int, apix: float, count: int | None, out: Path) -> None:
     """Read and check all inputs, then write the poses and the geometry."""
     from opustomo.dynamics.body_geometry import GeometryRequest, make_geometry
     from opustomo.dynamics.body_masks import read_bodies
@@ -62,13 +60,13 @@ def prepare_bodies(
 
     if not 0 < apix < float("inf"):
         raise UserError(f"The pixel size is {apix:g} Å, but it must be positive.")
-    star = read_particles(table)
+    star = read_particles(args.star)
     given, box = box, check_box(star, box)
     box_note(given, box)
     for note in pose_notes(star, box, apix):
         print(f"Note: {note}.")
     poses = poses_from_star(star, box, apix)
-    bodies = read_bodies(masks, count)
+    bodies = read_bodies(args.masks, count)
     request = GeometryRequest(box, apix, args.origin_rel - 1, args.volumes, args.num_volumes)
     geometry = make_geometry(bodies, request)
     if bodies.apix is None:
@@ -106,7 +104,7 @@ def add_prepare_multi_arguments(parser: argparse.ArgumentParser) -> None:
 def run_prepare_multi(args: argparse.Namespace) -> None:
     """Write the poses and the geometry."""
     out = args.star.with_name(f"{args.star.stem}_pose_euler.pkl")
-    prepare_bodies(args, args.star, args.box, args.apix, args.masks, args.numb, out)
+    prepare_bodies(args, args.box, args.apix, args.numb, out)
 
 
 PREPARE_MULTI = Command(

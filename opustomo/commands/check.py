@@ -103,7 +103,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     from opustomo.physics.boxes import Boxes, crop_window
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
-    from opustomo.quality.checks.preflight import contrast_of, inspect_particles, judge
+    from opustomo.quality.checks.preflight import PlannedRun, contrast_of, inspect_particles, judge
     from opustomo.quality.checks.proposal import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
     from opustomo.quality.checks.wedge import wedge_planes
@@ -126,19 +126,8 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     model = replace(_model(settings.zdim, settings.templateres), encoderres=settings.encoderres)
     physics = PhysicsConfig(ctf_normalized=normalizectf, divide=not normalizectf and kind.plain)
     planes = wedge_planes(particles, source, normalizectf)
-    report = inspect_particles(
-        particles,
-        source,
-        boxes,
-        mask,
-        physics,
-        model,
-        settings.batch_size,
-        asked_range_deg=args.tilt_range,
-        asked_step_deg=args.tilt_step,
-        planes=planes,
-        scale=scale,
-    )
+    run = PlannedRun(boxes, mask, physics, model, settings.batch_size, args.tilt_range, args.tilt_step)
+    report = inspect_particles(particles, source, run, planes, scale)
     blocking = tuple(item.what for item in readiness.missing if item.blocks)
     verdict = judge(report, kind, blocking, True if args.normalizectf else None)
     print(report.as_text(warnings=False))

@@ -152,7 +152,7 @@ def template_apix(root: Path) -> float | None:
 
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
-    from opustomo.analysis.volumes.volume_sets import decode_volume_set, volume_set
+    from opustomo.analysis.volumes.volume_sets import VolumeOutput, decode_volume_set, volume_set
     from opustomo.commands.next_commands import print_next
     from opustomo.commands.options import selected_round
 
@@ -166,7 +166,8 @@ def run_positional(args: argparse.Namespace) -> None:
             "the volumes appear in the wrong size. Leave the pixel size out unless you correct a wrong calibration."
         )
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
-    written = decode_volume_set(results, which, chosen, args.apix, args.flip, args.full_box, not args.no_mask)
+    output = VolumeOutput(args.apix, args.flip, args.full_box, not args.no_mask)
+    written = decode_volume_set(results, which, chosen, output)
     print(f"Wrote {len(written)} volumes to {chosen.outdir}. Open {chosen.prefix}.cxc there in ChimeraX to view them.")
     if args.mode in ("kmeans", "gmm", "hdbscan"):
         method = [] if args.mode == "kmeans" else ["--cluster", args.mode]

@@ -184,7 +184,7 @@ def _volumes(course: Course) -> None:
             chosen = class_set(table)
         else:
             chosen = VolumeSet(read_latent_rows(table), table.parent, deform=False)
-        written = decode_volume_set(results, which, chosen, None)
+        written = decode_volume_set(results, which, chosen)
         print(f"Wrote {len(written)} volumes to {table.parent}")
 
 

@@ -183,7 +183,13 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
         embedding=np.asarray(load_pickle(analysis / "umap.pkl")),
         centers=centers,
         volumes=[
-            _class_volume(data, kmeans, cluster, int(state), int(table[:, cluster].sum()), int(center), volumes)
+            ClassVolume(
+                cluster,
+                int(state),
+                int(table[:, cluster].sum()),
+                *_compared(kmeans / f"reference{cluster}.mrc", data / "mask.mrc", volumes[state]),
+                example=read_volume(data / "subtomo" / f"p{center:06d}.mrc")[0],
+            )
             for cluster, (state, center) in enumerate(zip(matching, centers, strict=True))
         ],
     )
@@ -193,19 +199,16 @@ def _error(poses: Poses, true: Poses, box: int) -> PoseError:
     return pose_error(poses.rotations, poses.origins * box, true.rotations, true.origins * box)
 
 
-def _class_volume(
-    data: Path, kmeans: Path, cluster: int, state: int, particles: int, center: int, volumes: np.ndarray
-) -> ClassVolume:
-    volume, apix = read_volume(kmeans / f"reference{cluster}.mrc")
-    mask, native = read_volume(data / "mask.mrc")
+def _compared(path: Path, mask_path: Path, density: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return a class volume, the masked true density in its box, and their best correlation."""
+    volume, apix = read_volume(path)
+    mask, native = read_volume(mask_path)
     if apix is None or native is None:
         raise ValueError("the MRC headers of volume and mask must have pixel sizes")
     size = volume.shape[0]
     mask = resample(mask, native, size, apix)
-    truth = resample(volumes[state], native, size, apix) * mask
-    example, _ = read_volume(data / "subtomo" / f"p{center:06d}.mrc")
-    correlation = best_correlation(volume, truth, mask)
-    return ClassVolume(cluster, state, particles, volume, truth, correlation, example)
+    truth = resample(density, native, size, apix) * mask
+    return volume, truth, best_correlation(volume, truth, mask)
 
 
 def contingency_lines(result: DemoResult) -> list[str]:

@@ -6,6 +6,7 @@ RELION rotates body b of a particle with pose A by ``A · orientᵀ · Ry(90°)�
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,16 @@ def absolute_poses(poses: Poses, motions: RigidMotions, body: int, box: int) -> 
     return Poses(eulers, poses.origins - shift / box)
 
 
-def write_body_stars(
-    path: Path, star: ParticleStar, poses: Poses, motions: RigidMotions, geometry: BodyGeometry, box: int, apix: float
-) -> list[Path]:
+@dataclass(frozen=True)
+class BodyPoses:
+    """Poses of N particles and, in voxels, the motions (N, B) of their bodies from their places in the geometry."""
+
+    poses: Poses
+    motions: RigidMotions
+    geometry: BodyGeometry
+
+
+def write_body_stars(path: Path, star: ParticleStar, found: BodyPoses, box: int, apix: float) -> list[Path]:
     """Write ``bodies.N.star`` and one particle STAR file per body.
 
     Parameters
@@ -65,12 +73,8 @@ def write_body_stars(
         ``data_images_body_1`` … with the RELION angles and origins of each body.
     star
         Particle table of the run, N rows.
-    poses
-        Poses of the particles, N.
-    motions
-        Motions of the bodies, (N, B), shifts in voxels.
-    geometry
-        Geometry of the bodies.
+    found
+        Poses of the particles and motions of their bodies.
     box, apix
         Box (voxels) and pixel size (Å) of the subtomograms.
 
@@ -82,6 +86,7 @@ def write_body_stars(
     """
     import pandas as pd
 
+    poses, motions, geometry = found.poses, found.motions, found.geometry
     posed = star_with_poses(star, poses, box, apix)
     angles, origins = residual_angles(motions, geometry), body_origins_px(poses, motions, geometry)
     in_angst = any(column in posed for column in ORIGIN_ANGST_COLUMNS)

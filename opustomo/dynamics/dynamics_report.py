@@ -15,7 +15,7 @@ from opustomo.analysis.latents.pca import fit_pca
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
 from opustomo.checkpoint.config import read_config
-from opustomo.dynamics.body_star import write_body_stars
+from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.dynamics.motion import ComponentMotion, MotionModel, component_motion, particle_table
 from opustomo.dynamics.motion_figures import draw_motion, write_chimerax, write_movie
 from opustomo.errors import UserError
@@ -127,9 +127,8 @@ def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
         say(line)
     if table is not None:
         star = results.root / f"bodies.{epoch}.star"
-        bodies = model.bodies(conformation)
-        boxes = model.boxes
-        written = write_body_stars(star, table, poses, bodies, model.geometry, boxes.box, boxes.apix)
+        found = BodyPoses(poses, model.bodies(conformation), model.geometry)
+        written = write_body_stars(star, table, found, model.boxes.box, model.boxes.apix)
         say(f"Wrote the body poses to {star}, and one file per body: {', '.join(path.name for path in written[1:])}")
     else:
         say(f"The particle table of the run was not found, so bodies.{epoch}.star is not written. Give it with --star.")

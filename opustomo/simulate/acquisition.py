@@ -106,11 +106,12 @@ def scheme_from_file(path: Path, dose_per_tilt: float) -> TiltScheme:
 
 @dataclass(frozen=True)
 class Optics:
-    """Acceleration voltage (kV), spherical aberration (mm) and amplitude contrast (fraction) of the microscope."""
+    """Acceleration voltage (kV), spherical aberration (mm), amplitude contrast (fraction) and phase shift (degrees)."""
 
     voltage_kv: float = 300.0
     cs_mm: float = 2.7
     amplitude_contrast: float = 0.07
+    phase_shift_deg: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,7 @@ def draw_defoci(
     count: int,
     tilts: int,
     *,
-    lowest: float,
-    highest: float,
+    mean_range: tuple[float, float],
     astigmatism: float,
     jitter: float,
     rng: np.random.Generator,
@@ -141,8 +141,8 @@ def draw_defoci(
     ----------
     count, tilts
         Numbers of particles, N, and tilts, T.
-    lowest, highest
-        Range of the mean defocus in Å, underfocus positive.
+    mean_range
+        Lowest and highest mean defocus in Å, underfocus positive.
     astigmatism
         Maximum astigmatism |u - v| in Å.
     jitter
@@ -150,7 +150,7 @@ def draw_defoci(
     rng
         Random number generator.
     """
-    mean = rng.uniform(lowest, highest, (count, 1)) + rng.normal(0.0, 1.0, (count, tilts)) * jitter
+    mean = rng.uniform(*mean_range, (count, 1)) + rng.normal(0.0, 1.0, (count, tilts)) * jitter
     difference = rng.uniform(0.0, 1.0, (count, 1)) * astigmatism
     angle = rng.uniform(0.0, 180.0, (count, 1)) if astigmatism > 0 else np.zeros((count, 1))
     return Defoci(mean + 0.5 * difference, mean - 0.5 * difference, np.broadcast_to(angle, mean.shape).copy())

@@ -20,7 +20,7 @@ from opustomo.io.mrc import write_volume
 from opustomo.io.progress_bar import progress
 from opustomo.simulate.acquisition import Optics, TiltScheme, draw_defoci
 from opustomo.simulate.forward_model import ParticleSet, PoseSet, SubtomogramSimulator, disturb_poses, draw_poses
-from opustomo.simulate.simulated_tables import particle_blocks, write_ctf_tables
+from opustomo.simulate.simulated_tables import draw_places, particle_blocks, write_ctf_tables
 from opustomo.simulate.volumes import covering_mask
 
 PARAMETERS = "params.json"
@@ -117,8 +117,7 @@ def draw_particles(config: SimulationConfig, states: int) -> tuple[ParticleSet, 
     defoci = draw_defoci(
         config.count,
         len(config.scheme),
-        lowest=config.defocus[0],
-        highest=config.defocus[1],
+        mean_range=config.defocus,
         astigmatism=config.astigmatism,
         jitter=config.defocus_jitter,
         rng=rng,
@@ -160,13 +159,11 @@ def simulate_dataset(volumes: np.ndarray, config: SimulationConfig, out: Path, *
                 advance(len(rows))
         blocks = particle_blocks(
             particles,
-            reported_poses.eulers_deg,
-            reported_poses.origins,
+            reported_poses,
             names,
-            box=simulator.box,
-            apix=config.apix,
-            relion31=config.relion31,
-            rng=rng,
+            draw_places(config.count, simulator.box, rng),
+            config.apix,
+            simulator.box if config.relion31 else None,
         )
         starfile.write(blocks, folder / "particles.star", float_format="%.6f")
         write_volume(folder / "mask.mrc", covering_mask(volumes, config.apix), config.apix)

@@ -146,13 +146,13 @@ class SubtomogramSimulator:
         """Compute the product of CTF, dose envelope and scale of each tilt image, (B, T, D, D//2 + 1)."""
         defoci, scheme, optics = self.particles.defoci, self.particles.scheme, self.particles.optics
         ctf = tilt_image_transfer(
-            torch.from_numpy(defoci.u[rows][:, which]).to(self.device),
-            torch.from_numpy(defoci.v[rows][:, which]).to(self.device),
+            (
+                torch.from_numpy(defoci.u[rows][:, which]).to(self.device),
+                torch.from_numpy(defoci.v[rows][:, which]).to(self.device),
+            ),
             torch.from_numpy(defoci.angle_deg[rows][:, which]).to(self.device),
             torch.from_numpy(scheme.bfactor_A2[which]).to(self.device),
-            voltage_kv=optics.voltage_kv,
-            cs_mm=optics.cs_mm,
-            amplitude_contrast=optics.amplitude_contrast,
+            optics,
             box=self.box,
             apix=self.apix,
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from opustomo.physics.slice_insertion import plane_frequencies
+from opustomo.simulate.acquisition import Optics
 
 
 def electron_wavelength(voltage_kv: float) -> float:
@@ -19,15 +20,11 @@ def electron_wavelength(voltage_kv: float) -> float:
 
 
 def tilt_image_transfer(
-    defocus_u_A: Tensor,
-    defocus_v_A: Tensor,
+    defocus_A: tuple[Tensor, Tensor],
     astigmatism_deg: Tensor,
     bfactor_A2: Tensor,
+    optics: Optics,
     *,
-    voltage_kv: float,
-    cs_mm: float,
-    amplitude_contrast: float,
-    phase_shift_deg: float = 0.0,
     box: int,
     apix: float,
 ) -> Tensor:
@@ -35,13 +32,13 @@ def tilt_image_transfer(
 
     Parameters
     ----------
-    defocus_u_A, defocus_v_A
+    defocus_A
         Defocus along the two principal axes in Å, underfocus positive, (...).
     astigmatism_deg
         Angle of the first principal axis from the x axis of the image in degrees, (...).
     bfactor_A2
         B factor of the envelope exp(-B s²/4) in Å², positive values damp, (...).
-    voltage_kv, cs_mm, amplitude_contrast, phase_shift_deg
+    optics
         Optics, common to all images.
     box, apix
         Image size in pixels and pixel size in Å.
@@ -49,8 +46,9 @@ def tilt_image_transfer(
     Returns
     -------
     Tensor, float32, (..., box, box//2 + 1)
-        CTF in FFT order. The first four parameters are broadcast against each other.
+        CTF in FFT order. The first three parameters are broadcast against each other.
     """
+    defocus_u_A, defocus_v_A = defocus_A
     device = defocus_u_A.device
     x, y = plane_frequencies(box, device)
     x, y = (x / (box * apix))[None, :].double(), (y / (box * apix))[:, None].double()
@@ -60,10 +58,10 @@ def tilt_image_transfer(
     s2_cos = (x * x - y * y) * torch.cos(double_angle) + 2.0 * x * y * torch.sin(double_angle)
     mean = 0.5 * (defocus_u_A + defocus_v_A).double()[..., None, None]
     half_difference = 0.5 * (defocus_u_A - defocus_v_A).double()[..., None, None]
-    wavelength = electron_wavelength(voltage_kv)
+    wavelength = electron_wavelength(optics.voltage_kv)
     defocus_phase = math.pi * wavelength * (mean * s2 + half_difference * s2_cos)
-    aberration_phase = 0.5 * math.pi * 1e7 * cs_mm * wavelength**3 * s2 * s2
-    contrast_phase = math.asin(amplitude_contrast) + math.radians(phase_shift_deg)
+    aberration_phase = 0.5 * math.pi * 1e7 * optics.cs_mm * wavelength**3 * s2 * s2
+    contrast_phase = math.asin(optics.amplitude_contrast) + math.radians(optics.phase_shift_deg)
     envelope = torch.exp(-0.25 * bfactor_A2.double()[..., None, None] * s2)
     return (torch.sin(defocus_phase - aberration_phase + contrast_phase) * envelope).float()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import starfile
 
-from opustomo.simulate.forward_model import ParticleSet
+from opustomo.simulate.forward_model import ParticleSet, PoseSet
 
 #: Magnification in RELION 3.0 tables, for which the detector pixel size equals the pixel size in Å.
 MAGNIFICATION = 10000
@@ -67,16 +67,19 @@ def write_ctf_tables(particles: ParticleSet, row: int, stem: Path) -> None:
     ctf_csv_table(particles, row).to_csv(base.with_suffix(".csv"), index=False, float_format="%.9g")
 
 
+def draw_places(count: int, box: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the tomogram (N,) of each particle and its coordinates x, y, z in voxels (N, 3)."""
+    tomogram = np.sort(np.arange(count) % max(1, min(5, count // 20)))
+    return tomogram, rng.integers((box, box, box // 2), (928, 928, 300), (count, 3))
+
+
 def particle_blocks(
     particles: ParticleSet,
-    eulers_deg: np.ndarray,
-    origins: np.ndarray,
+    poses: PoseSet,
     names: list[str],
-    *,
-    box: int,
+    places: tuple[np.ndarray, np.ndarray],
     apix: float,
-    relion31: bool,
-    rng: np.random.Generator,
+    optics_box: int | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return the blocks of the particle STAR file.
 
@@ -84,20 +87,21 @@ def particle_blocks(
     ----------
     particles
         Particle set, which provides the optics.
-    eulers_deg, origins
-        Euler angles rot, tilt, psi in degrees and origins x, y, z in voxels, each (N, 3).
+    poses
+        Poses that the table reports, N.
     names
         File names of the subtomograms without suffix, relative to the STAR file.
-    box, apix
-        Box (voxels) and pixel size (Å) of the subtomograms.
-    relion31
-        True writes an optics block and origins in Å. False writes one block with origins in voxels.
-    rng
-        Random number generator for the coordinates in simulated tomograms.
+    places
+        Tomogram and coordinates of each particle, see :func:`draw_places`.
+    apix
+        Pixel size of the subtomograms in Å.
+    optics_box
+        Box of the subtomograms in voxels, for tables of RELION 3.1 with an optics block and origins in Å. None writes
+        one block of RELION 3.0 with origins in voxels.
     """
     count = len(names)
-    tomogram = np.sort(np.arange(count) % max(1, min(5, count // 20)))
-    coordinates = rng.integers((box, box, box // 2), (928, 928, 300), (count, 3))
+    tomogram, coordinates = places
+    eulers_deg, origins = poses.eulers_deg, poses.origins
     table = {
         "rlnMicrographName": [f"tomo{i:02d}.mrc" for i in tomogram],
         "rlnCoordinateX": coordinates[:, 0],
@@ -110,7 +114,7 @@ def particle_blocks(
         "rlnAnglePsi": eulers_deg[:, 2],
         "rlnRandomSubset": 1 + np.arange(count) % 2,
     }
-    if not relion31:
+    if optics_box is None:
         origin = {f"rlnOrigin{axis}": origins[:, i] for i, axis in enumerate("XYZ")}
         scale = {"rlnMagnification": [MAGNIFICATION] * count, "rlnDetectorPixelSize": [float(apix)] * count}
         # RELION 3.1 and later ignore origins in pixels if the table has no voltage and spherical aberration.
@@ -129,7 +133,7 @@ def particle_blocks(
             "rlnSphericalAberration": [float(particles.optics.cs_mm)],
             "rlnAmplitudeContrast": [float(particles.optics.amplitude_contrast)],
             "rlnImagePixelSize": [float(apix)],
-            "rlnImageSize": [box],
+            "rlnImageSize": [optics_box],
             "rlnImageDimensionality": [3],
         }
     )

@@ -27,7 +27,7 @@ from opustomo.model.device import choose_device
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.gpu_memory import require_training_memory
-from opustomo.quality.checks.preflight import inspect_particles
+from opustomo.quality.checks.preflight import PlannedRun, inspect_particles
 from opustomo.quality.checks.reconstruction_kind import Divided, examine_reconstruction, training_line
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import consensus_template
@@ -131,18 +131,10 @@ def train(
         if kind is not None:
             log.say(f"# {training_line(kind, bool(physics.divide))}")
         if start.state is None and leads:
-            report = inspect_particles(
-                particles,
-                source,
-                boxes,
-                mask if inherited is None else inherited.on_box(),
-                physics,
-                model,
-                config.batch_size,
-                asked_range_deg=data.tilt_range_deg,
-                asked_step_deg=data.tilt_step_deg,
-                scale=scale,
-            )
+            mask_on_box = mask if inherited is None else inherited.on_box()
+            tilts = (data.tilt_range_deg, data.tilt_step_deg)
+            planned = PlannedRun(boxes, mask_on_box, physics, model, config.batch_size, *tilts)
+            report = inspect_particles(particles, source, planned, scale=scale)
             for line in report.as_text().splitlines():
                 log.say(f"# {line}")
             with atomic_path(run.outdir / "preflight.json") as temporary:

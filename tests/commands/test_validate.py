@@ -21,7 +21,7 @@ from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_to
 from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
 from opustomo.physics.ctf import TiltBatch
-from opustomo.quality.evidence.held_out import particle_losses
+from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
 from opustomo.quality.evidence.restored_run import held_out_particles, load_model, remembered_data, remembered_norm
 from opustomo.quality.evidence.validation import training_remark
 from opustomo.report.volume_images import pictures
@@ -60,7 +60,7 @@ def test_losses_are_those_of_validation(run: Path) -> None:
     particles = load_particles(remembered_data(config, poses=run / "pose.1.pkl"))
     model, norm = load_model(run / "weights.1.pkl", config, "cpu"), remembered_norm(config)
     bfactor = bfactor_at(model.physics.bfactor_A2, 1)
-    losses = particle_losses(model, particles, held_out, norm, bfactor, batch_size=3)
+    losses = particle_losses(model, particles, held_out, ComparisonSettings(norm, bfactor), batch_size=3)
     # one by one, through the loss that training reports
     state = StepState(bfactor, 1.0, 0.5, 1.0, torch.tensor(0.1), None)
     source = VoxelSource(particles.images)

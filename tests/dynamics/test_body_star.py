@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.body_star import absolute_poses, body_origins_px, residual_angles, write_body_stars
+from opustomo.dynamics.body_star import BodyPoses, absolute_poses, body_origins_px, residual_angles, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
 from opustomo.geometry.rotations import euler_to_matrix, matrix_to_euler
 from opustomo.io.poses import Poses
@@ -121,7 +121,7 @@ def test_files(
     optics = "\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnImagePixelSize #2\n1 5.0\n" if relion31 else ""
     table.write_text(f"{optics}\ndata_particles\n\nloop_\n{head}{rows}")
     out = tmp_path / "a run" / "bodies.7.star"
-    written = write_body_stars(out, read_particles(table), poses, motions, geometry, 40, 5.0)
+    written = write_body_stars(out, read_particles(table), BodyPoses(poses, motions, geometry), 40, 5.0)
     assert [path.name for path in written] == ["bodies.7.star", "body1.7.star", "body2.7.star"]
     blocks = dict(read_blocks(out))
     assert list(blocks) == [*(["optics"] if relion31 else []), "particles", "images_body_1", "images_body_2"]

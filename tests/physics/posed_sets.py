@@ -124,7 +124,7 @@ def _acquisition(tilt_deg: np.ndarray, count: int, seed: int) -> ParticleSet:
     rng = np.random.default_rng(seed)
     scheme = TiltScheme(tilt_deg, 3.0 * (1 + np.argsort(np.argsort(np.abs(tilt_deg), kind="stable"))))
     defoci = draw_defoci(
-        count, len(tilt_deg), lowest=20000, highest=40000, astigmatism=0, jitter=200, rng=rng
+        count, len(tilt_deg), mean_range=(20000, 40000), astigmatism=0, jitter=200, rng=rng
     )  # the shared simulator knows no astigmatism
     return ParticleSet(np.zeros(count, dtype=np.int64), draw_poses(count, 3.0, rng), defoci, scheme, OPTICS)
 

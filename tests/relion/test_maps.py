@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.dynamics.body_star import write_body_stars
+from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume, write_volume
@@ -132,7 +132,8 @@ def test_poses_of_bodies(simulated: Path) -> None:
     geometry = BodyGeometry(centers, centers[::-1], centers - centers[::-1], eye, np.full((2, 3), 3.0), eye, (1, 0))
     still = RigidMotions(np.broadcast_to(np.eye(3), (COUNT, 2, 3, 3)), np.zeros((COUNT, 2, 3)))
     folder = simulated / "relion31"
-    written = write_body_stars(folder / "bodies.0.star", star, poses_from_star(star, BOX), still, geometry, BOX, APIX)
+    found = BodyPoses(poses_from_star(star, BOX), still, geometry)
+    written = write_body_stars(folder / "bodies.0.star", star, found, BOX, APIX)
     assert len(as_relion_reads(written[0])) == COUNT
     whole = relion_map(simulated / "relion31" / "particles.star")
     for path in written[1:]:

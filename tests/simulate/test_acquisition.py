@@ -53,7 +53,7 @@ def test_bad_tilt_files_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_defoci_lie_in_their_range_and_tell_their_astigmatism() -> None:
     rng = np.random.default_rng(0)
-    settings = dict(lowest=20000.0, highest=30000.0, jitter=0.0)
+    settings = dict(mean_range=(20000.0, 30000.0), jitter=0.0)
     round_lens = draw_defoci(50, 3, astigmatism=0.0, rng=rng, **settings)
     assert (round_lens.u == round_lens.v).all() and not round_lens.angle_deg.any()
     assert 20000 <= round_lens.u.min() < 22000 and 28000 < round_lens.u.max() <= 30000

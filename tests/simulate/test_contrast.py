@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_ctf import calculate_ctf_2d
 
+from opustomo.simulate.acquisition import Optics
 from opustomo.simulate.projection import electron_wavelength, tilt_image_transfer
 
 
@@ -28,8 +29,7 @@ def test_agrees_with_torch_ctf(
     u: float, v: float, angle: float, kv: float, cs: float, w: float, phase: float, apix: float, box: int
 ) -> None:
     ours = tilt_image_transfer(
-        values(u), values(v), values(angle), values(0.0),
-        voltage_kv=kv, cs_mm=cs, amplitude_contrast=w, phase_shift_deg=phase, box=box, apix=apix,
+        (values(u), values(v)), values(angle), values(0.0), Optics(kv, cs, w, phase), box=box, apix=apix,
     )[0]  # fmt: skip
     # torch-ctf's documentation counts the angle from y, its code from x
     theirs = calculate_ctf_2d(
@@ -50,8 +50,7 @@ def test_first_zero_lies_where_the_phase_is_pi() -> None:
     box = 64
     apix = 16 / (box * math.sqrt(1 / (wavelength * defocus)))  # puts the zero on voxel 16
     ctf = tilt_image_transfer(
-        values(defocus), values(defocus), values(0.0), values(0.0),
-        voltage_kv=300.0, cs_mm=0.0, amplitude_contrast=0.0, box=box, apix=apix,
+        (values(defocus), values(defocus)), values(0.0), values(0.0), Optics(300.0, 0.0, 0.0), box=box, apix=apix,
     )[0]  # fmt: skip
     assert ctf[0, 1:16].min() > 0
     assert abs(float(ctf[0, 16])) < 1e-4
@@ -60,24 +59,24 @@ def test_first_zero_lies_where_the_phase_is_pi() -> None:
 
 def test_defocus_u_acts_along_its_angle() -> None:
     """At angle 0 the x axis has the CTF of defocus u, the y axis that of v; at 90° the other way round."""
-    common = dict(voltage_kv=300.0, cs_mm=2.7, amplitude_contrast=0.07, box=32, apix=5.0)
+    common = dict(optics=Optics(300.0, 2.7, 0.07), box=32, apix=5.0)
     turned = tilt_image_transfer(
-        values(20000, 20000), values(26000, 26000), values(0.0, 90.0), values(0.0), **common
+        (values(20000, 20000), values(26000, 26000)), values(0.0, 90.0), values(0.0), **common
     )  # fmt: skip
-    u = tilt_image_transfer(values(20000), values(20000), values(0.0), values(0.0), **common)[0]
-    v = tilt_image_transfer(values(26000), values(26000), values(0.0), values(0.0), **common)[0]
+    u = tilt_image_transfer((values(20000), values(20000)), values(0.0), values(0.0), **common)[0]
+    v = tilt_image_transfer((values(26000), values(26000)), values(0.0), values(0.0), **common)[0]
     for image, along_x, along_y in ((turned[0], u, v), (turned[1], v, u)):
         assert torch.allclose(image[0, :], along_x[0, :], atol=1e-5)
         assert torch.allclose(image[:, 0], along_y[:, 0], atol=1e-5)
     # u at 45°: the diagonal of the first quadrant sees u, that of the fourth v
-    diagonal = tilt_image_transfer(values(20000), values(26000), values(45.0), values(0.0), **common)[0]
+    diagonal = tilt_image_transfer((values(20000), values(26000)), values(45.0), values(0.0), **common)[0]
     assert float(diagonal[9, 9]) == pytest.approx(float(u[9, 9]), abs=1e-5)
     assert float(diagonal[-9, 9]) == pytest.approx(float(v[9, 9]), abs=1e-5)
 
 
 def test_envelope_of_a_bfactor() -> None:
-    common = dict(voltage_kv=300.0, cs_mm=2.7, amplitude_contrast=0.07, box=32, apix=4.0)
+    common = dict(optics=Optics(300.0, 2.7, 0.07), box=32, apix=4.0)
     d = values(30000)
-    plain, damped = tilt_image_transfer(d, d, values(0.0), values(0.0, 400.0), **common)
+    plain, damped = tilt_image_transfer((d, d), values(0.0), values(0.0, 400.0), **common)
     s = 10 / (32 * 4.0)
     assert float(damped[0, 10] / plain[0, 10]) == pytest.approx(math.exp(-400 * s * s / 4), rel=1e-4)

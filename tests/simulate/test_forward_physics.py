@@ -150,8 +150,7 @@ def test_ctf_reaches_the_subtomogram_with_its_sign_and_zeros(make_particles: Mak
     projection = np.fft.rfft2(np.fft.ifftshift(volume.sum(axis=0)))
     d = torch.tensor([30000.0])
     ctf = tilt_image_transfer(
-        d, d, torch.zeros(1), torch.tensor([80.0]),
-        voltage_kv=300.0, cs_mm=2.7, amplitude_contrast=0.07, box=BOX, apix=apix,
+        (d, d), torch.zeros(1), torch.tensor([80.0]), Optics(), box=BOX, apix=apix,
     )[0].numpy()  # fmt: skip
     k = np.fft.fftfreq(BOX) * BOX
     inside = np.hypot(k[:, None], np.arange(BOX // 2 + 1)) < BOX // 2 - 1

@@ -44,6 +44,28 @@ class VolumeSet:
     names: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class VolumeOutput:
+    """How volumes are written.
+
+    Attributes
+    ----------
+    apix
+        Pixel size of the volumes in Å; None for that of the template.
+    flip
+        Reverse the z axis.
+    full_box
+        Write volumes in the box of the subtomograms instead of the crop around the mask.
+    masked
+        Multiply the volumes by the solvent mask stored with the weights.
+    """
+
+    apix: float | None = None
+    flip: bool = False
+    full_box: bool = False
+    masked: bool = True
+
+
 def volume_set(
     results: ResultDir, which: Round, mode: str, number: int, kmeans: int | None = None, center: int = 0
 ) -> VolumeSet:
@@ -118,10 +140,7 @@ def decode_volume_set(
     results: ResultDir,
     which: Round,
     chosen: VolumeSet,
-    apix: float | None,
-    flip: bool = False,
-    full_box: bool = False,
-    masked: bool = True,
+    output: VolumeOutput | None = None,
 ) -> list[Path]:
     """Decode a set of latents to ``{prefix}{i}.mrc`` with the weights of its epoch.
 
@@ -131,14 +150,8 @@ def decode_volume_set(
         Result directory of the run and the round of analysis.
     chosen
         Set of volumes to decode.
-    apix
-        Pixel size of the volumes in Å; None for that of the template.
-    flip
-        Reverse the z axis.
-    full_box
-        Write volumes in the box of the subtomograms instead of the crop around the mask.
-    masked
-        Multiply the volumes by the solvent mask stored with the weights.
+    output
+        How the volumes are written; None for the defaults.
 
     Raises
     ------
@@ -146,8 +159,9 @@ def decode_volume_set(
         If the weights or the configuration are missing, the pixel size is not positive, or the set requires bodies
         and the decoder has none.
     """
-    if apix is not None and not (np.isfinite(apix) and apix > 0):
-        raise UserError(f"The pixel size is {apix} Å, but it must be positive.")
+    output = output or VolumeOutput()
+    if output.apix is not None and not (np.isfinite(output.apix) and output.apix > 0):
+        raise UserError(f"The pixel size is {output.apix} Å, but it must be positive.")
     weights, config = results.epoch_file("weights", which.epoch), results.config()
     from opustomo.analysis.volumes.decoding import EvalRequest, evaluate_volumes
 
@@ -156,13 +170,13 @@ def decode_volume_set(
         config=config,
         outdir=chosen.outdir,
         latents=chosen.latents,
-        apix=apix,
+        apix=output.apix,
         prefix=chosen.prefix,
-        flip=flip,
-        full_box=full_box,
+        flip=output.flip,
+        full_box=output.full_box,
         names=chosen.names,
         deform=chosen.deform,
-        masked=masked,
+        masked=output.masked,
     )
     return evaluate_volumes(request)
 

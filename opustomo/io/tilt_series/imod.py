@@ -56,32 +56,16 @@ class Microscope:
     bfactor_per_dose: float = 4.0
 
 
-def read_imod_series(
-    name: str,
-    files: ImodFiles,
-    apix: float,
-    *,
-    dose: np.ndarray | None = None,
-    shift_apix: float | None = None,
-    microscope: Microscope | None = None,
-    volume_px: tuple[int, int, int] | None = None,
-    hand: int = -1,
-    sign: int = 1,
-) -> TiltSeries:
-    """Read the files of one series.
+@dataclass(frozen=True)
+class ImodSettings:
+    """What the files of a series do not state.
 
-    Parameters
+    Attributes
     ----------
-    name
-        Name of the tomogram.
-    files
-        The files.
     apix
         Pixel size of the stack and of `volume_px`, Å.
-    dose
-        (T,) accumulated doses, e/Å²; None reads `files.order`.
     shift_apix
-        Pixel size of the shifts in `files.xf`, Å; None uses `apix`.
+        Pixel size of the shifts in the transforms, Å; None uses `apix`.
     microscope
         Constants.
     volume_px
@@ -90,13 +74,36 @@ def read_imod_series(
         As in `TiltGeometry`.
     sign
         -1 if the angles have the opposite sign to IMOD's.
+    """
+
+    apix: float
+    shift_apix: float | None = None
+    microscope: Microscope = Microscope()
+    volume_px: tuple[int, int, int] | None = None
+    hand: int = -1
+    sign: int = 1
+
+
+def read_imod_series(name: str, files: ImodFiles, settings: ImodSettings, dose: np.ndarray | None = None) -> TiltSeries:
+    """Read the files of one series.
+
+    Parameters
+    ----------
+    name
+        Name of the tomogram.
+    files
+        The files.
+    settings
+        What the files do not state.
+    dose
+        (T,) accumulated doses, e/Å²; None reads `files.order`.
 
     Raises
     ------
     UserError
         A file is missing or inconsistent with the others.
     """
-    microscope = microscope or Microscope()
+    microscope = settings.microscope
     tilt = read_tlt(files.tlt)
     defoci = read_defoci(files.defocus, tilt)
     if dose is None:
@@ -104,16 +111,16 @@ def read_imod_series(
         if files.order is not None:
             dose = read_dose(files.order, tilt, microscope.dose_per_tilt)
     options = {} if files.com is None else read_com_options(files.com)
-    rotations, shifts = _geometry(files, options, sign * tilt, shift_apix or apix)
+    rotations, shifts = _geometry(files, options, settings.sign * tilt, settings.shift_apix or settings.apix)
     return TiltSeries(
         name=name,
         source=files.tlt,
-        geometry=TiltGeometry(rotations, shifts, hand),
+        geometry=TiltGeometry(rotations, shifts, settings.hand),
         optics=imod_optics(tilt, defoci, dose, microscope),
         used=np.ones(len(tilt), dtype=bool),
         images=() if files.stack is None else tuple(TiltImage(str(files.stack), i) for i in range(len(tilt))),
-        apix=apix,
-        volume_px=volume_px,
+        apix=settings.apix,
+        volume_px=settings.volume_px,
         notes=_notes(files, options),
     )
 

@@ -110,7 +110,7 @@ def _one_series(
         rotations, columns = _matrices(source, tilts)
         shifts = np.zeros((count, 2))
         if not depth_only:
-            shifts = _shifts(source, rotations, columns, volume, apix, images, image_size)
+            shifts = apix * _shifts_px(source, rotations, columns, volume, images, image_size)
     else:
         rotations = (
             rotation_z(column("rlnTomoZRot"))
@@ -232,16 +232,15 @@ def _matrices(source: Path, tilts: dict[str, list[str]]) -> tuple[np.ndarray, np
     return rotations, np.stack([x[:, 3], y[:, 3]], axis=1)
 
 
-def _shifts(
+def _shifts_px(
     source: Path,
     rotations: np.ndarray,
     corners: np.ndarray,
     volume: tuple[int, int, int] | None,
-    apix: float,
     images: tuple[TiltImage, ...],
     image_size: ImageSize | None,
 ) -> np.ndarray:
-    """Return the positions of the center of the tomogram in the images, (T, 2) Å, from the shifts between corners."""
+    """Return the positions of the center of the tomogram in the images in pixels, (T, 2), from shifts of corners."""
     if not corners.any():
         raise UserError(
             f"{source}: the fourth numbers of rlnTomoProjX and rlnTomoProjY are all 0, as WarpTools writes them, so "
@@ -253,4 +252,4 @@ def _shifts(
         raise UserError(f"{source}: rlnTomoProjX requires the size of the tilt images; give their folder.")
     center = np.array(volume) / 2
     width, height = image_size(images[0].name)
-    return (corners + rotations[:, :2] @ center - np.array([width, height]) / 2) * apix
+    return corners + rotations[:, :2] @ center - np.array([width, height]) / 2

@@ -18,7 +18,7 @@ from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_y, rotation_z
 from opustomo.io.mrc import MrcHeader, read_header
 from opustomo.io.tilt_series.aretomo import read_aln_tilts
-from opustomo.io.tilt_series.imod import ImodFiles, imod_optics, is_number, read_imod_series
+from opustomo.io.tilt_series.imod import ImodFiles, ImodSettings, imod_optics, is_number, read_imod_series
 from opustomo.io.tilt_series.imod_files import (
     TiltDefoci,
     count_ctffind_rows,
@@ -162,17 +162,15 @@ def _imod_series(files: _Files, stack: Path | None, aligned: bool, source: Serie
         stack=stack,
     )
     scale = _scale(files, stack, None, source)
-    series = read_imod_series(
-        files.stem,
-        imod,
+    settings = ImodSettings(
         scale.apix,
-        dose=dose,
         shift_apix=_header_apix(stack),
         microscope=source.microscope,
         volume_px=scale.size,
         hand=source.hand or -1,
         sign=-source.tilt_sign,
     )
+    series = read_imod_series(files.stem, imod, settings, dose)
     return replace(series, notes=(*series.notes, *notes, *scale.notes))
 
 

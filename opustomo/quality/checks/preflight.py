@@ -94,37 +94,48 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """Settings of a training that a set is inspected for.
+
+    Attributes
+    ----------
+    boxes, mask
+        Boxes and mask (N, N, N) of the run.
+    physics, model, batch_size
+        Settings of the run.
+    tilt_range_deg, tilt_step_deg
+        ``--tilt-range`` and ``--tilt-step``; None if the user did not give them.
+    """
+
+    boxes: Boxes
+    mask: np.ndarray | None
+    physics: PhysicsConfig
+    model: ModelConfig
+    batch_size: int
+    tilt_range_deg: float | None = None
+    tilt_step_deg: float | None = None
+
+
 def inspect_particles(
     particles: ParticleSet,
     source: VoxelSource,
-    boxes: Boxes,
-    mask: np.ndarray | None,
-    physics: PhysicsConfig,
-    model: ModelConfig,
-    batch_size: int,
-    sample: int = 64,
-    *,
-    asked_range_deg: float | None = None,
-    asked_step_deg: float | None = None,
+    run: PlannedRun,
     planes: WedgePlanes | None = None,
     scale: ScaleReport | None = None,
 ) -> Preflight:
-    """Sum up a set and say what looks wrong; a few seconds.
+    """Describe a particle set and what looks wrong in it, which takes a few seconds.
 
     Parameters
     ----------
-    particles, source, boxes, mask
-        The set, its voxels, the boxes of the run, the mask (N, N, N).
-    physics, model, batch_size
-        Settings of the run.
-    sample
-        Subtomograms whose power is looked at.
-    asked_range_deg, asked_step_deg
-        ``--tilt-range`` and ``--tilt-step`` only if the user gave them.
+    particles, source
+        The set and its voxels.
+    run
+        Settings of the training.
     planes
-        Of :func:`wedge_planes`, if they are there already.
+        Result of :func:`wedge_planes`; None computes it.
     scale
-        Of :func:`opustomo.data.voxels.examine_scale`, if it is there already.
+        Result of :func:`opustomo.data.voxels.examine_scale`; None computes it.
 
     Raises
     ------
@@ -134,19 +145,19 @@ def inspect_particles(
     if scale is None:
         scale = examine_scale(source, len(particles))
     if planes is None:
-        planes = wedge_planes(particles, source, physics.ctf_normalized, sample)
-    optics = summarize_optics(particles.tables, boxes)
-    if not optics.modeled:
-        asked_range_deg = asked_step_deg = None  # they made the table
+        planes = wedge_planes(particles, source, run.physics.ctf_normalized)
+    optics = summarize_optics(particles.tables, run.boxes)
+    # Without a CTF, the given range and step have made the table.
+    asked = (run.tilt_range_deg, run.tilt_step_deg) if optics.modeled else (None, None)
     return Preflight(
-        contents=summarize_set(particles, boxes, list(planes.broken)),
+        contents=summarize_set(particles, run.boxes, list(planes.broken)),
         scale=summarize_scale(scale),
-        mask=summarize_mask(mask),
-        tilts=summarize_tilts(particles, asked_range_deg, asked_step_deg),
+        mask=summarize_mask(run.mask),
+        tilts=summarize_tilts(particles, *asked),
         optics=optics,
         wedge=summarize_wedge(planes),
         views=summarize_views(particles.poses.eulers_deg),
-        memory=estimate_memory(boxes, model, batch_size, free_gpu_bytes()),
+        memory=estimate_memory(run.boxes, run.model, run.batch_size, free_gpu_bytes()),
         notes=particles.notes,
     )
 

@@ -128,6 +128,13 @@ def measure_signal(
     draws = np.random.default_rng(0).integers(0, len(read), (BOOTSTRAPS, len(read)))
     spread = np.std([EXPONENTS[int(curve[:, draw].sum(1).argmax())] for draw in draws])
     ctf_exponent, ctf_error = _ctf_exponent(spectra, ctf, weights)
+    phase_z = 0.0
+    if bool((ctf < 0).any()):
+        # Compare averages that are computed and posed with |CTF| with those of the CTF.
+        unsigned = _gains_of_averages(
+            spectra, ctf.abs(), weights, rotations, half, 1.0 if EXPONENTS[best] > 0.5 else 0.0
+        )
+        phase_z = _standard_errors(unsigned - (plain if EXPONENTS[best] > 0.5 else divided))
     average = 0.5 * (halves[0] + halves[1])
     at, gain = sums.amplitude()
     return SignalShape(
@@ -138,7 +145,7 @@ def measure_signal(
         explained=float(curve[best].sum()) / max(sums.voxels, 1.0),
         ctf_exponent=ctf_exponent,
         ctf_error=ctf_error,
-        phase_z=_phase_evidence(spectra, ctf, weights, rotations, half, sums, 1.0 if EXPONENTS[best] > 0.5 else 0.0),
+        phase_z=phase_z,
         contrast=_contrast(halves, mask),
         particles=len(read),
         weights=at,
@@ -147,22 +154,12 @@ def measure_signal(
     )
 
 
-def _phase_evidence(
-    spectra: Tensor,
-    ctf: Tensor,
-    weights: Tensor,
-    rotations: Tensor,
-    half: Tensor,
-    signed: _Sums,
-    exponent: float,
-) -> float:
-    """Compare the likelihood of averages that are made and posed with |CTF| with that of the CTF, `signed`."""
-    if not bool((ctf < 0).any()):
-        return 0.0
-    absolute = ctf.abs()
-    predicted = _predictions(_averages(spectra, absolute, rotations, half), rotations, half) * absolute
-    gains = _Sums(spectra, predicted, weights).gains_in_likelihood(exponent)
-    return _standard_errors(gains - signed.gains_in_likelihood(exponent))
+def _gains_of_averages(
+    spectra: Tensor, ctf: Tensor, weights: Tensor, rotations: Tensor, half: Tensor, exponent: float
+) -> Tensor:
+    """Return the gains in likelihood by averages that are computed and posed with a CTF."""
+    predicted = _predictions(_averages(spectra, ctf, rotations, half), rotations, half) * ctf
+    return _Sums(spectra, predicted, weights).gains_in_likelihood(exponent)
 
 
 def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float, float]:

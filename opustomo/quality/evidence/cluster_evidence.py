@@ -11,7 +11,7 @@ from torch import Tensor
 from opustomo.data.particles import ParticleSet
 from opustomo.io.tomograms import Tomograms, tomograms_of
 from opustomo.physics.fsc import ShellCorrelation, half_map_correlation
-from opustomo.quality.evidence.half_maps import Assignment, back_project, half_sets
+from opustomo.quality.evidence.half_maps import DEFAULT_READING, Assignment, ReadOptions, back_project, half_sets
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,21 @@ class Validation:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """Indices of the held-out particles and their generative losses, both (n,)."""
+
+    indices: np.ndarray
+    losses: np.ndarray
+
+
 def validate_clusters(
     particles: ParticleSet,
     labels: np.ndarray,
     num_clusters: int,
     mask: np.ndarray | None,
-    held_out: np.ndarray,
-    losses: np.ndarray,
-    *,
-    ctf_normalized: bool = False,
-    device: str = "cpu",
-    workers: int = 2,
-    seed: int = 0,
+    held_out: HeldOutLosses,
+    reading: ReadOptions = DEFAULT_READING,
 ) -> Validation:
     """Compute the evidence for all clusters in one pass over the subtomograms.
 
@@ -92,25 +95,21 @@ def validate_clusters(
         Number of clusters.
     mask
         Mask for the FSC, (D, D, D), or None.
-    held_out, losses
-        Indices of the held-out particles and their generative losses, (n,).
-    ctf_normalized, device, workers
-        See :func:`back_project`.
-    seed
-        Random seed of the control sets.
+    held_out
+        Losses of the held-out particles.
+    reading
+        How subtomograms are read.
     """
     halves, origin = half_sets(particles.star)
     inside = labels < num_clusters
-    shuffled = shuffled_within(labels, halves, inside, np.random.default_rng(seed))
+    shuffled = shuffled_within(labels, halves, inside, np.random.default_rng(0))
     members = np.full((2, len(labels)), -1, dtype=np.int64)
     for row, assignment in enumerate((labels, shuffled)):
         members[row, inside] = (2 * assignment + halves + 2 * num_clusters * row)[inside]
     sums = back_project(
         particles,
         Assignment(members, 4 * num_clusters),
-        ctf_normalized=ctf_normalized,
-        device=device,
-        workers=workers,
+        reading=reading,
         padding=1,  # limits the memory of the four sums per cluster; cluster and control are treated equally
     )
     soft_mask = None if mask is None else torch.from_numpy(mask)
@@ -125,7 +124,7 @@ def validate_clusters(
     for cluster in range(num_clusters):
         first = 2 * cluster
         count = sums.count(first, first + 1)
-        cluster_losses = losses[labels[held_out] == cluster]
+        cluster_losses = held_out.losses[labels[held_out.indices] == cluster]
         cluster_losses = cluster_losses[np.isfinite(cluster_losses)]
         n = len(cluster_losses)
         clusters.append(

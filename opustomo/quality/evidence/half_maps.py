@@ -143,6 +143,26 @@ class Assignment:
     sums: int
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How subtomograms are read and processed.
+
+    Attributes
+    ----------
+    ctf_normalized
+        Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
+    device, workers
+        Device of the computation and number of prefetching threads.
+    """
+
+    ctf_normalized: bool = False
+    device: torch.device | str = "cpu"
+    workers: int = 2
+
+
+DEFAULT_READING = ReadOptions()
+
+
 def batch_size_for(box: int) -> int:
     """Return the number of particles per batch for a given box size and memory limit."""
     return max(1, min(16, BATCH_BYTES // (PADDED_COPIES * 8 * (2 * box) ** 2 * (box + 1))))
@@ -153,9 +173,7 @@ def back_project(
     assignment: Assignment,
     poses: Poses | None = None,
     *,
-    ctf_normalized: bool = False,
-    device: torch.device | str = "cpu",
-    workers: int = 2,
+    reading: ReadOptions = DEFAULT_READING,
     padding: int = PADDING,
 ) -> Backprojection:
     """Back-project the subtomograms of a particle set into their assigned sums.
@@ -168,10 +186,8 @@ def back_project(
         Assignment of the particles to sums.
     poses
         Poses that replace those of the particle set; None keeps them.
-    ctf_normalized
-        Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
-    device, workers
-        Device of the computation and number of prefetching threads.
+    reading
+        How subtomograms are read.
     padding
         Padding factor, see ``PADDING``.
 
@@ -181,7 +197,7 @@ def back_project(
         If too many subtomograms cannot be used.
     """
     poses = particles.poses if poses is None else poses
-    device = torch.device(device)
+    device = torch.device(reading.device)
     tilts = TiltBatch.pad(particles.tables).to(device)
     result = Backprojection(particles.box, assignment.sums, device, padding)
     rotations, origins = poses.rotations, (poses.origins * particles.box).astype(np.float32)
@@ -203,13 +219,13 @@ def back_project(
             )
 
     with progress(len(assigned), "back-projected") as advance:
-        for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), workers, leave_out):
+        for indices, volumes in load_batches(source, batches, device, (0.0, 1.0), reading.workers, leave_out):
             if not len(indices):
                 continue
             distinct, table = np.unique(particles.table[indices], return_inverse=True)
             if cached_ctf is None or not np.array_equal(cached_ctf[0], distinct):
                 selected = tilts[torch.from_numpy(distinct).to(device)]
-                ctf = ctf_volume(selected, particles.box, particles.apix, normalized=ctf_normalized)
+                ctf = ctf_volume(selected, particles.box, particles.apix, normalized=reading.ctf_normalized)
                 cached_ctf = distinct, ctf
             result.add(
                 volumes,
@@ -295,9 +311,7 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     sums = back_project(
         particles,
         Assignment(members[None], len(counts)),
-        ctf_normalized=request.ctf_normalized,
-        device=request.device,
-        workers=request.workers,
+        reading=ReadOptions(request.ctf_normalized, request.device, request.workers),
     )
     notes, counts = particles.notes, [sums.count(number) for number in range(len(counts))]
     if sums.left_out:

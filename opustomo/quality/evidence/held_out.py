@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -14,18 +16,35 @@ from opustomo.model.batch import Batch
 from opustomo.physics.ctf import TiltBatch
 
 
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How the training compares voxels with the model.
+
+    Attributes
+    ----------
+    norm
+        Shift and scale of the voxels.
+    bfactor_A2
+        B factor of the comparison at the epoch of the model.
+    per_particle
+        Whether each subtomogram was divided by its own standard deviation.
+    """
+
+    norm: tuple[float, float]
+    bfactor_A2: float
+    per_particle: bool = False
+
+
 @torch.no_grad()
 def particle_losses(
     model: Autoencoder,
     particles: ParticleSet,
     indices: np.ndarray,
-    norm: tuple[float, float],
-    bfactor_A2: float,
+    settings: ComparisonSettings,
     batch_size: int = 8,
     workers: int = 2,
-    per_particle: bool = False,
 ) -> np.ndarray:
-    """Generative loss of each particle, as validation computes it: no augmentation, z = mu.
+    """Return the generative loss of each particle, as validation computes it: no augmentation, z = mu.
 
     Parameters
     ----------
@@ -35,14 +54,10 @@ def particle_losses(
         The set, with the poses to be used.
     indices
         (n,) particles to look at.
-    norm
-        (shift, scale) of the voxels in training.
-    bfactor_A2
-        B-factor of the comparison at the model's epoch.
+    settings
+        How the training compares voxels with the model.
     batch_size, workers
-        Particles at a time; threads that read ahead.
-    per_particle
-        Whether training divided each subtomogram by its own deviation.
+        Number of particles per batch and of prefetching threads.
 
     Returns
     -------
@@ -57,14 +72,16 @@ def particle_losses(
     rotations = torch.from_numpy(particles.poses.rotations)
     origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
     # pose.N.pkl holds poses as corrected
-    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None, moves_pose=False)
+    state = StepState(settings.bfactor_A2, 0.0, 0.0, 0.0, torch.tensor(0.0, device=device), None, moves_pose=False)
     inferred = model.config.estimate_pose and not model.physics.original
     losses = np.full(len(particles), np.nan)
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     source = VoxelSource(particles.images, cache_bytes=0)
-    examine_scale(source, len(particles), per_particle)
+    examine_scale(source, len(particles), settings.per_particle)
     with progress(len(indices), "held-out particles") as advance:
-        for chosen, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
+        for chosen, volumes in load_batches(
+            source, batches, device, settings.norm, workers, lambda index, reason: None
+        ):
             if len(chosen):
                 index = torch.from_numpy(chosen)
                 distinct, rows = torch.unique(table[index], return_inverse=True)

@@ -12,10 +12,10 @@ from opustomo.data.particles import ParticleSet
 from opustomo.quality.evidence.class_pairs import CONTROLS, Gain, compare_pair, mixture_gain
 from opustomo.quality.evidence.class_verdicts import RunVerdict, judge
 from opustomo.quality.evidence.cluster_stability import cluster_stability
-from opustomo.quality.evidence.half_maps import half_sets
+from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
 from opustomo.quality.evidence.matched_controls import effect_sizes, imaging_covariates
 from opustomo.quality.evidence.matched_splits import matched_fsc
-from opustomo.quality.evidence.motion_verdict import MotionVerdict, judge_motion
+from opustomo.quality.evidence.motion_verdict import LatentCoordinate, MotionVerdict, judge_motion
 from opustomo.quality.evidence.particle_features import ParticleFeatures, Residuals, fit_residuals, particle_features
 from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
 
@@ -75,16 +75,13 @@ def read_material(
     wanted: np.ndarray,
     mask: np.ndarray | None,
     held_out: np.ndarray,
-    *,
-    ctf_normalized: bool = False,
-    device: str = "cpu",
-    workers: int = 2,
+    reading: ReadOptions = DEFAULT_READING,
 ) -> Material | None:
     """Read the particles `wanted` (at most 4,000 of them); return None if fewer than 20 can be used."""
     chosen = sampled_particles(wanted)
     if len(chosen) < FEWEST:
         return None
-    spectra = read_spectra(particles, chosen, ctf_normalized=ctf_normalized, device=device, workers=workers)
+    spectra = read_spectra(particles, chosen, reading)
     halves = half_sets(particles.star)[0][spectra.index]
     if len(spectra) < FEWEST or min(np.bincount(halves, minlength=2)) < 2:
         return None
@@ -135,12 +132,14 @@ def judge_conformation(
     latents = classification.latents
     return judge_motion(
         material.features,
-        coordinate,
+        LatentCoordinate(
+            "the first principal component of the conformation latents",
+            coordinate,
+            composition=None if latents is None else latents[material.index],
+        ),
         classification.labels[material.index],
         imaging_covariates(material.particles, material.index, material.held_out),
-        "the first principal component of the conformation latents",
-        composition=None if latents is None else latents[material.index],
-        seed=seed,
+        seed,
     )
 
 

@@ -66,14 +66,30 @@ def predicted_strata(covariates: list[Covariate], coordinate: np.ndarray) -> np.
     return np.searchsorted(edges, predicted, side="right").astype(np.int64)
 
 
+@dataclass(frozen=True)
+class LatentCoordinate:
+    """Coordinate of n particles in the space of the latents.
+
+    Attributes
+    ----------
+    name
+        Name of the coordinate.
+    values
+        Coordinate of each particle, (n,). What its class and composition predict is subtracted.
+    composition
+        Composition latents of each particle, (n, zdim); None if they are unknown.
+    """
+
+    name: str
+    values: np.ndarray
+    composition: np.ndarray | None = None
+
+
 def judge_motion(
     features: ParticleFeatures,
-    coordinate: np.ndarray,
+    given: LatentCoordinate,
     classes: np.ndarray,
     covariates: list[Covariate],
-    name: str,
-    *,
-    composition: np.ndarray | None = None,
     seed: int = 0,
 ) -> MotionVerdict:
     """Judge whether the map changes along a coordinate beyond composition, and whether it does so continuously.
@@ -82,19 +98,16 @@ def judge_motion(
     ----------
     features
         Features of n particles.
-    coordinate
-        Coordinate of each particle, (n,). What its class and composition predict is subtracted.
+    given
+        The coordinate.
     classes
         Class of each particle, (n,); controls are drawn within classes.
     covariates
         Covariates for which the controls are matched.
-    name
-        Name of the coordinate.
-    composition
-        Composition latents of each particle, (n, zdim); None if they are unknown.
     seed
         Random seed.
     """
+    name, coordinate, composition = given.name, given.values, given.composition
     classes = np.unique(classes, return_inverse=True)[1]
     means = np.bincount(classes, coordinate) / np.bincount(classes)
     coordinate = coordinate - means[classes]

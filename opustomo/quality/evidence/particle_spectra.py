@@ -19,6 +19,7 @@ from opustomo.io.progress_bar import progress
 from opustomo.physics.backprojection import interpolate_rotated, interpolate_rotated_weights, sphere_frequencies
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions
 
 MAX_BOX = 32
 """Maximum side of the box to which spectra are cropped; 32 voxels hold 16 shells and 9,000 frequencies."""
@@ -90,14 +91,7 @@ def sampled_particles(wanted: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def read_spectra(
-    particles: ParticleSet,
-    wanted: np.ndarray,
-    *,
-    ctf_normalized: bool = False,
-    device: str = "cpu",
-    workers: int = 2,
-) -> ParticleSpectra:
+def read_spectra(particles: ParticleSet, wanted: np.ndarray, reading: ReadOptions = DEFAULT_READING) -> ParticleSpectra:
     """Read the spectra of the particles `wanted` in one pass; subtomograms that cannot be used are absent.
 
     Parameters
@@ -106,11 +100,10 @@ def read_spectra(
         Particle set with the poses to use.
     wanted
         Particle indices, (n,).
-    ctf_normalized
-        Whether the subtomograms were divided by their sampling weights (``--normalizectf``).
-    device, workers
-        Device of the computation and number of prefetching threads.
+    reading
+        How subtomograms are read.
     """
+    device = torch.device(reading.device)
     box = min(MAX_BOX, particles.box)
     places, at = sphere_frequencies(box, device)
     keep = places % (box // 2 + 1) < box // 2  # frequencies at Nyquist have no conjugate mate
@@ -131,7 +124,7 @@ def read_spectra(
     cached: tuple[np.ndarray, Tensor] | None = None
     with progress(len(order), "particles compared") as advance:
         for indices, volumes in load_batches(
-            source, batches, torch.device(device), (0.0, 1.0), workers, lambda index, reason: None
+            source, batches, device, (0.0, 1.0), reading.workers, lambda index, reason: None
         ):
             if not len(indices):
                 continue
@@ -141,7 +134,7 @@ def read_spectra(
                     tilts[torch.from_numpy(distinct).to(device)],
                     particles.box,
                     particles.apix,
-                    normalized=ctf_normalized,
+                    normalized=reading.ctf_normalized,
                 )
                 cached = distinct, crop_spectrum(ctf, box) * (particles.box / box) ** 3
             phases = shift_phases(origins[indices].to(device), particles.box, box)

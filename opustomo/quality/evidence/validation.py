@@ -15,9 +15,10 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_verdicts import RunVerdict
-from opustomo.quality.evidence.cluster_evidence import validate_clusters
+from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
 from opustomo.quality.evidence.evidence_files import write_validation, write_verdict
-from opustomo.quality.evidence.held_out import particle_losses
+from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
 from opustomo.quality.evidence.judgment import (
     Classification,
     cannot_tell,
@@ -115,22 +116,20 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     if len(held_out):
         scored = held_out[np.isfinite(losses)]
         say_few_held_out(np.bincount(labels[scored], minlength=request.num_clusters)[: request.num_clusters], say)
+    reading = ReadOptions(request.ctf_normalized or physics.ctf_normalized, device, request.workers)
     validation = validate_clusters(
         particles,
         labels,
         request.num_clusters,
         mask,
-        held_out,
-        losses,
-        ctf_normalized=request.ctf_normalized or physics.ctf_normalized,
-        device=device,
-        workers=request.workers,
+        HeldOutLosses(held_out, losses),
+        reading,
     )
     if validation.left_out:
         say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     written = write_validation(path.parent, validation, particles.apix)
-    judged, motion = _judge(request, particles, labels, mask, request.ctf_normalized or physics.ctf_normalized, device)
+    judged, motion = _judge(request, particles, labels, mask, reading)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
     judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
@@ -188,8 +187,7 @@ def _judge(
     particles: ParticleSet,
     labels: np.ndarray,
     mask: np.ndarray | None,
-    ctf_normalized: bool,
-    device: str,
+    reading: ReadOptions,
 ) -> tuple[RunVerdict, MotionVerdict | None]:
     """Return the verdicts on the classes and, if a decoder reads the conformation latents, on the motion."""
     latents, conformation = request.results.load_latents(request.which.epoch)
@@ -198,9 +196,7 @@ def _judge(
         np.flatnonzero(labels < request.num_clusters),
         mask,
         held_out_particles(request.results.config(), len(particles)),
-        ctf_normalized=ctf_normalized,
-        device=device,
-        workers=request.workers,
+        reading,
     )
     if material is None:
         return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
@@ -240,11 +236,9 @@ def _held_out(
         model,
         particles,
         held_out,
-        remembered_norm(config),
-        bfactor,
+        ComparisonSettings(remembered_norm(config), bfactor, remembered_per_particle(config)),
         request.batch_size,
         request.workers,
-        remembered_per_particle(config),
     )
     say(f"Mean generative loss of {len(held_out)} held-out particles: {np.nanmean(losses):.6f}.")
     return held_out, losses

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, slice_frame
-from opustomo.io.tilt_series.imod import ImodFiles, Microscope, read_imod_series
+from opustomo.io.tilt_series.imod import ImodFiles, ImodSettings, Microscope, read_imod_series
 from opustomo.io.tilt_series.relion import read_relion_series
 
 TILTS = np.array([-50.0, -20.0, 0.0, 20.0, 50.0])
@@ -141,7 +141,8 @@ def imod(folder: Path, **changes: str) -> ImodFiles:
 
 def test_imod_raw_stack_is_relion5s_geometry(tmp_path: Path) -> None:
     """aligned = A raw + d, so raw = A⁻¹ (aligned - d): RELION's turn about z and shift."""
-    series = read_imod_series("a", imod(tmp_path), APIX, microscope=Microscope(200.0, 2.0, 0.08), volume_px=VOLUME)
+    settings = ImodSettings(APIX, microscope=Microscope(200.0, 2.0, 0.08), volume_px=VOLUME)
+    series = read_imod_series("a", imod(tmp_path), settings)
     assert np.allclose(series.geometry.rotations, expected_rotations(), atol=1e-6)
     assert np.allclose(series.geometry.shifts_A, SHIFTS, atol=1e-5)
     assert series.optics.voltage_kv == 200 and series.optics.defocus_u_A[1] == 30100
@@ -152,7 +153,9 @@ def test_imod_raw_stack_is_relion5s_geometry(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hand", [1, -1])
 def test_defocus_of_a_particle_moved_along_x_and_z(hand: int, tmp_path: Path) -> None:
     """Closed formula for RELION's hand: defocus grows by hand·(z cos t - x sin t) for the angles of the .tlt file."""
-    geometry = read_imod_series("a", imod(tmp_path, com="", xf="1 0 0 1 0 0\n" * 5), APIX, hand=hand).geometry
+    geometry = read_imod_series(
+        "a", imod(tmp_path, com="", xf="1 0 0 1 0 0\n" * 5), ImodSettings(APIX, hand=hand)
+    ).geometry
     t = np.deg2rad(TILTS)
     center, right, up, back = (
         geometry.project(np.array([at]))[1][0] for at in ([0, 0, 0], [500, 0, 0], [0, 0, 70], [0, 300, 0])
@@ -204,13 +207,13 @@ def test_missing_relion_files(tmp_path: Path) -> None:
 
 def test_what_is_not_followed_is_told(tmp_path: Path) -> None:
     com = f"XAXISTILT {X_TILT}\nSHIFT 0.0 12.5\nLOCALFILE a.local\n"
-    shift, local = read_imod_series("a", imod(tmp_path, com=com), APIX).notes
+    shift, local = read_imod_series("a", imod(tmp_path, com=com), ImodSettings(APIX)).notes
     assert "SHIFT 0.0 12.5 is ignored" in shift and "a.com" in shift and "LOCALFILE" in local
-    assert read_imod_series("a", imod(tmp_path, com="SHIFT 0.0 0\n"), APIX).notes == ()
+    assert read_imod_series("a", imod(tmp_path, com="SHIFT 0.0 0\n"), ImodSettings(APIX)).notes == ()
 
 
 def test_imod_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"4 transforms, but .* has 5 tilts"):
-        read_imod_series("a", imod(tmp_path, xf="1 0 0 1 0 0\n" * 4), APIX)
+        read_imod_series("a", imod(tmp_path, xf="1 0 0 1 0 0\n" * 4), ImodSettings(APIX))
     with pytest.raises(UserError, match="XAXISTILT is 'x'"):
-        read_imod_series("a", imod(tmp_path, com="XAXISTILT x\n"), APIX)
+        read_imod_series("a", imod(tmp_path, com="XAXISTILT x\n"), ImodSettings(APIX))

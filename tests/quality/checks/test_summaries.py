@@ -19,7 +19,7 @@ from opustomo.physics.boxes import Boxes
 from opustomo.quality.checks.contents import summarize_mask, summarize_views
 from opustomo.quality.checks.gpu_memory import bytes_per_particle, estimate_memory
 from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
-from opustomo.quality.checks.preflight import Preflight, inspect_particles
+from opustomo.quality.checks.preflight import PlannedRun, Preflight, inspect_particles
 from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
 from tests.quality.checks.conftest import Load
 
@@ -194,9 +194,8 @@ def test_memory_suggests_what_fits() -> None:
 def inspect(particles: ParticleSet) -> Preflight:
     boxes = Boxes.from_window(particles.box, particles.apix)
     physics, model = PhysicsConfig(ctf_normalized=True), ModelConfig(zdim=2)
-    return inspect_particles(
-        particles, VoxelSource(particles.images), boxes, None, physics, model, 8, asked_range_deg=30
-    )
+    run = PlannedRun(boxes, None, physics, model, 8, tilt_range_deg=30)
+    return inspect_particles(particles, VoxelSource(particles.images), run)
 
 
 def test_report_as_text_and_json(simulated: Load) -> None:

@@ -12,9 +12,9 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.io.mrc import read_volume
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 from opustomo.physics.fsc import shell_correlation
-from opustomo.quality.evidence.cluster_evidence import Validation, shuffled_within, validate_clusters
+from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, Validation, shuffled_within, validate_clusters
 from opustomo.quality.evidence.evidence_files import write_validation
-from opustomo.quality.evidence.half_maps import Assignment, back_project, half_sets
+from opustomo.quality.evidence.half_maps import Assignment, ReadOptions, back_project, half_sets
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def validation(particles: ParticleSet, labels: np.ndarray, tiny_set: Path) -> Va
     held_out = np.array([1, 2, 3, 7])
     losses = np.array([-1.0, -2.0, np.nan, -4.0])
     mask = load_mask(tiny_set / "mask.mrc", particles.box, particles.apix)
-    return validate_clusters(particles, labels, 3, mask, held_out, losses, ctf_normalized=True)
+    return validate_clusters(
+        particles, labels, 3, mask, HeldOutLosses(held_out, losses), ReadOptions(ctf_normalized=True)
+    )
 
 
 def test_counts_are_those_of_the_labels(validation: Validation, particles: ParticleSet, labels: np.ndarray) -> None:
@@ -69,7 +71,7 @@ def test_curves_are_those_of_the_classes_own_half_maps(
 ) -> None:
     halves, _ = half_sets(particles.star)
     members = np.where(labels == 1, halves, -1)[None]
-    sums = back_project(particles, Assignment(members, 2), ctf_normalized=True, padding=1)
+    sums = back_project(particles, Assignment(members, 2), reading=ReadOptions(ctf_normalized=True), padding=1)
     curve = validation.clusters[1].curve
     assert curve is not None and curve.masked is not None
     np.testing.assert_allclose(curve.unmasked, shell_correlation(sums.volume(0), sums.volume(1)), atol=1e-3)

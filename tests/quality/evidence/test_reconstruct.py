@@ -19,10 +19,11 @@ from opustomo.main import main
 from opustomo.physics.backprojection import interpolate_rotated, sphere_frequencies
 from opustomo.physics.fourier import frequencies, rfft3
 from opustomo.physics.fsc import shell_correlation
-from opustomo.quality.evidence.half_maps import Assignment, Backprojection, back_project, half_sets
+from opustomo.quality.evidence.half_maps import Assignment, Backprojection, ReadOptions, back_project, half_sets
 from tests.quality.evidence.conftest import Simulated
 
 BOX = 24
+NORMALIZED = ReadOptions(ctf_normalized=True)
 
 
 def gaussians(points: np.ndarray, sigma: float = 1.6) -> np.ndarray:
@@ -67,7 +68,7 @@ def test_reconstruction_finds_the_true_density(simulated: Simulated) -> None:
     correlation, area = {}, {}
     shifted = Poses(simulated.true_poses.eulers_deg, simulated.true_poses.origins + 1.0 / BOX)
     for name, poses in (("true", simulated.true_poses), ("told", simulated.particles.poses), ("shifted", shifted)):
-        volume = back_project(simulated.particles, every, poses, ctf_normalized=True).volume(0)
+        volume = back_project(simulated.particles, every, poses, reading=NORMALIZED).volume(0)
         correlation[name] = np.corrcoef(volume[inside], truth[inside])[0, 1]
         area[name] = float(shell_correlation(volume, truth)[1:].mean())
     assert correlation["true"] > 0.9 and area["true"] > 0.85
@@ -82,7 +83,7 @@ def test_padded_sums_keep_noise_from_folding_back(simulated: Simulated) -> None:
     truth = torch.from_numpy(simulated.density)
     area = {}
     for padding in (1, 2):
-        sums = back_project(simulated.particles, every, simulated.true_poses, ctf_normalized=True, padding=padding)
+        sums = back_project(simulated.particles, every, simulated.true_poses, reading=NORMALIZED, padding=padding)
         area[padding] = float(shell_correlation(sums.volume(0), truth)[1:].mean())
     assert area[2] > area[1] + 0.005
 
@@ -91,10 +92,10 @@ def test_sums_add_up_and_members_are_kept_apart(simulated: Simulated) -> None:
     members = np.full((2, 80), -1)
     members[0, :30] = np.arange(30) % 2
     members[1, :20] = 2
-    parts = back_project(simulated.particles, Assignment(members, 3), ctf_normalized=True)
+    parts = back_project(simulated.particles, Assignment(members, 3), reading=NORMALIZED)
     whole = np.full((1, 80), -1)
     whole[0, :30] = 0
-    together = back_project(simulated.particles, Assignment(whole, 1), ctf_normalized=True)
+    together = back_project(simulated.particles, Assignment(whole, 1), reading=NORMALIZED)
     torch.testing.assert_close(parts.volume(0, 1), together.volume(0), atol=1e-5, rtol=1e-3)
     assert [parts.count(0), parts.count(1), parts.count(2), parts.count(0, 1)] == [15, 15, 20, 30]
     assert not torch.allclose(parts.volume(2), together.volume(0), rtol=0.1)
@@ -161,7 +162,7 @@ def test_a_subset_by_index_file(made: Path, simulated: Simulated, tmp_path: Path
     assert main([*words, "--ind", str(tmp_path / "few.json"), "--normalizectf"]) == 0
     found, _ = read_volume(tmp_path / "few.mrc")
     particles = load_particles(DataConfig(star=simulated.star, ind=tmp_path / "few.json"))
-    sums = back_project(particles, Assignment(np.zeros((1, 5), dtype=np.int64), 1), ctf_normalized=True)
+    sums = back_project(particles, Assignment(np.zeros((1, 5), dtype=np.int64), 1), reading=NORMALIZED)
     np.testing.assert_allclose(found, sums.volume(0).numpy(), atol=1e-6)
     assert not (tmp_path / "few_fsc.csv").exists()
 

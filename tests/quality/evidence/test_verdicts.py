@@ -19,7 +19,7 @@ from opustomo.quality.evidence.matched_controls import (
     standardized,
 )
 from opustomo.quality.evidence.matched_splits import SplitTest, class_mask, matched_fsc, matched_permutations
-from opustomo.quality.evidence.motion_verdict import judge_motion
+from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
 from opustomo.quality.evidence.particle_features import (
     ParticleFeatures,
     Residuals,
@@ -261,7 +261,9 @@ def test_verdicts_follow_the_pairs() -> None:
 def test_motion_is_told_from_none_and_two_states_from_a_continuum(two_states: Synthetic, one_state: Synthetic) -> None:
     rng = np.random.default_rng(3)
     classes = np.zeros(240)
-    seen = judge_motion(two_states.features, two_states.state + 0.2 * rng.normal(size=240), classes, [], "it")
+    seen = judge_motion(
+        two_states.features, LatentCoordinate("it", two_states.state + 0.2 * rng.normal(size=240)), classes, []
+    )
     assert seen.verdict == "supported" and "two states would explain it" in seen.sentence
-    none = judge_motion(one_state.features, rng.normal(size=240), classes, [], "it")
+    none = judge_motion(one_state.features, LatentCoordinate("it", rng.normal(size=240)), classes, [])
     assert none.verdict == "not supported"
