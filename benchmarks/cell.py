@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,11 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.folder = args, args.folder.resolve()
-        self.size: Size = REDUCED if args.reduced else FULL
+        size = REDUCED if args.reduced else FULL
+        given = {
+            name: value for name in ("tomograms", "epochs", "clusters") if (value := getattr(args, name)) is not None
+        }
+        self.size: Size = replace(size, **given)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.names = [f"TS_{number + 1:02d}" for number in range(self.size.tomograms)]
 
@@ -391,6 +395,9 @@ def main() -> None:
     add("--until", choices=STEPS, default=STEPS[-1], help="last step")
     add("--tools", type=Path, default=ROOT.parent / "shared/tools")
     add("--data", type=Path, default=ROOT.parent / "shared/data")
+    add("--tomograms", type=int)
+    add("--epochs", type=int, help="epochs of the training (default: proposed by dsd check)")
+    add("--clusters", type=int)
     add("--workers", type=int, default=2)
     add("--pick-workers", type=int, default=1)
     add("--simulate-on", default="cpu", help="device of the simulator; results differ between devices")
