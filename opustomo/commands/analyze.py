@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.analysis.volumes.volume_sets import (
         VolumeOutput,
         VolumeSet,
-        class_set,
+        cluster_volume_set,
         decode_volume_set,
         pixel_size_for_box,
     )
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     if args.skip_vol:
         return
     composition = folders[0].parent
-    sets = [class_set(folders[0] / "centers.txt")]
+    sets = [cluster_volume_set(folders[0] / "centers.txt")]
     paths = (composition / f"pc{i + 1}" / "z_pc.txt" for i in range(args.pc))
     sets += [VolumeSet(read_latent_rows(path), path.parent, deform=False) for path in paths if path.is_file()]
     output = VolumeOutput(apix, args.flip, args.full_box)

@@ -167,7 +167,12 @@ def _components(folder: Path) -> int:
 
 
 def _volumes(course: Course) -> None:
-    from opustomo.analysis.volumes.volume_sets import VolumeSet, class_set, decode_volume_set, holds_joint_volumes
+    from opustomo.analysis.volumes.volume_sets import (
+        VolumeSet,
+        cluster_volume_set,
+        decode_volume_set,
+        holds_joint_volumes,
+    )
     from opustomo.io.latents import read_latent_rows
 
     results, which = course.results, course.which
@@ -181,7 +186,7 @@ def _volumes(course: Course) -> None:
             _skip(table.parent)
             continue
         if table == tables[0]:
-            chosen = class_set(table)
+            chosen = cluster_volume_set(table)
         else:
             chosen = VolumeSet(read_latent_rows(table), table.parent, deform=False)
         written = decode_volume_set(results, which, chosen)

@@ -84,7 +84,7 @@ class DemoPlan:
     def steps(self) -> list[Step]:
         """Return the commands in order."""
         star = str(self.data / "particles.star")
-        run, last, classes = str(self.run), str(self.epoch), str(len(STATES))
+        run, last, clusters = str(self.run), str(self.epoch), str(len(STATES))
         device = () if self.device is None else ("--device", self.device)
         seed = ("--seed", str(self.seed))
         simulate = (
@@ -101,8 +101,8 @@ class DemoPlan:
             Step("dsd", simulate),
             Step("dsdsh", ("prepare", star, str(BOX), str(APIX))),
             Step("dsd", train),
-            Step("dsdsh", ("analyze", run, last, "2", classes)),
-            Step("dsdsh", ("eval_vol", run, last, "kmeans", classes, str(APIX))),
+            Step("dsdsh", ("analyze", run, last, "2", clusters)),
+            Step("dsdsh", ("eval_vol", run, last, "kmeans", clusters, str(APIX))),
             Step("dsdsh", ("eval_vol", run, last, "pc", "1", str(APIX))),
-            Step("dsdsh", ("parse_pose", star, str(BOX), str(APIX), run, last, classes)),
+            Step("dsdsh", ("parse_pose", star, str(BOX), str(APIX), run, last, clusters)),
         ]

@@ -1,4 +1,4 @@
-"""Agreement of the classes, poses and volumes of a run with the ground truth, and its text report."""
+"""Agreement of the clusters, poses and volumes of a run with the ground truth, and its text report."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class PoseError:
 
 
 @dataclass(frozen=True)
-class ClassVolume:
-    """Volume of one class, the corresponding true volume and a subtomogram of the class.
+class ClusterVolume:
+    """Volume of one cluster, the corresponding true volume and a subtomogram of the cluster.
 
     Attributes
     ----------
     cluster, state
-        Number of the class, and index of the state that it is matched to.
+        Number of the cluster, and index of the state that it is matched to.
     particles
-        Number of particles in the class.
+        Number of particles in the cluster.
     volume, truth
-        Class volume and masked true volume on the same grid, (n, n, n).
+        Cluster volume and masked true volume on the same grid, (n, n, n).
     correlation
         Correlation of both volumes inside the mask, maximized over shifts of up to one voxel.
     example
-        Subtomogram of the particle nearest to the class center, (D, D, D).
+        Subtomogram of the particle nearest to the cluster center, (D, D, D).
     """
 
     cluster: int
@@ -61,21 +61,21 @@ class DemoResult:
     states
         Names of the true states.
     truth, clusters
-        True state and class of each particle, (N,).
+        True state and cluster of each particle, (N,).
     table
-        Number of particles per state and class, (states, classes).
+        Number of particles per state and cluster, (states, clusters).
     matching
-        State of each class, (classes,); a one-to-one assignment if there are as many classes as states.
+        State of each cluster, (clusters,); a one-to-one assignment if there are as many clusters as states.
     ari
-        Adjusted Rand index between classes and states: 1 for perfect agreement, 0 for chance agreement.
+        Adjusted Rand index between clusters and states: 1 for perfect agreement, 0 for chance agreement.
     before, after
         Pose errors before and after training.
     embedding
         UMAP embedding, (N, 2).
     centers
-        Index of the particle nearest to the center of each class, (classes,).
+        Index of the particle nearest to the center of each cluster, (clusters,).
     volumes
-        Volume of each class.
+        Volume of each cluster.
     """
 
     states: tuple[str, ...]
@@ -88,7 +88,7 @@ class DemoResult:
     after: PoseError
     embedding: np.ndarray
     centers: np.ndarray
-    volumes: list[ClassVolume]
+    volumes: list[ClusterVolume]
 
 
 def pose_error(
@@ -133,13 +133,13 @@ def best_correlation(volume: np.ndarray, truth: np.ndarray, mask: np.ndarray) ->
     return best
 
 
-def match_classes(table: np.ndarray) -> np.ndarray:
-    """Return the state of each class, (classes,), by the one-to-one assignment with most agreeing particles."""
+def match_clusters(table: np.ndarray) -> np.ndarray:
+    """Return the state of each cluster, (clusters,), by the one-to-one assignment with most agreeing particles."""
     from scipy.optimize import linear_sum_assignment
 
     matching = table.argmax(axis=0)
-    states, classes = linear_sum_assignment(-table)
-    matching[classes] = states
+    states, clusters = linear_sum_assignment(-table)
+    matching[clusters] = states
     return matching
 
 
@@ -166,7 +166,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
     clusters = np.asarray(load_pickle(kmeans / "labels.pkl"))
     table = np.zeros((len(states), len(states)), dtype=int)
     np.add.at(table, (truth["labels"], clusters), 1)
-    matching = match_classes(table)
+    matching = match_clusters(table)
     box = volumes.shape[-1]
     true_poses = Poses(truth["eulers"], truth["origin"] / box)
     input_poses = Poses(truth["eulers_used"], truth["origin_used"] / box)
@@ -183,7 +183,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
         embedding=np.asarray(load_pickle(analysis / "umap.pkl")),
         centers=centers,
         volumes=[
-            ClassVolume(
+            ClusterVolume(
                 cluster,
                 int(state),
                 int(table[:, cluster].sum()),
@@ -200,7 +200,7 @@ def _error(poses: Poses, true: Poses, box: int) -> PoseError:
 
 
 def _compared(path: Path, mask_path: Path, density: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return a class volume, the masked true density in its box, and their best correlation."""
+    """Return a cluster volume, the masked true density in its box, and their best correlation."""
     volume, apix = read_volume(path)
     mask, native = read_volume(mask_path)
     if apix is None or native is None:
@@ -212,9 +212,9 @@ def _compared(path: Path, mask_path: Path, density: np.ndarray) -> tuple[np.ndar
 
 
 def contingency_lines(result: DemoResult) -> list[str]:
-    """Format the contingency table of true states (rows) and classes (columns)."""
+    """Format the contingency table of true states (rows) and clusters (columns)."""
     width = max(len(name) for name in result.states)
-    heads = [f"class {i}" for i in range(result.table.shape[1])]
+    heads = [f"cluster {i}" for i in range(result.table.shape[1])]
     lines = [" " * width + "  " + "  ".join(heads)]
     for name, row in zip(result.states, result.table, strict=True):
         counts = (f"{count:{len(head)}d}" for count, head in zip(row, heads, strict=True))
@@ -240,18 +240,18 @@ def report_lines(result: DemoResult, plan: DemoPlan) -> list[str]:
         "summary figure": plan.root / "demo.png",
         "UMAP figures": plan.analysis / "umap.png",
         "": plan.kmeans / "umap.png",
-        "class volumes": plan.kmeans / "reference*.mrc",
+        "cluster volumes": plan.kmeans / "reference*.mrc",
         "volumes along PC1": plan.analysis / "pc1" / "reference*.mrc",
-        "STAR file per class": plan.kmeans / "pre*.star",
+        "STAR file per cluster": plan.kmeans / "pre*.star",
         "training log": plan.run / "run.log",
         "data and ground truth": plan.data,
     }
     width = max(map(len, files))
     return [
-        "Number of particles of each true state (rows) in each class (columns):",
+        "Number of particles of each true state (rows) in each cluster (columns):",
         *(f"  {line}" for line in contingency_lines(result)),
-        f"Adjusted Rand index between classes and true states: {result.ari:.3f}",
-        f"Correlation of class volumes with the true volumes: {', '.join(volumes)}",
+        f"Adjusted Rand index between clusters and true states: {result.ari:.3f}",
+        f"Correlation of cluster volumes with the true volumes: {', '.join(volumes)}",
         f"Median pose error: {before.angle_deg:.2f}° and {before.shift_px:.2f} px before training, "
         f"{after.angle_deg:.2f}° and {after.shift_px:.2f} px after",
         "Output files:",

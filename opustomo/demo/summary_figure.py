@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opustomo.analysis.figures.figure_style import cluster_colors
-from opustomo.demo.scores import ClassVolume, DemoResult
+from opustomo.demo.scores import ClusterVolume, DemoResult
 from opustomo.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def draw_summary(path: Path, result: DemoResult) -> None:
     right = page.axes(MARGIN + PANEL + 0.55, HEAD + 0.35, PANEL, PANEL)
     table = page.axes(WIDTH - MARGIN - 2.5, HEAD + 0.7, 2.5, 2.5)
     _draw_latents(left, result, colors[result.matching[result.clusters]], "colored by k-means cluster")
-    _number_classes(left, result, colors[result.matching])
+    _number_clusters(left, result, colors[result.matching])
     _draw_latents(right, result, colors[result.truth], "colored by true state")
     _draw_table(table, result, colors)
     _draw_volumes(page, result, colors, slices_top, cell)
@@ -87,7 +87,7 @@ def _draw_latents(axes: Axes, result: DemoResult, colors: np.ndarray, title: str
     axes.spines[["left", "bottom"]].set_color("0.7")
 
 
-def _number_classes(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
+def _number_clusters(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
     for cluster, center in enumerate(result.centers):
         axes.annotate(
             str(cluster),
@@ -102,7 +102,7 @@ def _number_classes(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
 
 
 def _draw_table(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
-    """Draw the number of particles per state (rows) and class (columns), classes in the order of their states."""
+    """Draw the number of particles per state (rows) and cluster (columns), clusters in the order of their states."""
     order = np.argsort(result.matching, kind="stable")
     table = result.table[:, order]
     fraction = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -110,26 +110,26 @@ def _draw_table(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:
     for (row, column), count in np.ndenumerate(table):
         ink = "white" if fraction[row, column] > 0.6 else (INK if count else "0.7")
         axes.text(column, row, str(count), ha="center", va="center", fontsize=12, color=ink)
-    axes.set_xticks(range(len(order)), [f"class {cluster}" for cluster in order], fontsize=10)
+    axes.set_xticks(range(len(order)), [f"cluster {cluster}" for cluster in order], fontsize=10)
     axes.set_yticks(range(len(result.states)), list(result.states), fontsize=10, fontweight="bold")
     for label, color in zip(axes.get_yticklabels(), colors, strict=True):
         label.set_color(color)
-    axes.set_title("particles per state and class", fontsize=11, color=INK, pad=8)
+    axes.set_title("particles per state and cluster", fontsize=11, color=INK, pad=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def _draw_volumes(page: _Page, result: DemoResult, colors: np.ndarray, top: float, cell: float) -> None:
-    """Draw one block per class in the order of the states: a subtomogram, the class volume and the true volume."""
+    """Draw one block per cluster in the order of the states: a subtomogram, the cluster volume and the true volume."""
     blocks = sorted(result.volumes, key=lambda volume: (volume.state, volume.cluster))
     step = (WIDTH - 2 * MARGIN + GAP) / len(blocks)
     for number, shown in enumerate(blocks):
         start = MARGIN + number * step
         color = colors[shown.state]
-        page.text(start, top - 0.38, f"class {shown.cluster}", fontsize=12, fontweight="bold", color=color)
+        page.text(start, top - 0.38, f"cluster {shown.cluster}", fontsize=12, fontweight="bold", color=color)
         caption = f"{shown.particles} particles, correlation {shown.correlation:.2f}"
         page.text(start + 0.8, top - 0.38, caption, fontsize=10, color=PALE)
-        columns = (("subtomogram", shown.example), ("class volume", shown.volume), ("true volume", shown.truth))
+        columns = (("subtomogram", shown.example), ("cluster volume", shown.volume), ("true volume", shown.truth))
         for column, (title, volume) in enumerate(columns):
             for row, (plane, image) in enumerate(_slices(volume)):
                 axes = page.axes(start + column * cell, top + row * cell, 0.96 * cell, 0.96 * cell)
@@ -145,7 +145,7 @@ def _slices(volume: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [("z = 0", volume[middle]), ("y = 0", volume[:, middle])]
 
 
-def _gray_range(volume: np.ndarray, shown: ClassVolume) -> tuple[float, float]:
+def _gray_range(volume: np.ndarray, shown: ClusterVolume) -> tuple[float, float]:
     """Return the gray scale: mean ± 3 standard deviations for subtomograms, 0 to the maximum for volumes."""
     if volume is shown.example:
         mean, deviation = float(volume.mean()), float(volume.std())

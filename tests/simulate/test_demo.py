@@ -20,7 +20,7 @@ from opustomo.demo.scores import (
     best_correlation,
     collect_result,
     contingency_lines,
-    match_classes,
+    match_clusters,
     pose_error,
     remove_resume_state,
     report_lines,
@@ -116,7 +116,7 @@ def test_best_correlation_looks_within_a_voxel() -> None:
 
 
 def test_matching_puts_most_particles_right() -> None:
-    assert match_classes(np.array([[0, 9, 1], [5, 4, 0], [5, 0, 1]])).tolist() == [1, 0, 2]
+    assert match_clusters(np.array([[0, 9, 1], [5, 4, 0], [5, 0, 1]])).tolist() == [1, 0, 2]
 
 
 def command(*words: object) -> None:

@@ -97,7 +97,7 @@ def volume_set(
         if mode == "joint" and (folder / "centers.txt").is_file() and not (folder / name).is_file():
             raise UserError(f"{folder / name} does not exist. Run the analysis with --joint.")
         path = results.analyzed_file(which, stem, name)
-        return class_set(path)
+        return cluster_volume_set(path)
     if mode == "pc":
         path = results.analyzed_file(which, f"pc{number}", "z_pc.txt")
         return VolumeSet(read_latent_rows(path), path.parent, deform=False)
@@ -115,7 +115,7 @@ def volume_set(
     raise ValueError(f"unknown mode {mode!r}")
 
 
-def class_set(table: Path) -> VolumeSet:
+def cluster_volume_set(table: Path) -> VolumeSet:
     """Return the centers of a clustering, read from ``centers.txt`` or ``centers_joint.txt``."""
     joint = table.name == JOINT_TABLE
     latents = read_latent_rows(table)
