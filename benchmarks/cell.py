@@ -88,7 +88,7 @@ class Size:
         return round(EXTENT_A / self.apix)
 
 
-FULL = Size(6, 300, (512, 512, 128), 10.0, 0.02, 130, 40 / 3, 7000, 8)
+FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
 REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6)
 STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "validate", "score")
 
@@ -100,7 +100,9 @@ class Bench:
         self.args, self.folder = args, args.folder.resolve()
         size = REDUCED if args.reduced else FULL
         given = {
-            name: value for name in ("tomograms", "epochs", "clusters") if (value := getattr(args, name)) is not None
+            name: value
+            for name in ("tomograms", "epochs", "clusters", "snr")
+            if (value := getattr(args, name)) is not None
         }
         self.size: Size = replace(size, **given)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -242,14 +244,14 @@ class Bench:
         epochs = "" if size.epochs is None else f" -n {size.epochs}"
         said = self.command(
             f"dsd check subtomos/particles.star --poses subtomos/particles_pose_euler.pkl -r mask.mrc --angpix "
-            f"{size.apix:g} --figure check.png{epochs}"
+            f"{size.apix:g} --figure check.png{epochs} {self.args.check_options}".strip()
         )
         lines = [line.strip() for line in said.splitlines() if line.strip().startswith("dsd train_tomo")]
         (self.folder / "train.txt").write_text(lines[-1])
 
     def train(self) -> None:
         """Train with the command that `dsd check` printed."""
-        self.command((self.folder / "train.txt").read_text())
+        self.command(f"{(self.folder / 'train.txt').read_text()} {self.args.train_options}".strip())
 
     def analyze(self) -> None:
         """Cluster the latents, decode the clusters, and let the program judge them."""
@@ -398,6 +400,9 @@ def main() -> None:
     add("--tomograms", type=int)
     add("--epochs", type=int, help="epochs of the training (default: proposed by dsd check)")
     add("--clusters", type=int)
+    add("--snr", type=float)
+    add("--check-options", default="", help="options that are added to the command line of dsd check")
+    add("--train-options", default="", help="options that are added to the printed command")
     add("--workers", type=int, default=2)
     add("--pick-workers", type=int, default=1)
     add("--simulate-on", default="cpu", help="device of the simulator; results differ between devices")
