@@ -75,7 +75,7 @@ def loss_facts(run: Path) -> dict[str, object]:
     best = held_out.index(min(held_out))
     history = read_history(run / "epochs.csv")
     statement = convergence_statement(history)
-    summary = f"{epoch_summary(history[-1], history[-2])}; {statement.sentence}"  # as in the log
+    summary = f"{epoch_summary(history[-1], history[-2])}; {statement.sentence}{statement.advice(run)}"  # as in the log
     return {
         "epochs": len(rows),
         "last": len(rows) - 1,

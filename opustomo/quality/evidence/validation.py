@@ -149,7 +149,7 @@ def training_remark(epochs_file: Path, epoch: int) -> str:
         case "converged":
             return ""
         case "overfitting":
-            return f"Mind that the training overfits in epoch {epoch} ({statement.sentence})."
+            return f"Mind that the training overfits ({statement.sentence}{statement.advice(epochs_file.parent)})."
         case "unclear":
             return f"Mind that it is not known whether the training had converged ({statement.sentence})."
         case "improving":

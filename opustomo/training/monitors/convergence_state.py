@@ -64,11 +64,25 @@ class Statement:
         First epoch of the state; None while the run improves.
     sentence
         State and reason.
+    best
+        Epoch to use instead of the last one if the run overfits, else None.
     """
 
     state: str
     since: int | None
     sentence: str
+    best: int | None = None
+
+    def advice(self, folder: Path) -> str:
+        """Return what to do about an overfitting run, whose best weights may not be in its folder; else nothing."""
+        if self.best is None:
+            return ""
+        if (folder / f"weights.{self.best}.pkl").exists():
+            return f"; use epoch {self.best}"
+        return (
+            f"; epoch {self.best} is the best, but its weights were removed (--keep) or not written (--checkpoint), so "
+            f"train again with -n {self.best + 1}"
+        )
 
 
 def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
@@ -109,7 +123,8 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
                 "overfitting",
                 since,
                 f"overfitting since epoch {since}: the held-out loss has risen by {rise:.3g} while the "
-                f"training loss falls; use epoch {history[best].epoch}",
+                "training loss falls",
+                best=history[best].epoch,
             )
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
@@ -204,7 +219,8 @@ class ConvergenceMonitor:
         self.history.append(row)
         self.statement = convergence_statement(self.history)
         counting = f" (in the lines of OPUS-TOMO above, Epoch: {row.epoch + 1})" if first else ""
-        self._say(f"# {epoch_summary(row, before)}; {self.statement.sentence}{counting}")
+        stated = self.statement.sentence + self.statement.advice(self._folder)
+        self._say(f"# {epoch_summary(row, before)}; {stated}{counting}")
 
     def columns(self) -> Mapping[str, float]:
         """Return the numbers of the last epoch that ``epochs.csv`` holds beside the losses."""

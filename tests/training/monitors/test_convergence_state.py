@@ -12,6 +12,7 @@ import pytest
 from opustomo.training.monitors.convergence_state import (
     ConvergenceMonitor,
     EpochNumbers,
+    Statement,
     convergence_statement,
     epoch_summary,
     read_history,
@@ -58,7 +59,7 @@ def test_a_flat_loss_has_converged(seed: int) -> None:
 def test_a_rising_held_out_loss_is_overfitting(seed: int) -> None:
     held_out = np.where(EPOCHS <= 8, np.exp(-EPOCHS / 3.0), math.exp(-8 / 3) + 0.02 * (EPOCHS - 8))
     found = convergence_statement(curve(noisy(held_out, 0.003, seed), np.exp(-EPOCHS / 3.0)))
-    assert found.state == "overfitting" and found.since in (7, 8, 9, 10) and "use epoch" in found.sentence
+    assert found.state == "overfitting" and found.since in (7, 8, 9, 10) and found.best == found.since - 1
     # a loss that rises for the particles that train as well is no overfitting
     assert convergence_statement(curve(noisy(held_out, 0.003, seed))).state != "overfitting"
 
@@ -96,6 +97,14 @@ def test_a_real_run_that_overfits() -> None:
     """Its training loss rose before it fell, because the noise spectrum was still estimated."""
     states = [real(OVERFITTED, epochs, OVERFITTED_TRAINING) for epochs in range(4, 13)]
     assert states == ["improving", "unclear", "unclear", *["overfitting"] * 6]
+
+
+def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
+    statement = Statement("overfitting", 3, "overfitting since epoch 3", best=2)
+    assert "train again with -n 3" in statement.advice(tmp_path)
+    (tmp_path / "weights.2.pkl").touch()
+    assert statement.advice(tmp_path) == "; use epoch 2"
+    assert Statement("converged", 3, "converged").advice(tmp_path) == ""
 
 
 def test_unknown_latents_and_volumes_are_not_called_stable() -> None:
