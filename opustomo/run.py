@@ -1,72 +1,29 @@
-"""Python interface to the results of a training run, for notebooks and scripts."""
+"""Python interface to a training run: its results, and all steps after training, for notebooks and scripts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
-from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, read_training_log
-from opustomo.analysis.selection import AnalyzedParticles
-from opustomo.errors import UserError
-from opustomo.io.pickles import load_pickle
-from opustomo.io.star_tables import ParticleStar, read_particles
+from opustomo.analysis.clusters.clustering import Clustering, Clusters
+from opustomo.opened_run import OpenedRun, Volumes
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from opustomo.analysis.latents.pca import PrincipalComponents
     from opustomo.analysis.tomograms.tomogram_placement import Placement, PlacementRequest
-    from opustomo.analysis.volumes.decoding import VolumeDecoder
     from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, VolumeLandscape
-    from opustomo.io.poses import Poses
-    from opustomo.physics.boxes import Boxes
+    from opustomo.io.star_tables import ParticleStar
+    from opustomo.subtract.subtraction import SubtractionResult
 
 
-@dataclass(frozen=True, eq=False)
-class Volumes:
-    """Decoded volumes.
-
-    Attributes
-    ----------
-    voxels
-        Densities, shape (K, n, n, n), axes z, y, x, float32; voxel n/2 is the center of rotation.
-    apix
-        Pixel size in Å.
-    origin_A
-        Coordinates x, y, z of the first voxel in Å relative to the first voxel of the subtomogram box.
-    """
-
-    voxels: npt.NDArray[np.float32]
-    apix: float
-    origin_A: tuple[float, float, float]
-
-    def __len__(self) -> int:
-        return len(self.voxels)
-
-    def __getitem__(self, index: int) -> npt.NDArray[np.float32]:
-        return self.voxels[index]
-
-    def write(self, outdir: str | Path, prefix: str = "reference") -> list[Path]:
-        """Write the volumes to ``{prefix}{i}.mrc`` in a folder and return the paths."""
-        from opustomo.io.mrc import write_volume
-
-        paths = [Path(outdir) / f"{prefix}{i}.mrc" for i in range(len(self))]
-        for path, volume in zip(paths, self.voxels, strict=True):
-            write_volume(path, volume, self.apix, self.origin_A)
-        return paths
-
-
-class Run:
+class Run(OpenedRun):
     """Output folder of ``dsd train_tomo``.
 
     The parameter `epoch` of the methods is an epoch counted from 0; None selects the last one. The parameter `which`
-    is an epoch or a round of analysis such as ``"filter.29"``; None selects the last epoch.
+    is an epoch or a round of analysis such as ``"filter.29"`` or ``"focus.29"``; None selects the last epoch. Methods
+    that compute a step of ``dsdsh`` write the files of that step into the folder of the run.
 
     Parameters
     ----------
@@ -85,114 +42,21 @@ class Run:
     Examples
     --------
     >>> run = opustomo.Run("run")                       # doctest: +SKIP
-    >>> z = run.latents()                               # doctest: +SKIP
-    >>> volumes = run.decode(z[:3], apix=4.0)           # doctest: +SKIP
+    >>> clusters = run.analyze(None, num_pcs=2)         # doctest: +SKIP
+    >>> run.validate(len(clusters))["verdict"]          # doctest: +SKIP
+    >>> run.report()                                    # doctest: +SKIP
     """
 
-    def __init__(self, resdir: str | Path, star: str | Path | None = None, device: str | None = None) -> None:
-        self.results = ResultDir.open(resdir)
-        self._star = None if star is None else Path(star)
-        self._device = device
-        self._decoders: dict[int, VolumeDecoder] = {}
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.results.root)!r}, epochs {self.epochs[0]} to {self.epochs[-1]})"
-
-    @property
-    def epochs(self) -> list[int]:
-        """Epochs with saved latents, ascending, counted from 0."""
-        return self.results.epochs()
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Content of ``config.pkl``."""
-        return self._config[1]
-
-    @cached_property
-    def boxes(self) -> Boxes:
-        """Boxes in voxels and pixel sizes in Å of the training."""
-        return self._config[0]
-
-    @cached_property
-    def particles(self) -> ParticleStar:
-        """Particle table, one row per latent."""
-        candidates = [] if self._star is None else [self._star]
-        if self._star is None:
-            candidates = [self.results.root / SELECTED_STAR]
-            stored = self.settings.get("dataset_args", {}).get("star")
-            if stored:
-                candidates += [Path(stored), self.results.root / stored, self.results.root.parent / Path(stored).name]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            reason = f"{candidates[-1]} does not exist" if len(candidates) > 1 else "the settings do not contain it"
-            raise UserError(
-                f"The particle table of {self.results.root} was not found ({reason}). Give it with Run(..., star=)."
-            )
-        star = read_particles(path)
-        self.results.require_same_particles(star, len(self.latents()), self.results.root)
-        return star
-
-    def table(self, epoch: int | None = None) -> pd.DataFrame:
-        """Return the particle table with numeric columns converted and the latents as columns z1 … and conf1 …."""
-        import pandas as pd
-
-        table = self.particles.particles.copy()
-        for column in table.columns:
-            try:
-                table[column] = pd.to_numeric(table[column])
-            except ValueError:
-                continue
-        conformations = self.conformations(epoch)
-        for name, latents in (("z", self.latents(epoch)), ("conf", conformations)):
-            if latents is not None:
-                for axis in range(latents.shape[1]):
-                    table[f"{name}{axis + 1}"] = latents[:, axis]
-        return table
-
-    def latents(self, epoch: int | None = None) -> npt.NDArray[np.float32]:
-        """Return the composition latents, shape (N, zdim)."""
-        return self.results.load_latents(self._epoch(epoch))[0]
-
-    def conformations(self, epoch: int | None = None) -> npt.NDArray[np.float32] | None:
-        """Return the conformation latents, shape (N, zaffinedim), or None if the run has none."""
-        return self.results.load_latents(self._epoch(epoch))[1]
-
-    def poses(self, epoch: int | None = None) -> Poses:
-        """Return the refined poses: Euler angles in degrees and origins as fractions of the box."""
-        return self.results.load_poses(self._epoch(epoch), len(self.latents(epoch)))
-
-    def losses(self) -> dict[str, LossCurve]:
-        """Read the losses per epoch, ``training`` and ``validation``, from ``run.log``."""
-        return read_training_log(self.results.root / "run.log")
-
-    def pca(self, epoch: int | None = None) -> PrincipalComponents:
-        """Compute the principal components of the composition latents."""
-        from opustomo.analysis.latents.pca import fit_pca
-
-        return fit_pca(self.latents(epoch))
-
-    def umap(self, which: int | str | None = None) -> npt.NDArray[np.float32]:
-        """Read the UMAP embedding of an analysis, one row per particle of the round, shape (n, 2)."""
-        return np.asarray(load_pickle(self.results.analyzed_file(self._round(which), "umap.pkl")))
-
-    def clusters(self, number: int, which: int | str | None = None, method: str = "kmeans") -> Clusters:
-        """Read the clusters of an analysis; particles that belong to no cluster have the label `number`."""
-        from opustomo.io.latents import read_latent_rows
-
-        folder = Clustering(number, method).folder
-        labels = self.results.analyzed_file(self._round(which), folder, "labels.pkl")
-        indices = np.loadtxt(labels.with_name("centers_ind.txt"), dtype=np.int64, ndmin=1)
-        return Clusters(load_labels(labels), read_latent_rows(labels.with_name("centers.txt")), indices)
-
-    def cluster(
+    def analyze(
         self,
         number: int | None,
         epoch: int | None = None,
         method: str = "kmeans",
-        min_cluster_size: int | None = None,
-        max_number: int = 20,
+        num_pcs: int = 2,
+        umap: bool = True,
+        focus: str | Path | None = None,
     ) -> Clusters:
-        """Compute clusters; they are identical to those of an analysis with the same settings.
+        """Analyze an epoch as ``dsdsh analyze`` does: principal components, UMAP, clusters and traversals.
 
         Parameters
         ----------
@@ -202,53 +66,162 @@ class Run:
             Epoch of the latents.
         method
             ``kmeans``, ``gmm`` or ``hdbscan``.
-        min_cluster_size
-            Particles of the smallest cluster of HDBSCAN; None for the default.
-        max_number
-            Largest number of clusters that is tried if `number` is None.
+        num_pcs
+            Number of principal component traversals.
+        umap
+            Compute UMAP; otherwise an earlier embedding is used if there is one.
+        focus
+            MRC mask in the box of the subtomograms inside which the decoded volumes of all particles are analyzed. The
+            results are those of the round ``focus.N``.
+
+        Returns
+        -------
+        Clusters
+            The clusters that were written.
         """
-        if method == "hdbscan" or number is None:
-            from opustomo.analysis.clusters.cluster_number import automatic_clusters
+        from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
+        from opustomo.analysis.results import Round
 
-            clustering = Clustering(None, method, max_number, min_cluster_size)
-            return automatic_clusters(self.latents(epoch), clustering).clusters
-        return cluster_latents(self.latents(epoch), number, method=method)
+        request = AnalysisRequest(
+            results=self.results,
+            source=Round(self._epoch(epoch)),
+            num_pcs=num_pcs,
+            clustering=Clustering(number, method),
+            skip_umap=not umap,
+            focus=None if focus is None else Path(focus),
+        )
+        folder = analyze_epoch(request)[0]
+        return self.clusters(int(folder.name.removeprefix(method)), request.round.label, method)
 
-    def analyzed(self, which: int | str | None = None) -> AnalyzedParticles:
-        """Return the particles of a round of analysis for selection by latents, cluster or distance."""
-        return AnalyzedParticles(self.results, self._round(which))
-
-    def decode(
-        self,
-        latents: npt.ArrayLike,
-        apix: float | None = None,
-        full_box: bool = False,
-        epoch: int | None = None,
-        masked: bool = True,
-    ) -> Volumes:
-        """Decode latents to volumes.
+    def validate(
+        self, number: int, which: int | str | None = None, method: str = "kmeans", likelihood: bool = True
+    ) -> dict[str, Any]:
+        """Compute the evidence for each cluster of an analysis as ``dsdsh validate`` does.
 
         Parameters
         ----------
-        latents
-            Composition latents, shape (K, zdim) or (zdim,). To move bodies, concatenate :meth:`latents` and
-            :meth:`conformations` to shape (K, zdim + zaffinedim).
+        number, which, method
+            Number of clusters, round of analysis and clustering method.
+        likelihood
+            Compute the generative loss of the held-out particles.
+
+        Returns
+        -------
+        dict
+            Content of ``validation_verdict.json``: ``verdict`` and ``summary`` of the classification, its ``reasons``,
+            and the same of each cluster in ``classes``.
+        """
+        from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+
+        chosen, folder = self._round(which), Clustering(number, method).folder
+        request = ValidationRequest(
+            results=self.results,
+            which=chosen,
+            num_clusters=number,
+            folder=folder,
+            star=self._star,
+            likelihood=likelihood,
+            device=self._device,
+        )
+        validate_run(request)
+        path = self.results.analyzed_file(chosen, folder, "validation_verdict.json")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def report(
+        self,
+        number: int | None = None,
+        which: int | str | None = None,
+        method: str = "kmeans",
+        output: str | Path | None = None,
+        num_sampled: int = 60,
+    ) -> Path:
+        """Write the HTML report of an analysis as ``dsdsh report`` does, and return its path.
+
+        Parameters
+        ----------
+        number, which, method
+            Number of clusters, round of analysis and clustering method; without `number`, the latest clustering.
+        output
+            Output file; None for ``report.html`` in the folder of the analysis.
+        num_sampled
+            Number of particles whose own volumes are decoded, to be shown when a particle is clicked.
+        """
+        from opustomo.report.html_report import ReportRequest, write_report
+
+        request = ReportRequest(
+            results=self.results,
+            which=self._round(which),
+            clustering=None if number is None else Clustering(number, method).folder,
+            star=self._star,
+            output=None if output is None else Path(output),
+            num_sampled=num_sampled,
+        )
+        return write_report(request)
+
+    def traversal(
+        self,
+        component: int,
+        which: int | str | None = None,
+        motion: bool = False,
+        number: int | None = None,
+        center: int = 0,
+        apix: float | None = None,
+    ) -> Volumes:
+        """Decode the volumes along a principal component of an analysis, from its 1st to its 99th percentile.
+
+        Parameters
+        ----------
+        component
+            Number of the component, counted from 1.
+        which
+            Round of analysis.
+        motion
+            Follow a component of the conformation, which moves the bodies, instead of one of the composition.
+        number, center
+            For `motion`: number of clusters of the k-means and the cluster whose composition is shown.
         apix
             Pixel size of the volumes in Å; None for that of the template.
-        full_box
-            Return volumes in the box of the subtomograms instead of the crop around the mask.
-        epoch
-            Epoch of the weights.
-        masked
-            Multiply the volumes by the solvent mask stored with the weights, if any.
         """
-        from opustomo.analysis.volumes.decoding import check_latents, decode_batches, first_voxel
+        from opustomo.analysis.volumes.volume_sets import volume_set
 
-        decoder = self._decoder(self._epoch(epoch))
-        apix = self.boxes.render_apix if apix is None else float(apix)
-        rows = check_latents(latents, decoder, self.results.config())
-        voxels = np.stack(list(decode_batches(decoder, rows, apix, full_box, masked)))
-        return Volumes(voxels, apix, first_voxel(decoder.boxes, apix, voxels.shape[-1]))
+        chosen = self._round(which)
+        chosen_set = volume_set(self.results, chosen, "dpc" if motion else "pc", component, number, center)
+        return self.decode(chosen_set.latents, apix, epoch=chosen.epoch)
+
+    def subtract(
+        self,
+        keep: str | Path,
+        outdir: str | Path,
+        epoch: int | None = None,
+        recenter: bool = False,
+    ) -> SubtractionResult:
+        """Subtract each particle's own volume outside of a mask from its subtomogram, as ``dsd subtract`` does.
+
+        Parameters
+        ----------
+        keep
+            MRC mask in the box of the subtomograms; what lies outside of it is subtracted.
+        outdir
+            New folder of the subtomograms and their particle table.
+        epoch
+            Epoch of the latents, poses and weights.
+        recenter
+            Move the origins so that the center of mass of the mask becomes the center of the particles.
+        """
+        from opustomo.subtract.subtraction import SubtractionRequest, subtract
+
+        path = self.particles.path
+        assert path is not None
+        request = SubtractionRequest(
+            star=path,
+            results=self.results,
+            epoch=self._epoch(epoch),
+            keep=Path(keep),
+            outdir=Path(outdir),
+            recenter=recenter,
+            device=self._device,
+        )
+        return subtract(request)
 
     def landscape(
         self,
@@ -327,25 +300,3 @@ class Run:
         from opustomo.analysis.tomograms.tomogram_placement import place_run
 
         return place_run(request, self._decoder(request.which.epoch))
-
-    @cached_property
-    def _config(self) -> tuple[Boxes, dict[str, Any]]:
-        from opustomo.checkpoint.config import read_config
-
-        return read_config(self.results.config())[1:]
-
-    def _decoder(self, epoch: int) -> VolumeDecoder:
-        from opustomo.analysis.volumes.decoding import VolumeDecoder
-        from opustomo.model.device import choose_device
-
-        if epoch not in self._decoders:
-            weights = self.results.epoch_file("weights", epoch)
-            # Keep only one decoder, because it has tens of millions of parameters.
-            self._decoders = {epoch: VolumeDecoder(weights, self.results.config(), choose_device(self._device))}
-        return self._decoders[epoch]
-
-    def _epoch(self, epoch: int | None) -> int:
-        return self.epochs[-1] if epoch is None else epoch
-
-    def _round(self, which: int | str | None) -> Round:
-        return Round(self.epochs[-1]) if which is None else self.results.round(which)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -100,27 +99,3 @@ def test_the_package_stays_light() -> None:
     assert done.stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="Banana"):
         _ = opustomo.Banana
-
-
-def test_the_example_notebook_runs(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run").symlink_to(trained_run)
-    monkeypatch.chdir(tmp_path)
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    space: dict[str, object] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] == [] and cell["execution_count"] is None
-            exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
-    import matplotlib.pyplot as plt
-
-    assert len(plt.get_fignums()) == 3
-    plt.close("all")
-    assert sorted(path.name for path in (tmp_path / "volumes").iterdir()) == [
-        "cluster0.mrc",
-        "cluster1.mrc",
-        "cluster2.mrc",
-        "difference0.mrc",
-    ]
-    part = read_particles(tmp_path / "cluster0.star")
-    clusters = space["clusters"]
-    assert len(part) == (clusters.labels == 0).sum()  # type: ignore[attr-defined]
