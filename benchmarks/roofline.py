@@ -119,9 +119,7 @@ def profile_step(trainer: Any, batch: int, warm_up: int = 4, repeats: int = 3) -
     engine, box = trainer.engine, trainer.particles.box
     cuda = trainer.device.type == "cuda"
     visits = [
-        trainer.make_visit(
-            np.arange(batch) + batch * i, torch.randn(batch, box, box, box, device=trainer.device)
-        )
+        trainer.make_visit(np.arange(batch) + batch * i, torch.randn(batch, box, box, box, device=trainer.device))
         for i in range(2)
     ]
     trainer.model.train()
