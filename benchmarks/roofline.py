@@ -221,6 +221,10 @@ def main() -> None:
     from noise_set import make_set
     from train_throughput import make_trainer
 
+    from opustomo.training.host import keep_freed_memory
+
+    if args.device == "cpu":
+        keep_freed_memory()
     found = []
     for box in args.box:
         with tempfile.TemporaryDirectory(prefix="opustomo-roofline-") as name:

@@ -63,10 +63,11 @@ def write_epoch(
 
 def checkpoint_bytes(model: Autoencoder, particles: int, epoch_files: bool = True) -> int:
     """Return the size in bytes of state.pkl, with both moments of the optimizer, and of the files of an epoch."""
-    weights, mask = 4 * sum(p.numel() for p in model.parameters()), model.mask.numel()
-    consensus = 4 * model.decoder.consensus.numel()
+    trained = 4 * sum(p.numel() for p in model.parameters())
+    weights = 4 * sum(w.numel() for part in (model.encoder, model.decoder) if part for w in part.state_dict().values())
+    mask, consensus = model.mask.numel(), 4 * model.decoder.consensus.numel()
     state_row, epoch_row = 4 * (model.config.latent_dim + 13), 4 * model.config.latent_dim + 84
-    state = 3 * weights + 4 * mask + consensus + particles * state_row
+    state = weights + 2 * trained + 4 * mask + consensus + particles * state_row
     return state + (weights + 2 * mask + consensus + particles * epoch_row if epoch_files else 0)
 
 

@@ -220,20 +220,63 @@ def blocks_of(x: Tensor) -> Tensor:
     return split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, m, m, m, 8 * channels).permute(0, 4, 1, 2, 3)
 
 
-class ClosingConv(nn.Conv3d):
-    """Conv3d with kernel 4, stride 2, padding 1, whose usual input is so small that it has a single output."""
+class ClosingConv(nn.Module):
+    """Conv3d with kernel 4, stride 2, padding 1 of a small grid.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+    A grid of 2³ or 3³ voxels has one output, which meets only 2³ or 3³ of the 4³ taps. These are the parameters; the
+    other taps never get a gradient and are kept for state dicts, which have PyTorch's layout.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Numbers of channels.
+    size
+        Side of the input in voxels; None if it is not known, in which case all taps are parameters.
+    """
+
+    kernel_size = (4, 4, 4)
+
+    def __init__(self, in_channels: int, out_channels: int, size: int | None = None) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self._met = slice(1, 1 + size) if size in (2, 3) else slice(0, 4)
+        taps = len(range(4)[self._met])
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, taps, taps, taps))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self._all_taps: Tensor
+        self.register_buffer("_all_taps", torch.zeros(out_channels, in_channels, 4, 4, 4), persistent=False)
+
+    @torch.no_grad()
+    def set_taps(self, weight: Tensor) -> None:
+        """Set the weights from those of all taps, (C', C, 4, 4, 4)."""
+        self._all_taps.copy_(weight)
+        self.weight.copy_(weight[:, :, self._met, self._met, self._met])
+
+    def all_taps(self) -> Tensor:
+        """Return the weights of all taps, (C', C, 4, 4, 4)."""
+        weight = self._all_taps.clone()
+        weight[:, :, self._met, self._met, self._met] = self.weight
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, n, n, n) to (B, C', 1, 1, 1) for n = 2 or 3; any larger n as ever."""
-        n = x.shape[-1]
-        if n not in (2, 3):
-            return super().forward(x)
-        met = slice(1, 1 + n)
-        out = nn.functional.linear(x.flatten(1), self.weight[:, :, met, met, met].flatten(1), self.bias)
-        return out[:, :, None, None, None]
+        """(B, C, n, n, n) to (B, C', n//2, n//2, n//2)."""
+        if x.shape[-1] == self.weight.shape[-1] < 4:
+            out = nn.functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)
+            return out[:, :, None, None, None]
+        return nn.functional.conv3d(x, self.all_taps(), self.bias, stride=2, padding=1)
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.all_taps().detach()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        name = prefix + "weight"
+        if name in state_dict and state_dict[name].shape == self._all_taps.shape:
+            with torch.no_grad():
+                self._all_taps.copy_(state_dict[name])
+            met = state_dict[name][:, :, self._met, self._met, self._met]
+            state_dict = state_dict | {name: met}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def resize_matrix(size_in: int, size_out: int) -> Tensor:
@@ -296,26 +339,38 @@ class UpsampleAt(nn.Module):
         batch, channels = x.shape[:2]
         reads = [self.get_buffer("reads0"), self.get_buffer("reads1")]
         padded = nn.functional.pad(x, (0, 1) * 3)
-        kernels = iter(layer.weight.flatten(2).unbind(0))
-        planes = []
+        patches = []
         for z in (0, 1):
             along_z = padded.index_select(2, reads[z])
-            rows = []
             for y in (0, 1):
                 along_y = along_z.index_select(3, reads[y])
-                cells = []
                 for x_parity in (0, 1):
                     count = (self.counts[z], self.counts[y], self.counts[x_parity])
                     patch = along_y.index_select(4, reads[x_parity])
                     patch = patch.view(batch, channels, count[0], 2, count[1], 2, count[2], 2)
-                    patch = patch.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
-                    cells.append(nn.functional.linear(patch, next(kernels), layer.bias))
-                rows.append(torch.cat(cells, 3))
-            planes.append(torch.cat(rows, 2))
-        out = torch.cat(planes, 1)  # even positions first, then odd ones, along each axis
+                    patches.append(patch.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4))
+        out = self._joined(self._products(patches, layer))  # even positions first, then odd ones, along each axis
         for axis in (1, 2, 3):
             out = out.index_select(axis, self.order)
         return out.permute(0, 4, 1, 2, 3)
+
+    def _products(self, patches: list[Tensor], layer: Upsample) -> list[Tensor]:
+        """Products of the patches (B, z, y, x, 8C) of each parity with its kernel, (B, z, y, x, C')."""
+        kernels = layer.weight.flatten(2)
+        if self.counts[0] != self.counts[1]:
+            each = zip(patches, kernels.unbind(0), strict=True)
+            return [nn.functional.linear(patch, kernel, layer.bias) for patch, kernel in each]
+        rows = torch.stack([patch.flatten(0, 3) for patch in patches])  # (8, rows, 8C)
+        # in this order the gradient of the kernels has their layout, so that it is not copied
+        out = torch.bmm(kernels, rows.mT).mT
+        out = out + layer.bias.to(out.dtype)
+        return [part.unflatten(0, patches[0].shape[:4]) for part in out.unbind(0)]
+
+    @staticmethod
+    def _joined(cells: list[Tensor]) -> Tensor:
+        for axis in (3, 2, 1):
+            cells = [torch.cat(cells[i : i + 2], axis) for i in range(0, len(cells), 2)]
+        return cells[0]
 
 
 def apply_along_axes(matrix: Tensor, x: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequen
 HIGHEST_LOGSTD = 4.0
 
 
-def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
+def _convolutions(channels: tuple[int, ...], size: int | None = None) -> nn.Sequential:
+    """Return convolutions that each halve a grid of ``size`` voxels, which is None if it is not known."""
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
-        layer = ClosingConv if before == after else Downsample
-        layers += [layer(before, after), nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
+        layer = ClosingConv(before, after, size) if before == after else Downsample(before, after)
+        layers += [layer, nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
+        size = None if size is None else size // 2
     return nn.Sequential(*layers)
 
 
@@ -37,7 +39,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.inner_size = inner_size
         self.down1 = _convolutions((1, 32, 64, 128))
-        self.down2 = _convolutions((128, 256, 512, 512))
+        self.down2 = _convolutions((128, 256, 512, 512), inner_size)
         self.down3 = nn.Sequential(nn.Linear(512, 512), nn.LeakyReLU(LEAKY_SLOPE))
         self.mu = nn.Linear(512, latent_dim)
         self.logstd = nn.Linear(512, latent_dim)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from opustomo.model.convolution import BlockUpsample, Upsample
+from opustomo.model.convolution import BlockUpsample, ClosingConv, Upsample
 
 LEAKY_SLOPE = 0.2
 
@@ -28,14 +28,17 @@ def initialise(layer: nn.Module, gain: float = 1.0) -> None:
         fans = (layer.in_channels + layer.out_channels) * 8.0
     elif isinstance(layer, BlockUpsample):
         fans = float(layer.in_channels + layer.out_channels)
-    elif isinstance(layer, nn.Conv3d):
+    elif isinstance(layer, (nn.Conv3d, ClosingConv)):
         fans = (layer.in_channels + layer.out_channels) * float(math.prod(layer.kernel_size))
     elif isinstance(layer, nn.Linear):
         fans = float(layer.in_features + layer.out_features)
     else:
         raise ValueError(f"no rule to initialise a {type(layer).__name__}")
     bound = gain * math.sqrt(6.0 / fans)
-    layer.weight.uniform_(-bound, bound)
+    if isinstance(layer, ClosingConv):
+        layer.set_taps(torch.empty(layer.out_channels, layer.in_channels, 4, 4, 4).uniform_(-bound, bound))
+    else:
+        layer.weight.uniform_(-bound, bound)
     if isinstance(layer, Upsample):
         layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
     elif isinstance(layer, BlockUpsample):

@@ -140,7 +140,7 @@ class Engine:
         if self.ranks.size > 1:
             unused = self.model.encoder is None  # the pose head of a homogeneous run may get no gradient
             self.forward = torch.nn.parallel.DistributedDataParallel(
-                self.model, gradient_as_bucket_view=True, find_unused_parameters=unused
+                self.model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
             )
 
     def seed(self, key: tuple[int, ...]) -> None:
@@ -272,7 +272,7 @@ class Engine:
         self.model.load_state_dict(state["model"])
         self.model.fixed_latent.copy_(state["fixed_latent"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(_fitting_moments(state["optimizer"], self.optimizer))
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         for tensor, name in (
@@ -301,3 +301,21 @@ def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch
         fused=True,
         capturable=device.type == "cuda",
     )
+
+
+def _fitting_moments(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer without the moments of taps that are no longer parameters.
+
+    States of earlier versions have them; they are zero (see :class:`opustomo.model.convolution.ClosingConv`).
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    fitted = {}
+    for place, moments in state["state"].items():
+        shape = parameters[place].shape
+        fitted[place] = {
+            name: value[:, :, *(slice(1, 1 + shape[-1]),) * 3].contiguous()
+            if value.dim() == 5 and value.shape != shape
+            else value
+            for name, value in moments.items()
+        }
+    return state | {"state": fitted}

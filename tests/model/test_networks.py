@@ -70,7 +70,7 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def millions(module: nn.Module) -> float:
-    return round(sum(p.numel() for p in module.parameters()) / 1e6, 2)
+    return round(sum(p.numel() for p in module.state_dict().values()) / 1e6, 2)
 
 
 def test_encoder_has_the_originals_parameters(encoder: Encoder) -> None:
@@ -178,11 +178,35 @@ def test_block_upsampling_equals_the_transposed_convolution() -> None:
     assert torch.allclose(layer(x), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("planned", [True, False])
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
-def test_closing_convolution_equals_the_layer(size: int) -> None:
-    layer = ClosingConv(3, 4).double()
+def test_closing_convolution_equals_the_layer(size: int, planned: bool) -> None:
+    layer = ClosingConv(3, 4, size if planned else None).double()
+    weight = torch.randn(4, 3, 4, 4, 4, dtype=torch.float64)
+    layer.load_state_dict({"weight": weight, "bias": torch.randn(4, dtype=torch.float64)})
+    assert torch.equal(layer.state_dict()["weight"], weight)
     x = torch.randn(2, 3, size, size, size, dtype=torch.float64)
-    assert torch.allclose(layer(x), functional.conv3d(x, layer.weight, layer.bias, 2, 1), atol=1e-12)
+    assert torch.allclose(layer(x), functional.conv3d(x, weight, layer.bias, 2, 1), atol=1e-12)
+
+
+def test_closing_convolution_of_another_size_than_planned() -> None:
+    layer = ClosingConv(3, 4, 2).double()
+    x = torch.randn(2, 3, 3, 3, 3, dtype=torch.float64)
+    expected = functional.conv3d(x, layer.state_dict()["weight"], layer.bias, 2, 1)
+    assert torch.allclose(layer(x), expected, atol=1e-12)
+
+
+def test_closing_convolution_trains_the_taps_that_meet_data() -> None:
+    layer = ClosingConv(3, 4, 2).double()
+    weight = torch.randn(4, 3, 4, 4, 4, dtype=torch.float64)
+    layer.load_state_dict({"weight": weight, "bias": torch.zeros(4, dtype=torch.float64)})
+    x = torch.randn(2, 3, 2, 2, 2, dtype=torch.float64)
+    plain = weight.clone().requires_grad_()
+    functional.conv3d(x, plain, None, 2, 1).square().sum().backward()
+    layer(x).square().sum().backward()
+    with torch.no_grad():
+        layer.weight -= 0.1 * layer.weight.grad
+    assert torch.allclose(layer.state_dict()["weight"], weight - 0.1 * plain.grad, atol=1e-12)
 
 
 @pytest.mark.parametrize(("crop", "inner"), [(16, 8), (30, 12), (24, 14)])
@@ -194,7 +218,8 @@ def test_encoder_equals_plain_layers(crop: int, inner: int, encoder: Encoder) ->
 
     def run(x: Tensor, layers: nn.Sequential) -> Tensor:
         for layer in layers[::2]:
-            x = functional.leaky_relu(functional.conv3d(x, layer.weight, layer.bias, 2, 1), 0.2)
+            weight = layer.state_dict()["weight"]
+            x = functional.leaky_relu(functional.conv3d(x, weight, layer.bias, 2, 1), 0.2)
         return x
 
     x = functional.interpolate(run(volumes[:, None], network.down1), (inner,) * 3, mode="trilinear", align_corners=True)
