@@ -7,93 +7,125 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 1024
+TILE = 4096
+"""Elements that a program works on: runs of channels of some voxels, so that divisions are made once per voxel."""
+MOST_CHANNELS = 64
+LANES = 64
+"""Partial sums of the gradient of a bias, so that programs seldom add to the same number at a time."""
 
 
 @triton.jit
-def _interleave_kernel(out, phases, bias, slope, total, n: tl.constexpr, channels: tl.constexpr, block: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    c = place % channels
-    voxel = place // channels
+def _tile(total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr):
+    """Return rows (block_v) and channels (block_c) of a program, and which of rows and elements exist."""
+    row = tl.program_id(0) * block_v + tl.arange(0, block_v)
+    c = tl.program_id(1) * block_c + tl.arange(0, block_c)
+    return row, c, row < total, (row < total)[:, None] & (c < channels)[None, :]
+
+
+@triton.jit
+def _at(row, c, channels: tl.constexpr):
+    """Return the offsets of channels ``c`` of rows of ``channels`` elements."""
+    return row.to(tl.int64)[:, None] * channels + c[None, :]
+
+
+@triton.jit
+def _add_bias(to_bias, values, c, channels: tl.constexpr, lanes: tl.constexpr):
+    here = to_bias + (tl.program_id(0) % lanes) * channels + c
+    tl.atomic_add(here, tl.sum(values, 0), mask=c < channels, sem="relaxed")
+
+
+@triton.jit
+def _interleave_kernel(
+    out, phases, bias, slope, total, n: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
+    block_c: tl.constexpr,
+):  # fmt: skip
+    voxel, c, _, inside = _tile(total, channels, block_v, block_c)
     x, y, z = voxel % (2 * n), (voxel // (2 * n)) % (2 * n), (voxel // (4 * n * n)) % (2 * n)
     item = voxel // (8 * n * n * n)
     px, py, pz = x % 2, y % 2, z % 2
     m: tl.constexpr = n + 1
     source = ((item * m + z // 2 + pz) * m + y // 2 + py) * m + x // 2 + px
-    value = tl.load(phases + (source * 8 + pz * 4 + py * 2 + px) * channels + c, mask=inside).to(tl.float32)
-    value += tl.load(bias + c, mask=inside)
-    tl.store(out + place, tl.where(value > 0, value, value * slope), mask=inside)
+    source = source.to(tl.int64) * 8 + pz * 4 + py * 2 + px
+    value = tl.load(phases + _at(source, c, channels), mask=inside).to(tl.float32)
+    value += tl.load(bias + c, mask=c < channels)[None, :]
+    tl.store(out + _at(voxel, c, channels), tl.where(value > 0, value, value * slope), mask=inside)
 
 
 @triton.jit
 def _interleave_gradient_kernel(
-    to_phases, grad, out, slope, total, n: tl.constexpr, channels: tl.constexpr, block: tl.constexpr
-):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    c = place % channels
-    parity = (place // channels) % 8
-    voxel = place // (8 * channels)
+    to_phases, to_bias, grad, out, slope, total, n: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
+    block_c: tl.constexpr, lanes: tl.constexpr,
+):  # fmt: skip
+    row, c, exists, inside = _tile(total, channels, block_v, block_c)
+    parity, voxel = row % 8, row // 8
     m: tl.constexpr = n + 1
     px, py, pz = parity % 2, (parity // 2) % 2, parity // 4
     x, y, z = voxel % m - px, (voxel // m) % m - py, (voxel // (m * m)) % m - pz
     item = voxel // (m * m * m)
-    read = inside & (x >= 0) & (x < n) & (y >= 0) & (y < n) & (z >= 0) & (z < n)
+    meets = exists & (x >= 0) & (x < n) & (y >= 0) & (y < n) & (z >= 0) & (z < n)
+    read = meets[:, None] & (c < channels)[None, :]
     source = ((item * 2 * n + 2 * z + pz) * 2 * n + 2 * y + py) * 2 * n + 2 * x + px
-    g = tl.load(grad + source * channels + c, mask=read, other=0.0).to(tl.float32)
-    y_out = tl.load(out + source * channels + c, mask=read, other=0.0)
-    tl.store(to_phases + place, tl.where(y_out > 0, g, g * slope), mask=inside)
+    at = _at(source, c, channels)
+    g = tl.load(grad + at, mask=read, other=0.0).to(tl.float32)
+    g = tl.where(tl.load(out + at, mask=read, other=0.0) > 0, g, g * slope)
+    tl.store(to_phases + _at(row, c, channels), g, mask=inside)
+    _add_bias(to_bias, g, c, channels, lanes)
 
 
 @triton.jit
-def _blocks_kernel(out, grid, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    c = place % channels
-    within = (place // channels) % 8
-    voxel = place // (8 * channels)
+def _blocks_kernel(
+    out, grid, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
+    block_c: tl.constexpr,
+):  # fmt: skip
+    row, c, exists, inside = _tile(total, channels, block_v, block_c)
+    within, voxel = row % 8, row // 8
     x = 2 * (voxel % m) + within % 2 - 1
     y = 2 * ((voxel // m) % m) + (within // 2) % 2 - 1
     z = 2 * ((voxel // (m * m)) % m) + within // 4 - 1
     item = voxel // (m * m * m)
-    read = inside & (x >= 0) & (x < n) & (y >= 0) & (y < n) & (z >= 0) & (z < n)
+    meets = exists & (x >= 0) & (x < n) & (y >= 0) & (y < n) & (z >= 0) & (z < n)
     source = ((item * n + z) * n + y) * n + x
-    tl.store(out + place, tl.load(grid + source * channels + c, mask=read, other=0.0), mask=inside)
+    value = tl.load(grid + _at(source, c, channels), mask=meets[:, None] & (c < channels)[None, :], other=0.0)
+    tl.store(out + _at(row, c, channels), value, mask=inside)
 
 
 @triton.jit
 def _blocks_gradient_kernel(
-    to_grid, grad, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block: tl.constexpr
-):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    c = place % channels
-    voxel = place // channels
+    to_grid, grad, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
+    block_c: tl.constexpr,
+):  # fmt: skip
+    voxel, c, exists, inside = _tile(total, channels, block_v, block_c)
     x, y, z = voxel % n + 1, (voxel // n) % n + 1, (voxel // (n * n)) % n + 1
     item = voxel // (n * n * n)
-    # of an odd grid the last padding is not there, and so is nothing that would be read from it
+    # The last padding of an odd grid does not exist, and nothing is read from it.
+    meets = exists & (x < 2 * m) & (y < 2 * m) & (z < 2 * m)
     source = ((item * m + z // 2) * m + y // 2) * m + x // 2
-    within = (z % 2) * 4 + (y % 2) * 2 + x % 2
-    read = inside & (x < 2 * m) & (y < 2 * m) & (z < 2 * m)
-    g = tl.load(grad + (source * 8 + within) * channels + c, mask=read, other=0.0)
-    tl.store(to_grid + place, g, mask=inside)
+    source = source.to(tl.int64) * 8 + (z % 2) * 4 + (y % 2) * 2 + x % 2
+    g = tl.load(grad + _at(source, c, channels), mask=meets[:, None] & (c < channels)[None, :], other=0.0)
+    tl.store(to_grid + _at(voxel, c, channels), g, mask=inside)
 
 
 @triton.jit
-def _activate_kernel(x, bias, slope, total, channels: tl.constexpr, block: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    value = tl.load(x + place, mask=inside).to(tl.float32) + tl.load(bias + place % channels, mask=inside)
-    tl.store(x + place, tl.where(value > 0, value, value * slope), mask=inside)
+def _activate_kernel(
+    x, bias, slope, total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr
+):  # fmt: skip
+    row, c, _, inside = _tile(total, channels, block_v, block_c)
+    at = _at(row, c, channels)
+    value = tl.load(x + at, mask=inside).to(tl.float32) + tl.load(bias + c, mask=c < channels)[None, :]
+    tl.store(x + at, tl.where(value > 0, value, value * slope), mask=inside)
 
 
 @triton.jit
-def _activate_gradient_kernel(to_x, grad, out, slope, total, block: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < total
-    g = tl.load(grad + place, mask=inside).to(tl.float32)
-    tl.store(to_x + place, tl.where(tl.load(out + place, mask=inside) > 0, g, g * slope), mask=inside)
+def _activate_gradient_kernel(
+    to_x, to_bias, grad, out, slope, total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr,
+    lanes: tl.constexpr,
+):  # fmt: skip
+    row, c, _, inside = _tile(total, channels, block_v, block_c)
+    at = _at(row, c, channels)
+    g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+    g = tl.where(tl.load(out + at, mask=inside, other=0.0) > 0, g, g * slope)
+    tl.store(to_x + at, g, mask=inside)
+    _add_bias(to_bias, g, c, channels, lanes)
 
 
 def _last(x: Tensor) -> Tensor:
@@ -101,8 +133,11 @@ def _last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 4, 1).contiguous()
 
 
-def _grid(total: int) -> tuple[int]:
-    return (triton.cdiv(total, BLOCK),)
+def _tiles(total: int, channels: int) -> tuple[tuple[int, int], int, int]:
+    """Return the grid of programs for ``total`` rows of ``channels``, and the rows and channels of a program."""
+    block_c = min(MOST_CHANNELS, triton.next_power_of_2(channels))
+    block_v = TILE // block_c
+    return (triton.cdiv(total, block_v), triton.cdiv(channels, block_c)), block_v, block_c
 
 
 class Interleave(torch.autograd.Function):
@@ -113,7 +148,9 @@ class Interleave(torch.autograd.Function):
         phases = _last(phases)
         batch, n, channels = len(phases), phases.shape[1] - 1, phases.shape[-1] // 8
         out = phases.new_empty(batch, 2 * n, 2 * n, 2 * n, channels)
-        _interleave_kernel[_grid(out.numel())](out, phases, bias, slope, out.numel(), n, channels, BLOCK)
+        total = out.numel() // channels
+        grid, block_v, block_c = _tiles(total, channels)
+        _interleave_kernel[grid](out, phases, bias, slope, total, n, channels, block_v, block_c)
         ctx.save_for_backward(out)
         ctx.slope = slope  # type: ignore[attr-defined]
         return out
@@ -123,19 +160,23 @@ class Interleave(torch.autograd.Function):
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
         batch, n, channels = len(out), out.shape[1] // 2, out.shape[-1]
         phases = out.new_empty(batch, n + 1, n + 1, n + 1, 8 * channels)
-        total = phases.numel()
-        _interleave_gradient_kernel[_grid(total)](
+        total = phases.numel() // channels
+        to_bias = torch.zeros(LANES, channels, device=out.device)
+        grid, block_v, block_c = _tiles(total, channels)
+        _interleave_gradient_kernel[grid](
             phases,
+            to_bias,
             grad.contiguous(),
             out,
-            ctx.slope,  # type: ignore[attr-defined]
+            ctx.slope,
             total,
             n,
             channels,
-            BLOCK,
+            block_v,
+            block_c,
+            LANES,  # type: ignore[attr-defined]
         )
-        to_bias = phases.flatten(0, 3).sum(0, dtype=torch.float32).view(8, channels).sum(0)
-        return phases.permute(0, 4, 1, 2, 3), to_bias, None
+        return phases.permute(0, 4, 1, 2, 3), to_bias.sum(0), None
 
 
 class Blocks(torch.autograd.Function):
@@ -147,7 +188,9 @@ class Blocks(torch.autograd.Function):
         batch, n, channels = len(grid), grid.shape[1], grid.shape[-1]
         m = (n + 2) // 2
         out = grid.new_empty(batch, m, m, m, 8 * channels)
-        _blocks_kernel[_grid(out.numel())](out, grid, out.numel(), n, m, channels, BLOCK)
+        total = out.numel() // channels
+        programs, block_v, block_c = _tiles(total, channels)
+        _blocks_kernel[programs](out, grid, total, n, m, channels, block_v, block_c)
         ctx.shape = grid.shape  # type: ignore[attr-defined]
         return out.permute(0, 4, 1, 2, 3)
 
@@ -156,9 +199,9 @@ class Blocks(torch.autograd.Function):
         grad = _last(grad)
         to_grid = grad.new_empty(ctx.shape)  # type: ignore[attr-defined]
         _, n, _, _, channels = to_grid.shape
-        _blocks_gradient_kernel[_grid(to_grid.numel())](
-            to_grid, grad, to_grid.numel(), n, grad.shape[1], channels, BLOCK
-        )
+        total = to_grid.numel() // channels
+        programs, block_v, block_c = _tiles(total, channels)
+        _blocks_gradient_kernel[programs](to_grid, grad, total, n, grad.shape[1], channels, block_v, block_c)
         return to_grid.permute(0, 4, 1, 2, 3)
 
 
@@ -170,7 +213,10 @@ class Activate(torch.autograd.Function):
         flat = x.permute(0, 2, 3, 4, 1)
         if not flat.is_contiguous():
             flat = flat.contiguous()
-        _activate_kernel[_grid(flat.numel())](flat, bias, slope, flat.numel(), flat.shape[-1], BLOCK)
+        channels = flat.shape[-1]
+        total = flat.numel() // channels
+        grid, block_v, block_c = _tiles(total, channels)
+        _activate_kernel[grid](flat, bias, slope, total, channels, block_v, block_c)
         out = flat.permute(0, 4, 1, 2, 3)
         if out.data_ptr() == x.data_ptr():
             ctx.mark_dirty(x)
@@ -183,13 +229,20 @@ class Activate(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
         grad = _last(grad)
-        to_x = torch.empty_like(grad)
-        _activate_gradient_kernel[_grid(grad.numel())](
+        channels = grad.shape[-1]
+        total = grad.numel() // channels
+        to_x, to_bias = torch.empty_like(grad), torch.zeros(LANES, channels, device=grad.device)
+        grid, block_v, block_c = _tiles(total, channels)
+        _activate_gradient_kernel[grid](
             to_x,
+            to_bias,
             grad,
             out,
-            ctx.slope,  # type: ignore[attr-defined]
-            grad.numel(),
-            BLOCK,
+            ctx.slope,
+            total,
+            channels,
+            block_v,
+            block_c,
+            LANES,  # type: ignore[attr-defined]
         )
-        return to_x.permute(0, 4, 1, 2, 3), to_x.flatten(0, 3).sum(0, dtype=torch.float32), None
+        return to_x.permute(0, 4, 1, 2, 3), to_bias.sum(0), None
