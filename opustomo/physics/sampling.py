@@ -86,10 +86,10 @@ def sample_posed(
 
 
 def voxel_affines(rows: Tensor, size: int, width: int) -> Tensor:
-    """Convert affine matrices (..., 3, 4) on [-1, 1] to maps from voxel indices of ``size`` to those of ``width``."""
+    """Convert affine matrices (..., n, n + 1) on [-1, 1] to maps from voxel indices of ``size`` to those of ``width``."""
     half = (width - 1) / 2
-    linear = rows[..., :3]
-    offset = (rows[..., 3] - linear.sum(-1) + 1.0) * half
+    linear = rows[..., :-1]
+    offset = (rows[..., -1] - linear.sum(-1) + 1.0) * half
     return torch.cat([linear * (2.0 * half / (size - 1)), offset[..., None]], -1)
 
 
@@ -97,6 +97,10 @@ def rotate_about_z(volumes: Tensor, matrices: Tensor) -> Tensor:
     """Rotate volumes (B, D, D, D) about z by bicubic sampling at ``M x`` about voxel D/2, with matrices M (B, 2, 2)."""
     size = volumes.shape[-1]
     rows = affine_matrices(matrices, 1.0 / (size - 1))
+    if kernels.usable(volumes, rows) and not volumes.requires_grad:
+        from opustomo.physics.kernels.sampling import rotate_about_z as in_one_kernel
+
+        return in_one_kernel(volumes, voxel_affines(rows, size, size))
     grid = functional.affine_grid(rows, [len(volumes), 1, size, size], align_corners=True)
     return functional.grid_sample(volumes, grid, mode="bicubic", align_corners=True)
 

@@ -20,25 +20,29 @@ CHUNKS = 16
 
 @triton.jit
 def _forward_kernel(out, x, weights, bias, n: tl.constexpr, rows: tl.constexpr):
+    """Two neighbors along x at a time: they read 4 x 16 numbers in a row of memory and give 16 outputs."""
+    pairs: tl.constexpr = (n + 1) // 2
     item = tl.program_id(1).to(tl.int64)
-    voxel = tl.program_id(0) * rows + tl.arange(0, rows)
-    inside = voxel < n * n * n
-    jx, jy, jz = voxel % n, (voxel // n) % n, voxel // (n * n)
-    channel = tl.arange(0, 16)
+    pair = tl.program_id(0) * rows + tl.arange(0, rows)
+    inside = pair < n * n * pairs
+    jx, jy, jz = 2 * (pair % pairs), (pair // pairs) % n, pair // (pairs * n)
+    read_at, column = tl.arange(0, 64), tl.arange(0, 16)
+    ix = (jx - 1)[:, None] + (read_at // 16)[None, :]
+    exists = inside[:, None] & (ix >= 0) & (ix < n)
     total = tl.zeros((rows, 16), tl.float32)
     source = x + item * n * n * n * 16
-    for neighbour in range(27):
-        ix, iy, iz = jx + neighbour % 3 - 1, jy + (neighbour // 3) % 3 - 1, jz + neighbour // 9 - 1
-        read = inside & (ix >= 0) & (ix < n) & (iy >= 0) & (iy < n) & (iz >= 0) & (iz < n)
-        at = ((iz * n + iy) * n + ix)[:, None] * 16 + channel[None, :]
-        values = tl.load(source + at, mask=read[:, None], other=0.0)
-        taps = tl.load(weights + neighbour * 256 + channel[:, None] * 16 + channel[None, :])
+    for neighbor in range(9):
+        iy, iz = jy + neighbor % 3 - 1, jz + neighbor // 3 - 1
+        read = (iy >= 0) & (iy < n) & (iz >= 0) & (iz < n)
+        at = ((iz * n + iy) * n + jx - 1)[:, None] * 16 + read_at[None, :]
+        values = tl.load(source + at, mask=exists & read[:, None], other=0.0)
+        taps = tl.load(weights + neighbor * 1024 + read_at[:, None] * 16 + column[None, :])
         total += tl.dot(values, taps)
     total += tl.load(bias)
-    px, py, pz = channel % 2, (channel // 2) % 2, channel // 4
+    px, py, pz = column % 4, (column // 4) % 2, column // 8
     oz, oy, ox = 2 * jz[:, None] + pz[None, :], 2 * jy[:, None] + py[None, :], 2 * jx[:, None] + px[None, :]
     place = (oz * 2 * n + oy) * 2 * n + ox
-    tl.store(out + item * 8 * n * n * n + place, total, mask=inside[:, None] & (channel < 8)[None, :])
+    tl.store(out + item * 8 * n * n * n + place, total, mask=inside[:, None] & (ox < 2 * n))
 
 
 @triton.jit
@@ -85,11 +89,15 @@ def _choice(device: torch.device) -> Tensor:
     return choose.to(device)
 
 
-def neighbour_weights(weight: Tensor) -> Tensor:
-    """(16, 4, 4, 4) taps as what each of 27 neighbours gives to each of 8 outputs, padded to 16: (27, 16, 16)."""
+def neighbor_weights(weight: Tensor) -> Tensor:
+    """Return what 9 rows of 4 neighbors give to the outputs of two voxels, (9, 64, 16), from taps (16, 4, 4, 4).
+
+    Rows are neighbors along x and channels, columns the parities along z and y and the 4 outputs along x.
+    """
     choose = _choice(weight.device)
     spread = torch.einsum("dpk,eql,frm,cklm->defcpqr", choose, choose, choose, weight)
-    return torch.nn.functional.pad(spread.reshape(27, CHANNELS, 8), (0, 8))
+    first, second = (torch.nn.functional.pad(spread, (0, 0) * 4 + pad) for pad in ((0, 1), (1, 0)))
+    return torch.stack([first, second], -2).reshape(9, 4 * CHANNELS, 16)
 
 
 class OutputLayer(torch.autograd.Function):
@@ -103,8 +111,8 @@ class OutputLayer(torch.autograd.Function):
         x = x.permute(0, 2, 3, 4, 1).contiguous()
         batch, n = x.shape[:2]
         out = torch.empty(batch, 2 * n, 2 * n, 2 * n, device=x.device, dtype=torch.float32)
-        spread = neighbour_weights(weight).to(x.dtype).contiguous()
-        _forward_kernel[(triton.cdiv(n**3, ROWS), batch)](out, x, spread, bias, n, ROWS)
+        spread = neighbor_weights(weight).to(x.dtype).contiguous()
+        _forward_kernel[(triton.cdiv(n * n * ((n + 1) // 2), ROWS), batch)](out, x, spread, bias, n, ROWS)
         ctx.save_for_backward(x, weight)
         return out
 

@@ -130,6 +130,67 @@ def _gradient_kernel(
     tl.store(sums + 11, tl.sum(dz))
 
 
+@triton.jit
+def _cubic_weights(t):
+    """Return the weights of Keys' cubic convolution (a = -0.75) of four neighbors, the second at distance t."""
+    a: tl.constexpr = -0.75
+    far, near, next_, last = t + 1.0, t, 1.0 - t, 2.0 - t
+    w0 = ((a * far - 5.0 * a) * far + 8.0 * a) * far - 4.0 * a
+    w1 = ((a + 2.0) * near - (a + 3.0)) * near * near + 1.0
+    w2 = ((a + 2.0) * next_ - (a + 3.0)) * next_ * next_ + 1.0
+    w3 = ((a * last - 5.0 * a) * last + 8.0 * a) * last - 4.0 * a
+    return w0, w1, w2, w3
+
+
+@triton.jit
+def _pixel(plane, ix, iy, row_stride, size: tl.constexpr, valid):
+    inside = valid & (ix >= 0) & (ix < size) & (iy >= 0) & (iy < size)
+    return tl.load(plane + iy * row_stride + ix, mask=inside, other=0.0)
+
+
+@triton.jit
+def _row(plane, ix, iy, w0, w1, w2, w3, row_stride, size: tl.constexpr, valid):
+    value = _pixel(plane, ix - 1, iy, row_stride, size, valid) * w0
+    value += _pixel(plane, ix, iy, row_stride, size, valid) * w1
+    value += _pixel(plane, ix + 1, iy, row_stride, size, valid) * w2
+    return value + _pixel(plane, ix + 2, iy, row_stride, size, valid) * w3
+
+
+@triton.jit
+def _rotate_kernel(
+    out, volumes, affines, item_stride, plane_stride, row_stride, size: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    valid = place < size * size * size
+    x, y, z = (place % size).to(tl.float32), ((place // size) % size).to(tl.float32), place // (size * size)
+    affine = affines + item * 6
+    px = tl.load(affine) * x + tl.load(affine + 1) * y + tl.load(affine + 2)
+    py = tl.load(affine + 3) * x + tl.load(affine + 4) * y + tl.load(affine + 5)
+    fx, fy = tl.floor(px), tl.floor(py)
+    a0, a1, a2, a3 = _cubic_weights(px - fx)
+    b0, b1, b2, b3 = _cubic_weights(py - fy)
+    ix, iy = fx.to(tl.int32), fy.to(tl.int32)
+    plane = volumes + item * item_stride + z * plane_stride
+    value = _row(plane, ix, iy - 1, a0, a1, a2, a3, row_stride, size, valid) * b0
+    value += _row(plane, ix, iy, a0, a1, a2, a3, row_stride, size, valid) * b1
+    value += _row(plane, ix, iy + 1, a0, a1, a2, a3, row_stride, size, valid) * b2
+    value += _row(plane, ix, iy + 2, a0, a1, a2, a3, row_stride, size, valid) * b3
+    tl.store(out + item * size * size * size + place, value, mask=valid)
+
+
+def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
+    """Sample volumes (B, D, D, D) bicubically at ``affines`` (B, 2, 3) · (x, y, 1), in voxels, plane by plane."""
+    size = volumes.shape[-1]
+    if volumes.stride(-1) != 1:
+        volumes = volumes.contiguous()
+    out = torch.empty(volumes.shape, device=volumes.device, dtype=volumes.dtype)
+    _rotate_kernel[(triton.cdiv(size**3, BLOCK), len(volumes))](
+        out, volumes, affines.contiguous(), *volumes.stride()[:3], size, BLOCK
+    )
+    return out
+
+
 class Sample(torch.autograd.Function):
     """Sample volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1), (B, P, n, n, n).
 
