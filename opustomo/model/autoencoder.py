@@ -16,7 +16,7 @@ from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
-from opustomo.model.noise import NoiseSums, residual_sums, shell_count, whitening
+from opustomo.model.noise import NoiseSums, model_residual_sums, shell_count, whitening
 from opustomo.model.pose_posterior import (
     PoseSlopes,
     effective_parameters,
@@ -269,19 +269,16 @@ class Autoencoder(nn.Module):
             white = whitening(self.noise, boxes.render)
             whitened = transfer * white
             filtered = irfft3(spectrum * (whitened * white))
-        posed = posed_at(self.candidates[:1], correction.shift_px)
-        energies = energy.filtered_energies(posed, whitened, filtered)
+        posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
+        energies, posed_spectrum, pushed = energy.compare(posed, whitened, filtered)
         around = noise = None
         with torch.no_grad():
-            middle = energies.detach()
             if state.random is not None:  # only training updates the noise spectrum
-                residual = spectrum - rfft3(posed[:, 0]) * transfer
-                noise = residual_sums(residual, inferred.ctf, posed_mask.square().mean((1, 2, 3)), batch.weight)
+                mask_power = posed_mask.square().mean((1, 2, 3))
+                noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
             if batch.deviation is not None:
-                turned = posed_at(self.candidates[1:], correction.shift_px)
-                turned_energies = energy.filtered_energies(turned, whitened, filtered).total
-                totals = torch.cat([middle.total, turned_energies], 1)
-                around = slopes(totals, middle.cross[:, 0], posed[:, 0], filtered, self._angle)
+                turned = self.posing.turn_derivatives(template, batch.rotation, correction)
+                around = slopes(posed, turned, pushed, filtered, whitened, self._angle)
         return Generated(
             template, correction, energies, torch.ones_like(energies.total), around, noise, target, transfer
         )

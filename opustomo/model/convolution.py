@@ -240,11 +240,13 @@ class ClosingConv(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self._met = slice(1, 1 + size) if size in (2, 3) else slice(0, 4)
-        taps = len(range(4)[self._met])
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, taps, taps, taps))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        start = nn.Conv3d(in_channels, out_channels, 4)
+        assert start.bias is not None
+        weight = start.weight.detach()
+        self.weight = nn.Parameter(weight[:, :, self._met, self._met, self._met].clone())
+        self.bias = nn.Parameter(start.bias.detach())
         self._all_taps: Tensor
-        self.register_buffer("_all_taps", torch.zeros(out_channels, in_channels, 4, 4, 4), persistent=False)
+        self.register_buffer("_all_taps", weight, persistent=False)
 
     @torch.no_grad()
     def set_taps(self, weight: Tensor) -> None:
@@ -362,8 +364,7 @@ class UpsampleAt(nn.Module):
             return [nn.functional.linear(patch, kernel, layer.bias) for patch, kernel in each]
         rows = torch.stack([patch.flatten(0, 3) for patch in patches])  # (8, rows, 8C)
         # in this order the gradient of the kernels has their layout, so that it is not copied
-        out = torch.bmm(kernels, rows.mT).mT
-        out = out + layer.bias.to(out.dtype)
+        out = torch.baddbmm(layer.bias[None, :, None], kernels, rows.mT).mT
         return [part.unflatten(0, patches[0].shape[:4]) for part in out.unbind(0)]
 
     @staticmethod

@@ -17,10 +17,6 @@ class Energies(NamedTuple):
     power: Tensor
     cross: Tensor
 
-    def detach(self) -> Energies:
-        """Return the energies without gradient."""
-        return Energies(self.power.detach(), self.cross.detach())
-
     @property
     def total(self) -> Tensor:
         """E = Σx² - 2 Σ x r."""
@@ -37,8 +33,8 @@ def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bpzyx,bzyx->bp", squares, weights)
 
 
-def _cross(posed: Tensor, filtered: Tensor) -> Tensor:
-    """``Σ_x V h``: (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
+def cross_sums(posed: Tensor, filtered: Tensor) -> Tensor:
+    """Return ``Σ_x V h``: (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
     if kernels.usable(posed, filtered):
         from opustomo.physics.kernels.sums import cross
 
@@ -61,40 +57,65 @@ def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
 
         return in_one_pass(posed, filtered)
     moved = [filtered.roll(step, axis) for step in (1, -1) for axis in (3, 2, 1)]
-    return torch.stack([_cross(posed[:, None], field)[:, 0] for field in moved], 1)
+    return torch.stack([cross_sums(posed[:, None], field)[:, 0] for field in moved], 1)
+
+
+class Comparison(NamedTuple):
+    """Energies of one volume per particle, and fields that they were computed from (without gradient).
+
+    Attributes
+    ----------
+    energies
+        Of shape (B, 1), with gradient.
+    spectrum
+        F{V}, (B, Dr, Dr, Dr/2+1).
+    pushed
+        F⁻¹{H² F{V}}, half the gradient of Σx² in V, (B, Dr, Dr, Dr).
+    """
+
+    energies: Energies
+    spectrum: Tensor
+    pushed: Tensor
 
 
 class _RenderEnergies(torch.autograd.Function):
     """Σx² and Σ V·h over the render box, with the gradient written out: 2 g_power·F⁻¹{H² F{V}} + g_cross·h.
 
-    One inverse transform in the backward pass replaces what differentiating the half spectrum would cost (a full
-    complex transform and several copies of it).
+    One inverse transform replaces what differentiating the half spectrum would cost (a full complex transform and
+    several copies of it).
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        render = transfer.shape[-2]
+        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor, fields: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         spectrum = rfft3(posed)
         squared = transfer.square()
-        power = _weighted_power(spectrum, squared * (half_spectrum_weights(render, transfer.device) / render**3))
-        if posed.requires_grad:
-            spectrum.mul_(squared[:, None])
-            ctx.save_for_backward(spectrum, filtered)
-        return power, _cross(posed, filtered)
+        power = power_of(spectrum, squared)
+        pushed = irfft3(spectrum * squared[:, None]) if fields or posed.requires_grad else posed.new_empty(0)
+        ctx.save_for_backward(pushed, filtered)
+        ctx.mark_non_differentiable(spectrum, pushed)
+        ctx.set_materialize_grads(False)
+        return power, cross_sums(posed, filtered), spectrum, pushed
 
     @staticmethod
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, to_power: Tensor, to_cross: Tensor
-    ) -> tuple[Tensor, None, None]:
-        spectrum, filtered = ctx.saved_tensors  # type: ignore[attr-defined]
-        by_power = (2.0 * to_power)[:, :, None, None, None]
-        return (
-            torch.addcmul(filtered[:, None] * to_cross[:, :, None, None, None], irfft3(spectrum), by_power),
-            None,
-            None,
-        )
+        ctx: torch.autograd.function.FunctionCtx, to_power: Tensor | None, to_cross: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor | None, None, None, None]:
+        pushed, filtered = ctx.saved_tensors  # type: ignore[attr-defined]
+        total: Tensor | None = None
+        if to_power is not None:
+            total = pushed * (2.0 * to_power)[:, :, None, None, None]
+        if to_cross is not None:
+            by_cross = to_cross[:, :, None, None, None]
+            total = filtered[:, None] * by_cross if total is None else total.addcmul_(filtered[:, None], by_cross)
+        return total, None, None, None
+
+
+def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
+    """Return ``Σ x²`` of volumes with spectra (B, P, Dr, Dr, Dr/2+1) after a filter of square (B, Dr, Dr, Dr/2+1)."""
+    render = squared.shape[-2]
+    return _weighted_power(spectra, squared * (half_spectrum_weights(render, squared.device) / render**3))
 
 
 def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
@@ -104,7 +125,13 @@ def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
 
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
     """:func:`render_energies` for a target that :func:`filter_target` has filtered already."""
-    return Energies(*_RenderEnergies.apply(posed, transfer, filtered))
+    return Energies(*_RenderEnergies.apply(posed, transfer, filtered, False)[:2])
+
+
+def compare(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Comparison:
+    """Return :func:`filtered_energies` of volumes (B, Dr, Dr, Dr), with the fields that slopes and residuals take."""
+    power, cross, spectrum, pushed = _RenderEnergies.apply(posed[:, None], transfer, filtered, True)
+    return Comparison(Energies(power, cross), spectrum[:, 0], pushed[:, 0])
 
 
 def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from opustomo.physics import kernels
 from opustomo.physics.fourier import half_spectrum_weights
 from opustomo.physics.fsc import shell_numbers
 
@@ -93,6 +94,21 @@ def residual_sums(residual: Tensor, measured: Tensor, mask_power: Tensor, weight
     power = torch.einsum("bzyx,b->zyx", torch.view_as_real(residual).square().sum(-1), weight) * (twice / size**3)
     count = torch.einsum("bzyx,b->zyx", (measured != 0).to(weight), weight * mask_power) * twice
     return NoiseSums(_shell_sums(power), _shell_sums(count))
+
+
+def model_residual_sums(
+    target: Tensor, posed: Tensor, transfer: Tensor, measured: Tensor, mask_power: Tensor, weight: Tensor | None
+) -> NoiseSums:
+    """Compute :func:`residual_sums` of a target R and a model H F, spectra R and F and filter H (B, n, n, n/2+1)."""
+    if kernels.usable(transfer, measured, mask_power):
+        from opustomo.physics.kernels.sums import residual_bins
+
+        size = transfer.shape[1]
+        weight = torch.ones_like(mask_power) if weight is None else weight
+        shells = _shells(size, transfer.device)
+        sums = residual_bins(target, posed, transfer, measured, mask_power, weight, shells, shell_count(size), LANES)
+        return NoiseSums(*sums)
+    return residual_sums(target - posed * transfer, measured, mask_power, weight)
 
 
 def whitening(noise: NoiseSums, size: int) -> Tensor:

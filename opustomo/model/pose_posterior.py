@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from opustomo.geometry.rotations import small_turn_to_matrix
-from opustomo.model.energy import shifted_cross
+from opustomo.model.energy import cross_sums, power_of, shifted_cross
+from opustomo.physics.fourier import rfft3
 
 
 class PoseSlopes(NamedTuple):
@@ -30,7 +31,7 @@ class PoseSlopes(NamedTuple):
     slope, curvature
         (B, 6).
     reach
-        (6,) distance at which the energies were evaluated.
+        (6,) longest step.
     """
 
     slope: Tensor
@@ -56,26 +57,40 @@ class PoseStep(NamedTuple):
     variance: Tensor
 
 
-def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_rad: Tensor) -> PoseSlopes:
-    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h`` by central differences.
+@torch.no_grad()
+def slopes(
+    posed: Tensor, turned: Tensor, pushed: Tensor, filtered: Tensor, transfer: Tensor, reach_rad: Tensor
+) -> PoseSlopes:
+    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h``.
+
+    By turns, the slope is exact and the curvature is that of Gauss and Newton, 2 Σ (H F{∂V})², which has no noise. By
+    shifts, which do not change Σx², both are central differences.
 
     Parameters
     ----------
-    total
-        (B, 7) energies without turn, of turns by ``angle_rad`` about x, y, z, and of their inverses.
-    cross
-        (B,) Σ V·h without turn.
     posed
-        (B, n, n, n) the model V without turn; zero at the edges, so that Σx² does not change when it is shifted.
+        (B, n, n, n) the model V; zero at the edges, so that Σx² does not change when it is shifted.
+    turned
+        (B, 3, n, n, n) its derivatives ∂V by turns about x, y and z.
+    pushed
+        (B, n, n, n) F⁻¹{H² F{V}}.
     filtered
         (B, n, n, n) h.
+    transfer
+        (B, n, n, n/2+1) H.
+    reach_rad
+        Largest turn of a step, as the density is not linear in the turn far from it.
     """
+    slope = 2.0 * cross_sums(turned, pushed - filtered)
+    curvature = 2.0 * power_of(rfft3(turned), transfer.square())
     # V(x + s) against h(x) is V(x) against h(x - s)
     shifted = -2.0 * shifted_cross(posed, filtered)
-    plus, minus = torch.cat([total[:, 1:4], shifted[:, :3]], 1), torch.cat([total[:, 4:7], shifted[:, 3:]], 1)
-    middle = torch.stack([total[:, 0], -2.0 * cross], 1).repeat_interleave(3, 1)
-    reach = torch.stack([angle_rad, torch.ones_like(angle_rad)]).repeat_interleave(3)
-    return PoseSlopes((plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle) / reach**2, reach)
+    middle = -2.0 * cross_sums(posed[:, None], filtered)
+    plus, minus = shifted[:, :3], shifted[:, 3:]
+    reach = torch.stack([reach_rad, torch.ones_like(reach_rad)]).repeat_interleave(3)
+    return PoseSlopes(
+        torch.cat([slope, (plus - minus) / 2.0], 1), torch.cat([curvature, plus + minus - 2.0 * middle], 1), reach
+    )
 
 
 def newton_step(
@@ -83,7 +98,7 @@ def newton_step(
 ) -> tuple[Tensor, Tensor]:
     """Return the step to the maximum of the posterior and the posterior variance, both (B, 6).
 
-    The step is no longer than the distance at which the energies were evaluated.
+    The step is no longer than the reach of the slopes.
 
     Parameters
     ----------

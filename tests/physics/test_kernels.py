@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from opustomo.model.energy import shifted_cross
+from opustomo.model.noise import model_residual_sums
 from opustomo.physics import kernels
-from opustomo.physics.body_motion import sample_on_grid
+from opustomo.physics.body_motion import sample_on_grid, turn_derivatives_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import pad_center, shift_phases
-from opustomo.physics.sampling import sample_posed
+from opustomo.physics.sampling import rotate_about_z, sample_posed, turn_derivatives
 from tests.gpu_kernels import DEVICE, INTERPRETED, both, interpreter, plain_torch  # noqa: F401
 from tests.physics.optics import tilt_table
 
@@ -76,6 +77,30 @@ def test_sampling_of_bodies_and_its_gradients(poses: int) -> None:
         close(got, wanted)
 
 
+def test_derivatives_by_turns() -> None:
+    torch.manual_seed(0)
+    rotations = torch.from_numpy(Rotation.random(2, random_state=1).as_matrix()).float()[:, None]
+    inputs = [torch.randn(2, 11, 11, 11), rotations, 0.1 * torch.randn(2, 1, 3), 0.5 * torch.randn(2, 3, 9**3)]
+    rigid, moving = [], []
+    for volumes, matrices, shift, grid in both(*inputs):
+        rigid.append(turn_derivatives(volumes, matrices, 9, shift, 12))
+        moving.append(turn_derivatives_on_grid(volumes, grid, 9, shift, 12))
+    assert float(rigid[0].abs().max()) > 0 and float(moving[0].abs().max()) > 0
+    close(rigid[1], rigid[0])
+    close(moving[1], moving[0])
+
+
+def test_rotation_about_z() -> None:
+    torch.manual_seed(0)
+    angle = torch.tensor([0.3, -2.0])
+    matrices = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(2, 2, 2)
+    volumes = torch.randn(2, 12, 12, 12)
+    inner = volumes[:, 1:10, 1:10, 1:10]
+    with plain_torch():
+        plain = rotate_about_z(inner, matrices)
+    close(rotate_about_z(volumes.to(DEVICE)[:, 1:10, 1:10, 1:10], matrices.to(DEVICE)), plain)
+
+
 def test_spectra_are_moved_and_filtered() -> None:
     from opustomo.physics.kernels import spectra
 
@@ -111,3 +136,17 @@ def test_sums() -> None:
     with plain_torch():
         plain = shifted_cross(inner[:, 1], field)
     close(sums.shifted_cross(inner.to(DEVICE)[:, 1], field.to(DEVICE)), plain)
+
+
+def test_residual_sums() -> None:
+    torch.manual_seed(0)
+    size, count = 8, 3
+    shape = (count, size, size, size // 2 + 1)
+    target, posed = torch.randn(2, *shape, dtype=torch.complex64).unbind(0)
+    transfer, measured = torch.rand(shape), (torch.rand(shape) > 0.3).float()
+    mask_power, weight = torch.rand(count), torch.tensor([1.0, 0.0, 1.0])
+    with plain_torch():
+        plain = model_residual_sums(target, posed, transfer, measured, mask_power, weight)
+    found = model_residual_sums(*(t.to(DEVICE) for t in (target, posed, transfer, measured, mask_power, weight)))
+    close(found.power, plain.power)
+    close(found.voxels, plain.voxels)

@@ -191,6 +191,63 @@ def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
     return out
 
 
+@triton.jit
+def _turn_kernel(
+    out, volumes, affines, centers, points, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
+    moved: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    item = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    before: tl.constexpr = padded // 2 - size // 2
+    x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
+    valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
+    index = (z * size + y) * size + x
+    _, _, _, px, py, pz = _position(
+        affines + item * 12, points + item * (3 * size * size * size), index, valid, size, moved
+    )
+    fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
+    wx, wy, wz = px - fx, py - fy, pz - fz
+    ux, uy, uz = 1 - wx, 1 - wy, 1 - wz
+    ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+    volume = volumes + item * width * width * width
+    v000 = _corner(volume, ix, iy, iz, width, valid)
+    v001 = _corner(volume, ix + 1, iy, iz, width, valid)
+    v010 = _corner(volume, ix, iy + 1, iz, width, valid)
+    v011 = _corner(volume, ix + 1, iy + 1, iz, width, valid)
+    v100 = _corner(volume, ix, iy, iz + 1, width, valid)
+    v101 = _corner(volume, ix + 1, iy, iz + 1, width, valid)
+    v110 = _corner(volume, ix, iy + 1, iz + 1, width, valid)
+    v111 = _corner(volume, ix + 1, iy + 1, iz + 1, width, valid)
+    dx = ((v001 - v000) * uy + (v011 - v010) * wy) * uz + ((v101 - v100) * uy + (v111 - v110) * wy) * wz
+    dy = ((v010 - v000) * ux + (v011 - v001) * wx) * uz + ((v110 - v100) * ux + (v111 - v101) * wx) * wz
+    dz = ((v100 - v000) * ux + (v101 - v001) * wx) * uy + ((v110 - v010) * ux + (v111 - v011) * wx) * wy
+    px -= tl.load(centers + item * 3)
+    py -= tl.load(centers + item * 3 + 1)
+    pz -= tl.load(centers + item * 3 + 2)
+    total: tl.constexpr = padded * padded * padded
+    at, inside = out + item * 3 * total + place, place < total
+    tl.store(at, tl.where(valid, dy * pz - dz * py, 0.0), mask=inside)
+    tl.store(at + total, tl.where(valid, dz * px - dx * pz, 0.0), mask=inside)
+    tl.store(at + 2 * total, tl.where(valid, dx * py - dy * px, 0.0), mask=inside)
+
+
+def turn_derivatives(
+    volumes: Tensor, affines: Tensor, centers: Tensor, points: Tensor | None, size: int, padded: int
+) -> Tensor:
+    """Return the derivatives of samples by turns about x, y and z of the volumes, (B, 3, n, n, n).
+
+    ``affines`` (B, 3, 4) and ``points`` are those of :class:`Sample`; ``centers`` (B, 3) are the centers of rotation in
+    voxels of the volumes.
+    """
+    volumes = volumes.contiguous()
+    out = volumes.new_empty(len(volumes), 3, padded, padded, padded)
+    _turn_kernel[(triton.cdiv(padded**3, BLOCK), len(volumes))](
+        out, volumes, affines.contiguous(), centers.contiguous(), volumes if points is None else points.contiguous(),
+        volumes.shape[-1], size, padded, points is not None, BLOCK,
+    )  # fmt: skip
+    return out
+
+
 class Sample(torch.autograd.Function):
     """Sample volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1), (B, P, n, n, n).
 

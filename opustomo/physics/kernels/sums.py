@@ -50,6 +50,55 @@ def _shifted_cross_kernel(partial, posed, posed_stride, filtered, size, total, b
     tl.store(at + 5, tl.sum(here * tl.load(field + size * size, mask=inside & (z < last), other=0.0)))
 
 
+@triton.jit
+def _residual_kernel(
+    power_bins, count_bins, target, posed, transfer, measured, weights, mask_powers, shells, batch, total,
+    size: tl.constexpr, half: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    place = tl.program_id(0) * block + tl.arange(0, block)
+    inside = place < total
+    kx = place % half
+    twice = tl.where((kx == 0) | (kx == size // 2), 1.0, 2.0)
+    power, count = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
+    at = place.to(tl.int64)
+    for item in range(batch):
+        weight = tl.load(weights + item)
+        filter_ = tl.load(transfer + at, mask=inside, other=0.0)
+        real = tl.load(target + 2 * at, mask=inside, other=0.0)
+        real -= filter_ * tl.load(posed + 2 * at, mask=inside, other=0.0)
+        imaginary = tl.load(target + 2 * at + 1, mask=inside, other=0.0)
+        imaginary -= filter_ * tl.load(posed + 2 * at + 1, mask=inside, other=0.0)
+        power += weight * (real * real + imaginary * imaginary)
+        known = tl.load(measured + at, mask=inside, other=0.0) != 0.0
+        count += tl.where(known, weight * tl.load(mask_powers + item), 0.0)
+        at += total
+    to = tl.load(shells + place, mask=inside, other=0) * lanes + place % lanes
+    tl.atomic_add(power_bins + to, power * twice / (size * size * size), mask=inside, sem="relaxed")
+    tl.atomic_add(count_bins + to, count * twice, mask=inside, sem="relaxed")
+
+
+def residual_bins(
+    target: Tensor, posed: Tensor, transfer: Tensor, measured: Tensor, mask_power: Tensor, weight: Tensor,
+    shells: Tensor, count: int, lanes: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return ``Σ w |R - H F|²`` over particles and shells, and the number of measured voxels, both (count,).
+
+    R and F (``target`` and ``posed``) are spectra (B, n, n, n/2+1), H (``transfer``) and ``measured`` filters of this
+    shape, ``mask_power`` and ``weight`` (B,), ``shells`` the shell of each voxel (n² (n/2+1),).
+    """
+    size, half = transfer.shape[-2:]
+    total = transfer[0].numel()
+    bins = transfer.new_zeros(2, count * lanes)
+    block = 256
+    _residual_kernel[(triton.cdiv(total, block),)](
+        bins[0], bins[1], torch.view_as_real(target.contiguous()), torch.view_as_real(posed.contiguous()),
+        transfer.contiguous(), measured.contiguous(), weight, mask_power, shells, len(transfer), total, size, half,
+        lanes, block,
+    )  # fmt: skip
+    power, voxels = bins.view(2, count, lanes).sum(-1).unbind(0)
+    return power, voxels
+
+
 def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     """Return ``Σ_k w |S|²``, (B, P), for complex spectra S (B, P, ...) and weights w (B, ...)."""
     batch, poses = spectra.shape[:2]
