@@ -158,23 +158,14 @@ class Interleave(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope: float = ctx.slope  # type: ignore[attr-defined]
         batch, n, channels = len(out), out.shape[1] // 2, out.shape[-1]
         phases = out.new_empty(batch, n + 1, n + 1, n + 1, 8 * channels)
         total = phases.numel() // channels
         to_bias = torch.zeros(LANES, channels, device=out.device)
         grid, block_v, block_c = _tiles(total, channels)
         _interleave_gradient_kernel[grid](
-            phases,
-            to_bias,
-            grad.contiguous(),
-            out,
-            ctx.slope,
-            total,
-            n,
-            channels,
-            block_v,
-            block_c,
-            LANES,  # type: ignore[attr-defined]
+            phases, to_bias, grad.contiguous(), out, slope, total, n, channels, block_v, block_c, LANES
         )
         return phases.permute(0, 4, 1, 2, 3), to_bias.sum(0), None
 
@@ -228,21 +219,11 @@ class Activate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (out,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope: float = ctx.slope  # type: ignore[attr-defined]
         grad = _last(grad)
         channels = grad.shape[-1]
         total = grad.numel() // channels
         to_x, to_bias = torch.empty_like(grad), torch.zeros(LANES, channels, device=grad.device)
         grid, block_v, block_c = _tiles(total, channels)
-        _activate_gradient_kernel[grid](
-            to_x,
-            to_bias,
-            grad,
-            out,
-            ctx.slope,
-            total,
-            channels,
-            block_v,
-            block_c,
-            LANES,  # type: ignore[attr-defined]
-        )
+        _activate_gradient_kernel[grid](to_x, to_bias, grad, out, slope, total, channels, block_v, block_c, LANES)
         return to_x.permute(0, 4, 1, 2, 3), to_bias.sum(0), None
