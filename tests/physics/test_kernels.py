@@ -62,6 +62,18 @@ def test_sampling_and_its_gradients() -> None:
     )
 
 
+def test_gradient_of_volumes_alone() -> None:
+    """As in training, where the poses have no gradient."""
+    torch.manual_seed(0)
+    matrices = torch.from_numpy(Rotation.random(2, random_state=1).as_matrix()).float()[:, None]
+    weight = torch.randn(2, 1, 12, 12, 12)
+    results = []
+    for (volumes,) in both(torch.randn(2, 11, 11, 11)):
+        out = sample_posed(volumes, matrices.to(volumes.device), 9, None, 12)
+        results.append(torch.autograd.grad((out * weight.to(out.device)).sum(), volumes)[0])
+    close(results[1], results[0])
+
+
 @pytest.mark.parametrize("poses", [1, 3])
 def test_sampling_of_bodies_and_its_gradients(poses: int) -> None:
     torch.manual_seed(0)

@@ -65,6 +65,24 @@ def _sample_kernel(
 
 
 @triton.jit
+def _gradient_at(volume, ix, iy, iz, wx, wy, wz, width: tl.constexpr, valid):
+    """Return the derivatives of trilinear interpolation by x, y and z."""
+    ux, uy, uz = 1 - wx, 1 - wy, 1 - wz
+    v000 = _corner(volume, ix, iy, iz, width, valid)
+    v001 = _corner(volume, ix + 1, iy, iz, width, valid)
+    v010 = _corner(volume, ix, iy + 1, iz, width, valid)
+    v011 = _corner(volume, ix + 1, iy + 1, iz, width, valid)
+    v100 = _corner(volume, ix, iy, iz + 1, width, valid)
+    v101 = _corner(volume, ix + 1, iy, iz + 1, width, valid)
+    v110 = _corner(volume, ix, iy + 1, iz + 1, width, valid)
+    v111 = _corner(volume, ix + 1, iy + 1, iz + 1, width, valid)
+    dx = ((v001 - v000) * uy + (v011 - v010) * wy) * uz + ((v101 - v100) * uy + (v111 - v110) * wy) * wz
+    dy = ((v010 - v000) * ux + (v011 - v001) * wx) * uz + ((v110 - v100) * ux + (v111 - v101) * wx) * wz
+    dz = ((v100 - v000) * ux + (v101 - v001) * wx) * uy + ((v110 - v010) * ux + (v111 - v011) * wx) * wy
+    return dx, dy, dz
+
+
+@triton.jit
 def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
     inside = valid & (ix >= 0) & (ix < width) & (iy >= 0) & (iy < width) & (iz >= 0) & (iz < width)
     tl.atomic_add(gradient + (iz * width + iy) * width + ix, value, mask=inside, sem="relaxed")
@@ -73,7 +91,8 @@ def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
 @triton.jit
 def _gradient_kernel(
     to_volumes, to_affines, to_points, grad, volumes, affines, points, poses, blocks, width: tl.constexpr,
-    size: tl.constexpr, padded: tl.constexpr, moved: tl.constexpr, block: tl.constexpr,
+    size: tl.constexpr, padded: tl.constexpr, moved: tl.constexpr, slopes: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * block + tl.arange(0, block)
@@ -91,17 +110,6 @@ def _gradient_kernel(
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
     start = (item // poses) * width * width * width
     volume, spread = volumes + start, to_volumes + start
-    v000 = _corner(volume, ix, iy, iz, width, valid)
-    v001 = _corner(volume, ix + 1, iy, iz, width, valid)
-    v010 = _corner(volume, ix, iy + 1, iz, width, valid)
-    v011 = _corner(volume, ix + 1, iy + 1, iz, width, valid)
-    v100 = _corner(volume, ix, iy, iz + 1, width, valid)
-    v101 = _corner(volume, ix + 1, iy, iz + 1, width, valid)
-    v110 = _corner(volume, ix, iy + 1, iz + 1, width, valid)
-    v111 = _corner(volume, ix + 1, iy + 1, iz + 1, width, valid)
-    dx = ((v001 - v000) * uy + (v011 - v010) * wy) * uz + ((v101 - v100) * uy + (v111 - v110) * wy) * wz
-    dy = ((v010 - v000) * ux + (v011 - v001) * wx) * uz + ((v110 - v100) * ux + (v111 - v101) * wx) * wz
-    dz = ((v100 - v000) * ux + (v101 - v001) * wx) * uy + ((v110 - v010) * ux + (v111 - v011) * wx) * wy
     _spread(spread, ix, iy, iz, g * ux * uy * uz, width, valid)
     _spread(spread, ix + 1, iy, iz, g * wx * uy * uz, width, valid)
     _spread(spread, ix, iy + 1, iz, g * ux * wy * uz, width, valid)
@@ -110,24 +118,26 @@ def _gradient_kernel(
     _spread(spread, ix + 1, iy, iz + 1, g * wx * uy * wz, width, valid)
     _spread(spread, ix, iy + 1, iz + 1, g * ux * wy * wz, width, valid)
     _spread(spread, ix + 1, iy + 1, iz + 1, g * wx * wy * wz, width, valid)
-    dx, dy, dz = dx * g, dy * g, dz * g
-    if moved:
-        for axis in tl.static_range(3):
-            to = tl.load(affine + axis) * dx + tl.load(affine + 4 + axis) * dy + tl.load(affine + 8 + axis) * dz
-            tl.atomic_add(to_points + first + axis * total + index, to, mask=valid, sem="relaxed")
-    sums = to_affines + (item * blocks + tl.program_id(0)) * 12
-    tl.store(sums, tl.sum(dx * x))
-    tl.store(sums + 1, tl.sum(dx * y))
-    tl.store(sums + 2, tl.sum(dx * z))
-    tl.store(sums + 3, tl.sum(dx))
-    tl.store(sums + 4, tl.sum(dy * x))
-    tl.store(sums + 5, tl.sum(dy * y))
-    tl.store(sums + 6, tl.sum(dy * z))
-    tl.store(sums + 7, tl.sum(dy))
-    tl.store(sums + 8, tl.sum(dz * x))
-    tl.store(sums + 9, tl.sum(dz * y))
-    tl.store(sums + 10, tl.sum(dz * z))
-    tl.store(sums + 11, tl.sum(dz))
+    if slopes:
+        dx, dy, dz = _gradient_at(volume, ix, iy, iz, wx, wy, wz, width, valid)
+        dx, dy, dz = dx * g, dy * g, dz * g
+        if moved:
+            for axis in tl.static_range(3):
+                to = tl.load(affine + axis) * dx + tl.load(affine + 4 + axis) * dy + tl.load(affine + 8 + axis) * dz
+                tl.atomic_add(to_points + first + axis * total + index, to, mask=valid, sem="relaxed")
+        sums = to_affines + (item * blocks + tl.program_id(0)) * 12
+        tl.store(sums, tl.sum(dx * x))
+        tl.store(sums + 1, tl.sum(dx * y))
+        tl.store(sums + 2, tl.sum(dx * z))
+        tl.store(sums + 3, tl.sum(dx))
+        tl.store(sums + 4, tl.sum(dy * x))
+        tl.store(sums + 5, tl.sum(dy * y))
+        tl.store(sums + 6, tl.sum(dy * z))
+        tl.store(sums + 7, tl.sum(dy))
+        tl.store(sums + 8, tl.sum(dz * x))
+        tl.store(sums + 9, tl.sum(dz * y))
+        tl.store(sums + 10, tl.sum(dz * z))
+        tl.store(sums + 11, tl.sum(dz))
 
 
 @triton.jit
@@ -207,20 +217,9 @@ def _turn_kernel(
     )
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
-    ux, uy, uz = 1 - wx, 1 - wy, 1 - wz
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
     volume = volumes + item * width * width * width
-    v000 = _corner(volume, ix, iy, iz, width, valid)
-    v001 = _corner(volume, ix + 1, iy, iz, width, valid)
-    v010 = _corner(volume, ix, iy + 1, iz, width, valid)
-    v011 = _corner(volume, ix + 1, iy + 1, iz, width, valid)
-    v100 = _corner(volume, ix, iy, iz + 1, width, valid)
-    v101 = _corner(volume, ix + 1, iy, iz + 1, width, valid)
-    v110 = _corner(volume, ix, iy + 1, iz + 1, width, valid)
-    v111 = _corner(volume, ix + 1, iy + 1, iz + 1, width, valid)
-    dx = ((v001 - v000) * uy + (v011 - v010) * wy) * uz + ((v101 - v100) * uy + (v111 - v110) * wy) * wz
-    dy = ((v010 - v000) * ux + (v011 - v001) * wx) * uz + ((v110 - v100) * ux + (v111 - v101) * wx) * wz
-    dz = ((v100 - v000) * ux + (v101 - v001) * wx) * uy + ((v110 - v010) * ux + (v111 - v011) * wx) * wy
+    dx, dy, dz = _gradient_at(volume, ix, iy, iz, wx, wy, wz, width, valid)
     px -= tl.load(centers + item * 3)
     py -= tl.load(centers + item * 3 + 1)
     pz -= tl.load(centers + item * 3 + 2)
@@ -280,17 +279,19 @@ class Sample(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         volumes, affines, *moved = ctx.saved_tensors  # type: ignore[attr-defined]
         points = moved[0] if moved else None
         size, padded = ctx.sizes  # type: ignore[attr-defined]
         batch, poses = affines.shape[:2]
         blocks = triton.cdiv(size**3, BLOCK)
         to_volumes, to_points = torch.zeros_like(volumes), None if points is None else torch.zeros_like(points)
-        to_affines = volumes.new_empty(batch, poses, blocks, 12)
+        slopes = any(ctx.needs_input_grad[1:3])  # type: ignore[attr-defined]
+        to_affines = volumes.new_empty(batch, poses, blocks, 12) if slopes else to_volumes
         _gradient_kernel[(blocks, batch * poses)](
             to_volumes, to_affines, to_volumes if to_points is None else to_points, grad.contiguous(), volumes, affines,
             volumes if points is None else points, poses, blocks, volumes.shape[-1], size, padded, points is not None,
-            BLOCK,
+            slopes, BLOCK,
         )  # fmt: skip
-        return to_volumes, to_affines.sum(2).view(batch, poses, 3, 4), to_points, None, None
+        by_affines = to_affines.sum(2).view(batch, poses, 3, 4) if slopes else None
+        return to_volumes, by_affines, to_points, None, None
