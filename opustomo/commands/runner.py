@@ -31,6 +31,20 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+SPINS = "1000"
+"""Tries of a waiting OpenMP thread before it sleeps; the default of libgomp is 300,000 and more."""
+
+
+def let_waiting_threads_sleep() -> None:
+    """Let OpenMP threads that wait for each other give up their core soon, unless the environment says otherwise.
+
+    PyTorch's threads spin while they wait. Beside other work on the same cores this takes several times the computing
+    itself, because the threads that they wait for do not run. libgomp reads the variable when PyTorch is loaded.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
 def run_cli(
     prog: str,
     description: str,
@@ -60,6 +74,7 @@ def run_cli(
     if argv is None:
         _keep_docstrings()
     prepare_streams()
+    let_waiting_threads_sleep()
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words and words[0] in commands else None
     try:
