@@ -106,7 +106,9 @@ def model_residual_sums(
         size = transfer.shape[1]
         weight = torch.ones_like(mask_power) if weight is None else weight
         shells = _shells(size, transfer.device)
-        sums = residual_bins(target, posed, transfer, measured, mask_power, weight, shells, shell_count(size), LANES)
+        sums = residual_bins(
+            (target, posed), (transfer, measured), (weight, mask_power), shells, shell_count(size), LANES
+        )
         return NoiseSums(*sums)
     return residual_sums(target - posed * transfer, measured, mask_power, weight)
 

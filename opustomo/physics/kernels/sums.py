@@ -78,14 +78,34 @@ def _residual_kernel(
 
 
 def residual_bins(
-    target: Tensor, posed: Tensor, transfer: Tensor, measured: Tensor, mask_power: Tensor, weight: Tensor,
-    shells: Tensor, count: int, lanes: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return ``Σ w |R - H F|²`` over particles and shells, and the number of measured voxels, both (count,).
+    spectra: tuple[Tensor, Tensor],
+    filters: tuple[Tensor, Tensor],
+    weights: tuple[Tensor, Tensor],
+    shells: Tensor,
+    count: int,
+    lanes: int,
+) -> tuple[Tensor, Tensor]:
+    """Sum the power of residuals, and the measured voxels, over particles and shells.
 
-    R and F (``target`` and ``posed``) are spectra (B, n, n, n/2+1), H (``transfer``) and ``measured`` filters of this
-    shape, ``mask_power`` and ``weight`` (B,), ``shells`` the shell of each voxel (n² (n/2+1),).
+    Parameters
+    ----------
+    spectra
+        R and F of the residuals R - H F, (B, n, n, n/2+1).
+    filters
+        H, and the CTF, which is zero where nothing was measured, (B, n, n, n/2+1).
+    weights
+        Weights of the particles, and mean squares of their masks, (B,).
+    shells
+        Shell of each voxel, (n² (n/2+1),).
+    count, lanes
+        Number of shells, and of partial sums of each.
+
+    Returns
+    -------
+    Tensor, Tensor
+        Power and number of voxels, (count,).
     """
+    (target, posed), (transfer, measured), (weight, mask_power) = spectra, filters, weights
     size, half = transfer.shape[-2:]
     total = transfer[0].numel()
     bins = transfer.new_zeros(2, count * lanes)
