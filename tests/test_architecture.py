@@ -21,8 +21,17 @@ ALLOWED = {
     "model": {"physics", "geometry"},
     "checkpoint": {"model", "physics", "geometry", "io"},
     "quality.checks": {"model.config", "physics", "geometry", "data", "io"},
-    "training": {"quality.checks", "checkpoint", "model", "physics", "geometry", "data", "io"},
-    "training.monitors": {"training.records", "analysis", "io", "geometry"},
+    "training": {
+        "training.monitors.records",
+        "quality.checks",
+        "checkpoint",
+        "model",
+        "physics",
+        "geometry",
+        "data",
+        "io",
+    },
+    "training.monitors": {"analysis", "io", "geometry"},
     "analysis.latents": {"io"},
     "analysis.clusters": {"analysis.latents", "analysis.results", "io"},
     "analysis.figures": {"analysis.clusters", "analysis.latents", "analysis.results", "io"},
@@ -101,7 +110,6 @@ MANY_ARGUMENTS = {
 }
 """Functions with more arguments; each is to be simplified, and none is to be added."""
 SAME_ROLE = {
-    "separation",  # of the latents: the model in `model`, its estimation in `training`
     "warp",  # the formats of WARP: tilt series in `io`, particle tables in `convert`
 }
 NO_COMMANDS = (

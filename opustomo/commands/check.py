@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from opustomo.physics.boxes import Boxes
     from opustomo.quality.checks.missing_inputs import Readiness
     from opustomo.quality.checks.proposal import Settings
-    from opustomo.training.timing import StepTime
+    from opustomo.training.step_timing import StepTime
 
 HELP = "inspect a particle set, judge whether it is usable, and print the training command with proposed settings"
 PASSED_ON = "poses mask datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit".split()
@@ -191,7 +191,7 @@ def _time_step(
     import torch
 
     from opustomo.training.config import TrainingConfig
-    from opustomo.training.timing import measure_step
+    from opustomo.training.step_timing import measure_step
 
     assert readiness.particles is not None
     config = TrainingConfig(batch_size=settings.batch_size, lr=settings.lr)

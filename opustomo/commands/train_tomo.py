@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.model.config import ModelConfig
     from opustomo.training.config import RunConfig
     from opustomo.training.launch import launch
-    from opustomo.training.monitors.standard import standard_watchers
+    from opustomo.training.monitors.standard import standard_monitors
     from opustomo.training.ranks import place_from_environment
     from opustomo.training.schedules import beta_at
     from opustomo.training.setup import train
@@ -296,9 +296,9 @@ def run(args: argparse.Namespace) -> None:
         notes=tuple(notes),
         options=plain_options(args),
     )
-    watch = partial(standard_watchers, plot=args.tmp_prefix if args.plot else None)
+    make_monitors = partial(standard_monitors, plot=args.tmp_prefix if args.plot else None)
     try:
-        train(data, model, physics, args.downfrac, config, where, watch, place)
+        train(data, model, physics, args.downfrac, config, where, make_monitors, place)
     except UserError as error:
         if place is None or place.rank == 0:
             raise

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from opustomo.geometry.rotations import quaternion_to_matrix
 from opustomo.model import convolution
-from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
+from opustomo.model.initialization import LEAKY_SLOPE, initialize, initialize_sequence
 
 MIDDLE_SIZE = 16
 HEAD_STD = 0.5 / 512
@@ -59,12 +59,12 @@ class ConvTemplate(nn.Module):
         )
         self.conv_out = convolution.Upsample(16, 1)
         for part in (self.template1, self.template2, self.template3, self.template4):
-            initialise_sequence(part)
-        initialise(self.conv_out)
+            initialize_sequence(part)
+        initialize(self.conv_out)
         self.affine_out: nn.Sequential | None = None
         if poses:
             self.affine_out = nn.Sequential(nn.Linear(zaffinedim, 512), _activation(), nn.Linear(512, 6 * poses))
-            initialise_sequence(self.affine_out, last_gain=1.0)
+            initialize_sequence(self.affine_out, last_gain=1.0)
             nn.init.normal_(self.affine_out[2].weight, std=HEAD_STD)  # type: ignore[arg-type]
 
         # The resize after template3 reads few of its voxels when T is small; then only those are computed.

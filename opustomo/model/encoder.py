@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model.convolution import ClosingConv, Downsample, apply_along_axes, resize_matrix_on, through
-from opustomo.model.initialise import LEAKY_SLOPE, initialise, initialise_sequence
+from opustomo.model.initialization import LEAKY_SLOPE, initialize, initialize_sequence
 
 HIGHEST_LOGSTD = 4.0
 
@@ -44,9 +44,9 @@ class Encoder(nn.Module):
         self.mu = nn.Linear(512, latent_dim)
         self.logstd = nn.Linear(512, latent_dim)
         for part in (self.down1, self.down2, self.down3):
-            initialise_sequence(part)
+            initialize_sequence(part)
         for head in (self.mu, self.logstd):
-            initialise(head)
+            initialize(head)
 
     def start_deviation(self, value: float) -> None:
         """Let untrained posteriors have a standard deviation of ``value``.

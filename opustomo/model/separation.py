@@ -3,7 +3,7 @@
 The decoder draws what rigid bodies leave over of a motion, so the encoder tells the motion twice: in the conformation c
 and, within every kind of composition, as a curve mu = mu' + f(c). Files of an epoch hold mu' and f. The decoder
 is always given mu' + f(c), which is what it was trained with, where both are known; where the conformation is not, mu'
-is the composition at the mean of f, which is 0. How f is found: :mod:`opustomo.training.separation`.
+is the composition at the mean of f, which is 0. How f is found: :mod:`opustomo.training.fit_separation`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class TrainingConfig:
         Weights of KL and of the disentanglement prior.
     separate
         With bodies, write compositions without what they share with conformations
-        (:mod:`opustomo.training.separation`).
+        (:mod:`opustomo.training.fit_separation`).
     valfrac, split
         Fraction of the particles held out; file that keeps which ones, written where it does not exist.
     seed

@@ -15,7 +15,7 @@ import torch
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
 from opustomo.training.engine import Engine
-from opustomo.training.records import Encoded
+from opustomo.training.monitors.records import Encoded
 
 
 @torch.no_grad()

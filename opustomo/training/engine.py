@@ -19,8 +19,8 @@ from opustomo.model.randomness import StepRandom, seed_of
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training.config import TrainingConfig
-from opustomo.training.finite import add_if_finite, average_if_finite, finite_rows, replace_rows
-from opustomo.training.memory import LatentMemory, PoseMemory
+from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows
+from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.ranks import OneProcess, Ranks
 
 SNR_START = 0.001

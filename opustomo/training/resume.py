@@ -29,8 +29,8 @@ from opustomo.io.pickles import load_torch
 from opustomo.io.poses import read_poses
 from opustomo.model.separation import Separation
 from opustomo.training.config import RunConfig
-from opustomo.training.fixed import changes, listed, require_same_networks, require_same_run
-from opustomo.training.progress import TRAINING, Progress
+from opustomo.training.loop_state import TRAINING, LoopState
+from opustomo.training.run_identity import changes, listed, require_same_networks, require_same_run
 from opustomo.training.runlog import RunLog
 from opustomo.training.trainer import Trainer
 
@@ -82,7 +82,7 @@ class Start:
     @property
     def particles_seen(self) -> int | None:
         """Training visits before the point from which a run goes on, None for a run that starts."""
-        return None if self.state is None else Progress.from_dict(self.state["progress"]).particles_seen
+        return None if self.state is None else LoopState.from_dict(self.state["progress"]).particles_seen
 
     def apply(self, trainer: Trainer, log: RunLog) -> None:
         """Restore ``trainer`` and say what was restored."""
@@ -134,7 +134,7 @@ def choose_start(run: RunConfig, particles: int) -> Start:
         )
     state, epoch, note = read_state(path.parent), epoch_of(path), None
     if state is not None and epoch is not None and state.get("particles") == particles:
-        progress = Progress.from_dict(state["progress"])
+        progress = LoopState.from_dict(state["progress"])
         own_latents = run.latents is None or run.latents.resolve() == path.with_name(f"z.{epoch}.pkl").resolve()
         if own_latents and progress.epoch == epoch + 1 and progress.step == 0 and progress.kind == TRAINING:
             note = f"{path.parent / STATE_FILE} holds the full state after that epoch"

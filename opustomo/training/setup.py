@@ -31,13 +31,13 @@ from opustomo.quality.checks.preflight import PlannedRun, inspect_particles
 from opustomo.quality.checks.reconstruction_kind import Divided, examine_reconstruction, training_line
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import consensus_template
-from opustomo.training.fixed import content_entries
 from opustomo.training.host import keep_freed_memory
+from opustomo.training.inherited_mask import inherit_solvent
+from opustomo.training.monitors.records import MonitorFactory
 from opustomo.training.ranks import Place, join, lost_contact
-from opustomo.training.records import WatcherFactory
 from opustomo.training.resume import checked_start, choose_start, earlier_split, resume_command
+from opustomo.training.run_identity import content_entries
 from opustomo.training.runlog import RunLog
-from opustomo.training.solvent import inherit_solvent
 from opustomo.training.stop import stop_on_signal
 from opustomo.training.trainer import Trainer
 
@@ -53,7 +53,7 @@ def train(
     downfrac: float,
     config: TrainingConfig,
     run: RunConfig,
-    watch: WatcherFactory | None = None,
+    make_monitors: MonitorFactory | None = None,
     place: Place | None = None,
 ) -> None:
     """Train a model from files (the work of ``dsd train_tomo``).
@@ -162,8 +162,8 @@ def train(
             log.say(
                 f"# note: nothing is left to train: {done} epochs are done and -n asks for {config.epochs}; raise -n"
             )
-        if watch is not None and leads:
-            trainer.watchers = list(watch(run.outdir, log.say, start.particles_seen))
+        if make_monitors is not None and leads:
+            trainer.monitors = list(make_monitors(run.outdir, log.say, start.particles_seen))
         try:
             with stop_on_signal() as stop:
                 finished = trainer.fit(stop)
@@ -176,8 +176,8 @@ def train(
                 f"ended; go on with: {resume_command(run.command)}"
             ) from error
         finally:
-            for watcher in trainer.watchers:
-                watcher.close()
+            for monitor in trainer.monitors:
+                monitor.close()
         if not finished and stop.signal is not None:
             log.say(f"# stopped by {stop.signal.name}; the state is saved, go on with: {resume_command(run.command)}")
             return

@@ -1,4 +1,4 @@
-"""Stopping on request: SLURM's SIGTERM and Ctrl-C let the step finish, the state be saved, and the program end well."""
+"""Stop on request: on SIGTERM (SLURM) or Ctrl-C, the current step finishes and the state is saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop."""
+    """Request to stop a run; true once a signal has arrived."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

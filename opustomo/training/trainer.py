@@ -25,18 +25,18 @@ from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.current import projections_of, template_of, write_template
 from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
+from opustomo.training.fit_separation import separate_latents
 from opustomo.training.graphs import Steps
-from opustomo.training.memory import LatentMemory, PoseMemory
-from opustomo.training.progress import TRAINING, VALIDATION, Progress, note_broken
+from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Monitor
+from opustomo.training.particle_memory import LatentMemory, PoseMemory
+from opustomo.training.progress_display import RunProgress, visits_left
 from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.records import EpochRecord, IntervalRecord, Watcher
 from opustomo.training.recovery import Recovery
-from opustomo.training.run_progress import RunProgress, visits_left
 from opustomo.training.runlog import RunLog, epoch_line
-from opustomo.training.separation import separate_latents
+from opustomo.training.snapshots import projections_of, template_of, write_template
 from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
@@ -62,7 +62,7 @@ class Trainer:
         Indices of the particles that train and of those held out.
     config, run, log
         Settings and the open log.
-    watchers
+    monitors
         Told of the run's course.
     ranks
         Processes that share the batches; the first of them writes.
@@ -78,14 +78,14 @@ class Trainer:
         config: TrainingConfig,
         run: RunConfig,
         log: RunLog,
-        watchers: Sequence[Watcher] = (),
+        monitors: Sequence[Monitor] = (),
         ranks: OneProcess | Ranks | None = None,
     ) -> None:
         self.ranks = OneProcess() if ranks is None else ranks
         self.leads = self.ranks.rank == 0
         self.model, self.particles, self.source, self.norm = model, particles, source, norm
         self.members = dict(zip((TRAINING, VALIDATION), members, strict=True))
-        self.config, self.run, self.log, self.watchers = config, run, log, list(watchers)
+        self.config, self.run, self.log, self.monitors = config, run, log, list(monitors)
         self.device = torch.device(run.device)
         self.groups = viewing_groups(particles.poses.eulers_deg)
         latents = LatentMemory(self.groups, model.config.latent_dim, self.device, config.seed)
@@ -103,7 +103,7 @@ class Trainer:
             self.ranks,
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
-        self.progress = Progress()
+        self.progress = LoopState()
         self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
         self._shown = RunProgress(log.say if self.leads else None, self._loss_so_far)
         self._recovery = Recovery(self.engine, log.say, run.outdir)
@@ -149,7 +149,7 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state that :meth:`state` gave."""
         self.engine.load_state(state)
-        self.progress = Progress.from_dict(state["progress"])
+        self.progress = LoopState.from_dict(state["progress"])
         self._reported = (time.monotonic(), self.progress.particles_seen)
         self._recovery.start()
 
@@ -183,7 +183,7 @@ class Trainer:
                 self.log.say(f"# epoch {epoch} is written: weights.{epoch}.pkl, z.{epoch}.pkl, pose.{epoch}.pkl")
         if self.leads:  # a small set never reaches a log interval
             self._write_template(self.engine.latents.values[:1])
-        if self.watchers:
+        if self.monitors:
             self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
 
     # One pass over the training or the validation particles
@@ -389,9 +389,9 @@ class Trainer:
         )
 
     def _tell(self, what: str, record: IntervalRecord | EpochRecord) -> None:
-        for watcher in list(self.watchers):
+        for monitor in list(self.monitors):
             try:
-                getattr(watcher, what)(record)
+                getattr(monitor, what)(record)
             except OSError as error:
-                self.watchers.remove(watcher)
-                self.log.say(f"# warning: {type(watcher).__name__} stops: {error}")
+                self.monitors.remove(monitor)
+                self.log.say(f"# warning: {type(monitor).__name__} stops: {error}")

@@ -15,7 +15,7 @@ from opustomo.io.latents import read_latents
 from opustomo.training import trainer
 from opustomo.training.monitors import training_figure
 from opustomo.training.monitors.metrics import MetricsFile
-from opustomo.training.records import EpochRecord
+from opustomo.training.monitors.records import EpochRecord
 from tests.commands.quick import own_copy, train, use_tiny_networks
 from tests.training.monitors import fabricated
 

@@ -15,7 +15,7 @@ import torch
 from opustomo.checkpoint.state import read_state, require_finite
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
-from opustomo.training.finite import add_if_finite, average_if_finite, finite_rows, replace_rows
+from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows
 from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
 
 INF, NAN = float("inf"), float("nan")

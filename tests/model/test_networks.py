@@ -14,7 +14,7 @@ from torch.nn import functional
 from opustomo.model.convolution import BlockUpsample, ClosingConv, Downsample, Upsample, sort_taps, unsort_taps
 from opustomo.model.decoder import ConvTemplate, Decoder, small_rotation
 from opustomo.model.encoder import Encoder
-from opustomo.model.initialise import initialise
+from opustomo.model.initialization import initialize
 
 ENCODER_SHAPES = {
     "down1.0": (32, 1, 4, 4, 4),
@@ -256,7 +256,7 @@ def test_first_output_is_smooth(decoder: Decoder) -> None:
     ],
 )
 def test_initial_weights_are_xavier_uniform(layer: nn.Module, bound: float) -> None:
-    initialise(layer, gain=2.0)
+    initialize(layer, gain=2.0)
     weight = layer.weight.detach()
     assert 0.98 * 2 * bound < float(weight.abs().max()) <= 2 * bound
     assert float(weight.std()) == pytest.approx(2 * bound / math.sqrt(3), rel=0.03)
@@ -278,7 +278,7 @@ def test_gain_is_that_of_the_activation_and_one_at_outputs(encoder: Encoder, dec
 
 def test_unknown_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="BatchNorm3d"):
-        initialise(nn.BatchNorm3d(2))
+        initialize(nn.BatchNorm3d(2))
 
 
 def test_pose_rows(decoder: Decoder) -> None:

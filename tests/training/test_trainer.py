@@ -29,7 +29,7 @@ from opustomo.model.noise import NoiseSums
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.engine import make_optimizer
-from opustomo.training.progress import VALIDATION
+from opustomo.training.loop_state import VALIDATION
 from opustomo.training.runlog import RunLog
 from opustomo.training.schedules import learning_rate_at
 from opustomo.training.trainer import Trainer

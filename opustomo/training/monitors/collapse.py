@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 FIRST_EPOCH = 2
 """First epoch, counted from 0, at which latents are checked for collapse."""
@@ -40,7 +40,7 @@ class Finding:
     columns: tuple[int, ...] = ()
 
 
-class CollapseWatcher:
+class CollapseMonitor:
     """Training monitor that reports each kind of problem once.
 
     Parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.training.monitors.metrics import EPOCHS_FILE, CsvTable, read_epoch_means
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 FEWEST_EPOCHS = 4
 WINDOW = 3

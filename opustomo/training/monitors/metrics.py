@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from opustomo.io.atomic import atomic_path
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 Row = Mapping[str, str]
 

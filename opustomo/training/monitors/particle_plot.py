@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.io.atomic import atomic_path
-from opustomo.training.records import EpochRecord, IntervalRecord, Projections
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Projections
 
 DPI = 110
 SMOOTHING_PX = 1.5

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from opustomo.training.monitors.collapse import CollapseWatcher
+from opustomo.training.monitors.collapse import CollapseMonitor
 from opustomo.training.monitors.convergence_state import ConvergenceMonitor
 from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.particle_plot import ParticlePlot
-from opustomo.training.monitors.tensorboard import TensorBoardWatcher, tensorboard_available
+from opustomo.training.monitors.records import Monitor
+from opustomo.training.monitors.tensorboard import TensorBoardMonitor, tensorboard_available
 from opustomo.training.monitors.training_figure import TrainingFigure
-from opustomo.training.records import Watcher
 
 
-def standard_watchers(
+def standard_monitors(
     outdir: Path, say: Callable[[str], None], resumed_at: int | None, plot: str | None = None
-) -> list[Watcher]:
+) -> list[Monitor]:
     """Create the monitors of convergence, metrics, figures, collapse and, if installed, TensorBoard.
 
     Parameters
@@ -32,24 +32,24 @@ def standard_watchers(
 
     Returns
     -------
-    list of Watcher
+    list of Monitor
         Training monitors. If a file cannot be resumed, a warning is logged and its monitor is omitted.
     """
     convergence = ConvergenceMonitor(outdir, say)
-    watchers: list[Watcher] = [convergence]
+    monitors: list[Monitor] = [convergence]
     metrics = MetricsFile(outdir / "metrics.csv", convergence.columns)
     try:
         if resumed_at is not None:
             metrics.resume_from(resumed_at)
-        watchers.append(metrics)
+        monitors.append(metrics)
     except OSError as error:
         say(f"# warning: metrics.csv cannot be resumed ({error}), so this run does not write it")
-    watchers += [TrainingFigure(outdir / "training.png", convergence), CollapseWatcher(say)]
+    monitors += [TrainingFigure(outdir / "training.png", convergence), CollapseMonitor(say)]
     if plot is not None:
-        watchers.append(ParticlePlot(outdir / f"{plot}.png"))
+        monitors.append(ParticlePlot(outdir / f"{plot}.png"))
     if tensorboard_available():
         try:
-            watchers.append(TensorBoardWatcher(outdir / "tensorboard", resumed_at))
+            monitors.append(TensorBoardMonitor(outdir / "tensorboard", resumed_at))
         except (ImportError, OSError) as error:
             say(f"# warning: TensorBoard files are not written ({error})")
-    return watchers
+    return monitors

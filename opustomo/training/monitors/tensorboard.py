@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 
 def tensorboard_available() -> bool:
@@ -14,7 +14,7 @@ def tensorboard_available() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
-class TensorBoardWatcher:
+class TensorBoardMonitor:
     """Training monitor that writes TensorBoard event files.
 
     Loss terms of batches are written to ``training/TERM`` and the state of the run to ``run/…``, as functions of the

@@ -19,7 +19,7 @@ from opustomo.training.monitors.convergence_state import (
     EpochNumbers,
 )
 from opustomo.training.monitors.metrics import EPOCHS_FILE, read_epoch_means
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opustomo.model.loss import TERM_NAMES
-from opustomo.training.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 
 def terms(value: float) -> dict[str, float]:

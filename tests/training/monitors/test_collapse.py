@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opustomo.training.monitors.collapse import LEAST_BITS, CollapseWatcher, diagnose, information
-from opustomo.training.records import Encoded, EpochRecord
+from opustomo.training.monitors.collapse import LEAST_BITS, CollapseMonitor, diagnose, information
+from opustomo.training.monitors.records import Encoded, EpochRecord
 from tests.training.monitors import fabricated
 
 WIDTH = 0.135
@@ -142,14 +142,14 @@ def test_hardly_any_particles(count: int) -> None:
 
 def test_each_condition_is_said_once() -> None:
     said: list[str] = []
-    watcher = CollapseWatcher(said.append)
+    monitor = CollapseMonitor(said.append)
     alive = np.random.default_rng(3).normal(size=(1000, 4))
     half = alive * (1.0, 0.0, 1.0, 1.0)
     states = [alive] * 5 + [half] * 4 + [0 * alive] * 4 + [half] * 3
     for number, means in enumerate(states):
-        watcher.interval(fabricated.interval(1000 * number))
-        watcher.epoch(record(means, number))
-    watcher.close()
-    assert [finding.kind for finding in watcher.findings] == ["dead", "point"]
+        monitor.interval(fabricated.interval(1000 * number))
+        monitor.epoch(record(means, number))
+    monitor.close()
+    assert [finding.kind for finding in monitor.findings] == ["dead", "point"]
     assert len(said) == 2 and "1 of 4 latent dimensions" in said[0] and "latents have collapsed" in said[1]
     assert all("try" in line and "\n" not in line for line in said)

@@ -18,7 +18,7 @@ from opustomo.training.monitors.convergence_state import (
     read_history,
 )
 from opustomo.training.monitors.metrics import MetricsFile
-from opustomo.training.records import EpochRecord
+from opustomo.training.monitors.records import EpochRecord
 
 EPOCHS = np.arange(20)
 

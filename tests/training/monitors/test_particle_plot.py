@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from opustomo.training.monitors.particle_plot import draw_particle
-from opustomo.training.records import Projections
+from opustomo.training.monitors.records import Projections
 
 DISC = (np.hypot(*np.mgrid[-12:12, -12:12]) < 6).astype(np.float32)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opustomo.training.monitors.tensorboard import TensorBoardWatcher, tensorboard_available
+from opustomo.training.monitors.tensorboard import TensorBoardMonitor, tensorboard_available
 from tests.training.monitors import fabricated
 
 
@@ -46,11 +46,11 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 
 
 def test_scalars_and_steps(recorders: list[Recorder], tmp_path: Path) -> None:
-    watcher = TensorBoardWatcher(tmp_path / "tb")
-    watcher.interval(fabricated.interval(3000, epoch=1))
-    watcher.epoch(fabricated.epoch(1))
-    watcher.epoch(fabricated.epoch(2, validation=None))
-    watcher.close()
+    monitor = TensorBoardMonitor(tmp_path / "tb")
+    monitor.interval(fabricated.interval(3000, epoch=1))
+    monitor.epoch(fabricated.epoch(1))
+    monitor.epoch(fabricated.epoch(2, validation=None))
+    monitor.close()
     (writer,) = recorders
     assert writer.log_dir == str(tmp_path / "tb") and writer.purge_step is None
     assert writer.scalars["training/total", 3000] == 3.0
@@ -61,7 +61,7 @@ def test_scalars_and_steps(recorders: list[Recorder], tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_hides_what_comes_again(recorders: list[Recorder], tmp_path: Path) -> None:
-    TensorBoardWatcher(tmp_path, resumed_at=5000)
+    TensorBoardMonitor(tmp_path, resumed_at=5000)
     assert recorders[0].purge_step == 5001
 
 
@@ -69,12 +69,12 @@ def test_a_resumed_run_hides_what_comes_again(recorders: list[Recorder], tmp_pat
 def test_event_files_can_be_read(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = TensorBoardWatcher(tmp_path / "tb")
+    first = TensorBoardMonitor(tmp_path / "tb")
     for seen in (1000, 2000, 3000):
         first.interval(fabricated.interval(seen))
     first.epoch(fabricated.epoch(0))
     first.close()
-    again = TensorBoardWatcher(tmp_path / "tb", resumed_at=2000)
+    again = TensorBoardMonitor(tmp_path / "tb", resumed_at=2000)
     again.interval(fabricated.interval(3500))
     again.close()
     events = EventAccumulator(str(tmp_path / "tb"))

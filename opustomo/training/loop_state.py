@@ -1,4 +1,4 @@
-"""Where in its course a run is."""
+"""Position of a run: epoch, pass, step, and what has been summed since the pass began."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ TRAINING, VALIDATION = "training", "validation"
 
 
 @dataclass
-class Progress:
+class LoopState:
     """Position of a run, saved with its state.
 
     Attributes
     ----------
     epoch, kind, step
-        The next batch to visit: epoch from 0, ``training`` or ``validation``, index in that pass.
+        Next batch: epoch counted from 0, ``training`` or ``validation``, and index in that pass.
     particles_seen, updates
-        Training visits and optimiser updates so far.
+        Number of training visits and of optimizer updates.
     sums
-        Loss terms times particles, summed over the pass so far.
+        Sums of the loss terms over the particles of the pass.
     counted
-        Particles in those sums; batches with terms that are not finite are left out.
+        Number of particles in the sums; batches with terms that are not finite are omitted.
     seconds
-        Wall time spent in the pass so far.
-    training_seconds
-        Wall time of the training pass of this epoch, while its validation runs.
-    training_means
-        Means of the training pass of this epoch, while its validation runs.
+        Wall time of the pass.
+    training_seconds, training_means
+        Wall time and mean loss terms of the training pass, during the validation of the same epoch.
     broken
-        Why particles were left out, by index.
+        Reason for each particle that is left out, by index.
     """
 
     epoch: int = 0
@@ -53,22 +51,33 @@ class Progress:
         self.kind, self.step, self.sums, self.counted, self.seconds = kind, 0, [], 0, 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a state file."""
+        """Return plain values for a state file."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Progress:
-        """Inverse of :meth:`as_dict`."""
+    def from_dict(cls, values: dict[str, Any]) -> LoopState:
+        """Return the state that :meth:`as_dict` described."""
         return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
 
 def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], index: int, reason: str) -> None:
-    """Note a subtomogram of ``count`` that cannot be used, and say it once.
+    """Record that a subtomogram cannot be used, and report it once.
+
+    Parameters
+    ----------
+    broken
+        Reasons by particle index; the new one is added.
+    count
+        Number of particles of the set.
+    say
+        Callback that receives the line for the log.
+    index, reason
+        Particle and reason.
 
     Raises
     ------
     UserError
-        More than 5 % of them (and more than one) are broken.
+        If more than 5 % of the particles, and more than one, cannot be used.
     """
     if index in broken:
         return
@@ -77,5 +86,5 @@ def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], 
     if len(broken) > max_broken(count):
         raise UserError(
             f"{len(broken)} of {count} subtomograms cannot be used, the last because {reason}; "
-            "repair them or take them out of the STAR file"
+            "repair them or remove them from the STAR file"
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opustomo.training.progress import TRAINING, VALIDATION, Progress
-from opustomo.training.run_progress import RunProgress, duration, visits_left
+from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState
+from opustomo.training.progress_display import RunProgress, duration, visits_left
 
 
 class Clock:
@@ -82,6 +82,6 @@ def test_other_processes_report_nothing(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_visits_left() -> None:
-    assert visits_left(Progress(epoch=0, kind=TRAINING), 80, 20, 3) == 220
-    assert visits_left(Progress(epoch=2, kind=VALIDATION), 80, 20, 3) == 0
+    assert visits_left(LoopState(epoch=0, kind=TRAINING), 80, 20, 3) == 220
+    assert visits_left(LoopState(epoch=2, kind=VALIDATION), 80, 20, 3) == 0
     assert duration(3723.4) == "1:02:03"

@@ -18,7 +18,7 @@ def leaky_gain() -> float:
 
 
 @torch.no_grad()
-def initialise(layer: nn.Module, gain: float = 1.0) -> None:
+def initialize(layer: nn.Module, gain: float = 1.0) -> None:
     """Draw the weights of a linear, convolution or transposed-convolution layer in place.
 
     Fans of a transposed convolution count kernel volume / stride³, and it repeats one block over all eight output
@@ -33,7 +33,7 @@ def initialise(layer: nn.Module, gain: float = 1.0) -> None:
     elif isinstance(layer, nn.Linear):
         fans = float(layer.in_features + layer.out_features)
     else:
-        raise ValueError(f"no rule to initialise a {type(layer).__name__}")
+        raise ValueError(f"no rule to initialize a {type(layer).__name__}")
     bound = gain * math.sqrt(6.0 / fans)
     if isinstance(layer, ClosingConv):
         layer.set_taps(torch.empty(layer.out_channels, layer.in_channels, 4, 4, 4).uniform_(-bound, bound))
@@ -47,9 +47,9 @@ def initialise(layer: nn.Module, gain: float = 1.0) -> None:
         layer.bias.zero_()
 
 
-def initialise_sequence(layers: nn.Sequential, last_gain: float | None = None) -> None:
+def initialize_sequence(layers: nn.Sequential, last_gain: float | None = None) -> None:
     """Initialise the parametrised layers of a sequence; all with the leaky gain, the last one with ``last_gain``."""
     parametrised = [layer for layer in layers if hasattr(layer, "weight")]
     for position, layer in enumerate(parametrised):
         is_last = position == len(parametrised) - 1
-        initialise(layer, last_gain if is_last and last_gain is not None else leaky_gain())
+        initialize(layer, last_gain if is_last and last_gain is not None else leaky_gain())

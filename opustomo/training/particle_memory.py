@@ -19,7 +19,7 @@ from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.pose_posterior import prior_variance
 from opustomo.model.randomness import StepRandom
-from opustomo.training.records import Encoded
+from opustomo.training.monitors.records import Encoded
 
 NEW_SHARE = 0.3
 POOL_GROUPS = 8

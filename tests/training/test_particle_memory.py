@@ -12,8 +12,8 @@ from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
 from opustomo.model.prior import prior_terms
 from opustomo.model.randomness import StepRandom
-from opustomo.training import memory
-from opustomo.training.memory import LatentMemory, PoseMemory
+from opustomo.training import particle_memory
+from opustomo.training.particle_memory import LatentMemory, PoseMemory
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_at_most_eight_other_groups_are_drawn_from() -> None:
 
 
 def test_large_groups_are_drawn_from_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "NEAR", 10**6)  # near is then the whole pool
+    monkeypatch.setattr(particle_memory, "NEAR", 10**6)  # near is then the whole pool
     groups = np.repeat([0, 1, 2], [10, 20_000, 5_000])
     latents = make_latents(groups, 1)
     latents.values[:, 0] = torch.from_numpy(groups).float()

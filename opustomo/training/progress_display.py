@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from opustomo.training.progress import TRAINING, Progress
+from opustomo.training.loop_state import TRAINING, LoopState
 
 SECONDS_BETWEEN_LINES = 20.0
 FRACTION_BETWEEN_LINES = 0.02
@@ -19,7 +19,7 @@ SECONDS_BETWEEN_READINGS = 2.0
 """Reading the loss waits for the device, so that a bar does it rarely."""
 
 
-def visits_left(progress: Progress, training: int, held_out: int, epochs: int) -> int:
+def visits_left(progress: LoopState, training: int, held_out: int, epochs: int) -> int:
     """Return the number of visits of a run after the current pass.
 
     Parameters

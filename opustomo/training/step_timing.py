@@ -17,7 +17,7 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.progress import TRAINING
+from opustomo.training.loop_state import TRAINING
 from opustomo.training.runlog import RunLog
 from opustomo.training.stop import StopRequest
 from opustomo.training.trainer import Trainer

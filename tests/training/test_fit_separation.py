@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from opustomo.analysis.latents.latent_independence import predict_latent
 from opustomo.model.config import ModelConfig
 from opustomo.model.separation import feature_count, features
-from opustomo.training import separation
-from opustomo.training.separation import find_separation, fit_mixture, separate_latents, unknowns
+from opustomo.training import fit_separation
+from opustomo.training.fit_separation import find_separation, fit_mixture, separate_latents, unknowns
 from tests.analysis.volumes.test_moving_volumes import make_geometry
 
 ZDIM, ZAFFINE = 4, 3
@@ -129,14 +129,14 @@ def test_units_of_the_latents_do_not_matter(scale: float) -> None:
 def test_many_particles_are_fitted_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     case = plant(2, count=6000)
     sizes: list[int] = []
-    real = separation.fit_mixture
+    real = fit_separation.fit_mixture
 
-    def noted(mu: np.ndarray, phi: np.ndarray, kinds: int) -> separation.MixtureFit:
+    def noted(mu: np.ndarray, phi: np.ndarray, kinds: int) -> fit_separation.MixtureFit:
         sizes.append(len(mu))
         return real(mu, phi, kinds)
 
-    monkeypatch.setattr(separation, "SAMPLE", 1500)
-    monkeypatch.setattr(separation, "fit_mixture", noted)
+    monkeypatch.setattr(fit_separation, "SAMPLE", 1500)
+    monkeypatch.setattr(fit_separation, "fit_mixture", noted)
     found = find_separation(case.mu, case.conformation)
     assert found is not None and set(sizes) == {1500}
     gap = found.apart(case.mu, case.conformation) - case.own
@@ -145,7 +145,7 @@ def test_many_particles_are_fitted_by_a_sample(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_few_particles_are_left_alone() -> None:
-    least = separation.PER_UNKNOWN * unknowns(1, feature_count(ZAFFINE), ZDIM)
+    least = fit_separation.PER_UNKNOWN * unknowns(1, feature_count(ZAFFINE), ZDIM)
     case = plant(1, count=least)
     assert find_separation(case.mu, case.conformation) is not None
     assert find_separation(case.mu[1:], case.conformation[1:]) is None
