@@ -106,7 +106,7 @@ MANY_ARGUMENTS = {
     "opustomo.training.runlog.epoch_line",
     "opustomo.training.setup._describe",
     "opustomo.training.setup.train",
-    "opustomo.training.timing.measure_step",
+    "opustomo.training.step_timing.measure_step",
 }
 """Functions with more arguments; each is to be simplified, and none is to be added."""
 SAME_ROLE = {
