@@ -132,6 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the CTF tables and the particle table."""
+    from opustomo.commands.next_commands import print_after_table
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.ctf_set import prepare_coords, prepare_star
 
@@ -151,6 +152,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"Note: {note}")
     print(f"Wrote {config.out_star}")
     _write_script(config, args.apix)
+    print_after_table(config.out_star)
 
 
 def _write_script(config: CtfConfig, apix: float | None) -> None:
