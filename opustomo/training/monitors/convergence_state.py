@@ -93,7 +93,7 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     - *overfitting since k*: after its minimum before epoch k, the held-out loss lies above it by more than 5 % of the
       whole decrease and by more than its noise, while the training loss falls from its highest value since then;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
-      whole decrease and more than the noise, or latents or the volume still change;
+      whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
     - *unclear*: the loss fluctuates between epochs by more than 10 % of the whole decrease;
     - *converged since k*: otherwise; k is the first epoch after which loss, latents and volume are stable.
     """
@@ -128,7 +128,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
             )
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
-    if gain > small:
+    # The noise of a curve that still bends is overestimated, so that a fall in every epoch counts without it.
+    falls = bool((np.diff(judged[-WINDOW - 1 :]) < 0).all())
+    if gain > small or (falls and gain > SMALL_GAIN * decrease):
         return Statement(
             "improving",
             None,
@@ -140,7 +142,7 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
         return Statement(
             "improving",
             None,
-            f"still improving: the {name} loss is stable, but {' and '.join(moving)} from the last epoch",
+            f"still improving: the {name} loss is stable, but {' and '.join(moving)}",
         )
     if NOISES * noise > CLEAR * decrease:
         return Statement(
@@ -165,7 +167,7 @@ def _still_moving(row: EpochNumbers) -> tuple[str, str]:
     if row.latent_change > STABLE_LATENTS:
         latents = f"the latents moved by {100 * row.latent_change:.0f} % of their spread in the last epoch"
     if row.volume_change > STABLE_VOLUME:
-        volume = f"the volume changed (correlation {1 - row.volume_change:.3f})"
+        volume = f"the volume changed in the last epoch (correlation {1 - row.volume_change:.3f})"
     return latents, volume
 
 
@@ -193,7 +195,7 @@ class ConvergenceMonitor:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
-        self._previous: tuple[np.ndarray, np.ndarray] | None = None
+        self._previous: tuple[np.ndarray, np.ndarray, int | None] | None = None
         self.history: list[EpochNumbers] | None = None
         """Numbers of all epochs; None before the first epoch of this process."""
         self.statement = convergence_statement(())
@@ -209,10 +211,15 @@ class ConvergenceMonitor:
         volume = np.asarray(record.template, dtype=np.float64)
         latent_change = volume_change = math.nan
         first = self._previous is None
+        # Written latents are encoded anew and stay the same until the next epoch is written; before, latents are those
+        # collected during training. Only latents of the same kind are compared.
         if self._previous is not None:
-            latent_change = _displacement(self._previous[0], latents)
+            before_written = self._previous[2]
+            new = record.written is None or record.written != before_written
+            if new and (record.written is None) == (before_written is None):
+                latent_change = _displacement(self._previous[0], latents)
             volume_change = _dissimilarity(self._previous[1], volume)
-        self._previous = latents, volume
+        self._previous = latents, volume, record.written
         held_out = math.nan if record.validation is None else record.validation.get("gen", math.nan)
         row = EpochNumbers(record.epoch, record.training.get("gen", math.nan), held_out, latent_change, volume_change)
         before = self.history[-1] if self.history else None

@@ -107,6 +107,24 @@ def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
     assert Statement("converged", 3, "converged").advice(tmp_path) == ""
 
 
+def test_a_loss_that_falls_in_every_epoch_improves_although_its_curve_bends() -> None:
+    """The curve of a run with 1,500 particles; its second differences are larger than the last falls."""
+    losses = "-.135 -.296 -.392 -.436 -.453 -.461 -.464 -.466 -.468"
+    assert [real(losses, epochs) for epochs in (6, 7)] == ["improving", "improving"]
+
+
+def test_latents_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    """With --checkpoint 3, latents are collected in training, then written, and stay those of the written epoch."""
+    rng = np.random.default_rng(0)
+    monitor = ConvergenceMonitor(tmp_path, lambda line: None)
+    for epoch, written in enumerate((None, None, 2, 2, 2, 5)):
+        made = record(epoch, 1.0, rng.normal(size=(50, 3)), rng.normal(size=(8, 8, 8)))
+        monitor.epoch(replace(made, written=written))
+    assert monitor.history is not None
+    known = [math.isfinite(row.latent_change) for row in monitor.history]
+    assert known == [False, True, False, False, False, True]
+
+
 def test_unknown_latents_and_volumes_are_not_called_stable() -> None:
     unknown = convergence_statement(curve(np.exp(-EPOCHS / 1.5), latents=math.nan, volume=math.nan))
     assert unknown.state == "converged" and "the held-out loss is stable" in unknown.sentence
