@@ -34,7 +34,7 @@ def test_a_complete_set(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFi
     outputs = ("--json", str(tmp_path / "new" / "found.json"), "--figure", str(tmp_path / "a figure.png"))
     code, said = check(capsys, tiny_set, "-r", str(tiny_set / "mask.mrc"), *outputs, "-b", "4")
     assert code == 0 and "missing:" not in said and "without:" not in said
-    assert "correlation of the data's power with the 3D CTF" in said and "mirrored" in said
+    assert "correlation of the power of the data with the 3D CTF" in said and "mirrored" in said
     assert "Verdict: usable" in said and said.rstrip().endswith("Then: dsdsh results run")
     content = json.loads((tmp_path / "new" / "found.json").read_text())
     assert content["can_train"] and content["missing"] == [] and content["verdict"]["faults"] == []
@@ -103,7 +103,7 @@ def test_missing_images_are_counted_and_the_rest_looked_at(
     code, said = check(capsys, own_set, "--json", str(tmp_path / "f.json"))
     assert code == 1
     assert "missing: " in said and "3 of 16 subtomograms are missing" in said and gone[0].name in said
-    assert "--datadir" in said and "only 13 of 16 particles could be looked at" in said
+    assert "--datadir" in said and "only 13 of 16 particles could be inspected" in said
     content = json.loads((tmp_path / "f.json").read_text())
     assert not content["can_train"] and content["preflight"]["contents"]["particles"] == 13
     assert [item["blocks"] for item in content["missing"]] == [True, False]
@@ -155,13 +155,13 @@ def test_pixel_size_mismatch_stops_unless_forced(tiny_set: Path, capsys: pytest.
     code, said = check(capsys, tiny_set, "--angpix", "10")
     assert code == 1 and "--angpix is 10 Å, but the header" in said and "--force" in said
     code, said = check(capsys, tiny_set, "--angpix", "10", "--force", "-r", str(tiny_set / "mask.mrc"))
-    assert code == 0 and "warning: the headers say 12 Å/pixel but 10 is used" in said
+    assert code == 0 and "warning: the headers say 12 Å/pixel, but 10 is used" in said
 
 
 def test_expected_tilts(tiny_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--tilt-range" not in check(capsys, tiny_set)[1]
     code, said = check(capsys, tiny_set, "--tilt-range", "50", "--tilt-step", "2")
-    assert code == 0 and said.count("--tilt-range 50 and --tilt-step 2 is not what the CTF tables say") == 1
+    assert code == 0 and said.count("--tilt-range 50 and --tilt-step 2 disagrees with the CTF tables") == 1
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_relion5_picks_without_extraction(tmp_path: Path, capsys: pytest.Capture
     assert f"--tomograms '{tmp_path}/my project/tomograms.star'" in said_of(capsys, folder / "particles.star")
     # the tables of tomograms themselves are no particles
     said = said_of(capsys, tmp_path / "my project" / "tomograms.star")
-    assert "tells of tomograms, not of particles" in said and "dsd extract_subtomos particles.star" in said
+    assert "lists tomograms, not particles" in said and "dsd extract_subtomos particles.star" in said
 
 
 def test_stacks_and_series_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +245,7 @@ def test_every_pixel_size_of_the_table_is_told(own_set: Path, capsys: pytest.Cap
     star.write_text(optics + star.read_text().replace("data_\n", "data_particles\n", 1))
     code, said = check(capsys, own_set)
     assert code == 0
-    assert "the particle table says 12, 12.5, 13, 13.5 and 14 Å per pixel but 12 is used" in said
+    assert "the particle table says 12, 12.5, 13, 13.5 and 14 Å per pixel, but 12 is used" in said
     for path in (own_set / "subtomo").glob("*.mrc"):
         with mrcfile.open(path, "r+") as handle:
             handle.voxel_size = 0
@@ -259,7 +259,11 @@ def test_premultiplied_subtomograms(own_set: Path, capsys: pytest.CaptureFixture
     optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnCtfDataAreCtfPremultiplied\n1 1\n\ndata_particles\n\nloop_"
     star.write_text(optics + rows)
     code, said = check(capsys, own_set)
-    assert code == 0 and "without: subtomograms free of the CTF" in said and "dsd extract_subtomos" in said
+    assert (
+        code == 0
+        and "without: subtomograms that were not multiplied by the CTF" in said
+        and "dsd extract_subtomos" in said
+    )
 
 
 def test_tilt_series_that_lie_beside(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:

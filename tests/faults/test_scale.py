@@ -168,7 +168,7 @@ def spoiled_set(tiny_set: Path, tmp_path: Path) -> Path:
 def test_check_names_and_counts_them(spoiled_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(spoiled_set), "--normalizectf", "--json", str(tmp_path / "found.json")]) == 0
     said = capsys.readouterr().out
-    assert "1 of 16 looked at are left out" in said
+    assert "1 of 16 inspected ones are left out" in said
     assert re.search(r"warning: left out: the standard deviation of .*p000005\.mrc is .* times larger", said)
     scale = json.loads((tmp_path / "found.json").read_text())["preflight"]["scale"]
     assert scale["looked_at"] == 16 and len(scale["left_out"]) == 1 and "p000005.mrc" in scale["left_out"][0]
@@ -194,7 +194,7 @@ def test_training_leaves_them_out_and_says_so(
     use_tiny_networks(monkeypatch)
     code, said = train(spoiled_set, tmp_path / "run", "-n", "2")
     assert code == 0, said
-    assert "1 of 16 looked at are left out" in said
+    assert "1 of 16 inspected ones are left out" in said
     assert len(re.findall(r"particle \d+ is left out: the standard deviation of .*p000005\.mrc", said)) == 1
     log = (tmp_path / "run" / "run.log").read_text()
     assert "p000005.mrc" in log and "(1 left out so far)" in log

@@ -1,4 +1,4 @@
-"""What a set still lacks for training, and the command that makes it."""
+"""Inputs that a particle set lacks for training, and the commands that create them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that is not there: what, what makes it, and whether training cannot start without it."""
+    """Missing input: what it is, the command that creates it, and whether training cannot start without it."""
 
     what: str
     remedy: str
@@ -42,22 +42,22 @@ class Missing:
 
     @property
     def line(self) -> str:
-        """One line for people."""
-        return f"{'missing' if self.blocks else 'without'}: {self.what}\n         → {self.remedy}"
+        """One line of text."""
+        return f"{'missing' if self.blocks else 'without'}: {self.what}\n         remedy: {self.remedy}"
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """What is there and what is not.
+    """Available and missing inputs.
 
     Attributes
     ----------
     particles
-        The set, or the part of it whose files are there; None when nothing can be looked at.
+        The set, or the part of it whose files exist; None if nothing can be inspected.
     mask
         (N, N, N) or None.
     missing
-        What is not there.
+        Missing inputs.
     """
 
     particles: ParticleSet | None
@@ -71,12 +71,12 @@ class Readiness:
 
 
 def examine(config: DataConfig) -> Readiness:
-    """Look for everything that training reads.
+    """Check all inputs that training reads.
 
     Raises
     ------
     UserError
-        There is no particle table.
+        If there is no particle table.
     """
     refuse_other_inputs(config.star)
     star = read_particles(config.star)
@@ -89,21 +89,22 @@ def examine(config: DataConfig) -> Readiness:
         particles = load_particles(config)
     except UserError as error:
         missing, particles = _search(config, star)
-        if not missing:  # the inputs are fine one by one
+        if not missing:  # each input alone is valid
             missing.append(Missing(str(error), "correct this and check again", True))
     remedies = Remedies(star, *((particles.box, particles.apix) if particles is not None else (None, config.apix)))
     if config.use_ctf and "rlnCtfImage" not in star and not is_not_extracted(star):
         missing.append(
             Missing(
                 "the particle table has no rlnCtfImage: only the missing wedge will be modeled",
-                f"{remedies.ctf}; or say --no-ctf to leave it so",
+                f"{remedies.ctf}; or give --no-ctf to model only the missing wedge",
                 False,
             )
         )
     if is_premultiplied(star):
         missing.append(
             Missing(
-                "subtomograms free of the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the CTF is modeled once only",
+                "subtomograms that were not multiplied by the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the model "
+                "applies the CTF once",
                 f"{remedies.extract}",
                 False,
             )
@@ -121,14 +122,14 @@ def examine(config: DataConfig) -> Readiness:
 
 
 def _other_kind(star: ParticleStar) -> Missing | None:
-    """What a table that does not tell of subtomograms lacks."""
+    """Return what is missing if the table does not list subtomograms; None if it does."""
     remedies = Remedies(star)
     if is_stack_set(star):
-        return Missing("subtomograms: this table tells of RELION 5's 2D stacks of tilt images", remedies.extract, True)
+        return Missing("subtomograms: this table lists RELION 5's 2D stacks of tilt images", remedies.extract, True)
     if is_image_series(star):
         doubt = named_size_note(star)
         return Missing(
-            f"subtomograms: this table has one row per tilt image, as M's 2D series ({describe_bfactors(star)})"
+            f"subtomograms: this table has one row per tilt image, like the 2D series of M ({describe_bfactors(star)})"
             + ("" if doubt is None else f"; {doubt}"),
             remedies.series,
             True,
@@ -137,7 +138,7 @@ def _other_kind(star: ParticleStar) -> Missing | None:
 
 
 def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], ParticleSet | None]:
-    """Ask each input alone what it lacks, and put together the particles whose files are there."""
+    """Check each input separately, and assemble the particles whose files exist."""
     found: list[Missing] = []
 
     def tried(work: Callable[[], Value], remedy: str) -> Value | None:
@@ -162,7 +163,7 @@ def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], Part
     if with_tables:
         tried(
             lambda: resolve_ctf_tables(star, config.datadir, config.warp),
-            f"WARP's csv need --warp, --no-ctf goes without any; or {remedies.ctf}",
+            f"give --warp for the csv tables of WARP, or --no-ctf for none; or {remedies.ctf}",
         )
         read = partial(read_warp_table, bfactor_scale=config.warp_bfactor_scale) if config.warp else read_relion_table
         paths = find_ctf_tables(star, config.datadir, config.warp)
@@ -184,12 +185,12 @@ def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], Part
         notes: tuple[str, ...] = ()
     else:
         distinct, table, notes = load_tilts(config, some, len(rows))
-    notes += (f"only {len(rows)} of {len(star)} particles could be looked at",) if len(rows) < len(star) else ()
+    notes += (f"only {len(rows)} of {len(star)} particles could be inspected",) if len(rows) < len(star) else ()
     images = [header for row in rows if (header := headers[row]) is not None]
     return found, ParticleSet(some, images, poses.subset(np.array(rows)), distinct, table, box, apix, notes)
 
 
-_AGAIN = "export these again"
+_AGAIN = "export these files again"
 
 
 def _images_there(config: DataConfig, star: ParticleStar) -> list[Path | None]:
@@ -199,7 +200,7 @@ def _images_there(config: DataConfig, star: ParticleStar) -> list[Path | None]:
 def _readable(
     paths: list[Path | None], read: Callable[[Path], Value], kind: str, found: list[Missing]
 ) -> list[Value | None]:
-    """Read files that are there, each once; None for others; what is wrong goes to ``found``."""
+    """Read each existing file once and return None for the others; errors are appended to ``found``."""
     contents: dict[Path, Value | None] = {}
     wrong = []
     for path in paths:
@@ -210,7 +211,7 @@ def _readable(
                 contents[path] = None
                 wrong.append(str(error))
     if wrong:
-        found.append(Missing(f"{len(wrong)} {kind} cannot be read, the first: {wrong[0]}", _AGAIN, True))
+        found.append(Missing(f"{len(wrong)} {kind} cannot be read; the first error is: {wrong[0]}", _AGAIN, True))
     return [None if path is None else contents[path] for path in paths]
 
 
@@ -222,7 +223,7 @@ def _poses(
     tried: Callable[[Callable[[], Any], str], Any],
     found: list[Missing],
 ) -> Poses:
-    """Return the poses from wherever they are; without angles or origins that can be used, zeros stand in."""
+    """Return the poses of the pickle or of the table; angles and origins that cannot be used are replaced by zeros."""
     upright = Poses(np.zeros((len(star), 3)), np.zeros((len(star), 3)))
     make = Remedies(star, box, apix).poses
     given = config.poses

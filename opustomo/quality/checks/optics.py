@@ -1,4 +1,4 @@
-"""Are the CTF parameters those of an electron microscope, and does the grid resolve the CTF?"""
+"""CTF parameters of a particle set: plausible ranges, B factors, and how finely the box samples the CTF."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FAR_BEYOND = 0.7
 
 @dataclass(frozen=True)
 class BfactorSummary:
-    """B factors over all tilts that carry weight, as the tables hold them.
+    """B factors of all tilts with weights above zero, as in the tables.
 
     Attributes
     ----------
     positive, negative, without
-        Distinct tables whose B factors are positive, negative, or all 0.
+        Numbers of distinct tables whose B factors are positive, negative, or all 0.
     magnitude_A2
         Lowest and highest absolute value, Å².
     scale
-        Factor that is applied to them (``--warp-bfactor-scale``).
+        Factor that multiplies them (``--warp-bfactor-scale``).
     """
 
     positive: int
@@ -42,56 +42,56 @@ class BfactorSummary:
 
     @property
     def dose(self) -> tuple[float, float]:
-        """Lowest and highest accumulated dose that the B factors mean, e/Å²."""
+        """Lowest and highest accumulated dose that corresponds to the B factors, e/Å²."""
         return self.magnitude_A2[0] / BFACTOR_PER_DOSE, self.magnitude_A2[1] / BFACTOR_PER_DOSE
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """One line of text."""
         if not self.positive and not self.negative:
             return f"B factors: {describe_sign(0)}"
         if self.scale == 0:
             return "B factors: not applied, because --warp-bfactor-scale is 0"
         signs = [describe_sign(sign) for sign, count in ((1, self.positive), (-1, self.negative)) if count]
         text = (
-            f"B factors of {_span(self.magnitude_A2)} Å²: {'; '.join(signs)}; they mean a dose of "
+            f"B factors of {_span(self.magnitude_A2)} Å²: {'; '.join(signs)}; they correspond to a dose of "
             f"{_span(self.dose)} e/Å² (|B|/{BFACTOR_PER_DOSE:g})"
         )
-        return text if self.scale == 1 else f"{text}; {self.scale:g} of them is applied (--warp-bfactor-scale)"
+        return text if self.scale == 1 else f"{text}; they are multiplied by {self.scale:g} (--warp-bfactor-scale)"
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong."""
+        """Warnings about implausible values."""
         if not self.positive or not self.negative:
             return ()
         return (
             f"B factors are positive in {self.positive} CTF tables and negative in {self.negative}: the tables come "
-            "from different programs; each is read by its own sign",
+            "from different programs; the sign is determined for each table",
         )
 
 
 @dataclass(frozen=True)
 class OpticsSummary:
-    """CTF parameters over all tilts that carry weight.
+    """CTF parameters of all tilts with weights above zero.
 
     Attributes
     ----------
     modeled
-        False when only the missing wedge is modeled.
+        False if only the missing wedge is modeled.
     defocus_um
         Lowest, mean and highest defocus in µm, underfocus positive.
     astigmatism_um
         Largest |u - v| in µm.
     voltage_kv, cs_mm, amplitude_contrast, phase_shift_deg
-        Lowest and highest.
+        Lowest and highest value.
     first_zero_A
-        Resolution of the first CTF zero at the mean defocus, Å; None when it never crosses zero.
+        Resolution of the first CTF zero at the mean defocus, Å; None if the CTF has no zero.
     nyquist_A
-        Of the render grid, Å.
+        Nyquist limit of the render box, Å.
     resolved_to_A
-        Resolution beyond which the CTF turns faster than the box can hold, Å.
+        Resolution beyond which the CTF oscillates faster than the box can represent, Å.
     bfactors
-        What the tables say of damping by dose.
+        B factors of the tables.
     """
 
     modeled: bool
@@ -108,7 +108,7 @@ class OpticsSummary:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """One line of text."""
         if not self.modeled:
             return f"none modeled, only the missing wedge; Nyquist {self.nyquist_A:.4g} Å"
         zero = "no zero" if self.first_zero_A is None else f"first zero at {self.first_zero_A:.3g} Å"
@@ -124,7 +124,7 @@ class OpticsSummary:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong."""
+        """Warnings about implausible values."""
         if not self.modeled:
             return ()
         found = []
@@ -133,8 +133,8 @@ class OpticsSummary:
             found.append(f"the mean defocus is {mean:.3g} µm, overfocus: underfocus must be positive in these tables")
         elif low < DEFOCUS_UM[0] or high > DEFOCUS_UM[1]:
             found.append(
-                f"defocus reaches from {low:.3g} to {high:.3g} µm, expected {DEFOCUS_UM[0]:g} to {DEFOCUS_UM[1]:g}; "
-                "RELION tables hold Å, WARP's csv metres (--warp)"
+                f"the defocus is between {low:.3g} and {high:.3g} µm, but {DEFOCUS_UM[0]:g} to {DEFOCUS_UM[1]:g} is "
+                "expected; RELION tables are in Å, the csv tables of WARP in meters (--warp)"
             )
         for name, span, (least, greatest), unit in (
             ("voltage", self.voltage_kv, VOLTAGE_KV, "kV"),
@@ -142,16 +142,16 @@ class OpticsSummary:
             ("phase shift", self.phase_shift_deg, (-180.0, 180.0), "degrees"),
         ):
             if span[0] < least or span[1] > greatest:
-                found.append(f"the {name} is {_span(span)} {unit}, expected {least:g} to {greatest:g}")
+                found.append(f"the {name} is {_span(span)} {unit}, but {least:g} to {greatest:g} is expected")
         if self.first_zero_A is None or self.first_zero_A < FAR_BEYOND * self.nyquist_A:
             found.append(
-                "the CTF has no zero anywhere near Nyquist: it hardly matters at this pixel size, "
+                "the CTF has no zero near Nyquist: either it hardly matters at this pixel size, "
                 "or defocus or pixel size are wrong"
             )
         if self.resolved_to_A > self.nyquist_A:
             found.append(
-                f"at the mean defocus the CTF turns faster than the box resolves beyond {self.resolved_to_A:.3g} Å: "
-                "extract larger boxes or lower --downfrac"
+                f"at the mean defocus, the CTF oscillates faster than the box can represent beyond "
+                f"{self.resolved_to_A:.3g} Å: extract larger boxes or lower --downfrac"
             )
         return (*found, *self.bfactors.warnings)
 
@@ -161,7 +161,7 @@ def _span(values: tuple[float, float]) -> str:
 
 
 def summarize_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
-    """Sum up the CTF parameters of distinct tables for the render grid of ``boxes``."""
+    """Summarize the CTF parameters of distinct tables for the render box of ``boxes``."""
     used = np.concatenate([table.scale for table in tables]) > 0
     column = {name: np.concatenate([getattr(table, name) for table in tables])[used] for name in TILT_COLUMNS}
 
@@ -189,7 +189,7 @@ def summarize_optics(tables: list[TiltTable], boxes: Boxes) -> OpticsSummary:
 
 
 def summarize_bfactors(tables: list[TiltTable]) -> BfactorSummary:
-    """Sum up the signs and sizes of B factors, as the tables hold them."""
+    """Summarize the signs and absolute values of B factors."""
     signs = [table.bfactor_sign for table in tables]
     scale = next((table.bfactor_scale for table in tables), 1.0)
     written = np.concatenate([(table.bfactor_A2 / (table.bfactor_scale or 1.0))[table.scale > 0] for table in tables])
@@ -203,16 +203,16 @@ def summarize_bfactors(tables: list[TiltTable]) -> BfactorSummary:
 
 
 def first_zero(mean: dict[str, float], defocus_A: float, finest_A: float) -> float | None:
-    """Resolution in Å of the first zero of a CTF without astigmatism; None when there is none up to ``finest_A``.
+    """Return the resolution in Å of the first zero of a CTF without astigmatism; None if none is up to ``finest_A``.
 
     Parameters
     ----------
     mean
-        The fields of a tilt by name.
+        Mean CTF parameters by name.
     defocus_A
         Defocus, underfocus positive.
     finest_A
-        Where to stop looking.
+        Finest resolution of the search, Å.
     """
     values = {**mean, "defocus_u_A": defocus_A, "defocus_v_A": defocus_A, "bfactor_A2": 0.0}
     tilt = TiltBatch(**{name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})

@@ -36,7 +36,7 @@ NAME_WIDTH = 11
 
 @dataclass(frozen=True)
 class Preflight:
-    """Findings by subject; ``notes`` are what reading the set had to say."""
+    """Findings by subject; ``notes`` are messages from reading the set."""
 
     contents: SetSummary
     scale: ScaleSummary
@@ -50,11 +50,11 @@ class Preflight:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Everything that looks wrong, in the order of the text."""
+        """All warnings, in the order of the text."""
         return tuple(warning for _, section in self._sections() for warning in section.warnings)
 
     def as_text(self, warnings: bool = True) -> str:
-        """Return a block of lines: one or more for each subject, then the notes and, if asked for, the warnings."""
+        """Return a block of lines: one or more for each subject, then the notes and, on request, the warnings."""
         lines = ["Pre-flight"]
         for name, section in self._sections():
             first, *more = section.line.split("\n")
@@ -65,7 +65,7 @@ class Preflight:
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """All numbers as JSON; what is no number (nothing to correlate) becomes null."""
+        """Return all numbers as JSON; NaN becomes null."""
         content = {**asdict(self), "warnings": self.warnings}
         content["wedge"]["verdict"] = self.wedge.verdict
         return json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n"
@@ -86,7 +86,7 @@ class Preflight:
 
 
 def _plain(value: object) -> object:
-    """JSON knows no NaN."""
+    """Replace numbers that are not finite, which JSON does not support, by None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,7 +124,7 @@ def inspect_particles(
     planes: WedgePlanes | None = None,
     scale: ScaleReport | None = None,
 ) -> Preflight:
-    """Describe a particle set and what looks wrong in it, which takes a few seconds.
+    """Inspect a particle set, which takes a few seconds.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def inspect_particles(
     Raises
     ------
     UserError
-        None of the subtomograms of the sample can be used.
+        If none of the inspected subtomograms can be used.
     """
     if scale is None:
         scale = examine_scale(source, len(particles))
@@ -178,7 +178,7 @@ class Verdict:
     faults
         What must be corrected before training.
     reservations
-        What may limit the result, or what could not be checked.
+        Limitations of the result, and properties that could not be checked.
     """
 
     word: str
@@ -228,7 +228,7 @@ def judge(report: Preflight, kind: ReconstructionKind, missing: tuple[str, ...],
         reservations.append("the contrast could not be determined; density must be bright")
     if report.contents.particles < FEW_PARTICLES:
         reservations.append(
-            f"{report.contents.particles} particles are few: only large differences between classes can be found"
+            f"{report.contents.particles} particles are few, so only large differences between classes can be found"
         )
     word = "not usable" if faults else "usable with reservations" if reservations else "usable"
     return Verdict(word, tuple(faults), tuple(reservations))

@@ -29,23 +29,23 @@ from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
 from opustomo.quality.checks.wedge import mean_power, sample_of
 
 BAND = (0.5, 0.9)
-"""Shells looked at, as fractions of Nyquist: there most of the power is noise."""
+"""Shells of the comparison, as fractions of Nyquist; most of their power is noise."""
 
 
 def power_exponent(particles: ParticleSet, source: VoxelSource, sample: int = 64) -> float:
-    """Exponent p of ``power ~ w^p`` within shells, where slices overlap (w ≥ 1); nan if they nowhere do.
+    """Return the exponent p of ``power ~ w^p`` within shells where slices overlap (w ≥ 1); NaN if they do not overlap.
 
     Parameters
     ----------
     particles, source
         The set.
     sample
-        At most so many subtomograms are looked at, evenly spread over the set.
+        Maximum number of subtomograms, which are evenly spread over the set.
 
     Raises
     ------
     UserError
-        None of the subtomograms can be read.
+        If none of the subtomograms can be read.
     """
     size, chosen = sample_of(particles, sample)
     power, read, _ = mean_power(source, chosen, size)
@@ -77,7 +77,7 @@ class Divided:
         self._particles, self._source = particles, source
 
     def read(self, index: int) -> np.ndarray:
-        """Voxels (D, D, D); errors are those of the source."""
+        """Return the voxels of a subtomogram, (D, D, D); errors are those of the source."""
         tilts = TiltBatch.pad([self._particles.tables[self._particles.table[index]]])
         voxels = torch.from_numpy(self._source.read(index).astype(np.float32))
         return irfft3(rfft3(voxels) * division_filters(tilts, self.box)[0]).numpy()
@@ -137,7 +137,7 @@ class ReconstructionKind:
 
     @property
     def phase_flipped(self) -> bool:
-        """Whether the phases were flipped and the images were not multiplied by their CTF as far as can be told."""
+        """Whether the phases were flipped and the images, as far as is known, were not multiplied by their CTF."""
         return bool(self.unsigned) and not self.ctf_multiplied
 
     @property
@@ -172,7 +172,7 @@ class ReconstructionKind:
     def evidence(self) -> str:
         """One sentence with the numbers behind the decision."""
         if math.isnan(self.power):
-            power = "slices do not overlap, so that the power of the data says nothing"
+            power = "slices do not overlap, so that the power of the data is not informative"
         else:
             power = f"the power of the data goes with the number of slices w as w^{self.power:.2f}"
         if self.signal is None:
@@ -251,7 +251,7 @@ def examine_reconstruction(
     Raises
     ------
     UserError
-        None of the subtomograms can be read.
+        If none of the subtomograms can be read.
     """
     signal = measure_signal(particles, source, mask) if _many_views(particles) else None
     return decide(power_exponent(particles, source), signal)

@@ -1,4 +1,4 @@
-"""What kind of input a file is, and the commands that make of it what training needs."""
+"""Commands that create missing inputs of training, and errors for files that are no particle tables."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from opustomo.io.star_conventions import counts_in_image_pixels
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.text_folder import TOMOGRAM_SUFFIXES
 
-_LOOKED_AT = 200
-"""Files of a folder that are looked at for tilt-series metadata."""
+_MAX_FILES = 200
+"""Number of files per folder that are searched for tilt-series metadata."""
 
 
 def refuse_other_inputs(path: Path) -> None:
-    """Say what to do with files from which particle tables are made.
+    """Raise an error for files from which particle tables are made.
 
     Raises
     ------
     UserError
-        The file is one of them.
+        If the file is one of them; the message names the command that makes the table.
     """
     suffix = path.suffix.lower()
     if suffix == ".coords":
         raise UserError(
-            f"{path}: coordinates alone; make a particle table with dsd prepare_ctf {_quoted(path)} -o ctf."
+            f"{path} contains only coordinates. Make a particle table with dsd prepare_ctf {_quoted(path)} -o ctf."
         )
     if suffix == ".xml":
         if path.is_file() and b"<TiltSeries" in path.read_bytes()[:2000]:
             raise UserError(
-                f"{path}: a WARP tilt series; give the particle table, after dsd extract_subtomos particles.star "
+                f"{path} describes a WARP tilt series. Give the particle table of dsd extract_subtomos particles.star "
                 f"--warp {_quoted(path.parent)} --box D --apix Å -o subtomos."
             )
-        raise UserError(f"{path}: no particle STAR; convert PyTom's lists with dsdsh convert_pytom_to_star.")
+        raise UserError(f"{path} is not a STAR file. Convert particle lists of PyTom with dsdsh convert_pytom_to_star.")
     if suffix in (".aln", ".mdoc", ".tomostar", ".tlt"):
         raise UserError(
-            f"{path}: the file describes a tilt series, not particles; give the particle table of dsd extract_subtomos "
+            f"{path} describes a tilt series, not particles. Give the particle table of dsd extract_subtomos "
             f"particles.star --tilts {_quoted(path.parent)} --box D --apix Å -o subtomos."
         )
     if suffix == ".tbl":
-        raise UserError(f"{path}: a Dynamo table; convert it with dsdsh convert_dynamo.")
-    if suffix == ".star" and path.is_file() and _tells_of_tomograms(path):
+        raise UserError(f"{path} is a Dynamo table. Convert it with dsdsh convert_dynamo.")
+    if suffix == ".star" and path.is_file() and _lists_tomograms(path):
         raise UserError(
-            f"{path}: tells of tomograms, not of particles; give the particle table, after dsd extract_subtomos "
+            f"{path} lists tomograms, not particles. Give the particle table of dsd extract_subtomos "
             f"particles.star --tomograms {_quoted(path)} --box D --apix Å -o subtomos."
         )
 
 
-def _tells_of_tomograms(path: Path) -> bool:
+def _lists_tomograms(path: Path) -> bool:
     try:
         blocks = read_blocks(path)
     except UserError:
-        return False  # told by whoever reads it for real
+        return False  # reported when the table is read
     return any("rlnTomoName" in block and "rlnTomoTiltSeriesStarFile" in block for block in blocks.values())
 
 
 @dataclass(frozen=True)
 class Remedies:
-    """Commands for one particle table.
+    """Commands that create missing inputs of one particle table.
 
     Attributes
     ----------
     star
         The table.
     box, apix
-        Of its subtomograms; None where they are not known.
+        Box (voxels) and pixel size (Å) of its subtomograms; None if they are unknown.
     """
 
     star: ParticleStar
@@ -79,28 +79,28 @@ class Remedies:
 
     @property
     def extract(self) -> str:
-        """Makes subtomograms and CTF tables from the tilt series."""
+        """Command that reconstructs subtomograms and CTF tables from the tilt series."""
         sizes = f"--box {self._box} --apix {self._apix}"
         return f"dsd extract_subtomos {self._path} {self._series} {sizes} -o subtomos"
 
     @property
     def images(self) -> str:
-        """For subtomograms that are not on this machine."""
-        return f"give the folder that rlnImageName is relative to, --datadir, or make them: {self.extract}"
+        """Advice for subtomograms that are not found."""
+        return f"give the folder that rlnImageName is relative to with --datadir, or reconstruct them: {self.extract}"
 
     @property
     def series(self) -> str:
-        """Makes subtomograms of M's 2D particle series."""
+        """Command that reconstructs subtomograms from 2D particle series of M."""
         return f"dsd prepare_subtomos {self._path} -o subtomos"
 
     @property
     def ctf(self) -> str:
-        """Makes CTF tables for subtomograms that are there."""
+        """Command that writes CTF tables of existing subtomograms."""
         return f"dsd prepare_ctf {self._path} {self._series} -o ctf, then ctf/all.star"
 
     @property
     def mask(self) -> str:
-        """Makes a mask of the subtomograms' box from an average."""
+        """Commands that create a mask in the box of the subtomograms from their average."""
         sizes = f"--box {self._box} --apix {self._apix}"
         return (
             f"dsd reconstruct {self._path} -o average.mrc, then dsdsh create_mask average.mrc -o mask.mrc {sizes} "
@@ -109,7 +109,7 @@ class Remedies:
 
     @property
     def poses(self) -> str:
-        """Makes a pose pickle."""
+        """Command that writes a pose pickle."""
         apix = f"{self.apix:.4g}" if self.apix else "APIX"
         return f"dsdsh prepare {self._path} {self.box or 'BOX'} {apix}, then --poses"
 
@@ -126,19 +126,19 @@ class Remedies:
         return f"{self.apix:.4g}" if self.apix else "Å"
 
     def _tomograms(self) -> set[str]:
-        """Names of the tomograms without folders, as they are and up to the first dot or WARP's pixel size."""
+        """Return the names of the tomograms without folders, complete and up to the first dot or WARP's pixel size."""
         column = next((name for name in ("rlnTomoName", "rlnMicrographName") if name in self.star), None)
         names = {PureWindowsPath(name).name for name in self.star.strings(column)} if column else set()
         return names | {re.split(r"\.|_\d+\.\d+Apx", name)[0] for name in names}
 
     @property
     def _series(self) -> str:
-        """The option that names tilt series: those found beside the table or above it, else a placeholder."""
+        """Option that names the tilt series found in or above the folder of the table; otherwise a placeholder."""
         names = self._tomograms()
         for folder in _folders(self.star.path):
-            files = sorted(folder.iterdir())[:_LOOKED_AT] if folder.is_dir() else []
+            files = sorted(folder.iterdir())[:_MAX_FILES] if folder.is_dir() else []
             for path in files:
-                if path.suffix == ".star" and "tomogram" in path.name and _tells_of_tomograms(path):
+                if path.suffix == ".star" and "tomogram" in path.name and _lists_tomograms(path):
                     return f"--tomograms {_quoted(path)}"
             if any(path.suffix == ".xml" and path.stem in names and _is_warp(path) for path in files):
                 return f"--warp {_quoted(folder)}"
@@ -158,7 +158,7 @@ class Remedies:
 
 
 def _folders(path: Path | None) -> Iterator[Path]:
-    """The folder of a file, those in it that usually hold tilt series, and a few above."""
+    """Yield the folder of a file, some folders above, and subfolders of both that usually hold tilt series."""
     home = Path() if path is None else path.parent
     for folder in (home, *folders_above(home)):
         yield folder

@@ -1,4 +1,4 @@
-"""Tilt angles of a set: range, number, schemes."""
+"""Tilt angles of a particle set: ranges, numbers of tilts, and tilt schemes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from opustomo.data.particles import ParticleSet
 
 OFF_CENTER_DEG = 2.5
-"""A range whose middle lies farther from 0° is called asymmetric."""
+"""A range whose middle is farther from 0° is called asymmetric."""
 SAME_SCHEME_DEG = 1.0
-"""Ranges whose ends follow each other within this, as refined tilts of one scheme do, are one scheme."""
+"""Maximum difference of the ends of ranges of one scheme, whose tilts may have been refined."""
 SHOWN = 4
 RANGE_SLACK_DEG = 2.0
 STEP_SLACK = 0.25
@@ -19,7 +19,7 @@ STEP_SLACK = 0.25
 
 @dataclass(frozen=True)
 class TiltScheme:
-    """Range and number of tilts that ``particles`` particles share; the ends are medians over these particles."""
+    """Range and number of tilts of a group of particles; the ends are medians over the particles."""
 
     lowest_deg: float
     highest_deg: float
@@ -28,24 +28,24 @@ class TiltScheme:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """One line of text."""
         return f"{self.lowest_deg:.4g}…{self.highest_deg:.4g}° in {self.tilts} tilts ({self.particles} particles)"
 
 
 @dataclass(frozen=True)
 class TiltSummary:
-    """Tilts that carry weight.
+    """Tilts with weights above zero.
 
     Attributes
     ----------
     lowest_deg, highest_deg, step_deg
-        Of the whole set; the step is the median distance between neighboring tilts of one particle.
+        Range of the whole set, and median step between neighboring tilts of one particle.
     fewest, median, most
-        Tilts per particle.
+        Numbers of tilts per particle.
     off_center, off_center_deg
-        Particles whose range is not centered at 0°, and the median middle of their ranges.
+        Number of particles whose range is not centered at 0°, and the median center of their ranges.
     schemes
-        Distinct ranges and numbers, most frequent first.
+        Tilt schemes, most frequent first.
     asked_range_deg, asked_step_deg
         ``--tilt-range`` and ``--tilt-step`` if the user gave them and tables were read.
     """
@@ -64,7 +64,7 @@ class TiltSummary:
 
     @property
     def line(self) -> str:
-        """One line for people, two when there are several schemes or asymmetric ranges."""
+        """One line of text; more if there are several schemes or asymmetric ranges."""
         number = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest}/{self.median:g}/{self.most}"
         text = (
             f"{self.lowest_deg:.4g}…{self.highest_deg:.4g}° in steps of {self.step_deg:.3g}°, "
@@ -83,7 +83,7 @@ class TiltSummary:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One warning when what the user expected is not what the tables say."""
+        """Warning if the tables disagree with the options of the user."""
         expected = []
         if self.asked_range_deg is not None:
             farthest = max(abs(self.lowest_deg), abs(self.highest_deg))
@@ -94,15 +94,15 @@ class TiltSummary:
         if not expected:
             return ()
         return (
-            f"{' and '.join(expected)} is not what the CTF tables say ({self.lowest_deg:.4g}…{self.highest_deg:.4g}° "
-            f"in steps of {self.step_deg:.3g}°); the tables are used",
+            f"{' and '.join(expected)} disagrees with the CTF tables ({self.lowest_deg:.4g}…{self.highest_deg:.4g}° "
+            f"in steps of {self.step_deg:.3g}°), which are used",
         )
 
 
 def summarize_tilts(
     particles: ParticleSet, asked_range_deg: float | None = None, asked_step_deg: float | None = None
 ) -> TiltSummary:
-    """Sum up the tilts of all particles; the asked values are what the user expects of tables that were read."""
+    """Summarize the tilts of all particles; the asked values are those that the user expects of the tables."""
     shares = np.bincount(particles.table, minlength=len(particles.tables))
     ranges, counts, steps = [], [], []
     for table in particles.tables:
@@ -153,6 +153,6 @@ def _schemes(limits: np.ndarray, numbers: np.ndarray, shares: np.ndarray) -> tup
 
 
 def _close(members: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
-    """Split members where their sorted values leave gaps."""
+    """Split members at gaps between their sorted values."""
     ordered = members[np.argsort(values[members], kind="stable")]
     return np.split(ordered, np.flatnonzero(np.diff(values[ordered]) > SAME_SCHEME_DEG) + 1)

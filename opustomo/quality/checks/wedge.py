@@ -19,14 +19,14 @@ from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import crop_center, frequencies, half_spectrum_weights, rfft3, squared_radius
 
 LARGEST_BOX = 64
-"""The middle of larger subtomograms is looked at: it holds the particle, and 64 voxels resolve any wedge."""
+"""Larger subtomograms are cropped to this box, which contains the particle and resolves any wedge."""
 SAMPLE_BYTES = 2**29
 TABLES_AT_ONCE = 8
 BAND = (0.125, 0.8)
-"""Radii compared, as fractions of Nyquist."""
+"""Compared radii, as fractions of Nyquist."""
 LEAST_RADIUS = 3.0
 POWER_FLOOR = 1e-5
-"""Shells with less of the strongest shell's power hold rounding errors, not data."""
+"""Shells with a smaller fraction of the power of the strongest shell contain only rounding errors."""
 SYMMETRIC = 0.985
 DECISIVE = 0.02
 POOR = 0.5
@@ -34,18 +34,18 @@ POOR = 0.5
 
 @dataclass(frozen=True, eq=False)
 class WedgePlanes:
-    """Shell- and ring-normalized means over ky, native order, (n, n/2+1).
+    """Means over ky, normalized per shell and ring, in FFT order, (n, n/2+1).
 
     Attributes
     ----------
     data, model
         Power of the data, and |c|.
     band
-        Where the planes are compared.
+        Frequencies at which the planes are compared.
     particles
-        Subtomograms that were averaged.
+        Number of averaged subtomograms.
     broken
-        Why others could not be.
+        Reasons why other subtomograms could not be used.
     """
 
     data: Tensor
@@ -57,16 +57,16 @@ class WedgePlanes:
 
 @dataclass(frozen=True)
 class WedgeSummary:
-    """Correlations of the data's power with the 3D CTF.
+    """Correlations of the power of the data with the 3D CTF.
 
     Attributes
     ----------
     correlation, mirrored
-        For the tilts as given, and with their sign reversed.
+        Correlation for the tilts as given, and with their sign reversed.
     own_mirror
-        Correlation of the 3D CTF with its own mirror image: near 1, the data cannot tell the sign.
+        Correlation of the 3D CTF with its own mirror image; near 1, the sign cannot be determined.
     particles
-        Subtomograms looked at.
+        Number of subtomograms.
     """
 
     correlation: float
@@ -76,7 +76,7 @@ class WedgeSummary:
 
     @property
     def verdict(self) -> str:
-        """``symmetric`` (cannot tell), ``right``, ``mirrored`` or ``unclear``."""
+        """``symmetric`` (the sign cannot be determined), ``right``, ``mirrored`` or ``unclear``."""
         if not self.own_mirror < SYMMETRIC:
             return "symmetric"
         if abs(self.correlation - self.mirrored) < DECISIVE:
@@ -85,23 +85,25 @@ class WedgeSummary:
 
     @property
     def line(self) -> str:
-        """One line for people."""
+        """One line of text."""
         said = {
-            "symmetric": "symmetric tilts, the sign cannot be told",
-            "unclear": "the data do not tell the sign of the tilts",
+            "symmetric": "the tilts are symmetric, so their sign cannot be determined",
+            "unclear": "the sign of the tilts cannot be determined from the data",
             "right": "the sign of the tilts is right",
             "mirrored": "the MIRRORED sign fits better",
         }[self.verdict]
         return (
-            f"correlation of the data's power with the 3D CTF {self.correlation:.3f}, tilt sign mirrored "
-            f"{self.mirrored:.3f}: {said} ({self.particles} particles looked at)"
+            f"correlation of the power of the data with the 3D CTF {self.correlation:.3f}, with the tilt sign mirrored "
+            f"{self.mirrored:.3f}: {said} ({self.particles} particles)"
         )
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong."""
+        """Warnings about implausible values."""
         if not math.isfinite(self.correlation):
-            return ("the missing wedge could not be compared: the data have no power in the band looked at",)
+            return (
+                "the missing wedge could not be compared, because the data have no power at the compared frequencies",
+            )
         if self.verdict == "mirrored":
             return (
                 f"the missing wedge of the data fits the mirrored tilt angles better ({self.mirrored:.3f} against "
@@ -109,15 +111,15 @@ class WedgeSummary:
             )
         if max(self.correlation, self.mirrored) < POOR:
             return (
-                f"the missing wedge of the data does not look like that of the 3D CTF (correlation "
+                f"the missing wedge of the data does not agree with that of the 3D CTF (correlation "
                 f"{self.correlation:.2f}): do the CTF tables belong to these subtomograms, is the tilt axis y, and "
-                "were they extracted without turning them?",
+                "were they extracted without rotation?",
             )
         return ()
 
 
 def summarize_wedge(planes: WedgePlanes) -> WedgeSummary:
-    """Correlate the planes."""
+    """Correlate the power of the data with the 3D CTF and its mirror image."""
     mirror = mirror_kz(planes.model)
     return WedgeSummary(
         correlation=correlation(planes.data, planes.model, planes.band),
@@ -133,7 +135,7 @@ def wedge_planes(particles: ParticleSet, source: VoxelSource, normalized: bool, 
     Raises
     ------
     UserError
-        None of the subtomograms can be read.
+        If none of the subtomograms can be read.
     """
     size, chosen = sample_of(particles, sample)
     power, read, broken = mean_power(source, chosen, size)
@@ -149,16 +151,19 @@ def wedge_planes(particles: ParticleSet, source: VoxelSource, normalized: bool, 
 
 
 def sample_of(particles: ParticleSet, sample: int) -> tuple[int, np.ndarray]:
-    """Box to look at, and which subtomograms: at most ``sample``, evenly spread, no more than are read quickly."""
+    """Return the box of the comparison and the indices of at most ``sample`` subtomograms that are evenly spread.
+
+    Fewer are chosen if they are large, so that reading takes little time.
+    """
     fitting = max(8, SAMPLE_BYTES // int(np.prod(particles.images[0].shape) * particles.images[0].dtype.itemsize))
     chosen = np.unique(np.linspace(0, len(particles) - 1, min(sample, fitting, len(particles))).astype(int))
     return min(particles.box, LARGEST_BOX), chosen
 
 
 def mean_power(source: VoxelSource, chosen: np.ndarray, size: int) -> tuple[Tensor, np.ndarray, list[str]]:
-    """Mean power (n, n, n/2+1) of the middle of the subtomograms; which were read; why others could not be.
+    """Return the mean power (n, n, n/2+1) of cropped subtomograms, the indices of those read, and errors of the others.
 
-    A window that falls to zero at the edge keeps the edges of the box from drawing streaks along the axes.
+    A window that falls to zero at the edge prevents streaks along the axes.
     """
     at = (torch.arange(size) - size // 2) / (size / 2)
     radius = torch.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
@@ -172,15 +177,15 @@ def mean_power(source: VoxelSource, chosen: np.ndarray, size: int) -> tuple[Tens
             broken.append(str(error))
             continue
         power = rfft3((voxels - voxels.mean()) * window).abs().square()
-        total += power / power.mean().clamp(min=1e-30)  # no particle counts more for its scale
+        total += power / power.mean().clamp(min=1e-30)  # all particles have the same weight
         read.append(int(index))
     if not read:
-        raise UserError(f"none of the {len(chosen)} subtomograms looked at can be used: {broken[0]}")
+        raise UserError(f"None of {len(chosen)} subtomograms can be used. The first error is: {broken[0]}")
     return total / len(read), np.array(read), broken
 
 
 def _mean_ctf(tables: list[TiltTable], shares: np.ndarray, size: int, apix: float, normalized: bool) -> Tensor:
-    """Mean |c| of tables that have ``shares`` particles each."""
+    """Return the mean |c| of tables, weighted by their numbers of particles ``shares``."""
     total = torch.zeros(size, size, size // 2 + 1)
     for start in range(0, len(tables), TABLES_AT_ONCE):
         some = slice(start, start + TABLES_AT_ONCE)
@@ -205,7 +210,7 @@ def plane_of(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _binned_means(values: Tensor, where: Tensor, weight: Tensor) -> Tensor:
-    """Means of half-spectrum values (…, n/2+1) over bins 0 … n/2."""
+    """Return the means of half-spectrum values (…, n/2+1) in bins 0 … n/2."""
     inside = where < len(weight)
     weights = weight.expand_as(values)[inside]
     sums = torch.zeros(len(weight)).index_add_(0, where[inside], values[inside] * weights)
@@ -213,18 +218,18 @@ def _binned_means(values: Tensor, where: Tensor, weight: Tensor) -> Tensor:
 
 
 def ring_radius(size: int) -> Tensor:
-    """Distance from the tilt axis y in voxels, (n, n/2+1)."""
+    """Return the distance from the tilt axis y in voxels, (n, n/2+1)."""
     kz, _, kx = frequencies(size)
     return torch.sqrt(kz**2 + kx**2)[:, 0]
 
 
 def mirror_kz(plane: Tensor) -> Tensor:
-    """The plane at -kz."""
+    """Return the plane mirrored to -kz."""
     return plane.flip(0).roll(1, 0)
 
 
 def correlation(one: Tensor, two: Tensor, where: Tensor) -> float:
-    """Correlation of two planes (n, n/2+1) over the full plane of which they are halves; NaN when one is constant."""
+    """Correlate two half planes (n, n/2+1) with the weights of the full plane; NaN if one of them is constant."""
     weight = half_spectrum_weights(one.shape[0]).expand_as(one)[where].double()
     a, b = one[where].double(), two[where].double()
     if not len(a):
@@ -237,7 +242,7 @@ DPI = 150
 
 
 def draw_wedges(path: Path, planes: WedgePlanes, summary: WedgeSummary) -> None:
-    """Draw the data's mean power beside the 3D CTF and its mirror image, in the plane (kz, kx)."""
+    """Draw the mean power of the data beside the 3D CTF and its mirror image, in the plane (kz, kx)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.2), layout="constrained")
@@ -271,7 +276,7 @@ def draw_wedges(path: Path, planes: WedgePlanes, summary: WedgeSummary) -> None:
 
 
 def full_plane(half: Tensor) -> np.ndarray:
-    """A half plane in native order (n, n/2+1) as the full one for the eye: kz -n/2 … n/2-1, kx -n/2 … n/2."""
+    """Convert a half plane in FFT order (n, n/2+1) to the full centered plane: kz -n/2 … n/2-1, kx -n/2 … n/2."""
     kept = half.roll(half.shape[0] // 2, 0)
     mates = mirror_kz(half).roll(half.shape[0] // 2, 0)[:, 1:].flip(1)
     return np.concatenate([mates.numpy(), kept.numpy()], axis=1)

@@ -95,7 +95,7 @@ def test_expected_tilts_are_compared_only_when_given(
     found = summarize_tilts(tiny, *asked)
     assert len(found.warnings) == warns
     if warns:
-        assert "-60…60°" in found.warnings[0] and "tables are used" in found.warnings[0]
+        assert "-60…60°" in found.warnings[0] and "which are used" in found.warnings[0]
 
 
 def optics(**other: float) -> OpticsSummary:
@@ -115,13 +115,13 @@ def test_first_zero_at_the_textbook_place() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"defocus_u_A": 3.0, "defocus_v_A": 3.0}, "expected 0.1 to 20"),
-        ({"defocus_u_A": 3e6, "defocus_v_A": 3e6}, "expected 0.1 to 20"),
+        ({"defocus_u_A": 3.0, "defocus_v_A": 3.0}, "0.1 to 20 is expected"),
+        ({"defocus_u_A": 3e6, "defocus_v_A": 3e6}, "0.1 to 20 is expected"),
         ({"defocus_u_A": -3e4, "defocus_v_A": -3e4}, "overfocus"),
         ({"voltage_kv": 3.0}, "voltage is 3 kV"),
         ({"cs_mm": 2700.0}, "spherical aberration is 2700"),
-        ({"defocus_u_A": 150000.0, "defocus_v_A": 150000.0}, "turns faster than the box"),
-        ({"defocus_u_A": 1200.0, "defocus_v_A": 1200.0}, "no zero anywhere near Nyquist"),
+        ({"defocus_u_A": 150000.0, "defocus_v_A": 150000.0}, "oscillates faster than the box"),
+        ({"defocus_u_A": 1200.0, "defocus_v_A": 1200.0}, "no zero near Nyquist"),
     ],
 )
 def test_implausible_optics_are_named(change: dict[str, float], words: str) -> None:
@@ -136,9 +136,18 @@ def test_without_ctf_the_optics_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
-        ([(480.0, 1, 1.0)], "480 Å²: positive in the file, damping exp(-B s²/4); they mean a dose of 120 e/Å² (|B|/4)"),
-        ([(480.0, -1, 1.0)], "480 Å²: negative in the file, damping exp(+B s²/4); they mean a dose of 120 e/Å²"),
-        ([(120.0, -1, 0.25)], "480 Å²: negative in the file, damping exp(+B s²/4); they mean a dose of 120 e/Å²"),
+        (
+            [(480.0, 1, 1.0)],
+            "480 Å²: positive in the file, damping exp(-B s²/4); they correspond to a dose of 120 e/Å² (|B|/4)",
+        ),
+        (
+            [(480.0, -1, 1.0)],
+            "480 Å²: negative in the file, damping exp(+B s²/4); they correspond to a dose of 120 e/Å²",
+        ),
+        (
+            [(120.0, -1, 0.25)],
+            "480 Å²: negative in the file, damping exp(+B s²/4); they correspond to a dose of 120 e/Å²",
+        ),
         ([(0.0, -1, 0.0)], "B factors: not applied, because --warp-bfactor-scale is 0"),
         ([(0.0, 0, 1.0)], "B factors: all 0 in the file, no damping"),
         ([(4.0, 1, 1.0), (480.0, -1, 1.0)], "of 4…480 Å²: positive in the file, damping exp(-B s²/4); negative in"),
@@ -151,7 +160,7 @@ def test_signs_of_bfactors_and_doses(tables: list[tuple[float, int, float]], wor
     ]
     found = summarize_optics(given, BOXES)
     assert words in found.line
-    assert ("0.25 of them is applied" in found.line) == (tables[0][2] == 0.25)
+    assert ("they are multiplied by 0.25" in found.line) == (tables[0][2] == 0.25)
     assert any("come from different programs" in text for text in found.warnings) == (len(tables) > 1)
 
 
@@ -172,7 +181,7 @@ def test_mask() -> None:
     mask[2:6, 2:6, 2:6] = 1
     assert summarize_mask(mask).inside == 0.125 and summarize_mask(mask).warnings == ()
     assert "covers 100 %" in summarize_mask(mask * 0 + 1).warnings[0]
-    assert "expected 0 to 1" in summarize_mask(mask * 255).warnings[0]
+    assert "0 to 1 is expected" in summarize_mask(mask * 255).warnings[0]
     assert "no solvent mask" in summarize_mask(None).warnings[0]
 
 
@@ -236,4 +245,4 @@ def test_force_takes_a_disagreeing_pixel_size_loudly(tiny_set: Path) -> None:
     particles = load_particles(replace(config, force=True))
     assert particles.apix == 10.0 and any("--force" in note for note in particles.notes)
     warnings = inspect(particles).warnings
-    assert any("headers say 12 Å/pixel but 10 is used" in warning for warning in warnings)
+    assert any("headers say 12 Å/pixel, but 10 is used" in warning for warning in warnings)

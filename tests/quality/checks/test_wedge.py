@@ -60,7 +60,7 @@ def test_symmetric_tilts_tell_nothing(simulated: Load) -> None:
     for some in (particles, reversed_tilts(particles)):
         found = look(some)
         assert found.verdict == "symmetric" and found.warnings == ()
-        assert found.correlation > 0.85 and "cannot be told" in found.line
+        assert found.correlation > 0.85 and "cannot be determined" in found.line
 
 
 def test_noise_without_wedge_is_no_match(simulated: Load, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_noise_without_wedge_is_no_match(simulated: Load, tmp_path: Path) -> Non
     image = replace(particles.images[0], path=tmp_path / "noise.mrc")
     found = look(replace(particles, images=[image] * len(particles)))
     assert abs(found.correlation) < 0.3
-    assert any("does not look like" in warning for warning in found.warnings)
+    assert any("does not agree with" in warning for warning in found.warnings)
 
 
 def test_broken_subtomograms_are_named_and_left_out(simulated: Load, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_broken_subtomograms_are_named_and_left_out(simulated: Load, tmp_path: P
     broken = replace(particles, images=[replace(particles.images[0], path=cut), *particles.images[1:]])
     planes = wedge_planes(broken, VoxelSource(broken.images), True)
     assert planes.particles == len(particles) - 1 and len(planes.broken) == 1 and "cut.mrc" in planes.broken[0]
-    with pytest.raises(UserError, match="none of the 16 subtomograms"):
+    with pytest.raises(UserError, match="None of 16 subtomograms"):
         all_broken = replace(particles, images=[broken.images[0]] * len(particles))
         wedge_planes(all_broken, VoxelSource(all_broken.images), True)
 
