@@ -10,23 +10,28 @@ import subprocess
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.command_log import read_commands
-from opustomo.io.latents import read_latents
+from opustomo.io.latents import read_latents, write_table
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
+from opustomo.physics.boxes import Boxes
+from opustomo.report import shown_volumes
 from opustomo.report.page import LIBRARIES, SCRIPTS, asset, pack, script_json
+from opustomo.report.surface_volumes import VolumeGroup, describe_surfaces
 from opustomo.report.volume_images import pictures
-from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS
+from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS, balls
 
 VOID = {"meta", "input", "br", "img", "link"}
 
@@ -224,6 +229,49 @@ def test_the_nearest_sampled_particle_is_told(page: Path, run: Path) -> None:
     np.testing.assert_array_equal(unpacked(columns["nearest"]), distances.argmin(1))
     spread = np.sqrt(((latents - latents.mean(0)) ** 2).sum(1).mean())
     np.testing.assert_allclose(unpacked(columns["distance"]), distances.min(1) / spread, atol=1e-5)
+
+
+def test_motions_are_decoded_with_the_composition_of_the_largest_cluster(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    labels = load_labels(root / "analyze.4" / "kmeans3" / "labels.pkl")
+    scores = np.random.default_rng(0).normal(size=(COUNT, 3)).astype(np.float32)
+    dump_pickle(root / "defanalyze.4" / "pc.pkl", scores)
+    table = np.linspace(-1, 1, 10)[:, None] * [1.0, 0.0, 0.5]
+    write_table(root / "defanalyze.4" / "pc2" / "z_pc.txt", table)
+    given: list[np.ndarray] = []
+
+    def volumes(latents: np.ndarray, apix: float) -> torch.Tensor:
+        given.extend(latents)
+        return balls(latents, apix)
+
+    decoder = SimpleNamespace(boxes=Boxes(16, 6.0, 16, 16), bodies=object(), volumes=volumes)
+    monkeypatch.setattr(shown_volumes, "_decoder", lambda *_: decoder)
+    words = ["report", str(root), "4", "--star", str(root / "all.star"), "--particle-volumes", "0"]
+    assert dsdsh(words) == 0
+    group = content_of(root / "analyze.4" / "report.html")["surfaces"]["groups"]["motion PC2"]
+    largest = int(np.bincount(labels).argmax())
+    center = np.loadtxt(root / "analyze.4" / "kmeans3" / "centers.txt")[largest]
+    np.testing.assert_allclose(given, np.concatenate([np.tile(center, (10, 1)), table], axis=1), rtol=1e-5, atol=1e-6)
+    assert group["about"] == f"motion of the bodies, composition of cluster {largest}"
+    assert [group["scores"][0], group["scores"][-1]] == pytest.approx(np.percentile(scores[:, 1], (1, 99)), rel=1e-5)
+    assert group["grids"]["shape"] == [10, 64, 64, 64] and group["apix"] == 6.0 * 16 / 64
+
+
+def test_volumes_are_downsampled_until_they_fit() -> None:
+    noise = np.random.default_rng(0).random((3, 64, 64, 64)).astype(np.float32)
+    group = {"cluster": VolumeGroup(list(noise), 2.0, {})}
+    large = describe_surfaces(group)
+    small = describe_surfaces(group, budget=400_000)
+    assert large is not None and large["groups"]["cluster"]["grids"]["shape"] == [3, 64, 64, 64]
+    assert small is not None and small["groups"]["cluster"]["grids"]["shape"] == [3, 32, 32, 32]
+    assert small["groups"]["cluster"]["apix"] == 4.0 and len(small["groups"]["cluster"]["grids"]["data"]) < 400_000
+    # the densities come back with an error of at most half a step of 255
+    grids = inflated(large["groups"]["cluster"]["grids"])
+    error = np.abs(grids / 255 - np.clip(noise / large["top"], 0, 1))
+    assert error.max() <= 0.5 / 255 + 1e-6
 
 
 def test_commands_are_recorded_and_listed(run: Path, tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ class Contour {
 
 class VolumeView {
   // Panes [{label, surfaces: [{volume, color, opacity}]}] share one camera.
-  constructor(host, contour) {
-    Object.assign(this, { host, contour, panes: [], radius: 0, spinning: false });
+  // The label of a pane takes `header` pixels at its top.
+  constructor(host, contour, header = 30) {
+    Object.assign(this, { host, contour, header, panes: [], radius: 0, spinning: false });
     this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": "isosurfaces of volumes" });
     this.over = element("div", { class: "over" });
     host.append(this.canvas, this.over);
@@ -192,12 +193,15 @@ class VolumeView {
     this.sky.position.copy(this.camera.up);
     this.sun.position.set(-0.5, 0.7, 1.2).applyQuaternion(this.camera.quaternion);
     this.renderer.setScissorTest(true);
-    this.rectangles().forEach(([x, y, width, height], k) => {
+    this.renderer.setScissor(0, 0, this.host.clientWidth, this.host.clientHeight);
+    this.renderer.clear();
+    this.rectangles().forEach(([x, y, width, full], k) => {
+      const height = Math.max(1, full - this.header);
       const aspect = width / height, half = aspect < 1 ? this.radius / aspect : this.radius;
       Object.assign(this.camera, { left: -half * aspect, right: half * aspect, top: half, bottom: -half });
       this.camera.updateProjectionMatrix();
       for (const mesh of this.meshes) mesh.visible = mesh.pane === this.panes[k];
-      const bottom = this.host.clientHeight - y - height;
+      const bottom = this.host.clientHeight - y - full;
       this.renderer.setViewport(x, bottom, width, height);
       this.renderer.setScissor(x, bottom, width, height);
       this.renderer.render(this.scene, this.camera);

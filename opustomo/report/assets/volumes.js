@@ -114,7 +114,7 @@ class Movies {
     this.library = library;
     this.kinds = library.movies();
     this.count = Math.max(...this.kinds.map((kind) => library.groups[kind].volumes.length));
-    this.view = new VolumeView(byId("movie-view"), library.contour);
+    this.view = new VolumeView(byId("movie-view"), library.contour, 46);
     this.slider = element("input", { type: "range", min: 0, max: this.count - 1, value: 0, "aria-label": "step of the movie", oninput: () => { this.pause(); this.show(+this.slider.value); } });
     this.button = element("button", { onclick: () => (this.timer ? this.pause() : this.play()) });
     byId("movie-buttons").append(this.button, element("label", { class: "slider" }, "step", this.slider), ...this.view.buttons());
@@ -153,7 +153,7 @@ class Movies {
 class ParticleVolume {
   constructor(report, library, explorer) {
     Object.assign(this, { report, library, explorer });
-    this.view = new VolumeView(byId("particle-view"), library.contour);
+    this.view = new VolumeView(byId("particle-view"), library.contour, 0);
     this.compare = byId("with-center");
     this.compare.addEventListener("change", () => this.show());
     byId("particle-buttons").append(this.view.contour.slider());
