@@ -22,6 +22,8 @@ TRAINED = 0.8
 """Fraction of the particles that train; the others are held out (``--valfrac``)."""
 BASE_LR, BASE_UPDATES, LARGEST_LR = 4.5e-5, 3_000, 4e-4
 KEPT = 3
+WRITTEN_VISITS = 3_000
+"""Number of visits on a GPU in about the time (5 s) that writing weights, latents and the figure of an epoch takes."""
 LATENT_BYTES = 250
 """Bytes per particle and epoch of latents and poses."""
 
@@ -50,6 +52,8 @@ class Settings:
         Values of the options with these names.
     keep
         Number of newest epochs whose weights are kept (``--keep``).
+    checkpoint
+        Number of epochs between those that are written (``--checkpoint``).
     reasons
         One sentence per option.
     """
@@ -63,6 +67,7 @@ class Settings:
     lr: float
     normalizectf: bool
     keep: int
+    checkpoint: int
     reasons: Mapping[str, str]
 
     def options(self) -> list[str]:
@@ -73,6 +78,8 @@ class Settings:
             words += ["--downfrac", f"{self.downfrac:g}"]
         words += ["--templateres", str(self.templateres), "--encoderres", str(self.encoderres)]
         words += ["--zdim", str(self.zdim), "-b", str(self.batch_size), "--lr", f"{self.lr:.1e}"]
+        if self.checkpoint > 1:
+            words += ["--checkpoint", str(self.checkpoint)]
         return [*words, "-n", str(self.num_epochs), "--keep", str(self.keep)]
 
     def disk_bytes(self, particles: int) -> float:
@@ -150,8 +157,21 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     lr = float(f"{lr:.1e}")
     reasons["lr"] = f"{BASE_LR:g} for {BASE_UPDATES:,} updates or more, larger for the {updates:,} updates of this run."
     reasons["keep"] = f"Weights of the newest {KEPT} epochs suffice to decode volumes and save disk space."
+    checkpoint = max(1, min(WRITTEN_VISITS // trained, epochs // 5)) if gpu else 1
+    if checkpoint > 1:
+        reasons["checkpoint"] = f"Writing the files of an epoch takes longer than training on {trained:,} particles."
     return Settings(
-        downfrac, templateres, encoderres, zdim, batch_size, epochs, lr, normalizectf, min(KEPT, epochs), reasons
+        downfrac=downfrac,
+        templateres=templateres,
+        encoderres=encoderres,
+        zdim=zdim,
+        batch_size=batch_size,
+        num_epochs=epochs,
+        lr=lr,
+        normalizectf=normalizectf,
+        keep=min(KEPT, epochs),
+        checkpoint=checkpoint,
+        reasons=reasons,
     )
 
 

@@ -54,6 +54,13 @@ def test_given_values_and_the_command() -> None:
     assert words[words.index("--downfrac") + 1] == "0.8" and "--normalizectf" in words
 
 
+def test_short_epochs_on_a_gpu_are_not_all_written() -> None:
+    found = proposed(780, 48, 10.0, 80.0)  # 624 particles train
+    assert found.checkpoint == 4 and "--checkpoint 4" in command_line("p.star", [], found, "run")
+    assert proposed(780, 48, 10.0, None).checkpoint == proposed(5_000, 48, 10.0, 80.0).checkpoint == 1
+    assert "--checkpoint" not in command_line("p.star", [], proposed(780, 48, 10.0, None), "run")
+
+
 def test_disk_space_counts_the_kept_weights() -> None:
     found = proposed(240, 48, 8.0, None)
     assert 1.4e9 < found.disk_bytes(240) < 1.6e9  # state.pkl of 735 MB and three times 245 MB
