@@ -102,7 +102,6 @@ MAX_ARGUMENTS = 6
 MANY_ARGUMENTS = {
     "opustomo.model.loss.combine",
     "opustomo.model.prior.prior_terms",
-    "opustomo.report.particle_points._plane",
     "opustomo.training.runlog.epoch_line",
     "opustomo.training.setup._describe",
     "opustomo.training.setup.train",

@@ -63,19 +63,19 @@ def datadir_words(star: ParticleStar, sources: Iterable[Path]) -> list[str]:
 def table_of_run(results: ResultDir, star: Path | None = None) -> Path:
     """Return the given particle table, or that of the run: for a run with `--ind`, that of the selected particles."""
     from opustomo.analysis.results import SELECTED_STAR
-    from opustomo.quality.evidence.restored_run import remembered_data
+    from opustomo.quality.evidence.restored_run import data_of_run
 
     selected = results.root / SELECTED_STAR
     if star is not None:
         return star
-    return selected if selected.is_file() else remembered_data(results.config()).star
+    return selected if selected.is_file() else data_of_run(results.config()).star
 
 
 def image_folder(config: Path) -> Path:
     """Return the folder that the image paths of a run are relative to."""
-    from opustomo.quality.evidence.restored_run import remembered_data
+    from opustomo.quality.evidence.restored_run import data_of_run
 
-    data = remembered_data(config)
+    data = data_of_run(config)
     folder = (data.datadir or data.star.parent).resolve()
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
@@ -114,10 +114,10 @@ def reconstruct_words(
         Mask for the FSC; None uses that of the training.
     """
     from opustomo.checkpoint.config import read_config
-    from opustomo.quality.evidence.restored_run import remembered_data, remembered_physics
+    from opustomo.quality.evidence.restored_run import data_of_run, physics_of_run
 
     config = results.config()
-    data = remembered_data(config)
+    data = data_of_run(config)
     elsewhere = data.datadir is None and table.resolve().parent != data.star.resolve().parent
     given = (
         ("--poses", poses),
@@ -137,6 +137,6 @@ def reconstruct_words(
         "--warp": data.warp,
         "--no-ctf": not data.use_ctf,
         "--force": data.force,
-        "--normalizectf": remembered_physics(read_config(config)[2]).ctf_normalized,
+        "--normalizectf": physics_of_run(read_config(config)[2]).ctf_normalized,
     }
     return [*words, *(option for option, wanted in flags.items() if wanted), "-o", str(output)]

@@ -24,7 +24,7 @@ from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
-from opustomo.quality.evidence.restored_run import held_out_particles, remembered_data
+from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles
 from opustomo.report.page import render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus
 from opustomo.report.run_curves import (
@@ -250,7 +250,7 @@ def _particle_table(request: ReportRequest, notes: list[str]) -> tuple[ParticleS
     config = request.results.root / "config.pkl"
     data = None
     try:
-        data = remembered_data(request.results.config(), request.star)
+        data = data_of_run(request.results.config(), request.star)
     except UserError as error:
         if request.star is None:
             notes.append(f"Tomograms and scores are not shown. {error}")

@@ -26,10 +26,10 @@ from opustomo.physics.boxes import mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
 from opustomo.quality.evidence.restored_run import (
-    remembered_data,
-    remembered_norm,
-    remembered_per_particle,
-    remembered_physics,
+    data_of_run,
+    divides_per_particle,
+    norm_of_run,
+    physics_of_run,
 )
 from opustomo.subtract.signal import ShellSums, SignalModel, particle_factors, shells_of, shrunk
 from opustomo.training.schedules import bfactor_at
@@ -114,7 +114,7 @@ def subtract(request: SubtractionRequest, say: Callable[[str], None] = print) ->
     settings = read_config(config)[2]
     mu, multi_mu = results.load_latents(epoch)
     poses = None if request.given_poses else results.epoch_file("pose", epoch)
-    data = remembered_data(config, request.star, datadir=request.datadir)
+    data = data_of_run(config, request.star, datadir=request.datadir)
     data = replace(data, ind=None, poses=poses)
     particles = load_particles(data)
     results.require_same_particles(particles.star, len(mu), results.epoch_file("z", epoch))
@@ -123,12 +123,12 @@ def subtract(request: SubtractionRequest, say: Callable[[str], None] = print) ->
     if (mask > 0.99).all():
         raise UserError(f"{request.keep} covers the whole box, so nothing would be subtracted. Give a smaller mask.")
     decoder = VolumeDecoder(weights, config, device)
-    physics = remembered_physics(settings)
+    physics = physics_of_run(settings)
     keep = mask_on_crop(mask, decoder.boxes).clamp(max=1.0)
     model = SignalModel(decoder, physics, bfactor_at(physics.bfactor_A2, epoch), keep)
     latents = mu if multi_mu is None or decoder.bodies is None else np.concatenate([mu, multi_mu], axis=1)
-    norm = remembered_norm(config)
-    work = _Work(model, particles, latents, norm, remembered_per_particle(config), request.batch_size)
+    norm = norm_of_run(config)
+    work = _Work(model, particles, latents, norm, divides_per_particle(config), request.batch_size)
 
     sums = work.shell_sums()
     shell_factors, noise, amplitude = sums.factors(), sums.noise(), sums.amplitude()

@@ -10,15 +10,15 @@ from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.physics.ctf import TiltBatch
-from opustomo.quality.evidence.restored_run import load_model, remembered_data, remembered_norm
+from opustomo.quality.evidence.restored_run import data_of_run, load_model, norm_of_run
 
 
 def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:
     """Of training and held-out particles alike, at the poses written beside them."""
     config = trained_run / "config.pkl"
-    particles = load_particles(remembered_data(config))
+    particles = load_particles(data_of_run(config))
     source = VoxelSource(particles.images, cache_bytes=0)
-    shift, scale = remembered_norm(config)
+    shift, scale = norm_of_run(config)
     voxels = np.stack([source.read(i) for i in range(len(particles))]).astype(np.float32)
     poses = read_poses(trained_run / "pose.1.pkl")
     model = load_model(trained_run / "weights.1.pkl", config, "cpu")

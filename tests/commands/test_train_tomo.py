@@ -324,7 +324,7 @@ def test_the_data_tell_whether_they_are_divided(
     plain: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
-    from opustomo.quality.evidence.restored_run import remembered_physics
+    from opustomo.quality.evidence.restored_run import physics_of_run
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
@@ -345,13 +345,13 @@ def test_the_data_tell_whether_they_are_divided(
     assert ("they are divided by w and compared as with --normalizectf" in said) is plain
     assert ("train with --normalizectf instead" in said) is not plain
     assert said.count("the power of the data goes with the number of slices") == 1
-    assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
+    assert physics_of_run(read_config(out / "config.pkl")[2]).divide is plain
     # a run goes on as it began, whatever its data would say now
     monkeypatch.setattr(setup, "examine_reconstruction", lambda *inputs: SimpleNamespace(plain=not plain))
     again = ["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "2", "--load", "latest"]
     assert main(again) == 0
     assert (out / "weights.1.pkl").exists()
-    assert remembered_physics(read_config(out / "config.pkl")[2]).divide is plain
+    assert physics_of_run(read_config(out / "config.pkl")[2]).divide is plain
     assert Start(state={"norm": [0.0, 1.0]}).divide is False and Start().divide is None
     shutil.rmtree(out)
 

@@ -22,7 +22,7 @@ from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
 from opustomo.physics.ctf import TiltBatch
 from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
-from opustomo.quality.evidence.restored_run import held_out_particles, load_model, remembered_data, remembered_norm
+from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles, load_model, norm_of_run
 from opustomo.quality.evidence.validation import training_remark
 from opustomo.report.volume_images import pictures
 from opustomo.training.schedules import bfactor_at
@@ -57,8 +57,8 @@ def test_losses_are_those_of_validation(run: Path) -> None:
     config = run / "config.pkl"
     held_out = held_out_particles(config, 16)
     assert held_out.tolist() == sorted(load_torch(run / "split.pkl")[12:].tolist())  # --valfrac 0.25
-    particles = load_particles(remembered_data(config, poses=run / "pose.1.pkl"))
-    model, norm = load_model(run / "weights.1.pkl", config, "cpu"), remembered_norm(config)
+    particles = load_particles(data_of_run(config, poses=run / "pose.1.pkl"))
+    model, norm = load_model(run / "weights.1.pkl", config, "cpu"), norm_of_run(config)
     bfactor = bfactor_at(model.physics.bfactor_A2, 1)
     losses = particle_losses(model, particles, held_out, ComparisonSettings(norm, bfactor), batch_size=3)
     # one by one, through the loss that training reports
@@ -197,4 +197,4 @@ def test_files_of_a_run_are_found_from_another_folder(
     (folder / "runs" / "one").mkdir(parents=True)
     dump_pickles(folder / "runs" / "one" / "config.pkl", *content)
     monkeypatch.chdir(tmp_path)
-    assert remembered_data(folder / "runs" / "one" / "config.pkl").star == folder / "data" / "particles.star"
+    assert data_of_run(folder / "runs" / "one" / "config.pkl").star == folder / "data" / "particles.star"

@@ -1,4 +1,4 @@
-"""Shape of the signal in Fourier space: which 3D CTF model do the subtomograms follow?
+"""Shape of the signal in Fourier space, which shows how the subtomograms were reconstructed.
 
 The power of a subtomogram is mostly noise, and any filter of the reconstruction changes it. The signal is measured
 instead: particles of one half set are compared with the average of the other half set, posed and multiplied by their

@@ -1,4 +1,4 @@
-"""Verdicts: is each class real, and is the classification as a whole?"""
+"""Verdicts on each class and on the classification as a whole."""
 
 from __future__ import annotations
 

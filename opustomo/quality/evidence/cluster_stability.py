@@ -1,4 +1,4 @@
-"""Does a split come back? Agreement of clusterings that are fitted to disjoint halves of the latents."""
+"""Stability of clusters: agreement of clusterings that are fitted to disjoint halves of the latents."""
 
 from __future__ import annotations
 

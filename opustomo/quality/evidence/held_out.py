@@ -1,4 +1,4 @@
-"""The generative loss of single particles: how well the model explains data it was not fitted to."""
+"""Generative loss of single particles, which measures how well a model explains held-out data."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Material:
     particles
         Particle set.
     residuals, features
-        What n of the particles show beyond the map of all, and their inner products.
+        Residuals of n of the particles relative to the map of all, and their inner products.
     held_out
         Indices of the particles that were held out from training.
     """
@@ -148,7 +148,7 @@ def cannot_tell(counts: list[int]) -> RunVerdict:
     return judge(counts, [], [], None, None)
 
 
-def say_verdicts(verdict: RunVerdict, motion: MotionVerdict | None, say: Callable[[str], None]) -> None:
+def print_verdicts(verdict: RunVerdict, motion: MotionVerdict | None, say: Callable[[str], None]) -> None:
     """Print the verdicts line by line."""
     for line in [*verdict.lines(), *([] if motion is None else motion.lines())]:
         say(line)

@@ -1,4 +1,4 @@
-"""What each particle shows beyond the consensus: residual features, their inner products and contrasts.
+"""Residual features of particles relative to the consensus, their inner products and contrasts.
 
 The spectrum of a particle is modeled as ``Y = c (Σ_b a_b V_b + Σ_t e_t ∂_t V) + noise``. V is the map of all
 particles, V_b its part in a band of shells, and ∂_t V its derivatives for turns and shifts. The residual of the fit,
@@ -141,7 +141,7 @@ def nuisance_maps(spectra: ParticleSpectra, consensus: Consensus) -> Tensor:
 
 @dataclass(frozen=True)
 class Residuals:
-    """What the nuisance maps leave of each particle.
+    """Residuals of the particles after subtraction of the nuisance maps.
 
     Attributes
     ----------

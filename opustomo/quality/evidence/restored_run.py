@@ -30,7 +30,7 @@ USUAL_VALFRAC = 0.2
 _PATHS = ("star", "poses", "mask", "datadir", "ind")
 
 
-def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> DataConfig:
+def data_of_run(config: Path, star: Path | None = None, **changes: Any) -> DataConfig:
     """Return the input settings of a run from its ``config.pkl``, with given values replaced.
 
     Parameters
@@ -55,7 +55,7 @@ def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> D
         remembered = {name: value for name, value in stored.items() if name in known}
         remembered.pop("norm", None)
         given = {name: Path(str(remembered[name])) for name in _PATHS if remembered.get(name) is not None}
-        remembered |= {name: _found_again(path, config) for name, path in given.items()}
+        remembered |= {name: _resolve_stored_path(path, config) for name, path in given.items()}
     remembered["star"] = star if star is not None else remembered.get("star")
     if remembered["star"] is None:
         raise UserError(f"{config} does not contain the STAR file used for training. Give the STAR file.")
@@ -65,25 +65,25 @@ def remembered_data(config: Path, star: Path | None = None, **changes: Any) -> D
     return replace(data, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _found_again(path: Path, config: Path) -> Path:
+def _resolve_stored_path(path: Path, config: Path) -> Path:
     """Resolve a path stored by training, which may have been started in any folder above the run."""
     if path.is_absolute() or path.exists():
         return path
     return next((folder / path for folder in config.resolve().parents if (folder / path).exists()), path)
 
 
-def remembered_norm(config: Path) -> tuple[float, float]:
+def norm_of_run(config: Path) -> tuple[float, float]:
     """Return the shift and scale of the voxel normalization of a run."""
     shift, scale = read_config(config)[2]["dataset_args"]["norm"]
     return float(shift), float(scale)
 
 
-def remembered_per_particle(config: Path) -> bool:
+def divides_per_particle(config: Path) -> bool:
     """Return whether a run divided each subtomogram by its standard deviation before applying the common scale."""
     return bool(read_config(config)[2]["dataset_args"].get("scale_per_particle", False))
 
 
-def remembered_physics(settings: Mapping[str, Any]) -> PhysicsConfig:
+def physics_of_run(settings: Mapping[str, Any]) -> PhysicsConfig:
     """Return the physics settings of a run from its ``config.pkl``, with defaults for missing values."""
     stored = dict((settings.get("opustomo") or {}).get("physics", {}))
     if "ctf_normalized" in stored:  # the name in earlier versions
@@ -107,7 +107,7 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
         raise UserError(
             f"{weights} contains no mask, so the comparison with the data cannot be repeated. Train with opustomo."
         )
-    model = Autoencoder(sizes, remembered_physics(settings), boxes, mask)
+    model = Autoencoder(sizes, physics_of_run(settings), boxes, mask)
     stored: Mapping[str, Any] = content["decoder_state_dict"]
     network: nn.Module = model.decoder
     try:

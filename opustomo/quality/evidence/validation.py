@@ -24,17 +24,17 @@ from opustomo.quality.evidence.judgment import (
     cannot_tell,
     judge_classes,
     judge_conformation,
+    print_verdicts,
     read_material,
-    say_verdicts,
 )
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
 from opustomo.quality.evidence.restored_run import (
+    data_of_run,
+    divides_per_particle,
     held_out_particles,
     load_model,
-    remembered_data,
-    remembered_norm,
-    remembered_per_particle,
-    remembered_physics,
+    norm_of_run,
+    physics_of_run,
 )
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
@@ -91,7 +91,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     path = results.analyzed_file(request.which, request.folder, "labels.pkl")
     labels = load_labels(path)
     config = results.config()
-    data = remembered_data(
+    data = data_of_run(
         config,
         request.star,
         poses=results.epoch_file("pose", epoch),
@@ -112,10 +112,10 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     held_out, losses = np.empty(0, dtype=np.int64), np.empty(0)
     if request.likelihood:
         held_out, losses = _held_out(request, config, particles, labels, device, say)
-    physics = remembered_physics(read_config(config)[2])
+    physics = physics_of_run(read_config(config)[2])
     if len(held_out):
         scored = held_out[np.isfinite(losses)]
-        say_few_held_out(np.bincount(labels[scored], minlength=request.num_clusters)[: request.num_clusters], say)
+        report_few_held_out(np.bincount(labels[scored], minlength=request.num_clusters)[: request.num_clusters], say)
     reading = ReadOptions(request.ctf_normalized or physics.ctf_normalized, device, request.workers)
     validation = validate_clusters(
         particles,
@@ -135,7 +135,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
     for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
         say(f"Wrote {file}")
-    say_verdicts(judged, motion, say)
+    print_verdicts(judged, motion, say)
     return [*written, *own]
 
 
@@ -169,10 +169,10 @@ def _conformation_is_read(config: Path) -> bool:
     if settings.get("opustomo") is None:
         return True
     bodies = settings["opustomo"].get("model", {}).get("bodies")
-    return bodies is not None or remembered_physics(settings).original
+    return bodies is not None or physics_of_run(settings).original
 
 
-def say_few_held_out(counts: np.ndarray, say: Callable[[str], None]) -> None:
+def report_few_held_out(counts: np.ndarray, say: Callable[[str], None]) -> None:
     """Name the classes whose held-out loss is missing or rests on few particles; `counts` are those of the classes."""
     for number, count in enumerate(counts.tolist()):
         if count == 0:
@@ -236,7 +236,7 @@ def _held_out(
         model,
         particles,
         held_out,
-        ComparisonSettings(remembered_norm(config), bfactor, remembered_per_particle(config)),
+        ComparisonSettings(norm_of_run(config), bfactor, divides_per_particle(config)),
         request.batch_size,
         request.workers,
     )
