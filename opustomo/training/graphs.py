@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -70,6 +71,16 @@ class Steps:
             getattr(recorded.visit, name).copy_(getattr(visit, name), non_blocking=True)
         recorded.graph.replay()
         return recorded.output
+
+    @property
+    def preparation(self) -> str | None:
+        """What happens before the first steps run at full speed, for the log; None if nothing does."""
+        if not self._record:
+            return None
+        return (
+            "preparing the GPU: kernels are compiled, convolutions are tuned and a step is recorded in the first "
+            f"batches; compiled kernels are kept in {os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}"
+        )
 
     def close(self) -> None:
         """Let go of the graphs; while they are held, NCCL cannot end."""

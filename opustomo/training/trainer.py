@@ -117,6 +117,8 @@ class Trainer:
     def fit(self, stop: StopRequest | None = None) -> bool:
         """Train the epochs that are left; True when all are done, False when stopped on request (state saved)."""
         stop = StopRequest() if stop is None else stop
+        if self.leads and self._steps.preparation is not None:
+            self.log.say(f"# {self._steps.preparation}")
         while self.progress.epoch < self.config.epochs:
             for kind in (TRAINING, VALIDATION):
                 if kind == TRAINING and self.progress.kind == VALIDATION:
