@@ -155,15 +155,19 @@ class Upsample(nn.Module):
             split = split.flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return _leaky(split, slope)
 
-    def to_density(self, x: Tensor) -> Tensor:
-        """The layer with one output channel: (B, C, n, n, n) to (B, 2n, 2n, 2n), float32."""
+    def to_density(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return the layer with one output channel, (B, C, n, n, n) to (B, 2n, 2n, 2n), float32.
+
+        ``added`` (2n, 2n, 2n) is added to the density of each particle.
+        """
         x = _computed(x)
         if _has_kernels(x) and x.dtype != torch.float32 and self.in_channels == 16 and self.out_channels == 1:
             from opustomo.model.kernels.output import OutputLayer
 
-            density: Tensor = OutputLayer.apply(x, unsort_taps(self.weight)[:, 0], self.bias)
+            density: Tensor = OutputLayer.apply(x, unsort_taps(self.weight)[:, 0], self.bias, added)
             return density
-        return self(x)[:, 0].float().contiguous()
+        density = self(x)[:, 0].float().contiguous()
+        return density if added is None else density + added
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

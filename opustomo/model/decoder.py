@@ -94,11 +94,11 @@ class ConvTemplate(nn.Module):
                 features = activation(step(features, layer))
         return convolution.apply_along_axes(self._resize, features)
 
-    def forward(self, composition: Tensor) -> Tensor:
-        """(B, zdim) to densities (B, T, T, T), float32."""
+    def forward(self, composition: Tensor, added: Tensor | None = None) -> Tensor:
+        """(B, zdim) to densities (B, T, T, T), float32, plus a volume (T, T, T) that is ``added`` to all of them."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
         features = convolution.through(self.template4, self._to_middle(features))
-        return self.conv_out.to_density(features)
+        return self.conv_out.to_density(features, added)
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
         """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
 
     def forward(self, composition: Tensor) -> Tensor:
         """Return densities (B, T, T, T) of compositions (B, zdim)."""
-        return self.template(composition * self.composition_scale) + self.consensus
+        return self.template(composition * self.composition_scale, self.consensus)
 
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialised."""

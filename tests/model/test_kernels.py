@@ -81,9 +81,10 @@ def test_output_layer(size: int) -> None:
     half = torch.float16 if INTERPRETED else torch.bfloat16  # the interpreter multiplies no bfloat16 matrices
     layer = filled(Upsample(16, 1))
     x = torch.randn(2, 16, size, size, size, device=DEVICE).to(half).float()
+    added = torch.randn((2 * size,) * 3, device=DEVICE)
     compare(
-        lambda x: layer.to_density(x.to(half)),
-        lambda x: _transposed(x, layer.weight, layer.bias)[:, 0],
+        lambda x: layer.to_density(x.to(half), added),
+        lambda x: _transposed(x, layer.weight, layer.bias)[:, 0] + added,
         x,
         [layer.weight, layer.bias],
         1e-2,

@@ -19,7 +19,7 @@ CHUNKS = 16
 
 
 @triton.jit
-def _forward_kernel(out, x, weights, bias, n: tl.constexpr, rows: tl.constexpr):
+def _forward_kernel(out, x, weights, bias, added, n: tl.constexpr, rows: tl.constexpr, adds: tl.constexpr):
     """Two neighbors along x at a time: they read 4 x 16 numbers in a row of memory and give 16 outputs."""
     pairs: tl.constexpr = (n + 1) // 2
     item = tl.program_id(1).to(tl.int64)
@@ -42,7 +42,10 @@ def _forward_kernel(out, x, weights, bias, n: tl.constexpr, rows: tl.constexpr):
     px, py, pz = column % 4, (column // 4) % 2, column // 8
     oz, oy, ox = 2 * jz[:, None] + pz[None, :], 2 * jy[:, None] + py[None, :], 2 * jx[:, None] + px[None, :]
     place = (oz * 2 * n + oy) * 2 * n + ox
-    tl.store(out + item * 8 * n * n * n + place, total, mask=inside[:, None] & (ox < 2 * n))
+    written = inside[:, None] & (ox < 2 * n)
+    if adds:
+        total += tl.load(added + place, mask=written, other=0.0)
+    tl.store(out + item * 8 * n * n * n + place, total, mask=written)
 
 
 @triton.jit
@@ -60,24 +63,39 @@ def _patches(grad, voxel, inside, n: tl.constexpr):
 
 @triton.jit
 def _backward_kernel(
-    to_x, partial, grad, x, weights, per_chunk: tl.constexpr, n: tl.constexpr, rows: tl.constexpr, chunks: tl.constexpr
+    to_x,
+    partial,
+    to_bias,
+    grad,
+    x,
+    weights,
+    per_chunk: tl.constexpr,
+    n: tl.constexpr,
+    rows: tl.constexpr,
+    chunks: tl.constexpr,
 ):
     item = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, 16)
     k = tl.arange(0, 64)
     taps = tl.load(weights + k[:, None] * 16 + channel[None, :])
     to_weights = tl.zeros((16, 64), tl.float32)
+    # of the 4³ outputs around an input, those of taps 1 and 2 belong to no other input
+    own = (k % 4 % 3 > 0) & (k // 4 % 4 % 3 > 0) & (k // 16 % 3 > 0)
+    whole = tl.zeros((rows,), tl.float32)
     total: tl.constexpr = n * n * n
     for step in range(per_chunk):
         voxel = (tl.program_id(0) * per_chunk + step) * rows + tl.arange(0, rows)
         inside = voxel < total
-        patches = _patches(grad + item * 8 * total, voxel, inside, n).to(x.dtype.element_ty)
+        outputs = _patches(grad + item * 8 * total, voxel, inside, n)
+        whole += tl.sum(tl.where(own[None, :], outputs, 0.0), 1)
+        patches = outputs.to(x.dtype.element_ty)
         at = item * total * 16 + voxel[:, None] * 16 + channel[None, :]
         tl.store(to_x + at, tl.dot(patches, taps), mask=inside[:, None])
         values = tl.load(x + at, mask=inside[:, None], other=0.0)
         to_weights += tl.dot(tl.trans(values), patches)
     here = partial + (item * chunks + tl.program_id(0)) * 1024
     tl.store(here + channel[:, None] * 64 + k[None, :], to_weights)
+    tl.store(to_bias + item * chunks + tl.program_id(0), tl.sum(whole))
 
 
 @lru_cache(maxsize=8)
@@ -103,21 +121,26 @@ def neighbor_weights(weight: Tensor) -> Tensor:
 class OutputLayer(torch.autograd.Function):
     """Transposed convolution (kernel 4, stride 2, padding 1) of (B, 16, n, n, n) to (B, 2n, 2n, 2n), float32.
 
-    ``weight`` is (16, 4, 4, 4), ``bias`` (1,).
+    ``weight`` is (16, 4, 4, 4), ``bias`` (1,); ``added`` (2n, 2n, 2n), without gradient, is added to all results.
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None
+    ) -> Tensor:
         x = x.permute(0, 2, 3, 4, 1).contiguous()
         batch, n = x.shape[:2]
         out = torch.empty(batch, 2 * n, 2 * n, 2 * n, device=x.device, dtype=torch.float32)
         spread = neighbor_weights(weight).to(x.dtype).contiguous()
-        _forward_kernel[(triton.cdiv(n * n * ((n + 1) // 2), ROWS), batch)](out, x, spread, bias, n, ROWS)
+        grid = (triton.cdiv(n * n * ((n + 1) // 2), ROWS), batch)
+        _forward_kernel[grid](
+            out, x, spread, bias, bias if added is None else added.contiguous(), n, ROWS, added is not None
+        )
         ctx.save_for_backward(x, weight)
         return out
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         grad = grad.contiguous()
         batch, n = x.shape[:2]
@@ -125,6 +148,7 @@ class OutputLayer(torch.autograd.Function):
         chunks = max(1, min(CHUNKS, n**3 // ROWS))
         per_chunk = triton.cdiv(triton.cdiv(n**3, ROWS), chunks)
         partial = torch.empty(batch * chunks, CHANNELS, 64, device=x.device, dtype=torch.float32)
+        to_bias = torch.empty(batch * chunks, device=x.device, dtype=torch.float32)
         taps = weight.flatten(1).t().to(x.dtype).contiguous()  # (64, 16)
-        _backward_kernel[(chunks, batch)](to_x, partial, grad, x, taps, per_chunk, n, ROWS, chunks)
-        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), grad.sum().view(1)
+        _backward_kernel[(chunks, batch)](to_x, partial, to_bias, grad, x, taps, per_chunk, n, ROWS, chunks)
+        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), to_bias.sum().view(1), None
