@@ -9,8 +9,7 @@ import numpy as np
 
 from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, Gain, PairTest
 from opustomo.quality.evidence.cluster_stability import Stability
-from opustomo.quality.evidence.matched_controls import Effect
-from opustomo.quality.evidence.matched_splits import MatchedFsc
+from opustomo.quality.evidence.matched_controls import Effect, MatchedFsc
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 NO_EVIDENCE = "There is no evidence for classes of these particles."

@@ -14,11 +14,13 @@ from opustomo.quality.evidence.cluster_stability import Stability, cluster_stabi
 from opustomo.quality.evidence.matched_controls import (
     Covariate,
     categories,
+    class_mask,
     effect_sizes,
+    matched_fsc,
     propensity_strata,
     standardized,
 )
-from opustomo.quality.evidence.matched_splits import SplitTest, class_mask, matched_fsc, matched_permutations
+from opustomo.quality.evidence.matched_splits import SplitTest, matched_permutations
 from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
 from opustomo.quality.evidence.particle_features import (
     ParticleFeatures,
