@@ -67,8 +67,8 @@ def describe_points(
 ) -> dict[str, Any]:
     """Return the columns, measures, categories and coordinates of the particles.
 
-    A measure is a column with a name, a unit and a kind: ``map`` (UMAP), ``component``, or ``particle`` for what is
-    known of the particle besides its latent.
+    A measure is a column with a name, a longer label for axes, a unit and a kind: ``map`` (UMAP), ``component``, or
+    ``particle`` for what is known of the particle besides its latent.
 
     Parameters
     ----------
@@ -82,16 +82,16 @@ def describe_points(
     columns: dict[str, np.ndarray] = {}
     measures: list[dict[str, str]] = []
 
-    def add(column: str, values: np.ndarray, name: str, kind: str, unit: str = "") -> None:
+    def add(column: str, values: np.ndarray, name: str, kind: str, unit: str = "", label: str | None = None) -> None:
         columns[column] = values
-        measures.append({"column": column, "name": name, "kind": kind, "unit": unit})
+        measures.append({"column": column, "name": name, "label": label or name, "kind": kind, "unit": unit})
 
     if analyzed.embedding is not None:
         for axis in (0, 1):
             add(f"umap{axis}", analyzed.embedding[:, axis], f"UMAP {axis + 1}", "map")
     for i in range(min(MOST_COMPONENTS, analyzed.scores.shape[1])):
         variance = f"{100 * analyzed.variance_ratio[i]:.1f} % of variance"
-        add(f"pc{i}", analyzed.scores[:, i], f"PC{i + 1} ({variance})", "component")
+        add(f"pc{i}", analyzed.scores[:, i], f"PC{i + 1}", "component", label=f"PC{i + 1} ({variance})")
     if analyzed.conformation_embedding is not None:
         for axis in (0, 1):
             add(f"conf_umap{axis}", analyzed.conformation_embedding[:, axis], f"conformation UMAP {axis + 1}", "map")

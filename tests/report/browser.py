@@ -19,6 +19,7 @@ CHROMIUM = next(
 )
 """The browser of this machine, None without one."""
 TIMEOUT = 60.0
+SOFTWARE_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 # the browser reads from descriptor 3 and writes to 4
 _START = """
 import os, sys
@@ -33,24 +34,18 @@ class Browser:
     """One page in a headless Chromium.
 
     ``errors`` collects what the page's console reports: exceptions, errors and warnings, and requests of any kind
-    beyond the page itself.
+    beyond the page itself. Without `webgl`, the browser offers none.
     """
 
-    def __init__(self, profile: Path, width: int = 1400, height: int = 1000) -> None:
+    def __init__(self, profile: Path, width: int = 1400, height: int = 1000, webgl: bool = True) -> None:
         assert CHROMIUM is not None
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         command = [
             *(sys.executable, "-c", _START, str(to_browser), str(from_browser), CHROMIUM, "--headless=new"),
             *("--remote-debugging-pipe", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
-            *(
-                "--disable-background-networking",
-                "--use-gl=angle",
-                "--use-angle=swiftshader",
-                "--enable-unsafe-swiftshader",
-                f"--user-data-dir={profile}",
-                f"--window-size={width},{height}",
-            ),
+            *("--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},{height}"),
+            *(SOFTWARE_WEBGL if webgl else ("--disable-gpu", "--disable-3d-apis")),
         ]
         self._process = subprocess.Popen(
             command, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

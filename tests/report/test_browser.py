@@ -12,7 +12,7 @@ from benchmarks.report_speed import fabricate, make_page
 from opustomo.io.indices import read_indices
 from opustomo.io.pickles import load_pickle
 from tests.report.browser import CHROMIUM, Browser
-from tests.report.conftest import COUNT
+from tests.report.conftest import CLUSTERS, COUNT
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -154,6 +154,17 @@ def test_tomograms_show_their_own_particles(browser: Browser, run: Path) -> None
     assert browser.run("opustomoReport.places.xy.scales().sx === opustomoReport.places.xz.scales().sx")
     codes = browser.run("Array.from(opustomoReport.places.xz.members, (i) => opustomoReport.places.category.codes[i])")
     assert set(codes) == {1}
+
+
+def test_without_webgl_the_page_says_so_and_shows_the_rest(page: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "profile", webgl=False) as opened:
+        opened.open(page)
+        opened.run("opustomoReport.ready")
+        assert "This browser offers no WebGL" in opened.run("document.getElementById('volume-view').innerText")
+        assert opened.run("document.getElementById('volume-buttons').children.length") == 0
+        assert opened.run("document.querySelectorAll('#cluster-cards .views canvas').length") == 6 * CLUSTERS
+        opened.run("opustomoReport.comparison.choose('overlaid')")
+        assert all("WebGL" in error for error in opened.errors)
 
 
 def test_a_hundred_thousand_points(tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsy
     assert "Tomograms and scores are not shown" in said and "Volumes are not shown" in said
     content = content_of(root / "analyze.4" / "report.html")
     assert content["points"]["coordinates"] is None and content["volumes"] is None
-    assert content["points"]["measures"][0]["name"].startswith("PC1 (") and content["surfaces"] is None
+    assert content["points"]["measures"][0]["label"].startswith("PC1 (") and content["surfaces"] is None
 
 
 def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

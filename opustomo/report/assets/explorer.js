@@ -63,7 +63,7 @@ class Explorer {
   chooseAxes() {
     const chosen = this.axisMenus.map((menu) => this.axes[+menu.value]), { columns } = this.points;
     this.plane = chosen.map(({ column }) => columns[column]);
-    const equal = chosen.every(({ kind }) => kind === "map"), names = chosen.map(({ name, unit }) => (unit ? `${name} (${unit})` : name));
+    const equal = chosen.every(({ kind }) => kind === "map"), names = chosen.map(({ label, unit }) => (unit ? `${label} (${unit})` : label));
     this.latent.setPoints(...this.plane, this.every, { equal, names });
     this.placeLabels();
   }

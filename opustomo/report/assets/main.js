@@ -27,20 +27,26 @@ function start() {
   showClusters(report, byId("cluster-cards"), (number) => explorer.showOnlyCluster(number));
   if (report.points.coordinates) page.places = new Places(report, explorer);
   else hide("tomograms");
-  if (!report.surfaces || !report.points.columns.nearest) hide("particle-panel");
+  if (!report.surfaces || !report.points.columns.nearest) ["particle-panel", "click-hint"].forEach(hide);
   if (!report.surfaces || !Object.keys(report.surfaces.groups).some((kind) => kind.includes("PC"))) hide("movies");
   if (!report.surfaces) hide("volumes");
   if (byId("movies").hidden && !report.variance.length) hide("components");
   for (const link of document.querySelectorAll("nav a")) link.hidden = document.querySelector(link.getAttribute("href")).hidden;
-  page.ready = report.surfaces ? VolumeLibrary.load(report).then((library) => {
-    page.comparison = new Comparison(report, library);
-    if (!byId("movies").hidden) page.movies = new Movies(library);
-    if (report.points.columns.nearest) page.particle = new ParticleVolume(report, library, explorer);
-    times.volumes = performance.now();
-  }) : Promise.resolve();
   window.opustomoReport = page;
-  // after the first drawing
-  requestAnimationFrame(() => setTimeout(() => { times.opened = performance.now(); }));
+  page.ready = showVolumes(page);
+}
+
+// The volumes are unpacked after the rest of the page has been drawn
+async function showVolumes(page) {
+  const { report, times, explorer } = page;
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  times.opened = performance.now();
+  if (!report.surfaces) return;
+  const library = await VolumeLibrary.load(report);
+  page.comparison = new Comparison(report, library);
+  if (!byId("movies").hidden) page.movies = new Movies(library);
+  if (report.points.columns.nearest) page.particle = new ParticleVolume(report, library, explorer);
+  times.volumes = performance.now();
 }
 
 start();

@@ -237,6 +237,7 @@ class VolumeView {
 
   // buttons that every view has
   buttons() {
+    if (!this.renderer) return [];
     this.spinButton = element("button", { "aria-pressed": "false", onclick: () => this.spin(!this.spinning) }, "spin");
     return [this.contour.slider(), this.spinButton,
       element("button", { onclick: () => { this.spin(false); this.resetView(); } }, "reset view"),
