@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from focus import write_part
 
 ROOT = Path(__file__).resolve().parent.parent
 DECODED = 12
@@ -44,6 +45,10 @@ class PanelSet:
     count: int = 1500
     continuous: bool = False
     bodies: str = ""
+    part: tuple[str, ...] = ()
+    """Two densities whose difference is the part that classes are also judged by."""
+    focus: bool = False
+    """Whether training has ``--focus`` on this part."""
     fixed: str = ""
     """Folder of a set that exists already."""
 
@@ -60,8 +65,11 @@ class Variant:
 STATES = tuple(
     f"comp_{name}" for name in "0_50S 1_50S_noCP_noL1 2_30S 3_70S_vacant 4_70S_P_mRNA 5_70S_APE_mRNA".split()
 )
+TRNA = STATES[4:]
 RATCHET = tuple(f"ratchet_{step:02d}" for step in range(11))
 MATCHING = ("comp_5_70S_APE_mRNA", "1qvr", "2cg9", "3cf3", "3ipm", "mirror:1qvr", "mirror:3cf3", "empty")
+MATCHING_1QVR = ("1qvr", "comp_2_30S", "2cg9", "3cf3", "3ipm", "mirror:3ipm", "mirror:3cf3", "empty")
+MATCHING_50S = ("comp_0_50S", "comp_2_30S", "1qvr", "3cf3", "3ipm", "mirror:comp_0_50S", "mirror:1qvr", "empty")
 PICKS = (0.4, *[0.08] * 6, 0.12)
 OFF = "--rot-err 3.1 --shift-err 0.7"
 CELL = "--crowd 12 --gap 34 --misalign 0.4 --ctf-err 300"
@@ -75,6 +83,12 @@ SETS = {
     "matching-crowded": PanelSet(MATCHING, f"--snr 0.03 --rot-err 6 --shift-err 1.0 {CELL}", weights=PICKS),
     "poor-poses": PanelSet(STATES, "--snr 0.05 --rot-err 12 --shift-err 2.9"),
     "unequal": PanelSet(STATES, f"--snr 0.05 {OFF}", weights=(60, 30, 6, 2, 1, 1)),
+    "trna": PanelSet(TRNA, f"--snr 0.05 {OFF}", part=TRNA),
+    "trna-focus": PanelSet(TRNA, f"--snr 0.05 {OFF}", part=TRNA, focus=True),
+    "protuberance": PanelSet(STATES, f"--snr 0.05 {OFF}", part=STATES[:2]),
+    "protuberance-focus": PanelSet(STATES, f"--snr 0.05 {OFF}", part=STATES[:2], focus=True),
+    "matching-1qvr": PanelSet(MATCHING_1QVR, "--snr 0.03 --rot-err 6 --shift-err 1.0", weights=PICKS),
+    "matching-50s": PanelSet(MATCHING_50S, "--snr 0.02 --rot-err 6 --shift-err 1.0", weights=PICKS),
     "large-body": PanelSet(("turn:large",), f"--snr 0.05 {OFF}", continuous=True, bodies="large"),
     "small-body": PanelSet(("turn:small",), f"--snr 0.05 {OFF}", continuous=True, bodies="small"),
     "still": PanelSet(("comp_0_50S",), "--snr 0.05", bodies="small"),
@@ -212,6 +226,9 @@ def make(name: str, seed: int, args: argparse.Namespace) -> Path:
                 "--apix", apix, "--seed", 1000 + seed, *words)  # fmt: skip
         if kind.bodies:
             write_bodies(kind.bodies, folder, args.data, args.reduced)
+        if kind.part:
+            first, second = (density(part, args.data, args.reduced) for part in kind.part)
+            write_part(first, second, folder, apix)
         (folder / "done").touch()
     return folder
 
@@ -232,6 +249,8 @@ def train(name: str, data: Path, out: Path, seed: int, variant: Variant, args: a
         words += ["-n", max(1, round(args.visits / (count - int(count * 0.2))))]
     if kind.bodies:
         words += ["--masks", data / "bodies.pkl"]
+    if kind.focus:
+        words += ["--focus", data / "focus.mrc"]
     started = time.perf_counter()
     command(variant.tree, "opustomo.main", *words, *shlex.split(kind.train), *variant.options)
     epoch = max(int(path.name.split(".")[1]) for path in out.glob("z.*.pkl"))
@@ -267,6 +286,10 @@ def score(name: str, data: Path, out: Path, epoch: int, variant: Variant, args: 
     if len(np.unique(labels)) == 1:
         words = [data, "--pose", out / f"pose.{epoch}.pkl"]
     found: dict[str, Any] = json.loads(referee(args.tools, "score_result.py", *words))
+    if kind.part:
+        focus = _run([sys.executable, str(ROOT / "benchmarks/focus.py"), str(data), str(out), str(epoch)],
+                     {**os.environ, "PYTHONPATH": str(variant.tree)})  # fmt: skip
+        found["focus"] = json.loads(focus.splitlines()[-1])
     if kind.bodies and kind.continuous:
         found["r2_conformation"] = probe(np.asarray(stored["multi_mu"]), labels)
         found["r2_composition"] = probe(mu, labels)

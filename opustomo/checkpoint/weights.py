@@ -158,7 +158,7 @@ def read_separation(content: Mapping[str, Any], path: Path, zdim: int, zaffinedi
 _WRAPPERS = ("module", "_orig_mod")
 """Prefixes that ``DataParallel`` and ``torch.compile`` add to parameter names."""
 _ORIGINAL_MASK = "ref_mask"
-_SCALE, _CONSENSUS = "composition_scale", "consensus"
+_SCALE, _CONSENSUS, _FOCUS = "composition_scale", "consensus", "focus"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
@@ -177,6 +177,8 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
         "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
         "pose_prior": model.pose_prior.cpu(),
     }
+    if model.focused:
+        content[_FOCUS] = model.focus.to(torch.float16).cpu()
     if model.encoder is None:
         content["fixed_latent"] = model.fixed_latent.cpu()
     else:
@@ -236,6 +238,14 @@ def solvent_mask(content: Mapping[str, Any], path: Path, crop: int) -> Tensor | 
             f"The solvent mask in {path} is empty or contains values that are not finite. Use another epoch."
         )
     return mask
+
+
+def focus_mask(content: Mapping[str, Any], crop: int) -> Tensor | None:
+    """Return the mask of ``--focus`` in the content of a weights.N.pkl, float32, (crop, crop, crop), or None."""
+    found = content.get(_FOCUS)
+    if not isinstance(found, Tensor) or tuple(found.shape) != (crop,) * 3:
+        return None
+    return found.float()
 
 
 def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:

@@ -133,7 +133,7 @@ _NEEDS = {
     "--masks": ("separate",),
     "--warp": ("warp_bfactor_scale",),
     "--multigpu": ("num_gpus",),
-    "--encode-mode grad": ("encoderres", "beta", "beta_control", "lamb"),
+    "--encode-mode grad": ("encoderres", "beta", "beta_control", "lamb", "focus"),
 }
 """Options that have an effect only with another one."""
 

@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC, box of the subtomograms)"
     )
+    files.add_argument(
+        "--focus",
+        type=Path,
+        metavar="MASK",
+        help="soft mask (MRC, box of the subtomograms) of the region that determines the composition latents; the rest "
+        "of the particle is modeled, but does not influence them",
+    )
     files.add_argument("--poses", type=Path, help="pose pickle of dsdsh prepare (default: poses of the particle table)")
     files.add_argument(
         "--masks", type=Path, metavar="PKL", help="geometry of the bodies (mask_params.pkl of dsdsh prepare_multi)"
@@ -253,7 +260,7 @@ def run(args: argparse.Namespace) -> None:
             "been divided already. Omit one of them."
         )
     norm = None if args.norm is None else (args.norm[0], args.norm[1])
-    data = data_config(args, bodies=args.masks, norm=norm)
+    data = data_config(args, bodies=args.masks, norm=norm, focus=args.focus)
     physics, config = preset(args.preset)
     physics = replace(
         physics,

@@ -16,6 +16,8 @@ class DataConfig:
         Particle table and pose pickle; without pickle, poses are read from the table.
     mask
         Solvent mask (``-r``) in the box of the subtomograms.
+    focus
+        Mask of the region that determines the composition (``--focus``), in the box of the subtomograms.
     bodies
         Geometry of the bodies (``--masks``).
     datadir
@@ -44,6 +46,7 @@ class DataConfig:
     star: Path
     poses: Path | None = None
     mask: Path | None = None
+    focus: Path | None = None
     bodies: Path | None = None
     datadir: Path | None = None
     ind: Path | None = None

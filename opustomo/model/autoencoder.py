@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from opustomo.model import energy, loss, observation
 from opustomo.model.batch import Batch
@@ -117,9 +118,12 @@ class Autoencoder(nn.Module):
         (Dc, Dc, Dc) solvent mask on the crop.
     amp
         Run the networks (not the physics) in bfloat16.
+    focus
+        (Dc, Dc, Dc) mask of the region that determines the latents; None for the whole particle.
     """
 
     mask: Tensor
+    focus: Tensor
     candidates: Tensor
     _angle: Tensor
     fixed_latent: Tensor
@@ -127,7 +131,14 @@ class Autoencoder(nn.Module):
     pose_prior: Tensor
 
     def __init__(
-        self, model: ModelConfig, physics: PhysicsConfig, boxes: Boxes, mask: Tensor, *, amp: bool = False
+        self,
+        model: ModelConfig,
+        physics: PhysicsConfig,
+        boxes: Boxes,
+        mask: Tensor,
+        *,
+        amp: bool = False,
+        focus: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.amp = amp
@@ -144,6 +155,8 @@ class Autoencoder(nn.Module):
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)
         self.register_buffer("mask", mask, persistent=False)
+        self.focused = focus is not None
+        self.register_buffer("focus", torch.ones_like(mask) if focus is None else focus, persistent=False)
         self.register_buffer("pose_prior", self.start_pose_variance())
         for name in NoiseSums._fields:  # white noise of the data's own variance until residuals are known
             self.register_buffer(f"_noise_{name}", torch.ones(shell_count(boxes.render)))
@@ -212,7 +225,7 @@ class Autoencoder(nn.Module):
         assert self.encoder is not None
         with torch.no_grad():
             drawn = random if self.physics.jitter else None
-            posed = observation.encoder_input(spectrum, rotation, self.mask, self.boxes, snr, drawn)
+            posed = observation.encoder_input(spectrum, rotation, self.mask * self.focus, self.boxes, snr, drawn)
         with self._precision():
             return self.encoder(posed)
 
@@ -242,11 +255,24 @@ class Autoencoder(nn.Module):
             rows = torch.cat([rows[:, :-1], torch.zeros_like(rows[:, -1:])], 1)
         return self.posing.correction(rows)
 
+    def template(self, composition: Tensor) -> Tensor:
+        """Decode compositions (B, zdim) to densities (B, T, T, T).
+
+        With a focus, only the density inside of it passes gradients on to the compositions: the networks learn the
+        rest, but what the rest looks like does not influence the latents.
+        """
+        if not (self.focused and torch.is_grad_enabled()):
+            return self.decoder(composition)
+        inside = functional.interpolate(
+            self.focus[None, None], (self.config.templateres,) * 3, mode="trilinear", align_corners=True
+        )[0]
+        return torch.lerp(self.decoder(composition.detach()), self.decoder(composition), inside)
+
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
         """Decode, pose and image the template, and compare it with the data."""
         boxes, physics = self.boxes, self.physics
         with self._precision():
-            template = self.decoder(inferred.z[:, : self.config.zdim])
+            template = self.template(inferred.z[:, : self.config.zdim])
         correction = self.pose_correction(inferred.z, state.moves_pose)
 
         with torch.no_grad():

@@ -48,7 +48,7 @@ COMPARISON = {
     "--seed": ("seed",),
 }
 """Options that say what is compared with what, and where config.pkl holds them."""
-CONTENTS = ("--masks", "STAR", "--poses", "-r", "CTF tables", "--split")
+CONTENTS = ("--masks", "STAR", "--poses", "-r", "--focus", "CTF tables", "--split")
 """Inputs that are compared by their content."""
 TOLERANCE = 1e-5
 """Relative difference of numbers that is due to rounding, as pixel sizes in headers are of single precision."""
@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 def content_entries(
     data: DataConfig,
     particles: ParticleSet,
-    mask: np.ndarray | None,
+    masks: tuple[np.ndarray | None, np.ndarray | None],
     bodies: object,
     permutation: np.ndarray,
     split: Path | None,
@@ -76,8 +76,8 @@ def content_entries(
     ----------
     data
         Names of the inputs.
-    particles, mask, bodies
-        The inputs as read.
+    particles, masks, bodies
+        The inputs as read; the masks are that of the solvent and that of ``--focus``.
     permutation, split
         (N,) the split into training and held-out particles, and the file that it was asked for by.
     """
@@ -88,7 +88,8 @@ def content_entries(
         "--masks": [_digest([repr(bodies)]), str(data.bodies or "not given")],
         "STAR": [_digest(names), f"{data.star} ({len(names)} particles)"],
         "--poses": [_digest([poses.eulers_deg, poses.origins]), str(data.poses or f"the poses of {data.star}")],
-        "-r": [_digest([] if mask is None else [mask]), str(data.mask or "not given")],
+        "-r": [_digest([part for part in masks[:1] if part is not None]), str(data.mask or "not given")],
+        "--focus": [_digest([part for part in masks[1:] if part is not None]), str(data.focus or "not given")],
         "CTF tables": [_digest([particles.table, *tables]), f"those of {data.star}"],
         "--split": [_digest([permutation]), str(split or "that of the run")],
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opustomo.checkpoint.config import dataset_settings, run_settings, write_config
 from opustomo.checkpoint.epoch import checkpoint_bytes
@@ -69,6 +70,7 @@ def train(
         bodies = load_bodies(data.bodies, particles.box, particles.apix)
         model = replace(model, bodies=bodies, estimate_pose=True)
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
+    focus = load_mask(data.focus, particles.box, particles.apix, data.force)
     start = choose_start(run, len(particles))
     inherited = None if data.mask is not None else inherit_solvent(start, particles)
     window = crop_window(mask, model.templateres) if inherited is None else inherited.window
@@ -81,7 +83,7 @@ def train(
     permutation = _permutation(config, run, len(particles))
     new_split = None if config.split is None or config.split.exists() else config.split
     source = VoxelSource(particles.images)
-    contents = content_entries(data, particles, mask, model.bodies, permutation, config.split)
+    contents = content_entries(data, particles, (mask, focus), model.bodies, permutation, config.split)
     if inherited is not None:
         del contents["-r"]  # it is that of the earlier run
 
@@ -109,7 +111,8 @@ def train(
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = run.amp  # full precision means full
-    network = Autoencoder(model, physics, boxes, solvent, amp=run.amp).to(run.device)
+    inside = None if focus is None else focus_on_crop(focus, solvent, boxes, data.focus)
+    network = Autoencoder(model, physics, boxes, solvent, amp=run.amp, focus=inside).to(run.device)
     if place is not None and place.size > len(particles):
         raise UserError(f"{place.size} processes are too many for {len(particles)} particles; give --num-gpus less")
 
@@ -189,6 +192,16 @@ def train(
         raise
     finally:
         log.close()
+
+
+def focus_on_crop(focus: np.ndarray, solvent: Tensor, boxes: Boxes, path: Path | None) -> Tensor:
+    """Return the mask of ``--focus`` on the crop, (Dc, Dc, Dc); raise ``UserError`` if the solvent mask excludes it."""
+    inside = mask_on_crop(focus, boxes).clamp(max=1.0)
+    if not (inside * solvent > 0.01).any():
+        raise UserError(
+            f"The mask {path} of --focus does not overlap the solvent mask. Give a mask of a part of the particle."
+        )
+    return inside
 
 
 def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:

@@ -229,7 +229,7 @@ def test_every_option_is_fixed_or_may_change() -> None:
     add_arguments(parser)
     free = {"load", "latents", "overwrite", "outdir", "force", "verbose", "relion31", "float16"}
     only_checked = {"tilt_step", "tilt_range"}  # with --no-ctf they make the tables, which are compared
-    by_content = {"masks", "particles", "poses", "mask", "split", "ind"}
+    by_content = {"masks", "particles", "poses", "mask", "focus", "split", "ind"}
     fixed = {option.removeprefix("--").replace("-", "_") for option in NETWORKS | COMPARISON}
     page = (ROOT / "docs" / "resume.md").read_text()
     for action in parser._actions:
@@ -240,4 +240,4 @@ def test_every_option_is_fixed_or_may_change() -> None:
         assert sum(kinds) == 1, name
         if action.option_strings and name not in free:
             assert any(f"`{option}`" in page for option in action.option_strings), name
-    assert len(CONTENTS) == 6
+    assert len(CONTENTS) == 7

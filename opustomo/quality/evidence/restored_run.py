@@ -13,6 +13,7 @@ from torch import nn
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import (
     describe_mismatch,
+    focus_mask,
     load_decoder,
     load_network,
     load_noise_and_prior,
@@ -27,7 +28,7 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import PhysicsConfig
 
 USUAL_VALFRAC = 0.2
-_PATHS = ("star", "poses", "mask", "datadir", "ind")
+_PATHS = ("star", "poses", "mask", "focus", "datadir", "ind")
 
 
 def data_of_run(config: Path, star: Path | None = None, **changes: Any) -> DataConfig:
@@ -107,7 +108,8 @@ def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
         raise UserError(
             f"{weights} contains no mask, so the comparison with the data cannot be repeated. Train with opustomo."
         )
-    model = Autoencoder(sizes, physics_of_run(settings), boxes, mask)
+    focus = focus_mask(content, boxes.crop)
+    model = Autoencoder(sizes, physics_of_run(settings), boxes, mask, focus=focus)
     stored: Mapping[str, Any] = content["decoder_state_dict"]
     network: nn.Module = model.decoder
     try:

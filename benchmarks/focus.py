@@ -1,0 +1,59 @@
+"""Classes by one part of a particle: the mask of the part, and how well a run finds the classes (`panel.py`).
+
+python benchmarks/focus.py DATA RUN [N]      # scores of a run on a set with a part; prints JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def write_part(first: np.ndarray, second: np.ndarray, folder: Path, apix: float) -> None:
+    """Write the soft mask of where two densities differ, ``focus.mrc``, and the classes by it, ``focus_labels.npy``.
+
+    A particle of the set in `folder` belongs to the class of the density that is nearer inside the mask.
+    """
+    import mrcfile
+    from scipy import ndimage
+
+    difference = np.abs(ndimage.gaussian_filter(first, 0.7) - ndimage.gaussian_filter(second, 0.7))
+    parts, _ = ndimage.label(difference > 0.25 * difference.max())
+    sizes = np.bincount(parts.ravel())[1:]
+    inside = np.isin(parts, 1 + np.flatnonzero(sizes > 0.1 * sizes.max()))
+    mask = ndimage.gaussian_filter(ndimage.binary_dilation(inside, iterations=2).astype(np.float32), 1.0)
+    mask = np.where(mask > 0.02, mask, 0).astype(np.float32)
+    with mrcfile.new(folder / "focus.mrc", overwrite=True) as file:
+        file.set_data(mask)
+        file.voxel_size = apix
+    volumes = np.load(folder / "volumes.npy")
+    nearer = [np.square((v - first) * mask).sum() < np.square((v - second) * mask).sum() for v in volumes]
+    np.save(folder / "focus_labels.npy", np.array(nearer)[np.load(folder / "truth.npz")["labels"]])
+
+
+def focus_scores(data: Path, out: Path, epoch: int | None = None) -> dict[str, dict[str, float]]:
+    """Return the adjusted Rand index of two classes, by k-means and by a Gaussian mixture.
+
+    They are computed for the latents of a run, and for its decoded volumes inside the mask (``dsdsh analyze --focus``).
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+    from sklearn.mixture import GaussianMixture
+
+    import opustomo
+
+    labels = np.load(data / "focus_labels.npy")
+    run = opustomo.Run(out)
+    found = {}
+    for name, values in (("latents", run.latents(epoch)), ("decoded", run.focus(data / "focus.mrc", epoch, 4))):
+        methods = KMeans(2, n_init=10, random_state=0), GaussianMixture(2, n_init=5, random_state=0)
+        scores = [adjusted_rand_score(labels, method.fit_predict(values)) for method in methods]
+        found[name] = dict(zip(("kmeans", "gmm"), (round(float(score), 3) for score in scores), strict=True))
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(focus_scores(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]))))
