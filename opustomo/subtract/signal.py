@@ -1,7 +1,8 @@
 """Signal of a particle in its subtomogram, as a trained model predicts it, and its amplitude in the data.
 
-The volume of each particle is decoded from its latents, placed at its pose, and multiplied by the 3D CTF and the
-envelopes of the training (docs/method.md, section 2), so that it stands for the noise-free subtomogram.
+The volume of each particle is decoded from its latents, placed at its pose, and imaged (see
+:mod:`opustomo.subtract.imaging`) with the envelopes of the training (docs/method.md, section 2), so that it stands for
+the noise-free subtomogram.
 
 The amplitude has one factor per Fourier shell and one per particle, which are least-squares fits of the data by the
 predicted signal. The factors of the shells are fitted to all particles. Those of the particles are shrunk towards 1,
@@ -11,6 +12,7 @@ because the noise of a single subtomogram makes them uncertain.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +22,24 @@ from torch.nn import functional
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.model.config import PhysicsConfig
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, model_envelope, sharpening
-from opustomo.physics.fourier import half_spectrum_weights, rfft3, squared_radius
+from opustomo.physics.fourier import half_spectrum_weights, rfft3, shift_phases, squared_radius
+from opustomo.subtract.imaging import Imaging, inserted_slices
+
+
+class Optics(NamedTuple):
+    """Optics and position of B particles.
+
+    Attributes
+    ----------
+    tilts, table
+        Distinct CTF tables, and which of them belongs to each particle, shape (B,).
+    origins
+        Shifts that center the particles in pixels of the input box, shape (B, 3).
+    """
+
+    tilts: TiltBatch
+    table: Tensor
+    origins: Tensor
 
 
 class SignalModel:
@@ -40,14 +59,23 @@ class SignalModel:
 
     def __init__(self, decoder: VolumeDecoder, physics: PhysicsConfig, bfactor_A2: float, keep: Tensor) -> None:
         self.decoder, self.physics = decoder, physics
-        self.bfactor_px = bfactor_A2 / decoder.boxes.render_apix**2
+        self.bfactor_px = torch.tensor([bfactor_A2 / decoder.boxes.render_apix**2], device=decoder.device)
         self.keep = keep.to(decoder.device)
 
+    @property
+    def imagings(self) -> tuple[Imaging, ...]:
+        """Ways in which the subtomograms can have been reconstructed."""
+        if self.physics.ctf_beta - self.physics.ctf_alpha != 1.0:  # other powers of the CTF exist for the 3D CTF only
+            return (Imaging.CTF,)
+        return (Imaging.CTF, Imaging.DIVIDED, Imaging.FILLED) if self._divided else (Imaging.CTF, Imaging.SUM)
+
+    @property
+    def _divided(self) -> bool:
+        return self.physics.ctf_normalized and not self.physics.divide
+
     @torch.no_grad()
-    def spectra(
-        self, latents: np.ndarray, rotations: Tensor, tilts: TiltBatch, table: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute centered half spectra of the whole signal and of the part that is removed.
+    def posed(self, latents: np.ndarray, rotations: Tensor, part: bool) -> Tensor:
+        """Return the volumes of particles, or the part of them that is removed, in the frame of the subtomogram.
 
         Parameters
         ----------
@@ -55,23 +83,22 @@ class SignalModel:
             Latents, shape (B, zdim) or (B, zdim + zaffinedim).
         rotations
             Matrices A of the poses, shape (B, 3, 3).
-        tilts, table
-            Distinct CTF tables, and which of them belongs to each particle, shape (B,).
+        part
+            Whether only what lies outside of the kept mask is returned.
 
         Returns
         -------
-        whole, removed : Tensor
-            Half spectra on the render box, shape (B, Dr, Dr, Dr/2+1), to be compared with the spectrum of the
-            subtomogram times `filters`.
-        filters : Tensor
-            Division by the sampling weights, broadcastable to the spectra; ones if the run does not divide.
+        Tensor
+            Centered densities on the render box, shape (B, Dr, Dr, Dr).
         """
-        decoder, boxes, physics = self.decoder, self.decoder.boxes, self.physics
+        decoder = self.decoder
         templates = decoder.decode(latents)
         count, side = len(templates), templates.shape[-1]
-        inside = self._on_template(torch.ones_like(self.keep) if decoder.mask is None else decoder.mask, side)
-        templates = templates * inside
-        outside = 1.0 - self._on_template(self.keep, side)
+        templates = templates * self._on_template(
+            torch.ones_like(self.keep) if decoder.mask is None else decoder.mask, side
+        )
+        if part:
+            templates = templates * (1.0 - self._on_template(self.keep, side))
         if decoder.bodies is not None and latents.shape[1] == decoder.latent_dim:
             correction = decoder.correction(latents[:, decoder.zdim :])
             eye = torch.eye(3, device=decoder.device).expand(count, 3, 3)
@@ -80,27 +107,38 @@ class SignalModel:
         else:
             correction = decoder.posing.no_correction(count, decoder.device)
         identity = torch.eye(3, device=decoder.device)[None]
-        posed = [
-            decoder.posing.sampler(volume, rotations, correction)(identity, correction.shift_px)[:, 0]
-            for volume in (templates, templates * outside)
-        ]
-        limit = boxes.box / 2
-        ctf = ctf_volume(tilts, boxes.render, boxes.render_apix, normalized=physics.normalized, nyquist=limit)
-        transfer = self._transfer(ctf)[table]
-        filters = torch.ones(1, device=decoder.device)
-        if physics.divide:
-            filters = division_filters(tilts, boxes.render, limit)[table]
-        return rfft3(posed[0]) * transfer, rfft3(posed[1]) * transfer, filters
+        return decoder.posing.sampler(templates, rotations, correction)(identity, correction.shift_px)[:, 0]
 
-    def _transfer(self, ctf: Tensor) -> Tensor:
-        """Return the factors between the decoded volume and the data, where the training compares both sides.
+    @torch.no_grad()
+    def image(self, posed: Tensor, optics: Optics, imaging: Imaging) -> Tensor:
+        """Image posed densities (B, Dr, Dr, Dr): half spectra (B, Dr, Dr, Dr/2+1) of the subtomogram's signal."""
+        boxes, size = self.decoder.boxes, posed.shape[-1]
+        envelope = model_envelope(size, self.bfactor_px) * sharpening(size, -self.bfactor_px)
+        shift = -optics.origins * (size / boxes.box)
+        if imaging is Imaging.CTF:
+            spectra = rfft3(posed) * self._ctf(optics) * shift_phases(shift, size, size)
+            return spectra * envelope / self.filters(optics).clamp(min=1e-6)
+        spectra = torch.empty(*posed.shape[:-1], size // 2 + 1, dtype=torch.complex64, device=posed.device)
+        for table in torch.unique(optics.table):
+            rows = optics.table == table
+            tilts = optics.tilts[table]
+            spectra[rows] = inserted_slices(posed[rows], tilts, boxes.render_apix, shift[rows], imaging)
+        return spectra * envelope
 
-        Training compares ``sign(c) |c|^alpha exp(π² b k²) Y`` with ``|c|^beta E V``.
-        """
-        size = ctf.shape[1]
-        b = torch.full((len(ctf),), self.bfactor_px, device=ctf.device)
-        power = self.physics.ctf_beta - self.physics.ctf_alpha
-        return torch.sign(ctf) * ctf.abs() ** power * model_envelope(size, b) * sharpening(size, -b)
+    def _ctf(self, optics: Optics) -> Tensor:
+        """Return the factors between density and data, ``sign(c) |c|^(beta - alpha)`` (docs/method.md, section 2)."""
+        boxes, physics = self.decoder.boxes, self.physics
+        ctf = ctf_volume(
+            optics.tilts, boxes.render, boxes.render_apix, normalized=physics.normalized, nyquist=boxes.box / 2
+        )
+        return (torch.sign(ctf) * ctf.abs() ** (physics.ctf_beta - physics.ctf_alpha))[optics.table]
+
+    def filters(self, optics: Optics) -> Tensor:
+        """Return the division by the sampling weights in the comparison, broadcastable to the spectra."""
+        boxes = self.decoder.boxes
+        if not self.physics.divide:
+            return torch.ones(1, device=self.decoder.device)
+        return division_filters(optics.tilts, boxes.render, boxes.box / 2)[optics.table]
 
     def _on_template(self, mask: Tensor, side: int) -> Tensor:
         """Resample a mask (Dc, Dc, Dc) to the template (T, T, T); both span the crop."""
@@ -153,6 +191,10 @@ class ShellSums:
     def amplitude(self) -> float:
         """Return one factor for all shells."""
         return float(self.cross.sum() / self.power.sum().clamp(min=1e-30))
+
+    def explained(self, noise: Tensor) -> float:
+        """Return the explained power over that of the noise (S,): twice the gain in log-likelihood, in nats."""
+        return float((self.cross.square() / self.power.clamp(min=1e-30) / noise).sum())
 
     def noise(self) -> Tensor:
         """Return the mean power of the residual per coefficient, shape (S,), float32."""

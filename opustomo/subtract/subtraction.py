@@ -24,14 +24,15 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import mask_on_crop
 from opustomo.physics.ctf import TiltBatch
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.quality.evidence.restored_run import (
     data_of_run,
     divides_per_particle,
     norm_of_run,
     physics_of_run,
 )
-from opustomo.subtract.signal import ShellSums, SignalModel, particle_factors, shells_of, shrunk
+from opustomo.subtract.imaging import Imaging
+from opustomo.subtract.signal import Optics, ShellSums, SignalModel, particle_factors, shells_of, shrunk
 from opustomo.training.schedules import bfactor_at
 
 ORIGINAL = "rlnImageOriginalName"
@@ -91,11 +92,14 @@ class SubtractionResult:
         Amplitude of the signal in each subtomogram relative to the set, shape (N,).
     shell_factors
         Amplitude per Fourier shell, shape (S,).
+    imaging
+        Name of the :class:`opustomo.subtract.imaging.Imaging` that agrees best with the subtomograms.
     """
 
     table: Path
     factors: np.ndarray
     shell_factors: np.ndarray
+    imaging: str
 
 
 def subtract(request: SubtractionRequest, say: Callable[[str], None] = print) -> SubtractionResult:
@@ -130,24 +134,25 @@ def subtract(request: SubtractionRequest, say: Callable[[str], None] = print) ->
     norm = norm_of_run(config)
     work = _Work(model, particles, latents, norm, divides_per_particle(config), request.batch_size)
 
-    sums = work.shell_sums()
+    imaging, sums = work.best_imaging()
     shell_factors, noise, amplitude = sums.factors(), sums.noise(), sums.amplitude()
     if not amplitude > 0:
         raise UserError(
             "The subtomograms do not contain the signal that the model predicts. Check that STAR and the poses belong "
             "to the run."
         )
-    factors = work.fit_particles(shell_factors, noise)
+    factors = work.fit_particles(imaging, shell_factors, noise)
     names = _output_names(particles.star)
     with atomic_path(request.outdir) as partial:
         partial.mkdir()
-        work.write(partial, names, shell_factors, factors)
+        work.write(partial, names, imaging, shell_factors, factors)
         star = _table(request, particles, names, mask if request.recenter else None)
         star.write(partial / TABLE)
         if request.outdir.is_dir():
             request.outdir.rmdir()
     say(f"The amplitude of the signal in the subtomograms is {amplitude:.2f} times that of the model.")
-    return SubtractionResult(request.outdir / TABLE, factors.cpu().numpy(), shell_factors.cpu().numpy())
+    say(f"Imaging by {imaging.value} agrees best with the subtomograms and is used for the removed volumes.")
+    return SubtractionResult(request.outdir / TABLE, factors.cpu().numpy(), shell_factors.cpu().numpy(), imaging.name)
 
 
 @dataclass
@@ -161,20 +166,24 @@ class _Work:
     per_particle: bool
     batch_size: int
 
-    def shell_sums(self) -> ShellSums:
-        """Return the sums per Fourier shell over a sample of the particles."""
-        boxes = self.model.decoder.boxes
+    def best_imaging(self) -> tuple[Imaging, ShellSums]:
+        """Return the imaging that explains most of a sample of the particles, and its sums per Fourier shell."""
+        boxes, model = self.model.decoder.boxes, self.model
         count = len(self.particles)
         rng = np.random.default_rng(0)
         chosen = np.sort(rng.choice(count, min(FIT_PARTICLES, count), replace=False))
-        sums = ShellSums.empty(boxes.render, self.model.decoder.device)
+        sums = {imaging: ShellSums.empty(boxes.render, model.decoder.device) for imaging in model.imagings}
         with progress(len(chosen), "subtomograms, amplitude per Fourier shell") as advance:
             for batch in self._batches(chosen):
-                sums.add(batch.whole, batch.observed)
+                posed = model.posed(batch.latents, batch.rotations, part=False)
+                for imaging, found in sums.items():
+                    found.add(model.image(posed, batch.optics, imaging) * batch.filters, batch.observed)
                 advance(len(batch.indices))
-        return sums
+        noise = sums[model.imagings[0]].noise()
+        best = max(sums, key=lambda imaging: sums[imaging].explained(noise))
+        return best, sums[best]
 
-    def fit_particles(self, shell_factors: Tensor, noise: Tensor) -> Tensor:
+    def fit_particles(self, imaging: Imaging, shell_factors: Tensor, noise: Tensor) -> Tensor:
         """Return the factor of each particle, shape (N,)."""
         count = len(self.particles)
         factors = torch.ones(count, device=self.model.decoder.device)
@@ -182,13 +191,14 @@ class _Work:
         shells = shells_of(self.model.decoder.boxes.render, self.model.decoder.device)
         with progress(count, "subtomograms, amplitude per particle") as advance:
             for batch in self._batches(np.arange(count)):
-                predicted = batch.whole * shell_factors[shells]
+                posed = self.model.posed(batch.latents, batch.rotations, part=False)
+                predicted = self.model.image(posed, batch.optics, imaging) * batch.filters * shell_factors[shells]
                 at = torch.from_numpy(batch.indices).to(factors.device)
                 factors[at], variances[at] = particle_factors(predicted, batch.observed, noise)
                 advance(len(batch.indices))
         return shrunk(factors, variances)
 
-    def write(self, folder: Path, names: list[str], shell_factors: Tensor, factors: Tensor) -> None:
+    def write(self, folder: Path, names: list[str], imaging: Imaging, shell_factors: Tensor, factors: Tensor) -> None:
         """Write the subtracted subtomograms."""
         boxes = self.model.decoder.boxes
         shells = shells_of(boxes.render, self.model.decoder.device)
@@ -196,10 +206,10 @@ class _Work:
         with progress(count, "subtomograms subtracted") as advance:
             for batch in self._batches(np.arange(count)):
                 at = torch.from_numpy(batch.indices).to(factors.device)
-                removed = batch.removed * shell_factors[shells] * factors[at].view(-1, 1, 1, 1)
-                removed = removed / batch.filters.clamp(min=1e-6)
-                back = shift_phases(-batch.origins, boxes.box, boxes.render)
-                volumes = irfft3(pad_spectrum(removed * back, boxes.box)).cpu().numpy()
+                posed = self.model.posed(batch.latents, batch.rotations, part=True)
+                removed = self.model.image(posed, batch.optics, imaging) * shell_factors[shells]
+                removed = removed * factors[at].view(-1, 1, 1, 1)
+                volumes = irfft3(pad_spectrum(removed, boxes.box)).cpu().numpy()
                 for place, index in enumerate(batch.indices):
                     result = batch.raw[place] - volumes[place] * batch.scales[place]
                     write_volume(folder / names[index], result.astype(np.float32), self.particles.apix)
@@ -218,25 +228,22 @@ class _Work:
             rotations = torch.from_numpy(particles.poses.rotations[chosen]).float().to(device)
             distinct, table = np.unique(particles.table[chosen], return_inverse=True)
             part = tilts[torch.from_numpy(distinct).to(device)]
-            spectra = self.model.spectra(
-                self.latents[chosen], rotations, part, torch.from_numpy(table.ravel()).to(device)
-            )
-            whole, removed, filters = spectra
+            optics = Optics(part, torch.from_numpy(table.ravel()).to(device), origins)
+            filters = self.model.filters(optics)
             spectrum = crop_spectrum(rfft3(torch.from_numpy(normalized.astype(np.float32)).to(device)), boxes.render)
-            observed = spectrum * shift_phases(origins, boxes.box, boxes.render) * filters
-            yield _Batch(chosen, raw, scales, origins, whole, removed, filters, observed)
+            yield _Batch(chosen, raw, scales, self.latents[chosen], rotations, optics, filters, spectrum * filters)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Spectra of a batch: predicted, to be removed, and observed, all centered and times `filters`."""
+    """Particles of a batch; `observed` are the spectra of their normalized subtomograms times `filters`."""
 
     indices: np.ndarray
     raw: list[np.ndarray]
     scales: list[float]
-    origins: Tensor
-    whole: Tensor
-    removed: Tensor
+    latents: np.ndarray
+    rotations: Tensor
+    optics: Optics
     filters: Tensor
     observed: Tensor
 
