@@ -89,6 +89,7 @@ SETS = {
     "protuberance-focus": PanelSet(STATES, f"--snr 0.05 {OFF}", part=STATES[:2], focus=True),
     "matching-1qvr": PanelSet(MATCHING_1QVR, "--snr 0.03 --rot-err 6 --shift-err 1.0", weights=PICKS),
     "matching-50s": PanelSet(MATCHING_50S, "--snr 0.02 --rot-err 6 --shift-err 1.0", weights=PICKS),
+    "unequal-reversed": PanelSet(STATES, f"--snr 0.05 {OFF}", weights=(1, 1, 2, 6, 30, 60)),
     "large-body": PanelSet(("turn:large",), f"--snr 0.05 {OFF}", continuous=True, bodies="large"),
     "small-body": PanelSet(("turn:small",), f"--snr 0.05 {OFF}", continuous=True, bodies="small"),
     "still": PanelSet(("comp_0_50S",), "--snr 0.05", bodies="small"),

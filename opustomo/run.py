@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from opustomo.analysis.tomograms.tomogram_placement import Placement, PlacementRequest
     from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, VolumeLandscape
     from opustomo.io.star_tables import ParticleStar
+    from opustomo.quality.evidence.junk_files import JunkInputs
+    from opustomo.quality.evidence.junk_scores import JunkResult
     from opustomo.subtract.subtraction import SubtractionResult
 
 
@@ -286,6 +288,24 @@ class Run(OpenedRun):
         latents = self.latents(number)
         volumes = masked_volumes(self._decoder(number), Path(mask), None)
         return focus_scores(volumes, latents, num_components or latents.shape[1])[0]
+
+    def junk(self, request: JunkInputs, folder: str | Path | None = None) -> JunkResult:
+        """Score the picks for showing none of the particle's states, as ``dsdsh junk``.
+
+        Parameters
+        ----------
+        request
+            Epoch, reference and false-discovery rate, see :class:`opustomo.quality.evidence.junk_files.JunkInputs`;
+            `results` can be that of this run, :attr:`results`.
+        folder
+            Write all files of ``dsdsh junk`` to this folder; None writes nothing.
+        """
+        from opustomo.quality.evidence.junk_files import score_run, write_junk
+
+        result, star = score_run(request)
+        if folder is not None:
+            write_junk(Path(folder), result, star)
+        return result
 
     def place(self, request: PlacementRequest) -> Placement:
         """Place the volumes of particles in a tomogram, write all files of ``dsdsh place``, and return the neighbors.

@@ -137,6 +137,7 @@ RANGES: dict[str, Range] = {
     "--encoderres": at_least(8, 256),
     "--downfrac": Range(0.0, 1.0, open_low=True),
     "--valfrac": Range(0.0, 1.0, open_high=True),
+    "--fdr": Range(0.0, 1.0, open_low=True, open_high=True),
     "--empty": Range(0.0, 1.0, open_high=True),
     "--amplitude": Range(0.0, 1.0),
     "--tilt-range": TILT,

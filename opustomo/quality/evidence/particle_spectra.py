@@ -91,7 +91,12 @@ def sampled_particles(wanted: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def read_spectra(particles: ParticleSet, wanted: np.ndarray, reading: ReadOptions = DEFAULT_READING) -> ParticleSpectra:
+def read_spectra(
+    particles: ParticleSet,
+    wanted: np.ndarray,
+    reading: ReadOptions = DEFAULT_READING,
+    phases_from: int | None = None,
+) -> ParticleSpectra:
     """Read the spectra of the particles `wanted` in one pass; subtomograms that cannot be used are absent.
 
     Parameters
@@ -102,6 +107,8 @@ def read_spectra(particles: ParticleSet, wanted: np.ndarray, reading: ReadOption
         Particle indices, (n,).
     reading
         How subtomograms are read.
+    phases_from
+        Random seed with which all phases are replaced by those of white noise; None keeps them.
     """
     device = torch.device(reading.device)
     box = min(MAX_BOX, particles.box)
@@ -138,7 +145,10 @@ def read_spectra(particles: ParticleSet, wanted: np.ndarray, reading: ReadOption
                 )
                 cached = distinct, crop_spectrum(ctf, box) * (particles.box / box) ** 3
             phases = shift_phases(origins[indices].to(device), particles.box, box)
-            spectra = crop_spectrum(rfft3(volumes), box) * phases
+            spectra = crop_spectrum(rfft3(volumes), box)
+            if phases_from is not None:
+                spectra = spectra.abs() * random_phases(indices, box, phases_from).to(device)
+            spectra = spectra * phases
             turns = rotations[indices].to(device)
             transfer = interpolate_rotated_weights(cached[1][torch.from_numpy(table).to(device)], turns, at)
             rows = row[indices]
@@ -155,6 +165,13 @@ def read_spectra(particles: ParticleSet, wanted: np.ndarray, reading: ReadOption
         box=box,
         apix=particles.apix * particles.box / box,
     )
+
+
+def random_phases(indices: np.ndarray, box: int, seed: int) -> Tensor:
+    """Return the phase factors of white noise, complex64, (n, box, box, box/2+1); the same for the same particle."""
+    noise = np.stack([np.random.default_rng([seed, int(i)]).normal(size=(box,) * 3) for i in indices])
+    spectra = rfft3(torch.from_numpy(noise.astype(np.float32)))
+    return spectra / spectra.abs().clamp(min=1e-12)
 
 
 def mask_on_box(mask: np.ndarray | None, box: int) -> Tensor:

@@ -1,0 +1,227 @@
+"""Classes of picks: half maps of classes of the latents, refined by likelihood, and molecules that they belong to.
+
+The latents are divided into more classes than there are states. Each class is reconstructed in two half sets, and each
+particle is compared with the classes of the half set that it does not belong to, so that its own noise favors none.
+Particles move to the most likely class until few change. Classes whose maps agree beyond the coarsest shells show the
+same molecule. See docs/junk.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.quality.evidence.particle_features import CHUNK, shell_mean
+from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
+
+MEMBERS, MOST_CLASSES = 25, 16
+"""Mean number of particles per class from which the number of classes follows, and its upper limit.
+
+States are told apart if classes are smaller than they are. Half maps of fewer particles are dominated by noise.
+"""
+CONTRAST_SD = 0.4
+"""Standard deviation of the contrast of single particles around 1 (ice thickness, dose, alignment)."""
+COARSE = 2.5
+"""Shells up to this multiple of the inverse diameter of the particle show its size only and are not compared."""
+RELATED = 0.4
+"""Least correlation of classes of one molecule.
+
+Beyond the coarse shells, maps of molecules that share a subunit correlate by 0.55 and more (ribosomal subunits and
+ribosomes), and those of unrelated or mirrored ones by at most 0.23 (four other complexes).
+"""
+LOWEST_FSC = 0.143
+"""Half-map FSC of a class below which its shell is not compared (Rosenthal & Henderson 2003)."""
+MOST_ROUNDS, FEW_CHANGES = 10, 0.01
+"""Classes are refined until fewer than this fraction of the particles changes its class, at most so many times."""
+NOTHING = 0.01
+"""Least prior probability that a particle shows nothing."""
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Half maps of K classes at M frequencies.
+
+    Attributes
+    ----------
+    halves
+        Wiener estimates inside the mask, complex, shape (2, K, M).
+    fractions
+        Fraction of the particles in each class, shape (K,).
+    importance
+        Inverse noise variance of each frequency, shape (M,).
+    shells
+        Shell of each frequency, shape (M,).
+    """
+
+    halves: Tensor
+    fractions: np.ndarray
+    importance: Tensor
+    shells: Tensor
+
+    def correlations(self, lowest_shell: float) -> np.ndarray:
+        """Return the mean Fourier shell correlation of all pairs of classes beyond a shell, shape (K, K).
+
+        The correlation of a shell is that between half sets divided by those of both classes with themselves, so that
+        noise does not bias it. Shells count by their number of frequencies and by how well both classes are resolved.
+        """
+        first, second = self.halves.to(torch.complex128)
+        total = weights = np.zeros((first.shape[0],) * 2)
+        for shell in range(int(lowest_shell) + 1, int(self.shells.max()) + 1):
+            a, b = first[:, self.shells == shell], second[:, self.shells == shell]
+            cross = (a @ b.conj().T).real.numpy()
+            norms = np.sqrt(np.outer(a.abs().square().sum(1).numpy(), b.abs().square().sum(1).numpy()))
+            own = np.divide(np.diag(cross), np.diag(norms), out=np.zeros(len(a)), where=np.diag(norms) > 0).clip(min=0)
+            resolved = np.where(own > LOWEST_FSC, own, 0.0)
+            power = np.sqrt(np.outer(np.diag(cross).clip(min=0), np.diag(cross).clip(min=0)))
+            between = np.divide((cross + cross.T) / 2, power, out=np.zeros_like(cross), where=power > 0)
+            weight = np.outer(resolved, resolved) * a.shape[1]
+            total, weights = total + weight * between.clip(-1, 1), weights + weight
+        return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
+
+
+def accumulate(
+    first: ParticleSpectra, labels: np.ndarray, halves: np.ndarray, mask: np.ndarray | None, count: int | None = None
+) -> ClassMaps:
+    """Reconstruct the half maps of classes.
+
+    Parameters
+    ----------
+    first
+        Spectra of n particles.
+    labels, halves
+        Class from 0, or -1, and half set, 0 or 1, of all N particles, shape (N,).
+    mask
+        Solvent mask, shape (D, D, D), or None for a ball.
+    count
+        Number of classes; None for that of `labels`.
+    """
+    count = int(labels.max()) + 1 if count is None else count
+    labels, halves = labels[first.index], halves[first.index]
+    size = first.signal.shape[1]
+    signal, weight = torch.zeros(2, count, size, dtype=torch.complex64), torch.zeros(2, count, size)
+    for half in (0, 1):
+        for group in range(count):
+            rows = torch.from_numpy((halves == half) & (labels == group))
+            signal[half, group], weight[half, group] = first.signal[rows].sum(0), first.weight[rows].sum(0)
+    noise = _noise(first, labels, signal.sum(0), weight.sum(0))
+    importance = torch.where(first.shells > 0, first.multiplicity / noise[first.shells], 0.0)
+    floor = 1e-3 * shell_mean(weight.sum((0, 1)), first)[first.shells] + 1e-20
+    inside = mask_on_box(mask, first.box)
+    maps = torch.empty_like(signal)
+    for group in range(count):
+        plain = signal[:, group] / (weight[:, group] + floor)
+        agreement = shell_mean((plain[0] * plain[1].conj()).real, first).clamp(min=0.0)
+        # Wiener filter with the power of the signal that both half sets share
+        prior = (noise / agreement.clamp(min=1e-9 * float(noise.max())))[first.shells]
+        estimates = first.volumes(signal[:, group] / (weight[:, group] + prior)) * inside
+        maps[:, group] = first.spectra(estimates)
+    sizes = np.bincount(labels[labels >= 0], minlength=count)
+    return ClassMaps(maps, sizes / len(labels), importance, first.shells)
+
+
+def _noise(spectra: ParticleSpectra, labels: np.ndarray, signal: Tensor, weight: Tensor) -> Tensor:
+    """Return the noise variance of each shell, (S,), from the residuals S - W V of the class maps V.
+
+    Parameters
+    ----------
+    spectra, labels
+        Spectra and classes of n particles, which may be -1.
+    signal, weight
+        Sums over the classes, shape (K, M).
+    """
+    power, total = torch.zeros(spectra.signal.shape[1]), torch.zeros(spectra.signal.shape[1])
+    maps = signal / (weight + 0.1 * shell_mean(weight.mean(0), spectra)[spectra.shells] + 1e-20)
+    maps = torch.cat([maps, torch.zeros_like(maps[:1])])  # the last is that of label -1
+    for start in range(0, len(spectra), CHUNK):
+        rows = slice(start, start + CHUNK)
+        residual = spectra.signal[rows] - spectra.weight[rows] * maps[labels[rows]]
+        power += residual.abs().square().sum(0)
+        total += spectra.weight[rows].sum(0)
+    noise = shell_mean(power, spectra) / (shell_mean(total, spectra) + 1e-20)
+    return noise.clamp(min=1e-6 * float(noise.max()))
+
+
+def class_gains(spectra: ParticleSpectra, maps: ClassMaps, halves: np.ndarray) -> np.ndarray:
+    """Return the log-likelihood of each particle under each class, relative to no signal, in nats, shape (n, K).
+
+    The contrast of each particle is integrated out, with a normal prior around 1.
+    """
+    gains = np.empty((len(spectra), maps.halves.shape[1]))
+    precision = 1.0 / CONTRAST_SD**2
+    for half in (0, 1):
+        rows = np.flatnonzero(halves[spectra.index] == half)
+        other = maps.halves[1 - half]
+        overlap = (spectra.signal[rows] @ (other.conj() * maps.importance).T).real.double()
+        power = (spectra.weight[rows] @ (other.abs().square() * maps.importance).T).double()
+        found = 0.5 * (overlap + precision).square() / (power + precision) - 0.5 * precision
+        gains[rows] = (found - 0.5 * torch.log1p(power / precision)).numpy()
+    return gains
+
+
+def latent_classes(latents: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Divide latents (N, zdim) into many classes by k-means and return the class of each particle, (N,)."""
+    from sklearn.cluster import KMeans
+
+    number = int(np.clip(len(latents) // MEMBERS, 1, MOST_CLASSES))
+    return np.asarray(KMeans(number, n_init=10, random_state=seed).fit_predict(latents), dtype=np.int64)
+
+
+def refined_classes(
+    spectra: ParticleSpectra, labels: np.ndarray, halves: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, ClassMaps]:
+    """Assign particles to the most likely class and reconstruct the classes anew until few particles change.
+
+    Parameters
+    ----------
+    spectra
+        Spectra of n particles.
+    labels, halves
+        First class and half set of all N particles, shape (N,).
+    mask
+        Solvent mask, shape (D, D, D), or None for a ball.
+
+    Returns
+    -------
+    labels : numpy.ndarray
+        Classes, -1 for particles that most likely show nothing, shape (N,); those of other particles are unchanged.
+    maps : ClassMaps
+    """
+    labels = labels.copy()
+    maps = accumulate(spectra, labels, halves, mask)
+    for _ in range(MOST_ROUNDS):
+        found = most_likely(class_gains(spectra, maps, halves), maps.fractions)
+        changed = float((found != labels[spectra.index]).mean())
+        labels[spectra.index] = found
+        maps = accumulate(spectra, labels, halves, mask, len(maps.fractions))
+        if changed < FEW_CHANGES:
+            break
+    return labels, maps
+
+
+def most_likely(gains: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Return the most likely class of each particle, -1 if that is nothing (or its gains (n, K) are NaN), (n,)."""
+    posterior = np.nan_to_num(gains, nan=-np.inf) + np.log(np.maximum(fractions, 1e-9))
+    nothing = np.log(max(1.0 - float(fractions.sum()), NOTHING))
+    return np.where(posterior.max(1) > nothing, posterior.argmax(1), -1)
+
+
+def molecules(correlations: np.ndarray, filled: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Join related classes to molecules and number these by decreasing population; -1 for empty classes, (K,)."""
+    from scipy.sparse.csgraph import connected_components
+
+    related = (correlations >= RELATED) & filled[:, None] & filled[None]
+    groups = connected_components(related, directed=False)[1]
+    population = np.array([sizes[(groups == g) & filled].sum() for g in range(groups.max() + 1)])
+    rank = np.empty(len(population), dtype=np.int64)
+    rank[np.argsort(-population, kind="stable")] = np.arange(len(population))
+    return np.where(filled, rank[groups], -1)
+
+
+def lowest_compared_shell(mask: np.ndarray | None, box: int) -> float:
+    """Return the shell of a box of `box` voxels up to which maps show the size of the particle only."""
+    volume = float((mask_on_box(mask, box) > 0.5).sum())
+    diameter = 2.0 * (0.75 * volume / np.pi) ** (1 / 3)
+    return COARSE * box / max(diameter, 1.0)

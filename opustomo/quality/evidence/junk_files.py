@@ -1,0 +1,196 @@
+"""Files of `dsdsh junk`: scores, classes, maps of the molecules, STAR files and a figure."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opustomo.analysis.results import ResultDir
+from opustomo.checkpoint.config import read_config
+from opustomo.data.particles import load_mask, load_particles
+from opustomo.errors import UserError
+from opustomo.io.atomic import atomic_path
+from opustomo.io.mrc import write_volume
+from opustomo.io.star_tables import ParticleStar
+from opustomo.model.device import choose_device
+from opustomo.quality.evidence.half_maps import half_sets
+from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk
+from opustomo.quality.evidence.restored_run import data_of_run, physics_of_run
+
+DPI = 150
+
+
+@dataclass(frozen=True)
+class JunkInputs:
+    """Run and options of `dsdsh junk`.
+
+    Attributes
+    ----------
+    results, epoch
+        Result directory of the run and epoch.
+    star, datadir
+        Particle table and folder of the images, if they were moved.
+    mask
+        Solvent mask; None for that of the training.
+    reference
+        Density of the particle, for example the template of the matching, in the box of the subtomograms.
+    particle
+        Numbers of the molecules that are the particle; None for one.
+    largest_rate
+        Largest expected false-discovery rate.
+    device
+        ``cpu`` or ``cuda``; None selects a GPU if one is available.
+    """
+
+    results: ResultDir
+    epoch: int
+    star: Path | None = None
+    datadir: Path | None = None
+    mask: Path | None = None
+    reference: Path | None = None
+    particle: tuple[int, ...] | None = None
+    largest_rate: float = 0.01
+    device: str | None = None
+
+
+def score_run(inputs: JunkInputs) -> tuple[JunkResult, ParticleStar]:
+    """Score the particles of a run and return the result and the particle table.
+
+    Raises
+    ------
+    UserError
+        If files are missing or do not match, or if no class shows a structure.
+    """
+    results, epoch = inputs.results, inputs.epoch
+    config = results.config()
+    latents = results.load_latents(epoch)[0]
+    data = data_of_run(
+        config, inputs.star, poses=results.epoch_file("pose", epoch), mask=inputs.mask, datadir=inputs.datadir
+    )
+    particles = load_particles(data)
+    results.require_same_particles(particles.star, len(latents), results.epoch_file("z", epoch))
+    request = JunkRequest(
+        particles=particles,
+        latents=latents,
+        halves=half_sets(particles.star)[0],
+        mask=load_mask(data.mask, particles.box, particles.apix, data.force),
+        reference=_read_reference(inputs.reference, particles.box, particles.apix),
+        particle=inputs.particle,
+        largest_rate=inputs.largest_rate,
+        ctf_normalized=physics_of_run(read_config(config)[2]).ctf_normalized,
+        device=choose_device(inputs.device),
+    )
+    return find_junk(request), particles.star
+
+
+def _read_reference(path: Path | None, box: int, apix: float) -> np.ndarray | None:
+    from opustomo.data.particles import pixel_sizes_differ
+    from opustomo.io.mrc import read_volume
+
+    if path is None:
+        return None
+    volume, own = read_volume(path)
+    if volume.shape != (box,) * 3 or pixel_sizes_differ(own, apix):
+        shape = "×".join(str(n) for n in reversed(volume.shape))
+        size = "no pixel size" if own is None else f"a pixel size of {own:.4g} Å"
+        raise UserError(
+            f"The reference {path} has {shape} voxels and {size}, but the subtomograms have {box}³ voxels of "
+            f"{apix:.4g} Å. Resample it to their box."
+        )
+    if not np.isfinite(volume).all() or not volume.std() > 0:
+        raise UserError(f"The reference {path} is constant or contains values that are not finite.")
+    return np.asarray(volume, dtype=np.float32)
+
+
+def write_junk(folder: Path, result: JunkResult, star: ParticleStar | None) -> None:
+    """Write scores, classes, maps, figure and, with a particle table, STAR files of kept particles and junk.
+
+    The files of an earlier call are replaced as a whole.
+    """
+    classes, kept = result.classes, result.kept
+    with atomic_path(folder) as partial:
+        partial.mkdir(parents=True)
+        with (partial / "scores.csv").open("w", newline="") as handle:
+            rows = csv.writer(handle)
+            rows.writerow(["particle", "kept", "score", "class", "molecule", "latent_distance"])
+            molecule = np.append(classes.families, -1)[classes.labels]
+            for i, score in enumerate(result.score):
+                values = [f"{score:.3f}", classes.labels[i], molecule[i], f"{result.distance[i]:.3f}"]
+                rows.writerow([i, int(kept[i]), *values])
+        with (partial / "classes.csv").open("w", newline="") as handle:
+            rows = csv.writer(handle)
+            rows.writerow(["class", "particles", "molecule", "is_particle", "mean_gain"])
+            for i, family in enumerate(classes.families):
+                values = [classes.sizes[i], family, int(family in classes.particle), f"{classes.gains[i]:.3f}"]
+                rows.writerow([i, *values])
+        for number, volume in enumerate(result.volumes):
+            write_volume(partial / f"molecule{number}.mrc", volume.astype(np.float32), result.apix)
+        draw_scores(partial / "junk.png", result)
+        if star is not None:
+            star.subset(np.flatnonzero(kept)).write(partial / "particles.star")
+            star.subset(np.flatnonzero(~kept)).write(partial / "junk.star")
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def summary(result: JunkResult) -> list[str]:
+    """Return what was found, in sentences."""
+    classes, kept = result.classes, result.kept
+    said = []
+    sizes = classes.sizes
+    for family in range(classes.families.max() + 1):
+        members = classes.families == family
+        name = "the particle" if family in classes.particle else "another molecule"
+        said.append(
+            f"Molecule {family} ({name}): {sizes[members].sum():,} particles in {members.sum()} classes, "
+            f"molecule{family}.mrc."
+        )
+    nothing = len(classes.labels) - sizes[classes.families >= 0].sum()
+    said.append(f"Nothing: {nothing:,} particles in classes without structure.")
+    unusable = int(np.isnan(result.score).sum())
+    if unusable:
+        said.append(f"{unusable} subtomograms cannot be used and count as junk.")
+    said.append(
+        f"Kept {kept.sum():,} of {len(kept):,} particles with a score of at least {result.cut:.1f}; "
+        f"{100 * result.false_discovery_rate:.2g} % of them are expected to be junk."
+    )
+    return said
+
+
+def draw_scores(path: Path, result: JunkResult) -> None:
+    """Draw histograms of the scores by molecule and of the null scores, and scores against latent distances."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = result.classes
+    molecule = np.append(classes.families, -1)[classes.labels]
+    score = np.arcsinh(np.nan_to_num(result.score, nan=0.0))
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    edges = np.linspace(min(score.min(), 0.0) - 0.1, score.max() + 0.1, 60)
+    groups = {
+        "the particle": (np.isin(molecule, classes.particle), "#0072b2"),
+        "other molecules": ((molecule >= 0) & ~np.isin(molecule, classes.particle), "#d55e00"),
+        "nothing": (molecule < 0, "#999999"),
+    }
+    for name, (members, color) in groups.items():
+        left.hist(score[members], edges, color=color, alpha=0.7, label=f"{name}: {members.sum():,}")
+        right.scatter(result.distance[members], score[members], s=5, color=color, linewidths=0, rasterized=True)
+    weights = np.full(len(result.null), len(score) / max(len(result.null), 1))
+    null = np.arcsinh(result.null)
+    left.hist(null, edges, weights=weights, histtype="step", color="black", label="random phases, scaled")
+    ticks = np.array([-1000, -100, -10, -1, 0, 1, 10, 100, 1000])
+    for axes, set_ticks in ((left, left.set_xticks), (right, right.set_yticks)):
+        set_ticks(np.arcsinh(ticks), [str(tick) for tick in ticks])
+        line = axes.axvline if axes is left else axes.axhline
+        line(np.arcsinh(result.cut), color="black", lw=1, ls="--")
+    left.set(xlabel="score: log odds in favor of the particle (nats)", ylabel="particles", yscale="log")
+    left.legend(frameon=False)
+    right.set(xlabel="distance in the latent space (median of the kept particles = 1)", ylabel="score", xscale="log")
+    figure.suptitle(f"{result.kept.sum():,} particles right of the dashed cut are kept", fontsize=10)
+    figure.savefig(path, dpi=DPI)

@@ -1,0 +1,306 @@
+"""Junk: which picks show none of the particle's states.
+
+The score of a particle is the log posterior odds that it shows a class of the particle, rather than another molecule or
+nothing (:mod:`opustomo.quality.evidence.junk_classes`). Subtomograms with random phases show how often noise reaches a
+score. See docs/junk.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opustomo.data.particles import ParticleSet
+from opustomo.errors import UserError
+from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.junk_classes import (
+    NOTHING,
+    ClassMaps,
+    class_gains,
+    latent_classes,
+    lowest_compared_shell,
+    molecules,
+    most_likely,
+    refined_classes,
+)
+from opustomo.quality.evidence.particle_spectra import (
+    MAX_PARTICLES,
+    ParticleSpectra,
+    read_spectra,
+    sampled_particles,
+)
+
+POSE_GAIN = 3.0
+"""Gain in log-likelihood that fitting the six numbers of a pose to noise brings on average, in nats (Wilks)."""
+SIGNIFICANT = 3.0
+"""Least mean gain of a class over nothing in units of its standard error, below which the class is empty."""
+
+
+@dataclass(frozen=True)
+class JunkClasses:
+    """Classes of the latents, and which of them are the particle.
+
+    Attributes
+    ----------
+    labels
+        Class of each particle, -1 for nothing, shape (N,).
+    families
+        Number of the molecule of each class, counted from the most populous, -1 for empty classes, shape (K,).
+    particle
+        Numbers of the molecules that are the particle.
+    correlations
+        Correlations of the half maps of classes, shape (K, K).
+    gains
+        Mean gain of each class over nothing in nats per member, shape (K,).
+    """
+
+    labels: np.ndarray
+    families: np.ndarray
+    particle: tuple[int, ...]
+    correlations: np.ndarray
+    gains: np.ndarray
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """Whether each class is the particle, bool, shape (K,)."""
+        return np.isin(self.families, self.particle)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Number of particles of each class, shape (K,)."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.families))
+
+
+def log_odds(gains: np.ndarray, wanted: np.ndarray, fractions: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Return the log posterior odds that particles show a wanted class, in nats, shape (n,).
+
+    Parameters
+    ----------
+    gains
+        Log-likelihoods relative to nothing, shape (n, K).
+    wanted, empty
+        Which classes are the particle, and which are empty, shape (K,).
+    fractions
+        Prior probability of each class, shape (K,).
+    """
+    nothing = max(1.0 - float(fractions[~empty].sum()), NOTHING)
+    terms = gains + np.log(np.maximum(fractions, 1e-9))
+    against = terms[:, ~wanted & ~empty]
+    against = np.column_stack([against, np.full(len(gains), np.log(nothing))])
+    return np.logaddexp.reduce(terms[:, wanted], axis=1) - np.logaddexp.reduce(against, axis=1)
+
+
+@dataclass(frozen=True)
+class JunkResult:
+    """Scores of all particles and the cut.
+
+    Attributes
+    ----------
+    score
+        Log posterior odds that each particle is not junk, shape (N,); NaN for subtomograms that cannot be used.
+    null
+        Scores of subtomograms with random phases, shape (n,).
+    distance
+        Distance of each particle in the latent space to its nearest neighbors among the particles that are kept, in
+        units of the median of these, shape (N,).
+    cut, false_discovery_rate
+        Particles with at least this score are kept; fraction of them that is expected to be junk.
+    classes, maps
+        Classes and their half maps.
+    volumes, apix
+        Mean map of each molecule, shape (F, n, n, n), and its pixel size in Å.
+    """
+
+    score: np.ndarray
+    null: np.ndarray
+    distance: np.ndarray
+    cut: float
+    false_discovery_rate: float
+    classes: JunkClasses
+    maps: ClassMaps
+    volumes: np.ndarray
+    apix: float
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Whether each particle is kept, bool, shape (N,)."""
+        return np.nan_to_num(self.score, nan=-np.inf) >= self.cut
+
+
+def expected_false_discoveries(score: np.ndarray, null: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Return the expected fraction of junk among the particles above each cut.
+
+    It is the sum of two parts. Of the particles that show nothing, at most twice as many as lie below the median of
+    the null scores, the fraction of null scores above the cut is kept. Of those that show another molecule, the
+    posterior probabilities say how many are kept.
+
+    Parameters
+    ----------
+    score, null
+        Scores of the particles, shape (N,), and of subtomograms with random phases, shape (n,).
+    cuts
+        Cuts, shape (C,).
+    """
+    empty = min(1.0, 2.0 * float((score < np.median(null)).mean()))
+    junk = 1.0 / (1.0 + np.exp(np.clip(score, -500, 500)))
+    found = np.empty(len(cuts))
+    for i, cut in enumerate(cuts):
+        kept = score >= cut
+        by_chance = empty * len(score) * float((null >= cut).mean())
+        found[i] = min(1.0, (by_chance + junk[kept].sum()) / max(int(kept.sum()), 1))
+    return found
+
+
+def choose_cut(score: np.ndarray, null: np.ndarray, largest_rate: float) -> tuple[float, float]:
+    """Return the lowest cut of at least 0 that is expected to keep at most the fraction `largest_rate` of junk.
+
+    If no cut reaches that rate, that with the lowest rate is returned.
+    """
+    usable = score[np.isfinite(score)]
+    cuts = np.unique(np.append(usable[usable > 0], 0.0))
+    cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, 500).round().astype(int))]
+    rates = expected_false_discoveries(usable, null, cuts)
+    good = np.flatnonzero(rates <= largest_rate)
+    best = int(good[0]) if len(good) else int(rates.argmin())
+    return float(cuts[best]), float(rates[best])
+
+
+def latent_distances(latents: np.ndarray, kept: np.ndarray, neighbors: int = 5) -> np.ndarray:
+    """Return the distances of latents (N, zdim) to the kept ones, in units of the median among these, (N,)."""
+    from scipy.spatial import KDTree
+
+    inside = latents[kept]
+    if len(inside) <= neighbors:
+        return np.full(len(latents), np.nan)
+    own = kept.astype(int)  # the nearest neighbor of a kept particle is itself
+    found = KDTree(inside).query(latents, k=neighbors + 1)[0]
+    distance = found[np.arange(len(latents)), neighbors - 1 + own]
+    return np.asarray(distance / max(float(np.median(distance[kept])), 1e-12))
+
+
+@dataclass(frozen=True)
+class JunkRequest:
+    """Particles to score.
+
+    Attributes
+    ----------
+    particles
+        Particle set with the poses to use.
+    latents
+        Composition latents, shape (N, zdim).
+    halves
+        Half set of each particle, 0 or 1, shape (N,).
+    mask
+        Solvent mask, shape (D, D, D), or None for a ball.
+    reference
+        Density of the particle in the box of the subtomograms; None takes the most populous molecule as the particle.
+    particle
+        Numbers of the molecules that are the particle, which take precedence over the reference; None for one.
+    largest_rate
+        Largest expected false-discovery rate.
+    null_count
+        Number of subtomograms with random phases.
+    ctf_normalized, device
+        Whether the subtomograms were divided by their sampling weights, and the device of the computation.
+    """
+
+    particles: ParticleSet
+    latents: np.ndarray
+    halves: np.ndarray
+    mask: np.ndarray | None
+    reference: np.ndarray | None = None
+    particle: tuple[int, ...] | None = None
+    largest_rate: float = 0.01
+    null_count: int = 1000
+    ctf_normalized: bool = False
+    device: str = "cpu"
+
+    def spectra(self, wanted: np.ndarray, randomize: bool = False) -> Iterator[ParticleSpectra]:
+        """Yield the spectra of the particles `wanted` in chunks that fit the memory, with random phases on request."""
+        for start in range(0, len(wanted), MAX_PARTICLES):
+            yield read_spectra(
+                self.particles,
+                wanted[start : start + MAX_PARTICLES],
+                ReadOptions(self.ctf_normalized, self.device),
+                phases_from=0 if randomize else None,
+            )
+
+
+def find_junk(request: JunkRequest) -> JunkResult:
+    """Score all particles and choose the cut.
+
+    Raises
+    ------
+    UserError
+        If no class shows a particle.
+    """
+    count = len(request.latents)
+    sample = next(request.spectra(sampled_particles(np.arange(count))))
+    labels, maps = refined_classes(sample, latent_classes(request.latents), request.halves, request.mask)
+    gains = np.full((count, len(maps.fractions)), np.nan)
+    for spectra in [sample] if count <= MAX_PARTICLES else request.spectra(np.arange(count)):
+        gains[spectra.index] = class_gains(spectra, maps, request.halves)
+    labels = most_likely(gains, maps.fractions)
+    classes = _classes(request, labels, gains, maps, sample)
+    empty = classes.families < 0
+    score = log_odds(gains, classes.wanted, maps.fractions, empty)
+    sampled = np.sort(np.random.default_rng(0).permutation(count)[: request.null_count])
+    null = [
+        log_odds(class_gains(spectra, maps, request.halves), classes.wanted, maps.fractions, empty) + POSE_GAIN
+        for spectra in request.spectra(sampled, randomize=True)
+    ]
+    cut, rate = choose_cut(score, np.concatenate(null), request.largest_rate)
+    inside = np.nan_to_num(score, nan=-np.inf) >= cut
+    volumes = np.stack(
+        [
+            sample.volumes(maps.halves[:, classes.families == family].mean((0, 1))[None])[0].numpy()
+            for family in range(classes.families.max() + 1)
+        ]
+    )
+    distance = latent_distances(request.latents, inside)
+    return JunkResult(score, np.concatenate(null), distance, cut, rate, classes, maps, volumes, sample.apix)
+
+
+def _classes(
+    request: JunkRequest, labels: np.ndarray, gains: np.ndarray, maps: ClassMaps, spectra: ParticleSpectra
+) -> JunkClasses:
+    """Join the classes to molecules and determine which of these is the particle."""
+    number = len(maps.fractions)
+    sizes = np.bincount(labels[labels >= 0], minlength=number)
+    own = [gains[labels == group, group] for group in range(number)]
+    own = [values[np.isfinite(values)] for values in own]
+    mean = np.array([values.mean() if len(values) else 0.0 for values in own])
+    error = np.array([values.std() / np.sqrt(len(values)) if len(values) > 1 else np.inf for values in own])
+    lowest = lowest_compared_shell(request.mask, spectra.box)
+    correlations = maps.correlations(lowest)
+    families = molecules(correlations, mean > SIGNIFICANT * error, sizes)
+    if families.max() < 0:
+        raise UserError(
+            "No class of particles shows a structure: their half maps do not explain the particles of the other half "
+            "set. Train longer, or check the poses."
+        )
+    particle = (0,) if request.particle is None else request.particle
+    if not set(particle) <= set(range(families.max() + 1)):
+        raise UserError(
+            f"The molecules are 0 to {families.max()}, but --molecules is {','.join(map(str, particle))}. Give numbers "
+            "of molecules."
+        )
+    if request.reference is not None and request.particle is None:
+        wanted = spectra.spectra(_on_box(request.reference, spectra.box)[None])[0]
+        inner = maps.importance * (maps.shells > lowest)
+        both = maps.halves.mean(0)
+        overlap = ((both * inner) @ wanted.conj()).real / ((both.abs().square() * inner).sum(1).sqrt() + 1e-20)
+        overlap[torch.from_numpy(families < 0)] = -torch.inf
+        particle = (int(families[int(overlap.argmax())]),)
+    return JunkClasses(labels, families, particle, correlations, mean)
+
+
+def _on_box(volume: np.ndarray, box: int) -> Tensor:
+    """Resample a density (D, D, D) to a box of `box` voxels of the same side in Å."""
+    return irfft3(crop_spectrum(rfft3(torch.from_numpy(np.asarray(volume, dtype=np.float32))), box))

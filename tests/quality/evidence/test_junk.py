@@ -1,0 +1,129 @@
+"""`dsdsh junk` on simulated picks: a molecule, two others and empty boxes, with latents that mix them up."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import opustomo
+from analysis_scripts.main import main as dsdsh
+from opustomo.io.latents import write_latents
+from opustomo.io.mrc import read_volume, write_volume
+from opustomo.io.poses import Poses, write_poses
+from opustomo.io.star_tables import read_particles
+from opustomo.quality.evidence.junk_classes import molecules
+from opustomo.quality.evidence.junk_files import JunkInputs
+from opustomo.quality.evidence.junk_scores import choose_cut, log_odds
+from opustomo.simulate.acquisition import regular_scheme
+from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
+from tests.commands.quick import train, use_tiny_networks
+
+BOX, APIX, COUNT = 24, 12.0, 160
+
+
+def molecule(seed: int) -> np.ndarray:
+    """Return twelve blobs inside a ball, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    at = np.stack(np.meshgrid(*[np.arange(BOX) - BOX // 2] * 3, indexing="ij"), -1)
+    places = rng.normal(size=(12, 3))
+    places *= (rng.uniform(1, 5, 12) / np.linalg.norm(places, axis=1))[:, None]
+    return np.sum([np.exp(-np.square(at - place).sum(-1) / 2) for place in places], axis=0).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def picks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a set, its truth and a run whose latents confuse a tenth of the particles."""
+    root = tmp_path_factory.mktemp("picks")
+    volumes = np.stack([molecule(seed) for seed in range(3)])
+    scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
+    config = SimulationConfig(
+        count=COUNT, apix=APIX, scheme=scheme, snr=0.3, weights=(0.6, 0.2, 0.2), empty=0.15, seed=2
+    )
+    simulate_dataset(volumes, config, root / "set")
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        words = ["-r", str(root / "set" / "mask.mrc"), "-n", "1", "-b", "16"]
+        code, said = train(root / "set" / "particles.star", root / "run", *words)
+    assert code == 0, said
+    labels = np.load(root / "set" / "truth.npz")["labels"]
+    rng = np.random.default_rng(0)
+    shown = np.where(rng.uniform(size=COUNT) < 0.1, rng.permutation(labels), labels)
+    truth = np.load(root / "set" / "truth.npz")
+    write_poses(root / "run" / "pose.0.pkl", Poses(truth["eulers"], truth["origin"] / BOX))
+    centers = np.array([[0, 0], [6, 0], [0, 6], [6, 6]])
+    write_latents(root / "run" / "z.0.pkl", (centers[shown] + rng.normal(size=(COUNT, 2))).astype(np.float32))
+    write_volume(root / "other.mrc", volumes[1], APIX)
+    return root
+
+
+def f1(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+
+
+def test_junk_is_found_without_labels(picks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.load(picks / "set" / "truth.npz")["labels"]
+    assert dsdsh(["junk", str(picks / "run"), "latest"]) == 0
+    said = capsys.readouterr().out
+    assert "the particle" in said and "Nothing: " in said
+    folder = picks / "run" / "analyze.0" / "junk"
+    with (folder / "scores.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    kept = np.array([row["kept"] == "1" for row in rows])
+    assert f1(~kept, labels != 0) > 0.98, "one tenth of the latents is wrong"
+    whole = read_particles(picks / "set" / "particles.star").strings("rlnImageName")
+    for name, members in (("particles.star", kept), ("junk.star", ~kept)):
+        written = read_particles(folder / name).strings("rlnImageName")
+        assert [Path(image).name for image in written] == [Path(image).name for image in np.array(whole)[members]]
+    volume, apix = read_volume(folder / "molecule0.mrc")
+    assert volume.shape == (BOX,) * 3 and apix == pytest.approx(APIX)
+    truth = molecule(0)
+    assert np.corrcoef(volume.ravel(), truth.ravel())[0, 1] > 0.7
+    assert (folder / "junk.png").stat().st_size > 10_000
+
+
+def test_a_reference_chooses_the_molecule(picks: Path) -> None:
+    labels = np.load(picks / "set" / "truth.npz")["labels"]
+    run = opustomo.Run(picks / "run")
+    result = run.junk(JunkInputs(run.results, 0, reference=picks / "other.mrc", device="cpu"))
+    assert f1(result.kept, labels == 1) > 0.95
+    assert result.false_discovery_rate < 0.01
+
+
+def test_states_of_one_molecule_are_not_junk(picks: Path, tmp_path: Path) -> None:
+    """A molecule with and without a part, in equal numbers, and nothing else."""
+    whole = molecule(0)
+    part = whole * (np.arange(BOX)[:, None, None] < BOX // 2 + 1)
+    scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
+    config = SimulationConfig(count=80, apix=APIX, scheme=scheme, snr=0.3, seed=4)
+    simulate_dataset(np.stack([whole, part]), config, tmp_path / "set")
+    shutil.copytree(picks / "run", tmp_path / "run")
+    truth = np.load(tmp_path / "set" / "truth.npz")
+    latents = 6.0 * truth["labels"][:, None] + np.random.default_rng(1).normal(size=(80, 2))
+    write_latents(tmp_path / "run" / "z.0.pkl", latents.astype(np.float32))
+    write_poses(tmp_path / "run" / "pose.0.pkl", Poses(truth["eulers"], truth["origin"] / BOX))
+    run = opustomo.Run(tmp_path / "run")
+    result = run.junk(JunkInputs(run.results, 0, star=tmp_path / "set" / "particles.star", device="cpu"))
+    assert result.kept.mean() > 0.97
+
+
+def test_cut_keeps_the_expected_fraction_of_junk() -> None:
+    rng = np.random.default_rng(0)
+    score = np.concatenate([rng.normal(20, 5, 500), rng.normal(-2, 4, 500)])
+    null = rng.normal(-2, 4, 1000)
+    cut, rate = choose_cut(score, null, 0.01)
+    true = float((score[500:] >= cut).sum() / (score >= cut).sum())
+    assert rate <= 0.01 and true <= 0.02 and (score[:500] >= cut).mean() > 0.95
+
+
+def test_related_classes_are_one_molecule() -> None:
+    correlations = np.array([[1, 0.6, 0, 0], [0.6, 1, 0.5, 0], [0, 0.5, 1, 0.9], [0, 0, 0.9, 1]])
+    filled = np.array([True, True, True, False])
+    np.testing.assert_array_equal(molecules(correlations, filled, np.array([5, 5, 5, 50])), [0, 0, 0, -1])
+
+
+def test_odds_compare_the_particle_with_the_rest() -> None:
+    gains = np.array([[10.0, 2.0, 0.0], [2.0, 10.0, 0.0], [-5.0, -6.0, 0.0]])
+    found = log_odds(gains, np.array([True, False, False]), np.array([0.5, 0.3, 0.2]), np.array([False, False, True]))
+    assert found[0] > 5 and found[1] < -5 and found[2] < -3
