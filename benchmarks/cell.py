@@ -89,7 +89,7 @@ class Size:
 
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
-REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.02, 50, 20.0, 1500, 6, 24)
+REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.02, 50, 24.0, 800, 6, 24)
 STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "validate", "score")
 
 
@@ -125,22 +125,7 @@ class Bench:
         with (self.folder / "commands.sh").open("a") as script:
             script.write(line + "\n")
         print(f"$ {line}", flush=True)
-        program, *words = shlex.split(line)
-        module = {"dsd": "opustomo.main", "dsdsh": "analysis_scripts.main"}[program]
-        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = {program!r}; from {module} import main; "
-        done = subprocess.run(
-            [sys.executable, "-c", start + "sys.exit(main())", *words],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        with (self.folder / "output.txt").open("a") as log:
-            log.write(f"$ {line}\n{done.stdout}\n")
-        if done.returncode:
-            raise SystemExit(f"error: {line} failed:\n{done.stdout[-3000:]}")
-        return done.stdout
+        return in_program(line, self.folder)
 
     def tool(self, *words: object) -> None:
         """Run a Python program that is not part of opustomo."""
@@ -375,6 +360,26 @@ class Bench:
 
 
 MAPS = ("all", "best", "filtered", "all_refined", "best_refined", "filtered_refined")
+
+
+def in_program(line: str, folder: Path) -> str:
+    """Run a command line of dsd or dsdsh of this tree, add what it prints to output.txt, and return it."""
+    program, *words = shlex.split(line)
+    module = {"dsd": "opustomo.main", "dsdsh": "analysis_scripts.main"}[program]
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = {program!r}; from {module} import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", start + "sys.exit(main())", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    with (folder / "output.txt").open("a") as log:
+        log.write(f"$ {line}\n{done.stdout}\n")
+    if done.returncode:
+        raise SystemExit(f"error: {line} failed:\n{done.stdout[-3000:]}")
+    return done.stdout
 
 
 def low_passed(volume: np.ndarray, apix: float, resolution_A: float) -> np.ndarray:
