@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import textwrap
 from pathlib import Path
 
 from opustomo.training.monitors.convergence_state import convergence_statement, epoch_summary, read_history
 
-WIDTH = 128
+WIDTH = 140
 
 
 class Unexpected(SystemExit):
@@ -41,7 +42,7 @@ def excerpt(lines: list[str]) -> str:
     rows = []
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()) + 4)
-        rows += textwrap.wrap(line, WIDTH, subsequent_indent=indent, drop_whitespace=True) or [""]
+        rows += textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
         if rows[-1] and line.startswith(" ") and not rows[-1].startswith(" "):
             rows[-1] = line
     return "\n".join("    " + row if row else "" for row in rows)
@@ -107,8 +108,14 @@ def verdict_facts(folder: Path, output: str, classes: tuple[int, ...]) -> dict[s
     return {
         "verdict": content["verdict"],
         "verdict_excerpt": excerpt(lines),
-        "differences": [float(pair["difference"]) for pair in pairs],
-        "contrasts": [float(pair["contrast_ratio"]) for pair in pairs],
+        "largest_excluded": max(
+            (
+                max(float(pair["difference"]), 0) + 2.33 * float(pair["difference_error"])
+                for pair in pairs
+                if pair["gain_nats"]
+            ),
+            default=math.nan,
+        ),
         "gain": gain.rpartition(": ")[2].removesuffix(" nats per particle.").strip(),
         "stability": content["stability"],
     }

@@ -293,7 +293,7 @@ def _next_commands(course: Course) -> list[str]:
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
         lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
-        to_select = verdict["summary"] != NO_EVIDENCE
+        to_select = not verdict["summary"].startswith(NO_EVIDENCE)  # a remark on the training may follow
         stable = (verdict.get("stability") or {}).get("most_stable")
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"

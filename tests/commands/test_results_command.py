@@ -57,7 +57,7 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert changed == {"pre0.star", "report.html"}
     # without evidence for classes, the next command makes one map of all particles instead of selecting a class
     (clusters / "validation_verdict.json").write_text(
-        json.dumps(verdict | {"verdict": "not supported", "summary": NO_EVIDENCE})
+        json.dumps(verdict | {"verdict": "not supported", "summary": f"{NO_EVIDENCE} Mind that the training is short."})
     )
     assert dsdsh(["results", str(run), "--pc", "1"]) == 0
     end = capsys.readouterr().out.split("Next:")[1]

@@ -142,7 +142,7 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
         return Statement(
             "improving",
             None,
-            f"still improving: the {name} loss is stable, but {' and '.join(moving)}",
+            f"still changing: the {name} loss does not fall any more, but {' and '.join(moving)}",
         )
     if NOISES * noise > CLEAR * decrease:
         return Statement(
