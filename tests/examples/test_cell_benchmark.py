@@ -1,0 +1,76 @@
+"""Parts of the benchmark `benchmarks/cell.py` on small arrays: template matching, selection of clusters, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opustomo.geometry.rotations import euler_to_matrix
+from opustomo.physics.ctf import TiltBatch
+from opustomo.simulate.volumes import gather_volumes
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+APIX, BOX = 24.0, 16
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def tilt_series() -> TiltBatch:
+    """Return tilts of ±60° in steps of 3° at 3 µm."""
+    angles = torch.arange(-60.0, 61.0, 3.0)[None]
+    optics = {"defocus_u_A": 3e4, "defocus_v_A": 3e4, "voltage_kv": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.07}
+    constant = {name: torch.full_like(angles, value) for name, value in optics.items()}
+    zero = {name: torch.zeros_like(angles) for name in ("astigmatism_deg", "phase_shift_deg", "bfactor_A2")}
+    return TiltBatch(tilt_deg=angles, scale=torch.ones_like(angles), **constant, **zero)
+
+
+def test_matching_finds_places_and_orientations() -> None:
+    from cell_scores import angles_deg
+    from template_matching import Search, imaging_filter, pick, rotated
+
+    template = torch.from_numpy(gather_volumes([], ["70S_APE_mRNA"], APIX, BOX)[0][0])
+    eulers = torch.tensor([[20.0, 60.0, -100.0], [-150.0, 120.0, 40.0], [75.0, 15.0, 10.0]])
+    places = [(20, 18, 16), (44, 22, 20), (30, 46, 14)]  # x, y, z
+    tomogram = torch.zeros(32, 64, 64)
+    shells = (torch.ones(2), torch.tensor([0.0, 0.5]))
+    imaged = torch.fft.rfftn(rotated(template, euler_to_matrix(eulers)), dim=(1, 2, 3))
+    imaged = torch.fft.irfftn(imaged * imaging_filter(tilt_series(), BOX, APIX, shells), s=(BOX,) * 3, dim=(1, 2, 3))
+    for (x, y, z), volume in zip(places, imaged, strict=True):
+        half = BOX // 2
+        tomogram[z - half : z + half, y - half : y + half, x - half : x + half] += volume
+    noise = torch.randn(tomogram.shape, generator=torch.Generator().manual_seed(0))
+    tomogram += 2.0 * tomogram.std() * noise
+    search = Search(APIX, rotations=600, radius_A=160.0, distance_A=150.0, picks=3)
+    found = pick(tomogram, APIX, template, APIX, tilt_series(), search)
+    order = [int(np.linalg.norm(found["coordinates"] - place, axis=1).argmin()) for place in places]
+    assert sorted(order) == [0, 1, 2]
+    assert np.abs(found["coordinates"][order] - places).max() <= 1
+    assert angles_deg(found["eulers"][order], eulers.numpy()).max() < 25  # the step of 600 rotations is about 24°
+
+
+def test_clusters_above_the_largest_gap() -> None:
+    from cell_scores import above_largest_gap
+
+    assert above_largest_gap([0.7, 0.95, 0.72, 0.93]) == [1, 3]
+    assert above_largest_gap([0.9, 0.1]) == [0]
+
+
+def test_scores_of_a_selection() -> None:
+    from cell_scores import Truth, best_threshold, by_tomogram
+
+    classes = np.array([0, 0, 1, -1, 0, 2])
+    tomograms = np.array(["a", "a", "a", "b", "b", "b"])
+    truth = Truth(classes, tomograms, {"a": 3, "b": 1}, np.zeros(6), np.zeros(6))
+    scores = by_tomogram(np.array([True, False, True, False, True, False]), truth)
+    assert scores["all"] == {
+        "kept": 3, "true": 2, "precision": 0.6667, "recall": 0.6667, "recall_of_molecules": 0.5, "f1": 0.6667,
+    }  # fmt: skip
+    assert scores["a"]["precision"] == 0.5 and scores["b"]["f1"] == 1.0
+    kept = best_threshold(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), truth)
+    assert kept.tolist() == [True, True, False, False, False, False]
