@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from opustomo.analysis.results import ResultDir
 from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import load_mask, load_particles
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
@@ -114,19 +113,16 @@ def write_junk(folder: Path, result: JunkResult, star: ParticleStar | None) -> N
     classes, kept = result.classes, result.kept
     with atomic_path(folder) as partial:
         partial.mkdir(parents=True)
-        with (partial / "scores.csv").open("w", newline="") as handle:
-            rows = csv.writer(handle)
-            rows.writerow(["particle", "kept", "score", "class", "molecule", "latent_distance"])
-            molecule = np.append(classes.families, -1)[classes.labels]
-            for i, score in enumerate(result.score):
-                values = [f"{score:.3f}", classes.labels[i], molecule[i], f"{result.distance[i]:.3f}"]
-                rows.writerow([i, int(kept[i]), *values])
-        with (partial / "classes.csv").open("w", newline="") as handle:
-            rows = csv.writer(handle)
-            rows.writerow(["class", "particles", "molecule", "is_particle", "mean_gain"])
-            for i, family in enumerate(classes.families):
-                values = [classes.sizes[i], family, int(family in classes.particle), f"{classes.gains[i]:.3f}"]
-                rows.writerow([i, *values])
+        molecule = np.append(classes.families, -1)[classes.labels]
+        rows: list[list[object]] = [["particle", "kept", "score", "class", "molecule", "latent_distance"]]
+        for i, score in enumerate(result.score):
+            values = (f"{score:.3f}", classes.labels[i], molecule[i], f"{result.distance[i]:.3f}")
+            rows.append([i, int(kept[i]), *values])
+        write_csv(partial / "scores.csv", rows)
+        rows = [["class", "particles", "molecule", "is_particle", "mean_gain"]]
+        for i, family in enumerate(classes.families):
+            rows.append([i, classes.sizes[i], family, int(family in classes.particle), f"{classes.gains[i]:.3f}"])
+        write_csv(partial / "classes.csv", rows)
         for number, volume in enumerate(result.volumes):
             write_volume(partial / f"molecule{number}.mrc", volume.astype(np.float32), result.apix)
         draw_scores(partial / "junk.png", result)
