@@ -9,7 +9,7 @@ complexes. Template matching with a vacant ribosome at a low threshold gives pic
 false. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as a user
 would type them. The truth is used only to simulate and in the last step, `score`.
 
-steps     simulate, pick, extract, check, train, analyze, choose, maps, validate, score
+steps     simulate, pick, extract, check, train, analyze, choose, maps, junk, validate, score
 resuming  a finished step is skipped; --steps repeats the given ones
 results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step)
 
@@ -90,7 +90,7 @@ class Size:
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
 REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.02, 50, 24.0, 800, 6, 24)
-STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "validate", "score")
+STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "junk", "validate", "score")
 
 
 class Bench:
@@ -244,6 +244,10 @@ class Bench:
         self.command(f"dsdsh analyze run latest 4 {number}")
         self.command(f"dsdsh eval_vol run latest kmeans {number} {self.size.apix:g} --full-box")
 
+    def junk(self) -> None:
+        """Let the program find false picks without clusters that anybody selects."""
+        self.command("dsdsh junk run latest --reference template.mrc")
+
     def validate(self) -> None:
         """Let the program judge the clusters."""
         self.command(f"dsdsh validate run latest {self.size.clusters}")
@@ -313,6 +317,8 @@ class Bench:
         best = np.zeros(len(kept), dtype=bool)
         best[np.argsort(-score)[: kept.sum()]] = True
         sets = {"all picks": np.ones(len(kept), dtype=bool), "best-scoring, same number": best, "filtered": kept}
+        for path in self.folder.glob("run/analyze.*/junk/particles.star"):
+            sets["dsdsh junk"] = cell_scores.kept_rows(path, particles)
         sets["best score threshold (uses the truth)"] = cell_scores.best_threshold(score, truth)
         results = {
             "size": vars(self.size),
