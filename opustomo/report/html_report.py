@@ -25,7 +25,7 @@ from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles
-from opustomo.report.page import render
+from opustomo.report.page import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus
 from opustomo.report.run_curves import (
     describe_kl,
@@ -42,6 +42,10 @@ from opustomo.report.run_facts import (
     read_verdict,
 )
 from opustomo.report.shown_volumes import ShownVolumes, collect_volumes
+from opustomo.report.surface_volumes import BUDGET_BYTES
+
+LARGEST_BYTES = 25_000_000
+"""Size of the file that is kept by showing the volumes with fewer voxels if there are many particles."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         say(f"note: {missing} Run {commands['validate']} and write the report again.")
     shown = ShownVolumes()
     if request.volumes:
-        shown = collect_volumes(results, which, folder, analyzed, request.num_sampled, notes)
+        budget = min(BUDGET_BYTES, max(2_000_000, LARGEST_BYTES - 2_500_000 - packed_size(points)))
+        shown = collect_volumes(results, which, folder, analyzed, request.num_sampled, budget)
+        notes += shown.notes
         points["columns"] |= shown.nearest or {}
     if request.volumes and any(cluster["curve"] for cluster in clusters):
         _add_map_curves(request, folder, clusters, data, notes)
@@ -157,8 +163,13 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "FOOTER": f"Written by opustomo {__version__} on {datetime.now():%Y-%m-%d %H:%M}. "
         "This file works without a network connection.",
     }
+    page = render(content, words).encode("utf-8")
+    if len(page) > LARGEST_BYTES:
+        notes.append(
+            f"The report has {len(page) / 1e6:.0f} MB because of its {points['count']:,} particles, and opens slowly."
+        )
     with atomic_path(output) as partial:
-        partial.write_text(render(content, words), encoding="utf-8")
+        partial.write_bytes(page)
     for note in notes:
         say(f"note: {note}")
     return output

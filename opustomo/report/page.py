@@ -28,6 +28,15 @@ def pack(values: np.ndarray) -> dict[str, Any]:
     return {"dtype": name, "shape": list(values.shape), "data": base64.b64encode(data).decode("ascii")}
 
 
+def packed_size(content: Any) -> int:
+    """Return the approximate size in bytes of all arrays in `content` once they are encoded."""
+    if isinstance(content, dict):
+        return sum(packed_size(value) for value in content.values())
+    if isinstance(content, (list, tuple)):
+        return sum(packed_size(value) for value in content)
+    return len(pack(content)["data"]) if isinstance(content, np.ndarray) else 0
+
+
 def script_json(content: Any) -> str:
     """Return JSON that is safe inside a script element; non-finite values become null."""
     text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -30,19 +30,27 @@ class ShownVolumes:
     surfaces
         Volumes that are drawn as isosurfaces, see :func:`opustomo.report.surface_volumes.describe_surfaces`.
     nearest
-        Per-particle columns: the nearest sampled particle and its distance; empty without sampled particles.
+        Per-particle columns: the nearest sampled particle and its distance; None without sampled particles.
+    notes
+        Reasons for missing volumes.
     """
 
     images: np.ndarray | None = None
     pixel: float | None = None
     surfaces: dict[str, Any] | None = None
     nearest: dict[str, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def collect_volumes(
-    results: ResultDir, which: Round, folder: Path, analyzed: Analyzed, num_sampled: int, notes: list[str]
+    results: ResultDir,
+    which: Round,
+    folder: Path,
+    analyzed: Analyzed,
+    num_sampled: int,
+    budget: int,
 ) -> ShownVolumes:
-    """Read or decode the volumes of the page; if they cannot be decoded, add a note.
+    """Read or decode the volumes of the page; what cannot be decoded is missing and noted.
 
     Parameters
     ----------
@@ -54,8 +62,8 @@ def collect_volumes(
         Results of the analysis.
     num_sampled
         Number of particles whose own volumes are decoded; 0 for none.
-    notes
-        List to which the reasons for missing volumes are added.
+    budget
+        Size of all volumes in bytes, above which they are downsampled.
     """
     try:
         volumes, apix = stored_or_decoded(
@@ -64,17 +72,18 @@ def collect_volumes(
         groups = {"cluster": VolumeGroup(volumes, apix, {})}
         groups |= _traversals(results, which, analyzed)
     except UserError as error:
-        notes.append(f"Volumes are not shown. {error}")
-        return ShownVolumes()
-    nearest = None
+        return ShownVolumes(notes=(f"Volumes are not shown. {error}",))
+    nearest: dict[str, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
     try:
         groups |= _motions(results, which, folder, analyzed)
         if num_sampled:
             sampled, nearest = _sampled(results, which, analyzed, num_sampled)
             groups |= sampled
     except UserError as error:
-        notes.append(f"Volumes of single particles and of motions are not shown. {error}")
-    return ShownVolumes(pictures(volumes), picture_pixel(volumes, apix), describe_surfaces(groups), nearest)
+        notes = (f"Volumes of single particles and of motions are not shown. {error}",)
+    surfaces = describe_surfaces(groups, budget)
+    return ShownVolumes(pictures(volumes), picture_pixel(volumes, apix), surfaces, nearest, notes)
 
 
 def _component(path: Path) -> int:

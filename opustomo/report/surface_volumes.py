@@ -19,7 +19,7 @@ from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 SIDES = (64, 48, 32)
 """Sides in voxels of the volumes, of which the first is used that fits the budget; smaller volumes are interpolated."""
 BUDGET_BYTES = 14_000_000
-"""Maximum size of all volumes in the page, which keeps the file below 25 MB."""
+"""Maximum size of all volumes in the page; together with those of the particles, it keeps the file below 25 MB."""
 BATCH = 4
 
 

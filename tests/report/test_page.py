@@ -27,7 +27,7 @@ from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
 from opustomo.physics.boxes import Boxes
-from opustomo.report import shown_volumes
+from opustomo.report import html_report, shown_volumes
 from opustomo.report.page import LIBRARIES, SCRIPTS, asset, pack, script_json
 from opustomo.report.surface_volumes import VolumeGroup, describe_surfaces
 from opustomo.report.volume_images import pictures
@@ -272,6 +272,27 @@ def test_volumes_are_downsampled_until_they_fit() -> None:
     grids = inflated(large["groups"]["cluster"]["grids"])
     error = np.abs(grids / 255 - np.clip(noise / large["top"], 0, 1))
     assert error.max() <= 0.5 / 255 + 1e-6
+
+
+def test_many_particles_leave_less_room_for_volumes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[int] = []
+    wanted = html_report.collect_volumes
+
+    def collect(*parts: Any) -> Any:
+        given.append(parts[5])
+        return wanted(*parts)
+
+    monkeypatch.setattr(html_report, "collect_volumes", collect)
+    monkeypatch.setattr(html_report, "packed_size", lambda points: 15_000_000)
+    monkeypatch.setattr(html_report, "LARGEST_BYTES", 100_000)
+    words = ["report", str(run), "4", "--star", str(run / "all.star"), "-o", str(tmp_path / "a.html")]
+    assert dsdsh([*words, "--particle-volumes", "0"]) == 0
+    assert "because of its 120 particles, and opens slowly" in capsys.readouterr().out
+    monkeypatch.setattr(html_report, "LARGEST_BYTES", 25_000_000)
+    assert dsdsh([*words, "--particle-volumes", "0"]) == 0
+    assert given == [2_000_000, 7_500_000] and "opens slowly" not in capsys.readouterr().out
 
 
 def test_commands_are_recorded_and_listed(run: Path, tmp_path: Path) -> None:
