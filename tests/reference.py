@@ -409,5 +409,5 @@ def validation_step(
 
     mu = np.array(latents)
     prior = prior_terms(mu, mu, np.array([p.near for p in particles]), np.array([p.far for p in particles]))
-    tv, l1 = np.mean(smooth, axis=0)
+    tv, l1 = np.mean(smooth, axis=0) if settings.original else (0.0, 0.0)
     return combine(energies, powers, target2, mask, kl, (tv, l1), prior, settings)

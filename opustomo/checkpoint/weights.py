@@ -158,7 +158,7 @@ def read_separation(content: Mapping[str, Any], path: Path, zdim: int, zaffinedi
 _WRAPPERS = ("module", "_orig_mod")
 """Prefixes that ``DataParallel`` and ``torch.compile`` add to parameter names."""
 _ORIGINAL_MASK = "ref_mask"
-_SCALE, _CONSENSUS, _FOCUS = "composition_scale", "consensus", "focus"
+_SCALE, _CONSENSUS, _FOCUS, _GAIN = "composition_scale", "consensus", "focus", "gain"
 
 
 def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separation | None = None) -> None:
@@ -176,6 +176,7 @@ def write_weights(path: Path, model: Autoencoder, epoch: int, separation: Separa
         "mask": model.mask.to(torch.float16).cpu(),
         "noise": {name: values.cpu() for name, values in model.noise._asdict().items()},
         "pose_prior": model.pose_prior.cpu(),
+        _GAIN: model.gain.cpu(),
     }
     if model.focused:
         content[_FOCUS] = model.focus.to(torch.float16).cpu()
@@ -269,11 +270,25 @@ def load_decoder(decoder: Decoder, content: Mapping[str, Any]) -> bool:
     return new_head
 
 
+def read_gain(content: Mapping[str, Any]) -> Tensor | None:
+    """Return the gain of the decoder network per shell, (S,), from the content of a weights.N.pkl.
+
+    None if it is missing, as in weights of OPUS-TOMO, or 1 in all shells.
+    """
+    gain = content.get(_GAIN)
+    if not isinstance(gain, Tensor) or gain.ndim != 1 or bool((gain == 1).all()):
+        return None
+    return gain.float()
+
+
 def load_noise_and_prior(model: Autoencoder, content: Mapping[str, Any]) -> None:
     """Load the noise spectrum and the pose prior from the content of a weights.N.pkl into a model, if present."""
     stored, prior = content.get("noise"), content.get("pose_prior")
     if isinstance(prior, Tensor) and prior.shape == model.pose_prior.shape:
         model.pose_prior.copy_(prior)
+    gain = content.get(_GAIN)
+    if isinstance(gain, Tensor) and gain.shape == model.gain.shape:
+        model.gain.copy_(gain)
     for name, values in model.noise._asdict().items():
         if isinstance(stored, Mapping) and isinstance(stored.get(name), Tensor) and stored[name].shape == values.shape:
             values.copy_(stored[name])

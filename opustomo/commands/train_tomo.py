@@ -150,7 +150,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--accum-step", type=_count, default=1, help="number of gradient accumulation steps per update")
     train.add_argument("--lr", type=float, default=4e-5, help="learning rate")
     train.add_argument("--wd", type=float, default=0.0, help="weight decay")
-    train.add_argument("--lamb", type=float, default=1.0, help="weight of the disentanglement prior")
+    train.add_argument(
+        "--lamb",
+        type=float,
+        help="weight of the disentanglement prior of OPUS-TOMO (default: 0, or 1 with --preset original)",
+    )
     train.add_argument(
         "--separate",
         action=argparse.BooleanOptionalAction,
@@ -279,7 +283,7 @@ def run(args: argparse.Namespace) -> None:
         weight_decay=args.wd,
         beta=args.beta,
         beta_control=args.beta_control,
-        lamb=args.lamb,
+        lamb=config.lamb if args.lamb is None else args.lamb,
         separate=config.separate if args.separate is None else args.separate,
         valfrac=args.valfrac,
         split=args.split,
@@ -319,7 +323,7 @@ def preset(name: str) -> tuple[PhysicsConfig, TrainingConfig]:
     from opustomo.training.config import TrainingConfig
 
     if name == "original":
-        return PhysicsConfig(**ORIGINAL_PHYSICS), TrainingConfig(separate=False)
+        return PhysicsConfig(**ORIGINAL_PHYSICS), TrainingConfig(separate=False, lamb=1.0)
     return PhysicsConfig(), TrainingConfig()
 
 

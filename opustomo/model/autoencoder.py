@@ -17,6 +17,8 @@ from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
+from opustomo.model.held_out_gain import gain_sums, no_gain
+from opustomo.model.loss import BatchTerms
 from opustomo.model.noise import NoiseSums, model_residual_sums, shell_count, whitening
 from opustomo.model.pose_posterior import (
     PoseSlopes,
@@ -27,10 +29,10 @@ from opustomo.model.pose_posterior import (
     start_variance,
 )
 from opustomo.model.posing import Correction, Posing
-from opustomo.model.prior import prior_terms
+from opustomo.model.prior import Neighbours, prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
-from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters
+from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening
 from opustomo.physics.fourier import crop_center, irfft3, rfft3
 
 BFACTOR_JITTER = 0.05 / 3
@@ -95,16 +97,7 @@ class StepOutput(NamedTuple):
     shift_px: Tensor
     variance: Tensor | None = None
     noise: NoiseSums | None = None
-
-
-class Neighbours(NamedTuple):
-    """Stored latents the prior compares with: near (B, n, L) and far (B, m, L)."""
-
-    near: Tensor
-    far: Tensor
-    near_count: Tensor | None = None
-    far_count: Tensor | None = None
-    """How many of them are meant, counted from the first; None: all."""
+    gain: Tensor | None = None
 
 
 class Autoencoder(nn.Module):
@@ -126,9 +119,12 @@ class Autoencoder(nn.Module):
     focus: Tensor
     candidates: Tensor
     _angle: Tensor
+    _identity: Tensor
     fixed_latent: Tensor
     grain: Tensor
     pose_prior: Tensor
+    gain: Tensor
+    """Gain of the decoder network per shell (:mod:`opustomo.model.held_out_gain`); training does not use it."""
 
     def __init__(
         self,
@@ -157,6 +153,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         self.focused = focus is not None
         self.register_buffer("focus", torch.ones_like(mask) if focus is None else focus, persistent=False)
+        self.register_buffer("gain", no_gain(boxes.render))
         self.register_buffer("pose_prior", self.start_pose_variance())
         for name in NoiseSums._fields:  # white noise of the data's own variance until residuals are known
             self.register_buffer(f"_noise_{name}", torch.ones(shell_count(boxes.render)))
@@ -164,6 +161,7 @@ class Autoencoder(nn.Module):
             "candidates", candidate_rotations("original" if physics.original else "symmetric"), persistent=False
         )
         self.register_buffer("_angle", torch.tensor(math.radians(DEFAULT_ANGLE_DEG)), persistent=False)
+        self.register_buffer("_identity", torch.eye(3)[None], persistent=False)
         grain = torch.tensor([physics.grain] * model.zdim + [0.0] * model.zaffinedim)
         self.register_buffer("grain", grain, persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
@@ -310,44 +308,50 @@ class Autoencoder(nn.Module):
         )
 
     def loss(
-        self,
-        inferred: Inference,
-        generated: Generated,
-        neighbours: Neighbours | None,
-        state: StepState,
-        weight: Tensor | None = None,
+        self, batch: Batch, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
     ) -> loss.LossTerms:
-        """Join reconstruction, KL, smoothness and prior."""
-        prior = kl = motion = None
+        """Return the loss of a batch from the terms of its particles."""
+        energy = (generated.weights * generated.energies.total).sum(1)
+        power = (generated.weights * generated.energies.power).sum(1)
+        gen, mse, snr = loss.reconstruction(energy, power, generated.target.square().sum((1, 2, 3)), self.norm)
+        if generated.slopes is not None and state.random is None:  # held-out poses are fitted to their own data
+            gen = gen + self.pose_optimism(generated.slopes)
+        kl = conformation_kl = torch.zeros_like(mse)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
             if self.config.bodies is not None and state.random is not None and not self.physics.original:
                 moved = slice(self.config.zdim, None)  # counts in full, as in the evidence lower bound
-                motion = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved])
-                motion = motion * self.decoder.composition_scale
-        if inferred.logstd is not None and neighbours is not None:
-            part = None if weight is None else loss.share_of_mean(weight, state.ranks)
-            prior = prior_terms(inferred.mu, inferred.z, *neighbours, part, state.ranks)
+                conformation_kl = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved])
+                conformation_kl = conformation_kl * self.decoder.composition_scale
+        weight = torch.ones_like(mse) if batch.weight is None else batch.weight
+        share = loss.share_of_mean(weight, state.ranks)
+        particles = loss.ParticleTerms(gen, mse, snr, kl, conformation_kl)
+        weights = loss.LossWeights(
+            state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.reference_variance
+        )
         return loss.combine(
-            (generated.weights * generated.energies.total).sum(1),
-            (generated.weights * generated.energies.power).sum(1),
-            generated.target.square().sum((1, 2, 3)),
-            kl,
-            loss.smoothness(generated.template, self._inside),
-            prior,
-            loss.LossWeights(
-                state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.reference_variance
-            ),
-            weight,
-            state.ranks,
-            motion,
+            particles, self._batch_terms(inferred, generated, neighbours, share, state), weights, share, state.ranks
         )
 
+    def _batch_terms(
+        self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, share: Tensor, state: StepState
+    ) -> BatchTerms | None:
+        """Return the smoothness of OPUS-TOMO and the disentanglement prior; None if neither is used."""
+        if not self.physics.original and neighbours is None:
+            return None
+        zero = torch.zeros((), device=self.mask.device)
+        smooth, prior = (zero, zero), (zero,) * 4
+        if self.physics.original:
+            smooth = loss.smoothness(generated.template, self._inside)
+        if neighbours is not None and inferred.logstd is not None:
+            prior = prior_terms(inferred.mu, inferred.z, neighbours, share, state.ranks)
+        return BatchTerms(*smooth, *prior)
+
     def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
-        """One step over a batch."""
+        """Infer the latents of a batch, generate its volumes, compare them with the data, and find its poses."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        terms = self.loss(inferred, generated, neighbours, state, batch.weight)
+        terms = self.loss(batch, inferred, generated, neighbours, state)
         turn, shift_px, _ = generated.correction
         mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
         if generated.slopes is not None:
@@ -360,19 +364,45 @@ class Autoencoder(nn.Module):
                 self.pose_prior,
                 self.boxes.box / self.boxes.render,
             )
-            if state.random is None:
-                terms = terms.with_optimism(self.pose_optimism(generated.slopes), batch.weight, state.ranks)
-        return StepOutput(terms, mu, turn, shift_px, variance, generated.noise)
+        gain = self._gain_sums(batch, generated) if state.random is None and not self.physics.original else None
+        return StepOutput(terms, mu, turn, shift_px, variance, generated.noise, gain)
+
+    def imaged(self, volumes: Tensor, batch: Batch, generated: Generated) -> Tensor:
+        """Return half spectra (B, Dr, Dr, Dr/2+1) of volumes (B, T, T, T) as the model compares them with the data."""
+        correction = generated.correction
+        posed = self.posing.sampler(volumes, batch.rotation, correction)(self._identity, correction.shift_px)
+        return rfft3(posed[:, 0]) * generated.transfer
+
+    @torch.no_grad()
+    def _gain_sums(self, batch: Batch, generated: Generated) -> Tensor:
+        """Return the sums (2, S) from which the gain of the decoder network is estimated."""
+        consensus = self.decoder.consensus.expand_as(generated.template)
+        added = self.imaged(generated.template.detach() - consensus, batch, generated)
+        residual = rfft3(generated.target) - self.imaged(consensus, batch, generated)
+        return gain_sums(residual, added, batch.weight)
+
+    @torch.no_grad()
+    def unexplained(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor]:
+        """Return what the model does not explain of centered subtomograms, in their own scale, and their CTFs.
+
+        Both are half spectra (B, Dr, Dr, Dr/2+1). Latents are the means of the encoder.
+        """
+        inferred = self.inference(batch, state)
+        generated = self.generative(batch, inferred, state)
+        b_px = torch.ones(len(batch), device=self.mask.device) * (state.bfactor_A2 / self.boxes.render_apix**2)
+        ctf = inferred.ctf
+        compared = torch.sign(ctf) * ctf.abs() ** self.physics.ctf_alpha * sharpening(self.boxes.render, b_px)
+        explained = self.imaged(generated.template, batch, generated)
+        measured = compared != 0
+        explained = torch.where(measured, explained / compared.where(measured, 1.0), 0.0)
+        return inferred.spectrum - explained, ctf
 
     @torch.no_grad()
     def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:
         """Centred data, model as imaged, masked target of a batch, each (B, Dc, Dc, Dc)."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        correction = generated.correction
-        posed_at = self.posing.sampler(generated.template, batch.rotation, correction)
-        posed = posed_at(torch.eye(3, device=self.mask.device)[None], correction.shift_px)[:, 0]
-        volumes = irfft3(inferred.spectrum), irfft3(rfft3(posed) * generated.transfer), generated.target
+        volumes = irfft3(inferred.spectrum), irfft3(self.imaged(generated.template, batch, generated)), generated.target
         observed, imaged, target = (crop_center(volume, self.boxes.crop) for volume in volumes)
         return observed, imaged, target
 

@@ -125,6 +125,11 @@ class Decoder(nn.Module):
         """Return densities (B, T, T, T) of compositions (B, zdim)."""
         return self.template(composition * self.composition_scale, self.consensus)
 
+    def difference(self, composition: Tensor) -> Tensor:
+        """Return the difference (B, T, T, T) from the consensus volume that the network generates."""
+        difference: Tensor = self.template(composition * self.composition_scale)
+        return difference
+
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialised."""
         if self.template.affine_out is not None:

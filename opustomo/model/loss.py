@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from opustomo.model.collective import ALONE, Collective
-from opustomo.model.prior import PriorTerms
-from opustomo.physics import kernels
 
 TV_WEIGHT = 0.1
 L1_WEIGHT = 0.3
@@ -18,7 +17,19 @@ SNR_SCALE = 0.01
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What weights the terms at this step: β(t), --beta-control, --lamb, the running SNR, N_norm."""
+    """Weights of the terms in a step.
+
+    Attributes
+    ----------
+    beta, beta_control, lamb
+        β(t), ``--beta-control`` and ``--lamb``.
+    snr
+        Running ratio of model power to residual power, scalar.
+    norm
+        Number of voxels of the mask, N_norm.
+    noise_variance
+        Mean variance N̄ of the noise per voxel; an energy over 2 N̄ is a negative log-likelihood.
+    """
 
     beta: float | Tensor
     beta_control: float
@@ -28,9 +39,44 @@ class LossWeights:
     noise_variance: float | Tensor = 1.0
 
 
+class ParticleTerms(NamedTuple):
+    """Terms of each particle, (B,).
+
+    Attributes
+    ----------
+    gen
+        Energy per mask voxel; negative if the model explains the data better than an empty volume.
+    mse
+        Residual power per mask voxel.
+    snr
+        Ratio of model power to residual power.
+    kl
+        KL divergence of the latents.
+    conformation_kl
+        KL divergence of the conformation where it counts in full; zeros elsewhere.
+    """
+
+    gen: Tensor
+    mse: Tensor
+    snr: Tensor
+    kl: Tensor
+    conformation_kl: Tensor
+
+
+class BatchTerms(NamedTuple):
+    """Terms that exist only for a batch, scalars: smoothness of the templates, and the disentanglement prior."""
+
+    tv: Tensor
+    l1: Tensor
+    attract: Tensor
+    repel: Tensor
+    spread: Tensor
+    knn: Tensor
+
+
 @dataclass(frozen=True)
 class LossTerms:
-    """Scalars of one batch."""
+    """Loss of a batch and the means of its terms, scalars."""
 
     total: Tensor
     gen: Tensor
@@ -44,14 +90,8 @@ class LossTerms:
     spread: Tensor
     knn: Tensor
 
-    def with_optimism(self, optimism: Tensor, weight: Tensor | None, ranks: Collective) -> LossTerms:
-        """Return the terms with what fitted poses gained on their own data, (B,), added to the generative loss."""
-        weight = torch.ones_like(optimism) if weight is None else weight
-        gained = (share_of_mean(weight, ranks) * optimism).sum()
-        return replace(self, total=self.total + gained, gen=self.gen + gained)
-
     def stacked(self) -> Tensor:
-        """All terms, detached, in field order: (11,)."""
+        """Return all terms, detached, in the order of ``TERM_NAMES``."""
         return torch.stack([getattr(self, f.name).detach() for f in fields(self)])
 
 
@@ -59,18 +99,20 @@ TERM_NAMES = tuple(f.name for f in fields(LossTerms))
 
 
 def kl_divergence(mu: Tensor, logstd: Tensor) -> Tensor:
-    """KL of N(mu, exp(logstd)²) from N(0, 1) up to a constant, (B,)."""
+    """Return the KL divergence of N(mu, exp(logstd)²) from N(0, 1) up to a constant, (B,)."""
     return (-logstd + 0.5 * torch.exp(2.0 * logstd) + 0.5 * mu.square()).sum(1)
 
 
 def smoothness(template: Tensor, part: tuple[slice, slice, slice] | None = None) -> tuple[Tensor, Tensor]:
-    """Total variation ``mean sqrt(1e-8 + |∇V|²)`` (backward differences) and ``mean |V|`` of a part of (B, T, T, T)."""
-    if part is not None and kernels.usable(template):
-        from opustomo.model.kernels.smoothness import Smoothness
+    """Return total variation ``mean sqrt(1e-8 + |∇V|²)`` (backward differences) and ``mean |V|`` of templates.
 
-        z, y, x = (range(template.shape[-1])[axis] for axis in part)
-        tv, l1 = Smoothness.apply(template, (x[0], y[0], z[0], len(x), len(y), len(z)))
-        return tv, l1
+    Parameters
+    ----------
+    template
+        (B, T, T, T).
+    part
+        Part of the template that counts, along z, y and x; None for all.
+    """
     if part is not None:
         template = template[:, part[0], part[1], part[2]]
     inner = template[:, 1:, 1:, 1:]
@@ -82,62 +124,53 @@ def smoothness(template: Tensor, part: tuple[slice, slice, slice] | None = None)
     return torch.sqrt(1e-8 + gradient2).mean(), template.abs().mean()
 
 
+def reconstruction(energy: Tensor, power: Tensor, target2: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the terms ``gen``, ``mse`` and ``snr`` of each particle, (B,).
+
+    Parameters
+    ----------
+    energy, power, target2
+        (B,) E = Σ x² - 2 Σ x r, Σ x² and Σ r².
+    norm
+        Number of mask voxels.
+    """
+    mse = (energy.detach() + target2) / norm
+    return energy / norm, mse, power.detach() / norm / mse.clamp(min=1e-8)
+
+
 def share_of_mean(weight: Tensor, ranks: Collective) -> Tensor:
-    """What each particle (B,) adds to a mean over the batch, so that the mean over processes is that of all of it."""
+    """Return the weight (B,) of each particle in a mean over the batch, so that processes average to its mean."""
     return weight * (ranks.size / ranks.total(weight.sum()).clamp(min=1.0))
 
 
 def combine(
-    energy: Tensor,
-    power: Tensor,
-    target2: Tensor,
-    kl: Tensor | None,
-    smooth: tuple[Tensor, Tensor],
-    prior: PriorTerms | None,
-    step: LossWeights,
-    weight: Tensor | None = None,
-    ranks: Collective = ALONE,
-    motion: Tensor | None = None,
+    particles: ParticleTerms, batch: BatchTerms | None, weights: LossWeights, share: Tensor, ranks: Collective = ALONE
 ) -> LossTerms:
-    """Join the terms of one batch.
-
-    Of a batch shared by several processes every process gets its share of each term; their mean over the processes is
-    the term of the whole batch.
+    """Return the loss of a batch (docs/method.md, section 4).
 
     Parameters
     ----------
-    energy, power
-        (B,): E and Σx², their means over the candidates.
-    target2
-        (B,) Σ r².
-    kl
-        (B,), None without an encoder.
-    smooth
-        Total variation and mean absolute value of the template.
-    prior
-        None without an encoder.
-    weight
-        (B,) 1, or 0 for places to leave out.
+    particles
+        Terms of each particle.
+    batch
+        Terms of the batch; None if none is used.
+    weights
+        Weights of the terms.
+    share
+        (B,) weight of each particle in the mean (:func:`share_of_mean`).
     ranks
-        Processes that hold the batch.
-    motion
-        (B,) KL of the conformation where it is to count in full, as in the likelihood's bound; else None.
+        Processes that share the batch. The mean of what they return is the loss of the whole batch.
     """
-    norm = step.norm
-    weight = torch.ones_like(energy.detach()) if weight is None else weight
-    part = share_of_mean(weight, ranks)
-    gen = (part * energy).sum() / norm
-    mse = (energy.detach() + target2) / norm
-    snr = ranks.total((part * power.detach() / norm / mse.clamp(min=1e-8)).sum()) / ranks.size
-    tv, l1 = (term * part.sum() for term in smooth)
-    total = gen + snr.sqrt().clamp(max=0.5) * (TV_WEIGHT * tv + L1_WEIGHT * l1) / norm
-    zero = torch.zeros_like(gen)
-    kl_mean = zero if kl is None else (part * kl).sum()
-    total = total + step.beta_control * step.snr * step.beta * kl_mean / norm
-    terms = PriorTerms(zero, zero, zero, zero) if prior is None else prior
-    strength = step.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
-    total = total + strength * sum(terms) * (step.beta + 0.05) / 1.05 / norm
-    mse_mean = (part * mse).sum()
-    if motion is not None:  # E / (2 noise variance) is a negative log-likelihood
-        total = total + 2.0 * step.noise_variance * (part * motion).sum() / norm
-    return LossTerms(total, gen, mse_mean, snr, kl_mean, tv, l1, *terms)
+    gen, mse, kl = ((share * term).sum() for term in (particles.gen, particles.mse, particles.kl))
+    snr = ranks.total((share * particles.snr).sum()) / ranks.size
+    total = gen + weights.beta_control * weights.snr * weights.beta * kl / weights.norm
+    total = total + 2.0 * weights.noise_variance * (share * particles.conformation_kl).sum() / weights.norm
+    if batch is None:
+        zero = torch.zeros_like(gen)
+        return LossTerms(total, gen, mse, snr, kl, *[zero] * len(BatchTerms._fields))
+    smooth = TV_WEIGHT * batch.tv + L1_WEIGHT * batch.l1
+    total = total + snr.sqrt().clamp(max=0.5) * share.sum() * smooth / weights.norm
+    strength = weights.lamb * (1.0 - torch.exp(-(0.5 * (snr / SNR_SCALE) ** 2).clamp(max=16.0)))
+    prior = batch.attract + batch.repel + batch.spread + batch.knn
+    total = total + strength * prior * (weights.beta + 0.05) / 1.05 / weights.norm
+    return LossTerms(total, gen, mse, snr, kl, *batch)

@@ -56,7 +56,7 @@ def shell_count(size: int) -> int:
     return size // 2 + 1
 
 
-def _shell_sums(values: Tensor) -> Tensor:
+def shell_sums(values: Tensor) -> Tensor:
     """Sum values (n, n, n/2+1) over shells: (S,)."""
     size = values.shape[0]
     bins = values.new_zeros(shell_count(size) * LANES)
@@ -93,7 +93,7 @@ def residual_sums(residual: Tensor, measured: Tensor, mask_power: Tensor, weight
     twice = half_spectrum_weights(size, residual.device)
     power = torch.einsum("bzyx,b->zyx", torch.view_as_real(residual).square().sum(-1), weight) * (twice / size**3)
     count = torch.einsum("bzyx,b->zyx", (measured != 0).to(weight), weight * mask_power) * twice
-    return NoiseSums(_shell_sums(power), _shell_sums(count))
+    return NoiseSums(shell_sums(power), shell_sums(count))
 
 
 def model_residual_sums(

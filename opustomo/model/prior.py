@@ -13,8 +13,25 @@ EPSILON = 1e-3
 NEIGHBOURS_IN_BATCH = 3
 
 
+class Neighbours(NamedTuple):
+    """Stored latents that the prior compares with, (B, n, L) and (B, m, L), without gradient.
+
+    Attributes
+    ----------
+    near, far
+        Latents to attract to, and to repel from.
+    near_count, far_count
+        Scalars: number of them that count, from the first; None for all.
+    """
+
+    near: Tensor
+    far: Tensor
+    near_count: Tensor | None = None
+    far_count: Tensor | None = None
+
+
 class PriorTerms(NamedTuple):
-    """Scalars of the prior; their sum is what enters the loss."""
+    """Terms of the prior, scalars; the loss contains their sum."""
 
     attract: Tensor
     repel: Tensor
@@ -23,12 +40,12 @@ class PriorTerms(NamedTuple):
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (..., n, m) of (..., n, L) to (..., m, L); exact, hence zero on equal points."""
+    """Return squared Euclidean distances (..., n, m) of (..., n, L) to (..., m, L); exactly 0 on equal points."""
     return (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1)
 
 
 def mean_of_first(values: Tensor, count: Tensor | None) -> Tensor:
-    """Mean of each row of (B, n) over the first ``count`` columns, None: over all; (B,)."""
+    """Return the mean of each row of (B, n) over the first ``count`` columns, or over all; (B,)."""
     if count is None:
         return values.mean(1)
     meant = torch.arange(values.shape[1], device=values.device) < count
@@ -36,38 +53,30 @@ def mean_of_first(values: Tensor, count: Tensor | None) -> Tensor:
 
 
 def prior_terms(
-    mu: Tensor,
-    z: Tensor,
-    near: Tensor,
-    far: Tensor,
-    near_count: Tensor | None = None,
-    far_count: Tensor | None = None,
-    part: Tensor | None = None,
-    ranks: Collective = ALONE,
+    mu: Tensor, z: Tensor, neighbours: Neighbours, share: Tensor | None = None, ranks: Collective = ALONE
 ) -> PriorTerms:
-    """Attract to near, repel from far stored latents, spread the batch, keep in-batch neighbours together.
+    """Return the prior: attraction to near and repulsion from far latents, spread and neighbours within the batch.
 
     Parameters
     ----------
     mu
         (B, L) means, with gradient.
     z
-        (B, L) samples; they only rank the neighbours in the batch.
-    near, far
-        (B, n, L), (B, m, L) stored latents, without gradient.
-    near_count, far_count
-        Scalars: only so many of them are meant; None: all.
-    part
-        (B,) what each particle adds to a mean over the batch; None: 1/B.
+        (B, L) samples, which rank the neighbours within the batch.
+    neighbours
+        Stored latents.
+    share
+        (B,) weight of each particle in a mean over the batch; None stands for 1/B.
     ranks
-        Processes that hold the batch; pairs within it are those of all.
+        Processes that share the batch; pairs are formed within the whole batch.
     """
+    near, far, near_count, far_count = neighbours
     to_near = squared_distances(mu[:, None], near)[:, 0]
     to_far = squared_distances(mu[:, None], far)[:, 0]
-    if part is None:
-        part = torch.full_like(mu[:, 0], 1.0 / len(mu))
-    attract = (part * mean_of_first(torch.log(1.0 + to_near + EPSILON), near_count)).sum()
-    repel = 3.0 * (part * mean_of_first(torch.log(1.0 + 1.0 / (to_far + EPSILON)), far_count)).sum()
+    if share is None:
+        share = torch.full_like(mu[:, 0], 1.0 / len(mu))
+    attract = (share * mean_of_first(torch.log(1.0 + to_near + EPSILON), near_count)).sum()
+    repel = 3.0 * (share * mean_of_first(torch.log(1.0 + 1.0 / (to_far + EPSILON)), far_count)).sum()
     mu, z = ranks.gather(mu), ranks.gather(z.detach())
     count = len(mu)
     if count < 2:

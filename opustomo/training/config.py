@@ -38,7 +38,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     beta: str = "cos"
     beta_control: float = 0.5
-    lamb: float = 1.0
+    lamb: float = 0.0
     separate: bool = True
     valfrac: float = 0.2
     split: Path | None = None

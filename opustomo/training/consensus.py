@@ -1,7 +1,9 @@
-"""Consensus volume: the density that all particles have in common, with which the template starts.
+"""Consensus volume: the part of the density that all particles share, found in closed form.
 
 The decoder adds it to what its network generates, so that the network learns how particles differ from their consensus
-instead of drawing the particle from nothing. OPUS-TOMO has no consensus. See docs/method.md, section 4.
+instead of drawing the particle from nothing. Before the first step, and whenever the number of visits has doubled, the
+back-projection of what the model does not explain is added to it (an M step for the common part of the density).
+OPUS-TOMO has no consensus. See docs/method.md, section 4.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from torch.nn import functional
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
+from opustomo.model.autoencoder import StepState
+from opustomo.model.batch import Batch
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius
@@ -22,26 +26,37 @@ from opustomo.physics.fsc import shell_correlation, shell_numbers
 from opustomo.training.engine import Engine
 
 MOST_PARTICLES = 4096
-"""Number of particles, drawn at random, that a consensus is computed from at most."""
+"""Largest number of particles, drawn at random, that a consensus is computed from."""
 BATCH = 16
 LOWEST_FSC = 0.143
-"""Half-map FSC that ends the resolution of a consensus (Rosenthal & Henderson 2003)."""
+"""Half-map FSC below which a shell contributes nothing (Rosenthal & Henderson 2003)."""
+
+
+def updates_due(visits: int, particles: int) -> int:
+    """Return how many updates of the consensus belong to a number of training visits.
+
+    Updates are due when as many visits have been made as particles enter the consensus, and whenever the number of
+    visits has doubled since.
+    """
+    return max(0, visits // max(1, min(particles, MOST_PARTICLES))).bit_length()
 
 
 @torch.no_grad()
-def consensus_template(
-    engine: Engine, source: VoxelSource, members: np.ndarray, norm: tuple[float, float], workers: int
+def missing_consensus(
+    engine: Engine, source: VoxelSource, members: np.ndarray, norm: tuple[float, float], bfactor_A2: float, workers: int
 ) -> Tensor:
-    """Compute the consensus volume of particles at their current poses.
+    """Compute what the consensus volume lacks: the back-projection of what the model does not explain.
 
     Parameters
     ----------
     engine
-        Model, poses and CTF tables of the run.
+        Model, current poses and CTF tables of the run.
     source, norm
         Voxels of the subtomograms and the (shift, scale) that normalizes them.
     members
         Indices of the particles that train.
+    bfactor_A2
+        B-factor of the comparison in Å².
     workers
         Number of prefetching threads.
 
@@ -57,31 +72,32 @@ def consensus_template(
     halves = torch.zeros(len(engine.table), dtype=torch.long, device=device)
     halves[torch.from_numpy(members).to(device)] = torch.arange(len(members), device=device) % 2
     sums = Backprojection(boxes.render, 2, device, padding=1)
+    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
+    model.eval()
     for indices, volumes in load_batches(source, batches, device, norm, workers, lambda index, reason: None):
         if not len(indices):
             continue
         index = torch.from_numpy(indices).to(device)
         rotation, origin_px = engine.poses.current(index)
         tilts, table = engine.tilts_of(index)
-        spectrum = model.observed(volumes, origin_px, tilts, table)
-        sums.add(irfft3(spectrum), model.ctf(tilts, table), rotation, torch.zeros_like(origin_px), halves[None, index])
+        residual, ctf = model.unexplained(Batch(index, volumes, tilts, table, rotation, origin_px), state)
+        sums.add(irfft3(residual), ctf, rotation, torch.zeros_like(origin_px), halves[None, index])
     sums.add_up(ranks.total)
-    return to_template(
-        denoised(sums.volume(0), sums.volume(1), sums.volume(0, 1), model.mask.cpu(), boxes, model.physics.bfactor_A2),
-        model.config.templateres,
-    ).to(device)
+    halves_and_union = sums.volume(0), sums.volume(1), sums.volume(0, 1)
+    found = denoised(halves_and_union, model.mask.cpu(), boxes, bfactor_A2)
+    return to_template(found, model.config.templateres).to(device)
 
 
-def denoised(first: Tensor, second: Tensor, both: Tensor, mask: Tensor, boxes: Boxes, bfactor_A2: float) -> Tensor:
+def denoised(maps: tuple[Tensor, Tensor, Tensor], mask: Tensor, boxes: Boxes, bfactor_A2: float) -> Tensor:
     """Return the Wiener estimate of a density from two half maps and their union, inside the mask.
 
-    Every shell is weighted by 2 FSC / (1 + FSC), and by nothing beyond the first that falls below 0.143. The envelopes
-    of data and model (docs/method.md, section 2) are divided out, as the template is compared through them.
+    Every shell is weighted by 2 FSC / (1 + FSC), and by 0 where the FSC is below 0.143. The envelopes of data and model
+    (docs/method.md, section 2) are divided out, as the template is compared through them.
 
     Parameters
     ----------
-    first, second, both
-        Reconstructions (Dr, Dr, Dr).
+    maps
+        Both half maps and the reconstruction of their union, (Dr, Dr, Dr).
     mask
         Solvent mask, (Dc, Dc, Dc).
     boxes
@@ -93,11 +109,11 @@ def denoised(first: Tensor, second: Tensor, both: Tensor, mask: Tensor, boxes: B
     -------
     Tensor, (Dc, Dc, Dc)
     """
+    first, second, both = maps
     padded = pad_center(mask, boxes.render)
     fsc = shell_correlation(first * padded, second * padded).float().clamp(0.0, 1.0)
-    resolved = ((fsc < LOWEST_FSC).cumsum(0) == 0).float()
     shells = shell_numbers(boxes.render).clamp(max=boxes.render // 2)
-    weight = (resolved * 2.0 * fsc / (1.0 + fsc))[shells]
+    weight = torch.where(fsc < LOWEST_FSC, 0.0, 2.0 * fsc / (1.0 + fsc))[shells]
     b_px = bfactor_A2 / boxes.render_apix**2
     # exp(π² b k²) of the data, exp(-π² b/2 k² (1 + tilt)) of the model, the tilt being π/4 on average
     envelope = torch.exp(math.pi**2 * b_px * squared_radius(boxes.render) * (1.5 + math.pi / 8.0))

@@ -25,9 +25,6 @@ from opustomo.training.ranks import OneProcess, Ranks
 
 SNR_START = 0.001
 SNR_DECAY = 0.99
-GRADIENT_LIMIT = 3.0
-"""A gradient longer than this many times the running mean of their lengths is shortened (not in the original)."""
-GRADIENT_DECAY = 0.99
 
 
 Number = TypeVar("Number", float, Tensor)
@@ -116,11 +113,9 @@ class Engine:
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
         self.counted = torch.zeros((), device=device)
         self.terms = torch.zeros_like(self.sums)
-        self.gradient_norm = torch.zeros((), device=device)
         # updates left out, those of them since the last one that was not, and visits left out of the memories
         self.skipped, self.stalled, self.rejected = (torch.zeros((), device=device) for _ in range(3))
-        # read by the fused AdamW: it divides gradients by the one and leaves a step out for the other
-        self._scale = torch.ones((), device=device)
+        self.gain_sums = torch.zeros(2, len(model.gain), device=device)
         self._not_finite = torch.zeros((), device=device)
         if self.motion_first:
             model.decoder.composition_scale.zero_()
@@ -168,7 +163,9 @@ class Engine:
         )
         if self.infers_poses:
             self.model.pose_prior.copy_(self.poses.prior_variance())
-        neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
+        neighbours = None
+        if config.lamb > 0:
+            neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
         with torch.set_grad_enabled(training):
             forward = self.forward if training else self.model
             batch = self.assemble(visit)
@@ -183,6 +180,8 @@ class Engine:
             if output.noise is not None:
                 for running, found in zip(self.model.noise, output.noise, strict=True):
                     average_if_finite(running, ranks.total(found), SNR_DECAY)
+        elif output.gain is not None:
+            add_if_finite(self.gain_sums, ranks.total(output.gain))
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.counted += count * add_if_finite(self.sums, self.terms * count)
         self._remember(visit, output)
@@ -225,16 +224,9 @@ class Engine:
         return self.tilts[distinct], table
 
     def update(self, lr: Tensor) -> None:
-        """Move the weights; gradients out of proportion are shortened, those that are not finite left out."""
+        """Update the weights, unless a gradient is not finite."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        finite = torch.isfinite(norm)
-        known = self.gradient_norm > 0
-        limit = torch.where(known, GRADIENT_LIMIT * self.gradient_norm, torch.inf)
-        usual = torch.minimum(norm, limit)
-        mean = torch.where(known, usual + GRADIENT_DECAY * (self.gradient_norm - usual), usual)
-        self.gradient_norm.copy_(torch.where(finite, mean, self.gradient_norm))
-        self._scale.copy_(torch.where(finite, norm / usual, 1.0).nan_to_num(1.0))
+        finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
         self._not_finite.copy_(~finite)
         self.skipped += self._not_finite
         self.stalled.copy_(torch.where(finite, 0.0, self.stalled + 1.0))
@@ -243,7 +235,8 @@ class Engine:
                 group["lr"].copy_(lr)
             else:
                 group["lr"] = float(lr)
-        self.optimizer.grad_scale = self._scale  # type: ignore[attr-defined]
+        # fused AdamW omits the step if found_inf is set
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.found_inf = self._not_finite  # type: ignore[attr-defined]
         self.optimizer.step()
 
@@ -255,7 +248,7 @@ class Engine:
             "optimizer": self.optimizer.state_dict(),
             "divide": bool(self.model.physics.divide),
             "snr": self.snr,
-            "gradient_norm": self.gradient_norm,
+            "gain_sums": self.gain_sums,
             "skipped": self.skipped,
             "stalled": self.stalled,
             "rejected": self.rejected,
@@ -277,7 +270,6 @@ class Engine:
             group["lr"] = rate
         for tensor, name in (
             (self.snr, "snr"),
-            (self.gradient_norm, "gradient_norm"),
             (self.skipped, "skipped"),
             (self.latents.values, "latents"),
             (self.poses.turn, "pose_turn"),
@@ -287,8 +279,13 @@ class Engine:
         ):
             tensor.copy_(state[name])
         consensus = self.model.decoder.consensus
-        for tensor, name in ((self.stalled, "stalled"), (self.rejected, "rejected"), (consensus, "consensus")):
-            tensor.copy_(state.get(name, torch.zeros(())))  # not there in states of earlier versions
+        for tensor, name in (
+            (self.stalled, "stalled"),
+            (self.rejected, "rejected"),
+            (consensus, "consensus"),
+            (self.gain_sums, "gain_sums"),
+        ):
+            tensor.copy_(state.get(name, torch.zeros(())))  # missing in states of earlier versions
         self.poses.note_deviations()
 
 

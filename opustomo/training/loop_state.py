@@ -22,6 +22,8 @@ class LoopState:
         Next batch: epoch counted from 0, ``training`` or ``validation``, and index in that pass.
     particles_seen, updates
         Number of training visits and of optimizer updates.
+    consensus_updates
+        Number of updates of the consensus volume after the first.
     sums
         Sums of the loss terms over the particles of the pass.
     counted
@@ -39,6 +41,7 @@ class LoopState:
     step: int = 0
     particles_seen: int = 0
     updates: int = 0
+    consensus_updates: int = 0
     sums: list[float] = field(default_factory=list)
     counted: int = 0
     seconds: float = 0.0

@@ -16,8 +16,8 @@ from opustomo.geometry.rotations import (
     quaternion_to_matrix,
 )
 from opustomo.io.poses import Poses
-from opustomo.model.autoencoder import Neighbours
 from opustomo.model.pose_posterior import prior_variance
+from opustomo.model.prior import Neighbours
 from opustomo.model.randomness import StepRandom
 from opustomo.training.monitors.records import Encoded
 

@@ -29,6 +29,7 @@ from opustomo.io.pickles import load_torch
 from opustomo.io.poses import read_poses
 from opustomo.model.separation import Separation
 from opustomo.training.config import RunConfig
+from opustomo.training.consensus import updates_due
 from opustomo.training.loop_state import TRAINING, LoopState
 from opustomo.training.run_identity import changes, listed, require_same_networks, require_same_run
 from opustomo.training.runlog import RunLog
@@ -239,6 +240,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
     if epoch is not None:
         progress.epoch = epoch + 1
         progress.particles_seen = progress.epoch * len(trainer.members[TRAINING])
+        progress.consensus_updates = updates_due(progress.particles_seen, len(trainer.members[TRAINING]))
         poses = _existing(path.with_name(f"pose.{epoch}.pkl"))
         if poses is not None and model.config.estimate_pose:
             refined = read_poses(poses)

@@ -1,13 +1,12 @@
-"""Schedules over particles seen, updates and epochs (docs/method.md, sections 4 and 6)."""
+"""Schedules over visits, updates and epochs (docs/method.md, sections 4 and 6)."""
 
 from __future__ import annotations
 
 import math
 
 LR_DECAY = 0.98
-WARM_UP = 100
 MOTION_FIRST = (500, 1000)
-"""Updates between which the composition comes in where bodies move."""
+"""First and last update of the ramp with which the composition comes in if bodies move."""
 CYCLE = 27_000
 RAMP = 20_000
 
@@ -20,14 +19,14 @@ _LINEAR = {  # name: (first value, last value, particles at which the ramp start
 
 
 def beta_at(schedule: str, particles_seen: int) -> float:
-    """β(t) of a named schedule, or the constant that ``schedule`` spells.
+    """Return β(t) of a named schedule, or the constant that ``schedule`` gives as a number.
 
     ``cos`` is a linear ramp from 0.1 to 1 over 20,000 particles, held to 27,000, then restarted.
 
     Raises
     ------
     ValueError
-        The schedule is neither known nor a number ≥ 0.
+        If the schedule is neither known nor a number ≥ 0.
     """
     if schedule == "cos":
         return 0.1 + 0.9 * min(1.0, (particles_seen % CYCLE) / RAMP)
@@ -44,29 +43,26 @@ def beta_at(schedule: str, particles_seen: int) -> float:
 
 
 def bfactor_at(bfactor_A2: float, epoch: int) -> float:
-    """B-factor of an epoch: grows by a quarter of a sigmoid, ``b (1 + 0.25 / (1 + 3 exp(-0.1 e)))``."""
+    """Return the B factor of an epoch e, ``b (1 + 0.25 / (1 + 3 exp(-0.1 e)))``."""
     return bfactor_A2 * (1.0 + 0.25 / (1.0 + 3.0 * math.exp(-0.1 * epoch)))
 
 
-def learning_rate_at(lr: float, epoch: int, update: int) -> float:
-    """Return the learning rate of an epoch and an update, both counted from 0.
-
-    A linear warm-up over the first updates (not in the original) keeps Adam's first, badly scaled steps from throwing
-    the template far off; without it rates above 2e-4 lose several epochs.
-    """
-    return lr * LR_DECAY**epoch * min(1.0, (update + 1) / WARM_UP)
+def learning_rate_at(lr: float, epoch: int) -> float:
+    """Return the learning rate of an epoch, which is multiplied by 0.98 after each."""
+    return lr * LR_DECAY**epoch
 
 
 def composition_scale_at(update: int) -> float:
-    """Return the factor of the composition latent after a number of updates of a run with bodies.
+    """Return the factor of the composition after a number of updates of a run with bodies.
 
-    A decoder can draw moved bodies as well as move them, and what it has drawn first the bodies never learn. So bodies
-    move first: the composition is 0 at the start and then rises linearly to 1. OPUS-TOMO has no such schedule.
+    A decoder can draw moved bodies as well as move them, and bodies do not learn a motion that it draws already.
+    Therefore bodies move first: the factor is 0 at the start and then rises linearly to 1. OPUS-TOMO has no such
+    schedule.
     """
     return _ramp(update, MOTION_FIRST)
 
 
 def _ramp(value: float, between: tuple[float, float]) -> float:
-    """0 up to the first of two values, 1 from the second, linear between."""
+    """Return 0 up to the first of two values, 1 from the second, and a linear ramp between them."""
     start, end = between
     return min(1.0, max(0.0, (value - start) / (end - start)))

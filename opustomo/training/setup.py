@@ -31,7 +31,6 @@ from opustomo.quality.checks.gpu_memory import require_training_memory
 from opustomo.quality.checks.preflight import PlannedRun, inspect_particles
 from opustomo.quality.checks.reconstruction_kind import Divided, examine_reconstruction, training_line
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.consensus import consensus_template
 from opustomo.training.host import keep_freed_memory
 from opustomo.training.inherited_mask import inherit_solvent
 from opustomo.training.monitors.records import MonitorFactory
@@ -158,9 +157,7 @@ def train(
             log.say(f"# wrote the 3D CTF of the first particle, zero frequency in the centre: {run.outdir / 'ctf.mrc'}")
         start.apply(trainer, log)
         if start.is_new and not physics.original:
-            log.say("# computing the consensus volume of the training particles")
-            consensus = consensus_template(trainer.engine, source, members[0], norm, run.workers)
-            network.decoder.consensus.copy_(consensus)
+            trainer.update_consensus()
         if (done := trainer.progress.epoch) >= config.epochs:
             log.say(
                 f"# note: nothing is left to train: {done} epochs are done and -n asks for {config.epochs}; raise -n"

@@ -20,11 +20,13 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.model.autoencoder import Autoencoder, StepOutput
+from opustomo.model.held_out_gain import gain_from
 from opustomo.model.loss import TERM_NAMES
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
+from opustomo.training.consensus import missing_consensus, updates_due
 from opustomo.training.encoding import encode_all
 from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
 from opustomo.training.fit_separation import separate_latents
@@ -162,12 +164,27 @@ class Trainer:
             write_state(self.run.outdir, self.state())
         self._saved_at = time.monotonic()
 
+    def update_consensus(self) -> None:
+        """Add to the consensus volume what it lacks at the current poses and weights."""
+        training, consensus = self.model.training, self.model.decoder.consensus
+        bfactor_A2 = schedules.bfactor_at(self.model.physics.bfactor_A2, self.progress.epoch)
+        members = self.members[TRAINING]
+        found = missing_consensus(self.engine, self.source, members, self.norm, bfactor_A2, self.run.workers)
+        consensus += found
+        share = float(found.norm() / consensus.norm().clamp(min=1e-12))
+        self.log.say(
+            f"# the consensus volume is updated after {self.progress.particles_seen} visits ({share:.1%} is new)"
+        )
+        self.progress.consensus_updates = updates_due(self.progress.particles_seen, len(members))
+        self.model.train(training)
+
     def _finish_epoch(self) -> None:
         progress = self.progress
         epoch, seconds = progress.epoch, progress.training_seconds + progress.seconds
         together = self.config.batch_size * self.ranks.size * self.config.accum_step
         self._recovery.require_updates(epoch, -(-len(self.members[TRAINING]) // together))
         validation = self._means() if len(self.members[VALIDATION]) else None
+        self.model.gain.copy_(gain_from(self.engine.gain_sums))
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
         progress.start_pass(TRAINING)
@@ -200,6 +217,8 @@ class Trainer:
         sums = self.engine.sums
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
         self.engine.counted.fill_(progress.counted)
+        if not training and progress.step == 0:
+            self.engine.gain_sums.zero_()
         for visit in (visits := self._visits()):
             if visit is not None:
                 count = len(visit) if self.ranks.size == 1 else len(self._batches[progress.step])
@@ -294,7 +313,7 @@ class Trainer:
         schedule = Schedule(
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
-            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
+            schedules.learning_rate_at(config.lr, progress.epoch),
             schedules.composition_scale_at(progress.updates),
         )
         return Visit(
@@ -335,6 +354,9 @@ class Trainer:
         progress.updates += last
         before = progress.particles_seen // self.run.log_interval
         progress.particles_seen += count
+        due = updates_due(progress.particles_seen, len(self.members[TRAINING]))
+        if last and due > progress.consensus_updates and not self.model.physics.original:
+            self.update_consensus()
         if progress.particles_seen // self.run.log_interval != before:
             self._recovery.require_updates(progress.epoch)
             if self.leads:

@@ -227,7 +227,7 @@ def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch:
     assert (model.zdim, model.zaffinedim, model.templateres, model.encoderres) == (12, 4, 160, 12)
     assert (physics.ctf_alpha, physics.ctf_beta, physics.bfactor_A2, physics.ctf_normalized) == (0.0, 1.0, 4.0, False)
     assert (config.epochs, config.batch_size, config.lr, config.accum_step) == (20, 20, 4e-5, 1)
-    assert (config.beta, config.beta_control, config.lamb, config.valfrac) == ("cos", 0.5, 1.0, 0.2)
+    assert (config.beta, config.beta_control, config.lamb, config.valfrac) == ("cos", 0.5, 0.0, 0.2)
     assert (run.checkpoint, run.log_interval, run.workers, run.tmp_prefix) == (1, 1000, 16, "tmp")
     assert (data.tilt_range_deg, data.tilt_step_deg, data.tilt_limit_deg) == (None, None, None)  # not asked for:
     assert (particles.DEFAULT_RANGE_DEG, particles.DEFAULT_STEP_DEG) == (50.0, 2.0)

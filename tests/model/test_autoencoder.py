@@ -11,12 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.geometry.rotations import matrix_to_quaternion
-from opustomo.model.autoencoder import Autoencoder, Neighbours, StepOutput, StepState
+from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
+from opustomo.model.prior import Neighbours
 from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
@@ -353,7 +354,7 @@ def test_the_conformation_of_bodies_counts_in_full(model: Autoencoder) -> None:
         totals = []
         for scale in (0.0, 0.5):
             moving.decoder.composition_scale.fill_(scale)
-            totals.append(moving.loss(inferred, generated, neighbours, now, batch.weight))
+            totals.append(moving.loss(batch, inferred, generated, neighbours, now))
     assert inferred.logstd is not None
     kl = kl_divergence(inferred.mu[:, SIZES.zdim :], inferred.logstd[:, SIZES.zdim :]).mean()
     expected = 0.5 * 2.0 * 3.0 * kl / moving.norm

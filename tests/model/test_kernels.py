@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opustomo.model.convolution import Downsample, Upsample, unsort_taps
-from opustomo.model.loss import smoothness
 from tests.gpu_kernels import DEVICE, INTERPRETED, interpreter, plain_torch  # noqa: F401
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("interpreter")]
@@ -89,14 +88,3 @@ def test_output_layer(size: int) -> None:
         [layer.weight, layer.bias],
         1e-2,
     )
-
-
-def test_smoothness() -> None:
-    part = (slice(1, 8), slice(0, 9), slice(2, 7))
-
-    def combined(x: Tensor, where: tuple[slice, slice, slice] | None) -> Tensor:
-        tv, l1 = smoothness(x if where else x[:, part[0], part[1], part[2]], where)
-        return torch.stack([3 * tv, 2 * l1])
-
-    x = torch.randn(2, 9, 9, 9, device=DEVICE)
-    compare(lambda x: combined(x, part), lambda x: combined(x, None), x, [])

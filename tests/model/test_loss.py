@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.model.loss import TERM_NAMES, LossWeights, combine, kl_divergence, smoothness
-from opustomo.model.prior import PriorTerms, prior_terms, squared_distances
+from opustomo.model.loss import (
+    TERM_NAMES,
+    BatchTerms,
+    LossWeights,
+    ParticleTerms,
+    combine,
+    kl_divergence,
+    reconstruction,
+    smoothness,
+)
+from opustomo.model.prior import Neighbours, PriorTerms, prior_terms, squared_distances
 from tests import reference
 
 
@@ -48,7 +57,7 @@ def test_prior(batch: int, near: int, far: int) -> None:
     rng = np.random.default_rng(batch)
     mu, z = rng.normal(size=(2, batch, 3)) * 0.7
     arrays = mu, z, rng.normal(size=(batch, near, 3)), rng.normal(size=(batch, far, 3))
-    terms = prior_terms(*tensors(*arrays))
+    terms = prior_terms(*(parts := tensors(*arrays))[:2], Neighbours(*parts[2:]))
     expected = reference.prior_terms(*arrays)
     assert terms._asdict() == {name: pytest.approx(value) for name, value in expected.items()}
 
@@ -56,7 +65,7 @@ def test_prior(batch: int, near: int, far: int) -> None:
 def test_prior_of_equal_latents_is_finite() -> None:
     """All particles at one point, stored latents too: no division by zero, no gradient that is none."""
     mu = torch.zeros(4, 3, requires_grad=True)
-    terms = prior_terms(mu, mu.detach(), torch.zeros(4, 2, 3), torch.zeros(4, 2, 3))
+    terms = prior_terms(mu, mu.detach(), Neighbours(torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)))
     sum(terms).backward()
     assert all(torch.isfinite(term) for term in terms)
     assert mu.grad is not None and torch.isfinite(mu.grad).all()
@@ -67,20 +76,20 @@ def test_prior_pulls_and_pushes() -> None:
     mu = torch.tensor([[1.0, 0.0]], requires_grad=True)
     at = torch.zeros(1, 1, 2)
     far_away = torch.full((1, 1, 2), 1e3)
-    prior_terms(mu, mu.detach(), at, far_away).attract.backward()
+    prior_terms(mu, mu.detach(), Neighbours(at, far_away)).attract.backward()
     assert mu.grad is not None and mu.grad[0, 0] > 0
     mu.grad = None
-    prior_terms(mu, mu.detach(), far_away, at).repel.backward()
+    prior_terms(mu, mu.detach(), Neighbours(far_away, at)).repel.backward()
     assert mu.grad is not None and mu.grad[0, 0] < 0
     pair = torch.tensor([[0.3, 0.0], [-0.3, 0.0]], requires_grad=True)
-    prior_terms(pair, pair.detach(), torch.zeros(2, 1, 2), torch.zeros(2, 1, 2)).spread.backward()
+    prior_terms(pair, pair.detach(), Neighbours(torch.zeros(2, 1, 2), torch.zeros(2, 1, 2))).spread.backward()
     assert pair.grad is not None and pair.grad[0, 0] < 0 < pair.grad[1, 0]
 
 
 def test_spread_takes_no_gradient_through_its_damping() -> None:
     """d/dd² log(1 + 1/d²)·min(d², 1), the second factor held: at d² = ¼ that is -0.8."""
     pair = torch.tensor([[0.25], [-0.25]], dtype=torch.float64, requires_grad=True)
-    prior_terms(pair, pair.detach(), torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)).spread.backward()
+    prior_terms(pair, pair.detach(), Neighbours(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1))).spread.backward()
     d2 = 0.25 + 1e-3
     slope = -1 / (d2 * (d2 + 1)) * d2  # of log(1 + 1/d²), times the damping
     expected = 2 / 4 * slope * 2 * 0.5  # two ordered pairs over B², d(d²)/dx = 2·0.5
@@ -95,8 +104,8 @@ def test_neighbors_in_the_batch_are_ranked_by_samples() -> None:
     stored = torch.zeros(5, 1, 1, dtype=torch.float64)
     arrays = [t.numpy() for t in (mu, z, stored, stored)]
     expected = reference.prior_terms(*arrays)["knn"]
-    assert float(prior_terms(mu, z, stored, stored).knn) == pytest.approx(expected)
-    assert float(prior_terms(mu, mu, stored, stored).knn) != pytest.approx(expected, rel=0.01)
+    assert float(prior_terms(mu, z, Neighbours(stored, stored)).knn) == pytest.approx(expected)
+    assert float(prior_terms(mu, mu, Neighbours(stored, stored)).knn) != pytest.approx(expected, rel=0.01)
 
 
 def test_squared_distances_are_exact() -> None:
@@ -122,33 +131,53 @@ def test_total(seed: int, strength: float) -> None:
         list(energies), list(power), target2.tolist(), mask, kl.tolist(), smooth, prior, settings
     )
     weights = np.array([reference.candidate_weights(e, crop) for e in energies])
+    sums = tensors((weights * energies).sum(1), (weights * power).sum(1), target2)
+    kl_tensor = torch.from_numpy(kl)
+    particles = ParticleTerms(*reconstruction(*sums, float(norm)), kl_tensor, torch.zeros_like(kl_tensor))
     terms = combine(
-        *tensors((weights * energies).sum(1), (weights * power).sum(1), target2, kl),
-        (torch.tensor(smooth[0]), torch.tensor(smooth[1])),
-        PriorTerms(**{name: torch.tensor(value, dtype=torch.float64) for name, value in prior.items()}),
+        particles,
+        BatchTerms(*(torch.tensor(value, dtype=torch.float64) for value in (*smooth, *prior.values()))),
         LossWeights(settings.beta, settings.beta_control, settings.lamb, torch.tensor(settings.snr), float(norm)),
+        torch.full_like(kl_tensor, 1.0 / batch),
     )
     ours = dict(zip(TERM_NAMES, terms.stacked().tolist(), strict=True))
     assert ours == {name: pytest.approx(value, rel=1e-6) for name, value in expected.items()}
 
 
+def terms_of(energy: torch.Tensor, power: torch.Tensor, target2: torch.Tensor) -> ParticleTerms:
+    """Return the terms of particles without an encoder."""
+    zero = torch.zeros_like(target2)
+    return ParticleTerms(*reconstruction(energy, power, target2, 10.0), zero, zero)
+
+
 def test_without_encoder_only_reconstruction_and_smoothness_count() -> None:
-    one = torch.ones(2, dtype=torch.float64)
-    weights = LossWeights(0.5, 0.5, 1.0, torch.tensor(0.1), 10.0)
-    terms = combine(one, one, 2 * one, None, (torch.tensor(0.1), torch.tensor(0.2)), None, weights)
+    one, zero = torch.ones(2, dtype=torch.float64), torch.tensor(0.0)
+    weights, half = LossWeights(0.5, 0.5, 1.0, torch.tensor(0.1), 10.0), torch.full((2,), 0.5)
+    particles = terms_of(one, one, 2 * one)
+    assert float(combine(particles, None, weights, half).total) == pytest.approx(0.1)
+    batch = BatchTerms(torch.tensor(0.1), torch.tensor(0.2), zero, zero, zero, zero)
+    terms = combine(particles, batch, weights, half)
     snr = 0.1 / 0.3
     assert float(terms.total) == pytest.approx(0.1 + min(snr**0.5, 0.5) * (0.01 + 0.06) / 10)
     assert float(terms.kl) == 0
+
+
+def test_a_conformation_counts_in_full() -> None:
+    one = torch.ones(2, dtype=torch.float64)
+    weights, half = LossWeights(0.5, 0.5, 1.0, torch.tensor(0.1), 10.0, noise_variance=3.0), torch.full((2,), 0.5)
+    particles = terms_of(one, one, 2 * one)
+    moved = particles._replace(conformation_kl=torch.tensor([1.0, 2.0]))
+    gained = combine(moved, None, weights, half).total - combine(particles, None, weights, half).total
+    assert float(gained) == pytest.approx(2 * 3.0 * 1.5 / 10)
 
 
 def test_snr_carries_no_gradient() -> None:
     """Total = gen + what does not depend on the energies."""
     energy = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
     power = torch.tensor([5.0, 6.0], dtype=torch.float64, requires_grad=True)
-    prior = PriorTerms(*[torch.tensor(1.0)] * 4)
+    batch = BatchTerms(torch.tensor(0.1), torch.tensor(0.2), *[torch.tensor(1.0)] * 4)
     weights = LossWeights(0.5, 0.5, 1.0, torch.tensor(0.1), 10.0)
-    smooth = (torch.tensor(0.1), torch.tensor(0.2))
-    combine(energy, power, torch.ones(2), torch.ones(2), smooth, prior, weights).total.backward()
+    combine(terms_of(energy, power, torch.ones(2)), batch, weights, torch.full((2,), 0.5)).total.backward()
     assert energy.grad is not None
     assert energy.grad.numpy() == pytest.approx([0.05, 0.05])
     assert power.grad is None

@@ -144,7 +144,8 @@ def test_decoder_equals_plain_layers(size: int, device: str, decoder: Decoder) -
     wanted = torch.autograd.grad((plain * weight).sum(), [plain_parameters[name] for name in parameters])
     for name, a, b in zip(parameters, got, wanted, strict=True):
         in_layout = unsort_taps(a) if a.dim() == 6 else a
-        assert float((in_layout - b).norm()) < 2e-3 * float(b.norm()), name
+        # an activation near 0 can have the other slope on a GPU, which sums in another order
+        assert float((in_layout - b).norm()) < (5e-3 if device == "cuda" else 2e-3) * float(b.norm()), name
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.weights import load_decoder, read_weights
+from opustomo.checkpoint.weights import load_decoder
 from opustomo.model.decoder import Decoder
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, pad_center
-from opustomo.training.consensus import denoised, to_template
+from opustomo.training.consensus import MOST_PARTICLES, denoised, to_template, updates_due
 from tests.commands.quick import train, use_tiny_networks
 
 BOXES = Boxes(box=32, apix=10.0, render=32, crop=28)
@@ -31,7 +32,7 @@ def test_noise_is_removed_and_signal_kept() -> None:
     noise = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.2
     first, second = signal + noise
     both = 0.5 * (first + second)
-    found = denoised(first, second, both, torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
+    found = denoised((first, second, both), torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
     error = (found - blob(28)).square().mean().sqrt()
     assert error < 0.2 * (both - signal).square().mean().sqrt()
     assert torch.corrcoef(torch.stack([found.flatten(), blob(28).flatten()]))[0, 1] > 0.95
@@ -39,14 +40,14 @@ def test_noise_is_removed_and_signal_kept() -> None:
 
 def test_pure_noise_gives_no_volume() -> None:
     noise = torch.randn(2, 32, 32, 32, generator=torch.Generator().manual_seed(2))
-    found = denoised(noise[0], noise[1], noise.mean(0), torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
+    found = denoised((noise[0], noise[1], noise.mean(0)), torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
     assert found.std() < 0.1 * noise.mean(0).std()
 
 
 def test_envelopes_are_divided_out() -> None:
     signal = pad_center(blob(28), 32)
-    plain = denoised(signal, signal, signal, torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
-    sharper = denoised(signal, signal, signal, torch.ones(28, 28, 28), BOXES, bfactor_A2=100.0)
+    plain = denoised((signal, signal, signal), torch.ones(28, 28, 28), BOXES, bfactor_A2=0.0)
+    sharper = denoised((signal, signal, signal), torch.ones(28, 28, 28), BOXES, bfactor_A2=100.0)
     assert sharper.max() > 1.1 * plain.max()
     assert float(sharper.sum() / plain.sum()) == pytest.approx(1.0, abs=0.02)
 
@@ -56,27 +57,38 @@ def test_the_template_spans_the_crop() -> None:
     torch.testing.assert_close(grown[::2, ::2, ::2], blob(28))
 
 
-def test_a_run_starts_from_the_consensus_and_keeps_it(
+def test_updates_are_due_when_visits_have_doubled() -> None:
+    assert [updates_due(visits, 100) for visits in (0, 99, 100, 199, 200, 399, 400, 799, 800)] == [
+        0, 0, 1, 1, 2, 2, 3, 3, 4,
+    ]  # fmt: skip
+    assert updates_due(2 * MOST_PARTICLES, 10 * MOST_PARTICLES) == 2  # more particles do not enter a consensus
+    assert updates_due(5, 0) == updates_due(5, 1) == 3
+
+
+def test_a_run_starts_from_the_consensus_and_improves_it(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_tiny_networks(monkeypatch)
     star = tiny_set / "particles.star"
 
-    def consensus(folder: str, epoch: int, *words: str) -> torch.Tensor:
+    def volumes(folder: str, epoch: int, *words: str) -> tuple[torch.Tensor, torch.Tensor]:
         code, said = train(star, tmp_path / folder, "-r", str(tiny_set / "mask.mrc"), *words)
         assert code == 0, said
-        return read_weights(tmp_path / folder / f"weights.{epoch}.pkl")["consensus"]
+        weights = tmp_path / folder / f"weights.{epoch}.pkl"
+        decoder = VolumeDecoder(weights, weights.with_name("config.pkl"), "cpu")
+        return decoder.decoder.consensus, decoder.decode(np.zeros((1, decoder.zdim)))[0]
 
-    first = consensus("run", 0, "-n", "1")
+    first, decoded = volumes("run", 0, "-n", "1")
     truth = torch.from_numpy(np.load(tiny_set / "volumes.npy").mean(0))
     _, boxes, _ = read_config(tmp_path / "run" / "config.pkl")
     expected = to_template(crop_center(truth, boxes.crop), 32)
     inside = first != 0
-    assert torch.corrcoef(torch.stack([first[inside], expected[inside]]))[0, 1] > 0.6
-    torch.testing.assert_close(consensus("run", 1, "-n", "2", "--load", "latest"), first)
-    weights = str(tmp_path / "run" / "weights.0.pkl")
-    torch.testing.assert_close(consensus("next", 1, "-n", "2", "--load", weights), first)
-    assert not consensus("original", 0, "-n", "1", "--preset", "original").any()
+    assert torch.corrcoef(torch.stack([decoded[inside], expected[inside]]))[0, 1] > 0.6
+    resumed, _ = volumes("run", 1, "-n", "2", "--load", "latest")
+    straight, _ = volumes("straight", 1, "-n", "2")
+    torch.testing.assert_close(resumed, straight)
+    assert not torch.equal(resumed, first)
+    assert not volumes("original", 0, "-n", "1", "--preset", "original")[0].any()
 
 
 def test_decoding_adds_the_consensus() -> None:

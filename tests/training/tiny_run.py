@@ -67,7 +67,11 @@ class TinyDecoder(nn.Module):
         self.register_buffer("consensus", torch.zeros((templateres,) * 3), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
-        return self.template(composition) + self.consensus
+        return self.difference(composition) + self.consensus
+
+    def difference(self, composition: Tensor) -> Tensor:
+        """Return the difference from the consensus volume."""
+        return self.template(composition)
 
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialised."""

@@ -30,6 +30,7 @@ from opustomo.checkpoint.weights import (
     describe_mismatch,
     load_decoder,
     read_body_geometry,
+    read_gain,
     read_separation,
     read_weights,
     solvent_mask,
@@ -39,6 +40,7 @@ from opustomo.io.host_memory import require_memory
 from opustomo.io.mrc import write_volume
 from opustomo.model.decoder import Decoder
 from opustomo.model.device import choose_device
+from opustomo.model.held_out_gain import apply_gain
 from opustomo.model.posing import Correction, Posing
 from opustomo.physics.body_motion import coarse_grid
 from opustomo.physics.boxes import Boxes
@@ -139,6 +141,9 @@ class VolumeDecoder:
         shared = content.get("fixed_latent")
         self.shared: np.ndarray | None = shared.float().numpy() if isinstance(shared, Tensor) else None
         """Latent shared by all particles of a homogeneous run."""
+        gain = read_gain(content)
+        self.gain = None if gain is None else gain.to(device)
+        """Gain of the decoder network per shell; None if no shell is attenuated."""
         mask = solvent_mask(content, weights, self.boxes.crop)
         self.mask = None if mask is None else mask.to(device)
         """Solvent mask on the crop, shape (Dc, Dc, Dc); None if the weights contain none."""
@@ -153,7 +158,10 @@ class VolumeDecoder:
         compositions = latents[:, : self.zdim]
         if self.separation is not None and latents.shape[1] == self.latent_dim:
             compositions = self.separation.together(compositions, latents[:, self.zdim :])
-        return self.decoder(self._tensor(compositions))
+        if self.gain is None:
+            return self.decoder(self._tensor(compositions))
+        difference = self.decoder.difference(self._tensor(compositions))
+        return apply_gain(difference, self.gain, self.boxes) + self.decoder.consensus
 
     @torch.no_grad()
     def correction(self, latents: np.ndarray) -> Correction:
