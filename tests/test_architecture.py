@@ -100,8 +100,6 @@ HEAVY = {"torch", "pandas", "scipy", "sklearn", "umap", "matplotlib", "healpy", 
 MAX_LINES = 400
 MAX_ARGUMENTS = 6
 MANY_ARGUMENTS = {
-    "opustomo.model.loss.combine",
-    "opustomo.model.prior.prior_terms",
     "opustomo.training.runlog.epoch_line",
     "opustomo.training.setup._describe",
     "opustomo.training.setup.train",

@@ -32,13 +32,13 @@ from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
 from opustomo.training.fit_separation import separate_latents
 from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
-from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Monitor
+from opustomo.training.monitors.records import Monitor
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.progress_display import RunProgress, visits_left
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.recovery import Recovery
+from opustomo.training.reports import SpeedMeter, epoch_record, interval_record, notify, term_line, write_template
 from opustomo.training.runlog import RunLog, epoch_line
-from opustomo.training.snapshots import projections_of, template_of, write_template
 from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
@@ -106,7 +106,7 @@ class Trainer:
         )
         self._steps = Steps(self.engine, record=kernels.usable(self.engine.tilts.scale))
         self.progress = LoopState()
-        self._saved_at, self._reported = time.monotonic(), (time.monotonic(), 0)
+        self._saved_at, self._speed = time.monotonic(), SpeedMeter()
         self._shown = RunProgress(log.say if self.leads else None, self._loss_so_far)
         self._recovery = Recovery(self.engine, log.say, run.outdir)
         self._batches: list[np.ndarray] = []
@@ -154,7 +154,7 @@ class Trainer:
         """Go on from a state that :meth:`state` gave."""
         self.engine.load_state(state)
         self.progress = LoopState.from_dict(state["progress"])
-        self._reported = (time.monotonic(), self.progress.particles_seen)
+        self._speed = SpeedMeter(self.progress.particles_seen)
         self._recovery.start()
 
     def save_state(self) -> None:
@@ -203,7 +203,9 @@ class Trainer:
         if self.leads:  # a small set never reaches a log interval
             self._write_template(self.engine.latents.values[:1])
         if self.monitors:
-            self._tell("epoch", self._epoch_record(epoch, training, validation, seconds))
+            losses = training, validation
+            record = epoch_record(self.engine, epoch, losses, seconds, self._seen(), self._written)
+            notify(self.monitors, record, self.log.say)
 
     # One pass over the training or the validation particles
 
@@ -362,60 +364,21 @@ class Trainer:
             if self.leads:
                 self._report(visit, output)
 
-    # What others see of it
+    # Reports
 
     def _report(self, visit: Visit, output: StepOutput) -> None:
-        progress = self.progress
         self._recovery.report()
-        schedule = Schedule(*visit.schedule_values.tolist())
-        snr = float(self.engine.snr)
-        terms = dict(zip(TERM_NAMES, self.engine.terms.tolist(), strict=True))
-        self.log.say(
-            f"# [epoch {progress.epoch}, {progress.particles_seen} particles] "
-            + ", ".join(f"{name} {value:.5g}" for name, value in terms.items())
-        )
-        now, (then, seen) = time.monotonic(), self._reported
-        self._reported = (now, progress.particles_seen)
-        record = IntervalRecord(
-            epoch=progress.epoch,
-            particles_seen=progress.particles_seen,
-            terms=terms,
-            lr=schedule.learning_rate,
-            beta=schedule.beta,
-            running_snr=snr,
-            visits_per_second=(progress.particles_seen - seen) / max(now - then, 1e-9),
-            memory_gb=torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0,
-            projections=projections_of(self.engine, visit, schedule.bfactor_A2) if self.run.plot else None,
-        )
-        self._tell("interval", record)
+        speed = self._speed.read(self.progress.particles_seen)
+        record = interval_record(self.engine, self.progress, visit, speed, self.run.plot)
+        self.log.say(term_line(record))
+        notify(self.monitors, record, self.log.say)
         self._write_template(output.mu[:1])
 
     def _write_template(self, latent: Tensor) -> None:
         write_template(self.run.outdir / f"{self.run.tmp_prefix}.mrc", self.model, latent, self.log.say)
 
-    def _epoch_record(
-        self, epoch: int, training: dict[str, float], validation: dict[str, float] | None, seconds: float
-    ) -> EpochRecord:
+    def _seen(self) -> np.ndarray:
+        """Return which particles (N,) belong to the run and could be read."""
         seen = np.isin(np.arange(len(self.particles)), np.concatenate(list(self.members.values())))
         seen[list(self.progress.broken)] = False
-        written, latents = self._written or (None, self.engine.latents.values.cpu().numpy())
-        return EpochRecord(
-            epoch=epoch,
-            training=training,
-            validation=validation,
-            seconds=seconds,
-            latents=latents,
-            zdim=self.model.config.zdim,
-            seen=seen,
-            encoded=self.engine.latents.take_encoded(),
-            template=template_of(self.model, torch.from_numpy(latents[seen].mean(0, keepdims=True)).to(self.device)),
-            written=written,
-        )
-
-    def _tell(self, what: str, record: IntervalRecord | EpochRecord) -> None:
-        for monitor in list(self.monitors):
-            try:
-                getattr(monitor, what)(record)
-            except OSError as error:
-                self.monitors.remove(monitor)
-                self.log.say(f"# warning: {type(monitor).__name__} stops: {error}")
+        return seen

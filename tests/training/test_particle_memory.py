@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Neighbours
-from opustomo.model.prior import prior_terms
+from opustomo.model.prior import Neighbours, prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.training import particle_memory
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
@@ -151,8 +151,8 @@ def test_a_padded_pool_means_the_same(others: int) -> None:
     random = (held.far[:, :far] - 0.8 * _farthest(latents, index, pool, far)) / 0.2
     assert (rows_of(latents.values[6:], random.flatten(0, 1)) >= 0).all()
     mu = torch.randn(2, 3, generator=draws())
-    meant = prior_terms(mu, mu, held.near[:, :near], held.far[:, :far])
-    torch.testing.assert_close(torch.stack(prior_terms(mu, mu, *held)), torch.stack(meant))
+    meant = prior_terms(mu, mu, Neighbours(held.near[:, :near], held.far[:, :far]))
+    torch.testing.assert_close(torch.stack(prior_terms(mu, mu, held)), torch.stack(meant))
 
 
 def _farthest(latents: LatentMemory, index: torch.Tensor, pool: torch.Tensor, count: int) -> torch.Tensor:
