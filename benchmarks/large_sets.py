@@ -54,7 +54,7 @@ def train_without_steps(words: list[str]) -> None:
     began = time.time()
     import torch
 
-    from opustomo.model.autoencoder import StepOutput
+    from opustomo.model.step import StepOutput
     from opustomo.training import graphs, setup, trainer
 
     events: dict[str, float] = {}

@@ -105,8 +105,8 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         result, best = best_of(4 if cuda else 1, work, cuda)
         return result, round(best, 3)
 
-    from opustomo.model.autoencoder import StepState
     from opustomo.model.randomness import StepRandom
+    from opustomo.model.step import StepState
 
     def state() -> StepState:
         engine.seed((0,))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +11,6 @@ from torch.nn import functional
 from opustomo.model import energy, loss, observation
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import DEFAULT_ANGLE_DEG, candidate_rotations
-from opustomo.model.collective import ALONE, Collective
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.decoder import Decoder
 from opustomo.model.encoder import Encoder
@@ -31,73 +28,13 @@ from opustomo.model.pose_posterior import (
 from opustomo.model.posing import Correction, Posing
 from opustomo.model.prior import Neighbours, prior_terms
 from opustomo.model.randomness import StepRandom
+from opustomo.model.step import Generated, Inference, StepOutput, StepState
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening
 from opustomo.physics.fourier import crop_center, irfft3, rfft3
 
 BFACTOR_JITTER = 0.05 / 3
 BETA_JITTER = 0.01 / 4
-
-
-@dataclass(frozen=True)
-class StepState:
-    """Schedules and running averages that a step needs; ``random`` is None in validation.
-
-    ``moves_pose`` is False where poses are final, so that the original's pose head is left out.
-    """
-
-    bfactor_A2: float | Tensor
-    beta: float | Tensor
-    beta_control: float
-    lamb: float
-    snr: Tensor
-    random: StepRandom | None
-    moves_pose: bool = True
-    ranks: Collective = ALONE
-
-
-class Inference(NamedTuple):
-    """Result of the inference step: spectrum of the centred data, CTF, and the latents (B, latent_dim)."""
-
-    spectrum: Tensor
-    ctf: Tensor
-    mu: Tensor
-    logstd: Tensor | None
-    z: Tensor
-
-
-class Generated(NamedTuple):
-    """Result of the generative step.
-
-    ``correction`` of the poses and motion of bodies, ``energies`` and ``weights`` of the poses compared (B, P),
-    ``slopes`` of the whitened energy around the pose in use (None: not computed), ``noise`` residual sums of the batch
-    (None: not computed), ``target`` r (B, Dr, Dr, Dr), zero outside the crop, ``transfer`` what the model side is
-    multiplied with in Fourier space.
-    """
-
-    template: Tensor
-    correction: Correction
-    energies: energy.Energies
-    weights: Tensor
-    slopes: PoseSlopes | None
-    noise: NoiseSums | None
-    target: Tensor
-    transfer: Tensor
-
-
-class StepOutput(NamedTuple):
-    """What a step hands back to the trainer; all but ``terms.total`` detached.
-
-    ``turn`` and ``shift_px`` correct the poses, ``variance`` (B, 6) is that of their posterior (None: not inferred).
-    """
-
-    terms: loss.LossTerms
-    mu: Tensor
-    turn: Tensor
-    shift_px: Tensor
-    variance: Tensor | None = None
-    noise: NoiseSums | None = None
-    gain: Tensor | None = None
 
 
 class Autoencoder(nn.Module):

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
-from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
+from opustomo.model.step import StepState
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius

@@ -12,10 +12,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
+from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.batch import Batch
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.randomness import StepRandom, seed_of
+from opustomo.model.step import StepOutput, StepState
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training.config import TrainingConfig

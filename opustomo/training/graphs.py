@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opustomo.model.autoencoder import StepOutput
+from opustomo.model.step import StepOutput
 from opustomo.training.engine import Engine, Visit
 
 WARM_UP, WARM_UP_PARALLEL = 3, 11

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from opustomo.io.mrc import write_volume
-from opustomo.model.autoencoder import Autoencoder, StepState
+from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
+from opustomo.model.step import StepState
 from opustomo.training.engine import Engine, Visit
 from opustomo.training.loop_state import LoopState
 from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Monitor, Projections

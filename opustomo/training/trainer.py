@@ -19,9 +19,10 @@ from opustomo.data.batches import load_batches, viewing_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.geometry.viewing import viewing_groups
-from opustomo.model.autoencoder import Autoencoder, StepOutput
+from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.held_out_gain import gain_from
 from opustomo.model.loss import TERM_NAMES
+from opustomo.model.step import StepOutput
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules

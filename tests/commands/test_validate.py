@@ -18,8 +18,8 @@ from opustomo.data.particles import load_particles
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_torch
-from opustomo.model.autoencoder import StepState
 from opustomo.model.batch import Batch
+from opustomo.model.step import StepState
 from opustomo.physics.ctf import TiltBatch
 from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
 from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles, load_model, norm_of_run

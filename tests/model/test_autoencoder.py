@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.geometry.rotations import matrix_to_quaternion
-from opustomo.model.autoencoder import Autoencoder, StepOutput, StepState
+from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -19,6 +19,7 @@ from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.prior import Neighbours
 from opustomo.model.randomness import StepRandom
+from opustomo.model.step import StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
 from tests.physics.optics import tilt_table

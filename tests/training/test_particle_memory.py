@@ -9,7 +9,6 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.poses import Poses
-from opustomo.model.autoencoder import Neighbours
 from opustomo.model.prior import Neighbours, prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.training import particle_memory

@@ -21,12 +21,12 @@ from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
-from opustomo.model.autoencoder import StepOutput, StepState
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms
 from opustomo.model.noise import NoiseSums
 from opustomo.model.prior import Neighbours
+from opustomo.model.step import StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.engine import make_optimizer

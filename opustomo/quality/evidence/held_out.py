@@ -11,8 +11,9 @@ from opustomo.data.batches import load_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.io.progress_bar import progress
-from opustomo.model.autoencoder import Autoencoder, StepState
+from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.batch import Batch
+from opustomo.model.step import StepState
 from opustomo.physics.ctf import TiltBatch
 
 

@@ -1,0 +1,116 @@
+"""State and results of a step of the model: what goes in, and what inference, generation and the step return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from opustomo.model import energy, loss
+from opustomo.model.collective import ALONE, Collective
+from opustomo.model.noise import NoiseSums
+from opustomo.model.pose_posterior import PoseSlopes
+from opustomo.model.posing import Correction
+from opustomo.model.randomness import StepRandom
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Schedules and running averages of a step.
+
+    Attributes
+    ----------
+    bfactor_A2, beta, beta_control, lamb
+        B factor of the comparison (Å²) and weights of the loss (:class:`opustomo.model.loss.LossWeights`).
+    snr
+        Running signal-to-noise ratio, scalar.
+    random
+        Random draws of training; None in validation.
+    moves_pose
+        Whether the pose head of OPUS-TOMO corrects poses; False if poses are final.
+    ranks
+        Processes that share the batch.
+    """
+
+    bfactor_A2: float | Tensor
+    beta: float | Tensor
+    beta_control: float
+    lamb: float
+    snr: Tensor
+    random: StepRandom | None
+    moves_pose: bool = True
+    ranks: Collective = ALONE
+
+
+class Inference(NamedTuple):
+    """Result of the inference step.
+
+    Attributes
+    ----------
+    spectrum, ctf
+        Half spectra of the centered data and 3D CTFs, (B, Dr, Dr, Dr/2+1).
+    mu, logstd, z
+        Mean, log standard deviation (None without an encoder) and sample of the latents, (B, latent_dim).
+    """
+
+    spectrum: Tensor
+    ctf: Tensor
+    mu: Tensor
+    logstd: Tensor | None
+    z: Tensor
+
+
+class Generated(NamedTuple):
+    """Result of the generative step.
+
+    Attributes
+    ----------
+    template
+        Densities (B, T, T, T).
+    correction
+        Correction of the poses and motion of the bodies.
+    energies, weights
+        Energies and weights of the poses that are compared, (B, P).
+    slopes
+        Slopes of the energy around the current pose; None if not computed.
+    noise
+        Residual power of the batch; None if not computed.
+    target, transfer
+        Masked data (B, Dr, Dr, Dr), and the filter of the model side (B, Dr, Dr, Dr/2+1).
+    """
+
+    template: Tensor
+    correction: Correction
+    energies: energy.Energies
+    weights: Tensor
+    slopes: PoseSlopes | None
+    noise: NoiseSums | None
+    target: Tensor
+    transfer: Tensor
+
+
+class StepOutput(NamedTuple):
+    """Result of a step; all but ``terms.total`` is detached.
+
+    Attributes
+    ----------
+    terms
+        Loss of the batch.
+    mu
+        Means of the latents, (B, latent_dim).
+    turn, shift_px, variance
+        Corrections of the poses, (B, 3, 3) and (B, 3), and variances of their posterior, (B, 6); None if not inferred.
+    noise
+        Residual power of the batch in training.
+    gain
+        Sums for the gain of the decoder network in validation, (2, S).
+    """
+
+    terms: loss.LossTerms
+    mu: Tensor
+    turn: Tensor
+    shift_px: Tensor
+    variance: Tensor | None = None
+    noise: NoiseSums | None = None
+    gain: Tensor | None = None
