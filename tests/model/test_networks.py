@@ -102,7 +102,7 @@ def randomized(module: nn.Module) -> nn.Module:
 
 
 def plain_decoder(state: dict[str, Tensor], composition: Tensor, size: int) -> Tensor:
-    """Spec 2, "ConvTemplate decoder", by torch's own functions on weights in PyTorch's layout."""
+    """The decoder of OPUS-TOMO (ConvTemplate), by torch's own functions on weights in PyTorch's layout."""
 
     def up(x: Tensor, name: str) -> Tensor:
         padding = 0 if name.startswith("template2") else 1

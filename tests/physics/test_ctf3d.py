@@ -34,7 +34,7 @@ def kernel(d: float, normalized: bool) -> float:
 
 
 def plain_ctf(table: TiltTable, tilt: int, x: float, y: np.ndarray) -> np.ndarray:
-    """Spec 1, "2D CTF of one tilt", for one tilt, at in-plane frequencies in 1/Å."""
+    """The CTF of one tilt (docs/method.md, section 2), at in-plane frequencies in 1/Å."""
     volt = table.voltage_kv[tilt] * 1e3
     wavelength = 12.2643247 / np.sqrt(volt + 0.978466e-6 * volt**2)
     s = np.hypot(x, y)
@@ -47,7 +47,7 @@ def plain_ctf(table: TiltTable, tilt: int, x: float, y: np.ndarray) -> np.ndarra
 
 
 def plain_sum(table: TiltTable, size: int, normalized: bool, nyquist: float) -> np.ndarray:
-    """Voxel by voxel, tilt by tilt: what spec 1 says (and, normalized, what ctf_volume says it does instead)."""
+    """Voxel by voxel, tilt by tilt: docs/method.md, section 2 (and, normalized, the docstring of ctf_volume)."""
     k = np.fft.fftfreq(size, d=1 / size)
     out = np.zeros((size, size, size // 2 + 1))
     for iz, kz in enumerate(k):
