@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score the particles and write the result."""
+    from opustomo.commands.next_commands import print_after_table
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.quality.evidence.junk_files import JunkInputs, score_run, summary, write_junk
@@ -57,3 +58,4 @@ def run(args: argparse.Namespace) -> None:
     if result.false_discovery_rate > args.fdr:
         print(f"No cut reaches the false-discovery rate of --fdr {args.fdr:g}. The cut with the lowest rate is used.")
     print(f"Wrote {folder}. Look at junk.png and the molecules; train again with {folder / 'particles.star'}.")
+    print_after_table(folder / "particles.star", [results.root / "config.pkl"])
