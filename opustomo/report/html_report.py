@@ -26,7 +26,7 @@ from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles
 from opustomo.report.page import packed_size, render
-from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus
+from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
 from opustomo.report.run_curves import (
     describe_kl,
     describe_pairs,
@@ -99,7 +99,8 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
             "Give the STAR file used for training."
         )
     table = None if star is None else star.subset(analyzed.indices)
-    points = describe_points(analyzed, table, None if table is None else mean_defocus(table, data))
+    junk = read_junk(results.analysis(Round(which.epoch)) / "junk" / "scores.csv", analyzed)
+    points = describe_points(analyzed, table, None if table is None else mean_defocus(table, data), junk)
     counts = np.bincount(analyzed.labels, minlength=analyzed.num_clusters)[: analyzed.num_clusters].tolist()
     clusters = describe_clusters(folder, counts, points["categories"][0]["colors"][: len(counts)])
     verdict = read_verdict(folder, counts)

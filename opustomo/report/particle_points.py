@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from opustomo.errors import UserError
 from opustomo.geometry.viewing import viewing_groups
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
+from opustomo.report.run_facts import number, read_rows
 
 MOST_COMPONENTS = 8
 PART_COLORS = ("#8794a5", "#2f3b49")
 """Colors of training and held-out particles: shades of slate, because hues denote clusters."""
+JUNK_COLORS = ("#8794a5", "#b0483a")
+"""Colors of particles that ``dsdsh junk`` keeps and of junk, which are not colors of clusters."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,19 @@ class Analyzed:
         return len(self.centers)
 
 
+@dataclass(frozen=True)
+class JunkScores:
+    """Result of ``dsdsh junk``: score of each analyzed particle, (n,), and whether it is kept, (n,)."""
+
+    score: np.ndarray
+    kept: np.ndarray
+
+
 def describe_points(
-    analyzed: Analyzed, star: ParticleStar | None, defocus_um: np.ndarray | None = None
+    analyzed: Analyzed,
+    star: ParticleStar | None,
+    defocus_um: np.ndarray | None = None,
+    junk: JunkScores | None = None,
 ) -> dict[str, Any]:
     """Return the columns, measures, categories and coordinates of the particles.
 
@@ -78,6 +93,8 @@ def describe_points(
         Particle table with only the rows ``analyzed.indices``; None if it is not available.
     defocus_um
         Mean defocus of each analyzed particle in µm, (n,); None if it is not known.
+    junk
+        Result of ``dsdsh junk``; None if it has not been run.
     """
     columns: dict[str, np.ndarray] = {}
     measures: list[dict[str, str]] = []
@@ -104,6 +121,9 @@ def describe_points(
         add("defocus", defocus_um, "defocus", "particle", "µm")
     add("tilt", analyzed.eulers_deg[:, 1], "tilt angle of the particle", "particle", "°")
     categories = _categories(analyzed, star)
+    if junk is not None:
+        add("junk", junk.score, "score of dsdsh junk", "particle")
+        categories.append(_category("kept or junk", ~junk.kept, ["kept", "junk"], list(JUNK_COLORS)))
     coordinates = _coordinates(star)
     if coordinates is not None:
         add("height", coordinates["z"], "height z in the tomogram", "particle", coordinates["unit"])
@@ -134,6 +154,25 @@ def _coordinates(star: ParticleStar | None) -> dict[str, Any] | None:
         return None
     unit = "Å" if "rlnCenteredCoordinateXAngst" in star and "rlnCoordinateX" not in star else "px"
     return {axis: positions[:, i] for i, axis in enumerate("xyz")} | {"unit": unit}
+
+
+def read_junk(path: Path, analyzed: Analyzed) -> JunkScores | None:
+    """Read ``scores.csv`` of ``dsdsh junk``; return None if it is absent.
+
+    Raises
+    ------
+    UserError
+        If it is of another particle table, or not a table of ``dsdsh junk``.
+    """
+    rows = read_rows(path)
+    if not rows:
+        return None
+    if not {"score", "kept"} <= set(rows[0]):
+        raise UserError(f"{path} is not a table of dsdsh junk. Run dsdsh junk again.")
+    if len(rows) != analyzed.total:
+        raise UserError(f"{path} has {len(rows)} particles, but the run has {analyzed.total}. Run dsdsh junk again.")
+    score = np.array([number(row["score"]) for row in rows])[analyzed.indices]
+    return JunkScores(score, np.array([row["kept"] == "1" for row in rows])[analyzed.indices])
 
 
 def mean_defocus(star: ParticleStar, data: DataConfig | None) -> np.ndarray | None:

@@ -274,6 +274,26 @@ def test_volumes_are_downsampled_until_they_fit() -> None:
     assert error.max() <= 0.5 / 255 + 1e-6
 
 
+def test_junk_scores_are_shown(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+    scores = np.random.default_rng(0).normal(scale=9, size=COUNT)
+    lines = [f"{i},{int(score > 0)},{score:.3f},0,0,1.0" for i, score in enumerate(scores)]
+    table = root / "analyze.4" / "junk" / "scores.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(["particle,kept,score,class,molecule,latent_distance", *lines]) + "\n")
+    words = ["report", str(root), "4", "--skip-vol", "--star", str(root / "all.star")]
+    assert dsdsh(words) == 0
+    points = content_of(root / "analyze.4" / "report.html")["points"]
+    np.testing.assert_allclose(unpacked(points["columns"]["junk"]), scores, atol=1e-3)
+    category = next(entry for entry in points["categories"] if entry["name"] == "kept or junk")
+    np.testing.assert_array_equal(unpacked(category["codes"]), scores <= 0)
+    capsys.readouterr()
+    table.write_text("\n".join(["particle,kept,score", *lines[:5]]) + "\n")
+    assert dsdsh(words) == 1
+    assert "has 5 particles, but the run has 120. Run dsdsh junk again." in capsys.readouterr().err
+
+
 def test_many_particles_leave_less_room_for_volumes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
