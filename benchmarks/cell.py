@@ -215,9 +215,8 @@ class Bench:
         size = self.size
         tables = " ".join(f"picks/{name}_particles.star" for name in self.names)
         self.command(f"dsdsh combine_star {tables} picks.star")
-        self.command(f"dsdsh convert_star picks.star {size.apix:g} -o picks30.star")
         self.command(
-            f"dsd extract_subtomos picks30.star --tilts tilts --hand 1 --box {size.box} --apix {size.apix:g} "
+            f"dsd extract_subtomos picks.star --tilts tilts --hand 1 --box {size.box} --apix {size.apix:g} "
             f"-o subtomos --float16 --workers {self.args.workers}"
         )
 

@@ -79,6 +79,17 @@ def counts_in_image_pixels(star: ParticleStar) -> bool:
     )
 
 
+def is_candidate_table(star: ParticleStar) -> bool:
+    """Return whether a table is of pytom-match-pick, whose coordinates are in voxels of the searched tomogram.
+
+    Their size is rlnDetectorPixelSize. Tables with rlnMagnification have gone through another program.
+    """
+    columns = ("rlnLCCmax", "rlnCutOff", "rlnDetectorPixelSize", COORDINATES[0])
+    return all(name in star for name in columns) and not any(
+        name in star for name in ("rlnImageName", "rlnMagnification")
+    )
+
+
 _NAMED = re.compile(r"_(\d+(?:\.\d+)?)A(?:px)?\.(?:mrcs?|st)$", re.IGNORECASE)
 _ROUNDING = 0.006
 """Tolerance in Å, because names have two decimals."""

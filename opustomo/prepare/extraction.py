@@ -19,6 +19,7 @@ from opustomo.io.tilt_series.discovery import SeriesSource
 from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_subtomograms
 from opustomo.prepare.positions import (
+    candidates_in_series_pixels,
     coordinate_note,
     coordinate_pixel_size,
     in_series_pixels,
@@ -111,6 +112,9 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     """
     rows = rows_by_tomogram(star)
     found = source.find(rows)
+    converted = None
+    if config.coord_apix is None:
+        star, converted = candidates_in_series_pixels(star, rows, found)
     first = next(iter(found.values()))
     poses = tomogram_poses(star, config.coord_apix or first.apix)
     tomograms = [_tomogram(name, members, found[name], star, poses, config) for name, members in rows.items()]
@@ -136,6 +140,7 @@ def extract_subtomograms(star: ParticleStar, source: SeriesSource, config: Extra
     table = in_series_pixels(table, config.coord_apix)
     with_subtomograms(table, poses.in_frames(frames), frames, box=size.box, apix=size.apix, columns=columns).write(path)
     remarks = (
+        converted,
         coordinate_note(star, first.apix, config.coord_apix),
         visible_note([tomogram.visible for tomogram in tomograms], star),
     )

@@ -19,6 +19,7 @@ from opustomo.io.star_conventions import (
     SERIES_APIX,
     coordinate_sizes,
     counts_in_image_pixels,
+    is_candidate_table,
 )
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.imod_files import read_columns
@@ -90,6 +91,29 @@ def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> Par
     moved = with_columns(star, values)
     table = moved.particles.drop(columns=[OWN_APIX], errors="ignore")
     return replace(moved, blocks={**moved.blocks, moved.particle_block: table})
+
+
+def candidates_in_series_pixels(
+    star: ParticleStar, rows: dict[str, np.ndarray], found: dict[str, TiltSeries]
+) -> tuple[ParticleStar, str | None]:
+    """Convert the coordinates of a table of pytom-match-pick to pixels of the tilt series, and describe this.
+
+    Other tables, and those searched at the pixel size of the tilt series, are returned unchanged, with None.
+    """
+    if not is_candidate_table(star):
+        return star, None
+    sizes, series = star.numbers("rlnDetectorPixelSize"), np.ones(len(star))
+    for name, members in rows.items():
+        series[members] = found[name].apix or sizes[members]
+    if np.allclose(sizes, series, rtol=1e-3):
+        return star, None
+    values = {column: [f"{value:.6f}" for value in star.numbers(column) * sizes / series] for column in COORDINATES}
+    note = (
+        f"the coordinates of pytom-match-pick are in voxels of {format_pixel_sizes(sizes)} (rlnDetectorPixelSize); "
+        f"they were converted to pixels of the tilt series, {format_pixel_sizes(series)}"
+    )
+    sizes_text = {"rlnDetectorPixelSize": [f"{value:.6f}" for value in series]}
+    return with_columns(star, values | sizes_text), note
 
 
 def outside_note(positions_A: Iterable[np.ndarray], series: Iterable[TiltSeries], source: object) -> str | None:

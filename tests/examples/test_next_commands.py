@@ -6,9 +6,12 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
+from opustomo.io.image_paths import resolve_images
+from opustomo.io.mrc import read_volume
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from tests.commands.quick import use_tiny_networks
@@ -21,10 +24,11 @@ QUICK = "--templateres 32 --encoderres 8 --zdim 2 -b 4 -n 1 --num-workers 1 --de
 
 
 def write_picks(path: Path, rows: slice) -> None:
-    """Write some particles with the columns of pytom_extract_candidates.py."""
-    columns = "CoordinateX CoordinateY CoordinateZ AngleRot AngleTilt AnglePsi LCCmax DetectorPixelSize MicrographName"
-    places = zip(lab_data.corner_px()[rows], ANGLES[rows], strict=True)
-    path.write_text(loop("", columns, *(" ".join(map(str, [*at, *turn, 0.4, APIX, "TS_1"])) for at, turn in places)))
+    """Write some particles as pytom_extract_candidates.py does for tomograms that are binned twice."""
+    columns = "CoordinateX CoordinateY CoordinateZ AngleRot AngleTilt AnglePsi LCCmax CutOff DetectorPixelSize"
+    places = zip(lab_data.corner_px()[rows] / 2, ANGLES[rows], strict=True)
+    lines = (" ".join(map(str, [*at, *turn, 0.4, 0.1, 2 * APIX, "TS_1"])) for at, turn in places)
+    path.write_text(loop("", f"{columns} MicrographName", *lines))
 
 
 @pytest.mark.slow
@@ -51,7 +55,12 @@ def test_from_picks_to_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     for placeholder, value in (("NX NY NZ", " ".join(map(str, VOLUME))), ("--box D", f"--box {BOX}"), ("Å", str(APIX))):
         assert placeholder in extract
         extract = extract.replace(placeholder, value)
-    check = after(run(after(run(f"{extract} --workers 1"), "prepare")), "check")
+    said = run(f"{extract} --workers 1")
+    assert "in voxels of 16 Å (rlnDetectorPixelSize); they were converted to pixels of the tilt series, 8 Å" in said
+    for path in resolve_images(read_particles("subtomos/particles.star"), None):
+        volume, _ = read_volume(path)
+        assert np.abs(np.array(np.unravel_index(volume.argmax(), volume.shape)) - BOX // 2).max() < 1.6
+    check = after(run(after(said, "prepare")), "check")
     train = after(run(f"{check.split('#')[0]} --no-timing"), "train_tomo")
     assert "evaluate them with: dsdsh results run" in run(f"{train} {QUICK}")
     evaluate = after(run("dsdsh analyze run latest 2 2"), "eval_vol")
