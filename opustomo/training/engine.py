@@ -5,6 +5,7 @@ Nothing here waits for the device or depends on values it holds, so that a whole
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -135,9 +136,11 @@ class Engine:
         """Let gradients be averaged over the processes."""
         if self.ranks.size > 1:
             unused = self.model.encoder is None  # the pose head of a homogeneous run may get no gradient
-            self.forward = torch.nn.parallel.DistributedDataParallel(
-                self.model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
-            )
+            with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers
+                warnings.simplefilter("ignore", FutureWarning)
+                self.forward = torch.nn.parallel.DistributedDataParallel(
+                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+                )
 
     def seed(self, key: tuple[int, ...]) -> None:
         """Let the draws of the next step be those of ``key``."""
