@@ -63,39 +63,24 @@ def _patches(grad, voxel, inside, n: tl.constexpr):
 
 @triton.jit
 def _backward_kernel(
-    to_x,
-    partial,
-    to_bias,
-    grad,
-    x,
-    weights,
-    per_chunk: tl.constexpr,
-    n: tl.constexpr,
-    rows: tl.constexpr,
-    chunks: tl.constexpr,
+    to_x, partial, grad, x, weights, per_chunk: tl.constexpr, n: tl.constexpr, rows: tl.constexpr, chunks: tl.constexpr
 ):
     item = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, 16)
     k = tl.arange(0, 64)
     taps = tl.load(weights + k[:, None] * 16 + channel[None, :])
     to_weights = tl.zeros((16, 64), tl.float32)
-    # of the 4³ outputs around an input, those of taps 1 and 2 belong to no other input
-    own = (k % 4 % 3 > 0) & (k // 4 % 4 % 3 > 0) & (k // 16 % 3 > 0)
-    whole = tl.zeros((rows,), tl.float32)
     total: tl.constexpr = n * n * n
     for step in range(per_chunk):
         voxel = (tl.program_id(0) * per_chunk + step) * rows + tl.arange(0, rows)
         inside = voxel < total
-        outputs = _patches(grad + item * 8 * total, voxel, inside, n)
-        whole += tl.sum(tl.where(own[None, :], outputs, 0.0), 1)
-        patches = outputs.to(x.dtype.element_ty)
+        patches = _patches(grad + item * 8 * total, voxel, inside, n).to(x.dtype.element_ty)
         at = item * total * 16 + voxel[:, None] * 16 + channel[None, :]
         tl.store(to_x + at, tl.dot(patches, taps), mask=inside[:, None])
         values = tl.load(x + at, mask=inside[:, None], other=0.0)
         to_weights += tl.dot(tl.trans(values), patches)
     here = partial + (item * chunks + tl.program_id(0)) * 1024
     tl.store(here + channel[:, None] * 64 + k[None, :], to_weights)
-    tl.store(to_bias + item * chunks + tl.program_id(0), tl.sum(whole))
 
 
 @lru_cache(maxsize=8)
@@ -148,7 +133,6 @@ class OutputLayer(torch.autograd.Function):
         chunks = max(1, min(CHUNKS, n**3 // ROWS))
         per_chunk = triton.cdiv(triton.cdiv(n**3, ROWS), chunks)
         partial = torch.empty(batch * chunks, CHANNELS, 64, device=x.device, dtype=torch.float32)
-        to_bias = torch.empty(batch * chunks, device=x.device, dtype=torch.float32)
         taps = weight.flatten(1).t().to(x.dtype).contiguous()  # (64, 16)
-        _backward_kernel[(chunks, batch)](to_x, partial, to_bias, grad, x, taps, per_chunk, n, ROWS, chunks)
-        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), to_bias.sum().view(1), None
+        _backward_kernel[(chunks, batch)](to_x, partial, grad, x, taps, per_chunk, n, ROWS, chunks)
+        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), grad.sum().view(1), None
