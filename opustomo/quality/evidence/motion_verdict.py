@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opustomo.quality.evidence.class_pairs import SYSTEMATIC
 from opustomo.quality.evidence.class_verdicts import CANNOT_TELL, NOT_SUPPORTED, SUPPORTED
 from opustomo.quality.evidence.matched_controls import Covariate, standardized
 from opustomo.quality.evidence.matched_splits import (
@@ -123,7 +124,18 @@ def judge_motion(
     extent = np.sqrt(np.clip(split.change + Z95 * split.change_error * np.array([-1, 0, 1]), 0, None))
     size = f"{extent[1]:.1%} of its amplitude ({extent[0]:.1%} to {extent[2]:.1%})"
     chance = f"p = {split.p_value:.2g}" if split.p_value >= 1e-10 else "p < 1e-10"
-    if split.p_value <= SIGNIFICANT and split.confirmed >= 0.5 and split.confirmed_low > 0:
+    upper = scaled > np.median(scaled)
+    between_halves = split.change * float(scaled[upper].mean() - scaled[~upper].mean()) ** 2
+    confirmed = split.p_value <= SIGNIFICANT and split.confirmed >= 0.5 and split.confirmed_low > 0
+    if confirmed and between_halves < SYSTEMATIC and split.confirmed_high < 1:
+        sentence = (
+            f"Beyond composition, the map changes by {size} from the 5th to the 95th percentile, {chance}. But maps of "
+            f"both halves of the coordinate differ in only {max(between_halves, 0):.1%} of the signal's power, of which "
+            f"independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and imaging model can "
+            f"cause differences of up to {SYSTEMATIC:.1%}."
+        )
+        return MotionVerdict(name, CANNOT_TELL, sentence, split, p_continuous)
+    if confirmed:
         kind = (
             "The change is continuous: it goes on within the lower and within the upper half of the coordinate "
             f"(p = {p_continuous:.2g})."

@@ -267,5 +267,12 @@ def test_motion_is_told_from_none_and_two_states_from_a_continuum(two_states: Sy
         two_states.features, LatentCoordinate("it", two_states.state + 0.2 * rng.normal(size=240)), classes, []
     )
     assert seen.verdict == "supported" and "two states would explain it" in seen.sentence
+    # a small change of which independent noise confirms a part only: the first principal component of the residuals
+    small = synthetic(0.6, noise=0.5)
+    component = LatentCoordinate("it", np.linalg.eigh(small.features.gram)[1][:, -1])
+    partly = judge_motion(small.features, component, classes, [])
+    assert partly.verdict == "cannot tell" and "independent noise confirms at most" in partly.sentence
+    whole = LatentCoordinate("it", small.state + 0.2 * rng.normal(size=240))
+    assert judge_motion(small.features, whole, classes, []).verdict == "supported"
     none = judge_motion(one_state.features, LatentCoordinate("it", rng.normal(size=240)), classes, [])
     assert none.verdict == "not supported"
