@@ -130,9 +130,9 @@ def judge_motion(
     if confirmed and between_halves < SYSTEMATIC and split.confirmed_high < 1:
         sentence = (
             f"Beyond composition, the map changes by {size} from the 5th to the 95th percentile, {chance}. But maps of "
-            f"both halves of the coordinate differ in only {max(between_halves, 0):.1%} of the signal's power, of which "
-            f"independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and imaging model can "
-            f"cause differences of up to {SYSTEMATIC:.1%}."
+            f"both halves of the coordinate differ in only {max(between_halves, 0):.1%} of the signal's power, of "
+            f"which independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and imaging model "
+            f"can cause differences of up to {SYSTEMATIC:.1%}."
         )
         return MotionVerdict(name, CANNOT_TELL, sentence, split, p_continuous)
     if confirmed:
