@@ -131,8 +131,8 @@ def judge_motion(
         sentence = (
             f"Beyond composition, the map changes by {size} from the 5th to the 95th percentile, {chance}. But maps of "
             f"both halves of the coordinate differ in only {max(between_halves, 0):.1%} of the signal's power, of "
-            f"which independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and imaging model "
-            f"can cause differences of up to {SYSTEMATIC:.1%}."
+            f"which independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and "
+            f"imaging model can cause differences of up to {SYSTEMATIC:.1%}."
         )
         return MotionVerdict(name, CANNOT_TELL, sentence, split, p_continuous)
     if confirmed:
