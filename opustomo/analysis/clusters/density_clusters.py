@@ -24,6 +24,8 @@ SMALLEST_FRACTION = 0.005
 """Default size of the smallest cluster as a fraction of all particles."""
 SMALLEST_SIZE = 5
 """Lower limit of the default size of the smallest cluster."""
+LEAST_NEIGHBORS = 3
+"""Least number of neighbors from which the density is estimated."""
 STABLE = 0.6
 """Smallest stability of a cluster that is kept; see Hennig (2007), doi:10.1016/j.csda.2006.11.025."""
 SUBSETS = 8
@@ -123,8 +125,8 @@ def jaccard_with_best(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _clusters_with_borders(values: np.ndarray, min_cluster_size: int) -> np.ndarray:
     from sklearn.cluster import HDBSCAN
 
-    # The density is estimated from few neighbors, because a rare state has few members.
-    min_samples = min(max(2, min_cluster_size // 4), len(values))
+    # Half of a rare state: fewer neighbors break up populous states, more blur rare ones (docs/method.md, section 10).
+    min_samples = min(max(LEAST_NEIGHBORS, min_cluster_size // 2), len(values))
     model = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True)
     return _with_borders(values, model.fit_predict(values).astype(np.int64))
 
