@@ -159,7 +159,7 @@ def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: S
         Model name of each volume.
     """
     lines = [
-        "# Volumes of clusters: open this file in an empty ChimeraX session. The command ~tile superimposes them.",
+        "# Volumes of clusters: open this file in an empty ChimeraX session. To superimpose them, omit the last line.",
         "# The colors are those of the analysis figures.",
     ]
     colors = np.rint(255 * cluster_colors(len(volumes))).astype(int)

@@ -70,8 +70,8 @@ def write_placement_script(path: Path, clusters: list[PlacedCluster], tomogram: 
         lines += [
             f'open "{os.path.relpath(tomogram.resolve(), path.parent.resolve())}" id {model} name tomogram',
             f"volume #{model} originIndex 0,0,0",
-            f"volume #{model} region all style image step 1 orthoplanes z positionPlanes "
-            f"{','.join(str(size // 2) for size in _size_of(tomogram))}",
+            f"volume #{model} style image step 1",
+            f"volume #{model} planes z,{_size_of(tomogram)[2] // 2}",
         ]
     with atomic_path(path) as partial:
         partial.write_text("\n".join([*lines, "view"]) + "\n", encoding="utf-8")
