@@ -66,4 +66,4 @@ def write_converted(result: Converted, out: Path, *, trained_on: bool = True, so
             print(f"Note: {note}")
     print(f"Wrote {len(result.star)} of {result.count_in} particles to {out}")
     if trained_on and len(result.star):
-        print_after_table(out, sources)
+        print_after_table(out, sources, result.star)

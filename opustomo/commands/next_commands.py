@@ -21,7 +21,7 @@ def print_next(*commands: tuple[Iterable[object], str]) -> None:
     print(f"Next: {lines[0]}" if len(lines) == 1 else "\n  ".join(["Next:", *lines]))
 
 
-def print_after_table(path: Path, sources: Iterable[Path] = ()) -> None:
+def print_after_table(path: Path, sources: Iterable[Path] = (), star: ParticleStar | None = None) -> None:
     """Print the command that makes the subtomograms of a table, or else the one that inspects them.
 
     Parameters
@@ -30,12 +30,16 @@ def print_after_table(path: Path, sources: Iterable[Path] = ()) -> None:
         The table that was written.
     sources
         Tables that it was made of; if one of them is in the folder of a run, the run states where the images are.
+    star
+        Content of the table; None reads it.
     """
+    from dataclasses import replace
+
     from opustomo.io.star_conventions import is_image_series, is_not_extracted, is_stack_set
     from opustomo.io.star_tables import read_particles
     from opustomo.quality.checks.remedies import Remedies
 
-    star = read_particles(path)
+    star = read_particles(path) if star is None else replace(star, path=path)
     if is_image_series(star):
         print(f"Next: {Remedies(star).series}")
     elif is_stack_set(star) or is_not_extracted(star):
