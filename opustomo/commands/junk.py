@@ -57,5 +57,5 @@ def run(args: argparse.Namespace) -> None:
         print(line)
     if result.false_discovery_rate > args.fdr:
         print(f"No cut reaches the false-discovery rate of --fdr {args.fdr:g}. The cut with the lowest rate is used.")
-    print(f"Wrote {folder}. Look at junk.png and the molecules; train again with {folder / 'particles.star'}.")
+    print(f"Wrote {folder}. Look at junk.png and at the molecules.")
     print_after_table(folder / "particles.star", [results.root / "config.pkl"])

@@ -141,18 +141,20 @@ def summary(result: JunkResult) -> list[str]:
     for family in range(classes.families.max() + 1):
         members = classes.families == family
         name = "the particle" if family in classes.particle else "another molecule"
+        number = int(members.sum())
         said.append(
-            f"Molecule {family} ({name}): {sizes[members].sum():,} particles in {members.sum()} classes, "
-            f"molecule{family}.mrc."
+            f"Molecule {family} ({name}): {sizes[members].sum():,} particles in "
+            f"{'one class' if number == 1 else f'{number} classes'}, molecule{family}.mrc."
         )
     nothing = len(classes.labels) - sizes[classes.families >= 0].sum()
     said.append(f"Nothing: {nothing:,} particles in classes without structure.")
+    rate = 100 * result.false_discovery_rate
     unusable = int(np.isnan(result.score).sum())
     if unusable:
         said.append(f"{unusable} subtomograms cannot be used and count as junk.")
     said.append(
         f"Kept {kept.sum():,} of {len(kept):,} particles with a score of at least {result.cut:.1f}; "
-        f"{100 * result.false_discovery_rate:.2g} % of them are expected to be junk."
+        f"{'less than 0.1' if rate < 0.1 else f'{rate:.2g}'} % of them are expected to be junk."
     )
     return said
 
@@ -186,7 +188,7 @@ def draw_scores(path: Path, result: JunkResult) -> None:
         line = axes.axvline if axes is left else axes.axhline
         line(np.arcsinh(result.cut), color="black", lw=1, ls="--")
     left.set(xlabel="score: log odds in favor of the particle (nats)", ylabel="particles", yscale="log")
-    left.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     right.set(xlabel="distance in the latent space (median of the kept particles = 1)", ylabel="score", xscale="log")
     figure.suptitle(f"{result.kept.sum():,} particles right of the dashed cut are kept", fontsize=10)
     figure.savefig(path, dpi=DPI)
