@@ -101,8 +101,6 @@ MAX_LINES = 400
 MAX_ARGUMENTS = 6
 MANY_ARGUMENTS = {
     "opustomo.training.runlog.epoch_line",
-    "opustomo.training.setup._describe",
-    "opustomo.training.setup.train",
     "opustomo.training.step_timing.measure_step",
 }
 """Functions with more arguments; each is to be simplified, and none is to be added."""

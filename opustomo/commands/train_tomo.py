@@ -211,6 +211,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
     from opustomo.model.config import ModelConfig
     from opustomo.training.config import RunConfig
+    from opustomo.training.inputs import RunSettings
     from opustomo.training.launch import launch
     from opustomo.training.monitors.standard import standard_monitors
     from opustomo.training.ranks import place_from_environment
@@ -309,7 +310,7 @@ def run(args: argparse.Namespace) -> None:
     )
     make_monitors = partial(standard_monitors, plot=args.tmp_prefix if args.plot else None)
     try:
-        train(data, model, physics, args.downfrac, config, where, make_monitors, place)
+        train(RunSettings(data, model, physics, args.downfrac, config, where), make_monitors, place)
     except UserError as error:
         if place is None or place.rank == 0:
             raise

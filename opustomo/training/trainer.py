@@ -316,7 +316,7 @@ class Trainer:
         schedule = Schedule(
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
-            schedules.learning_rate_at(config.lr, progress.epoch),
+            schedules.learning_rate_at(config.lr, progress.epoch, progress.updates),
             schedules.composition_scale_at(progress.updates),
         )
         return Visit(

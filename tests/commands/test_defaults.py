@@ -44,7 +44,7 @@ OTHER_NAMES = {
     "tilt_limit_deg": "tilt_limit",
 }
 """Fields of configs whose options have other names."""
-SETTLED_LATER = {"device", "amp", "separate", "workers"}
+SETTLED_LATER = {"device", "amp", "separate", "lamb", "workers"}
 """Fields without a fixed default on the command line: the machine or the preset decides."""
 
 

@@ -209,7 +209,7 @@ def test_every_inert_option_is_accepted_and_named(
     from opustomo.training.config import RunConfig
 
     seen: list[object] = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     assert main(["train_tomo", str(tiny_set / "particles.star"), *INERT, "-o", str(tmp_path / "o")]) == 0
     (run,) = (part for part in seen if isinstance(part, RunConfig))
     named = [note.removesuffix(" has no effect") for note in run.notes]
@@ -221,7 +221,7 @@ def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch:
     from opustomo.training import setup
 
     seen: list = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o")]) == 0
     data, model, physics, downfrac, config, run = seen[:6]
     assert (model.zdim, model.zaffinedim, model.templateres, model.encoderres) == (12, 4, 160, 12)
@@ -254,7 +254,7 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     from opustomo.training.config import RunConfig, TrainingConfig
 
     seen: list = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     star = tiny_set / "particles.star"
     assert main(["train_tomo", str(star), *EVERY, "-o", str(tmp_path / "o")]) == 0
     data, model, physics, downfrac, config, run = seen[:6]
@@ -298,7 +298,7 @@ def test_presets(
     from opustomo.training import setup
 
     seen: list = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), *words]) == 0
     physics, config = seen[2], seen[4]
     assert physics == PhysicsConfig(**(ORIGINAL_PHYSICS if original else {}))
@@ -313,7 +313,7 @@ def test_options_of_earlier_versions_are_accepted_and_said(
     from opustomo.training import setup
 
     seen: list = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     words = [str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), option, "0.5"]
     assert main(["train_tomo", *words]) == 0
     assert f"{option} has no effect" in seen[5].notes
@@ -328,7 +328,7 @@ def test_the_data_tell_whether_they_are_divided(
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
-    from opustomo.training import setup
+    from opustomo.training import inputs
     from opustomo.training.resume import Start
     from tests.commands.conftest import SMALL
 
@@ -347,7 +347,7 @@ def test_the_data_tell_whether_they_are_divided(
     assert said.count("the power of the data goes with the number of slices") == 1
     assert physics_of_run(read_config(out / "config.pkl")[2]).divide is plain
     # a run goes on as it began, whatever its data would say now
-    monkeypatch.setattr(setup, "examine_reconstruction", lambda *inputs: SimpleNamespace(plain=not plain))
+    monkeypatch.setattr(inputs, "examine_reconstruction", lambda *given: SimpleNamespace(plain=not plain))
     again = ["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "2", "--load", "latest"]
     assert main(again) == 0
     assert (out / "weights.1.pkl").exists()
@@ -364,7 +364,7 @@ def test_dividing_is_one_option_away(
     from opustomo.training import setup
 
     seen: list = []
-    monkeypatch.setattr(setup, "train", lambda *settings: seen.extend(settings))
+    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
     words = ["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), "--preset", preset, word]
     assert main(words) == 0
     assert seen[2].divide is wanted

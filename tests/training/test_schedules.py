@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opustomo.training.schedules import (
+    WARM_UP,
     beta_at,
     bfactor_at,
     composition_scale_at,
@@ -55,10 +57,18 @@ def test_bfactor_grows_by_a_quarter() -> None:
     assert bfactor_at(4.0, 1000) == pytest.approx(5.0)
 
 
+def test_the_first_updates_are_warmed_up() -> None:
+    rates = [learning_rate_at(2.0, 0, update) for update in range(WARM_UP + 5)]
+    assert rates[0] == pytest.approx(2.0 / WARM_UP)
+    assert rates[WARM_UP - 1 :] == [2.0] * 6
+    steps = [second - first for first, second in pairwise(rates[:WARM_UP])]
+    assert steps == pytest.approx([2.0 / WARM_UP] * (WARM_UP - 1))
+
+
 def test_learning_rate_decays_after_each_epoch() -> None:
-    assert learning_rate_at(4e-5, 0) == 4e-5
-    assert learning_rate_at(4e-5, 1) == pytest.approx(3.92e-5)
-    assert learning_rate_at(1.0, 20) == pytest.approx(0.98**20)
+    assert learning_rate_at(4e-5, 0, 1000) == 4e-5
+    assert learning_rate_at(4e-5, 1, 1000) == pytest.approx(3.92e-5)
+    assert learning_rate_at(1.0, 20, 10**6) == pytest.approx(0.98**20)
 
 
 def test_the_composition_comes_in_after_the_motion() -> None:

@@ -56,7 +56,7 @@ class Known(nn.Module):
         super().__init__()
         self.config = ModelConfig(zdim=2, zaffinedim=1, templateres=32, estimate_pose=estimate_pose)
         self.physics = PhysicsConfig(bfactor_A2=4.0, original=True)
-        self.boxes = Boxes(24, 12.0, 24, 22)
+        self.boxes, self.focused = Boxes(24, 12.0, 24, 22), False
         self.encoder = None
         self.w = nn.Parameter(torch.zeros(()))
         self.decoder = Cube()
@@ -195,7 +195,7 @@ def test_schedules_follow_epochs_and_particles_seen(session: MakeSession) -> Non
     noted = optimizer.step
     optimizer.step = lambda: (rates.append(optimizer.param_groups[0]["lr"]), noted())[1]
     run.fit()
-    assert rates == pytest.approx([learning_rate_at(0.5, update // 3) for update in range(6)])
+    assert rates == pytest.approx([learning_rate_at(0.5, update // 3, update) for update in range(6)])
     states = [state for _, _, state, training in run.model.visits if training]
     assert [float(s.beta) for s in states] == pytest.approx([0.1 + 0.9 * seen / 20_000 for seen in range(0, 24, 4)])
     assert [float(s.bfactor_A2) for s in states[2:4]] == pytest.approx([4.25, 4 + 1 / (1 + 3 * np.exp(-0.1))])

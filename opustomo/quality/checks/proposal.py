@@ -20,7 +20,7 @@ VISITS_GPU, VISITS_CPU = 24_000, 6_000
 EPOCHS_GPU, EPOCHS_CPU = (20, 100), (8, 40)
 TRAINED = 0.8
 """Fraction of the particles that train; the others are held out (``--valfrac``)."""
-BASE_LR, BASE_UPDATES, LARGEST_LR = 1e-4, 3_000, 4e-4
+BASE_LR, BASE_UPDATES, LARGEST_LR = 4.5e-5, 3_000, 4e-4
 KEPT = 3
 WRITTEN_VISITS = 3_000
 """Number of visits on a GPU in about the time (5 s) that writing weights, latents and the figure of an epoch takes."""

@@ -23,7 +23,7 @@ def test_a_small_set_without_gpu() -> None:
 
 def test_a_large_set_on_a_gpu() -> None:
     found = proposed(60_000, 128, 3.37, 80.0)
-    assert found.num_epochs == 20 and found.lr == 1e-4 and found.zdim == 12 and found.batch_size == 8
+    assert found.num_epochs == 20 and found.lr == 4.5e-5 and found.zdim == 12 and found.batch_size == 8
     assert found.templateres == 160 and found.encoderres == 12
     assert found.downfrac == 1.0  # 6.7 Å is within reach of as many particles
     assert proposed(2_000, 128, 2.1, 80.0).downfrac < 0.6  # 12 Å is not 4.2 Å
@@ -42,7 +42,7 @@ def test_all_sets_get_settings_within_their_ranges(particles: int, gpu_gib: floa
     for box, apix in ((24, 16.0), (64, 6.0), (236, 2.1)):
         found = proposed(particles, box, apix, gpu_gib)
         assert 0 < found.downfrac <= 1 and found.templateres % 16 == 0 and 32 <= found.templateres <= 176
-        assert 1 <= found.batch_size <= 8 and 8 <= found.num_epochs <= 100 and 1e-4 <= found.lr <= 4e-4
+        assert 1 <= found.batch_size <= 8 and 8 <= found.num_epochs <= 100 and 4.5e-5 <= found.lr <= 4e-4
         assert all(reason.endswith(".") for reason in found.reasons.values())
 
 
