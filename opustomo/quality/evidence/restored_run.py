@@ -87,8 +87,8 @@ def divides_per_particle(config: Path) -> bool:
 def physics_of_run(settings: Mapping[str, Any]) -> PhysicsConfig:
     """Return the physics settings of a run from its ``config.pkl``, with defaults for missing values."""
     stored = dict((settings.get("opustomo") or {}).get("physics", {}))
-    if "ctf_normalized" in stored:  # the name in earlier versions
-        stored["ctf_normalized"] = stored.pop("ctf_normalized")
+    if "ctf_normalised" in stored:  # the name in earlier versions
+        stored["ctf_normalized"] = stored.pop("ctf_normalised")
     known = {field.name for field in fields(PhysicsConfig)}
     return PhysicsConfig(**{name: value for name, value in stored.items() if name in known})
 
