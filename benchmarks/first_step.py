@@ -22,10 +22,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree that is not installed
 STARTED = "OPUSTOMO_FIRST_STEP_STARTED"
-PARTS = (
-    "load_particles content_entries examine_scale pooled_std examine_reconstruction inspect_particles "
-    "consensus_template"
-).split()
+PARTS = {
+    "inputs": "load_particles content_entries examine_scale pooled_std examine_reconstruction".split(),
+    "setup": ["inspect_particles"],
+}
+"""Functions whose time is told, by the module that calls them."""
 STEPS = 30
 
 
@@ -41,7 +42,7 @@ def run_watched(words: list[str]) -> None:
     events.append({"part": "start of Python", "at": 0.0, "seconds": round(began - started, 3)})
     import torch
 
-    from opustomo.training import graphs, setup
+    from opustomo.training import graphs, inputs, setup
 
     events.append({"part": "import", "at": round(began - started, 3), "seconds": round(time.time() - began, 3)})
     cuda = torch.cuda.is_available()
@@ -65,9 +66,10 @@ def run_watched(words: list[str]) -> None:
 
         return call
 
-    for name in PARTS:
-        if hasattr(setup, name):
-            setattr(setup, name, watched(name, getattr(setup, name)))
+    for module, names in ((inputs, PARTS["inputs"]), (setup, PARTS["setup"])):
+        for name in names:
+            setattr(module, name, watched(name, getattr(module, name)))
+    setup.Trainer.update_consensus = watched("consensus", setup.Trainer.update_consensus)
     setup.Trainer.__init__ = watched("Trainer", setup.Trainer.__init__)
     graphs.Steps._capture = watched("capture", graphs.Steps._capture)
     graphs.Steps.__call__ = watched("step", graphs.Steps.__call__)

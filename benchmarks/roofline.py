@@ -221,7 +221,7 @@ def main() -> None:
     from noise_set import make_set
     from train_throughput import make_trainer
 
-    from opustomo.training.host import keep_freed_memory
+    from opustomo.model.device import keep_freed_memory
 
     if args.device == "cpu":
         keep_freed_memory()
