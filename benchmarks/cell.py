@@ -89,7 +89,7 @@ class Size:
 
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
-REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.02, 50, 24.0, 800, 6, 24)
+REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 24)
 STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "junk", "validate", "score")
 
 
