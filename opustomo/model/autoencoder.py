@@ -1,4 +1,4 @@
-"""The model: encoder, decoder and physics joined in three steps — inference, generative, loss."""
+"""The model: encoder, decoder and physics in three steps (inference, generative, loss)."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Autoencoder(nn.Module):
     def encode(
         self, volumes: Tensor, rotation: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None = None
     ) -> Tensor:
-        """Latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; needs an encoder.
+        """Return latent means (B, L) of subtomograms (B, D, D, D) at their poses, without draws; needs an encoder.
 
         ``tilts`` and ``table`` as in a :class:`Batch`.
         """
@@ -156,7 +156,7 @@ class Autoencoder(nn.Module):
     def _encoded(
         self, spectrum: Tensor, rotation: Tensor, snr: Tensor, random: StepRandom | None
     ) -> tuple[Tensor, Tensor]:
-        """Latent means and log standard deviations of centred spectra."""
+        """Return latent means and log standard deviations of centered spectra."""
         assert self.encoder is not None
         with torch.no_grad():
             drawn = random if self.physics.jitter else None
@@ -166,7 +166,7 @@ class Autoencoder(nn.Module):
 
     @property
     def noise(self) -> NoiseSums:
-        """Running averages of the residual sums; changing them in place changes the model."""
+        """Running averages of the residual power; in-place changes change the model."""
         return NoiseSums(*(getattr(self, f"_noise_{name}") for name in NoiseSums._fields))
 
     def start_pose_variance(self) -> Tensor:
@@ -181,7 +181,7 @@ class Autoencoder(nn.Module):
         return 2.0 * variance * effective_parameters(found, variance, prior) / self.norm
 
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
-        """Correction of the poses, unless these are final, and the motion of the bodies, from latents (B, L)."""
+        """Return the correction of the poses, unless they are final, and the motion of bodies, from latents (B, L)."""
         reads_head = self.config.bodies is not None or self.physics.original
         if not (self.config.estimate_pose and reads_head):
             return self.posing.no_correction(len(z), z.device)
@@ -336,7 +336,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def pictures(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor, Tensor]:
-        """Centred data, model as imaged, masked target of a batch, each (B, Dc, Dc, Dc)."""
+        """Return centered data, imaged model and masked target of a batch, (B, Dc, Dc, Dc) each."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
         volumes = irfft3(inferred.spectrum), irfft3(self.imaged(generated.template, batch, generated)), generated.target
@@ -347,7 +347,7 @@ class Autoencoder(nn.Module):
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def _image_parameters(self, count: int, state: StepState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Per particle: b of the data and of the model side (pixel²), β and contrast of the target."""
+        """Return per particle: b of data and model (pixel²), β, and contrast of the target."""
         b = torch.ones(count, device=self.mask.device) * (state.bfactor_A2 / self.boxes.render_apix**2)
         beta = torch.full_like(b, self.physics.ctf_beta)
         if state.random is None or not self.physics.jitter:

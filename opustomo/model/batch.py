@@ -11,7 +11,7 @@ from opustomo.physics.ctf import TiltBatch
 
 @dataclass(frozen=True)
 class Batch:
-    """Subtomograms of a step with the poses currently believed.
+    """Subtomograms of a step with their current poses.
 
     Attributes
     ----------
@@ -22,13 +22,13 @@ class Batch:
     tilts
         Distinct CTF tables of the batch, fields (U, T).
     table
-        (B,) which of them belongs to each particle; None: one each, in order.
+        (B,) index of the table of each particle; None for one each, in order.
     rotation
         (B, 3, 3) RELION A.
     origin_px
-        (B, 3) shift that centres the particle, pixels of the input box.
+        (B, 3) shift that centers the particle, in pixels of the input box.
     weight
-        (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
+        (B,) 1, or 0 for a place without a usable subtomogram; None stands for ones.
     deviation
         (B, 6) of the poses from the given ones: rotation vector (rad) and shift (pixels), reference frame; None where
         poses are not inferred.

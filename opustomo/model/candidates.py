@@ -1,7 +1,7 @@
-"""Rotations around the pose in use: those of the slopes, and OPUS-TOMO's candidates.
+"""Rotations around the current pose: those of the slopes, and the candidates of OPUS-TOMO.
 
-The original's eight leave out the identity and average to a 1.3° turn, which the template then takes up. This set
-holds the identity and turns of ± one angle about each axis, so that it keeps the consensus frame.
+The eight candidates of OPUS-TOMO omit the identity, and their mean is a rotation by 1.3°, which the template adopts.
+The set for the slopes contains the identity and rotations by ± one angle about each axis.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ DEFAULT_ANGLE_DEG = 1.46
 
 
 def symmetric_candidates(angle_deg: float = DEFAULT_ANGLE_DEG) -> Tensor:
-    """Identity and ± ``angle_deg`` about x, y and z: (7, 3, 3)."""
+    """Return the identity and rotations by ± ``angle_deg`` about x, y and z, (7, 3, 3)."""
     axes = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
     matrices = Rotation.from_rotvec(np.radians(angle_deg) * axes).as_matrix()
     return torch.from_numpy(matrices).float()
 
 
 def original_candidates() -> Tensor:
-    """The original's eight turns, R(φ, θ, 0) at the HEALPix neighbours of the pixel at the pole: (8, 3, 3)."""
+    """Return the rotations of OPUS-TOMO, R(φ, θ, 0) at the HEALPix neighbors of the pixel at the pole, (8, 3, 3)."""
     rings = (1.46, (135, 225, 315)), (2.92, (22.5, 67.5, 112.5, 337.5)), (4.39, (45,))
     hopf = np.radians([(phi, theta) for theta, ring in rings for phi in ring])
     phi, theta = hopf.T
@@ -31,12 +31,12 @@ def original_candidates() -> Tensor:
 
 
 def candidate_rotations(kind: str) -> Tensor:
-    """Candidates of a kind, ``symmetric`` or ``original``.
+    """Return the candidates of a kind, ``symmetric`` or ``original``.
 
     Raises
     ------
     ValueError
-        Another kind.
+        If the kind is neither.
     """
     kinds = {"symmetric": symmetric_candidates, "original": original_candidates}
     if kind not in kinds:

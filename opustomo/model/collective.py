@@ -1,4 +1,4 @@
-"""What a step needs of the other processes that share its batch; by default there are none."""
+"""Operations of a step on all processes that share its batch; by default there is one process."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 
 class Collective(Protocol):
-    """Processes that each hold a part of a batch."""
+    """Processes that each have a part of a batch."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over the processes, without gradient."""
+        """Return the sum over the processes, without gradient."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows (B, ...) of all processes, in their order; only this process's own keep a gradient."""
+        """Return the rows (B, ...) of all processes in their order; only those of this process keep a gradient."""
 
 
 class Alone:
-    """One process that holds the whole batch."""
+    """One process that has the whole batch."""
 
     size = 1
 
     def total(self, value: Tensor) -> Tensor:
-        """The value itself."""
+        """Return the value, detached."""
         return value.detach()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows themselves."""
+        """Return the rows."""
         return rows
 
 
@@ -39,9 +39,10 @@ ALONE = Alone()
 
 
 def shared_by(ranks: Collective, value: Tensor) -> Tensor:
-    """A scalar that every process computes of the whole batch, so that gradients averaged over processes are right.
+    """Scale the gradient of a scalar that every process computes from the whole batch.
 
-    Each process sees the gradient in its own rows only, and the average divides their sum by the number of processes.
+    Each process has the gradient of its own rows only, and averaging gradients over processes divides their sum by the
+    number of processes.
     """
     if ranks.size == 1:
         return value

@@ -1,4 +1,4 @@
-"""What defines a model: network sizes and the physics it is compared with."""
+"""Settings of a model: sizes of its networks, and physics of the comparison with the data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ModelConfig:
     zdim, zaffinedim
         Sizes of the composition and the conformation latent.
     templateres
-        T, side of the decoded template, a multiple of 16 and at least 32.
+        Side T of the decoded template, a multiple of 16 and at least 32.
     encoderres
-        Side of the encoder's inner grid.
+        Side of the inner grid of the encoder.
     encode_mode
         ``grad`` (amortised) or ``fixed`` (one shared latent: homogeneous reconstruction).
     estimate_pose
         Whether the conformation latent also corrects the particle's pose (``--estpose``; always with bodies).
     bodies
-        Rigid bodies that the conformation latent moves (``--masks``); None for a particle that only turns as a whole.
+        Rigid bodies that the conformation moves (``--masks``); None for a rigid particle.
     """
 
     zdim: int
@@ -52,7 +52,7 @@ class ModelConfig:
 
     @property
     def head_rows(self) -> int:
-        """Rows of six numbers that the conformation latent gives: one per body and one for the whole particle."""
+        """Number of rows of six numbers of the pose head: one per body and one for the whole particle."""
         if self.bodies is not None:
             return len(self.bodies) + 1
         return int(self.estimate_pose)

@@ -1,4 +1,4 @@
-"""The convolutional encoder of OPUS-TOMO: posed, masked subtomogram to latent mean and log standard deviation."""
+"""Convolutional encoder of OPUS-TOMO, from posed, masked subtomograms to mean and log standard deviation of latents."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _convolutions(channels: tuple[int, ...], size: int | None = None) -> nn.Sequ
 
 
 class Encoder(nn.Module):
-    """Encoder with the original's parameter names.
+    """Encoder with the parameter names of OPUS-TOMO.
 
     Parameters
     ----------
     latent_dim
         zdim + zaffinedim.
     inner_size
-        ``encoderres``: side of the grid to which the features are resized half-way.
+        Side of the grid to which the features are resized half-way (``--encoderres``).
     """
 
     def __init__(self, latent_dim: int, inner_size: int) -> None:
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
             initialize(head)
 
     def start_deviation(self, value: float) -> None:
-        """Let untrained posteriors have a standard deviation of ``value``.
+        """Set the standard deviation of untrained posteriors to ``value``.
 
         The means of an untrained encoder differ by about 0.01 between particles. With a standard deviation of 1, as in
         OPUS-TOMO, little information about a particle reaches the decoder until the encoder learns to lower it.

@@ -1,7 +1,7 @@
-"""The data side: one transform per subtomogram gives the encoder's input and the target of the comparison.
+"""Data side: one transform per subtomogram gives the input of the encoder and the target of the comparison.
 
-The frame of comparison is the subtomogram's own frame, and this module is the only place that knows it: the target
-is only shifted (in Fourier space), never resampled.
+Model and data are compared in the frame of the subtomogram, which only this module uses: the target is shifted in
+Fourier space and never resampled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OFFSET_JITTER = 0.1
 
 
 def centred_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor:
-    """Half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), moved by their origins (pixels of D)."""
+    """Return half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), shifted by their origins (pixels)."""
     spectrum = crop_spectrum(rfft3(volumes), boxes.render)
     if kernels.usable(volumes):
         from opustomo.physics.kernels import spectra
@@ -36,7 +36,7 @@ def centred_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor
 
 
 def sharpened(spectrum: Tensor, bfactor_px: Tensor) -> Tensor:
-    """Spectra (B, Dr, Dr, Dr/2+1) times ``exp(π² b k²)``, b (B,)."""
+    """Return spectra (B, Dr, Dr, Dr/2+1) times ``exp(π² b k²)``, b (B,)."""
     if kernels.usable(bfactor_px):
         from opustomo.physics.kernels import spectra
 
@@ -47,7 +47,7 @@ def sharpened(spectrum: Tensor, bfactor_px: Tensor) -> Tensor:
 def target_and_transfer(
     spectrum: Tensor, ctf: Tensor, data_px: Tensor, model_px: Tensor, alpha: float, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is compared, before the mask, and what the model is multiplied with (docs/method.md, section 2).
+    """Return the data before the mask, and the filter of the model (docs/method.md, section 2).
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def target_and_transfer(
 
 
 def swing_and_twist(rotation: Tensor) -> tuple[Tensor, Tensor]:
-    """Split ``A = Rz(-ψ)·R(φ, θ, 0)`` into the turn out of plane (B, 3, 3) and the turn about z (B, 2, 2)."""
+    """Split ``A = Rz(-ψ)·R(φ, θ, 0)`` into the rotation out of plane (B, 3, 3) and that about z (B, 2, 2)."""
     w, _, _, z = matrix_to_quaternion(rotation).unbind(-1)
     half = torch.atan2(z, w)
     cos, sin = torch.cos(2 * half), torch.sin(2 * half)
@@ -87,7 +87,7 @@ def swing_and_twist(rotation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def view_jitter(random: StepRandom) -> Tensor:
-    """Turns by 0 … 0.48° about a random axis perpendicular to the view (z): (B, 3, 3)."""
+    """Return rotations by 0 to 0.48° about random axes perpendicular to the view (z), (B, 3, 3)."""
     half = 0.5 * torch.deg2rad(random.uniform(0.0, VIEW_JITTER_DEG))
     direction = random.uniform(0.0, 2.0 * math.pi)
     x, y = torch.cos(direction) * torch.sin(half), torch.sin(direction) * torch.sin(half)
@@ -97,12 +97,12 @@ def view_jitter(random: StepRandom) -> Tensor:
 def encoder_input(
     spectrum: Tensor, rotation: Tensor, mask: Tensor, boxes: Boxes, snr: Tensor, random: StepRandom | None
 ) -> Tensor:
-    """Subtomograms in the reference frame, standardised and masked (docs/method.md, section 4).
+    """Return subtomograms in the reference frame, standardized and masked (docs/method.md, section 4).
 
     Parameters
     ----------
     spectrum
-        (B, Dr, Dr, Dr/2+1), centred.
+        (B, Dr, Dr, Dr/2+1), centered.
     rotation
         (B, 3, 3) RELION A: the result is ``y(A x)``.
     mask

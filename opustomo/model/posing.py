@@ -35,14 +35,14 @@ class Correction(NamedTuple):
 
 
 class Posing(nn.Module):
-    """Places templates, as one rigid particle or as several bodies.
+    """Posing of templates, as one rigid particle or as several bodies.
 
     Parameters
     ----------
     boxes
         Sizes of the run.
     geometry
-        The bodies; None for a rigid particle.
+        Geometry of the bodies; None for a rigid particle.
     """
 
     def __init__(self, boxes: Boxes, geometry: BodyGeometry | None = None) -> None:
@@ -59,11 +59,11 @@ class Posing(nn.Module):
 
     @property
     def bodies(self) -> Bodies | None:
-        """The bodies in grid units, None for a rigid particle."""
+        """Bodies in grid units; None for a rigid particle."""
         return Bodies(**{name: getattr(self, name) for name in self._names}) if self._names else None
 
     def correction(self, rows: Tensor) -> Correction:
-        """Read the head's rows (B, bodies + 1, 6): one for each body, the last for the whole particle."""
+        """Return the correction from the rows of the head (B, bodies + 1, 6): one per body, then the particle."""
         bodies = self.bodies
         motion = None
         if bodies is not None:
@@ -72,11 +72,11 @@ class Posing(nn.Module):
         return Correction(small_rotation(rows[:, -1, :3]), rows[:, -1, 3:], motion)
 
     def no_correction(self, count: int, device: torch.device) -> Correction:
-        """The correction of a model without head."""
+        """Return the correction of a model without a head: none."""
         return Correction(torch.eye(3, device=device).expand(count, 3, 3), torch.zeros(count, 3, device=device), None)
 
     def sampler(self, template: Tensor, rotation: Tensor, correction: Correction) -> Sampler:
-        """Sampler of templates (B, T, T, T) at the poses A (B, 3, 3), corrected; V is read at ``(A δA Q)ᵀ x + t``."""
+        """Return a sampler of templates (B, T, T, T) at corrected poses; V is read at ``(A δA Q)ᵀ x + t``."""
         size, padded = self.boxes.crop, self.boxes.render
         pose = rotation @ correction.turn
         bodies = self.bodies
@@ -104,12 +104,12 @@ class Posing(nn.Module):
         return turn_derivatives_on_grid(template, grid, size, shift, padded)
 
     def posed_mask(self, mask: Tensor, rotation: Tensor, correction: Correction) -> Tensor:
-        """Solvent mask (Dc, Dc, Dc) posed by A δA, and by t where there are no bodies: (B, Dr, Dr, Dr)."""
+        """Return the solvent mask (Dc, Dc, Dc) posed by A δA, and by t without bodies, (B, Dr, Dr, Dr)."""
         boxes = self.boxes
         volumes = mask.expand(len(rotation), -1, -1, -1)
         shift = self._on_grid(correction.shift_px) if self.bodies is None else None
         return sample_posed(volumes, (rotation @ correction.turn).mT[:, None], boxes.crop, shift, boxes.render)[:, 0]
 
     def _on_grid(self, shift_px: Tensor) -> Tensor:
-        """t in grid units of the crop, (B, 1, 3)."""
+        """Return t in grid units of the crop, (B, 1, 3)."""
         return (shift_px * self.boxes.grid_per_pixel)[:, None]

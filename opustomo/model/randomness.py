@@ -1,7 +1,7 @@
-"""Random draws that belong to (seed, epoch, step) and to a particle's place in the global batch.
+"""Random draws that depend on (seed, epoch, step) and on the place of a particle in the whole batch.
 
-Each process draws for the whole global batch and keeps its slice. So a run that is resumed, or split over another
-number of processes, draws the same numbers, and no generator state needs to be saved.
+Each process draws for the whole batch and keeps its part. A run that is resumed, or uses another number of processes,
+therefore draws the same numbers, and no generator state has to be saved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def seed_of(key: tuple[int, ...]) -> int:
-    """Seed of a generator for the integers that name a step."""
+    """Return the seed of a generator for the integers of a step."""
     state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
     return int(state) & 0x7FFF_FFFF_FFFF_FFFF
 
@@ -23,13 +23,13 @@ class StepRandom:
     Parameters
     ----------
     key
-        Integers that name the step: seed, epoch, step.
+        Integers of the step: seed, epoch, step.
     device
-        Where numbers are drawn.
+        Device on which numbers are drawn.
     total
-        Size of the global batch.
+        Size of the whole batch.
     local
-        This process's part of it.
+        Part of it in this process.
     """
 
     def __init__(
@@ -42,23 +42,23 @@ class StepRandom:
 
     @classmethod
     def of(cls, generator: torch.Generator, total: int, local: slice | None = None) -> StepRandom:
-        """Source that draws from a generator which has been seeded (:func:`seed_of`) already."""
+        """Return a source that uses a generator that has been seeded already (:func:`seed_of`)."""
         random = cls.__new__(cls)
         random._generator, random._total = generator, total
         random._local = slice(0, total) if local is None else local
         return random
 
     def normal(self, *shape: int) -> Tensor:
-        """N(0, 1) draws, (B, *shape) for this process's B particles."""
+        """Return draws from N(0, 1), (B, *shape), for the B particles of this process."""
         drawn = torch.randn(self._total, *shape, generator=self._generator, device=self._generator.device)
         return drawn[self._local]
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform draws from [low, high), (B, *shape)."""
+        """Return uniform draws from [low, high), (B, *shape)."""
         drawn = torch.rand(self._total, *shape, generator=self._generator, device=self._generator.device)
         return low + (high - low) * drawn[self._local]
 
     @property
     def generator(self) -> torch.Generator:
-        """The generator, for draws shared by all particles of the step."""
+        """Generator, for draws that all particles of the step share."""
         return self._generator

@@ -1,4 +1,4 @@
-"""How a run is trained and where it writes."""
+"""Settings of the optimization, and of the files of a run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class TrainingConfig:
     epochs, batch_size, accum_step
         Epochs to reach, particles per batch, batches summed per update.
     lr, weight_decay
-        AdamW; the learning rate takes ``LR_DECAY`` after each epoch.
+        Learning rate, which is multiplied by 0.98 after each epoch, and weight decay of AdamW.
     beta
         Schedule name (``cos``, ``a`` … ``d``) or a constant.
     beta_control, lamb
-        Weights of KL and of the disentanglement prior.
+        Weights of the KL divergence and of the disentanglement prior.
     separate
         With bodies, write compositions without what they share with conformations
         (:mod:`opustomo.training.fit_separation`).
     valfrac, split
-        Fraction of the particles held out; file that keeps which ones, written where it does not exist.
+        Fraction of held-out particles; file that lists them, written if it does not exist.
     seed
-        All random draws derive from it.
+        Seed of all random draws.
     """
 
     epochs: int = 20
@@ -47,7 +47,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run works and writes.
+    """Device and files of a run.
 
     Attributes
     ----------
@@ -60,27 +60,27 @@ class RunConfig:
     checkpoint
         Epochs between checkpoints; the last epoch is always kept.
     keep
-        Newest epochs whose weights stay; None keeps all.
+        Number of newest epochs whose weights are kept; None keeps all.
     log_interval
         Particles between progress lines.
     workers
-        Threads that read subtomograms ahead.
+        Number of prefetching threads.
     tmp_prefix
-        Name (without .mrc) of the current template, written at every log interval.
+        Name, without .mrc, of the template that is written at every log interval.
     plot
-        Show one particle at every log interval.
+        Whether to plot one particle at every log interval.
     write_ctf
-        Write the 3D CTF of the first particle.
+        Whether to write the 3D CTF of the first particle.
     load, latents
-        ``latest`` or a weights.N.pkl to go on from, and latents to go with it.
+        ``latest`` or a weights.N.pkl to resume from, and latents that belong to it.
     overwrite
-        Start anew in a folder that holds a run.
+        Whether to start a new run in the folder of another.
     command
-        The command line, kept in config.pkl.
+        Command line, stored in config.pkl.
     notes
-        What to say at the start of the log.
+        Notes for the start of the log.
     options
-        All options as plain values, kept in config.pkl for a run that goes on.
+        All options as plain values, stored in config.pkl for resumed runs.
     """
 
     outdir: Path

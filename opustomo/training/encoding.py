@@ -1,8 +1,8 @@
-"""The latents of all particles by one and the same encoder, for the files of an epoch.
+"""Latents of all particles from the encoder at the end of an epoch, for the files of this epoch.
 
-The memory of latents averages over visits, that is over the encoder's course: particles visited early in an epoch lag
-behind those visited late, held-out ones come last, and draws of the start linger. Clusters of small sets followed that
-(docs/quality.md). So what is written is encoded anew; the memory stays what the prior compares with.
+Running averages of latents lag behind the encoder: particles visited early in an epoch differ from those visited late
+and from held-out particles, and clusters of small sets reflect this. Therefore all particles are encoded anew. The
+running averages remain what the disentanglement prior compares with.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def encode_all(
     norm: tuple[float, float],
     workers: int,
 ) -> np.ndarray:
-    """Latent means (N, L) of the particles ``members``, without draws; others, and unreadable ones, as remembered.
+    """Return the latent means (N, L) of the particles ``members``, and running averages for all other particles.
 
-    Every process encodes its part of each batch and gets all of it. The memory of latents keeps what was encoded, with
-    the standard deviations of the posteriors.
+    Every process encodes its part of each batch and receives all of it. ``engine.latents.encoded`` keeps means and
+    standard deviations.
     """
     model, ranks = engine.model, engine.ranks
     dim = engine.latents.values.shape[1]

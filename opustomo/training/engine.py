@@ -1,6 +1,6 @@
-"""What happens on the device in one step: assemble the batch, run the model, update weights and memories.
+"""One step on the device: assemble the batch, run the model, update weights and the state of the particles.
 
-Nothing here waits for the device or depends on values it holds, so that a whole step can be recorded as a CUDA graph.
+Nothing waits for the device or depends on the values it holds, so that a step can be recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Number = TypeVar("Number", float, Tensor)
 
 
 class Schedule(NamedTuple, Generic[Number]):
-    """Values of a step that change in the course of a run: numbers on the host, scalar tensors on the device."""
+    """Scheduled values of a step: numbers on the host, scalar tensors on the device."""
 
     bfactor_A2: Number
     beta: Number
@@ -43,22 +43,23 @@ class Schedule(NamedTuple, Generic[Number]):
 
 @dataclass(frozen=True)
 class Visit:
-    """A batch as the host hands it over.
+    """Batch from the host.
 
     Attributes
     ----------
     index
-        (B,) particles.
+        (B,) particle indices.
     volumes
         (B, D, D, D) normalized voxels.
     pool
-        (P,) particles for the prior; padded to one length where ``pool_count`` is given.
+        (P,) particles that the disentanglement prior compares with, padded to a fixed length if ``pool_count`` is
+        given.
     pool_count
-        Scalar: how many of the pool are meant.
+        Scalar number of particles in the pool without padding.
     schedule_values
-        (4,) values of :class:`Schedule` in its order, in one tensor so that they are copied to the device at once.
+        (4,) values of :class:`Schedule` in its order; one tensor is copied to the device at once.
     weight
-        (B,) 1, or 0 for a place that no usable subtomogram fills; None: all 1.
+        (B,) 1, or 0 for a place without a usable subtomogram; None stands for ones.
     """
 
     index: Tensor
@@ -73,21 +74,21 @@ class Visit:
 
     @property
     def schedule(self) -> Schedule[Tensor]:
-        """Scalars of the schedule by name."""
+        """Scheduled values by name."""
         return Schedule(*self.schedule_values.unbind())
 
 
 class Engine:
-    """Model, optimiser and memories of a run, and the step that moves them all.
+    """Model, optimizer and particle state of a run, and the step that updates them.
 
     Parameters
     ----------
     model, optimizer
-        On ``device``.
+        Model and optimizer on ``device``.
     latents, poses
-        Memories of the particles.
+        Latents and poses of all particles.
     tilts, table
-        Distinct CTF tables (U, T) and which of them each particle has (N,).
+        Distinct CTF tables (U, T), and the index of the table of each particle (N,).
     config
         Settings of the training.
     ranks
@@ -115,7 +116,7 @@ class Engine:
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
         self.counted = torch.zeros((), device=device)
         self.terms = torch.zeros_like(self.sums)
-        # updates left out, those of them since the last one that was not, and visits left out of the memories
+        # skipped updates, skipped updates since the last regular one, and visits that changed no latent and pose
         self.skipped, self.stalled, self.rejected = (torch.zeros((), device=device) for _ in range(3))
         self.gain_sums = torch.zeros(2, len(model.gain), device=device)
         self._not_finite = torch.zeros((), device=device)
@@ -124,16 +125,16 @@ class Engine:
 
     @property
     def motion_first(self) -> bool:
-        """Whether there are bodies, which move before the composition comes in."""
+        """Whether the composition is switched on only after bodies have learned to move."""
         return self.model.config.bodies is not None and not self.model.physics.original
 
     @property
     def infers_poses(self) -> bool:
-        """Whether poses take Newton steps (OPUS-TOMO corrects them by its pose head alone)."""
+        """Whether poses are updated by Newton steps; OPUS-TOMO corrects them by its pose head."""
         return self.model.config.estimate_pose and not self.model.physics.original
 
     def parallelise(self) -> None:
-        """Let gradients be averaged over the processes."""
+        """Average gradients over the processes."""
         if self.ranks.size > 1:
             unused = self.model.encoder is None  # the pose head of a homogeneous run may get no gradient
             with warnings.catch_warnings():  # torch 2.13 renames broadcast_buffers
@@ -143,13 +144,22 @@ class Engine:
                 )
 
     def seed(self, key: tuple[int, ...]) -> None:
-        """Let the draws of the next step be those of ``key``."""
+        """Seed the random draws of the next step with ``key``."""
         self.generator.manual_seed(seed_of(key))
 
     def step(self, visit: Visit, count: int, training: bool, first: bool = True, last: bool = True) -> StepOutput:
-        """One batch of ``count`` particles in all processes.
+        """Process one batch.
 
-        ``first`` and ``last`` of the batches whose gradients are summed for an update.
+        Parameters
+        ----------
+        visit
+            Part of the batch in this process.
+        count
+            Number of particles of the batch in all processes.
+        training
+            Whether to update the weights.
+        first, last
+            Whether this is the first and the last of the batches whose gradients are summed for an update.
         """
         config, ranks, schedule = self.config, self.ranks, visit.schedule
         random = StepRandom.of(self.generator, count, ranks.prepare(count))
@@ -193,7 +203,7 @@ class Engine:
 
     @torch.no_grad()
     def _remember(self, visit: Visit, output: StepOutput) -> None:
-        """Let every process's memories take in what all processes found."""
+        """Update latents and poses of the particles of all processes, in every process."""
         index, mu, turn, shift_px, weight = visit.index, output.mu, output.turn, output.shift_px, visit.weight
         variance = mu[:, :0] if output.variance is None else output.variance
         usable = finite_rows(mu, turn, shift_px, variance)
@@ -213,14 +223,14 @@ class Engine:
             self.poses.update(index, turn, shift_px, weight, None if output.variance is None else variance)
 
     def assemble(self, visit: Visit) -> Batch:
-        """The batch with the poses in use and its CTF tables."""
+        """Return the batch with its current poses and CTF tables."""
         tilts, table = self.tilts_of(visit.index)
         rotation, origin_px = self.poses.current(visit.index)
         deviation = self.poses.deviation(visit.index) if self.infers_poses else None
         return Batch(visit.index, visit.volumes, tilts, table, rotation, origin_px, visit.weight, deviation)
 
     def tilts_of(self, index: Tensor) -> tuple[TiltBatch, Tensor | None]:
-        """CTF tables of particles (B,), and which of them each has; None: one each, in order."""
+        """Return the CTF tables of particles (B,), and the index of the table of each; None for one each, in order."""
         mine = self.table[index]
         if kernels.usable(self.tilts.scale):
             return self.tilts[mine], None
@@ -245,7 +255,7 @@ class Engine:
         self.optimizer.step()
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes in training, on the device."""
+        """Return everything that training changes on the device."""
         return {
             "model": self.model.state_dict(),
             "fixed_latent": self.model.fixed_latent,
@@ -265,7 +275,7 @@ class Engine:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`; all tensors keep their place in memory."""
+        """Restore what :meth:`state` returned; all tensors keep their place in memory."""
         self.model.load_state_dict(state["model"])
         self.model.fixed_latent.copy_(state["fixed_latent"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -294,7 +304,7 @@ class Engine:
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Fused AdamW whose learning rate is a tensor on the device."""
+    """Return a fused AdamW optimizer whose learning rate is a tensor on the device."""
     return torch.optim.AdamW(
         model.parameters(),
         lr=torch.tensor(config.lr, device=device),

@@ -1,4 +1,4 @@
-"""Keep values that are not finite out of what a run remembers, without waiting for the device."""
+"""Exclude values that are not finite from running averages and particle state, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def replace_rows(values: Tensor, usable: Tensor, substitute: Tensor | float = 0.
 
 
 def add_if_finite(total: Tensor, values: Tensor) -> Tensor:
-    """Add ``values`` to ``total`` in place if all of them are finite; return whether they were, as a tensor."""
+    """Add ``values`` to ``total`` in place if all of them are finite; return whether they are, as a tensor."""
     finite = torch.isfinite(values).all()
     total += torch.where(finite, values, 0.0)
     return finite
 
 
 def average_if_finite(running: Tensor, value: Tensor, decay: float) -> None:
-    """Move a running average towards ``value`` in place, unless the value is not finite."""
+    """Update a running average in place, unless the new value is not finite."""
     moved = decay * running + (1.0 - decay) * value
     running.copy_(torch.where(torch.isfinite(value).all(), moved, running))

@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs: a step of many small kernels is recorded once and replayed without Python in between."""
+"""Steps as CUDA graphs: a step of many small kernels is recorded once and then replayed without Python."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from opustomo.model.step import StepOutput
 from opustomo.training.engine import Engine, Visit
 
 WARM_UP, WARM_UP_PARALLEL = 3, 11
-"""Steps of a kind that are run as ever before it is recorded: libraries choose algorithms and allocate in them, and
-torch's DistributedDataParallel settles only after ten."""
+"""Number of eager steps before one is recorded: libraries select algorithms and allocate memory in them, and
+DistributedDataParallel needs ten to build its buckets."""
 
 
 @dataclass
@@ -26,14 +26,14 @@ class _Recorded:
 
 
 class Steps:
-    """Runs the steps of an engine, on a GPU as graphs where the shapes of batches repeat.
+    """Steps of an engine, as graphs on a GPU if the shapes of batches repeat.
 
     Parameters
     ----------
     engine
-        Whose steps to run.
+        Engine that performs the steps.
     record
-        False runs every step as ever.
+        Whether to record graphs; otherwise every step is eager.
     """
 
     def __init__(self, engine: Engine, record: bool) -> None:
@@ -52,7 +52,7 @@ class Steps:
     def __call__(
         self, visit: Visit, count: int, key: tuple[int, ...], training: bool, first: bool = True, last: bool = True
     ) -> StepOutput:
-        """One step with the random draws of ``key``; see :meth:`Engine.step`."""
+        """Perform a step with the random draws of ``key``; see :meth:`Engine.step`."""
         engine = self.engine
         engine.seed(key)
         if self._stream is None or visit.pool_count is None:
@@ -62,7 +62,7 @@ class Steps:
         if recorded is None:
             done = self._warmed.get(kind, 0)
             self._warmed[kind] = done + 1
-            # the one odd batch at the end of a pass is not worth recording
+            # the smaller batch at the end of a pass is not recorded
             if done < self._warm_up or count != self._usual_count:
                 return self._apart(visit, count, training)
             recorded = self._recorded[kind] = self._capture(visit, count, training)
@@ -83,7 +83,7 @@ class Steps:
         )
 
     def close(self) -> None:
-        """Let go of the graphs; while they are held, NCCL cannot end."""
+        """Release the graphs; NCCL cannot terminate while they exist."""
         if self._recorded:
             torch.cuda.synchronize()
             self._recorded.clear()
@@ -93,7 +93,7 @@ class Steps:
         return [field.name for field in fields(Visit) if isinstance(getattr(visit, field.name), Tensor)]
 
     def _apart(self, visit: Visit, count: int, training: bool) -> StepOutput:
-        """A step on the stream that graphs are recorded on."""
+        """Perform an eager step on the stream on which graphs are recorded."""
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):

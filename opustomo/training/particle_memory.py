@@ -1,4 +1,4 @@
-"""What a run remembers of every particle: its latent and its pose."""
+"""State of every particle in training: running average of its latent, and current pose."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ FARTHEST_SHARE = 0.8
 
 
 def _share(weight: Tensor | None) -> Any:
-    """Share of what is new, for all or as (B, 1)."""
+    """Return the weight of a new value in a running average, as a number or as (B, 1)."""
     return NEW_SHARE if weight is None else NEW_SHARE * weight[:, None]
 
 
 class LatentMemory:
-    """Moving average (0.7 old + 0.3 new) of the latent mean of every particle, (N, L) on the device.
+    """Running average (0.7 old + 0.3 new) of the latent mean of every particle, (N, L) on the device.
 
-    Starts as N(0, 1) draws, so a particle never seen keeps noise.
+    Initial values are drawn from N(0, 1) and remain for particles that are never visited.
     """
 
     def __init__(self, groups: np.ndarray, dim: int, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
         self.encoded: Encoded | None = None
-        """All latents as they were encoded last, at the end of an epoch, until they are taken."""
+        """Latents encoded at the end of the last epoch, until :meth:`take_encoded` returns them."""
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
     def update(self, index: Tensor, mu: Tensor, weight: Tensor | None = None) -> None:
-        """Take in new means (B, L) of the particles ``index``, where ``weight`` (B,) is not 0."""
+        """Update the averages with means (B, L) of the particles ``index`` whose ``weight`` (B,) is not 0."""
         share, mu = _share(weight), mu.to(self.values)
         self.values[index] = (1.0 - share) * self.values[index] + share * mu
 
     def take_encoded(self) -> Encoded | None:
-        """Return the latents encoded since this was asked last; None if there are none."""
+        """Return the latents encoded since the last call; None if there are none."""
         encoded, self.encoded = self.encoded, None
         return encoded
 
     @property
     def pool_capacity(self) -> int:
-        """The most particles that :meth:`draw_pool` gives."""
+        """Largest number of particles that :meth:`draw_pool` returns."""
         return max(min(len(self._groups), POOL_SIZE), FAR)
 
     def draw_pool(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Particles whose stored latents the batch ``index`` is compared with by the disentanglement prior.
+        """Return the particles with whose latents the disentanglement prior compares the batch ``index``.
 
-        Up to 12,800 from up to 8 viewing groups that the batch does not lie in; when it lies in all of them, from all
-        particles outside the batch.
+        These are up to 12,800 particles from up to 8 viewing groups without a particle of the batch, or from all
+        particles outside the batch if there is no such group.
         """
         own = set(self._groups[index].tolist())
         others = [group for group in self._members if group not in own]
@@ -81,7 +81,7 @@ class LatentMemory:
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
     def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
-        """Near and far stored latents of each particle (structural disentanglement prior of OPUS-DSD).
+        """Return near and far latents of each particle (structural disentanglement prior of OPUS-DSD).
 
         Parameters
         ----------
@@ -90,10 +90,10 @@ class LatentMemory:
         pool
             (P,) particles to compare with.
         random
-            Source of the random part of far.
+            Source of the random part of the far latents.
         count
-            Scalar: only the first ``count`` of a pool of at least 256 are meant, and so are the first of near and far.
-            None: all.
+            Scalar number of particles of a padded pool of at least 256, from the first; near and far latents are then
+            padded as well. None for a pool without padding.
         """
         stored, drawn = self.values[index], self.values[pool]
         distance = torch.cdist(stored, drawn)
@@ -122,11 +122,11 @@ class LatentMemory:
 
 
 class PoseMemory:
-    """Poses in use: ``A = A₀U``, ``o = o₀ + u``, from the given poses (A₀, o₀).
+    """Current poses ``A = A₀U``, ``o = o₀ + u``, from the given poses (A₀, o₀).
 
-    Newton's steps are taken in full. Of corrections that a pose head predicts, U and u take in a share: U goes a share
-    of the way to U·δA, so the memory settles where nothing more is predicted (OPUS-TOMO moves U toward δA itself and
-    stops at half of the correction).
+    Newton steps are applied in full. Corrections that a pose head predicts are applied by a fraction: U moves a
+    fraction of the way to U·δA, so that it converges when no further correction is predicted. (OPUS-TOMO moves U
+    towards δA and stops at half of the correction.)
 
     Parameters
     ----------
@@ -135,9 +135,9 @@ class PoseMemory:
     box
         Side of the subtomograms, pixels.
     device
-        Where the memory is kept.
+        Device of the poses.
     variance
-        (2,) posterior variances of turns (rad²) and shifts (pixels²) before the first visit; None stands for zeros.
+        (2,) posterior variances of rotations (rad²) and shifts (pixels²) before the first visit; None for zeros.
     """
 
     def __init__(self, poses: Poses, box: int, device: torch.device, variance: Tensor | None = None) -> None:
@@ -153,7 +153,7 @@ class PoseMemory:
         self._eulers = poses.eulers_deg
 
     def current(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations A (B, 3, 3) and origins (B, 3, pixels) in use."""
+        """Return the current rotations A (B, 3, 3) and origins (B, 3) in pixels."""
         rotation = self.start[index] @ quaternion_to_matrix(self.turn[index])
         return rotation, self.origin_px[index] + self.shift_px[index]
 
@@ -165,9 +165,9 @@ class PoseMemory:
         weight: Tensor | None = None,
         variance: Tensor | None = None,
     ) -> None:
-        """Take in corrections δA (B, 3, 3) and t (B, 3, reference frame, pixels), where ``weight`` (B,) is not 0.
+        """Apply corrections δA (B, 3, 3) and t (B, 3) in the reference frame, pixels, if ``weight`` (B,) is not 0.
 
-        Corrections with a posterior ``variance`` (B, 6) are taken in full, others by a share of them.
+        Corrections with a posterior ``variance`` (B, 6) are applied in full, others by a fraction.
         """
         share = _share(weight)
         if variance is not None:
@@ -186,7 +186,7 @@ class PoseMemory:
         return self._deviations[index]
 
     def note_deviations(self) -> None:
-        """Find all deviations anew; needed after turns and shifts were set from outside."""
+        """Recompute all deviations, after rotations and shifts were set from outside."""
         self._deviations.copy_(self._deviation(slice(None)))
 
     def _deviation(self, index: Tensor | slice) -> Tensor:
@@ -197,18 +197,18 @@ class PoseMemory:
         return moved
 
     def prior_variance(self) -> Tensor:
-        """Return the variances (2,) of the pose prior, of turns (rad²) and shifts (pixels²)."""
+        """Return the variances (2,) of the pose prior, of rotations (rad²) and shifts (pixels²)."""
         return prior_variance(self._deviations, self.variance)
 
     def set_poses(self, poses: Poses) -> None:
-        """Take over refined poses of the same particles."""
+        """Replace the current poses by refined poses of the same particles."""
         refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)
         self.turn.copy_(matrix_to_quaternion(self.start.mT @ refined))
         self.shift_px.copy_(torch.from_numpy(poses.origins * self._box).to(self.origin_px) - self.origin_px)
         self.note_deviations()
 
     def poses(self) -> Poses:
-        """All poses in use, as files hold them; untouched particles keep their angles to the digit."""
+        """Return all current poses as files contain them; unchanged particles keep their angles exactly."""
         every = torch.arange(len(self.start), device=self.start.device)
         rotation, origin = self.current(every)
         eulers = matrix_to_euler(rotation.double().cpu()).numpy()

@@ -1,4 +1,4 @@
-"""The processes of a data-parallel run: each holds a part of every batch, all hold the same weights and memories."""
+"""Processes of a data-parallel run: each has a part of every batch; weights and particle state are equal in all."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from opustomo.errors import UserError
 from opustomo.model.collective import Alone
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others before it gives up."""
+"""Time after which a process stops waiting for the others."""
 
 _OTHER_LAUNCHERS = {"horovodrun": "HOROVOD_SIZE", "mpirun": "OMPI_COMM_WORLD_SIZE"}
-"""Programs that start several processes, and the variable in which each says how many."""
+"""Launchers of several processes, and the environment variable with their number."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is: rank of ``size``, and which of its machine."""
+    """Place of a process: its rank among ``size`` processes, and its rank on its machine."""
 
     rank: int
     size: int
@@ -32,7 +32,7 @@ class Place:
 
 
 def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Place that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, …) gives this process, None for one.
+    """Return the place that torchrun (RANK, …) or srun (SLURM_PROCID, …) assigns to this process; None for one process.
 
     Raises
     ------
@@ -60,35 +60,35 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
 
 
 class OneProcess(Alone):
-    """A run in one process."""
+    """Run in one process."""
 
     rank = 0
 
     def part_of(self, batch: np.ndarray) -> np.ndarray:
-        """This process's particles of a batch: all."""
+        """Return the particles of a batch in this process: all."""
         return batch
 
     def prepare(self, count: int) -> slice:
-        """Say how many particles the next batch has; this process's rows of it."""
+        """Set the number of particles of the next batch and return the rows of this process."""
         return slice(0, count)
 
     def any(self, value: bool) -> bool:
-        """Whether the value is true in any process."""
+        """Return whether the value is true in any process."""
         return value
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class Ranks:
-    """Several processes joined by torch.distributed.
+    """Several processes connected by torch.distributed.
 
     Parameters
     ----------
     place
-        Which of them this is.
+        Place of this process.
     device
-        Where its tensors are.
+        Device of its tensors.
     """
 
     def __init__(self, place: Place, device: torch.device) -> None:
@@ -102,23 +102,23 @@ class Ranks:
         self._sizes: list[int] = []
 
     def part_of(self, batch: np.ndarray) -> np.ndarray:
-        """This process's particles of a batch."""
+        """Return the particles of a batch in this process."""
         return np.array_split(batch, self.size)[self.rank]
 
     def prepare(self, count: int) -> slice:
-        """Say how many particles the next batch has; this process's rows of it."""
+        """Set the number of particles of the next batch and return the rows of this process."""
         self._sizes = [len(part) for part in np.array_split(np.empty(count), self.size)]
         start = sum(self._sizes[: self.rank])
         return slice(start, start + self._sizes[self.rank])
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over the processes, without gradient."""
+        """Return the sum over the processes, without gradient."""
         summed = value.detach().clone()
         dist.all_reduce(summed)
         return summed
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of all processes in their order; this process's own keep their gradient."""
+        """Return the rows of all processes in their order; those of this process keep their gradient."""
         largest = max(self._sizes)
         held = rows.detach()
         if len(held) < largest:
@@ -130,22 +130,22 @@ class Ranks:
         return torch.cat(pieces)
 
     def any(self, value: bool) -> bool:
-        """Whether the value is true in any process."""
+        """Return whether the value is true in any process."""
         word = torch.tensor([int(value)])
         dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self._words)
         return bool(word)
 
     def close(self) -> None:
-        """Wait for the others and part."""
+        """Wait for the other processes and disconnect."""
         dist.barrier(group=self._words)
         dist.destroy_process_group()
 
 
 def join(place: Place | None, device: torch.device) -> OneProcess | Ranks:
-    """The processes of this run."""
+    """Return the processes of this run."""
     return OneProcess() if place is None else Ranks(place, device)
 
 
 def lost_contact(error: RuntimeError) -> bool:
-    """Whether an error means that another process can no longer be reached."""
+    """Return whether an error means that another process cannot be reached."""
     return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))

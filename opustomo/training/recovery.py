@@ -1,4 +1,4 @@
-"""Report what is not finite, and end a run that cannot recover before it overwrites good checkpoints."""
+"""Report values that are not finite, and end a run that cannot recover before it overwrites good checkpoints."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from opustomo.errors import UserError
 from opustomo.training.engine import Engine
 
 MOST_LOST = 100
-"""Updates in a row without finite gradients after which a run ends at once."""
+"""Number of consecutive updates without finite gradients after which a run ends."""
 MOST_LOST_AT_END = 20
 LEAST_LOST_AT_END = 3
-"""The same at the end of an epoch, before its checkpoint; half of the updates of a short epoch, but at least three."""
+"""The same at the end of an epoch, before its checkpoint: half of the updates of a short epoch, but at least three."""
 NAMED = 5
-"""Particles that a message names."""
+"""Largest number of particles that a message lists."""
 
 
 class Recovery:
-    """What was left out of a run because it is not finite, and whether the run can go on.
+    """Record of what a run omitted because it is not finite, and decision whether the run can continue.
 
     Parameters
     ----------
     engine
-        Counts on the device; reading the counts waits for it.
+        Engine with the counts; reading them waits for the device.
     say
-        Takes a line for the log.
+        Callback that receives lines for the log.
     outdir
         Folder of the run.
     """
@@ -39,7 +39,7 @@ class Recovery:
         self._said = {"skipped": 0, "rejected": 0}
 
     def start(self) -> None:
-        """Count from the present counts of the engine, which were reported before a run was interrupted."""
+        """Continue from the current counts, which were reported before the run was interrupted."""
         self._said = {name: int(getattr(self._engine, name)) for name in self._said}
 
     @property
@@ -48,7 +48,7 @@ class Recovery:
         return int(self._engine.stalled) == 0
 
     def report(self) -> None:
-        """Say how many updates and visits have been left out since it was said last."""
+        """Log how many updates and visits have been omitted since the last report."""
         sentences = {
             "skipped": "updates are left out, their gradients are not finite",
             "rejected": "visits leave latents and poses as they were, what was found for them is not finite",
@@ -60,19 +60,19 @@ class Recovery:
             self._said[name] = count
 
     def require_updates(self, epoch: int, updates: int | None = None) -> None:
-        """End a run whose updates are all left out.
+        """End a run whose updates are all omitted.
 
         Parameters
         ----------
         epoch
-            The epoch under way.
+            Current epoch.
         updates
-            How many updates it had, at its end.
+            Number of updates of the epoch, at its end; None before.
 
         Raises
         ------
         UserError
-            Too many updates in a row had no finite gradients.
+            If too many consecutive updates had no finite gradients.
         """
         lost = int(self._engine.stalled)
         most = MOST_LOST if updates is None else min(MOST_LOST_AT_END, max(LEAST_LOST_AT_END, updates // 2))
@@ -80,12 +80,12 @@ class Recovery:
             raise self._end(epoch, f"the gradients of the last {lost} updates are not finite")
 
     def finite_latents(self, epoch: int, latents: np.ndarray, remembered: np.ndarray) -> np.ndarray:
-        """Return latents (N, L) with those remembered, and a warning, for particles whose own are not finite.
+        """Replace latents (N, L) that are not finite by the running averages, and log a warning.
 
         Raises
         ------
         UserError
-            There are too many of them.
+            If too many latents are not finite.
         """
         bad = np.flatnonzero(~np.isfinite(latents).all(1))
         if len(bad) > max_broken(len(latents)):

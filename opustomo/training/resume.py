@@ -1,4 +1,4 @@
-"""Where a run starts: from nothing, from the state of an interrupted run, or from the weights of an epoch."""
+"""Start of a run: new, from the state of an interrupted run, or from the weights of an epoch."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ from opustomo.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Start:
-    """What to restore before the first step.
+    """State to restore before the first step.
 
     Attributes
     ----------
     state
-        Complete state: the run goes on as if it had never stopped.
+        Complete state, with which the run continues as if it had not stopped.
     folder
         Folder that the state comes from.
     weights
-        weights.N.pkl to take the networks from; the optimizer starts anew.
+        weights.N.pkl with the networks; the optimizer starts anew.
     latents
-        z.N.pkl for the latent memory; None takes the one beside the weights, if there is one.
+        z.N.pkl for the latents; None for the file beside the weights, if it exists.
     note
-        What to say in the log.
+        Note for the log.
     """
 
     state: dict[str, Any] | None = None
@@ -62,12 +62,12 @@ class Start:
 
     @property
     def is_new(self) -> bool:
-        """Whether the run begins with untrained networks."""
+        """Whether the run starts with untrained networks."""
         return self.state is None and self.weights is None
 
     @property
     def norm(self) -> tuple[float, float] | None:
-        """Normalisation of the voxels in the run to go on with."""
+        """Normalization of the voxels in the run that is resumed."""
         return None if self.state is None else (self.state["norm"][0], self.state["norm"][1])
 
     @property
@@ -86,7 +86,7 @@ class Start:
         return None if self.state is None else LoopState.from_dict(self.state["progress"]).particles_seen
 
     def apply(self, trainer: Trainer, log: RunLog) -> None:
-        """Restore ``trainer`` and say what was restored."""
+        """Restore ``trainer`` and log what was restored."""
         if self.note:
             log.say(f"# {self.note}")
         if self.state is not None:
@@ -104,12 +104,13 @@ class Start:
 
 
 def choose_start(run: RunConfig, particles: int) -> Start:
-    """Decide from ``--load`` and the files there are where the run starts.
+    """Return where the run starts, from ``--load`` and the existing files.
 
     Raises
     ------
     UserError
-        The folder holds a run and nothing was said about it; a file to load is missing or belongs to another set.
+        If the folder contains a run and ``--load`` and ``--overwrite`` are not given, or a file to load is missing or
+        belongs to another set.
     """
     here = run.outdir / STATE_FILE
     if run.load is None:
@@ -146,15 +147,15 @@ def choose_start(run: RunConfig, particles: int) -> Start:
 
 
 def checked_start(start: Start, run: RunConfig, settings: Mapping[str, Any]) -> Start:
-    """Return where to start, once it is known that the settings fit the run that goes on.
+    """Check that the settings fit the run that is resumed, and return where to start.
 
-    The state of a run goes on as what it was. From the weights of an epoch another run may start. It needs the same
-    networks; where it compares something else, its optimizer starts anew.
+    A state requires the same settings. Weights of an epoch require the same networks only; if the comparison differs,
+    the optimizer starts anew.
 
     Raises
     ------
     UserError
-        An option changes what was fixed at the start of the run, or the networks.
+        If an option changes a setting that the run keeps, or the networks.
     """
     if run.load == "latest":
         if start.state is not None:
@@ -175,9 +176,9 @@ def checked_start(start: Start, run: RunConfig, settings: Mapping[str, Any]) -> 
 
 
 def earlier_split(run: RunConfig, particles: int) -> np.ndarray | None:
-    """Return the split of the run that ``--load`` goes on with; None if it has none for this number of particles.
+    """Return the split of the run that ``--load`` resumes; None if it has none for this number of particles.
 
-    A particle that was held out stays held out, whatever seed or file the split came from.
+    Held-out particles remain held out, regardless of the seed or file of the split.
     """
     folder = run.outdir if run.load in (None, "latest") else Path(str(run.load)).parent
     path = folder / "split.pkl"
@@ -191,13 +192,13 @@ def earlier_split(run: RunConfig, particles: int) -> np.ndarray | None:
 
 
 def epoch_of(path: Path) -> int | None:
-    """N of a file named weights.N.pkl, else None."""
+    """Return N for a file named weights.N.pkl, else None."""
     match = WEIGHTS_NAME.fullmatch(path.name)
     return int(match.group(1)) if match else None
 
 
 def resume_command(command: tuple[str, ...]) -> str:
-    """The command line that goes on with a stopped run."""
+    """Return the command line that resumes a stopped run."""
     words = list(command)
     for option in ("--load", "--latents"):
         while option in words:
@@ -258,7 +259,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
 
 
 def _restore_latents(trainer: Trainer, weights: Path, content: dict[str, Any], asked: Path | None, log: RunLog) -> None:
-    """Latents asked for, or those beside the weights if they are of this set, as they were encoded."""
+    """Restore the given latents, or those beside the weights if they belong to this set, as they were encoded."""
     epoch, memory = epoch_of(weights), trainer.engine.latents.values
     path = _existing(weights.with_name(f"z.{epoch}.pkl")) if asked is None and epoch is not None else asked
     if path is None:
@@ -283,7 +284,7 @@ def _restore_latents(trainer: Trainer, weights: Path, content: dict[str, Any], a
 
 
 def _separation_of(latents: Path, loaded: Path, content: dict[str, Any], sizes: tuple[int, int]) -> Separation | None:
-    """What separated ``latents``: in the weights of their own epoch, if those are there, else in those loaded."""
+    """Return the separation of ``latents``, from the weights of their epoch if they exist, else from the loaded."""
     match = re.fullmatch(r"z\.(\d+)\.pkl", latents.name)
     own = None if match is None else _existing(latents.with_name(f"weights.{match[1]}.pkl"))
     if own is not None and own.resolve() != loaded.resolve():

@@ -1,8 +1,7 @@
-"""What a run keeps from its start: model, particles and comparison.
+"""Settings that a run keeps when it is resumed: model, particles and comparison.
 
-Weights that were trained for one template, mask, CTF or set of poses mean something else with another. A run that goes
-on is therefore compared with the config.pkl of its start, by the values that options lead to and by the content of
-files, not by their names.
+Weights depend on the template, mask, CTF and poses for which they were trained. A resumed run is therefore compared
+with the config.pkl of its start, by the values that result from options and by the content of files, not by names.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ NETWORKS = {
     "--templateres": ("model_args", "templateres"),
     "--encoderres": ("model_args", "encoderres"),
 }
-"""Options that the networks are made by, and where config.pkl holds them."""
+"""Options that determine the networks, and their places in config.pkl."""
 COMPARISON = {
     "--estpose": ("opustomo", "model", "estimate_pose"),
     "--angpix": ("dataset_args", "angpix"),
@@ -47,7 +46,7 @@ COMPARISON = {
     "--valfrac": ("dataset_args", "valfrac"),
     "--seed": ("seed",),
 }
-"""Options that say what is compared with what, and where config.pkl holds them."""
+"""Options that determine the comparison of model and data, and their places in config.pkl."""
 CONTENTS = ("--masks", "STAR", "--poses", "-r", "--focus", "CTF tables", "--split")
 """Inputs that are compared by their content."""
 TOLERANCE = 1e-5
@@ -55,7 +54,7 @@ TOLERANCE = 1e-5
 
 
 class Difference(NamedTuple):
-    """An option whose value is not that of the start of the run, with both values as they are shown."""
+    """Option whose value differs from that at the start of the run, with both values as text."""
 
     option: str
     now: str
@@ -70,7 +69,7 @@ def content_entries(
     permutation: np.ndarray,
     split: Path | None,
 ) -> dict[str, list[str]]:
-    """Return the digest of each input and how to show it, by option.
+    """Return the digest of each input and its description, by option.
 
     Parameters
     ----------
@@ -105,7 +104,7 @@ def earlier_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def changes(folder: Path, now: Mapping[str, Any]) -> list[Difference] | None:
-    """Return what the settings ``now`` change of the run in ``folder``; None if it has no config.pkl."""
+    """Return the differences of the settings ``now`` from the run in ``folder``; None if it has no config.pkl."""
     then = earlier_settings(folder)
     if then is None:
         return None
@@ -113,12 +112,12 @@ def changes(folder: Path, now: Mapping[str, Any]) -> list[Difference] | None:
 
 
 def require_same_run(folder: Path, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with the run in ``folder`` as another one.
+    """Refuse to resume the run in ``folder`` with other settings.
 
     Raises
     ------
     UserError
-        The settings ``now`` change what was fixed at the start, or nothing says what that was.
+        If the settings ``now`` differ from those of the start, or config.pkl is missing.
     """
     found = changes(folder, now)
     if found is None:
@@ -135,12 +134,12 @@ def require_same_run(folder: Path, now: Mapping[str, Any]) -> None:
 
 
 def require_same_networks(weights: Path, found: Iterable[Difference]) -> None:
-    """Refuse weights of other networks.
+    """Refuse weights of networks with other sizes.
 
     Raises
     ------
     UserError
-        An option that shapes the networks is among the differences ``found``.
+        If an option that determines the networks is among the differences ``found``.
     """
     other = [one for one in found if one.option in NETWORKS]
     if other:
@@ -150,7 +149,7 @@ def require_same_networks(weights: Path, found: Iterable[Difference]) -> None:
 def differences(
     now: Mapping[str, Any], then: Mapping[str, Any], options: Mapping[str, tuple[str, ...]]
 ) -> list[Difference]:
-    """Return the options whose values differ; values that are not in both settings are not compared."""
+    """Return the options whose values differ; values that only one of the settings has are not compared."""
     found = []
     for option, place in options.items():
         a, b = _at(now, place), _at(then, place)
@@ -176,7 +175,7 @@ def content_differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> list
 
 
 def listed(found: Iterable[Difference]) -> str:
-    """Return the differences in words, each with both values."""
+    """Return a description of the differences with both values."""
     return " and ".join(_said(one) for one in found)
 
 

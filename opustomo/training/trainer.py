@@ -44,31 +44,31 @@ from opustomo.training.stop import StopRequest
 
 AUTOSAVE_SECONDS = 600.0
 VALIDATION_KEY = 1_000_000
-"""Offset of validation steps in the keys of the random draws (they only draw neighbours)."""
+"""Offset of validation steps in the keys of random draws."""
 POOL_KEY = 1
-"""Tells the draw of the prior's pool, made on the host, from the draws of the step."""
+"""Part of the key of the pool of the prior, which is drawn on the host."""
 AGREE_STEPS = 8
-"""Steps between which several processes ask each other whether to stop."""
+"""Number of steps between which several processes agree whether to stop."""
 Loaded = tuple[np.ndarray, Tensor]  # particle indices and their voxels
 
 
 class Trainer:
-    """Trains one model on one particle set.
+    """Training of a model on a set of particles.
 
     Parameters
     ----------
     model
-        On the device of ``run``.
+        Model on the device of ``run``.
     particles, source, norm
-        The set, its voxels, and the (shift, scale) that normalises them.
+        Particles, their voxels, and the (shift, scale) that normalizes voxels.
     members
-        Indices of the particles that train and of those held out.
+        Indices of the particles that train and of those that are held out.
     config, run, log
         Settings and the open log.
     monitors
-        Told of the run's course.
+        Monitors of the run.
     ranks
-        Processes that share the batches; the first of them writes.
+        Processes that share the batches; the first of them writes files.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Trainer:
     # The course of a run
 
     def fit(self, stop: StopRequest | None = None) -> bool:
-        """Train the epochs that are left; True when all are done, False when stopped on request (state saved)."""
+        """Train the remaining epochs; return False if the run stopped on request, after saving its state."""
         stop = StopRequest() if stop is None else stop
         if self.leads and self._steps.preparation is not None:
             self.log.say(f"# {self._steps.preparation}")
@@ -135,12 +135,12 @@ class Trainer:
         return True
 
     def close(self) -> None:
-        """Wait for the other processes and part from them."""
+        """Wait for the other processes and disconnect from them."""
         self._steps.close()
         self.ranks.close()
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes in training, for :func:`opustomo.checkpoint.state.write_state`."""
+        """Return everything that training changes, for :func:`opustomo.checkpoint.state.write_state`."""
         return {
             "progress": self.progress.as_dict(),
             "config": {k: str(v) for k, v in asdict(self.config).items()},
@@ -152,14 +152,14 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`state` gave."""
+        """Resume from a state that :meth:`state` returned."""
         self.engine.load_state(state)
         self.progress = LoopState.from_dict(state["progress"])
         self._speed = SpeedMeter(self.progress.particles_seen)
         self._recovery.start()
 
     def save_state(self) -> None:
-        """Replace the run's state.pkl (weights and both moments of the optimiser)."""
+        """Replace state.pkl of the run, with the weights and both moments of the optimizer."""
         if self.leads:
             require_room(self.run.outdir, self.model, len(self.particles), epoch_files=False)
             write_state(self.run.outdir, self.state())
@@ -211,7 +211,7 @@ class Trainer:
     # One pass over the training or the validation particles
 
     def pass_over(self, stop: StopRequest) -> bool:
-        """Visit what is left of the pass; False when stopped on request before its end."""
+        """Visit the remaining batches of the pass; return False if it stopped on request before its end."""
         progress = self.progress
         training = progress.kind == TRAINING
         started = time.monotonic() - progress.seconds
@@ -262,7 +262,7 @@ class Trainer:
         return {name: value / count for name, value in zip(TERM_NAMES, self.progress.sums, strict=True)}
 
     def _visits(self) -> Generator[Visit | None]:
-        """The batches that are left of the pass, None where no particle of one can be used."""
+        """Yield the remaining batches of the pass, None for a batch without usable particles."""
         progress = self.progress
         members = self.members[progress.kind]
         rng = np.random.default_rng([self.config.seed, progress.epoch, int(progress.kind == TRAINING)])
@@ -286,7 +286,7 @@ class Trainer:
                 shown.advance(len(indices) * self.ranks.size)
 
     def _wait_for(self, loaded: Iterator[Loaded]) -> Iterator[Loaded]:
-        """Pass on, and note how long the loop waits for data."""
+        """Yield the batches and measure how long the loop waits for data."""
         while True:
             started = time.monotonic()
             item = next(loaded, None)
@@ -298,7 +298,7 @@ class Trainer:
     # One step
 
     def make_visit(self, indices: np.ndarray, volumes: Tensor, wanted: np.ndarray | None = None) -> Visit:
-        """A batch as the engine takes it; of several processes' batches, places that nothing fills have no weight."""
+        """Return a batch for the engine; in parallel runs, places without a usable subtomogram have no weight."""
         config, progress, latents = self.config, self.progress, self.engine.latents
         batch = indices if self.ranks.size == 1 else self._batches[progress.step]
         pool = latents.draw_pool(batch, np.random.default_rng([*self._key(), POOL_KEY]))
@@ -329,18 +329,18 @@ class Trainer:
         )
 
     def _to_device(self, values: np.ndarray) -> Tensor:
-        """Copy without waiting for what the device still has to do."""
+        """Copy values to the device without waiting for it."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _key(self) -> tuple[int, int, int]:
-        """Names the random draws of the next step."""
+        """Return the key of the random draws of the next step."""
         progress = self.progress
         offset = 0 if progress.kind == TRAINING else VALIDATION_KEY
         return self.config.seed, progress.epoch, progress.step + offset
 
     def _asked(self, stop: StopRequest) -> bool:
-        """Whether the run is to stop; several processes agree on it every few steps and at the end of a pass."""
+        """Return whether to stop; several processes agree on it every few steps and at the end of a pass."""
         if self.ranks.size == 1:
             return bool(stop)
         step = self.progress.step
