@@ -49,9 +49,11 @@ def facts(work: Path, outputs: dict[str, str]) -> dict[str, object]:
         **validated,
         "ari": ari,
         "composition": composition(labels, truth),
-        "states": ", ".join(f"cluster {cluster} the {NAMES[state]}" for cluster, state in enumerate(majority)),
+        "states": ", ".join(f"cluster {cluster} as {NAMES[state]}" for cluster, state in enumerate(majority)),
         "agreement": agreement[-1],
     }
+    options = "--templateres 32 --encoderres 8 --zdim 6 -b 8 --lr 4.0e-04"
+    expect(options in output_of(outputs, "dsd check"), f"dsd check proposes {options}")
     expect(found["check_word"] == "usable", "the set is usable without reservations")
     expect(ari > 0.9 and sorted(majority) == [0, 1, 2], "each cluster is one state but for single particles")
     expect(validated["verdict"] == "supported", "all classes are supported")
