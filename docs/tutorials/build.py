@@ -64,6 +64,8 @@ def execute(name: str, work: Path) -> dict[str, str]:
             continue
         print(f"$ {line}", flush=True)
         program, *words = shlex.split(line)
+        if words[0] == "train_tomo":  # an interrupted run is not resumed
+            shutil.rmtree(work / words[words.index("-o") + 1], ignore_errors=True)
         code = f"{PROGRAMS[program]}; import sys; sys.exit(m.main(sys.argv[1:]))"
         done = subprocess.run(
             [sys.executable, "-c", code, *words], cwd=work, capture_output=True, text=True, check=False
