@@ -301,7 +301,9 @@ class Trainer:
         """Return a batch for the engine; in parallel runs, places without a usable subtomogram have no weight."""
         config, progress, latents = self.config, self.progress, self.engine.latents
         batch = indices if self.ranks.size == 1 else self._batches[progress.step]
-        pool = latents.draw_pool(batch, np.random.default_rng([*self._key(), POOL_KEY]))
+        pool = np.zeros(1, dtype=np.int64)  # not used without the disentanglement prior
+        if config.lamb > 0:
+            pool = latents.draw_pool(batch, np.random.default_rng([*self._key(), POOL_KEY]))
         weight = None
         if self.ranks.size > 1 and wanted is not None:
             weight = np.isin(wanted, indices)
@@ -312,7 +314,8 @@ class Trainer:
         count = None
         if self.device.type == "cuda":  # one shape for all steps
             count = self._to_device(np.array(len(pool)))
-            pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
+            if config.lamb > 0:
+                pool = np.pad(pool, (0, latents.pool_capacity - len(pool)))
         schedule = Schedule(
             schedules.bfactor_at(self.model.physics.bfactor_A2, progress.epoch),
             schedules.beta_at(config.beta, progress.particles_seen),
