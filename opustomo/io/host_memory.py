@@ -108,16 +108,19 @@ def format_bytes(count: float) -> str:
 
 
 class _LibraryGuard(MetaPathFinder):
-    """Prevent the import of PyTorch into an address space that is too small.
+    """Prevent the import of PyTorch and SciPy into an address space that is too small.
 
-    Its libraries abort the process if memory is exhausted during their initialization, which no handler can catch.
+    If memory is exhausted during their initialization, the libraries of PyTorch abort the process, which no handler can
+    catch, and those of SciPy (OpenBLAS) may wait forever.
     """
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name == "torch" and (spec := PathFinder.find_spec(name)) is not None and spec.origin is not None:
-            libraries = sum(file.stat().st_size for file in (Path(spec.origin).parent / "lib").glob("*.so*"))
-            needed = libraries + WORKSPACE + WORKSPACE_PER_CORE * (os.cpu_count() or 1)
-            require_memory(needed, "loading torch and its libraries", "raise the limit (ulimit -v)")
+        if name in ("torch", "scipy") and (spec := PathFinder.find_spec(name)) is not None and spec.origin is not None:
+            package = Path(spec.origin).parent
+            folder = package / "lib" if name == "torch" else package.with_name("scipy.libs")
+            needed = sum(file.stat().st_size for file in folder.glob("*.so*"))
+            needed += WORKSPACE_PER_CORE * (os.cpu_count() or 1) + (WORKSPACE if name == "torch" else 0)
+            require_memory(needed, f"loading {name} and its libraries", "raise the limit (ulimit -v)")
         return None
 
 
