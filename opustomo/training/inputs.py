@@ -145,9 +145,10 @@ def read_inputs(settings: RunSettings) -> Inputs:
     source = VoxelSource(particles.images)
     allow = data.norm is None if start.per_particle is None else start.per_particle
     scale = examine_scale(source, len(particles), allow)
+    norm = start.norm or data.norm or (0.0, pooled_std(source, len(particles)))
     physics, kind = _divided_or_not(physics, start, particles, source, mask)
-    given = start.norm or data.norm
-    norm = given or (0.0, _deviation(particles, source, bool(physics.divide)))
+    if physics.divide and start.norm is None and data.norm is None:
+        norm = 0.0, pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
     final = content(physics, norm)
     final["dataset_args"]["scale_per_particle"] = scale.per_particle
     return Inputs(
@@ -189,13 +190,6 @@ def _divided_or_not(
         return physics, None
     kind = examine_reconstruction(particles, source, mask)
     return replace(physics, divide=kind.plain), kind
-
-
-def _deviation(particles: ParticleSet, source: VoxelSource, divide: bool) -> float:
-    """Return the standard deviation of the voxels that training sees."""
-    if divide:
-        return pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
-    return pooled_std(source, len(particles))
 
 
 def _boxes(particles: ParticleSet, window: float, downfrac: float) -> Boxes:

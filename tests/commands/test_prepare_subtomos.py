@@ -143,7 +143,9 @@ def test_images_off_the_common_axis(folder: Path, capsys: pytest.CaptureFixture[
     assert "3 images of 1 of the 3 particles (1 to 3 of each) are more than 5° off" in said
     assert "left out (--off-axis keep keeps them)" in said and "B factors are negative in the file" in said
     assert main(["check", str(table)]) == 1
-    assert "as M's 2D series (B factors are negative in the file, damping exp(+B s²/4)" in capsys.readouterr().out
+    assert (
+        "like the 2D series of M (B factors are negative in the file, damping exp(+B s²/4)" in capsys.readouterr().out
+    )
     counts, said, _ = prepared("--off-axis", "keep")
     assert counts == [31, 31, 31] and "were kept as tilts about it" in said
     counts, said, _ = prepared("--axis-tolerance", "12")

@@ -50,7 +50,9 @@ def test_conformations_that_no_decoder_reads_are_not_written(
 ) -> None:
     """The file is then that of a run without conformations, which the original and every command read."""
     code, said = without_poses(star, tmp_path / "run", monkeypatch, "-n", "1")
-    assert code == 0 and said.count("conformations are not written, as no decoder reads them without --estpose") == 1
+    assert (
+        code == 0 and said.count("conformations are not written, because no decoder reads them without --estpose") == 1
+    )
     content = torch.load(tmp_path / "run" / "z.0.pkl", weights_only=False)
     assert set(content) == {"mu", "nn"} and content["mu"].shape == (16, 2)
     # such latents are taken up again
