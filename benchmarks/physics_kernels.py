@@ -43,7 +43,7 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
     from opustomo.model import energy, loss, observation
     from opustomo.physics.ctf import FIELDS, TiltBatch, ctf_volume
     from opustomo.physics.fourier import irfft3, rfft3
-    from opustomo.physics.sampling import rotate_about_z, sample_posed, turn_derivatives
+    from opustomo.physics.sampling import rotate_about_z, sample_posed
 
     device = args.device
     torch.manual_seed(0)
@@ -83,7 +83,6 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
         ),
         "sampling": (lambda: sample_posed(templates, turns, crop, None, box), cube + many),
         "sampling_and_gradient": (backward, 2 * (cube + one)),
-        "derivatives_by_turns": (lambda: turn_derivatives(templates, turns[:, :1], crop, None, box), cube + 3 * one),
         "rotation_about_z": (lambda: rotate_about_z(data, turns[:, 0, :2, :2]), 2 * one),
         "energies": (lambda: energy.filtered_energies(posed, transfer, filtered), many + half // 2 + one),
         "smoothness": (lambda: loss.smoothness(templates, inside), cube),

@@ -231,15 +231,16 @@ class Autoencoder(nn.Module):
             whitened = transfer * white
             filtered = irfft3(spectrum * (whitened * white))
         posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
-        energies, posed_spectrum, pushed = energy.compare(posed, whitened, filtered)
+        energies, posed_spectrum = energy.compare(posed, whitened, filtered)
         around = noise = None
         with torch.no_grad():
             if state.random is not None:  # only training updates the noise spectrum
                 mask_power = posed_mask.square().mean((1, 2, 3))
                 noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
             if batch.deviation is not None:
-                turned = self.posing.turn_derivatives(template, batch.rotation, correction)
-                around = slopes(posed, turned, pushed, filtered, whitened, self._angle)
+                turned = posed_at(self.candidates[1:], correction.shift_px)
+                totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
+                around = slopes(totals, energies.cross[:, 0], posed, filtered, self._angle)
         return Generated(
             template, correction, energies, torch.ones_like(energies.total), around, noise, target, transfer
         )

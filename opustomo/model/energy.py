@@ -61,7 +61,7 @@ def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
 
 
 class Comparison(NamedTuple):
-    """Energies of one volume per particle, and fields that they were computed from (without gradient).
+    """Energies of one volume per particle, and its spectrum (without gradient).
 
     Attributes
     ----------
@@ -69,13 +69,10 @@ class Comparison(NamedTuple):
         Of shape (B, 1), with gradient.
     spectrum
         F{V}, (B, Dr, Dr, Dr/2+1).
-    pushed
-        F⁻¹{H² F{V}}, half the gradient of Σx² in V, (B, Dr, Dr, Dr).
     """
 
     energies: Energies
     spectrum: Tensor
-    pushed: Tensor
 
 
 class _RenderEnergies(torch.autograd.Function):
@@ -87,21 +84,21 @@ class _RenderEnergies(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor, fields: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         spectrum = rfft3(posed)
         squared = transfer.square()
         power = power_of(spectrum, squared)
-        pushed = irfft3(spectrum * squared[:, None]) if fields or posed.requires_grad else posed.new_empty(0)
+        pushed = irfft3(spectrum * squared[:, None]) if posed.requires_grad else posed.new_empty(0)
         ctx.save_for_backward(pushed, filtered)
-        ctx.mark_non_differentiable(spectrum, pushed)
+        ctx.mark_non_differentiable(spectrum)
         ctx.set_materialize_grads(False)
-        return power, cross_sums(posed, filtered), spectrum, pushed
+        return power, cross_sums(posed, filtered), spectrum
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, to_power: Tensor | None, to_cross: Tensor | None, *_: Tensor | None
-    ) -> tuple[Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, None, None]:
         pushed, filtered = ctx.saved_tensors  # type: ignore[attr-defined]
         total: Tensor | None = None
         if to_power is not None:
@@ -109,7 +106,7 @@ class _RenderEnergies(torch.autograd.Function):
         if to_cross is not None:
             by_cross = to_cross[:, :, None, None, None]
             total = filtered[:, None] * by_cross if total is None else total.addcmul_(filtered[:, None], by_cross)
-        return total, None, None, None
+        return total, None, None
 
 
 def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
@@ -125,13 +122,13 @@ def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
 
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
     """:func:`render_energies` for a target that :func:`filter_target` has filtered already."""
-    return Energies(*_RenderEnergies.apply(posed, transfer, filtered, False)[:2])
+    return Energies(*_RenderEnergies.apply(posed, transfer, filtered)[:2])
 
 
 def compare(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Comparison:
-    """Return :func:`filtered_energies` of volumes (B, Dr, Dr, Dr), with the fields that slopes and residuals take."""
-    power, cross, spectrum, pushed = _RenderEnergies.apply(posed[:, None], transfer, filtered, True)
-    return Comparison(Energies(power, cross), spectrum[:, 0], pushed[:, 0])
+    """Return :func:`filtered_energies` of volumes (B, Dr, Dr, Dr), with the spectra that residuals use."""
+    power, cross, spectrum = _RenderEnergies.apply(posed[:, None], transfer, filtered)
+    return Comparison(Energies(power, cross), spectrum[:, 0])
 
 
 def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:

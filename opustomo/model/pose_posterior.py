@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from opustomo.geometry.rotations import small_turn_to_matrix
-from opustomo.model.energy import cross_sums, power_of, shifted_cross
-from opustomo.physics.fourier import rfft3
+from opustomo.model.energy import shifted_cross
 
 
 class PoseSlopes(NamedTuple):
@@ -57,40 +56,28 @@ class PoseStep(NamedTuple):
     variance: Tensor
 
 
-@torch.no_grad()
-def slopes(
-    posed: Tensor, turned: Tensor, pushed: Tensor, filtered: Tensor, transfer: Tensor, reach_rad: Tensor
-) -> PoseSlopes:
-    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h``.
-
-    By turns, the slope is exact and the curvature is that of Gauss and Newton, 2 Σ (H F{∂V})², which has no noise. By
-    shifts, which do not change Σx², both are central differences.
+def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_rad: Tensor) -> PoseSlopes:
+    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h`` by central differences.
 
     Parameters
     ----------
+    total
+        (B, 7) energies without rotation, of rotations by ``angle_rad`` about x, y, z, and of their inverses.
+    cross
+        (B,) Σ V·h without rotation.
     posed
-        (B, n, n, n) the model V; zero at the edges, so that Σx² does not change when it is shifted.
-    turned
-        (B, 3, n, n, n) its derivatives ∂V by turns about x, y and z.
-    pushed
-        (B, n, n, n) F⁻¹{H² F{V}}.
+        (B, n, n, n) the model V without rotation; zero at the edges, so that Σx² does not change when it is shifted.
     filtered
         (B, n, n, n) h.
-    transfer
-        (B, n, n, n/2+1) H.
-    reach_rad
-        Largest turn of a step, as the density is not linear in the turn far from it.
+    angle_rad
+        Angle of the rotations.
     """
-    slope = 2.0 * cross_sums(turned, pushed - filtered)
-    curvature = 2.0 * power_of(rfft3(turned), transfer.square())
     # V(x + s) against h(x) is V(x) against h(x - s)
     shifted = -2.0 * shifted_cross(posed, filtered)
-    middle = -2.0 * cross_sums(posed[:, None], filtered)
-    plus, minus = shifted[:, :3], shifted[:, 3:]
-    reach = torch.stack([reach_rad, torch.ones_like(reach_rad)]).repeat_interleave(3)
-    return PoseSlopes(
-        torch.cat([slope, (plus - minus) / 2.0], 1), torch.cat([curvature, plus + minus - 2.0 * middle], 1), reach
-    )
+    plus, minus = torch.cat([total[:, 1:4], shifted[:, :3]], 1), torch.cat([total[:, 4:7], shifted[:, 3:]], 1)
+    middle = torch.stack([total[:, 0], -2.0 * cross], 1).repeat_interleave(3, 1)
+    reach = torch.stack([angle_rad, torch.ones_like(angle_rad)]).repeat_interleave(3)
+    return PoseSlopes((plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle) / reach**2, reach)
 
 
 def newton_step(

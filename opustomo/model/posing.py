@@ -17,10 +17,9 @@ from opustomo.physics.body_motion import (
     blended_grid,
     body_motion,
     sample_on_grid,
-    turn_derivatives_on_grid,
 )
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.sampling import sample_posed, turn_derivatives
+from opustomo.physics.sampling import sample_posed
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 """Candidate rotations (P, 3, 3) or (B, P, 3, 3) and shift t (B, 3; pixels) to posed volumes (B, P, Dr, Dr, Dr)."""
@@ -92,16 +91,6 @@ class Posing(nn.Module):
             return sample_on_grid(template, grid, candidates, size, self._on_grid(shift_px), padded)
 
         return moving
-
-    def turn_derivatives(self, template: Tensor, rotation: Tensor, correction: Correction) -> Tensor:
-        """Differentiate the posed volumes by small turns of the templates about x, y and z, (B, 3, Dr, Dr, Dr)."""
-        size, padded = self.boxes.crop, self.boxes.render
-        pose, shift = rotation @ correction.turn, self._on_grid(correction.shift_px)
-        bodies = self.bodies
-        if bodies is None or correction.motion is None:
-            return turn_derivatives(template, pose.mT[:, None], size, shift, padded)
-        grid = blended_grid(pose, correction.motion, bodies, size)
-        return turn_derivatives_on_grid(template, grid, size, shift, padded)
 
     def posed_mask(self, mask: Tensor, rotation: Tensor, correction: Correction) -> Tensor:
         """Return the solvent mask (Dc, Dc, Dc) posed by A δA, and by t without bodies, (B, Dr, Dr, Dr)."""

@@ -20,7 +20,7 @@ from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import pad_center
-from opustomo.physics.sampling import cube_points, rotation_centers, torques
+from opustomo.physics.sampling import cube_points
 
 FALLOFF = 0.2
 FLOOR = 1e-5
@@ -246,21 +246,3 @@ def sample_on_grid(
     sampled = functional.grid_sample(volumes[:, None], positions, align_corners=True)
     sampled = sampled.view(count, poses, size, size, size)
     return sampled if padded is None or padded == size else pad_center(sampled, padded)
-
-
-@torch.no_grad()
-def turn_derivatives_on_grid(
-    volumes: Tensor, grid: Tensor, size: int, shift: Tensor | None = None, padded: int | None = None
-) -> Tensor:
-    """Differentiate the samples of :func:`sample_on_grid` by small turns Q about x, y and z, (B, 3, n, n, n)."""
-    padded = size if padded is None else padded
-    centers = rotation_centers(shift, len(volumes), size, volumes)
-    if kernels.usable(volumes, grid):
-        from opustomo.physics.kernels.sampling import turn_derivatives
-
-        half = (volumes.shape[-1] - 1) / 2
-        center_voxels = (centers + 1.0) * half
-        linear = half * torch.eye(3, device=grid.device).expand(len(grid), 3, 3)
-        affines = torch.cat([linear, center_voxels[..., None]], -1)
-        return turn_derivatives(volumes, affines, center_voxels, grid, size, padded)
-    return torques(volumes, grid.mT + centers[:, None], centers, size, padded)

@@ -93,67 +93,6 @@ def voxel_affines(rows: Tensor, size: int, width: int) -> Tensor:
     return torch.cat([linear * (2.0 * half / (size - 1)), offset[..., None]], -1)
 
 
-def rotation_centers(shift: Tensor | None, count: int, size: int, volumes: Tensor) -> Tensor:
-    """Return where the center of rotation is sampled, ``e + t`` in grid units, (B, 3), for shifts (B, 1, 3)."""
-    center = volumes.new_full((count, 3), 1.0 / (size - 1))
-    return center if shift is None else center + shift[:, 0]
-
-
-@torch.no_grad()
-def turn_derivatives(
-    volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None = None, padded: int | None = None
-) -> Tensor:
-    """Differentiate the samples of :func:`sample_posed` by small turns of the volumes.
-
-    Parameters
-    ----------
-    volumes, size, shift, padded
-        As for :func:`sample_posed`.
-    matrices
-        Matrices M of one pose of each volume, (B, 1, 3, 3).
-
-    Returns
-    -------
-    Tensor
-        Derivatives of V((A Q)ᵀ x + t) by the angle (rad) of a rotation Q about x, y and z, (B, 3, n, n, n).
-    """
-    count = len(volumes)
-    padded = size if padded is None else padded
-    rows = affine_matrices(matrices, 1.0 / (size - 1), shift)[:, 0]
-    centers = rotation_centers(shift, count, size, volumes)
-    if kernels.usable(volumes, rows):
-        from opustomo.physics.kernels.sampling import turn_derivatives as in_one_kernel
-
-        width = volumes.shape[-1]
-        center_voxels = (centers + 1.0) * ((width - 1) / 2)
-        return in_one_kernel(volumes, voxel_affines(rows, size, width), center_voxels, None, size, padded)
-    points = cube_points(size, volumes.device, volumes.dtype).expand(count, -1, -1)
-    return torques(volumes, torch.baddbmm(rows[:, None, :, 3], points, rows[:, :, :3].mT), centers, size, padded)
-
-
-def torques(volumes: Tensor, positions: Tensor, centers: Tensor, size: int, padded: int) -> Tensor:
-    """Return the cross products of the gradient of volumes with the distance from a center, (B, 3, n, n, n).
-
-    Parameters
-    ----------
-    volumes
-        Densities that span the cube, (B, T, T, T).
-    positions
-        Where they are sampled, in grid units, (B, size³, 3).
-    centers
-        Centers of rotation in grid units, (B, 3).
-    size, padded
-        Size of the cube that is sampled, and of the zero-padded output box.
-    """
-    count = len(volumes)
-    with torch.enable_grad():
-        at = positions.detach().view(count, size, size, size, 3).requires_grad_()
-        sampled = functional.grid_sample(volumes.detach()[:, None], at, align_corners=True)
-        (gradient,) = torch.autograd.grad(sampled.sum(), at)
-    fields = torch.cross(gradient, at.detach() - centers[:, None, None, None], dim=-1).movedim(-1, 1)
-    return fields.contiguous() if padded == size else pad_center(fields, padded)
-
-
 def rotate_about_z(volumes: Tensor, matrices: Tensor) -> Tensor:
     """Rotate volumes (B, D, D, D) about z by bicubic sampling at ``M x`` about voxel D/2, with matrices M (B, 2, 2)."""
     size = volumes.shape[-1]

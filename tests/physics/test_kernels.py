@@ -12,10 +12,10 @@ from torch.nn import functional
 from opustomo.model.energy import shifted_cross
 from opustomo.model.noise import model_residual_sums
 from opustomo.physics import kernels
-from opustomo.physics.body_motion import sample_on_grid, turn_derivatives_on_grid
+from opustomo.physics.body_motion import sample_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import pad_center, shift_phases
-from opustomo.physics.sampling import rotate_about_z, sample_posed, turn_derivatives
+from opustomo.physics.sampling import rotate_about_z, sample_posed
 from tests.gpu_kernels import DEVICE, INTERPRETED, both, interpreter, plain_torch  # noqa: F401
 from tests.physics.optics import tilt_table
 
@@ -87,19 +87,6 @@ def test_sampling_of_bodies_and_its_gradients(poses: int) -> None:
         results.append([out, *gradients])
     for wanted, got in zip(*results, strict=True):
         close(got, wanted)
-
-
-def test_derivatives_by_turns() -> None:
-    torch.manual_seed(0)
-    rotations = torch.from_numpy(Rotation.random(2, random_state=1).as_matrix()).float()[:, None]
-    inputs = [torch.randn(2, 11, 11, 11), rotations, 0.1 * torch.randn(2, 1, 3), 0.5 * torch.randn(2, 3, 9**3)]
-    rigid, moving = [], []
-    for volumes, matrices, shift, grid in both(*inputs):
-        rigid.append(turn_derivatives(volumes, matrices, 9, shift, 12))
-        moving.append(turn_derivatives_on_grid(volumes, grid, 9, shift, 12))
-    assert float(rigid[0].abs().max()) > 0 and float(moving[0].abs().max()) > 0
-    close(rigid[1], rigid[0])
-    close(moving[1], moving[0])
 
 
 def test_rotation_about_z() -> None:

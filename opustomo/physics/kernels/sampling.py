@@ -201,52 +201,6 @@ def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
     return out
 
 
-@triton.jit
-def _turn_kernel(
-    out, volumes, affines, centers, points, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
-    moved: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
-    item = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    before: tl.constexpr = padded // 2 - size // 2
-    x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
-    valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
-    index = (z * size + y) * size + x
-    _, _, _, px, py, pz = _position(
-        affines + item * 12, points + item * (3 * size * size * size), index, valid, size, moved
-    )
-    fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
-    wx, wy, wz = px - fx, py - fy, pz - fz
-    ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
-    volume = volumes + item * width * width * width
-    dx, dy, dz = _gradient_at(volume, ix, iy, iz, wx, wy, wz, width, valid)
-    px -= tl.load(centers + item * 3)
-    py -= tl.load(centers + item * 3 + 1)
-    pz -= tl.load(centers + item * 3 + 2)
-    total: tl.constexpr = padded * padded * padded
-    at, inside = out + item * 3 * total + place, place < total
-    tl.store(at, tl.where(valid, dy * pz - dz * py, 0.0), mask=inside)
-    tl.store(at + total, tl.where(valid, dz * px - dx * pz, 0.0), mask=inside)
-    tl.store(at + 2 * total, tl.where(valid, dx * py - dy * px, 0.0), mask=inside)
-
-
-def turn_derivatives(
-    volumes: Tensor, affines: Tensor, centers: Tensor, points: Tensor | None, size: int, padded: int
-) -> Tensor:
-    """Return the derivatives of samples by turns about x, y and z of the volumes, (B, 3, n, n, n).
-
-    ``affines`` (B, 3, 4) and ``points`` are those of :class:`Sample`; ``centers`` (B, 3) are the centers of rotation in
-    voxels of the volumes.
-    """
-    volumes = volumes.contiguous()
-    out = volumes.new_empty(len(volumes), 3, padded, padded, padded)
-    _turn_kernel[(triton.cdiv(padded**3, BLOCK), len(volumes))](
-        out, volumes, affines.contiguous(), centers.contiguous(), volumes if points is None else points.contiguous(),
-        volumes.shape[-1], size, padded, points is not None, BLOCK,
-    )  # fmt: skip
-    return out
-
-
 class Sample(torch.autograd.Function):
     """Sample volumes (B, T, T, T) at positions ``affines`` (B, P, 3, 4) · (x, y, z, 1), (B, P, n, n, n).
 
