@@ -6,8 +6,8 @@ The page has 20 clusters, two movies and 60 sampled particles, whose volumes hav
 one JSON object, times in milliseconds of the page's own clock from the navigation: "started" when its script starts,
 "opened" when all sections are shown and what is in view is drawn, "volumes" when the volumes are unpacked. "drawing"
 draws all points anew, as every step of zooming and panning does. "lasso" finds the points within a circle and draws the
-selection, as when the button is let go; "hover" finds the point under the pointer. These three are medians. A browser
-that is not installed is missing.
+selection, as the page does when the mouse button is released. "hover" finds the point under the pointer. These three
+times are medians. Browsers that are not installed are omitted.
 """
 
 from __future__ import annotations

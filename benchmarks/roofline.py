@@ -202,24 +202,17 @@ def table(costs: dict[str, Cost], bandwidth: float, rate: float) -> list[dict[st
 
 def main() -> None:
     """Make sets, profile, print."""
-    import torch
+    from train_throughput import add_size_options, make_trainer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--box", type=int, nargs="+", default=[64])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8])
-    parser.add_argument("--tilts", type=int, default=41)
-    parser.add_argument("--templateres", type=int, default=128)
-    parser.add_argument("--encoderres", type=int, default=12)
+    add_size_options(parser)
     parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes per second of the memory")
     parser.add_argument("--rate", type=float, default=790e12, help="FLOPs per second of the matrix units")
     parser.add_argument("--rows", type=int, default=25, help="rows printed for each box and batch")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--out", type=Path, help="write all rows here (JSON)")
     args = parser.parse_args()
     args.cache_gb, args.epochs, args.workers = 1, 1, 0
     from noise_set import make_set
-    from train_throughput import make_trainer
 
     from opustomo.model.device import keep_freed_memory
 

@@ -129,24 +129,31 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     return times
 
 
-def main() -> None:
-    """Make sets, measure, print."""
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of sets, networks and device, which other benchmarks of steps share."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--box", type=int, nargs="+", default=[64])
     parser.add_argument("--batch", type=int, nargs="+", default=[8])
     parser.add_argument("--tilts", type=int, default=41)
     parser.add_argument("--templateres", type=int, default=128)
     parser.add_argument("--encoderres", type=int, default=12)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+
+
+def main() -> None:
+    """Make sets, measure, print."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_size_options(parser)
     parser.add_argument("--particles", type=int, default=1024)
     parser.add_argument("--gpus", type=int, default=1, help="processes, one per GPU; --batch is for each")
     parser.add_argument("--star", type=Path, help="a set that is there already")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true", help="print the kernels that take most time, to stderr")
     args = parser.parse_args()

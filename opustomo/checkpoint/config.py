@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +51,16 @@ def run_settings(
 def write_config(path: Path, settings: dict[str, Any], command: tuple[str, ...]) -> None:
     """Write config.pkl, which consists of two pickles: the settings, and the time, command and version."""
     dump_pickles(path, settings, {"time": datetime.now(), "cmd": list(command), "version": __version__})
+
+
+def with_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a config.pkl with the present names of entries that earlier versions named differently."""
+    own = settings.get("opustomo") or {}
+    physics = own.get("physics") or {}
+    if "ctf_normalised" not in physics:
+        return dict(settings)
+    renamed = {"ctf_normalized" if name == "ctf_normalised" else name: value for name, value in physics.items()}
+    return {**settings, "opustomo": {**own, "physics": renamed}}
 
 
 def read_config(path: Path, box: int | None = None) -> tuple[ModelConfig, Boxes, dict[str, Any]]:

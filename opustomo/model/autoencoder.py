@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from opustomo.model import energy, loss, observation
 from opustomo.model.batch import Batch
@@ -32,6 +31,7 @@ from opustomo.model.step import Generated, Inference, StepOutput, StepState
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening
 from opustomo.physics.fourier import crop_center, irfft3, rfft3
+from opustomo.physics.sampling import to_template
 
 BFACTOR_JITTER = 0.05 / 3
 BETA_JITTER = 0.01 / 4
@@ -160,7 +160,8 @@ class Autoencoder(nn.Module):
         assert self.encoder is not None
         with torch.no_grad():
             drawn = random if self.physics.jitter else None
-            posed = observation.encoder_input(spectrum, rotation, self.mask * self.focus, self.boxes, snr, drawn)
+            seen = self.mask * self.focus if self.focused else self.mask
+            posed = observation.encoder_input(spectrum, rotation, seen, self.boxes, snr, drawn)
         with self._precision():
             return self.encoder(posed)
 
@@ -198,9 +199,7 @@ class Autoencoder(nn.Module):
         """
         if not (self.focused and torch.is_grad_enabled()):
             return self.decoder(composition)
-        inside = functional.interpolate(
-            self.focus[None, None], (self.config.templateres,) * 3, mode="trilinear", align_corners=True
-        )[0]
+        inside = to_template(self.focus, self.config.templateres)
         return torch.lerp(self.decoder(composition.detach()), self.decoder(composition), inside)
 
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
@@ -223,7 +222,7 @@ class Autoencoder(nn.Module):
                 posed_at(self.candidates, correction.shift_px), transfer, target, boxes.crop
             )
             weights = energy.candidate_weights(energies.total, boxes.crop)
-            return Generated(template, correction, energies, weights, None, None, target, transfer)
+            return Generated(template, correction, energies, weights, None, None, target, transfer, None)
 
         with torch.no_grad():
             spectrum = rfft3(target)
@@ -242,18 +241,34 @@ class Autoencoder(nn.Module):
                 totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
                 around = slopes(totals, energies.cross[:, 0], posed, filtered, self._angle)
         return Generated(
-            template, correction, energies, torch.ones_like(energies.total), around, noise, target, transfer
+            template,
+            correction,
+            energies,
+            torch.ones_like(energies.total),
+            around,
+            noise,
+            target,
+            transfer,
+            posed_spectrum,
         )
+
+    def reconstruction(self, generated: Generated, held_out: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the terms ``gen``, ``mse`` and ``snr`` of each particle, (B,) (docs/method.md, sections 4 and 7).
+
+        Poses of held-out particles are fitted to their own data, and ``gen`` includes what this gains on average.
+        """
+        energy = (generated.weights * generated.energies.total).sum(1)
+        power = (generated.weights * generated.energies.power).sum(1)
+        gen, mse, snr = loss.reconstruction(energy, power, generated.target.square().sum((1, 2, 3)), self.norm)
+        if held_out and generated.slopes is not None:
+            gen = gen + self.pose_optimism(generated.slopes)
+        return gen, mse, snr
 
     def loss(
         self, batch: Batch, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
     ) -> loss.LossTerms:
         """Return the loss of a batch from the terms of its particles."""
-        energy = (generated.weights * generated.energies.total).sum(1)
-        power = (generated.weights * generated.energies.power).sum(1)
-        gen, mse, snr = loss.reconstruction(energy, power, generated.target.square().sum((1, 2, 3)), self.norm)
-        if generated.slopes is not None and state.random is None:  # held-out poses are fitted to their own data
-            gen = gen + self.pose_optimism(generated.slopes)
+        gen, mse, snr = self.reconstruction(generated, held_out=state.random is None)
         kl = conformation_kl = torch.zeros_like(mse)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
@@ -314,10 +329,10 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def _gain_sums(self, batch: Batch, generated: Generated) -> Tensor:
         """Return the sums (2, S) from which the gain of the decoder network is estimated."""
-        consensus = self.decoder.consensus.expand_as(generated.template)
-        added = self.imaged(generated.template.detach() - consensus, batch, generated)
-        residual = rfft3(generated.target) - self.imaged(consensus, batch, generated)
-        return gain_sums(residual, added, batch.weight)
+        assert generated.spectrum is not None
+        consensus = self.imaged(self.decoder.consensus.expand_as(generated.template), batch, generated)
+        added = generated.spectrum * generated.transfer - consensus
+        return gain_sums(rfft3(generated.target) - consensus, added, batch.weight)
 
     @torch.no_grad()
     def unexplained(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor]:
@@ -330,7 +345,8 @@ class Autoencoder(nn.Module):
         b_px = torch.ones(len(batch), device=self.mask.device) * (state.bfactor_A2 / self.boxes.render_apix**2)
         ctf = inferred.ctf
         compared = torch.sign(ctf) * ctf.abs() ** self.physics.ctf_alpha * sharpening(self.boxes.render, b_px)
-        explained = self.imaged(generated.template, batch, generated)
+        assert generated.spectrum is not None
+        explained = generated.spectrum * generated.transfer
         measured = compared != 0
         explained = torch.where(measured, explained / compared.where(measured, 1.0), 0.0)
         return inferred.spectrum - explained, ctf

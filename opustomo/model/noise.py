@@ -14,7 +14,7 @@ from torch import Tensor
 
 from opustomo.physics import kernels
 from opustomo.physics.fourier import half_spectrum_weights
-from opustomo.physics.fsc import shell_numbers
+from opustomo.physics.fsc import measured_shells
 
 LANES = 64
 """Partial sums per shell, so that the threads of a GPU seldom add to the same number at a time."""
@@ -71,7 +71,7 @@ def _lanes(size: int, device: torch.device) -> Tensor:
 
 @lru_cache
 def _shells(size: int, device: torch.device) -> Tensor:
-    return shell_numbers(size, device).clamp(max=size // 2).flatten()
+    return measured_shells(size, device).flatten()
 
 
 def residual_sums(residual: Tensor, measured: Tensor, mask_power: Tensor, weight: Tensor | None) -> NoiseSums:

@@ -78,6 +78,8 @@ class Generated(NamedTuple):
         Residual power of the batch; None if not computed.
     target, transfer
         Masked data (B, Dr, Dr, Dr), and the filter of the model side (B, Dr, Dr, Dr/2+1).
+    spectrum
+        Half spectra of the posed templates without gradient; None for the candidates of OPUS-TOMO.
     """
 
     template: Tensor
@@ -88,6 +90,7 @@ class Generated(NamedTuple):
     noise: NoiseSums | None
     target: Tensor
     transfer: Tensor
+    spectrum: Tensor | None
 
 
 class StepOutput(NamedTuple):

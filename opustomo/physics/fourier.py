@@ -55,6 +55,11 @@ def crop_spectrum(spectra: Tensor, size: int) -> Tensor:
     return kept * (size / full) ** 3
 
 
+def crop_in_fourier_space(volumes: Tensor, size: int) -> Tensor:
+    """Return real volumes (..., D, D, D) on a grid of `size` voxels per axis, whose frequencies they keep."""
+    return irfft3(crop_spectrum(rfft3(volumes), size))
+
+
 def shift_phases(shift_px: Tensor, box: int, size: int) -> Tensor:
     """Return the phase factors exp(-2πi k·shift/box) that shift a density.
 

@@ -70,6 +70,11 @@ def shell_numbers(size: int, device: torch.device | str | None = None) -> Tensor
     return (squared_radius(size, device).double().sqrt() * size).round().long()
 
 
+def measured_shells(size: int, device: torch.device | str | None = None) -> Tensor:
+    """Return :func:`shell_numbers` with the corners beyond Nyquist counted to the last shell, D/2."""
+    return shell_numbers(size, device).clamp(max=size // 2)
+
+
 def shell_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return the FSC of two real volumes (D, D, D), D even: float64, (D/2 + 1,); 0 in shells without signal."""
     if first.shape != second.shape or first.ndim != 3 or len(set(first.shape)) != 1 or first.shape[0] % 2:

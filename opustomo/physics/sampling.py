@@ -116,3 +116,8 @@ def resample_cube(volumes: Tensor, spacing: float, size: int) -> Tensor:
     grid = torch.stack(torch.meshgrid(at, at, at, indexing="ij")[::-1], -1).to(volumes)
     grid = grid[None].expand(len(volumes), -1, -1, -1, -1)
     return functional.grid_sample(volumes[:, None], grid, align_corners=True)[:, 0]
+
+
+def to_template(volume: Tensor, size: int) -> Tensor:
+    """Resample a density or mask (Dc, Dc, Dc) trilinearly to a template (T, T, T); both span the crop."""
+    return functional.interpolate(volume[None, None], (size,) * 3, mode="trilinear", align_corners=True)[0, 0]

@@ -14,7 +14,7 @@ import torch
 from opustomo.analysis.figures.volume_display import contour_level
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.io.progress_bar import progress
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.physics.fourier import crop_in_fourier_space
 
 SIDES = (64, 48, 32)
 """Sides in voxels of the volumes, of which the first is used that fits the budget; smaller volumes are interpolated."""
@@ -55,7 +55,7 @@ def downsample(volume: np.ndarray, side: int) -> np.ndarray:
     """Crop a volume (n, n, n) in Fourier space to `side` voxels; a smaller or odd one is returned as it is."""
     if len(set(volume.shape)) != 1 or volume.shape[0] % 2 or volume.shape[0] <= side:
         return volume
-    return irfft3(crop_spectrum(rfft3(torch.from_numpy(np.ascontiguousarray(volume))), side)).numpy()
+    return crop_in_fourier_space(torch.from_numpy(np.ascontiguousarray(volume)), side).numpy()
 
 
 def resized(volume: np.ndarray, side: int) -> np.ndarray:

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.model.config import PhysicsConfig
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, model_envelope, sharpening
-from opustomo.physics.fourier import half_spectrum_weights, rfft3, shift_phases, squared_radius
+from opustomo.physics.fourier import half_spectrum_weights, rfft3, shift_phases
+from opustomo.physics.fsc import measured_shells
+from opustomo.physics.sampling import to_template
 from opustomo.subtract.imaging import Imaging, inserted_slices
 
 
@@ -94,11 +95,10 @@ class SignalModel:
         decoder = self.decoder
         templates = decoder.decode(latents)
         count, side = len(templates), templates.shape[-1]
-        templates = templates * self._on_template(
-            torch.ones_like(self.keep) if decoder.mask is None else decoder.mask, side
-        )
+        if decoder.mask is not None:
+            templates = templates * to_template(decoder.mask, side)
         if part:
-            templates = templates * (1.0 - self._on_template(self.keep, side))
+            templates = templates * (1.0 - to_template(self.keep, side))
         if decoder.bodies is not None and latents.shape[1] == decoder.latent_dim:
             correction = decoder.correction(latents[:, decoder.zdim :])
             eye = torch.eye(3, device=decoder.device).expand(count, 3, 3)
@@ -140,10 +140,6 @@ class SignalModel:
             return torch.ones(1, device=self.decoder.device)
         return division_filters(optics.tilts, boxes.render, boxes.box / 2)[optics.table]
 
-    def _on_template(self, mask: Tensor, side: int) -> Tensor:
-        """Resample a mask (Dc, Dc, Dc) to the template (T, T, T); both span the crop."""
-        return functional.interpolate(mask[None, None], size=(side,) * 3, mode="trilinear", align_corners=True)[0, 0]
-
 
 LARGEST_FACTOR = 3.0
 
@@ -173,7 +169,7 @@ class ShellSums:
 
     def add(self, predicted: Tensor, observed: Tensor) -> None:
         """Add half spectra (B, Dr, Dr, Dr/2+1) of the prediction and of the data."""
-        shells = shells_of(predicted.shape[1], predicted.device)
+        shells = measured_shells(predicted.shape[1], predicted.device)
         weights = half_spectrum_weights(predicted.shape[1], predicted.device).expand(shells.shape)
         for total, values in (
             (self.cross, (predicted.conj() * observed).real),
@@ -202,12 +198,6 @@ class ShellSums:
         return ((self.data - explained) / self.count.clamp(min=1.0)).clamp(min=1e-30).float()
 
 
-def shells_of(size: int, device: torch.device) -> Tensor:
-    """Return the Fourier shell of each coefficient of a half spectrum; corners belong to the last shell."""
-    radius = squared_radius(size, device).sqrt() * size
-    return radius.round().long().clamp(max=size // 2)
-
-
 def particle_factors(predicted: Tensor, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Fit the amplitude of each particle by weighted least squares.
 
@@ -224,7 +214,7 @@ def particle_factors(predicted: Tensor, observed: Tensor, noise: Tensor) -> tupl
         Factor of each particle and the variance of its estimate, shape (B,).
     """
     size = predicted.shape[1]
-    weights = half_spectrum_weights(size, predicted.device) / noise[shells_of(size, predicted.device)]
+    weights = half_spectrum_weights(size, predicted.device) / noise[measured_shells(size, predicted.device)]
     cross = ((predicted.conj() * observed).real * weights).sum((1, 2, 3))
     power = (predicted.abs().square() * weights).sum((1, 2, 3)).clamp(min=1e-30)
     return cross / power, 1.0 / power

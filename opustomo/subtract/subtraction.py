@@ -25,6 +25,7 @@ from opustomo.model.device import choose_device
 from opustomo.physics.boxes import mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.physics.fsc import measured_shells
 from opustomo.quality.evidence.restored_run import (
     data_of_run,
     divides_per_particle,
@@ -32,7 +33,7 @@ from opustomo.quality.evidence.restored_run import (
     physics_of_run,
 )
 from opustomo.subtract.imaging import Imaging
-from opustomo.subtract.signal import Optics, ShellSums, SignalModel, particle_factors, shells_of, shrunk
+from opustomo.subtract.signal import Optics, ShellSums, SignalModel, particle_factors, shrunk
 from opustomo.training.schedules import bfactor_at
 
 ORIGINAL = "rlnImageOriginalName"
@@ -188,7 +189,7 @@ class _Work:
         count = len(self.particles)
         factors = torch.ones(count, device=self.model.decoder.device)
         variances = torch.ones_like(factors)
-        shells = shells_of(self.model.decoder.boxes.render, self.model.decoder.device)
+        shells = measured_shells(self.model.decoder.boxes.render, self.model.decoder.device)
         with progress(count, "subtomograms, amplitude per particle") as advance:
             for batch in self._batches(np.arange(count)):
                 posed = self.model.posed(batch.latents, batch.rotations, part=False)
@@ -201,7 +202,7 @@ class _Work:
     def write(self, folder: Path, names: list[str], imaging: Imaging, shell_factors: Tensor, factors: Tensor) -> None:
         """Write the subtracted subtomograms."""
         boxes = self.model.decoder.boxes
-        shells = shells_of(boxes.render, self.model.decoder.device)
+        shells = measured_shells(boxes.render, self.model.decoder.device)
         count = len(self.particles)
         with progress(count, "subtomograms subtracted") as advance:
             for batch in self._batches(np.arange(count)):

@@ -13,7 +13,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
@@ -22,7 +21,8 @@ from opustomo.model.step import StepState
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius
-from opustomo.physics.fsc import shell_correlation, shell_numbers
+from opustomo.physics.fsc import measured_shells, shell_correlation
+from opustomo.physics.sampling import to_template
 from opustomo.training.engine import Engine
 
 MOST_PARTICLES = 4096
@@ -112,14 +112,8 @@ def denoised(maps: tuple[Tensor, Tensor, Tensor], mask: Tensor, boxes: Boxes, bf
     first, second, both = maps
     padded = pad_center(mask, boxes.render)
     fsc = shell_correlation(first * padded, second * padded).float().clamp(0.0, 1.0)
-    shells = shell_numbers(boxes.render).clamp(max=boxes.render // 2)
-    weight = torch.where(fsc < LOWEST_FSC, 0.0, 2.0 * fsc / (1.0 + fsc))[shells]
+    weight = torch.where(fsc < LOWEST_FSC, 0.0, 2.0 * fsc / (1.0 + fsc))[measured_shells(boxes.render)]
     b_px = bfactor_A2 / boxes.render_apix**2
     # exp(π² b k²) of the data, exp(-π² b/2 k² (1 + tilt)) of the model, the tilt being π/4 on average
     envelope = torch.exp(math.pi**2 * b_px * squared_radius(boxes.render) * (1.5 + math.pi / 8.0))
     return crop_center(irfft3(rfft3(both) * weight * envelope), boxes.crop) * mask
-
-
-def to_template(volume: Tensor, size: int) -> Tensor:
-    """Resample a density (Dc, Dc, Dc) trilinearly on the grid of the template, (T, T, T)."""
-    return functional.interpolate(volume[None, None], (size,) * 3, mode="trilinear", align_corners=True)[0, 0]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from opustomo.checkpoint.config import with_present_names
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
@@ -100,7 +101,7 @@ def earlier_settings(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = load_pickles(path)[0]
-    return content if isinstance(content, dict) else None
+    return with_present_names(content) if isinstance(content, dict) else None
 
 
 def changes(folder: Path, now: Mapping[str, Any]) -> list[Difference] | None:

@@ -1,7 +1,8 @@
 import torch
 
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
-from opustomo.subtract.signal import ShellSums, particle_factors, shells_of, shrunk
+from opustomo.physics.fsc import measured_shells
+from opustomo.subtract.signal import ShellSums, particle_factors, shrunk
 from opustomo.subtract.subtraction import pad_spectrum
 
 BOX = 16
@@ -14,7 +15,7 @@ def spectra(seed: int, count: int = 12) -> torch.Tensor:
 def test_factors_of_shells_are_recovered() -> None:
     predicted, noise = spectra(0), 0.3 * spectra(1)
     true = torch.linspace(0.5, 1.5, BOX // 2 + 1)
-    shells = shells_of(BOX, torch.device("cpu"))
+    shells = measured_shells(BOX, torch.device("cpu"))
     sums = ShellSums.empty(BOX, torch.device("cpu"))
     sums.add(predicted[:5], predicted[:5] * true[shells] + noise[:5])
     sums.add(predicted[5:], predicted[5:] * true[shells] + noise[5:])
@@ -36,7 +37,7 @@ def test_factors_of_particles_are_shrunk_by_their_noise() -> None:
 
 def test_padding_reverses_cropping() -> None:
     small = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(5))
-    small = irfft3(rfft3(small) * (shells_of(8, torch.device("cpu")) < 4))  # without the Nyquist frequency
+    small = irfft3(rfft3(small) * (measured_shells(8, torch.device("cpu")) < 4))  # without the Nyquist frequency
     large = pad_spectrum(rfft3(small), BOX)
     torch.testing.assert_close(irfft3(crop_spectrum(large, 8)), small, atol=1e-5, rtol=0)
     torch.testing.assert_close(irfft3(large)[:, ::2, ::2, ::2], small, atol=1e-5, rtol=0)

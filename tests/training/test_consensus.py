@@ -14,7 +14,8 @@ from opustomo.checkpoint.weights import load_decoder
 from opustomo.model.decoder import Decoder
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, pad_center
-from opustomo.training.consensus import MOST_PARTICLES, denoised, to_template, updates_due
+from opustomo.physics.sampling import to_template
+from opustomo.training.consensus import MOST_PARTICLES, denoised, updates_due
 from tests.commands.quick import train, use_tiny_networks
 
 BOXES = Boxes(box=32, apix=10.0, render=32, crop=28)

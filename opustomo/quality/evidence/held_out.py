@@ -96,9 +96,6 @@ def particle_losses(
                     deviation=torch.zeros(len(index), 6, device=device) if inferred else None,
                 )
                 generated = model.generative(batch, model.inference(batch, state), state)
-                energy = (generated.weights * generated.energies.total).sum(1) / model.norm
-                if generated.slopes is not None:
-                    energy = energy + model.pose_optimism(generated.slopes)
-                losses[chosen] = energy.double().cpu().numpy()
+                losses[chosen] = model.reconstruction(generated, held_out=True)[0].double().cpu().numpy()
             advance(len(chosen))
     return losses[indices]

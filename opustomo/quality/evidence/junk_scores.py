@@ -17,7 +17,7 @@ from torch import Tensor
 
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.physics.fourier import crop_in_fourier_space
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
     NOTHING,
@@ -251,11 +251,12 @@ def find_junk(request: JunkRequest) -> JunkResult:
     empty = classes.families < 0
     score = log_odds(gains, classes.wanted, maps.fractions, empty)
     sampled = np.sort(np.random.default_rng(0).permutation(count)[: request.null_count])
-    null = [
+    chunks = [
         log_odds(class_gains(spectra, maps, request.halves), classes.wanted, maps.fractions, empty) + POSE_GAIN
         for spectra in request.spectra(sampled, randomize=True)
     ]
-    cut, rate = choose_cut(score, np.concatenate(null), request.largest_rate)
+    null = np.concatenate(chunks)
+    cut, rate = choose_cut(score, null, request.largest_rate)
     inside = np.nan_to_num(score, nan=-np.inf) >= cut
     volumes = np.stack(
         [
@@ -264,7 +265,7 @@ def find_junk(request: JunkRequest) -> JunkResult:
         ]
     )
     distance = latent_distances(request.latents, inside)
-    return JunkResult(score, np.concatenate(null), distance, cut, rate, classes, maps, volumes, sample.apix)
+    return JunkResult(score, null, distance, cut, rate, classes, maps, volumes, sample.apix)
 
 
 def _classes(
@@ -303,4 +304,4 @@ def _classes(
 
 def _on_box(volume: np.ndarray, box: int) -> Tensor:
     """Resample a density (D, D, D) to a box of `box` voxels of the same side in Å."""
-    return irfft3(crop_spectrum(rfft3(torch.from_numpy(np.asarray(volume, dtype=np.float32))), box))
+    return crop_in_fourier_space(torch.from_numpy(np.asarray(volume, dtype=np.float32)), box)

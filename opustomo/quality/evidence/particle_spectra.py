@@ -18,7 +18,7 @@ from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.io.progress_bar import progress
 from opustomo.physics.backprojection import interpolate_rotated, interpolate_rotated_weights, sphere_frequencies
 from opustomo.physics.ctf import TiltBatch, ctf_volume
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3, shift_phases
+from opustomo.physics.fourier import crop_in_fourier_space, crop_spectrum, irfft3, rfft3, shift_phases
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions
 
 MAX_BOX = 32
@@ -183,4 +183,4 @@ def mask_on_box(mask: np.ndarray | None, box: int) -> Tensor:
     values = torch.from_numpy(np.asarray(mask, dtype=np.float32))
     if len(values) == box:
         return values.clamp(0, 1)
-    return irfft3(crop_spectrum(rfft3(values), box)).clamp(0, 1)
+    return crop_in_fourier_space(values, box).clamp(0, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from opustomo.checkpoint.config import read_config
+from opustomo.checkpoint.config import read_config, with_present_names
 from opustomo.checkpoint.weights import (
     describe_mismatch,
     focus_mask,
@@ -86,9 +86,7 @@ def divides_per_particle(config: Path) -> bool:
 
 def physics_of_run(settings: Mapping[str, Any]) -> PhysicsConfig:
     """Return the physics settings of a run from its ``config.pkl``, with defaults for missing values."""
-    stored = dict((settings.get("opustomo") or {}).get("physics", {}))
-    if "ctf_normalised" in stored:  # the name in earlier versions
-        stored["ctf_normalized"] = stored.pop("ctf_normalised")
+    stored = (with_present_names(settings).get("opustomo") or {}).get("physics", {})
     known = {field.name for field in fields(PhysicsConfig)}
     return PhysicsConfig(**{name: value for name, value in stored.items() if name in known})
 
