@@ -89,7 +89,7 @@ def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """Volumes of 64³ voxels: balls with waves."""
     from scipy.ndimage import gaussian_filter
 
-    from opustomo.report.surface_volumes import VolumeGroup, describe_surfaces, sample_particles
+    from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, sample_particles
 
     at = np.arange(64) - 32
     radius = np.sqrt((at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).astype(np.float32))
@@ -115,7 +115,7 @@ def make_page(analyzed: Any, star: Any = None, volumes: bool = False) -> str:
     """The page of a run of which nothing but its points, its tomograms and its volumes is known."""
     from opustomo.report.page import render
     from opustomo.report.particle_points import describe_points
-    from opustomo.report.run_facts import describe_clusters
+    from opustomo.report.run_summary import describe_clusters
 
     points, surfaces = describe_points(analyzed, star), None
     counts = np.bincount(analyzed.labels).tolist()

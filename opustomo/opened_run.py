@@ -20,7 +20,7 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 if TYPE_CHECKING:
     import pandas as pd
 
-    from opustomo.analysis.latents.pca import PrincipalComponents
+    from opustomo.analysis.latents.dimension_reduction import PrincipalComponents
     from opustomo.analysis.volumes.decoding import VolumeDecoder
     from opustomo.io.poses import Poses
     from opustomo.physics.boxes import Boxes
@@ -141,7 +141,7 @@ class OpenedRun:
 
     def pca(self, epoch: int | None = None) -> PrincipalComponents:
         """Compute the principal components of the composition latents."""
-        from opustomo.analysis.latents.pca import fit_pca
+        from opustomo.analysis.latents.dimension_reduction import fit_pca
 
         return fit_pca(self.latents(epoch))
 

@@ -281,8 +281,7 @@ class Run(OpenedRun):
         numpy.ndarray
             Scores along the principal components of the volumes, shape (N, C), float32.
         """
-        from opustomo.analysis.volumes.focus import focus_scores
-        from opustomo.analysis.volumes.masked_volumes import masked_volumes
+        from opustomo.analysis.volumes.masked_volumes import focus_scores, masked_volumes
 
         number = self._epoch(epoch)
         latents = self.latents(number)

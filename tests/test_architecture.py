@@ -112,11 +112,11 @@ NO_COMMANDS = (
     "conversion_output",
     "next_commands",
     "options",
+    "output_streams",
     "parser",
     "registry",
     "resumed_options",
     "runner",
-    "streams",
 )
 """Modules of opustomo/commands that commands share."""
 

@@ -176,7 +176,7 @@ def _source(args: argparse.Namespace) -> SeriesSource:
 
 def _config(args: argparse.Namespace) -> ExtractionConfig:
     from opustomo.prepare.extraction import ExtractionConfig
-    from opustomo.prepare.subtomograms import ReconstructionConfig
+    from opustomo.prepare.subtomogram_reconstruction import ReconstructionConfig
 
     return ExtractionConfig(
         folder=args.outdir,

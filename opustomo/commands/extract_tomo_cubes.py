@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Crop and write the subtomograms, and print their number."""
-    from opustomo.convert.frames import require_pixels
+    from opustomo.convert.conventions import require_pixels
     from opustomo.errors import UserError
     from opustomo.io.mrc import read_header
     from opustomo.io.star_conventions import COORDINATES

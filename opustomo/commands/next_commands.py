@@ -37,7 +37,7 @@ def print_after_table(path: Path, sources: Iterable[Path] = (), star: ParticleSt
 
     from opustomo.io.star_conventions import is_image_series, is_not_extracted, is_stack_set
     from opustomo.io.star_tables import read_particles
-    from opustomo.quality.checks.remedies import Remedies
+    from opustomo.quality.checks.preparation_commands import Remedies
 
     star = read_particles(path) if star is None else replace(star, path=path)
     if is_image_series(star):
@@ -67,7 +67,7 @@ def datadir_words(star: ParticleStar, sources: Iterable[Path]) -> list[str]:
 def table_of_run(results: ResultDir, star: Path | None = None) -> Path:
     """Return the given particle table, or that of the run: for a run with `--ind`, that of the selected particles."""
     from opustomo.analysis.results import SELECTED_STAR
-    from opustomo.quality.evidence.restored_run import data_of_run
+    from opustomo.quality.evidence.trained_model import data_of_run
 
     selected = results.root / SELECTED_STAR
     if star is not None:
@@ -77,7 +77,7 @@ def table_of_run(results: ResultDir, star: Path | None = None) -> Path:
 
 def image_folder(config: Path) -> Path:
     """Return the folder that the image paths of a run are relative to."""
-    from opustomo.quality.evidence.restored_run import data_of_run
+    from opustomo.quality.evidence.trained_model import data_of_run
 
     data = data_of_run(config)
     folder = (data.datadir or data.star.parent).resolve()
@@ -118,7 +118,7 @@ def reconstruct_words(
         Mask for the FSC; None uses that of the training.
     """
     from opustomo.checkpoint.config import read_config
-    from opustomo.quality.evidence.restored_run import data_of_run, physics_of_run
+    from opustomo.quality.evidence.trained_model import data_of_run, physics_of_run
 
     config = results.config()
     data = data_of_run(config)

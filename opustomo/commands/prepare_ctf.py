@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
     from opustomo.io.tilt_series.discovery import SeriesSource
-    from opustomo.prepare.ctf_set import CtfConfig
+    from opustomo.prepare.ctf_preparation import CtfConfig
 
 HELP = "write a CTF table for each subtomogram from the tilt series of IMOD, AreTomo, SerialEM, RELION or WARP"
 
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the CTF tables and the particle table."""
     from opustomo.commands.next_commands import print_after_table
     from opustomo.io.star_tables import read_particles
-    from opustomo.prepare.ctf_set import prepare_coords, prepare_star
+    from opustomo.prepare.ctf_preparation import prepare_coords, prepare_star
 
     _check(args)
     source, config = _source(args), _config(args)
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
 def _write_script(config: CtfConfig, apix: float | None) -> None:
     """Write the script with which RELION reconstructs CTF volumes."""
     from opustomo.io.star_tables import read_particles
-    from opustomo.prepare.particle_ctf import SCRIPT_NAME, write_ctf_script
+    from opustomo.prepare.ctf_table_output import SCRIPT_NAME, write_ctf_script
 
     script = write_ctf_script(read_particles(config.out_star), config.folder, apix)
     if script is None:
@@ -283,7 +283,7 @@ def _source(args: argparse.Namespace) -> SeriesSource:
 
 
 def _config(args: argparse.Namespace) -> CtfConfig:
-    from opustomo.prepare.ctf_set import CtfConfig
+    from opustomo.prepare.ctf_preparation import CtfConfig
 
     text = not (args.tomograms or args.warp)
     sigmas = args.clip_sigma if args.clip_sigma is not None else (2.0 if text else 0.0)

@@ -14,9 +14,9 @@ from pathlib import Path
 from opustomo import __version__
 from opustomo.commands import completion
 from opustomo.commands.options import check_options
+from opustomo.commands.output_streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.commands.parser import CommandParser, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command
-from opustomo.commands.streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.errors import UserError
 from opustomo.io.command_log import COMMAND_LOG, record_command
 from opustomo.io.host_memory import limit_to_available_memory, memory_error_message

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import coordinate_sizes
+from opustomo.convert.conventions import coordinate_sizes
 from opustomo.convert.optics_groups import (
     BINNING,
     NUMBER,
@@ -25,17 +25,21 @@ from opustomo.convert.optics_groups import (
 from opustomo.convert.relion30 import particle_keys
 from opustomo.errors import UserError
 from opustomo.io.star import format_pixel_sizes
-from opustomo.io.star_columns import (
+from opustomo.io.star_conventions import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    OWN_APIX,
     Numbers,
     Texts,
     fixed,
+    is_image_series,
+    is_stack_set,
     make_table,
     repeated,
     with_columns,
     without_columns,
     xyz_columns,
 )
-from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES, OWN_APIX, is_image_series, is_stack_set
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 # With a magnification of 10,000, the pixel size of the detector is that of the image.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import (
+from opustomo.convert.conventions import (
     compose_frames,
     coordinate_sizes,
     dynamo_from_relion,
@@ -21,8 +21,7 @@ from opustomo.convert.frames import (
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.star import to_numbers
-from opustomo.io.star_columns import Numbers, Texts, fixed, make_table, repeated, xyz, xyz_columns
-from opustomo.io.star_conventions import COORDINATES
+from opustomo.io.star_conventions import COORDINATES, Numbers, Texts, fixed, make_table, repeated, xyz, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 

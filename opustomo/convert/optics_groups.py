@@ -8,7 +8,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header
-from opustomo.io.star_columns import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
+from opustomo.io.star_conventions import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"

@@ -16,11 +16,10 @@ from xml.parsers import expat
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import relion_from_pytom
+from opustomo.convert.conventions import relion_from_pytom
 from opustomo.errors import UserError
 from opustomo.io.star import to_numbers
-from opustomo.io.star_columns import Numbers, make_table, repeated, with_columns, xyz_columns
-from opustomo.io.star_conventions import COORDINATES
+from opustomo.io.star_conventions import COORDINATES, Numbers, make_table, repeated, with_columns, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 

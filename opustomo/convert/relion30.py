@@ -12,8 +12,15 @@ from opustomo.convert import Converted
 from opustomo.convert.optics_groups import follow_optics, optics_note, voltage_note
 from opustomo.errors import UserError
 from opustomo.io.star import format_pixel_sizes, group_key
-from opustomo.io.star_columns import make_table, repeated, xyz, xyz_columns
-from opustomo.io.star_conventions import COORDINATES, OWN_APIX, counts_in_image_pixels
+from opustomo.io.star_conventions import (
+    COORDINATES,
+    OWN_APIX,
+    counts_in_image_pixels,
+    make_table,
+    repeated,
+    xyz,
+    xyz_columns,
+)
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 PIXEL_SIZE_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize")

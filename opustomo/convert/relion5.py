@@ -13,13 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import FRAME_COLUMNS, compose_frames, coordinate_sizes
+from opustomo.convert.conventions import FRAME_COLUMNS, compose_frames, coordinate_sizes
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
 from opustomo.errors import UserError
 from opustomo.io.star import find_block, format_pixel_sizes, read_blocks
-from opustomo.io.star_columns import (
+from opustomo.io.star_conventions import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    OWN_APIX,
     Numbers,
+    counts_in_image_pixels,
     make_table,
     table_numbers,
     with_columns,
@@ -28,7 +32,6 @@ from opustomo.io.star_columns import (
     xyz,
     xyz_columns,
 )
-from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES, OWN_APIX, counts_in_image_pixels
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import base_name, tomogram_stem
 

@@ -15,7 +15,7 @@ from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable
 from opustomo.io.mrc import MrcHeader, read_volume, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import fixed, make_table, repeated, with_columns, without_columns, xyz_columns
+from opustomo.io.star_conventions import fixed, make_table, repeated, with_columns, without_columns, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import centered_full

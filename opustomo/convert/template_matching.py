@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import require_pixels
+from opustomo.convert.conventions import require_pixels
 from opustomo.errors import UserError
-from opustomo.io.star_columns import repeated, with_columns, xyz, xyz_columns
-from opustomo.io.star_conventions import COORDINATES
+from opustomo.io.star_conventions import COORDINATES, repeated, with_columns, xyz, xyz_columns
 from opustomo.io.star_tables import ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import rows_of_tomogram
 

@@ -12,12 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.frames import FRAME_COLUMNS
+from opustomo.convert.conventions import FRAME_COLUMNS
 from opustomo.convert.relion30 import PIXEL_SIZE_COLUMNS
 from opustomo.errors import UserError
 from opustomo.io.star import find_block, read_blocks
-from opustomo.io.star_columns import fixed, make_table, repeated, table_numbers, xyz_columns
-from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES
+from opustomo.io.star_conventions import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    fixed,
+    make_table,
+    repeated,
+    table_numbers,
+    xyz_columns,
+)
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 _PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from opustomo.analysis.latents.dimension_reduction import fit_pca
 from opustomo.analysis.latents.latent_independence import predict_latent
-from opustomo.analysis.latents.pca import fit_pca
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
 from opustomo.checkpoint.config import read_config

@@ -1,21 +1,26 @@
-"""Conventions of particle tables: types of images, units of coordinates, pixel sizes in names, signs of B factors.
+"""Conventions of particle tables, and operations on their columns.
 
-RELION's subtomogram tables hold positive B factors, which damp as exp(-B s²/4). M, WARP and the tilt-series tables of
-RELION 4 and 5 hold negative ones, which damp as exp(+B s²/4). In both |B| is four times the accumulated dose. A table
-uses one of the two signs. If the sign were ignored, tables of M and WARP would amplify the tilts with the highest dose.
+Conventions are types of images, units of coordinates, pixel sizes in names and signs of B factors. Programs differ in
+the sign of B factors: WARP and M write the negative values that damp, RELION expects positive ones.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
-from opustomo.io.star import format_pixel_sizes
+from opustomo.io.star import format_pixel_sizes, to_numbers
 from opustomo.io.star_tables import ORIGIN_COLUMNS, ParticleStar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def is_image_series(star: ParticleStar) -> bool:
@@ -211,3 +216,80 @@ def _rows(values: npt.NDArray[np.float64], rows: npt.NDArray[np.intp]) -> str:
     named = ", ".join(f"{row + 1} ({values[row]:g})" for row in rows[:_NAMED_ROWS].tolist())
     more = f" and {rows.size - _NAMED_ROWS} more" if rows.size > _NAMED_ROWS else ""
     return f"row{'s' if rows.size > 1 else ''} {named}{more}"
+
+
+Numbers = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.object_]
+
+
+def fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
+    """Format numbers with a fixed number of decimals as strings, (N,)."""
+    pattern = f"%.{decimals}f"
+    texts = [pattern % number for number in np.asarray(numbers, np.float64).tolist()]
+    return np.array(texts, dtype=object)
+
+
+def repeated(text: object, count: int) -> Texts:
+    """Return a column with the same text in every row."""
+    return np.full(count, str(text), dtype=object)
+
+
+def make_table(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of strings, in the order of `columns`."""
+    import pandas as pd
+
+    return pd.DataFrame({name: np.asarray(values, dtype=object) for name, values in columns.items()}, dtype=object)
+
+
+def with_columns(star: ParticleStar, columns: Mapping[str, Sequence[str] | Texts]) -> ParticleStar:
+    """Return the table with columns of text replaced, or appended if they do not exist."""
+    table = {name: star.particles[name].to_numpy(dtype=object) for name in star.particles.columns}
+    return with_table(star, make_table({**table, **columns}))
+
+
+def with_columns_renamed(star: ParticleStar, names: tuple[str, ...], columns: Mapping[str, Texts]) -> ParticleStar:
+    """Return the table with the columns `names` replaced one by one by `columns`; further ones are appended."""
+    places = dict(zip(names, columns, strict=False))
+    table = {}
+    for name in star.particles.columns:
+        if name not in columns or name in places:
+            target = places.get(name, name)
+            table[target] = columns[target] if name in places else star.particles[name].to_numpy(dtype=object)
+    return with_table(star, make_table({**table, **columns}))
+
+
+def without_columns(star: ParticleStar, names: set[str]) -> ParticleStar:
+    """Return the table without the given columns, which need not exist."""
+    return with_table(star, star.particles[[name for name in star.particles.columns if name not in names]])
+
+
+def with_table(star: ParticleStar, table: pd.DataFrame) -> ParticleStar:
+    """Return the STAR file with another particle table; all other blocks are unchanged."""
+    return replace(star, blocks={**star.blocks, star.particle_block: table})
+
+
+def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
+    """Return the numbers of several columns, (N, len(columns)).
+
+    Raises
+    ------
+    UserError
+        A column is missing or not numeric.
+    """
+    return np.stack([star.numbers(column) for column in columns], axis=1)
+
+
+def xyz_columns(columns: tuple[str, ...], numbers: Numbers, decimals: int = 6) -> dict[str, Texts]:
+    """Convert numbers (N, 3) to columns of text."""
+    return {column: fixed(numbers[:, index], decimals) for index, column in enumerate(columns)}
+
+
+def table_numbers(table: pd.DataFrame, column: str, source: object) -> Numbers:
+    """Return the values of a column of any table as float64 (N,).
+
+    Raises
+    ------
+    UserError
+        A value is not a finite number.
+    """
+    return to_numbers(table[column].to_numpy(dtype=object).tolist(), column, str(source))

@@ -15,8 +15,7 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import with_columns
-from opustomo.io.star_conventions import COORDINATES, OWN_APIX
+from opustomo.io.star_conventions import COORDINATES, OWN_APIX, with_columns
 from opustomo.io.star_tables import ParticleStar
 from opustomo.prepare.particle_tables import (
     SUBTOMOGRAM_COLUMNS,

@@ -11,14 +11,12 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import SliceFrame, slice_frame
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import with_columns
-from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES
+from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES, with_columns
 from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.discovery import SeriesSource
 from opustomo.io.tilt_series.series import TiltSeries
-from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_subtomograms
-from opustomo.prepare.positions import (
+from opustomo.prepare.particle_positions import (
     candidates_in_series_pixels,
     coordinate_note,
     coordinate_pixel_size,
@@ -28,7 +26,8 @@ from opustomo.prepare.positions import (
     visible_note,
     visible_tilts,
 )
-from opustomo.prepare.subtomograms import (
+from opustomo.prepare.particle_tables import TomogramPoses, tomogram_poses, with_subtomograms
+from opustomo.prepare.subtomogram_reconstruction import (
     ReconstructionConfig,
     SubtomogramJob,
     particles_at_once,

@@ -21,15 +21,13 @@ from opustomo.geometry.tilt_geometry import SliceFrame, fit_axis_robustly, rotat
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import with_columns
-from opustomo.io.star_conventions import describe_bfactors
+from opustomo.io.star_conventions import describe_bfactors, with_columns
 from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.physics.slice_insertion import SliceInserter
-from opustomo.prepare.particle_ctf import write_ctf_table
-from opustomo.prepare.particle_tables import TomogramPoses, with_subtomograms
-from opustomo.prepare.series_tables import (
+from opustomo.prepare.ctf_table_output import write_ctf_table
+from opustomo.prepare.particle_series_tables import (
     check_kind,
     header_note,
     image_optics,
@@ -37,6 +35,7 @@ from opustomo.prepare.series_tables import (
     rows_by_particle,
     stack_sections,
 )
+from opustomo.prepare.particle_tables import TomogramPoses, with_subtomograms
 from opustomo.prepare.tilt_images import SliceGrid, cut_slices
 from opustomo.prepare.worker_pool import run_jobs
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import read_blocks
-from opustomo.io.star_columns import with_columns, xyz_columns
-from opustomo.io.star_conventions import is_stack_set
+from opustomo.io.star_conventions import is_stack_set, with_columns, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar, read_particles
 
 

@@ -24,25 +24,23 @@ from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
-from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles
+from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
+from opustomo.report.packed_volumes import BUDGET_BYTES
 from opustomo.report.page import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
-from opustomo.report.run_curves import (
+from opustomo.report.run_summary import (
+    describe_clusters,
     describe_kl,
+    describe_losses,
     describe_pairs,
     describe_pose_corrections,
+    describe_settings,
     describe_variance,
     map_correlations,
-)
-from opustomo.report.run_facts import (
-    describe_clusters,
-    describe_losses,
-    describe_settings,
     read_convergence,
     read_verdict,
 )
 from opustomo.report.shown_volumes import ShownVolumes, collect_volumes
-from opustomo.report.surface_volumes import BUDGET_BYTES
 
 LARGEST_BYTES = 25_000_000
 """Size of the file that is kept by showing the volumes with fewer voxels if there are many particles."""

@@ -13,10 +13,10 @@ from opustomo.analysis.figures.figure_style import QUALITATIVE, UNASSIGNED_COLOR
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_tilts
 from opustomo.errors import UserError
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
-from opustomo.report.run_facts import number, read_rows
+from opustomo.report.run_summary import number, read_rows
 
 MOST_COMPONENTS = 8
 PART_COLORS = ("#8794a5", "#2f3b49")

@@ -14,9 +14,16 @@ from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.analysis.volumes.volume_sets import volume_set
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
+from opustomo.report.packed_volumes import (
+    VolumeGroup,
+    decode_sample,
+    describe_surfaces,
+    picture_pixel,
+    pictures,
+    sample_particles,
+    stored_or_decoded,
+)
 from opustomo.report.particle_points import Analyzed
-from opustomo.report.surface_volumes import VolumeGroup, decode_sample, describe_surfaces, sample_particles
-from opustomo.report.volume_images import picture_pixel, pictures, stored_or_decoded
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class ShownVolumes:
     images, pixel
         Slices and projections of the cluster centers (K, 6, s, s), uint8, and their pixel size in Å.
     surfaces
-        Volumes that are drawn as isosurfaces, see :func:`opustomo.report.surface_volumes.describe_surfaces`.
+        Volumes that are drawn as isosurfaces, see :func:`opustomo.report.packed_volumes.describe_surfaces`.
     nearest
         Per-particle columns: the nearest sampled particle and its distance; None without sampled particles.
     notes

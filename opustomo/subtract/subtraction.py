@@ -19,21 +19,15 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import with_columns
+from opustomo.io.star_conventions import with_columns
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.physics.fsc import measured_shells
-from opustomo.quality.evidence.restored_run import (
-    data_of_run,
-    divides_per_particle,
-    norm_of_run,
-    physics_of_run,
-)
-from opustomo.subtract.imaging import Imaging
-from opustomo.subtract.signal import Optics, ShellSums, SignalModel, particle_factors, shrunk
+from opustomo.quality.evidence.trained_model import data_of_run, divides_per_particle, norm_of_run, physics_of_run
+from opustomo.subtract.predicted_signal import Imaging, Optics, ShellSums, SignalModel, particle_factors, shrunk
 from opustomo.training.schedules import bfactor_at
 
 ORIGINAL = "rlnImageOriginalName"
@@ -94,7 +88,7 @@ class SubtractionResult:
     shell_factors
         Amplitude per Fourier shell, shape (S,).
     imaging
-        Name of the :class:`opustomo.subtract.imaging.Imaging` that agrees best with the subtomograms.
+        Name of the :class:`opustomo.subtract.predicted_signal.Imaging` that agrees best with the subtomograms.
     """
 
     table: Path

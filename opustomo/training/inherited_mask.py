@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.state import STATE_FILE
+from opustomo.checkpoint.epoch import STATE_FILE
 from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.checkpoint.state import WEIGHTS_NAME
+from opustomo.checkpoint.epoch import WEIGHTS_NAME
 from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
 from opustomo.training.engine import Engine

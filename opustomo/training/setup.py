@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from opustomo.checkpoint.config import write_config
-from opustomo.checkpoint.epoch import checkpoint_bytes
-from opustomo.checkpoint.state import require_space
+from opustomo.checkpoint.epoch import checkpoint_bytes, require_space
 from opustomo.data.batches import write_split
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, remove_leftovers

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch
-from opustomo.checkpoint.state import write_state
+from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch, write_state
 from opustomo.data.batches import load_batches, viewing_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import viewing_groups
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.held_out_gain import gain_from
 from opustomo.model.loss import TERM_NAMES
@@ -140,7 +139,7 @@ class Trainer:
         self.ranks.close()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that training changes, for :func:`opustomo.checkpoint.state.write_state`."""
+        """Return everything that training changes, for :func:`opustomo.checkpoint.epoch.write_state`."""
         return {
             "progress": self.progress.as_dict(),
             "config": {k: str(v) for k, v in asdict(self.config).items()},

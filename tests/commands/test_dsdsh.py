@@ -14,7 +14,7 @@ from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.volumes import decoding
 from opustomo.analysis.volumes.decoding import EvalRequest
 from opustomo.checkpoint.config import run_settings, write_config
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.latents import write_latents
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import Poses, read_poses, write_poses

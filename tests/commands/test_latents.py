@@ -10,7 +10,7 @@ from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.physics.ctf import TiltBatch
-from opustomo.quality.evidence.restored_run import data_of_run, load_model, norm_of_run
+from opustomo.quality.evidence.trained_model import data_of_run, load_model, norm_of_run
 
 
 def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.quality.evidence.restored_run import load_model
+from opustomo.quality.evidence.trained_model import load_model
 from tests.commands.quick import train, use_tiny_networks
 
 

@@ -324,7 +324,7 @@ def test_the_data_tell_whether_they_are_divided(
     plain: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
-    from opustomo.quality.evidence.restored_run import physics_of_run
+    from opustomo.quality.evidence.trained_model import physics_of_run
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes

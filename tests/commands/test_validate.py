@@ -21,10 +21,16 @@ from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_to
 from opustomo.model.batch import Batch
 from opustomo.model.step import StepState
 from opustomo.physics.ctf import TiltBatch
-from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
-from opustomo.quality.evidence.restored_run import data_of_run, held_out_particles, load_model, norm_of_run
+from opustomo.quality.evidence.trained_model import (
+    ComparisonSettings,
+    data_of_run,
+    held_out_particles,
+    load_model,
+    norm_of_run,
+    particle_losses,
+)
 from opustomo.quality.evidence.validation import training_remark
-from opustomo.report.volume_images import pictures
+from opustomo.report.packed_volumes import pictures
 from opustomo.training.schedules import bfactor_at
 
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from opustomo.convert.conventions import relion_rotations, wrap_degrees
 from opustomo.convert.dynamo import (
     COLUMNS,
     dynamo_from_relion_table,
@@ -17,7 +18,6 @@ from opustomo.convert.dynamo import (
     restore_poses,
     write_table,
 )
-from opustomo.convert.frames import relion_rotations, wrap_degrees
 from opustomo.errors import UserError
 from opustomo.io.star_tables import ParticleStar, read_particles
 from tests.convert.tables import FILES, loop, star_of

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.frames import relion_rotations
+from opustomo.convert.conventions import relion_rotations
 from opustomo.convert.pytom import PytomScale, relion_from_pytom_lists
 from opustomo.errors import UserError
 from opustomo.io.star_tables import read_particles

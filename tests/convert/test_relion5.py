@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis_scripts.main import main
-from opustomo.convert.frames import compose_frames, relion_rotations
+from opustomo.convert.conventions import compose_frames, relion_rotations
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.errors import UserError
 from opustomo.io.star import read_blocks

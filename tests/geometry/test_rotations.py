@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
 from opustomo.geometry.rotations import (
+    euler_to_hopf,
     euler_to_matrix,
     matrix_to_euler,
     matrix_to_quaternion,
@@ -17,7 +18,6 @@ from opustomo.geometry.rotations import (
     small_turn_to_matrix,
     wrap_degrees,
 )
-from opustomo.geometry.viewing import euler_to_hopf
 
 ANGLE = st.floats(-720, 720)
 TURN = st.floats(-180, 180)

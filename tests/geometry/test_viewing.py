@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.rotations import perturb_eulers
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import perturb_eulers, viewing_groups
 
 
 def random_eulers(count: int, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume, write_volume
-from opustomo.io.star_columns import fixed, with_columns
+from opustomo.io.star_conventions import fixed, with_columns
 from opustomo.io.star_poses import poses_from_star
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, read_particles
 from opustomo.main import main as dsd

@@ -20,7 +20,7 @@ import torch
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.command_log import read_commands
 from opustomo.io.latents import read_latents, write_table
 from opustomo.io.pickles import dump_pickle, load_pickle
@@ -28,9 +28,8 @@ from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
 from opustomo.physics.boxes import Boxes
 from opustomo.report import html_report, shown_volumes
+from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, pictures
 from opustomo.report.page import LIBRARIES, SCRIPTS, asset, pack, script_json
-from opustomo.report.surface_volumes import VolumeGroup, describe_surfaces
-from opustomo.report.volume_images import pictures
 from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS, balls
 
 VOID = {"meta", "input", "br", "img", "link"}

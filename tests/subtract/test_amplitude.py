@@ -2,7 +2,7 @@ import torch
 
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.physics.fsc import measured_shells
-from opustomo.subtract.signal import ShellSums, particle_factors, shrunk
+from opustomo.subtract.predicted_signal import ShellSums, particle_factors, shrunk
 from opustomo.subtract.subtraction import pad_spectrum
 
 BOX = 16

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.latents.pca import PrincipalComponents, fit_pca
+from opustomo.analysis.latents.dimension_reduction import PrincipalComponents, fit_pca
 from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
 

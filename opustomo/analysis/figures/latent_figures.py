@@ -20,7 +20,7 @@ from opustomo.analysis.figures.figure_style import (
     viewing_colors,
     viewing_map,
 )
-from opustomo.analysis.latents.pca import PERCENTILES
+from opustomo.analysis.latents.dimension_reduction import PERCENTILES
 from opustomo.analysis.results import LossCurve
 from opustomo.io.atomic import atomic_path
 

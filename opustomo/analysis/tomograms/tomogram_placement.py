@@ -13,12 +13,13 @@ from opustomo.analysis.clusters.clustering import Clustering, load_labels
 from opustomo.analysis.figures.volume_display import contour_level
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors, find_chains, nearest_neighbors
-from opustomo.analysis.tomograms.placement import TomogramGrid, place_volumes
-from opustomo.analysis.tomograms.placement_files import (
+from opustomo.analysis.tomograms.placed_volumes import (
     PlacedCluster,
+    TomogramGrid,
     colors_of_clusters,
     draw_neighbors,
     draw_placement,
+    place_volumes,
     write_neighbor_table,
     write_placement_script,
 )

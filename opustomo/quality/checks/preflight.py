@@ -12,7 +12,10 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import ScaleReport, VoxelSource, examine_scale
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
-from opustomo.quality.checks.contents import (
+from opustomo.quality.checks.gpu_memory import MemorySummary, estimate_memory, free_gpu_bytes
+from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
+from opustomo.quality.checks.reconstruction_kind import ReconstructionKind
+from opustomo.quality.checks.set_contents import (
     MaskSummary,
     ScaleSummary,
     SetSummary,
@@ -22,9 +25,6 @@ from opustomo.quality.checks.contents import (
     summarize_set,
     summarize_views,
 )
-from opustomo.quality.checks.gpu_memory import MemorySummary, estimate_memory, free_gpu_bytes
-from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
-from opustomo.quality.checks.reconstruction_kind import ReconstructionKind
 from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
 from opustomo.quality.checks.wedge import WedgePlanes, WedgeSummary, summarize_wedge, wedge_planes
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from opustomo.quality.evidence.class_pairs import DIFFERENT, NOISE, SAME, UNCLEAR, Gain, PairTest
+from opustomo.quality.evidence.class_pair_test import DIFFERENT, NOISE, SAME, UNCLEAR, Gain, PairTest
 from opustomo.quality.evidence.cluster_stability import Stability
-from opustomo.quality.evidence.matched_controls import Effect, MatchedFsc
+from opustomo.quality.evidence.covariates import Effect, MatchedFsc
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
 NO_EVIDENCE = "There is no evidence for classes of these particles."

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.quality.evidence.particle_features import CHUNK, shell_mean
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
+from opustomo.quality.evidence.residual_features import CHUNK, shell_mean
 
 MEMBERS, MOST_CLASSES = 25, 16
 """Mean number of particles per class from which the number of classes follows, and its upper limit.

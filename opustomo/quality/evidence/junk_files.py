@@ -18,7 +18,7 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.half_maps import half_sets
 from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk
-from opustomo.quality.evidence.restored_run import data_of_run, physics_of_run
+from opustomo.quality.evidence.trained_model import data_of_run, physics_of_run
 
 DPI = 150
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.quality.evidence.class_pairs import SYSTEMATIC
+from opustomo.quality.evidence.class_pair_test import SYSTEMATIC
 from opustomo.quality.evidence.class_verdicts import CANNOT_TELL, NOT_SUPPORTED, SUPPORTED
-from opustomo.quality.evidence.matched_controls import Covariate, standardized
-from opustomo.quality.evidence.matched_splits import (
+from opustomo.quality.evidence.covariates import Covariate, standardized
+from opustomo.quality.evidence.permutation_tests import (
     SPLITS,
     SplitTest,
     compare_split,
@@ -17,7 +17,7 @@ from opustomo.quality.evidence.matched_splits import (
     slope_coefficients,
     tail,
 )
-from opustomo.quality.evidence.particle_features import ParticleFeatures
+from opustomo.quality.evidence.residual_features import ParticleFeatures
 
 SIGNIFICANT = 0.01
 FEWEST = 40

@@ -15,11 +15,7 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_verdicts import RunVerdict
-from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
-from opustomo.quality.evidence.evidence_files import write_validation, write_verdict
-from opustomo.quality.evidence.half_maps import ReadOptions
-from opustomo.quality.evidence.held_out import ComparisonSettings, particle_losses
-from opustomo.quality.evidence.judgment import (
+from opustomo.quality.evidence.classification_tests import (
     Classification,
     cannot_tell,
     judge_classes,
@@ -27,15 +23,20 @@ from opustomo.quality.evidence.judgment import (
     print_verdicts,
     read_material,
 )
+from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
+from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
-from opustomo.quality.evidence.restored_run import (
+from opustomo.quality.evidence.trained_model import (
+    ComparisonSettings,
     data_of_run,
     divides_per_particle,
     held_out_particles,
     load_model,
     norm_of_run,
+    particle_losses,
     physics_of_run,
 )
+from opustomo.quality.evidence.validation_files import write_validation, write_verdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.analysis.figures.latent_figures import dot_style, pca_plane
-from opustomo.analysis.latents.pca import fit_pca
+from opustomo.analysis.latents.dimension_reduction import fit_pca
 from opustomo.io.atomic import atomic_path
 from opustomo.training.monitors.convergence_state import (
     STABLE_LATENTS,

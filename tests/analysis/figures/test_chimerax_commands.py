@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from opustomo.analysis.figures.volume_display import write_series_script, write_set_script
-from opustomo.analysis.tomograms.placement import PlacedMap
-from opustomo.analysis.tomograms.placement_files import PlacedCluster, write_placement_script
+from opustomo.analysis.tomograms.placed_volumes import PlacedCluster, PlacedMap, write_placement_script
 from opustomo.io.mrc import write_volume
 
 NUMBER = r"-?\d+(\.\d+)?(e[-+]?\d+)?"

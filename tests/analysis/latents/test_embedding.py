@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from opustomo.analysis.latents import embedding as embedding_module
-from opustomo.analysis.latents.embedding import embed_all, embed_latents
+from opustomo.analysis.latents import dimension_reduction as embedding_module
+from opustomo.analysis.latents.dimension_reduction import embed_all, embed_latents
 
 
 def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:

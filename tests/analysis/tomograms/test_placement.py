@@ -4,7 +4,7 @@ from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
 from opustomo.analysis.tomograms.neighbor_statistics import find_chains, nearest_neighbors, rotation_angles
-from opustomo.analysis.tomograms.placement import TomogramGrid, place_volumes
+from opustomo.analysis.tomograms.placed_volumes import TomogramGrid, place_volumes
 
 OFFSET_A = np.array([24.0, -16.0, 8.0])  # x, y, z of the blob from the center of rotation
 

@@ -13,8 +13,8 @@ from opustomo.io.mrc import read_volume
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 from opustomo.physics.fsc import shell_correlation
 from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, Validation, shuffled_within, validate_clusters
-from opustomo.quality.evidence.evidence_files import write_validation
 from opustomo.quality.evidence.half_maps import Assignment, ReadOptions, back_project, half_sets
+from opustomo.quality.evidence.validation_files import write_validation
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import torch
 
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
-from opustomo.quality.evidence.class_pairs import Gain, PairTest, compare_pair, mixture_gain
+from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
 from opustomo.quality.evidence.class_verdicts import judge, merged_groups
 from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
-from opustomo.quality.evidence.matched_controls import (
+from opustomo.quality.evidence.covariates import (
     Covariate,
     categories,
     class_mask,
@@ -20,16 +20,16 @@ from opustomo.quality.evidence.matched_controls import (
     propensity_strata,
     standardized,
 )
-from opustomo.quality.evidence.matched_splits import SplitTest, matched_permutations
 from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
-from opustomo.quality.evidence.particle_features import (
+from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
+from opustomo.quality.evidence.permutation_tests import SplitTest, matched_permutations
+from opustomo.quality.evidence.residual_features import (
     ParticleFeatures,
     Residuals,
     fit_residuals,
     nuisance_maps,
     particle_features,
 )
-from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
 
 BOX = 16
 

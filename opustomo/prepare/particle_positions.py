@@ -11,7 +11,6 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import format_pixel_sizes
-from opustomo.io.star_columns import with_columns
 from opustomo.io.star_conventions import (
     CENTERED_COORDINATES,
     COORDINATES,
@@ -20,6 +19,7 @@ from opustomo.io.star_conventions import (
     coordinate_sizes,
     counts_in_image_pixels,
     is_candidate_table,
+    with_columns,
 )
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.imod_files import read_columns

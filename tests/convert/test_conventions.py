@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.convert.frames import (
+from opustomo.convert.conventions import (
     dynamo_from_relion,
     relion_eulers,
     relion_from_dynamo,

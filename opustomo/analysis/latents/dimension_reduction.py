@@ -1,8 +1,13 @@
-"""Principal component analysis of latents, and traversals along one component."""
+"""Dimension reduction of latents: principal components with traversals, and a two-dimensional UMAP embedding."""
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -118,3 +123,77 @@ def pc_traversal(
         start, end = np.percentile(scores[:, component], percentiles)
         path[:, component] = np.linspace(start, end, num_points)
     return pca.latents(path), path[:, component]
+
+
+NEIGHBORS = 15  # umap-learn's default
+SEED = 42
+OWN_PROCESS = 20_000
+"""Number of particles above which a separate process saves more time than its start takes."""
+
+
+def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False) -> np.ndarray:
+    """Compute a UMAP embedding with the default parameters of umap-learn and a fixed seed.
+
+    With too few particles for spectral initialization, the embedding is initialized at random. With fewer than four
+    distinct latents, the first two latent dimensions are returned.
+
+    Parameters
+    ----------
+    latents
+        Latents, shape (N, zdim), finite.
+    seed
+        Random seed. A fixed seed restricts UMAP to one thread and makes the embedding reproducible.
+    progress
+        Show a progress bar on a terminal.
+
+    Returns
+    -------
+    numpy.ndarray
+        Embedding, shape (N, 2), float32.
+    """
+    if len(np.unique(latents, axis=0)) < 4:
+        return _first_two_dimensions(latents)
+    import umap
+
+    few = len(latents) <= NEIGHBORS
+    with warnings.catch_warnings():
+        # umap-learn warns about its thread count and about disconnected vertices among duplicates.
+        warnings.simplefilter("ignore", UserWarning)
+        reducer = umap.UMAP(
+            n_neighbors=min(NEIGHBORS, len(latents) - 1),
+            init="random" if few else "spectral",
+            random_state=seed,
+            n_jobs=1,
+            tqdm_kwds={"desc": "UMAP", "disable": not (progress and sys.stderr.isatty())},
+        )
+        embedding = np.asarray(reducer.fit_transform(latents), dtype=np.float32)
+    if not np.isfinite(embedding).all():
+        return _first_two_dimensions(latents)
+    return embedding
+
+
+def embed_all(sets: Sequence[np.ndarray], progress: bool = False) -> list[np.ndarray]:
+    """Compute the UMAP embeddings of several sets of latents, see `embed_latents`.
+
+    Large sets are embedded in parallel processes because UMAP with a fixed seed uses one thread.
+
+    Parameters
+    ----------
+    sets
+        Latents, each of shape (N, dimension).
+    progress
+        Show a progress bar for the first set on a terminal.
+    """
+    if len(sets) < 2 or max(len(latents) for latents in sets) < OWN_PROCESS:
+        return [embed_latents(latents, progress=progress) for latents in sets]
+    with ProcessPoolExecutor(len(sets) - 1, mp_context=get_context("spawn")) as pool:
+        others = [pool.submit(embed_latents, latents) for latents in sets[1:]]
+        return [embed_latents(sets[0], progress=progress), *(other.result() for other in others)]
+
+
+def _first_two_dimensions(latents: np.ndarray) -> np.ndarray:
+    """Return the first two latent dimensions, centered, as a fallback where UMAP fails."""
+    plane = np.zeros((len(latents), 2), dtype=np.float32)
+    shown = latents[:, :2] - latents[:, :2].mean(axis=0)
+    plane[:, : shown.shape[1]] = shown
+    return plane

@@ -20,8 +20,8 @@ from opustomo.io.poses import Poses
 from opustomo.io.star_tables import read_particles
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
-from opustomo.report import run_curves
-from opustomo.report.run_curves import describe_kl, describe_pairs, describe_pose_corrections, map_correlations
+from opustomo.report import run_summary
+from opustomo.report.run_summary import describe_kl, describe_pairs, describe_pose_corrections, map_correlations
 
 BOX, APIX, COUNT = 24, 5.0, 40
 
@@ -102,8 +102,8 @@ def test_decoded_maps_are_compared_with_back_projections(
     write_volume(folder / "backprojection0.mrc", 3.0 * maps[0], APIX)  # the same map on another scale
     write_volume(folder / "backprojection1.mrc", maps[0], APIX)  # another map
     boxes = Boxes(BOX, APIX, BOX, BOX)
-    monkeypatch.setattr(run_curves, "VolumeDecoder", lambda *_: SimpleNamespace(boxes=boxes))
-    monkeypatch.setattr(run_curves, "decode_batches", lambda decoder, latents, *_: iter(maps[: len(latents)]))
+    monkeypatch.setattr(run_summary, "VolumeDecoder", lambda *_: SimpleNamespace(boxes=boxes))
+    monkeypatch.setattr(run_summary, "decode_batches", lambda decoder, latents, *_: iter(maps[: len(latents)]))
     curves = map_correlations(ResultDir(tmp_path), 1, folder, None)
     np.testing.assert_allclose(curves[0], 1.0, atol=1e-5)
     assert np.abs(curves[1][4:]).max() < 0.3 and len(curves[1]) == BOX // 2 + 1

@@ -13,7 +13,7 @@ from opustomo.geometry.tilt_geometry import SliceFrame
 from opustomo.io.mrc import write_volume
 from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.physics.slice_insertion import SliceInserter
-from opustomo.prepare.particle_ctf import write_ctf_table
+from opustomo.prepare.ctf_table_output import write_ctf_table
 from opustomo.prepare.tilt_images import SliceGrid, TiltImages, cut_slices
 
 CHUNK_BYTES = 128_000_000

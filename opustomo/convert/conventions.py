@@ -11,8 +11,15 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.errors import UserError
 from opustomo.io import star_conventions
-from opustomo.io.star_columns import Numbers, with_columns, without_columns, xyz, xyz_columns
-from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES
+from opustomo.io.star_conventions import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    Numbers,
+    with_columns,
+    without_columns,
+    xyz,
+    xyz_columns,
+)
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 Angles = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 
 from opustomo.data.particles import ParticleSet, pixel_sizes_differ
 from opustomo.data.voxels import DIFFERENT_RATIO, ScaleReport
-from opustomo.geometry.viewing import viewing_groups
+from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.star import format_pixel_sizes
 from opustomo.physics.boxes import Boxes
 

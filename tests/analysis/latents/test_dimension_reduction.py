@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from opustomo.analysis.latents.pca import fit_pca, pc_traversal
+from opustomo.analysis.latents.dimension_reduction import fit_pca, pc_traversal
 
 
 def test_agrees_with_sklearn() -> None:

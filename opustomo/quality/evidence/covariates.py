@@ -16,8 +16,8 @@ from torch import Tensor
 
 from opustomo.data.particles import ParticleSet
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
-from opustomo.quality.evidence.matched_splits import matched_permutations
-from opustomo.quality.evidence.particle_features import Residuals, shell_mean
+from opustomo.quality.evidence.permutation_tests import matched_permutations
+from opustomo.quality.evidence.residual_features import Residuals, shell_mean
 
 PERMUTATIONS = 1999
 SIGNIFICANT = 0.01

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.quality.evidence.particle_features import ParticleFeatures
+from opustomo.quality.evidence.residual_features import ParticleFeatures
 
 SPLITS = 300
 """Number of matched random splits; p-values beyond their number come from their first three moments."""

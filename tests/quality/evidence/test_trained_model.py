@@ -2,7 +2,7 @@
 
 import pytest
 
-from opustomo.quality.evidence.restored_run import physics_of_run
+from opustomo.quality.evidence.trained_model import physics_of_run
 
 
 @pytest.mark.parametrize("name", ["ctf_normalized", "ctf_normalised"])

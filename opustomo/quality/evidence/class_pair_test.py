@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from opustomo.quality.evidence.matched_controls import Covariate, propensity_strata
-from opustomo.quality.evidence.matched_splits import SplitTest, compare_split, matched_permutations
-from opustomo.quality.evidence.particle_features import EXPECTED_DIFFERENCE, ParticleFeatures, Residuals, shell_mean
+from opustomo.quality.evidence.covariates import Covariate, propensity_strata
+from opustomo.quality.evidence.permutation_tests import SplitTest, compare_split, matched_permutations
+from opustomo.quality.evidence.residual_features import EXPECTED_DIFFERENCE, ParticleFeatures, Residuals, shell_mean
 
 FLOOR = 0.01
 """Regularization of the weights of the common map, relative to their shell average."""

@@ -15,13 +15,12 @@ from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.geometry.tilt_geometry import slice_frame
 from opustomo.io.image_paths import folders_above
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_columns import with_columns
+from opustomo.io.star_conventions import with_columns
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tilt_series.discovery import SeriesSource
 from opustomo.io.tilt_series.series import TiltSeries
-from opustomo.prepare.particle_ctf import clipped_defoci, original_depth, write_ctf_table
-from opustomo.prepare.particle_tables import SUBTOMOGRAM_COLUMNS
-from opustomo.prepare.positions import (
+from opustomo.prepare.ctf_table_output import clipped_defoci, original_depth, write_ctf_table
+from opustomo.prepare.particle_positions import (
     coordinate_note,
     from_corner,
     outside_note,
@@ -31,6 +30,7 @@ from opustomo.prepare.positions import (
     visible_note,
     visible_tilts,
 )
+from opustomo.prepare.particle_tables import SUBTOMOGRAM_COLUMNS
 from opustomo.prepare.worker_pool import run_jobs
 
 MAGNIFICATION = 10000.0
@@ -56,7 +56,7 @@ class CtfConfig:
         If given, depths are computed by the formula of OPUS-TOMO with this sign times the written tilt, instead of the
         geometry of the series.
     clip_from_deg, clip_sigmas
-        See :func:`opustomo.prepare.particle_ctf.clipped_defoci`; None leaves defoci unchanged.
+        See :func:`opustomo.prepare.ctf_table_output.clipped_defoci`; None leaves defoci unchanged.
     image_name
         Pattern with {name} and {index} for the names of subtomograms, for particles in .coords files.
     magnification
