@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from opustomo.model.config import ModelConfig, PhysicsConfig
-    from opustomo.physics.boxes import Boxes
+    from opustomo.data.particles import ParticleSet
+    from opustomo.data.voxels import VoxelSource
+    from opustomo.model.config import ModelConfig
     from opustomo.quality.checks.missing_inputs import Readiness
+    from opustomo.quality.checks.preflight import PlannedRun
     from opustomo.quality.checks.proposed_settings import Settings
     from opustomo.training.step_timing import StepTime
 
@@ -152,7 +154,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
         print(f"\nWrote {args.figure}.")
     if not verdict.faults:
         line = command_line(str(args.particles), repeated, settings, args.outdir)
-        timing = None if args.no_timing else _time_step(readiness, source, boxes, model, physics, settings)
+        timing = None if args.no_timing else _time_step(particles, source, run, settings)
         _print_proposal(line, settings, len(particles), timing, report.memory.line, args.outdir)
         content |= {"command": line, "settings": asdict(settings)}
         content["seconds_per_visit"] = None if timing is None else timing.seconds_per_particle
@@ -184,19 +186,16 @@ def _repeated(options: dict[str, Any]) -> list[str]:
     return words
 
 
-def _time_step(
-    readiness: Readiness, source: Any, boxes: Boxes, model: ModelConfig, physics: PhysicsConfig, settings: Settings
-) -> StepTime:
-    """Return the measured time of a training step."""
+def _time_step(particles: ParticleSet, source: VoxelSource, run: PlannedRun, settings: Settings) -> StepTime:
+    """Measure the time of a training step with the proposed settings."""
     import torch
 
     from opustomo.training.config import TrainingConfig
     from opustomo.training.step_timing import measure_step
 
-    assert readiness.particles is not None
     config = TrainingConfig(batch_size=settings.batch_size, lr=settings.lr)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return measure_step(readiness.particles, source, readiness.mask, boxes, model, physics, config, device)
+    return measure_step(particles, source, run, config, device)
 
 
 def _print_proposal(

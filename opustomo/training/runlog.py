@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,22 +14,29 @@ from pathlib import Path
 from opustomo.errors import UserError
 
 
-def epoch_line(
-    epoch: int,
-    kind: str,
-    gen_loss: float,
-    snr: float,
-    total: float,
-    seconds: float,
-    now: datetime | None = None,
-) -> str:
-    """One line per epoch in the original's format (docs/files.md, ``run.log``); ``kind`` is training or validation."""
+def epoch_line(epoch: int, kind: str, means: Mapping[str, float], seconds: float, now: datetime | None = None) -> str:
+    """Return the line of an epoch in ``run.log``, in the format of OPUS-TOMO (docs/files.md).
+
+    Parameters
+    ----------
+    epoch
+        Number of the epoch, counted from 0.
+    kind
+        ``training`` or ``validation``.
+    means
+        Mean losses of the epoch under the keys of ``metrics.csv``, of which ``gen``, ``snr`` and ``total`` are written.
+    seconds
+        Duration of the epoch.
+    now
+        Time of the line; None takes the present time.
+    """
     stamp = (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S")
     minutes, tenths = divmod(round(10 * seconds), 600)
     hours, minutes = divmod(minutes, 60)
+    losses = f"gen_loss = {means['gen']:.6f}, SNR2 = {means['snr']:.6f}, total loss = {means['total']:.6f}"
     return (
-        f"{stamp}     # =====> Epoch: {epoch + 1} Average {kind} gen_loss = {gen_loss:.6f}, SNR2 = {snr:.6f}, "
-        f"total loss = {total:.6f}; Finished in {hours}:{minutes:02d}:{tenths / 10:04.1f}"
+        f"{stamp}     # =====> Epoch: {epoch + 1} Average {kind} {losses}; "
+        f"Finished in {hours}:{minutes:02d}:{tenths / 10:04.1f}"
     )
 
 

@@ -14,8 +14,8 @@ import torch
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource, pooled_std
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.physics.boxes import Boxes, mask_on_crop
+from opustomo.physics.boxes import mask_on_crop
+from opustomo.quality.checks.preflight import PlannedRun
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.loop_state import TRAINING
 from opustomo.training.runlog import RunLog
@@ -65,19 +65,23 @@ class StepTime:
 
 
 def measure_step(
-    particles: ParticleSet,
-    source: VoxelSource,
-    mask: np.ndarray | None,
-    boxes: Boxes,
-    model: ModelConfig,
-    physics: PhysicsConfig,
-    config: TrainingConfig,
-    device: str,
+    particles: ParticleSet, source: VoxelSource, planned: PlannedRun, config: TrainingConfig, device: str
 ) -> StepTime:
     """Measure the time that one particle takes in training, reading included.
 
     The steps are those of training with untrained networks; nothing is written into the output folder. The first pass,
     which also prepares memory and kernels, is not counted.
+
+    Parameters
+    ----------
+    particles, source
+        The particle set and its voxels.
+    planned
+        Boxes, mask and networks of the planned run.
+    config
+        Settings of the training, of which batch size, learning rate and seed are used.
+    device
+        Device of the training, ``cpu`` or ``cuda``.
     """
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     gpu = torch.device(device).type == "cuda"
@@ -86,7 +90,10 @@ def measure_step(
     config = TrainingConfig(epochs=1, batch_size=batch, lr=config.lr, seed=config.seed)
     members = np.linspace(0, len(particles) - 1, count).astype(int), np.zeros(0, dtype=int)
     torch.manual_seed(config.seed)
-    network = Autoencoder(model, physics, boxes, mask_on_crop(mask, boxes), amp=gpu).to(device)
+    network = Autoencoder(
+        planned.model, planned.physics, planned.boxes, mask_on_crop(planned.mask, planned.boxes), amp=gpu
+    )
+    network = network.to(device)
     norm = 0.0, pooled_std(source, len(particles), count)
     with tempfile.TemporaryDirectory() as folder:
         run = RunConfig(Path(folder), device=device, amp=gpu, log_interval=10**9)

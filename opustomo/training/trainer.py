@@ -244,9 +244,7 @@ class Trainer:
         if training:
             progress.training_means, progress.training_seconds = means, progress.seconds
         if progress.counted:
-            self.log.raw(
-                epoch_line(progress.epoch, progress.kind, means["gen"], means["snr"], means["total"], progress.seconds)
-            )
+            self.log.raw(epoch_line(progress.epoch, progress.kind, means, progress.seconds))
         return True
 
     def _read_sums(self) -> None:

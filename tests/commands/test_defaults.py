@@ -19,7 +19,9 @@ CONFIGS = {
     "dsd check": "data.config.DataConfig",
     "dsd reconstruct": "data.config.DataConfig",
     "dsd simulate": "simulate.dataset.SimulationConfig simulate.acquisition.Optics",
-    "dsd extract_subtomos": "prepare.subtomogram_reconstruction.ReconstructionConfig prepare.extraction.ExtractionConfig",
+    "dsd extract_subtomos": (
+        "prepare.subtomogram_reconstruction.ReconstructionConfig prepare.extraction.ExtractionConfig"
+    ),
     "dsd prepare_ctf": "prepare.ctf_preparation.CtfConfig",
     "dsd prepare_subtomos": "prepare.particle_series.SeriesConfig",
     "dsdsh extract_tomo_cubes": "prepare.cubes.CubeConfig",

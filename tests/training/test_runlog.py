@@ -15,16 +15,17 @@ from opustomo.errors import UserError
 from opustomo.training.runlog import RunLog, epoch_line
 
 NOW = datetime(2026, 1, 31, 9, 5, 7)
+ZERO = {"gen": 0.0, "snr": 0.0, "total": 0.0}
 
 
 def test_the_epoch_line_is_the_originals() -> None:
-    line = epoch_line(0, "training", -0.0123456, 0.25, 1.5, 62.34, NOW)
+    line = epoch_line(0, "training", {"gen": -0.0123456, "snr": 0.25, "total": 1.5}, 62.34, NOW)
     assert line == (
         "2026-01-31 09:05:07     # =====> Epoch: 1 Average training gen_loss = -0.012346, SNR2 = 0.250000, "
         "total loss = 1.500000; Finished in 0:01:02.3"
     )
-    assert " Epoch: 12 Average validation gen_loss" in epoch_line(11, "validation", 0, 0, 0, 0)
-    stamp = epoch_line(0, "training", 0, 0, 0, 0)[:19]
+    assert " Epoch: 12 Average validation gen_loss" in epoch_line(11, "validation", ZERO, 0)
+    stamp = epoch_line(0, "training", ZERO, 0)[:19]
     assert abs((datetime.now() - datetime.fromisoformat(stamp)).total_seconds()) < 5
 
 
@@ -34,7 +35,7 @@ def test_the_epoch_line_is_the_originals() -> None:
      (3600.0, "1:00:00.0"), (100 * 3600 + 61.5, "100:01:01.5")],
 )  # fmt: skip
 def test_times_are_clock_times(seconds: float, text: str) -> None:
-    assert epoch_line(0, "training", 0, 0, 0, seconds).endswith(f"Finished in {text}")
+    assert epoch_line(0, "training", ZERO, seconds).endswith(f"Finished in {text}")
 
 
 def test_the_analysis_reads_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +44,7 @@ def test_the_analysis_reads_what_the_run_wrote(tmp_path: Path, capsys: pytest.Ca
     log.say("# dsd train_tomo Epoch: 7 Average things")
     for kind, rows in values.items():
         for epoch, row in enumerate(rows):
-            log.raw(epoch_line(epoch, kind, *row, seconds=3.0))
+            log.raw(epoch_line(epoch, kind, dict(zip(ZERO, row, strict=True)), seconds=3.0))
     log.close()
     curves = read_training_log(tmp_path / "run.log")
     assert set(curves) == {"training", "validation"}
