@@ -112,17 +112,13 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         engine.seed((0,))
         random = StepRandom.of(engine.generator, batch)
         schedule = visit.schedule
-        return StepState(schedule.bfactor_A2, schedule.beta, 0.5, 1.0, engine.snr, random)
+        return StepState(schedule.bfactor_A2, schedule.beta, 0.5, 0.0, engine.snr, random)
 
     times: dict[str, float] = {}
-    random = StepRandom.of(engine.generator, batch)
     assembled, times["assemble"] = time_of(lambda: engine.assemble(visit))
-    neighbors, times["prior_search"] = time_of(
-        lambda: engine.latents.neighbors(visit.index, visit.pool, random, visit.pool_count)
-    )
     inferred, times["inference"] = time_of(lambda: model.inference(assembled, state()))
     generated, times["generative"] = time_of(lambda: model.generative(assembled, inferred, state()))
-    terms, times["loss"] = time_of(lambda: model.loss(inferred, generated, neighbors, state()))
+    terms, times["loss"] = time_of(lambda: model.loss(assembled, inferred, generated, None, state()))
     _, times["backward"] = time_of(lambda: terms.total.backward(retain_graph=True))
     _, times["update"] = time_of(lambda: engine.update(visit.schedule.learning_rate))
     engine.optimizer.zero_grad(set_to_none=True)
