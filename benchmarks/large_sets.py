@@ -73,7 +73,7 @@ def train_without_steps(words: list[str]) -> None:
         return drawn
 
     graphs.Steps.__call__ = no_step  # type: ignore[method-assign]
-    trainer.encode_all = random_latents  # type: ignore[assignment]
+    trainer.infer_latents = random_latents  # type: ignore[assignment]
     trainer.Trainer.update_consensus = lambda self: None  # type: ignore[method-assign]
     from opustomo.main import main as dsd
 

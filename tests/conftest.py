@@ -41,6 +41,15 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def full_precision(request: pytest.FixtureRequest) -> None:
+    """Compute convolutions on a GPU without TF32, as ``--no-amp`` does."""
+    if request.node.get_closest_marker("cuda"):
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; skip the GPU tests where there is no GPU."""
     # so that no process of tests is left alone with one of them at the end

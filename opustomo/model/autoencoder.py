@@ -162,7 +162,7 @@ class Autoencoder(nn.Module):
             drawn = random if self.physics.jitter else None
             seen = self.mask * self.focus if self.focused else self.mask
             posed = observation.encoder_input(spectrum, rotation, seen, self.boxes, snr, drawn)
-        with self._precision():
+        with self.precision():
             return self.encoder(posed)
 
     @property
@@ -205,7 +205,7 @@ class Autoencoder(nn.Module):
     def generative(self, batch: Batch, inferred: Inference, state: StepState) -> Generated:
         """Decode, pose and image the template, and compare it with the data."""
         boxes, physics = self.boxes, self.physics
-        with self._precision():
+        with self.precision():
             template = self.template(inferred.z[:, : self.config.zdim])
         correction = self.pose_correction(inferred.z, state.moves_pose)
 
@@ -335,6 +335,18 @@ class Autoencoder(nn.Module):
         return gain_sums(rfft3(generated.target) - consensus, added, batch.weight)
 
     @torch.no_grad()
+    def whitened_comparison(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor]:
+        """Return masked targets and filters of the model as half spectra (B, Dr, Dr, Dr/2+1), noise being white."""
+        ctf = self.ctf(batch.tilts, batch.table)
+        spectrum = self.observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
+        b_data, b_model, beta, _ = self._image_parameters(len(batch), state)
+        target, transfer = observation.target_and_transfer(spectrum, ctf, b_data, b_model, self.physics.ctf_alpha, beta)
+        still = self.posing.no_correction(len(batch), target.device)
+        target = target * self.posing.posed_mask(self.mask, batch.rotation, still)
+        white = whitening(self.noise, self.boxes.render)
+        return rfft3(target) * white, transfer * white
+
+    @torch.no_grad()
     def unexplained(self, batch: Batch, state: StepState) -> tuple[Tensor, Tensor]:
         """Return what the model does not explain of centered subtomograms, in their own scale, and their CTFs.
 
@@ -360,7 +372,8 @@ class Autoencoder(nn.Module):
         observed, imaged, target = (crop_center(volume, self.boxes.crop) for volume in volumes)
         return observed, imaged, target
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """Return the context in which the networks run: bfloat16 with ``amp``, else float32."""
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def _image_parameters(self, count: int, state: StepState) -> tuple[Tensor, Tensor, Tensor, Tensor]:

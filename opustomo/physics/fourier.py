@@ -55,6 +55,19 @@ def crop_spectrum(spectra: Tensor, size: int) -> Tensor:
     return kept * (size / full) ** 3
 
 
+def pad_spectrum(spectra: Tensor, size: int) -> Tensor:
+    """Pad half spectra (..., D, D, D/2+1) with zeros to a box of ``size``, the inverse of :func:`crop_spectrum`."""
+    small = spectra.shape[-2]
+    if size < small or size % 2:
+        raise ValueError(f"cannot pad a spectrum of box {small} to {size}: expected an even size of at least {small}")
+    half = small // 2
+    place = torch.arange(small, device=spectra.device)
+    place = torch.where(place < half, place, place + (size - small))
+    padded = spectra.new_zeros(*spectra.shape[:-3], size, size, size // 2 + 1)
+    padded[..., place[:, None], place, : half + 1] = spectra * (size / small) ** 3
+    return padded
+
+
 def crop_in_fourier_space(volumes: Tensor, size: int) -> Tensor:
     """Return real volumes (..., D, D, D) on a grid of `size` voxels per axis, whose frequencies they keep."""
     return irfft3(crop_spectrum(rfft3(volumes), size))

@@ -1,9 +1,9 @@
 """Consensus volume: the part of the density that all particles share, found in closed form.
 
 The decoder adds it to what its network generates, so that the network learns how particles differ from their consensus
-instead of drawing the particle from nothing. Before the first step, and whenever the number of visits has doubled, the
-back-projection of what the model does not explain is added to it (an M step for the common part of the density).
-OPUS-TOMO has no consensus. See docs/method.md, section 4.
+instead of drawing the particle from nothing. Before the first step, after four visits per particle, and whenever the
+number of visits has doubled since, the back-projection of what the model does not explain is added to it (an M step for
+the common part of the density). OPUS-TOMO has no consensus. See docs/method.md, section 4.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from opustomo.training.engine import Engine
 
 MOST_PARTICLES = 4096
 """Largest number of particles, drawn at random, that a consensus is computed from."""
-BATCH = 16
+VOXELS_PER_BATCH = 2**23
+"""Voxels of the render boxes that are compared at a time, so that memory does not depend on the size of the box."""
+MOST_PER_BATCH = 32
+FIRST_UPDATE = 4
+"""Visits per particle before the first update."""
 LOWEST_FSC = 0.143
 """Half-map FSC below which a shell contributes nothing (Rosenthal & Henderson 2003)."""
 
@@ -35,10 +39,10 @@ LOWEST_FSC = 0.143
 def updates_due(visits: int, particles: int) -> int:
     """Return how many updates of the consensus belong to a number of training visits.
 
-    Updates are due when as many visits have been made as particles enter the consensus, and whenever the number of
-    visits has doubled since.
+    Updates are due when the particles that enter the consensus have been visited four times on average, when poses have
+    settled, and whenever the number of visits has doubled since.
     """
-    return max(0, visits // max(1, min(particles, MOST_PARTICLES))).bit_length()
+    return (visits // (FIRST_UPDATE * max(1, min(particles, MOST_PARTICLES)))).bit_length()
 
 
 @torch.no_grad()
@@ -68,7 +72,8 @@ def missing_consensus(
     model, ranks, device = engine.model, engine.ranks, engine.device
     boxes = model.boxes
     members = np.random.default_rng(engine.config.seed).permutation(members)[:MOST_PARTICLES]
-    batches = [ranks.part_of(batch) for batch in np.array_split(members, -(-len(members) // (BATCH * ranks.size)))]
+    size = ranks.size * max(1, min(MOST_PER_BATCH, VOXELS_PER_BATCH // boxes.render**3))
+    batches = [ranks.part_of(batch) for batch in np.array_split(members, -(-len(members) // size))]
     halves = torch.zeros(len(engine.table), dtype=torch.long, device=device)
     halves[torch.from_numpy(members).to(device)] = torch.arange(len(members), device=device) % 2
     sums = Backprojection(boxes.render, 2, device, padding=1)

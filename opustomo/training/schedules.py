@@ -6,7 +6,7 @@ import math
 
 LR_DECAY = 0.98
 WARM_UP = 100
-MOTION_FIRST = (500, 1000)
+MOTION_FIRST = (1000, 2000)
 """First and last update of the ramp with which the composition comes in if bodies move."""
 CYCLE = 27_000
 RAMP = 20_000

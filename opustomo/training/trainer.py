@@ -27,7 +27,7 @@ from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import missing_consensus, updates_due
-from opustomo.training.encoding import encode_all
+from opustomo.training.encoding import Reading, infer_latents
 from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
 from opustomo.training.fit_separation import separate_latents
 from opustomo.training.graphs import Steps
@@ -189,7 +189,12 @@ class Trainer:
         progress.epoch += 1
         progress.start_pass(TRAINING)
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            latents = encode_all(self.engine, self.source, self.members.values(), self.norm, self.run.workers)
+            latents = infer_latents(
+                self.engine,
+                Reading(self.source, self.norm, self.run.workers),
+                (self.members[TRAINING], self.members[VALIDATION]),
+                schedules.bfactor_at(self.model.physics.bfactor_A2, epoch),
+            )
             latents = self._recovery.finite_latents(epoch, latents, self.engine.latents.values.cpu().numpy())
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))

@@ -117,7 +117,7 @@ def test_validation_step(case: str, amp: bool, device: str) -> None:
     tolerance = 1e-2 if amp else 1e-4 if device == "cpu" else 5e-3
     for name, value in expected.items():
         # of untrained latents, all but equal, bfloat16 leaves less of the small differences between them
-        loose = 2.0 if amp and name == "knn" else 1.0
+        loose = 2.0 if amp and name in ("knn", "spread") else 1.0
         assert ours[name] == pytest.approx(value, rel=loose * tolerance), name
     # model and data are of like size, latents and poses moved: nothing agrees by vanishing
     assert expected["snr"] > 0.01

@@ -59,11 +59,9 @@ def test_the_template_spans_the_crop() -> None:
 
 
 def test_updates_are_due_when_visits_have_doubled() -> None:
-    assert [updates_due(visits, 100) for visits in (0, 99, 100, 199, 200, 399, 400, 799, 800)] == [
-        0, 0, 1, 1, 2, 2, 3, 3, 4,
-    ]  # fmt: skip
-    assert updates_due(2 * MOST_PARTICLES, 10 * MOST_PARTICLES) == 2  # more particles do not enter a consensus
-    assert updates_due(5, 0) == updates_due(5, 1) == 3
+    assert [updates_due(visits, 100) for visits in (0, 100, 399, 400, 799, 800, 1599, 1600)] == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert updates_due(8 * MOST_PARTICLES, 10 * MOST_PARTICLES) == 2  # more particles do not enter a consensus
+    assert updates_due(20, 0) == updates_due(20, 1) == 3
 
 
 def test_a_run_starts_from_the_consensus_and_improves_it(
@@ -79,14 +77,14 @@ def test_a_run_starts_from_the_consensus_and_improves_it(
         decoder = VolumeDecoder(weights, weights.with_name("config.pkl"), "cpu")
         return decoder.decoder.consensus, decoder.decode(np.zeros((1, decoder.zdim)))[0]
 
-    first, decoded = volumes("run", 0, "-n", "1")
+    first, decoded = volumes("run", 2, "-n", "3")
     truth = torch.from_numpy(np.load(tiny_set / "volumes.npy").mean(0))
     _, boxes, _ = read_config(tmp_path / "run" / "config.pkl")
     expected = to_template(crop_center(truth, boxes.crop), 32)
     inside = first != 0
     assert torch.corrcoef(torch.stack([decoded[inside], expected[inside]]))[0, 1] > 0.6
-    resumed, _ = volumes("run", 1, "-n", "2", "--load", "latest")
-    straight, _ = volumes("straight", 1, "-n", "2")
+    resumed, _ = volumes("run", 4, "-n", "5", "--load", "latest")
+    straight, _ = volumes("straight", 4, "-n", "5")
     torch.testing.assert_close(resumed, straight)
     assert not torch.equal(resumed, first)
     assert not volumes("original", 0, "-n", "1", "--preset", "original")[0].any()

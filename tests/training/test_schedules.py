@@ -72,5 +72,5 @@ def test_learning_rate_decays_after_each_epoch() -> None:
 
 
 def test_the_composition_comes_in_after_the_motion() -> None:
-    values = [composition_scale_at(update) for update in (0, 500, 750, 1000, 10**6)]
+    values = [composition_scale_at(update) for update in (0, 1000, 1500, 2000, 10**6)]
     assert values == pytest.approx([0, 0, 0.5, 1, 1])

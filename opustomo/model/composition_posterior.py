@@ -1,0 +1,193 @@
+"""Posterior of each particle's composition: the population of compositions as the prior, times the likelihood.
+
+The encoder estimates a composition in one pass and knows neither the CTF nor the missing wedge of the particle. The
+likelihood knows both. The volumes V(z_j) of a population of compositions are expressed in a few components,
+V(z_j) = M + Σ_k c_jk U_k, in which the log-likelihood of particle i is quadratic:
+
+    L_i(c) = h_i·c - ½ cᵀ G_i c,    h_i = A_iᵀ r_i / σ²,    G_i = A_iᵀ A_i / σ²,
+
+with the imaged components A_i and the residual r_i of the data from the imaged M. The prior has a weight π_j at every
+composition of the population, which EM estimates from all particles (Laird 1978). The result is the posterior mean:
+
+    w_ij ∝ π_j exp L_i(c_j),    π_j = mean over i of w_ij,    z_i = Σ_j w_ij z_j.
+
+See docs/method.md, section 7.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.batch import Batch
+from opustomo.model.held_out_gain import apply_gain
+from opustomo.model.step import StepState
+from opustomo.physics.fourier import crop_spectrum, half_spectrum_weights, irfft3, pad_spectrum, rfft3
+from opustomo.physics.fsc import measured_shells
+from opustomo.physics.sampling import sample_posed, to_template
+
+INFORMATION_KEPT = 0.99
+"""Share of the information on the components that the box of the comparison keeps."""
+INSPECTED = 32
+"""Number of volumes from which this box is determined."""
+LEAST_SIZE = 16
+EM_STEPS = 20
+OVERSAMPLING = 2
+"""Voxels of the components per voxel of the comparison, so that their interpolation attenuates little."""
+BATCH = 16
+ROWS = 4096
+
+
+class Population(NamedTuple):
+    """Compositions of a population and the components of their volumes.
+
+    Attributes
+    ----------
+    latents, coordinates
+        z_j (M, zdim) and c_j (M, K).
+    volumes
+        M and U_k, on a grid twice as fine as that of the comparison, (K+1, F, F, F).
+    size
+        Box in which particles are compared with them.
+    """
+
+    latents: Tensor
+    coordinates: Tensor
+    volumes: Tensor
+    size: int
+
+
+class Evidence(NamedTuple):
+    """Quadratic log-likelihoods of particles in the components: h (N, K) and G (N, K, K), float64."""
+
+    linear: Tensor
+    quadratic: Tensor
+
+    def of(self, coordinates: Tensor) -> Tensor:
+        """Return L_i(c_j) of coordinates (M, K), (N, M)."""
+        outer = (coordinates[:, :, None] * coordinates[:, None, :]).flatten(1)
+        return self.linear @ coordinates.T - 0.5 * self.quadratic.flatten(1) @ outer.T
+
+
+def applies(model: Autoencoder) -> bool:
+    """Return whether compositions are inferred: not without an encoder, for moving bodies or OPUS-TOMO's algorithm."""
+    return model.encoder is not None and model.config.bodies is None and not model.physics.original
+
+
+@torch.no_grad()
+def find_population(model: Autoencoder, latents: Tensor, size: int) -> Population:
+    """Decode a population of compositions and find the components of its volumes.
+
+    Parameters
+    ----------
+    model
+        Model in evaluation mode.
+    latents
+        (M, zdim) compositions.
+    size
+        Box of the comparison (:func:`comparison_size`).
+    """
+    box = model.boxes
+    low_pass = (torch.arange(len(model.gain), device=latents.device) <= size // 2).to(model.gain)
+    seen = model.mask * model.focus if model.focused else model.mask
+    weight = _on_grid(to_template(seen, model.config.templateres)[None], model, size)[0]
+    rows = []
+    for part in latents.split(BATCH):
+        with model.precision():
+            difference = model.decoder.difference(part)
+        rows.append(_on_grid(apply_gain(difference.float(), model.gain * low_pass, box), model, size))
+    volumes = torch.cat(rows)
+    mean = volumes.mean(0)
+    deviations = ((volumes - mean) * weight).flatten(1)
+    count = min(model.config.zdim, len(latents))
+    values, vectors = torch.linalg.eigh((deviations @ deviations.T).double())
+    values, vectors = values[-count:].clamp(min=1e-30), vectors[:, -count:]
+    components = (vectors / values.sqrt()).T.float() @ deviations
+    consensus = _on_grid(model.decoder.consensus[None], model, size)
+    stacked = torch.cat([mean[None] + consensus, components.view(-1, *mean.shape)])
+    finer = irfft3(pad_spectrum(rfft3(stacked), OVERSAMPLING * size))
+    return Population(latents, vectors * values.sqrt(), finer, size)
+
+
+@torch.no_grad()
+def comparison_size(model: Autoencoder, latents: Tensor) -> int:
+    """Return the smallest box, a multiple of four, that keeps 99 % of the information on differences of volumes.
+
+    The information of a shell is the power of the differences over that of the noise.
+    """
+    with model.precision():
+        volumes = model.decoder.difference(latents[:INSPECTED])
+    boxes = model.boxes
+    render = boxes.render
+    volumes = _on_grid(apply_gain(volumes.float(), model.gain, boxes), model, render)
+    power = torch.view_as_real(rfft3(volumes - volumes.mean(0))).square().sum((0, 4))
+    shells = measured_shells(render, power.device)
+    summed = power.new_zeros(render // 2 + 1).index_add_(0, shells.flatten(), power.flatten())
+    information = (summed / model.noise.variance.clamp(min=1e-30)).cumsum(0)
+    shell = int((information < INFORMATION_KEPT * information[-1]).sum())
+    return min(render, max(LEAST_SIZE, 4 * -(-(shell + 1) // 2)))
+
+
+def _on_grid(templates: Tensor, model: Autoencoder, size: int) -> Tensor:
+    """Sample templates (B, T, T, T) on the voxels of a box of ``size`` voxels with the extent of the render box."""
+    still = torch.eye(3, device=templates.device).expand(len(templates), 1, 3, 3)
+    return _sampled(templates, still, size, model.boxes.render / size, model.boxes.crop)[:, 0]
+
+
+def _sampled(volumes: Tensor, matrices: Tensor, size: int, spacing: float, width: int) -> Tensor:
+    """Sample volumes that span ``width`` voxels on a grid of ``size`` voxels that are ``spacing`` of those apart.
+
+    Matrices (B, P, 3, 3) as in :func:`sample_posed`; voxel size/2 is at voxel width/2. The result is (B, P, n, n, n).
+    """
+    scale = spacing * (size - 1) / (width - 1)
+    shift = torch.full((1, 1, 3), 1.0 / (width - 1) - 1.0 / (size - 1), device=volumes.device)
+    return sample_posed(volumes, matrices * scale, size, shift.expand(*matrices.shape[:2], 3))
+
+
+@torch.no_grad()
+def evidence(model: Autoencoder, population: Population, batch: Batch, state: StepState) -> Evidence:
+    """Compute h (B, K) and G (B, K, K) of a batch at its poses."""
+    boxes, size = model.boxes, population.size
+    target, filtering = model.whitened_comparison(batch, state)
+    grown = (boxes.render / size) ** 3
+    target = crop_spectrum(target, size)
+    filtering = crop_spectrum(filtering, size) * grown
+    volumes = population.volumes
+    inverse = batch.rotation.mT[None].expand(len(volumes), -1, -1, -1)
+    posed = _sampled(volumes, inverse, size, OVERSAMPLING, OVERSAMPLING * size)
+    imaged = (rfft3(posed) * filtering).transpose(0, 1)
+    half = half_spectrum_weights(size, imaged.device).sqrt()[:, None]
+
+    def flat(spectra: Tensor) -> Tensor:
+        return (torch.view_as_real(spectra) * half).flatten(-4)
+
+    mean, components = flat(imaged[:, 0]), flat(imaged[:, 1:])
+    residual = flat(target) - mean
+    # of spectra of the render box, whose squares sum to those of its voxels
+    unit = grown**2 / boxes.render**3 / model.noise.reference_variance.double().clamp(min=1e-30)
+    linear = (components @ residual[:, :, None])[:, :, 0]
+    return Evidence(linear.double() * unit, (components @ components.mT).double() * unit)
+
+
+def population_weights(likelihood: Tensor) -> Tensor:
+    """Estimate the weights π_j (M,) of a population by EM from the log-likelihoods (N, M) of particles."""
+    weights = torch.full_like(likelihood[0], 1.0 / likelihood.shape[1])
+    for _ in range(EM_STEPS):
+        weights = torch.softmax(likelihood + weights.clamp(min=1e-300).log(), 1).mean(0)
+    return weights
+
+
+def posterior_means(found: Evidence, population: Population) -> Tensor:
+    """Return the posterior means (N, zdim) of the compositions of particles.
+
+    The weights of the population are estimated from as many particles as it has compositions, evenly spread.
+    """
+    latents, coordinates = population.latents.double(), population.coordinates
+    step = -(-len(found.linear) // len(latents))
+    weights = population_weights(Evidence(found.linear[::step], found.quadratic[::step]).of(coordinates))
+    prior = weights.clamp(min=1e-300).log()
+    parts = zip(found.linear.split(ROWS), found.quadratic.split(ROWS), strict=True)
+    return torch.cat([torch.softmax(Evidence(*part).of(coordinates) + prior, 1) @ latents for part in parts])
