@@ -265,7 +265,7 @@ class Run(OpenedRun):
         return result
 
     def focus(self, mask: str | Path, epoch: int | None = None, num_components: int | None = None) -> np.ndarray:
-        """Return coordinates of all particles by their decoded volumes inside a mask, as ``dsdsh analyze --focus``.
+        """Compute coordinates of all particles from their volumes inside a mask, as ``dsdsh analyze --focus`` does.
 
         Parameters
         ----------
@@ -289,7 +289,7 @@ class Run(OpenedRun):
         return focus_scores(volumes, latents, num_components or latents.shape[1])[0]
 
     def junk(self, request: JunkInputs, folder: str | Path | None = None) -> JunkResult:
-        """Score the picks for showing none of the particle's states, as ``dsdsh junk``.
+        """Find the picks that show none of the states of the particle, as ``dsdsh junk`` does.
 
         Parameters
         ----------

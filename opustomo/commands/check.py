@@ -54,7 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--outdir", default="run", metavar="DIR", help="output folder in the printed command (default: run)")
     add("--no-timing", action="store_true", help="do not measure a training step, so that no time is estimated")
     add("--json", type=Path, metavar="FILE", help="also write the report as JSON")
-    add("--figure", type=Path, metavar="PNG", help="draw missing wedge, 3D CTF, average and shape of the signal")
+    add(
+        "--figure",
+        type=Path,
+        metavar="PNG",
+        help="write a figure of the missing wedge, the 3D CTF, the average and the signal",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         _write_json(args.json, readiness, content)
     if not usable:
-        raise UserError("The set is not usable as it is; the lines above list what must be corrected.")
+        raise UserError("The particle set cannot be used for training. Correct the faults that are listed above.")
 
 
 def _print_missing(readiness: Readiness) -> None:

@@ -50,9 +50,9 @@ def write_converted(result: Converted, out: Path, *, trained_on: bool = True, so
     out
         Output file.
     trained_on
-        Whether the table is for opustomo and not for another program, so that a command follows.
+        Whether opustomo trains on the table, so that the next command is printed.
     sources
-        Tables that it was made of.
+        Tables from which the result was made.
     """
     from opustomo.commands.next_commands import print_after_table
     from opustomo.io.star_conventions import ignored_origins

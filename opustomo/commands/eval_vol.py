@@ -162,8 +162,9 @@ def run_positional(args: argparse.Namespace) -> None:
     template = template_apix(results.root)
     if args.apix is not None and template is not None and abs(args.apix / template - 1.0) > 0.01:
         print(
-            f"Warning: the template has {template:g} Å per voxel, but the headers will say {args.apix:g} Å as given: "
-            "the volumes appear in the wrong size. Leave the pixel size out unless you correct a wrong calibration."
+            f"Warning: The template has {template:g} Å per voxel, but {args.apix:g} Å is given and written to the "
+            "headers, so programs show the volumes in the wrong size. Omit the pixel size, unless you correct the "
+            "calibration."
         )
     chosen = volume_set(results, which, args.mode, args.num, args.kmeans, args.dfk)
     output = VolumeOutput(args.apix, args.flip, args.full_box, not args.no_mask)

@@ -1,11 +1,11 @@
-"""`dsdsh junk`: score each pick for "none of these", and divide the particles into kept ones and junk."""
+"""`dsdsh junk`: find the picks that show none of the states of the particle."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "find picks that show another molecule or nothing, without labels, and write STAR files without and of them"
+HELP = "find picks that show another molecule or nothing, and write STAR files of the kept particles and of the junk"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

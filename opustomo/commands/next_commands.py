@@ -22,14 +22,14 @@ def print_next(*commands: tuple[Iterable[object], str]) -> None:
 
 
 def print_after_table(path: Path, sources: Iterable[Path] = (), star: ParticleStar | None = None) -> None:
-    """Print the command that makes the subtomograms of a table, or else the one that inspects them.
+    """Print the command that reconstructs the subtomograms of a table or, if they exist, inspects them.
 
     Parameters
     ----------
     path
         The table that was written.
     sources
-        Tables that it was made of; if one of them is in the folder of a run, the run states where the images are.
+        Tables from which it was made; if one of them is in the folder of a run, the run states where the images are.
     star
         Content of the table; None reads it.
     """
@@ -85,9 +85,9 @@ def image_folder(config: Path) -> Path:
 
 
 def print_maps(results: ResultDir, tables: Sequence[Path]) -> None:
-    """Print what reconstructs the first of some tables of clusters, and what combines the first two.
+    """Print the commands that reconstruct a map of the first cluster and combine the tables of the first two.
 
-    Nothing is printed for results that do not state their particle table, as those of OPUS-TOMO.
+    Nothing is printed for results that do not state their particle table, such as those of OPUS-TOMO.
     """
     from opustomo.errors import UserError
 
@@ -111,7 +111,7 @@ def reconstruct_words(
     table
         Particle table, which need not be in the folder of the images.
     output
-        The map.
+        Output file of the map.
     poses
         Pose pickle; None uses the poses of the table.
     mask

@@ -83,7 +83,7 @@ def run_place(args: argparse.Namespace) -> None:
 
 
 PLACE = Command(
-    "place the volumes of particles in a tomogram, as a map, for ChimeraX and as a figure, with neighbor statistics",
+    "place the volumes of particles in a tomogram (map, ChimeraX commands, figure) and compute neighbor statistics",
     add_place_arguments,
     run_place,
 )

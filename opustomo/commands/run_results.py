@@ -1,4 +1,4 @@
-"""`dsdsh results`: all steps from a trained run to the report, of which those that are up to date are skipped."""
+"""`dsdsh results`: run all steps from a trained model to the report, and skip those that are up to date."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Course:
-    """State of the command: what is to be done and what is known so far.
+    """State of the command: its options, the analyzed round and the folder of the clusters.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         try:
             step(course)
         except UserError as error:
-            done = "" if number == 1 else " Steps that are done are kept, and the same command resumes here."
+            done = "" if number == 1 else " Completed steps are kept, and the same command resumes here."
             raise UserError(f"step {number} of {len(steps)}: {error}{done}") from error
     print("\n" + "\n".join(_next_commands(course)))
 
@@ -137,7 +137,7 @@ def _analyze(course: Course) -> None:
 
 
 def _existing_clusters(course: Course) -> Path | None:
-    """Return the folder of the clusters asked for, or of the latest ones if no number is given."""
+    """Return the folder of the requested clusters, or of the latest ones if no number is given."""
     folder = course.results.analysis(course.which)
     args = course.args
     if args.numk is not None:

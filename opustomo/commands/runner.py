@@ -36,10 +36,11 @@ SPINS = "1000"
 
 
 def let_waiting_threads_sleep() -> None:
-    """Let OpenMP threads that wait for each other give up their core soon, unless the environment says otherwise.
+    """Limit how long waiting OpenMP threads spin, unless the environment sets it.
 
-    PyTorch's threads spin while they wait. Beside other work on the same cores this takes several times the computing
-    itself, because the threads that they wait for do not run. libgomp reads the variable when PyTorch is loaded.
+    PyTorch's threads spin while they wait. If other programs use the same cores, this takes several times as long as
+    the computation, because the threads that they wait for do not run. libgomp reads the variable when PyTorch is
+    loaded.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "subtract from every subtomogram the model's own volume of that particle outside of a mask"
+HELP = "subtract the modeled signal of each particle outside of a mask from its subtomogram"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -159,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--separate",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="with --masks: subtract from the written compositions what conformations predict of them (default: on)",
+        help="with --masks: subtract what the conformations predict of the written compositions (default: on)",
     )
     train.add_argument(
         "--preset",

@@ -229,7 +229,7 @@ def remove_resume_state(plan: DemoPlan) -> list[str]:
     state.unlink(missing_ok=True)
     size = sum(path.stat().st_size for path in plan.root.rglob("*") if path.is_file())
     lines = [f"Removed {state} ({removed / 1e6:.0f} MB), which only serves to resume a training."] if removed else []
-    return [*lines, f"The demo takes {size / 1e6:.0f} MB of disk space. Delete {plan.root} when you have seen it."]
+    return [*lines, f"The demo takes {size / 1e6:.0f} MB of disk space. Delete {plan.root} when you no longer need it."]
 
 
 def report_lines(result: DemoResult, plan: DemoPlan) -> list[str]:

@@ -30,7 +30,7 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class VolumeGroup:
-    """Volumes (n, n, n) of one kind, with their pixel size in Å (None if unknown) and what the page tells of them."""
+    """Volumes (n, n, n) of one kind, with their pixel size in Å (None if unknown) and their description on the page."""
 
     volumes: Sequence[np.ndarray]
     apix: float | None

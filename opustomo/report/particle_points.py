@@ -162,7 +162,7 @@ def read_junk(path: Path, analyzed: Analyzed) -> JunkScores | None:
     Raises
     ------
     UserError
-        If it is of another particle table, or not a table of ``dsdsh junk``.
+        If it belongs to another particle table, or is not a table of ``dsdsh junk``.
     """
     rows = read_rows(path)
     if not rows:
@@ -183,7 +183,7 @@ def mean_defocus(star: ParticleStar, data: DataConfig | None) -> np.ndarray | No
     star
         Particle table.
     data
-        Inputs of the run, which tell where its CTF tables are; None if they are unknown.
+        Inputs of the run, which contain the location of its CTF tables; None if they are unknown.
     """
     if "rlnDefocusU" in star and "rlnDefocusV" in star:
         return (star.numbers("rlnDefocusU") + star.numbers("rlnDefocusV")) / 2e4

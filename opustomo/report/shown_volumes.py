@@ -57,7 +57,7 @@ def collect_volumes(
     num_sampled: int,
     budget: int,
 ) -> ShownVolumes:
-    """Read or decode the volumes of the page; what cannot be decoded is missing and noted.
+    """Read or decode the volumes of the page; a note states the reason for each volume that is missing.
 
     Parameters
     ----------

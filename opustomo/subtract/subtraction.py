@@ -39,7 +39,7 @@ FIT_PARTICLES = 500
 
 @dataclass(frozen=True)
 class SubtractionRequest:
-    """What is subtracted.
+    """Input and settings of a subtraction.
 
     Attributes
     ----------

@@ -57,7 +57,7 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert changed == {"pre0.star", "report.html"}
     # without evidence for classes, the next command makes one map of all particles instead of selecting a class
     (clusters / "validation_verdict.json").write_text(
-        json.dumps(verdict | {"verdict": "not supported", "summary": f"{NO_EVIDENCE} Mind that the training is short."})
+        json.dumps(verdict | {"verdict": "not supported", "summary": f"{NO_EVIDENCE} Note that the training is short."})
     )
     assert dsdsh(["results", str(run), "--pc", "1"]) == 0
     end = capsys.readouterr().out.split("Next:")[1]
@@ -69,7 +69,7 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     # a pixel size that is not that of the template is written, but not silently
     for apix, warns in (("11", True), ("12", False)):
         assert dsdsh(["eval_vol", str(run), "latest", "kmeans", "2", apix]) == 0
-        assert ("the template has 12 Å per voxel" in capsys.readouterr().out) == warns
+        assert ("The template has 12 Å per voxel" in capsys.readouterr().out) == warns
     # other labels make validation and convergence anew, without the analysis before them
     (clusters / "labels.pkl").touch()
     (clusters / "validation_verdict.json").unlink()

@@ -344,7 +344,7 @@ def test_the_data_tell_whether_they_are_divided(
     said = (out / "run.log").read_text()
     assert ("they are divided by w and compared as with --normalizectf" in said) is plain
     assert ("train with --normalizectf instead" in said) is not plain
-    assert said.count("the power of the data goes with the number of slices") == 1
+    assert said.count("the power of the data scales with the number of slices") == 1
     assert physics_of_run(read_config(out / "config.pkl")[2]).divide is plain
     # a run goes on as it began, whatever its data would say now
     monkeypatch.setattr(inputs, "examine_reconstruction", lambda *given: SimpleNamespace(plain=not plain))

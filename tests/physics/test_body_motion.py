@@ -193,7 +193,7 @@ def test_weights_carry_no_gradient() -> None:
     assert float(gradient[..., 1:].abs().max()) == 0.0
 
 
-def test_realised_motion_of_bodies_far_apart() -> None:
+def test_effective_motion_of_bodies_far_apart() -> None:
     """Alone, a body moves as R_b and s_b say: p ↦ R (p - c - s) + c."""
     bodies = Bodies.on_crop(make_geometry(radii=1.2), BOXES)
     motion = body_motion(rotations(3, 14.0, 0).float(), rotations(3, 6.0, 1).float(), bodies)
@@ -208,7 +208,7 @@ def test_realised_motion_of_bodies_far_apart() -> None:
     np.testing.assert_allclose(stated[0][0, 1] @ point + stated[1][0, 1], there, atol=1e-6)
 
 
-def test_realised_motion_of_bodies_that_touch() -> None:
+def test_effective_motion_of_bodies_that_touch() -> None:
     """One body turns by 12°: the density's own turn, found by superposing its points, is what is reported."""
     bodies = Bodies.on_crop(make_geometry(radii=6.5), BOXES)
     turn = torch.from_numpy(Rotation.from_rotvec([0.0, np.radians(12.0), 0.0]).as_matrix()).float()

@@ -72,7 +72,7 @@ def density_clusters(latents: np.ndarray, min_cluster_size: int | None = None, s
     HDBSCAN leaves particles in regions of low density unassigned, also at the border of a cluster. Such a particle is
     assigned to the cluster of the nearest clustered particle unless it lies between two clusters or far from all: its
     distance must be less than `BORDER_RATIO` times the distance to any other cluster, and at most `BORDER_REACH` times
-    the largest distance between a member of the cluster and its nearest fellow member.
+    the largest distance between a member of the cluster and its nearest other member.
 
     Parameters
     ----------

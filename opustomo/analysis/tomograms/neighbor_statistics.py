@@ -1,8 +1,8 @@
 """Neighbors of particles in a tomogram: distances, relative orientations, and chains such as polysomes.
 
-In a chain, a particle sees the next one at the same place and in the same orientation, in its own frame, wherever the
-chain lies in the tomogram. The most frequent relative pose among close pairs is therefore looked for, and compared with
-the most frequent one after the orientations were replaced by random ones.
+In a chain, the pose of the next particle relative to the previous one is always the same, wherever the chain lies in
+the tomogram. The number of close pairs with the most frequent relative pose is therefore compared with the number that
+is found for random orientations.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def draw_placement(path: Path, grid: TomogramGrid, clusters: list[PlacedCluster]
         bbox_to_anchor=(1.0, 1.0),
         loc="upper left",
     )
-    top.set_title("Volumes at their places, seen along z" + ("" if density is None else " (gray: tomogram)"))
+    top.set_title("Placed volumes, seen along z" + ("" if density is None else " (gray: tomogram)"))
     side.set_title("seen along y", fontsize=9)
     _save(figure, path)
 

@@ -36,7 +36,7 @@ from opustomo.io.tomograms import rows_of_tomogram
 
 SCRIPT = "place.cxc"
 CHAIN_DISTANCE = 1.5
-"""Default of the largest distance of consecutive particles in a chain, in diameters of the particle."""
+"""Default of the largest distance between consecutive particles in a chain, in diameters of the particle."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PlacementRequest:
     apix
         Pixel size of the placed maps in Å; None for that of the tomogram.
     chain_distance_A
-        Largest distance of consecutive particles in a chain in Å; None for 1.5 diameters of the particle.
+        Largest distance between consecutive particles in a chain in Å; None for 1.5 diameters of the particle.
     outdir
         Output folder; None for ``place_{tomogram}`` in the folder of the clusters.
     """
@@ -194,7 +194,7 @@ def _grid(request: PlacementRequest, file: Path | None, star: ParticleStar) -> T
         header = read_header(file)
         apix = request.tomogram_apix or header.apix
         if apix is None:
-            raise UserError(f"The header of {file} states no pixel size. Give it with --tomo-angpix.")
+            raise UserError(f"The MRC header of {file} has no pixel size. Give it with --tomo-angpix.")
         return TomogramGrid(header.shape, apix)
     if request.size is None or request.tomogram_apix is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Figure of ``dsd check``: missing wedge, 3D CTF, average and shape of the signal, each with one sentence."""
+"""Figure of ``dsd check``: missing wedge, 3D CTF, average and shape of the signal, each with a caption."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def draw_check(
     sign = {
         "right": "The dark wedges agree, so the sign of the tilts is right",
         "mirrored": "The dark wedges are mirror images, so the sign of the tilts is wrong",
-        "symmetric": "The tilts are symmetric, so their sign cannot be seen",
-        "unclear": "The sign of the tilts cannot be seen",
+        "symmetric": "The tilts are symmetric, so their sign cannot be determined",
+        "unclear": "The sign of the tilts cannot be determined",
     }[summary.verdict]
     _plane(figure, panels[0], full_plane(planes.data), f"power of {planes.particles} subtomograms", "power / mean")
     _caption(figure, panels[0], "The dark wedge is the part of Fourier space that no tilt image covers.")
@@ -104,7 +104,7 @@ def _average(figure: Figure, axes: Axes, kind: ReconstructionKind, apix: float) 
     said = {
         "bright": "The particle is bright, as training requires.",
         "dark": "The particle is dark; invert the contrast of the subtomograms.",
-        "unknown": "The contrast cannot be seen; the particle must be bright.",
+        "unknown": "The contrast cannot be determined; the particle must be bright.",
     }
     _caption(figure, axes, f"{said[contrast]} A blurred average means wrong poses, pixel size or CTF.")
 

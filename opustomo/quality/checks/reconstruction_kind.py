@@ -174,7 +174,7 @@ class ReconstructionKind:
         if math.isnan(self.power):
             power = "slices do not overlap, so that the power of the data is not informative"
         else:
-            power = f"the power of the data goes with the number of slices w as w^{self.power:.2f}"
+            power = f"the power of the data scales with the number of slices w as w^{self.power:.2f}"
         if self.signal is None:
             return f"{power}; the signal could not be measured (too few particles, no poses, or a single view)"
         signal = f"the signal as w^{self.signal.exponent:.2f} ± {self.signal.error:.2f} (plain: 1, weighted: 0)"
@@ -188,7 +188,7 @@ class ReconstructionKind:
             return ""
         chosen, flag = ("plain", "--divide") if self.plain else ("weighted", "--normalizectf")
         return (
-            f"the signal goes with w^{self.signal.exponent:.2f}, which lies between the exponents of weighted (0) and "
+            f"the signal scales as w^{self.signal.exponent:.2f}, which lies between the exponents of weighted (0) and "
             f"plain (1) subtomograms; {chosen} ones fit better, so {flag} is proposed; look up whether the program "
             "that made them weights its back-projections"
         )

@@ -26,7 +26,7 @@ from opustomo.physics.sampling import sample_posed
 
 SAMPLE = 128
 SIZE = 48
-"""Side of the Fourier crop that is compared: the low frequencies, where the signal is."""
+"""Side of the Fourier crop that is compared; its low frequencies contain most of the signal."""
 TOGETHER = 8
 FEWEST = 8
 WEIGHT_EDGES = (1.0, 1.5, 2.2, 3.2, 4.6, 6.6, 10.0, 15.0, 22.0, math.inf)

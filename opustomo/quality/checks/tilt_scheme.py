@@ -9,7 +9,7 @@ import numpy as np
 from opustomo.data.particles import ParticleSet
 
 OFF_CENTER_DEG = 2.5
-"""A range whose middle is farther from 0° is called asymmetric."""
+"""Distance in degrees between the middle of a tilt range and 0° above which the range is called asymmetric."""
 SAME_SCHEME_DEG = 1.0
 """Maximum difference of the ends of ranges of one scheme, whose tilts may have been refined."""
 SHOWN = 4

@@ -106,11 +106,12 @@ SIGNIFICANT = 0.01
 MOSTLY_CONFIRMED = 0.5
 """Fraction of a difference that must be confirmed by independent noise."""
 SMALL = 0.05
-"""Power of a difference over that of the map (here, three tRNAs of a ribosome make 5 %). Where larger ones are excluded
-and none was found, a class is not supported; where larger ones could have been missed, one cannot tell."""
+"""Power of a difference relative to that of the map; three tRNAs of a ribosome make 5 %. If larger differences are
+excluded and none was found, a class is not supported. If larger ones could have been missed, the verdict is
+"cannot tell"."""
 SYSTEMATIC = 0.025
-"""Power of a difference over that of the map that errors of the imaging model (CTF, interpolation, poses) can cause:
-2 % for classes of simulated ribosomes of one state that were made from the residuals themselves."""
+"""Power of a difference relative to that of the map that errors of the imaging model (CTF, interpolation, poses) can
+cause: 2 % for classes of simulated ribosomes of one state that were made from the residuals themselves."""
 CONTROLS = 5
 """Number of matched random splits for which the likelihood is computed."""
 MATCHABLE = 0.25
@@ -171,7 +172,7 @@ class PairTest:
             return f"There are too few particles to compare it with class {other}."
         if split.movable < MATCHABLE:
             return (
-                f"It can be told from class {other} by views, scores or tomograms alone, so there are no matched "
+                f"Views, scores or tomograms alone distinguish it from class {other}, so there are no matched "
                 "particles to compare."
             )
         chance = f"p = {split.p_value:.2g}" if split.p_value >= 1e-10 else "p < 1e-10"
@@ -184,7 +185,7 @@ class PairTest:
                 )
             case "noise" if split.confirmed_high < MOSTLY_CONFIRMED:
                 return (
-                    f"It differs from class {other} in {change} ({chance}), but this difference is made of the noise "
+                    f"It differs from class {other} in {change} ({chance}), but this difference arises from the noise "
                     f"of its particles: independent noise confirms at most {max(split.confirmed_high, 0):.0%} of it."
                 )
             case "noise":

@@ -83,8 +83,9 @@ def judge(
 ) -> RunVerdict:
     """Combine the evidence into verdicts.
 
-    A class is supported if it differs from every other class and comes back between disjoint halves of the particles.
-    It is not supported if another class cannot be told from it although a difference would have been noticed.
+    A class is supported if it differs from every other class and is reproduced between disjoint halves of the
+    particles. It is not supported if it cannot be distinguished from another class although a difference would have
+    been detected.
 
     Parameters
     ----------
@@ -153,7 +154,7 @@ def _judge_class(
     if len(own) > 1:
         reasons.append("The differences from the other classes are larger.")
     if stability is None:
-        reasons.append("It is not known whether it comes back when half of the particles are clustered.")
+        reasons.append("It is not known whether it is reproduced when half of the particles are clustered.")
         return ClassVerdict(number, count, CANNOT_TELL, tuple(reasons))
     reasons.append(stability.class_sentence(number))
     if not stability.comes_back(number):
@@ -185,7 +186,7 @@ def _judge_run(classes: Sequence[ClassVerdict], pairs: Sequence[PairTest]) -> tu
 
 
 def merged_groups(numbers: Sequence[int], pairs: Sequence[PairTest]) -> list[list[int]]:
-    """Return the groups of classes that cannot be told from each other, each ascending."""
+    """Return the groups of classes that cannot be distinguished, each ascending."""
     group = {number: {number} for number in numbers}
     for pair in pairs:
         if pair.outcome in (SAME, NOISE) and group[pair.first] is not group[pair.second]:

@@ -27,11 +27,11 @@ class Stability:
     Attributes
     ----------
     num_clusters
-        Number of clusters that was asked for, K.
+        Requested number of clusters, K.
     ari
         Mean adjusted Rand index for each number of clusters.
     low, high
-        Range of the adjusted Rand index over repeats for the number that was asked for.
+        Range of the adjusted Rand index over repeats for the requested number.
     jaccard
         Mean Jaccard index of each given cluster with the most similar cluster of a half, (K,).
     agreement
@@ -68,10 +68,10 @@ class Stability:
         )
 
     def class_sentence(self, number: int) -> str:
-        """Return in words whether cluster `number` comes back."""
+        """Return in words whether cluster `number` is reproduced."""
         halves = f"agreement {self.agreement[number]:.2f} between disjoint halves"
         if self.comes_back(number):
-            return f"It comes back when half of the particles are clustered ({halves})."
+            return f"It is reproduced when half of the particles are clustered ({halves})."
         chance = float(np.quantile(self.chance, 1 - SIGNIFICANT))
         if self.jaccard[number] <= DISSOLVED:
             reason = f"Jaccard index {self.jaccard[number]:.2f}; more than {DISSOLVED} is required"
@@ -80,7 +80,7 @@ class Stability:
                 f"{halves}; at least {AGREEMENT} is required, and more than the {chance:.2f} that latents without "
                 "clusters reach"
             )
-        return f"It does not come back when half of the particles are clustered ({reason})."
+        return f"It is not reproduced when half of the particles are clustered ({reason})."
 
     def sentence(self) -> str:
         """Return the result in words."""

@@ -1,9 +1,9 @@
-"""Matched controls of a class: imaging conditions as covariates, particles of equal propensity, and their FSC.
+"""Covariates of classes: imaging conditions, strata of equal propensity, and the FSC of matched controls.
 
 :func:`effect_sizes` measures whether a clustering is explained by how particles were imaged. :func:`matched_fsc`
 compares the FSC of each class inside its own mask with that of controls of equal size, which are drawn from all
 particles with the propensities of the class, that is, its views, scores and tomograms. A small complex is compared with
-controls inside the mask of the small complex, so that its size does not count.
+controls inside the mask of the small complex, so that its size has no influence.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Covariate:
     values
         One column per component, standardized, (n, q); categories are indicator columns.
     matched
-        Whether controls are matched for it. The half of the data (training or held out) is only tested.
+        Whether controls are matched for it. The division into training and held-out particles is only tested.
     """
 
     name: str

@@ -20,14 +20,15 @@ from opustomo.quality.evidence.residual_features import CHUNK, shell_mean
 MEMBERS, MOST_CLASSES = 25, 16
 """Mean number of particles per class from which the number of classes follows, and its upper limit.
 
-States are told apart if classes are smaller than they are. Half maps of fewer particles are dominated by noise.
+States are separated only if the classes are smaller than the states. Half maps of fewer particles are dominated by
+noise.
 """
 CONTRAST_SD = 0.4
 """Standard deviation of the contrast of single particles around 1 (ice thickness, dose, alignment)."""
 COARSE = 2.5
 """Shells up to this multiple of the inverse diameter of the particle show its size only and are not compared."""
 RELATED = 0.4
-"""Least correlation of classes of one molecule.
+"""Lowest correlation of classes of one molecule.
 
 Beyond the coarse shells, maps of molecules that share a subunit correlate by 0.55 and more (ribosomal subunits and
 ribosomes), and those of unrelated or mirrored ones by at most 0.23 (four other complexes).

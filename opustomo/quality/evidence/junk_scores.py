@@ -1,4 +1,4 @@
-"""Junk: which picks show none of the particle's states.
+"""Junk scores: detection of picks that show none of the states of the particle.
 
 The score of a particle is the log posterior odds that it shows a class of the particle, rather than another molecule or
 nothing (:mod:`opustomo.quality.evidence.junk_classes`). Subtomograms with random phases show how often noise reaches a
@@ -136,9 +136,9 @@ class JunkResult:
 def expected_false_discoveries(score: np.ndarray, null: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     """Return the expected fraction of junk among the particles above each cut.
 
-    It is the sum of two parts. Of the particles that show nothing, at most twice as many as lie below the median of
-    the null scores, the fraction of null scores above the cut is kept. Of those that show another molecule, the
-    posterior probabilities say how many are kept.
+    It is the sum of two parts. The number of particles that show nothing is at most twice the number of scores below
+    the median of the null scores; a fraction of them is kept that equals the fraction of null scores above the cut.
+    The number of kept particles that show another molecule follows from the posterior probabilities.
 
     Parameters
     ----------

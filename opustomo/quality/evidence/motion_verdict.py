@@ -137,7 +137,7 @@ def judge_motion(
         return MotionVerdict(name, CANNOT_TELL, sentence, split, p_continuous)
     if confirmed:
         kind = (
-            "The change is continuous: it goes on within the lower and within the upper half of the coordinate "
+            "The change is continuous: it continues within the lower and within the upper half of the coordinate "
             f"(p = {p_continuous:.2g})."
             if p_continuous <= SIGNIFICANT
             else "It is not shown to be continuous; two states would explain it as well."

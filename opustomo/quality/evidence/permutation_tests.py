@@ -12,7 +12,7 @@ import numpy as np
 from opustomo.quality.evidence.residual_features import ParticleFeatures
 
 SPLITS = 300
-"""Number of matched random splits; p-values beyond their number come from their first three moments."""
+"""Number of matched random splits; smaller p-values are estimated from their first three moments."""
 BOOTSTRAP = 300
 """Number of bootstrap samples."""
 
@@ -92,7 +92,7 @@ def confirmed_fraction(
     """Estimate which fraction of the change with a coordinate is confirmed by independent noise.
 
     Regardless of the coordinate, the scores of a particle in both sets of frequencies covary over particles only as
-    far as the particles differ. If they differ as the coordinate says, this covariance equals that of the scores that
+    far as the particles differ. If they differ along the coordinate, this covariance equals that of the scores that
     the coordinate predicts. If the coordinate was made from the noise of the particles, it predicts the scores, but
     the scores do not covary.
 
@@ -121,7 +121,7 @@ def confirmed_fraction(
     if not (slopes[:, 0] > 0).all():
         return float("nan"), float("nan"), float("nan")
     predicted = slopes.prod(0) * variance
-    # Bootstrap samples without a change in both sets say nothing about the ratio.
+    # Bootstrap samples without a change in both sets do not determine the ratio.
     ratio = np.where((slopes > 0).all(0), drawn.prod(0).mean(-1) / np.where(predicted > 0, predicted, 1), np.nan)
     low, high = np.nanpercentile(ratio[1:], [2.5, 97.5])
     return float(ratio[0]), float(low), float(high)

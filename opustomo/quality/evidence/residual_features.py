@@ -2,8 +2,8 @@
 
 The spectrum of a particle is modeled as ``Y = c (Σ_b a_b V_b + Σ_t e_t ∂_t V) + noise``. V is the map of all
 particles, V_b its part in a band of shells, and ∂_t V its derivatives for turns and shifts. The residual of the fit,
-``c·Y - c²·(…)``, contains neither the particle's contrast and B-factor nor its pose error, and its expectation is zero
-for any viewing direction if all particles show the same structure. Differences of classes are differences of mean
+``c·Y - c²·(…)``, contains neither the contrast and B factor of the particle nor its pose error, and its expectation is
+zero for any viewing direction if all particles show the same structure. Differences of classes are differences of mean
 residuals.
 """
 
@@ -19,7 +19,7 @@ from opustomo.physics.backprojection import interpolate_rotated
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra
 
 BAND = 2
-"""Width in shells of the bands in which each particle has a contrast of its own."""
+"""Width in shells of the bands in which each particle has its own contrast."""
 TURN_DEG = 2.0
 """Half the turn by which derivatives of the map are computed."""
 EXPECTED_DIFFERENCE = 0.05

@@ -199,7 +199,7 @@ def particle_losses(
     particles
         The set, with the poses to be used.
     indices
-        (n,) particles to look at.
+        Particle indices, (n,).
     settings
         How the training compares voxels with the model.
     batch_size, workers
@@ -209,8 +209,8 @@ def particle_losses(
     -------
     ndarray
         (n,) float64, ``Σ x² - 2 Σ x r`` over N_norm (docs/method.md, sections 3 and 7): 0 for a model that explains
-        nothing, negative the better it explains; NaN for a subtomogram that cannot be used. Poses were inferred from
-        the same data, so the gain that this brings on average is added.
+        nothing, and lower for a model that explains more; NaN for a subtomogram that cannot be used. Poses were
+        inferred from the same data, so the gain that this brings on average is added.
     """
     device = model.mask.device
     tilts = TiltBatch.pad(particles.tables).to(device)

@@ -150,21 +150,21 @@ def training_remark(epochs_file: Path, epoch: int) -> str:
         case "converged":
             return ""
         case "overfitting":
-            return f"Mind that the training overfits ({statement.sentence}{statement.advice(epochs_file.parent)})."
+            return f"Note that the training overfits ({statement.sentence}{statement.advice(epochs_file.parent)})."
         case "unclear":
-            return f"Mind that it is not known whether the training had converged ({statement.sentence})."
+            return f"Note that it is not known whether the training had converged ({statement.sentence})."
         case "improving":
             return (
-                f"Mind that the training had not converged in epoch {epoch} ({statement.sentence}): classes may change."
+                f"Note that the training had not converged in epoch {epoch} ({statement.sentence}): classes may change."
             )
-    return f"Mind that the training is short: it is {statement.sentence}."
+    return f"Note that the training is short: it is {statement.sentence}."
 
 
 def _conformation_is_read(config: Path) -> bool:
     """Return whether a decoder of the run reads its conformation latents.
 
-    Runs without bodies write these latents for scripts of OPUS-TOMO only. There they repeat the composition, which
-    would be called motion where the composition latents do not predict it linearly.
+    Runs without bodies write these latents for scripts of OPUS-TOMO only. In such runs they repeat the composition.
+    Where the composition latents do not predict it linearly, it would be mistaken for motion.
     """
     settings = read_config(config)[2]
     if settings.get("opustomo") is None:

@@ -81,9 +81,9 @@ class Explorer {
     } else {
       const values = columns[this.score.column], steps = Array.from({ length: 256 }, (_, k) => packedColor(rampColor(k / 255)));
       this.ends = percentiles(values, 0.01, 0.99);
-      const grey = packedColor("#c5ccd5"), scale = 255 / (this.ends[1] - this.ends[0]);
+      const gray = packedColor("#c5ccd5"), scale = 255 / (this.ends[1] - this.ends[0]);
       for (let i = 0; i < this.count; i++)
-        this.colors[i] = Number.isFinite(values[i]) ? steps[Math.round(Math.min(255, Math.max(0, (values[i] - this.ends[0]) * scale)))] : grey;
+        this.colors[i] = Number.isFinite(values[i]) ? steps[Math.round(Math.min(255, Math.max(0, (values[i] - this.ends[0]) * scale)))] : gray;
     }
     this.placeLabels();
     this.filterChanged();

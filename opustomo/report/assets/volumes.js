@@ -12,8 +12,8 @@ function drawView(canvas, images, volume, view) {
   const start = (volume * views + view) * side * side;
   for (let row = 0; row < side; row++)
     for (let column = 0; column < side; column++) {
-      const grey = images[start + (side - 1 - row) * side + column], at = 4 * (row * side + column);
-      picture.data[at] = picture.data[at + 1] = picture.data[at + 2] = grey;
+      const gray = images[start + (side - 1 - row) * side + column], at = 4 * (row * side + column);
+      picture.data[at] = picture.data[at + 1] = picture.data[at + 2] = gray;
       picture.data[at + 3] = 255;
     }
   context.putImageData(picture, 0, 0);

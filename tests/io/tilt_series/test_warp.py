@@ -43,7 +43,7 @@ def test_positions_within_a_tenth_of_a_pixel(series: TiltSeries, points: np.ndar
     assert np.abs(image_A - told[..., :2]).max() / APIX < 0.01
 
 
-def test_defocus_within_a_nanometre(series: TiltSeries, points: np.ndarray, told: np.ndarray) -> None:
+def test_defocus_within_a_nanometer(series: TiltSeries, points: np.ndarray, told: np.ndarray) -> None:
     _, depth_A = series.geometry.project(points)
     assert np.abs(series.optics.defocus_u_A + depth_A - told[..., 5]).max() < 0.1
     assert np.abs(series.optics.defocus_v_A + depth_A - told[..., 6]).max() < 0.1
