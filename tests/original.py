@@ -9,6 +9,7 @@ import datetime
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,30 @@ LOG_LINE = (
 )
 
 
+HIDDEN = 512
+CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
+ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512)
+
+
+def layers(kind: Callable[[int, int], nn.Module], channels: Sequence[int]) -> nn.Sequential:
+    """Layers from each number of channels to the next, with their activations."""
+    return nn.Sequential(*(part for pair in pairwise(channels) for part in (kind(*pair), nn.LeakyReLU(0.2))))
+
+
 class Encoder(nn.Module):
     """Convolutions, resize, convolutions, max-pool, heads."""
 
     def __init__(self, latents: int) -> None:
         super().__init__()
-        act = nn.LeakyReLU(0.2)
-        self.down1 = nn.Sequential(
-            nn.Conv3d(1, 32, 4, 2, 1), act, nn.Conv3d(32, 64, 4, 2, 1), act, nn.Conv3d(64, 128, 4, 2, 1), act
-        )
-        self.down2 = nn.Sequential(
-            nn.Conv3d(128, 256, 4, 2, 1), act, nn.Conv3d(256, 512, 4, 2, 1), act, nn.Conv3d(512, 512, 4, 2, 1), act
-        )
-        self.down3 = nn.Sequential(nn.Linear(512, 512), act)
-        self.mu, self.logstd = nn.Linear(512, latents), nn.Linear(512, latents)
+
+        def down(channels: int, out: int) -> nn.Module:
+            return nn.Conv3d(channels, out, 4, 2, 1)
+
+        self.down1 = layers(down, (1, *ENCODER_CHANNELS[:3]))
+        self.down2 = layers(down, ENCODER_CHANNELS[2:])
+        width = ENCODER_CHANNELS[-1]
+        self.down3 = layers(nn.Linear, (width, width))
+        self.mu, self.logstd = nn.Linear(width, latents), nn.Linear(width, latents)
         self.register_buffer("grid", torch.rand(1, 4, 4, 4, 3))
 
 
@@ -47,22 +58,24 @@ class ConvTemplate(nn.Module):
 
     def __init__(self, zdim: int, size: int, zaffinedim: int, head_rows: int) -> None:
         super().__init__()
-        act = nn.LeakyReLU(0.2)
 
-        def up(channels: int, out: int, kernel: int = 4) -> nn.Module:
-            return nn.ConvTranspose3d(channels, out, kernel, 2, kernel // 2 - 1)
+        def up(channels: int, out: int) -> nn.Module:
+            return nn.ConvTranspose3d(channels, out, 4, 2, 1)
+
+        def block(channels: int, out: int) -> nn.Module:
+            return nn.ConvTranspose3d(channels, out, 2, 2)
 
         self.size = size
-        self.template1 = nn.Sequential(nn.Linear(zdim, 512), act, nn.Linear(512, 2048), act)
-        self.template2 = nn.Sequential(up(2048, 1024, 2), act, up(1024, 512, 2), act)
-        self.template3 = nn.Sequential(up(512, 256), act, up(256, 128), act)
-        self.template4 = nn.Sequential(up(128, 64), act, up(64, 32), act, up(32, 16), act)
-        self.conv_out = up(16, 1)
+        self.template1 = layers(nn.Linear, (zdim, HIDDEN, CHANNELS[0]))
+        self.template2 = layers(block, CHANNELS[:3])
+        self.template3 = layers(up, CHANNELS[2:5])
+        self.template4 = layers(up, CHANNELS[4:])
+        self.conv_out = up(CHANNELS[-1], 1)
         if head_rows:
-            self.affine_out = nn.Sequential(nn.Linear(zaffinedim, 512), act, nn.Linear(512, 6 * head_rows))
+            self.affine_out = nn.Sequential(*layers(nn.Linear, (zaffinedim, HIDDEN)), nn.Linear(HIDDEN, 6 * head_rows))
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.template2(self.template1(z).view(len(z), 2048, 1, 1, 1))
+        x = self.template2(self.template1(z)[:, :, None, None, None])
         x = interpolate(self.template3(x), size=(self.size // 16,) * 3, mode="trilinear", align_corners=True)
         return self.conv_out(self.template4(x))[:, 0]
 

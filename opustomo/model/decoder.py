@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,10 @@ from opustomo.geometry.rotations import quaternion_to_matrix
 from opustomo.model import convolution
 from opustomo.model.initialization import LEAKY_SLOPE, initialize, initialize_sequence
 
+HIDDEN = 512
+"""Width of the hidden layers of the composition and of the conformation."""
+CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
+"""Channels of the grids from 1³ up to half the template."""
 MIDDLE_SIZE = 16
 HEAD_STD = 0.5 / 512
 QUATERNION_REAL = 16.0
@@ -16,6 +22,11 @@ QUATERNION_REAL = 16.0
 
 def _activation() -> nn.Module:
     return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+
+
+def _upsampling(layer: type[nn.Module], channels: tuple[int, ...]) -> nn.Sequential:
+    """Return layers that each double the grid, with their activations."""
+    return nn.Sequential(*(part for pair in pairwise(channels) for part in (layer(*pair), _activation())))
 
 
 class ConvTemplate(nn.Module):
@@ -36,34 +47,19 @@ class ConvTemplate(nn.Module):
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
         self.templateres = templateres
-        self.template1 = nn.Sequential(nn.Linear(zdim, 512), _activation(), nn.Linear(512, 2048), _activation())
-        self.template2 = nn.Sequential(
-            convolution.BlockUpsample(2048, 1024),
-            _activation(),
-            convolution.BlockUpsample(1024, 512),
-            _activation(),
+        self.template1 = nn.Sequential(
+            nn.Linear(zdim, HIDDEN), _activation(), nn.Linear(HIDDEN, CHANNELS[0]), _activation()
         )
-        self.template3 = nn.Sequential(
-            convolution.Upsample(512, 256),
-            _activation(),
-            convolution.Upsample(256, 128),
-            _activation(),
-        )
-        self.template4 = nn.Sequential(
-            convolution.Upsample(128, 64),
-            _activation(),
-            convolution.Upsample(64, 32),
-            _activation(),
-            convolution.Upsample(32, 16),
-            _activation(),
-        )
-        self.conv_out = convolution.Upsample(16, 1)
+        self.template2 = _upsampling(convolution.BlockUpsample, CHANNELS[:3])
+        self.template3 = _upsampling(convolution.Upsample, CHANNELS[2:5])
+        self.template4 = _upsampling(convolution.Upsample, CHANNELS[4:])
+        self.conv_out = convolution.Upsample(CHANNELS[-1], 1)
         for part in (self.template1, self.template2, self.template3, self.template4):
             initialize_sequence(part)
         initialize(self.conv_out)
         self.affine_out: nn.Sequential | None = None
         if poses:
-            self.affine_out = nn.Sequential(nn.Linear(zaffinedim, 512), _activation(), nn.Linear(512, 6 * poses))
+            self.affine_out = nn.Sequential(nn.Linear(zaffinedim, HIDDEN), _activation(), nn.Linear(HIDDEN, 6 * poses))
             initialize_sequence(self.affine_out, last_gain=1.0)
             nn.init.normal_(self.affine_out[2].weight, std=HEAD_STD)  # type: ignore[arg-type]
 

@@ -12,6 +12,8 @@ from opustomo.model.convolution import ClosingConv, Downsample, apply_along_axes
 from opustomo.model.initialization import LEAKY_SLOPE, initialize, initialize_sequence
 
 HIGHEST_LOGSTD = 4.0
+CHANNELS = (32, 64, 128, 256, 512, 512)
+"""Channels of the grids, each half as long as the one before; features are resized after the first three."""
 
 
 def _convolutions(channels: tuple[int, ...], size: int | None = None) -> nn.Sequential:
@@ -38,11 +40,12 @@ class Encoder(nn.Module):
     def __init__(self, latent_dim: int, inner_size: int) -> None:
         super().__init__()
         self.inner_size = inner_size
-        self.down1 = _convolutions((1, 32, 64, 128))
-        self.down2 = _convolutions((128, 256, 512, 512), inner_size)
-        self.down3 = nn.Sequential(nn.Linear(512, 512), nn.LeakyReLU(LEAKY_SLOPE))
-        self.mu = nn.Linear(512, latent_dim)
-        self.logstd = nn.Linear(512, latent_dim)
+        self.down1 = _convolutions((1, *CHANNELS[:3]))
+        self.down2 = _convolutions(CHANNELS[2:], inner_size)
+        width = CHANNELS[-1]
+        self.down3 = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(LEAKY_SLOPE))
+        self.mu = nn.Linear(width, latent_dim)
+        self.logstd = nn.Linear(width, latent_dim)
         for part in (self.down1, self.down2, self.down3):
             initialize_sequence(part)
         for head in (self.mu, self.logstd):

@@ -1,4 +1,4 @@
-"""A short training through the command line, shared by the tests of what it leaves behind."""
+"""Short trainings of narrow networks through the command line, shared by the tests of what they leave behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from opustomo.main import main
+from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, original_widths, use_widths  # noqa: F401 - fixtures
 
 SMALL = (
     "--zdim 2 --zaffinedim 3 --templateres 30 --encoderres 8 -b 6 --lr 1e-3 --valfrac 0.25 --normalizectf "
@@ -33,11 +34,14 @@ def _train(folder: Path, outdir: Path, *words: str) -> str:
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Result folder of two epochs with pose estimation; do not write into it."""
+    """Result folder of two epochs with pose estimation, of narrow networks; do not write into it."""
     outdir = tmp_path_factory.mktemp("trained") / "my run"
-    _train(tiny_set, outdir, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "2", "--group", "7", "--lazy-single")
+    words = ["-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "2", "--group", "7", "--lazy-single"]
+    with pytest.MonkeyPatch.context() as patch:
+        use_widths(patch, *NARROW_WIDTHS)
+        _train(tiny_set, outdir, *words)
     yield outdir
-    shutil.rmtree(outdir)  # weights of a quarter of a gigabyte each
+    shutil.rmtree(outdir)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +51,9 @@ def homogeneous_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) ->
     split = folder / "my split.pkl"
     torch.save(torch.arange(16).flip(0), split)
     words = "--encode-mode fixed --no-ctf --tilt-range 60 -n 1 -b 8 --valfrac 0 --tmp-prefix now --amp".split()
-    _train(tiny_set, folder / "fixed run", *words, "--split", str(split))
+    with pytest.MonkeyPatch.context() as patch:
+        use_widths(patch, *NARROW_WIDTHS)
+        _train(tiny_set, folder / "fixed run", *words, "--split", str(split))
     yield folder / "fixed run"
     shutil.rmtree(folder)
 

@@ -81,7 +81,9 @@ def test_dsdsh_eval_vol(original: OriginalRun, mode: str, folder: str) -> None:
     assert (volumes == 0).mean() > 0.3 > (bare == 0).mean()
 
 
-def test_dsd_eval_vol(original: OriginalRun, tmp_path: Path) -> None:
+def test_dsd_eval_vol(original_widths: None, tmp_path: Path) -> None:
+    """Weights as large as those of the original."""
+    original = OriginalRun(tmp_path / "run", COUNT, BOX, CROP, EPOCH)
     words = ["eval_vol", "--load", str(original.root / f"weights.{EPOCH}.pkl"), "-o", str(tmp_path / "v")]
     np.savetxt(tmp_path / "z.txt", original.mu[:2])
     assert dsd([*words, "--zfile", str(tmp_path / "z.txt")]) == 0
@@ -94,6 +96,7 @@ def test_dsd_eval_vol(original: OriginalRun, tmp_path: Path) -> None:
     for masked in (True, False):
         volumes = run.decode(original.mu[:2], masked=masked).voxels
         assert_same(volumes, original.volume(original.mu[:2], original.apix, masked=masked))
+    shutil.rmtree(original.root)
 
 
 def rotations(eulers: np.ndarray) -> Rotation:

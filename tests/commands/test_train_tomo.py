@@ -20,9 +20,11 @@ from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.data.batches import read_split
 from opustomo.io.latents import read_latents
+from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses
 from opustomo.main import main
+from tests.commands.conftest import SMALL
 
 Train = Callable[..., str]
 EPOCH = re.compile(
@@ -76,14 +78,21 @@ def test_the_command_line_is_kept(trained_run: Path) -> None:
     assert "--lazy-single" in (trained_run / "run.log").read_text().splitlines()[0]
 
 
-def test_weights_have_the_originals_keys(trained_run: Path) -> None:
-    content = torch.load(trained_run / "weights.1.pkl", weights_only=True)
-    assert content["epoch"] == 1
+def test_networks_are_those_of_the_original(original_widths: None, tiny_set: Path, tmp_path: Path) -> None:
+    """The weights of a run have its keys and widths, and eval_vol decodes them."""
+    words = [*SMALL, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "1", "-b", "16", "--valfrac", "0"]
+    assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "run"), *words]) == 0
+    content = torch.load(tmp_path / "run" / "weights.0.pkl", weights_only=True)
+    assert content["epoch"] == 0
     assert set(content["decoder_state_dict"]) == with_parts(ORIGINAL_KEYS)
     assert set(content["encoder_state_dict"]) == with_parts(ENCODER_KEYS)
     assert tuple(content["decoder_state_dict"]["template.template1.0.weight"].shape) == (512, 2)
     assert tuple(content["decoder_state_dict"]["template.affine_out.2.weight"].shape) == (6, 512)
     assert tuple(content["encoder_state_dict"]["mu.weight"].shape) == (5, 512)
+    volume = tmp_path / "volume"
+    assert main(["eval_vol", "--load", str(tmp_path / "run" / "weights.0.pkl"), "-o", str(volume), "-z", "0", "0"]) == 0
+    assert read_volume(volume / "reference0.mrc")[0].std() > 0
+    shutil.rmtree(tmp_path / "run")
 
 
 def test_latents_poses_and_split_are_of_all_particles(trained_run: Path, tiny_set: Path) -> None:
@@ -330,7 +339,6 @@ def test_the_data_tell_whether_they_are_divided(
     from opustomo.simulate.volumes import gather_volumes
     from opustomo.training import inputs
     from opustomo.training.resume import Start
-    from tests.commands.conftest import SMALL
 
     folder = tiny_set
     if plain:

@@ -1,0 +1,41 @@
+"""The networks with few channels: the layers, files and messages of real runs, but fractions of a second per epoch.
+
+Tests whose claim does not depend on what a network can learn train and decode with them. The widths of OPUS-TOMO, its
+parameter names and its function are tested in ``tests/model/test_networks.py``, and in runs by the tests that ask for
+``original_widths``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from opustomo.model import decoder, encoder
+from tests import original
+
+ORIGINAL_WIDTHS = decoder.HIDDEN, decoder.CHANNELS, encoder.CHANNELS
+NARROW_WIDTHS = 32, (64, 32, 16, 8, 8, 4, 4, 4), (4, 6, 8, 16, 32, 32)
+
+
+def use_widths(patch: pytest.MonkeyPatch, hidden: int, growing: tuple[int, ...], shrinking: tuple[int, ...]) -> None:
+    """Let networks that are made from now on have these widths, until `patch` is undone."""
+    for module in (decoder, original):
+        patch.setattr(module, "HIDDEN", hidden)
+        patch.setattr(module, "CHANNELS", growing)
+    patch.setattr(encoder, "CHANNELS", shrinking)
+    patch.setattr(original, "ENCODER_CHANNELS", shrinking)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks() -> Iterator[None]:
+    """Networks of the tests of a module, and of its fixtures, are narrow; import it where this is meant."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_widths(patch, *NARROW_WIDTHS)
+        yield
+
+
+@pytest.fixture
+def original_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of this test have the widths of OPUS-TOMO."""
+    use_widths(monkeypatch, *ORIGINAL_WIDTHS)
