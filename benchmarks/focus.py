@@ -50,7 +50,7 @@ def focus_scores(data: Path, out: Path, epoch: int | None = None) -> dict[str, d
     found = {}
     for name, values in (("latents", run.latents(epoch)), ("decoded", run.focus(data / "focus.mrc", epoch, 4))):
         methods = KMeans(2, n_init=10, random_state=0), GaussianMixture(2, n_init=5, random_state=0)
-        scores = [adjusted_rand_score(labels, method.fit_predict(values)) for method in methods]
+        scores = [adjusted_rand_score(labels, method.fit_predict(values.astype(np.float64))) for method in methods]
         found[name] = dict(zip(("kmeans", "gmm"), (round(float(score), 3) for score in scores), strict=True))
     return found
 
