@@ -9,18 +9,19 @@ complexes. Template matching with a vacant ribosome at a low threshold gives pic
 false. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as a user
 would type them. The truth is used only to simulate and in the last step, `score`.
 
-steps     simulate, pick, extract, check, train, analyze, choose, maps, junk, validate, score
+steps     simulate, pick, extract, check, train, analyze, validate, choose, maps, junk, score
 resuming  a finished step is skipped; --steps repeats the given ones
-results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step)
+results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step, and of its processors)
 
-Clusters are selected without the truth. Each decoded cluster volume is compared with the search template by
-correlation inside the mask; clusters above the largest gap between successive correlations are kept.
+Clusters are selected without the truth: the cluster whose back-projected map resembles the search template most (mean
+FSC inside the mask) is kept, and those that `dsdsh validate` does not tell from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
 import subprocess
 import sys
@@ -89,8 +90,8 @@ class Size:
 
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
-REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 24)
-STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "choose", "maps", "junk", "validate", "score")
+REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 30)
+STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "validate", "choose", "maps", "junk", "score")
 
 
 class Bench:
@@ -115,10 +116,12 @@ class Bench:
         if name in done and name not in (self.args.steps or ()):
             return
         print(f"--- {name}", flush=True)
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), processor_seconds()
         getattr(self, name)()
+        took = {"wall": time.perf_counter() - start, "processor": processor_seconds() - busy}
         done = json.loads(record.read_text()) if record.exists() else {}
-        record.write_text(json.dumps(done | {name: round(time.perf_counter() - start, 1)}, indent=1))
+        done[name] = {kind: round(seconds, 1) for kind, seconds in took.items()}
+        record.write_text(json.dumps(done, indent=1))
 
     def command(self, line: str) -> str:
         """Run a command line of dsd or dsdsh in the folder, and return what it prints."""
@@ -257,14 +260,14 @@ class Bench:
         return next(self.folder.glob(f"run/analyze.*/kmeans{self.size.clusters}"))
 
     def choose(self) -> None:
-        """Select clusters by the resemblance of their volumes to the search template, and export their particles."""
-        from cell_scores import above_largest_gap, correlation
+        """Select clusters by the rule of this benchmark, and export their particles."""
+        from cell_scores import indistinguishable, resemblance
 
         size = self.size
-        volumes = [self.clusters / f"reference{number}.mrc" for number in range(size.clusters)]
-        likeness = [correlation(path, self.folder / "template.mrc", self.folder / "mask.mrc") for path in volumes]
-        chosen = above_largest_gap(likeness)
-        record = {"correlation": [round(value, 4) for value in likeness], "chosen": chosen}
+        maps = [self.clusters / f"backprojection{number}.mrc" for number in range(size.clusters)]
+        likeness = [resemblance(path, self.folder / "template.mrc", self.folder / "mask.mrc") for path in maps]
+        chosen = indistinguishable(self.clusters / "validation_pairs.csv", int(np.argmax(likeness)))
+        record = {"resemblance": [round(value, 4) for value in likeness], "chosen": chosen}
         (self.folder / "choice.json").write_text(json.dumps(record))
         print(json.dumps(record))
         self.command(
@@ -356,12 +359,19 @@ class Bench:
             {
                 "cluster": number,
                 "particles": int((labels == number).sum()),
-                "correlation": choice["correlation"][number],
+                "resemblance": choice["resemblance"][number],
                 "chosen": number in choice["chosen"],
                 "contents": np.bincount(classes[labels == number] + 1, minlength=len(MOLECULES) + 1).tolist(),
             }
             for number in range(self.size.clusters)
         ]
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of its finished children."""
+    return sum(
+        use.ru_utime + use.ru_stime for use in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 MAPS = ("all", "best", "filtered", "all_refined", "best_refined", "filtered_refined")

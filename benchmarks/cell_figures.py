@@ -92,11 +92,11 @@ def draw_latents(folder: Path, clusters: Path, results: dict[str, Any], out: Pat
 
 
 def draw_volumes(folder: Path, clusters: Path, results: dict[str, Any], out: Path) -> None:
-    """Draw a central slice of the search template and of the volume of each cluster, the chosen ones framed."""
+    """Draw central slices of the search template and of the back-projection of each cluster, the chosen ones framed."""
     rows = results["clusters"]
     figure, panels = plt.subplots(1, len(rows) + 1, figsize=(1.45 * (len(rows) + 1), 2.1), layout="constrained")
-    paths = [folder / "template.mrc", *(clusters / f"reference{row['cluster']}.mrc" for row in rows)]
-    titles = ["template", *(f"{row['cluster']}: {row['particles']}\n{row['correlation']:.3f}" for row in rows)]
+    paths = [folder / "template.mrc", *(clusters / f"backprojection{row['cluster']}.mrc" for row in rows)]
+    titles = ["template", *(f"{row['cluster']}: {row['particles']}\n{row['resemblance']:.3f}" for row in rows)]
     chosen = [False, *(row["chosen"] for row in rows)]
     for axes, path, title, mark in zip(panels, paths, titles, chosen, strict=True):
         volume, _ = read_volume(path)

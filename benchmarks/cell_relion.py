@@ -4,9 +4,9 @@
 usage: python benchmarks/cell_relion.py FOLDER [--classes 4 8] [--iterations 25] [--seeds 0 1] [--threads 2]
 
 FOLDER is that of cell.py after its step `check`. The picks are exported by `dsdsh export_relion` and classified with
-the same poses and mask: once without alignment, and once with a local search. Classes are selected by the rule of
-cell.py: correlation of the class map with the search template inside the mask, above the largest gap. Results go to
-FOLDER/relion.json, as do those of the best score threshold, which uses the truth.
+the same poses and mask: once without alignment, and once with a local search. Classes are selected by the correlation
+of the class map with the search template inside the mask: those above the largest gap between successive values are
+kept. Results go to FOLDER/relion.json, as do those of the best score threshold, which uses the truth.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Precision is the fraction of true picks in a set, recall the fraction of all tru
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,10 @@ def map_scores(path: Path, truth: Path, mask: Path) -> dict[str, object]:
     return {
         "half_maps": [round(float(value), 4) for value in between.corrected],
         "truth": [round(float(value), 4) for value in with_truth],
-        "resolution_half_maps_A": round(between.resolution_A(0.143), 2),
-        "resolution_truth_A": round(float(resolution_A(with_truth, between.frequencies, 0.5)), 2),
+        "mean_half_maps": round(float(between.corrected[1:].mean()), 4),
+        "mean_truth": round(float(with_truth[1:].mean()), 4),
+        "resolution_half_maps": round(between.resolution_A(0.143), 2),
+        "resolution_truth": round(float(resolution_A(with_truth, between.frequencies, 0.5)), 2),
     }
 
 
@@ -147,6 +150,25 @@ def correlation(first: Path, second: Path, mask: Path) -> float:
     return float((weight * one * two).sum() / np.sqrt((weight * one**2).sum() * (weight * two**2).sum()))
 
 
+def resemblance(path: Path, template: Path, mask: Path) -> float:
+    """Return the mean FSC of a map with the template inside a mask; -1 if the map does not exist."""
+    if not path.exists():
+        return -1.0
+    one, two, soft = (torch.from_numpy(read_volume(name)[0]) for name in (path, template, mask))
+    return float(shell_correlation(one * soft, two * soft)[1:].mean())
+
+
+def indistinguishable(pairs: Path, cluster: int) -> list[int]:
+    """Return the clusters that `dsdsh validate` does not tell from the given one, and itself, ascending."""
+    with pairs.open() as handle:
+        rows = list(csv.DictReader(handle))
+    merged = [{int(row["class1"]), int(row["class2"])} for row in rows if row["outcome"] in ("same", "noise")]
+    found = {cluster}
+    while grown := [pair for pair in merged if pair & found and not pair <= found]:
+        found |= set().union(*grown)
+    return sorted(found)
+
+
 def above_largest_gap(values: list[float]) -> list[int]:
     """Return the indices of the values above the largest gap between successive values."""
     order = np.argsort(values)[::-1]
@@ -161,15 +183,20 @@ def report(results: dict[str, Any]) -> str:
         for tomogram, row in rows.items():
             values = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
             lines.append(f"| {name} | {tomogram} | {row['kept']} | {row['true']} | {values} |")
-    lines += ["", "| cluster | particles | correlation with the template | chosen | contents |", "|---" * 5 + "|"]
+    lines += ["", "| cluster | particles | mean FSC with the template | chosen | contents |", "|---" * 5 + "|"]
     labels = ["none", *(label for label in results["classes"] if label != "no molecule")]
     for row in results["clusters"]:
         contents = ", ".join(f"{n} {label}" for n, label in zip(row["contents"], labels, strict=True) if n)
         chosen = "yes" if row["chosen"] else ""
-        lines.append(f"| {row['cluster']} | {row['particles']} | {row['correlation']:.3f} | {chosen} | {contents} |")
-    lines += ["", "| map | half maps, FSC 0.143 (Å) | truth, FSC 0.5 (Å) |", "|---" * 3 + "|"]
+        lines.append(f"| {row['cluster']} | {row['particles']} | {row['resemblance']:.3f} | {chosen} | {contents} |")
+    titles = ("map", "half maps, FSC 0.143 (Å)", "mean FSC", "truth, FSC 0.5 (Å)", "mean FSC")
+    lines += ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, row in results["maps"].items():
-        lines.append(f"| {name} | {row['resolution_half_maps_A']} | {row['resolution_truth_A']} |")
+        values = (row[f"{kind}_{of}"] for of in ("half_maps", "truth") for kind in ("resolution", "mean"))
+        lines.append(f"| {name} | {' | '.join(map(str, values))} |")
     seconds = results["seconds"]
-    lines += ["", f"Seconds: {seconds}; {sum(seconds.values()) / 3600:.2f} hours in all.", ""]
+    lines += ["", "| step | seconds | seconds of processors |", "|---" * 3 + "|"]
+    lines += [f"| {name} | {took['wall']} | {took['processor']} |" for name, took in seconds.items()]
+    wall, processor = (sum(took[kind] for took in seconds.values()) / 60 for kind in ("wall", "processor"))
+    lines += ["", f"{wall:.1f} minutes in all, {processor:.1f} minutes of processors.", ""]
     return "\n".join(lines)

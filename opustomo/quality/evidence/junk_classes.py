@@ -150,16 +150,36 @@ def class_gains(spectra: ParticleSpectra, maps: ClassMaps, halves: np.ndarray) -
 
     The contrast of each particle is integrated out, with a normal prior around 1.
     """
-    gains = np.empty((len(spectra), maps.halves.shape[1]))
+    overlap, power = _overlaps(spectra, maps, halves, maps.importance)
     precision = 1.0 / CONTRAST_SD**2
+    found = 0.5 * (overlap + precision) ** 2 / (power + precision) - 0.5 * precision
+    return np.asarray(found - 0.5 * np.log1p(power / precision))
+
+
+def class_contrasts(spectra: ParticleSpectra, maps: ClassMaps, halves: np.ndarray, lowest_shell: float) -> np.ndarray:
+    """Return the contrast at which each particle shows each class beyond a shell, shape (n, K); NaN for empty maps."""
+    overlap, power = _overlaps(spectra, maps, halves, torch.where(maps.shells > lowest_shell, maps.importance, 0.0))
+    return np.divide(overlap, power, out=np.full_like(overlap, np.nan), where=power > 1e-6)
+
+
+def _overlaps(
+    spectra: ParticleSpectra, maps: ClassMaps, halves: np.ndarray, importance: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare each particle with the maps of the half set that it does not belong to.
+
+    Returns
+    -------
+    overlap, power : numpy.ndarray
+        Weighted products of the particle with the map and of the map with itself, shape (n, K). Their ratio is the
+        contrast of the particle, and the second the inverse variance of the contrast.
+    """
+    overlap, power = np.empty((2, len(spectra), maps.halves.shape[1]))
     for half in (0, 1):
         rows = np.flatnonzero(halves[spectra.index] == half)
         other = maps.halves[1 - half]
-        overlap = (spectra.signal[rows] @ (other.conj() * maps.importance).T).real.double()
-        power = (spectra.weight[rows] @ (other.abs().square() * maps.importance).T).double()
-        found = 0.5 * (overlap + precision).square() / (power + precision) - 0.5 * precision
-        gains[rows] = (found - 0.5 * torch.log1p(power / precision)).numpy()
-    return gains
+        overlap[rows] = (spectra.signal[rows] @ (other.conj() * importance).T).real.numpy()
+        power[rows] = (spectra.weight[rows] @ (other.abs().square() * importance).T).numpy()
+    return overlap, power
 
 
 def latent_classes(latents: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -174,6 +194,9 @@ def refined_classes(
     spectra: ParticleSpectra, labels: np.ndarray, halves: np.ndarray, mask: np.ndarray | None
 ) -> tuple[np.ndarray, ClassMaps]:
     """Assign particles to the most likely class and reconstruct the classes anew until few particles change.
+
+    A round is discarded if the maps of the half sets explain the particles of the other half set worse than before:
+    classes of which both half maps drift apart lose their particles to the class with the sharpest map.
 
     Parameters
     ----------
@@ -192,14 +215,26 @@ def refined_classes(
     """
     labels = labels.copy()
     maps = accumulate(spectra, labels, halves, mask)
+    gains = class_gains(spectra, maps, halves)
     for _ in range(MOST_ROUNDS):
-        found = most_likely(class_gains(spectra, maps, halves), maps.fractions)
-        changed = float((found != labels[spectra.index]).mean())
-        labels[spectra.index] = found
-        maps = accumulate(spectra, labels, halves, mask, len(maps.fractions))
+        proposed = labels.copy()
+        proposed[spectra.index] = most_likely(gains, maps.fractions)
+        new_maps = accumulate(spectra, proposed, halves, mask, len(maps.fractions))
+        new_gains = class_gains(spectra, new_maps, halves)
+        if mixture_likelihood(new_gains, new_maps.fractions) <= mixture_likelihood(gains, maps.fractions):
+            break
+        changed = float((proposed != labels)[spectra.index].mean())
+        labels, maps, gains = proposed, new_maps, new_gains
         if changed < FEW_CHANGES:
             break
     return labels, maps
+
+
+def mixture_likelihood(gains: np.ndarray, fractions: np.ndarray) -> float:
+    """Return the mean log-likelihood of particles under all classes and nothing, relative to nothing, in nats."""
+    nothing = np.full(len(gains), np.log(max(1.0 - float(fractions.sum()), NOTHING)))
+    terms = np.column_stack([gains + np.log(np.maximum(fractions, 1e-9)), nothing])
+    return float(np.logaddexp.reduce(terms, axis=1).mean())
 
 
 def most_likely(gains: np.ndarray, fractions: np.ndarray) -> np.ndarray:

@@ -114,10 +114,10 @@ def write_junk(folder: Path, result: JunkResult, star: ParticleStar | None) -> N
     with atomic_path(folder) as partial:
         partial.mkdir(parents=True)
         molecule = np.append(classes.families, -1)[classes.labels]
-        rows: list[list[object]] = [["particle", "kept", "score", "class", "molecule", "latent_distance"]]
+        rows: list[list[object]] = [["particle", "kept", "score", "class", "molecule", "contrast", "latent_distance"]]
         for i, score in enumerate(result.score):
-            values = (f"{score:.3f}", classes.labels[i], molecule[i], f"{result.distance[i]:.3f}")
-            rows.append([i, int(kept[i]), *values])
+            values = (f"{result.contrast[i]:.3f}", f"{result.distance[i]:.3f}")
+            rows.append([i, int(kept[i]), f"{score:.3f}", classes.labels[i], molecule[i], *values])
         write_csv(partial / "scores.csv", rows)
         rows = [["class", "particles", "molecule", "is_particle", "mean_gain"]]
         for i, family in enumerate(classes.families):
@@ -148,28 +148,54 @@ def summary(result: JunkResult) -> list[str]:
         )
     nothing = len(classes.labels) - sizes[classes.families >= 0].sum()
     said.append(f"Nothing: {nothing:,} particles in classes without structure.")
-    rate = 100 * result.false_discovery_rate
     unusable = int(np.isnan(result.score).sum())
     if unusable:
         said.append(f"{unusable} subtomograms cannot be used and count as junk.")
-    said.append(
-        f"Kept {kept.sum():,} of {len(kept):,} particles with a score of at least {result.cut:.1f}; "
-        f"{'less than 0.1' if rate < 0.1 else f'{rate:.2g}'} % of them are expected to be junk."
-    )
+    said.append(f"Kept {kept.sum():,} of {len(kept):,} particles with a score of at least {result.cut:.1f}.")
+    return [*said, *reliability(result)]
+
+
+def reliability(result: JunkResult) -> list[str]:
+    """Return how many of the kept particles are expected to be junk, or why this is not known, in sentences."""
+    kept = result.kept
+    if result.mixed_classes:
+        number = len(result.mixed_classes)
+        classes = "one of the classes seems" if number == 1 else f"{number} of the classes seem"
+        said = [f"How many of these are junk is not known, because {classes} to mix objects that were not told apart:"]
+        for group, found in result.mixed_classes.items():
+            said.append(
+                f"    Class {group}: {found.lower:,} of {found.particles:,} particles show its map with only "
+                f"{found.ratio:.2f} times the contrast of the others. They are other objects, or their poses are wrong."
+            )
+        return [*said, "    Train longer, or look at the clusters with dsdsh validate."]
+    rate, upper = 100 * result.false_discovery_rate, max(100 * result.upper_rate, 0.1)
+    expected = "less than 0.1" if rate < 0.1 else f"{rate:.2g}"
+    said = [
+        f"Of these, {expected} % are expected to be junk (at most {upper:.2g} % with 95 % confidence), if no "
+        "class mixes the particle with other objects."
+    ]
+    if kept.sum() == np.isfinite(result.score).sum():
+        said.append(
+            "No pick was found to show anything else. That is right for a pure set, but it also happens if the classes "
+            "mix everything: compare the clusters with dsdsh validate."
+        )
     return said
 
 
 def draw_scores(path: Path, result: JunkResult) -> None:
-    """Draw histograms of the scores by molecule and of the null scores, and scores against latent distances."""
+    """Draw histograms of scores, null scores and contrasts by molecule, and scores against latent distances."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     classes = result.classes
     molecule = np.append(classes.families, -1)[classes.labels]
     score = np.arcsinh(np.nan_to_num(result.score, nan=0.0))
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, contrasts = figure.subplots(1, 3)
+    shown = result.contrast[np.isfinite(result.contrast)]
+    low, high = np.percentile(shown, (0.5, 99.5)) if len(shown) else (0.0, 1.0)
+    bins = np.linspace(float(low), float(high), 40)
     edges = np.linspace(min(score.min(), 0.0) - 0.1, score.max() + 0.1, 60)
     groups = {
         "the particle": (np.isin(molecule, classes.particle), "#0072b2"),
@@ -178,6 +204,7 @@ def draw_scores(path: Path, result: JunkResult) -> None:
     }
     for name, (members, color) in groups.items():
         left.hist(score[members], edges, color=color, alpha=0.7, label=f"{name}: {members.sum():,}")
+        contrasts.hist(result.contrast[members & np.isfinite(result.contrast)], bins, color=color, alpha=0.7)
         right.scatter(result.distance[members], score[members], s=5, color=color, linewidths=0, rasterized=True)
     weights = np.full(len(result.null), len(score) / max(len(result.null), 1))
     null = np.arcsinh(result.null)
@@ -190,5 +217,6 @@ def draw_scores(path: Path, result: JunkResult) -> None:
     left.set(xlabel="score: log odds in favor of the particle (nats)", ylabel="particles", yscale="log")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     right.set(xlabel="distance in the latent space (median of the kept particles = 1)", ylabel="score", xscale="log")
+    contrasts.set(xlabel="contrast relative to the map of the class", ylabel="particles")
     figure.suptitle(f"{result.kept.sum():,} particles right of the dashed cut are kept", fontsize=10)
     figure.savefig(path, dpi=DPI)

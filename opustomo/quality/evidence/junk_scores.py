@@ -18,10 +18,12 @@ from torch import Tensor
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
 from opustomo.physics.fourier import crop_in_fourier_space
+from opustomo.quality.evidence.contrast_groups import ContrastGroups, contrast_groups
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
     NOTHING,
     ClassMaps,
+    class_contrasts,
     class_gains,
     latent_classes,
     lowest_compared_shell,
@@ -38,6 +40,8 @@ from opustomo.quality.evidence.particle_spectra import (
 
 POSE_GAIN = 3.0
 """Gain in log-likelihood that fitting the six numbers of a pose to noise brings on average, in nats (Wilks)."""
+CONFIDENCE = 0.95
+"""Confidence of the upper bound of the false-discovery rate."""
 SIGNIFICANT = 3.0
 """Least mean gain of a class over nothing in units of its standard error, below which the class is empty."""
 
@@ -106,11 +110,15 @@ class JunkResult:
         Log posterior odds that each particle is not junk, shape (N,); NaN for subtomograms that cannot be used.
     null
         Scores of subtomograms with random phases, shape (n,).
+    contrast
+        Contrast at which each particle shows the map of its class beyond the coarse shells, shape (N,); NaN if it
+        shows nothing.
     distance
         Distance of each particle in the latent space to its nearest neighbors among the particles that are kept, in
         units of the median of these, shape (N,).
-    cut, false_discovery_rate
-        Particles with at least this score are kept; fraction of them that is expected to be junk.
+    cut, false_discovery_rate, upper_rate
+        Particles with at least this score are kept; fraction of them that is expected to be junk, and its upper bound
+        with a confidence of 95 %, which follows from the number of null scores.
     classes, maps
         Classes and their half maps.
     volumes, apix
@@ -119,9 +127,11 @@ class JunkResult:
 
     score: np.ndarray
     null: np.ndarray
+    contrast: np.ndarray
     distance: np.ndarray
     cut: float
     false_discovery_rate: float
+    upper_rate: float
     classes: JunkClasses
     maps: ClassMaps
     volumes: np.ndarray
@@ -132,8 +142,17 @@ class JunkResult:
         """Whether each particle is kept, bool, shape (N,)."""
         return np.nan_to_num(self.score, nan=-np.inf) >= self.cut
 
+    @cached_property
+    def mixed_classes(self) -> dict[int, ContrastGroups]:
+        """The two groups of contrasts of the kept particles, for each class that has them."""
+        labels = np.where(self.kept, self.classes.labels, -1)
+        found = {group: contrast_groups(self.contrast[labels == group]) for group in range(len(self.classes.families))}
+        return {group: groups for group, groups in found.items() if groups is not None}
 
-def expected_false_discoveries(score: np.ndarray, null: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+
+def expected_false_discoveries(
+    score: np.ndarray, null: np.ndarray, cuts: np.ndarray, confidence: float | None = None
+) -> np.ndarray:
     """Return the expected fraction of junk among the particles above each cut.
 
     It is the sum of two parts. The number of particles that show nothing is at most twice the number of scores below
@@ -146,14 +165,21 @@ def expected_false_discoveries(score: np.ndarray, null: np.ndarray, cuts: np.nda
         Scores of the particles, shape (N,), and of subtomograms with random phases, shape (n,).
     cuts
         Cuts, shape (C,).
+    confidence
+        Take the upper bound of the fraction of null scores with this confidence (Clopper & Pearson 1934); None for
+        the fraction itself.
     """
+    from scipy.stats import beta
+
     empty = min(1.0, 2.0 * float((score < np.median(null)).mean()))
     junk = 1.0 / (1.0 + np.exp(np.clip(score, -500, 500)))
     found = np.empty(len(cuts))
     for i, cut in enumerate(cuts):
-        kept = score >= cut
-        by_chance = empty * len(score) * float((null >= cut).mean())
-        found[i] = min(1.0, (by_chance + junk[kept].sum()) / max(int(kept.sum()), 1))
+        kept, above = score >= cut, int((null >= cut).sum())
+        chance = above / len(null)
+        if confidence is not None and above < len(null):
+            chance = float(beta.ppf(confidence, above + 1, len(null) - above))
+        found[i] = min(1.0, (empty * len(score) * chance + junk[kept].sum()) / max(int(kept.sum()), 1))
     return found
 
 
@@ -243,9 +269,11 @@ def find_junk(request: JunkRequest) -> JunkResult:
     count = len(request.latents)
     sample = next(request.spectra(sampled_particles(np.arange(count))))
     labels, maps = refined_classes(sample, latent_classes(request.latents), request.halves, request.mask)
-    gains = np.full((count, len(maps.fractions)), np.nan)
+    lowest = lowest_compared_shell(request.mask, sample.box)
+    gains, contrasts = np.full((2, count, len(maps.fractions)), np.nan)
     for spectra in [sample] if count <= MAX_PARTICLES else request.spectra(np.arange(count)):
         gains[spectra.index] = class_gains(spectra, maps, request.halves)
+        contrasts[spectra.index] = class_contrasts(spectra, maps, request.halves, lowest)
     labels = most_likely(gains, maps.fractions)
     classes = _classes(request, labels, gains, maps, sample)
     empty = classes.families < 0
@@ -258,6 +286,9 @@ def find_junk(request: JunkRequest) -> JunkResult:
     null = np.concatenate(chunks)
     cut, rate = choose_cut(score, null, request.largest_rate)
     inside = np.nan_to_num(score, nan=-np.inf) >= cut
+    usable = score[np.isfinite(score)]
+    upper = float(expected_false_discoveries(usable, null, np.array([cut]), CONFIDENCE)[0])
+    contrast = np.where(labels >= 0, contrasts[np.arange(count), labels], np.nan)
     volumes = np.stack(
         [
             sample.volumes(maps.halves[:, classes.families == family].mean((0, 1))[None])[0].numpy()
@@ -265,7 +296,7 @@ def find_junk(request: JunkRequest) -> JunkResult:
         ]
     )
     distance = latent_distances(request.latents, inside)
-    return JunkResult(score, null, distance, cut, rate, classes, maps, volumes, sample.apix)
+    return JunkResult(score, null, contrast, distance, cut, rate, upper, classes, maps, volumes, sample.apix)
 
 
 def _classes(

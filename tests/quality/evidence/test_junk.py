@@ -9,13 +9,27 @@ import pytest
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
+from opustomo.data.config import DataConfig
+from opustomo.data.particles import load_particles
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.poses import Poses, write_poses
 from opustomo.io.star_tables import read_particles
-from opustomo.quality.evidence.junk_classes import molecules
+from opustomo.quality.evidence.contrast_groups import contrast_groups
+from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.junk_classes import (
+    MOST_ROUNDS,
+    accumulate,
+    class_gains,
+    latent_classes,
+    mixture_likelihood,
+    molecules,
+    most_likely,
+    refined_classes,
+)
 from opustomo.quality.evidence.junk_files import JunkInputs
-from opustomo.quality.evidence.junk_scores import choose_cut, log_odds
+from opustomo.quality.evidence.junk_scores import choose_cut, expected_false_discoveries, log_odds
+from opustomo.quality.evidence.particle_spectra import read_spectra
 from opustomo.simulate.acquisition import regular_scheme
 from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
 from tests.commands.quick import train, use_tiny_networks
@@ -106,6 +120,69 @@ def test_states_of_one_molecule_are_not_junk(picks: Path, tmp_path: Path) -> Non
     run = opustomo.Run(tmp_path / "run")
     result = run.junk(JunkInputs(run.results, 0, star=tmp_path / "set" / "particles.star", device="cpu"))
     assert result.kept.mean() > 0.97
+
+
+def particle_set(volumes: list[np.ndarray], weights: tuple[float, ...], count: int, folder: Path) -> np.ndarray:
+    """Simulate a set with exact poses in the table and return the class of each particle."""
+    scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
+    config = SimulationConfig(count=count, apix=APIX, scheme=scheme, snr=0.3, weights=weights, seed=1)
+    simulate_dataset(np.stack(volumes), config, folder)
+    return np.load(folder / "truth.npz")["labels"]
+
+
+def test_a_class_that_mixes_objects_is_named(picks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Latents that tell nothing apart: the rate of junk is not known, and nobody is told that it is small."""
+    labels = particle_set([molecule(0), molecule(1)], (0.6, 0.4), 48, tmp_path / "set")
+    shutil.copytree(picks / "run", tmp_path / "run")
+    truth = np.load(tmp_path / "set" / "truth.npz")
+    write_latents(tmp_path / "run" / "z.0.pkl", np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32))
+    write_poses(tmp_path / "run" / "pose.0.pkl", Poses(truth["eulers"], truth["origin"] / BOX))
+    star = tmp_path / "set" / "particles.star"
+    assert dsdsh(["junk", str(tmp_path / "run"), "0", "--star", str(star)]) == 0
+    said = capsys.readouterr().out
+    assert "How many of these are junk is not known" in said and "expected to be junk" not in said
+    assert "Mind that the training is short" in said
+    result = opustomo.Run(tmp_path / "run").junk(JunkInputs(opustomo.Run(tmp_path / "run").results, 0, star=star))
+    (groups,) = result.mixed_classes.values()
+    assert groups.lower == pytest.approx((labels == 1).sum(), abs=3) and groups.ratio < 0.8
+
+
+def test_contrasts_of_one_object_are_one_group() -> None:
+    rng = np.random.default_rng(3)
+    assert all(contrast_groups(rng.normal(1, 0.3, count)) is None for count in (30, 100, 1000))
+    assert all(contrast_groups(np.exp(rng.normal(0, 0.3, 200))) is None for _ in range(10)), "a skewed distribution"
+    two = contrast_groups(np.concatenate([rng.normal(1, 0.1, 60), rng.normal(0.5, 0.1, 40)]))
+    assert two is not None and two.lower == pytest.approx(40, abs=2) and two.ratio == pytest.approx(0.5, abs=0.05)
+
+
+def test_classes_are_refined_only_while_they_explain_the_other_half(tmp_path: Path) -> None:
+    """Three related molecules and random latents, where repeated assignment makes the classes worse again."""
+    whole = molecule(0)
+    part = whole * (np.arange(BOX)[:, None, None] < BOX // 2 + 1)
+    mirror = np.roll(whole[:, :, ::-1], 1, axis=2)
+    particle_set([whole, part, mirror], (0.4, 0.3, 0.3), 90, tmp_path)
+    particles = load_particles(DataConfig(star=tmp_path / "particles.star"))
+    spectra = read_spectra(particles, np.arange(90), ReadOptions(ctf_normalized=True))
+    halves = np.arange(90) % 2
+    labels = latent_classes(np.random.default_rng(0).normal(size=(90, 2)))
+    likelihoods = []
+    for maps in (accumulate(spectra, labels, halves, None), refined_classes(spectra, labels, halves, None)[1]):
+        likelihoods.append(mixture_likelihood(class_gains(spectra, maps, halves), maps.fractions))
+    for _ in range(MOST_ROUNDS):
+        maps = accumulate(spectra, labels, halves, None, 3)
+        gains = class_gains(spectra, maps, halves)
+        labels = most_likely(gains, maps.fractions)
+    assert likelihoods[1] >= likelihoods[0]
+    assert likelihoods[1] > mixture_likelihood(gains, maps.fractions), "assigned again and again"
+
+
+def test_the_upper_rate_counts_the_null_scores() -> None:
+    """Without a random score above the cut, the rate may still be 3 / n of the empty picks over the kept ones."""
+    score = np.concatenate([np.full(100, 1000.0), np.full(100, -10.0)])
+    null = np.linspace(-20, 5, 100)
+    cut = np.array([50.0])
+    assert expected_false_discoveries(score, null, cut)[0] < 1e-12
+    assert expected_false_discoveries(score, null, cut, 0.95)[0] == pytest.approx(200 * 0.0295 / 100, rel=0.02)
 
 
 def test_cut_keeps_the_expected_fraction_of_junk() -> None:
