@@ -12,6 +12,8 @@ from torch import Tensor
 
 from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3, squared_radius
 
+FSC_THRESHOLD, CONSERVATIVE_THRESHOLD = 0.143, 0.5
+"""FSC of independent half maps at which the resolution is stated (Rosenthal & Henderson 2003), and a stricter one."""
 RANDOMIZE_BELOW = 0.8
 """FSC without mask below which phases are randomized, as in RELION."""
 UNCORRECTED_SHELLS = 2
@@ -60,7 +62,7 @@ class ShellCorrelation:
         shell = torch.arange(len(self.masked))
         return torch.where(shell < first, self.masked, corrected)
 
-    def resolution_A(self, threshold: float = 0.143) -> float:
+    def resolution_A(self, threshold: float = FSC_THRESHOLD) -> float:
         """Return the resolution in Å at which the corrected FSC first falls below ``threshold``."""
         return resolution_A(self.corrected, self.frequencies, threshold)
 

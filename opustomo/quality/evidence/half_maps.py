@@ -24,12 +24,12 @@ from opustomo.io.progress_bar import progress
 from opustomo.io.star_tables import ParticleStar
 from opustomo.physics.backprojection import PADDING, Backprojection
 from opustomo.physics.ctf import TiltBatch, ctf_volume
-from opustomo.physics.fsc import ShellCorrelation, half_map_correlation
+from opustomo.physics.fsc import CONSERVATIVE_THRESHOLD, FSC_THRESHOLD, ShellCorrelation, half_map_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-THRESHOLDS = (0.143, 0.5)
+THRESHOLDS = (FSC_THRESHOLD, CONSERVATIVE_THRESHOLD)
 INK, PALE = "0.15", "0.4"
 _STYLES = {
     "corrected": ("#0072B2", 2.2, "-"),

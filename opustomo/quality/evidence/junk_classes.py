@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opustomo.physics.fsc import FSC_THRESHOLD
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
 from opustomo.quality.evidence.residual_features import CHUNK, shell_mean
 
@@ -33,8 +34,6 @@ RELATED = 0.4
 Beyond the coarse shells, maps of molecules that share a subunit correlate by 0.55 and more (ribosomal subunits and
 ribosomes), and those of unrelated or mirrored ones by at most 0.23 (four other complexes).
 """
-LOWEST_FSC = 0.143
-"""Half-map FSC of a class below which its shell is not compared (Rosenthal & Henderson 2003)."""
 MOST_ROUNDS, FEW_CHANGES = 10, 0.01
 """Classes are refined until fewer than this fraction of the particles changes its class, at most so many times."""
 NOTHING = 0.01
@@ -75,7 +74,7 @@ class ClassMaps:
             cross = (a @ b.conj().T).real.numpy()
             norms = np.sqrt(np.outer(a.abs().square().sum(1).numpy(), b.abs().square().sum(1).numpy()))
             own = np.divide(np.diag(cross), np.diag(norms), out=np.zeros(len(a)), where=np.diag(norms) > 0).clip(min=0)
-            resolved = np.where(own > LOWEST_FSC, own, 0.0)
+            resolved = np.where(own > FSC_THRESHOLD, own, 0.0)
             power = np.sqrt(np.outer(np.diag(cross).clip(min=0), np.diag(cross).clip(min=0)))
             between = np.divide((cross + cross.T) / 2, power, out=np.zeros_like(cross), where=power > 0)
             weight = np.outer(resolved, resolved) * a.shape[1]

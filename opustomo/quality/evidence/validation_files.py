@@ -14,10 +14,10 @@ import numpy as np
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
-from opustomo.physics.fsc import ShellCorrelation
+from opustomo.physics.fsc import FSC_THRESHOLD, ShellCorrelation
 from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
-from opustomo.quality.evidence.half_maps import resolution_text
+from opustomo.quality.evidence.half_maps import THRESHOLDS, resolution_text
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _summary(validation: Validation) -> Iterable[Sequence[object]]:
     total = max(1, sum(evidence.particles for evidence in validation.clusters))
     for number, evidence in enumerate(validation.clusters):
         curves = (evidence.curve, evidence.control)
-        resolutions = [_resolution(curve, threshold) for curve in curves for threshold in (0.143, 0.5)]
+        resolutions = [_resolution(curve, threshold) for curve in curves for threshold in THRESHOLDS]
         shares = evidence.per_tomogram / max(1, evidence.particles)
         tomograms: tuple[object, ...] = ("", "", "")
         if validation.tomograms is not None and evidence.particles:
@@ -135,7 +135,7 @@ def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndar
         axes.plot(evidence.control.frequencies[1:], evidence.control.corrected[1:], color="0.55", ls="--", lw=1.2)
     if evidence.curve is not None:
         axes.plot(evidence.curve.frequencies[1:], evidence.curve.corrected[1:], color=color, lw=2.0)
-    axes.axhline(0.143, color="0.6", lw=0.8, ls=":")
+    axes.axhline(FSC_THRESHOLD, color="0.6", lw=0.8, ls=":")
     axes.set_title(f"{number}", fontsize=12, fontweight="bold", color=color, loc="left", pad=3)
     axes.set_title(f"{evidence.particles:,} particles", fontsize=9, color=PALE, loc="right", pad=3)
     if evidence.curve is None:
