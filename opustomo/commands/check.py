@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> None:
     """Inspect the set, print the verdict and the command; exit with 1 if the set is not usable."""
     from opustomo.commands.options import data_config
     from opustomo.errors import UserError
-    from opustomo.quality.checks.missing_inputs import examine
+    from opustomo.quality.checks.missing_inputs import examine_inputs
 
     _model(args.zdim or 12, args.templateres or 160)
-    readiness = examine(data_config(args))
+    readiness = examine_inputs(data_config(args))
     if readiness.particles is None:
         print("Pre-flight: no subtomogram can be read")
         _print_missing(readiness)
@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     from opustomo.physics.boxes import Boxes, crop_window
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
-    from opustomo.quality.checks.preflight import PlannedRun, contrast_of, inspect_particles, judge
+    from opustomo.quality.checks.preflight import PlannedRun, contrast_of, inspect_particles, judge_particle_set
     from opustomo.quality.checks.proposed_settings import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
     from opustomo.quality.checks.wedge import wedge_planes
@@ -136,7 +136,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     run = PlannedRun(boxes, mask, physics, model, settings.batch_size, args.tilt_range, args.tilt_step)
     report = inspect_particles(particles, source, run, planes, scale)
     blocking = tuple(item.what for item in readiness.missing if item.blocks)
-    verdict = judge(report, kind, blocking, True if args.normalizectf else None)
+    verdict = judge_particle_set(report, kind, blocking, True if args.normalizectf else None)
     print(report.as_text(warnings=False))
     first, second = kind.line.split("\n")
     print(f"  made by    {first}\n             {second}")

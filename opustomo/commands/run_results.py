@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass
-class Course:
+class PipelineState:
     """State of the command: its options, the analyzed round and the folder of the clusters.
 
     Attributes
@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)
-    course = Course(args, results, which)
-    steps: list[tuple[str, Callable[[Course], None]]] = [
+    state = PipelineState(args, results, which)
+    steps: list[tuple[str, Callable[[PipelineState], None]]] = [
         ("Clusters and principal components of the latents", _analyze),
         ("Volumes of the clusters and along the principal components", _volumes),
         ("STAR files of the clusters", _star_files),
@@ -98,28 +98,28 @@ def run(args: argparse.Namespace) -> None:
     for number, (title, step) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {title}", flush=True)
         try:
-            step(course)
+            step(state)
         except UserError as error:
             done = "" if number == 1 else " Completed steps are kept, and the same command resumes here."
             raise UserError(f"step {number} of {len(steps)}: {error}{done}") from error
-    print("\n" + "\n".join(_next_commands(course)))
+    print("\n" + "\n".join(_next_commands(state)))
 
 
 def _skip(path: Path) -> None:
     print(f"Up to date: {path} (--again repeats this step)")
 
 
-def _analyze(course: Course) -> None:
+def _analyze(state: PipelineState) -> None:
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
 
-    args, results, which = course.args, course.results, course.which
+    args, results, which = state.args, state.results, state.which
     sources = [results.epoch_file("z", which.epoch), results.epoch_file("pose", which.epoch)]
-    found = _existing_clusters(course)
+    found = _existing_clusters(state)
     if found is not None:
         needed = [found / "labels.pkl", found / "centers.txt", found.parent / "pc.pkl"]
         needed += [found.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(min(args.pc, _components(found.parent)))]
-        if course.current(needed, sources):
-            course.folder = found
+        if state.current(needed, sources):
+            state.folder = found
             return _skip(found)
     if which.filtered and not results.analysis(which).is_dir():
         raise UserError(
@@ -129,17 +129,17 @@ def _analyze(course: Course) -> None:
         results=results,
         source=which,
         num_pcs=args.pc,
-        clustering=_clustering(course, found),
+        clustering=_clustering(state, found),
         skip_umap=args.skip_umap,
     )
-    course.folder = analyze_epoch(request)[0]
-    print(f"Wrote {course.folder.parent} (clusters: {course.folder.name})")
+    state.folder = analyze_epoch(request)[0]
+    print(f"Wrote {state.folder.parent} (clusters: {state.folder.name})")
 
 
-def _existing_clusters(course: Course) -> Path | None:
+def _existing_clusters(state: PipelineState) -> Path | None:
     """Return the folder of the requested clusters, or of the latest ones if no number is given."""
-    folder = course.results.analysis(course.which)
-    args = course.args
+    folder = state.results.analysis(state.which)
+    args = state.args
     if args.numk is not None:
         path = folder / f"{cluster_method(args)}{args.numk}" / "labels.pkl"
         return path.parent if path.is_file() else None
@@ -148,11 +148,11 @@ def _existing_clusters(course: Course) -> Path | None:
     return labels[-1].parent if labels else None
 
 
-def _clustering(course: Course, found: Path | None) -> Clustering:
+def _clustering(state: PipelineState, found: Path | None) -> Clustering:
     from opustomo.analysis.clusters.clustering import Clustering
 
-    method = cluster_method(course.args)
-    number = course.args.numk
+    method = cluster_method(state.args)
+    number = state.args.numk
     if number is None and found is not None:
         # of an earlier state of this epoch
         method = found.name.rstrip("0123456789")
@@ -166,7 +166,7 @@ def _components(folder: Path) -> int:
     return len(path.read_text(encoding="utf-8").split()) if path.is_file() else 0
 
 
-def _volumes(course: Course) -> None:
+def _volumes(state: PipelineState) -> None:
     from opustomo.analysis.volumes.volume_sets import (
         VolumeSet,
         cluster_volume_set,
@@ -175,14 +175,14 @@ def _volumes(course: Course) -> None:
     )
     from opustomo.io.latents import read_latent_rows
 
-    results, which = course.results, course.which
+    results, which = state.results, state.which
     weights = results.epoch_file("weights", which.epoch)
-    tables = [course.clusters / "centers.txt"]
-    tables += [course.clusters.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(course.args.pc)]
+    tables = [state.clusters / "centers.txt"]
+    tables += [state.clusters.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(state.args.pc)]
     for table in filter(Path.is_file, tables):
         volumes = [table.with_name(f"reference{i}.mrc") for i in range(len(read_latent_rows(table)))]
         joint = table == tables[0] and holds_joint_volumes(table.parent)
-        if not joint and course.current(volumes, [table, weights]):
+        if not joint and state.current(volumes, [table, weights]):
             _skip(table.parent)
             continue
         if table == tables[0]:
@@ -193,66 +193,66 @@ def _volumes(course: Course) -> None:
         print(f"Wrote {len(written)} volumes to {table.parent}")
 
 
-def _table_path(course: Course) -> Path:
+def _table_path(state: PipelineState) -> Path:
     """Return the particle table of the run; for a run with ``--ind``, that of the selected particles."""
     from opustomo.commands.next_commands import table_of_run
 
-    return table_of_run(course.results, course.args.star)
+    return table_of_run(state.results, state.args.star)
 
 
-def _particles(course: Course) -> ParticleStar:
+def _particles(state: PipelineState) -> ParticleStar:
     from opustomo.io.star_tables import read_particles
 
-    return read_particles(_table_path(course))
+    return read_particles(_table_path(state))
 
 
-def _star_files(course: Course) -> None:
+def _star_files(state: PipelineState) -> None:
     from opustomo.analysis.clusters.clustering import load_labels, write_cluster_stars
 
-    labels = load_labels(course.clusters / "labels.pkl")
-    star = _particles(course)
-    course.results.require_same_particles(star, len(labels), course.clusters / "labels.pkl")
-    if course.args.refined:
-        star = course.results.with_refined_poses(star, course.which.epoch)
-    written = write_cluster_stars(star, labels, course.clusters, num_clusters=course.number)
-    poses = "refined" if course.args.refined else "input"
-    print(f"Wrote {len(written)} STAR files with the {poses} poses to {course.clusters} ({written[0].name} …)")
+    labels = load_labels(state.clusters / "labels.pkl")
+    star = _particles(state)
+    state.results.require_same_particles(star, len(labels), state.clusters / "labels.pkl")
+    if state.args.refined:
+        star = state.results.with_refined_poses(star, state.which.epoch)
+    written = write_cluster_stars(star, labels, state.clusters, num_clusters=state.number)
+    poses = "refined" if state.args.refined else "input"
+    print(f"Wrote {len(written)} STAR files with the {poses} poses to {state.clusters} ({written[0].name} …)")
 
 
-def _validate(course: Course) -> None:
+def _validate(state: PipelineState) -> None:
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 
-    if course.args.skip_validation:
+    if state.args.skip_validation:
         print("Skipped because of --skip-validation. The report will have no verdict.")
         return
-    verdict = course.clusters / "validation_verdict.json"
-    if course.current([verdict, course.clusters / "validation.csv"], [course.clusters / "labels.pkl"]):
+    verdict = state.clusters / "validation_verdict.json"
+    if state.current([verdict, state.clusters / "validation.csv"], [state.clusters / "labels.pkl"]):
         _skip(verdict)
         return
     validate_run(
         ValidationRequest(
-            results=course.results,
-            which=course.which,
-            num_clusters=course.number,
-            folder=course.clusters.name,
-            star=course.args.star,
-            mask=course.args.mask,
-            device=course.args.device,
+            results=state.results,
+            which=state.which,
+            num_clusters=state.number,
+            folder=state.clusters.name,
+            star=state.args.star,
+            mask=state.args.mask,
+            device=state.args.device,
         )
     )
 
 
-def _convergence(course: Course) -> None:
+def _convergence(state: PipelineState) -> None:
     from opustomo.analysis.clusters.epoch_convergence import draw_convergence, measure_convergence, write_convergence
 
-    results, number = course.results, course.number
+    results, number = state.results, state.number
     epochs = results.epochs()
     if len(epochs) < 2:
         print("Skipped because the run has only one saved epoch.")
         return
     table = results.root / "convergence.csv"
-    sources = [results.epoch_file("z", epoch) for epoch in epochs] + [course.clusters / "labels.pkl"]
-    if course.current([table], sources):
+    sources = [results.epoch_file("z", epoch) for epoch in epochs] + [state.clusters / "labels.pkl"]
+    if state.current([table], sources):
         _skip(table)
         return
     rows = measure_convergence(results, number)
@@ -261,34 +261,34 @@ def _convergence(course: Course) -> None:
     print(f"Wrote {table}")
 
 
-def _report(course: Course) -> None:
+def _report(state: PipelineState) -> None:
     from opustomo.report.html_report import ReportRequest, write_report
 
-    request = ReportRequest(course.results, course.which, course.clusters.name, course.args.star)
+    request = ReportRequest(state.results, state.which, state.clusters.name, state.args.star)
     path = write_report(request)
     print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def _one_map(course: Course) -> list[str]:
+def _one_map(state: PipelineState) -> list[str]:
     """Return the words of the command that reconstructs half maps of all particles at the poses of this epoch."""
     from opustomo.commands.next_commands import reconstruct_words
 
-    results, which = course.results, course.which
+    results, which = state.results, state.which
     poses = results.epoch_file("pose", which.epoch)
     output = results.analysis(which) / "all.mrc"
-    return reconstruct_words(results, _table_path(course), output, poses, course.args.mask)
+    return reconstruct_words(results, _table_path(state), output, poses, state.args.mask)
 
 
-def _next_commands(course: Course) -> list[str]:
+def _next_commands(state: PipelineState) -> list[str]:
     """Return what the user may do next, as lines of which the commands can be copied."""
     import json
     import shlex
 
     from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE, SUPPORTED
 
-    root, label, folder = str(course.results.root), course.which.label, course.clusters
+    root, label, folder = str(state.results.root), state.which.label, state.clusters
     verdict_file = folder / "validation_verdict.json"
-    lines, other, to_select = [], course.number + 1, True
+    lines, other, to_select = [], state.number + 1, True
     reason = "another number of clusters"
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
@@ -297,18 +297,18 @@ def _next_commands(course: Course) -> list[str]:
         stable = (verdict.get("stability") or {}).get("most_stable")
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
-        elif stable is not None and stable != course.number:
+        elif stable is not None and stable != state.number:
             other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")
-    lines.append(f"  Open {course.results.analysis(course.which) / 'report.html'} in a browser.")
+    lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
-    star = _table_path(course)
+    star = _table_path(state)
     method = folder.name.rstrip("0123456789")
-    name = f"{'' if method == 'kmeans' else method}{course.number}"
+    name = f"{'' if method == 'kmeans' else method}{state.number}"
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]
     if to_select:
         lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
     else:
-        lines.append(f"  {shlex.join(_one_map(course))}    # one map of all particles at their refined poses")
+        lines.append(f"  {shlex.join(_one_map(state))}    # one map of all particles at their refined poses")
     lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
     return lines

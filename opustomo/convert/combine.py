@@ -31,11 +31,11 @@ from opustomo.io.star_conventions import (
     OWN_APIX,
     Numbers,
     Texts,
-    fixed,
+    constant_column,
+    format_fixed,
     is_image_series,
     is_stack_set,
     make_table,
-    repeated,
     with_columns,
     without_columns,
     xyz_columns,
@@ -239,14 +239,14 @@ def _joined(
                 continue
             own, twin = _size_column(name, star, sizes[index]), _TWINS.get(name, "")
             if own is not None:
-                given[index] = fixed(own)
+                given[index] = format_fixed(own)
             elif twin in star:
                 given[index] = star.particles[twin].to_numpy(dtype=object)
             elif name in optics:
                 given[index] = _of_groups(optics[name], star)
             else:
                 filler = _filler(name, present, star)
-                given[index] = repeated(filler, len(star))
+                given[index] = constant_column(filler, len(star))
                 filled.setdefault((str(star.path), filler), []).append(name)
         columns[name] = np.concatenate([given[index] for index in range(len(stars))])
     notes += [

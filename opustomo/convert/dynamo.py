@@ -21,7 +21,16 @@ from opustomo.convert.conventions import (
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.star import to_numbers
-from opustomo.io.star_conventions import COORDINATES, Numbers, Texts, fixed, make_table, repeated, xyz, xyz_columns
+from opustomo.io.star_conventions import (
+    COORDINATES,
+    Numbers,
+    Texts,
+    constant_column,
+    format_fixed,
+    make_table,
+    xyz,
+    xyz_columns,
+)
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 
@@ -181,8 +190,8 @@ def relion_from_dynamo_table(
     if sizes is None:
         notes.append("the table has no pixel size, so none is written; give it with --angpix")
     else:
-        columns["rlnMagnification"] = repeated("10000.0", count)
-        columns["rlnDetectorPixelSize"] = fixed(sizes / scale)
+        columns["rlnMagnification"] = constant_column("10000.0", count)
+        columns["rlnDetectorPixelSize"] = format_fixed(sizes / scale)
     columns |= {_dynamo_column(name): values for name, values in table.items() if name not in _TRANSLATED}
     return Converted(ParticleStar(None, {"": make_table(columns)}, ""), count, tuple(notes))
 
@@ -224,9 +233,9 @@ def dynamo_from_relion_table(
     """
     require_pixels(star)
     star = compose_frames(star)
-    count, zeros = len(star), repeated("0", len(star))
+    count, zeros = len(star), constant_column("0", len(star))
     columns: dict[str, Texts] = {name: zeros for name in COLUMNS}
-    columns |= {"tag": np.arange(1, count + 1).astype(str).astype(object), "aligned": repeated("1", count)}
+    columns |= {"tag": np.arange(1, count + 1).astype(str).astype(object), "aligned": constant_column("1", count)}
     carried = {_dynamo_column(name): name for name in (*COLUMNS, *(f"column{number}" for number in range(43, 60)))}
     own = [column for column in star.particles.columns if column in carried]
     columns |= {carried[column]: _numeric(star, column) for column in own}

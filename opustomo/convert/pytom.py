@@ -19,7 +19,7 @@ from opustomo.convert import Converted
 from opustomo.convert.conventions import relion_from_pytom
 from opustomo.errors import UserError
 from opustomo.io.star import to_numbers
-from opustomo.io.star_conventions import COORDINATES, Numbers, make_table, repeated, with_columns, xyz_columns
+from opustomo.io.star_conventions import COORDINATES, Numbers, constant_column, make_table, with_columns, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import tomogram_stem
 
@@ -207,7 +207,7 @@ def relion_from_pytom_lists(
         name for name, empty in (("rlnImageName", "None"), ("rlnClassNumber", "0")) if set(columns[name]) == {empty}
     }
     kept = {name: values for name, values in columns.items() if name not in blank}
-    table = make_table({**kept, **{name: repeated(value, count) for name, value in size.items()}})
+    table = make_table({**kept, **{name: constant_column(value, count) for name, value in size.items()}})
     note = f"coordinates and origins are in pixels of {scale.apix / scale.binning:g} Å"
     return Converted(ParticleStar(None, {"": table}, ""), count, (note,))
 

@@ -15,9 +15,9 @@ from opustomo.io.star import format_pixel_sizes, group_key
 from opustomo.io.star_conventions import (
     COORDINATES,
     OWN_APIX,
+    constant_column,
     counts_in_image_pixels,
     make_table,
-    repeated,
     xyz,
     xyz_columns,
 )
@@ -82,14 +82,14 @@ def to_relion30(star: ParticleStar, apix: float, rescale_apix: float | None = No
     columns = _replaced(columns, optics, keep=True)
     if "rlnTomoName" in columns and "rlnMicrographName" not in columns:
         columns["rlnMicrographName"] = columns["rlnTomoName"]
-    size = repeated(f"{target:g}", len(star))
+    size = constant_column(f"{target:g}", len(star))
     columns |= {column: size for column in PIXEL_SIZE_COLUMNS if column in columns}
     if rescale_apix is not None and "rlnTomoTiltSeriesPixelSize" in columns:
-        one = repeated("1.000000", len(star))
+        one = constant_column("1.000000", len(star))
         columns |= {"rlnTomoTiltSeriesPixelSize": size, "rlnTomoSubtomogramBinning": one}
     if rescale_apix is not None and OWN_APIX in columns:
         columns[OWN_APIX] = size
-    columns |= {"rlnMagnification": repeated("10000.0", len(star)), "rlnDetectorPixelSize": size}
+    columns |= {"rlnMagnification": constant_column("10000.0", len(star)), "rlnDetectorPixelSize": size}
     left_out = {star.particle_block, star.optics_block}
     others = {name: block for name, block in star.blocks.items() if name not in left_out and name != ""}
     result = replace(star, blocks={"": make_table(columns), **others}, particle_block="")

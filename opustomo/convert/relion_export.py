@@ -15,7 +15,14 @@ from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable
 from opustomo.io.mrc import MrcHeader, read_volume, write_volume
 from opustomo.io.progress_bar import progress
-from opustomo.io.star_conventions import fixed, make_table, repeated, with_columns, without_columns, xyz_columns
+from opustomo.io.star_conventions import (
+    constant_column,
+    format_fixed,
+    make_table,
+    with_columns,
+    without_columns,
+    xyz_columns,
+)
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import centered_full
@@ -186,7 +193,7 @@ def _relion31_table(particles: ParticleSet) -> ParticleStar:
     """Return the particle table of RELION 3.1 with poses, origins in Å, and an optics table."""
     star = particles.star
     if star.optics_block is None and star.pixel_sizes() is None:
-        star = with_columns(star, {"rlnPixelSize": repeated(f"{particles.apix:.6f}", len(star))})
+        star = with_columns(star, {"rlnPixelSize": constant_column(f"{particles.apix:.6f}", len(star))})
     star = without_columns(with_optics(star), set(ORIGIN_COLUMNS))
     poses = particles.poses
     origins_A = poses.origins * particles.box * particles.apix
@@ -214,10 +221,10 @@ def _with_microscope(star: ParticleStar, particles: ParticleSet, has_ctf: bool) 
         "rlnAmplitudeContrast": [table.amplitude_contrast[0] for table in tables],
     }
     for name, usual in _MICROSCOPE.items():
-        columns.setdefault(name, fixed(measured[name] if has_ctf else np.full(count, usual)))
+        columns.setdefault(name, format_fixed(measured[name] if has_ctf else np.full(count, usual)))
     if "rlnOpticsGroupName" not in columns or not all(map(str, columns["rlnOpticsGroupName"])):
         columns["rlnOpticsGroupName"] = np.array([f"opticsGroup{i + 1}" for i in range(count)], dtype=object)
-    columns["rlnImagePixelSize"] = fixed(np.full(count, particles.apix))
-    columns["rlnImageSize"] = repeated(particles.box, count)
-    columns["rlnImageDimensionality"] = repeated(3, count)
+    columns["rlnImagePixelSize"] = format_fixed(np.full(count, particles.apix))
+    columns["rlnImageSize"] = constant_column(particles.box, count)
+    columns["rlnImageDimensionality"] = constant_column(3, count)
     return ParticleStar(star.path, {**star.blocks, "optics": make_table(columns)}, star.particle_block)

@@ -7,7 +7,7 @@ import numpy as np
 from opustomo.convert import Converted
 from opustomo.convert.conventions import require_pixels
 from opustomo.errors import UserError
-from opustomo.io.star_conventions import COORDINATES, repeated, with_columns, xyz, xyz_columns
+from opustomo.io.star_conventions import COORDINATES, constant_column, with_columns, xyz, xyz_columns
 from opustomo.io.star_tables import ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import rows_of_tomogram
 
@@ -65,11 +65,11 @@ def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
     require_pixels(star)
     found = choice.of(star)
     name = choice.tomogram.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".tomostar")
-    columns = {"rlnMicrographName": repeated(f"{name}.tomostar", len(found))}
+    columns = {"rlnMicrographName": constant_column(f"{name}.tomostar", len(found))}
     if _SCORE not in found:
         own = _PYTOM_SCORE in found
         columns[_SCORE] = (
-            found.particles[_PYTOM_SCORE].to_numpy(dtype=object) if own else repeated("1.000000", len(found))
+            found.particles[_PYTOM_SCORE].to_numpy(dtype=object) if own else constant_column("1.000000", len(found))
         )
     return Converted(with_columns(found, columns), len(star))
 

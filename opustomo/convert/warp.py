@@ -19,9 +19,9 @@ from opustomo.io.star import find_block, read_blocks
 from opustomo.io.star_conventions import (
     CENTERED_COORDINATES,
     COORDINATES,
-    fixed,
+    constant_column,
+    format_fixed,
     make_table,
-    repeated,
     table_numbers,
     xyz_columns,
 )
@@ -80,15 +80,15 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
             columns[column] = table[source].to_numpy(dtype=object)
             translated.add(source)
         else:
-            columns[column] = repeated("0.000000", len(table))
+            columns[column] = constant_column("0.000000", len(table))
             notes.append(f"{column} is 0, because {source} is missing")
-    columns |= {column: repeated("0.000000", len(table)) for column in ORIGIN_COLUMNS}
+    columns |= {column: constant_column("0.000000", len(table)) for column in ORIGIN_COLUMNS}
     if "wrpRandomSubset" in table.columns:
         subsets = table_numbers(table, "wrpRandomSubset", path)
         columns["rlnRandomSubset"] = table["wrpRandomSubset"].to_numpy(dtype=object)
         translated.add("wrpRandomSubset")
         if (subsets == 0).any() and np.isin(subsets, (0, 1)).all():
-            columns["rlnRandomSubset"] = fixed(subsets + 1, 0)
+            columns["rlnRandomSubset"] = format_fixed(subsets + 1, 0)
             notes.append("half sets 0 and 1 became 1 and 2")
     optics = {
         "rlnMagnification": "10000.0",
@@ -96,7 +96,7 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
         "rlnVoltage": f"{kv:g}",
         "rlnSphericalAberration": f"{cs:g}",
     }
-    columns |= {column: repeated(value, len(table)) for column, value in optics.items()}
+    columns |= {column: constant_column(value, len(table)) for column, value in optics.items()}
     poses = sum(re.fullmatch(r"wrpCoordinateX\d+", column) is not None for column in table.columns)
     if poses > 1:
         notes.append(f"the first of {poses} poses per particle is used")

@@ -189,7 +189,7 @@ def fit_series(series: Series, bodies: BodyMasks, box: int, apix: float) -> list
     return [fit_axis(centers[:, body], pivots[parent], apix) for body, parent in enumerate(bodies.parents)]
 
 
-def relation(first: AxisFit, second: AxisFit) -> tuple[float, str]:
+def compare_axes(first: AxisFit, second: AxisFit) -> tuple[float, str]:
     """Return the angle (degrees) between two axes and its class: ``hinge``, ``common drift`` or ``uncorrelated``."""
     angle = float(np.degrees(np.arccos(np.clip(first.axis @ second.axis, -1.0, 1.0))))
     if angle > HINGE_DEG:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.dynamics.axis_fit import AxisFit, Series, fit_series, read_series, relation
+from opustomo.dynamics.axis_fit import AxisFit, Series, compare_axes, fit_series, read_series
 from opustomo.dynamics.body_masks import BodyMasks, geometry_of_densities, geometry_of_masks
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry
@@ -94,7 +94,7 @@ def describe(fits: list[AxisFit], bodies: BodyMasks) -> list[str]:
             )
     for a, b in combinations(range(len(fits)), 2):
         if fits[a].well_defined and fits[b].well_defined:
-            angle, interpretation = relation(fits[a], fits[b])
+            angle, interpretation = compare_axes(fits[a], fits[b])
             lines.append(f"axes of bodies {a + 1} and {b + 1}: {angle:.0f}° apart, {interpretation}")
     return lines
 

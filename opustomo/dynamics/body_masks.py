@@ -135,7 +135,7 @@ LEAST_RADIUS = 0.5
 """Lower bound of the radii of a body in voxels, because a flat body has no meaningful extent."""
 
 
-def align(direction: npt.ArrayLike) -> Array:
+def frame_along(direction: npt.ArrayLike) -> Array:
     """Return a right-handed frame (3, 3), axes as rows, whose last row is the unit vector `direction` (x, y, z)."""
     x, y, z = np.asarray(direction, dtype=np.float64)
     p = np.hypot(y, z)
@@ -153,7 +153,7 @@ def center_of_mass(density: npt.NDArray[np.float32]) -> Array:
     return np.array([profile @ positions / profile.sum() for profile in profiles])
 
 
-def extent(density: npt.NDArray[np.float32], center: Array) -> tuple[Array, Array]:
+def principal_extent(density: npt.NDArray[np.float32], center: Array) -> tuple[Array, Array]:
     """Compute the radii (ascending, voxels) and principal axes (rows) of the positive density about `center`."""
     z, y, x = np.nonzero(density > 0)
     weights = density[z, y, x].astype(np.float64)
@@ -185,7 +185,7 @@ def geometry_of_densities(
         If a body has the same center of mass as its parent.
     """
     centers = np.stack([center_of_mass(density) for density in densities])
-    extents = [extent(density, center) for density, center in zip(densities, centers, strict=True)]
+    extents = [principal_extent(density, center) for density, center in zip(densities, centers, strict=True)]
     centers = centers * scale
     parent_centers = centers[list(parents)]
     levers = centers - parent_centers
@@ -197,7 +197,7 @@ def geometry_of_densities(
                 f"Bodies {body + 1} and {parents[body] + 1} have the same center of mass, so no axis connects them. "
                 "Give another body in rlnBodyRotateRelativeTo."
             )
-        frames.append(align((-lever if body == origin else lever) / length))
+        frames.append(frame_along((-lever if body == origin else lever) / length))
     return BodyGeometry(
         centers,
         parent_centers,

@@ -222,14 +222,14 @@ Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
 
 
-def fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
+def format_fixed(numbers: npt.ArrayLike, decimals: int = 6) -> Texts:
     """Format numbers with a fixed number of decimals as strings, (N,)."""
     pattern = f"%.{decimals}f"
     texts = [pattern % number for number in np.asarray(numbers, np.float64).tolist()]
     return np.array(texts, dtype=object)
 
 
-def repeated(text: object, count: int) -> Texts:
+def constant_column(text: object, count: int) -> Texts:
     """Return a column with the same text in every row."""
     return np.full(count, str(text), dtype=object)
 
@@ -281,7 +281,7 @@ def xyz(star: ParticleStar, columns: tuple[str, ...]) -> Numbers:
 
 def xyz_columns(columns: tuple[str, ...], numbers: Numbers, decimals: int = 6) -> dict[str, Texts]:
     """Convert numbers (N, 3) to columns of text."""
-    return {column: fixed(numbers[:, index], decimals) for index, column in enumerate(columns)}
+    return {column: format_fixed(numbers[:, index], decimals) for index, column in enumerate(columns)}
 
 
 def table_numbers(table: pd.DataFrame, column: str, source: object) -> Numbers:

@@ -156,7 +156,7 @@ LARGEST = 96
 """Maximum image size in pixels; larger volumes are downsampled by Fourier cropping."""
 
 
-def pictures(volumes: Sequence[np.ndarray]) -> np.ndarray:
+def volume_images(volumes: Sequence[np.ndarray]) -> np.ndarray:
     """Return images of volumes (n, n, n) with a common gray scale, (K, 6, s, s), uint8.
 
     The images are the central slices z, y, x and the projections along z, y, x; their rows are y, z, z.
@@ -198,7 +198,7 @@ def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> tuple[list
     return volumes, apix
 
 
-def picture_pixel(volumes: Sequence[np.ndarray], apix: float | None) -> float | None:
+def image_pixel_size(volumes: Sequence[np.ndarray], apix: float | None) -> float | None:
     """Return the pixel size in Å of the images of volumes (n, n, n) with pixel size `apix`; None if it is unknown."""
     if not apix:
         return None

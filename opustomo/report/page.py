@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def pack(values: np.ndarray) -> dict[str, Any]:
+def pack_array(values: np.ndarray) -> dict[str, Any]:
     """Encode an array of floats (as float32), bytes, or integers (as uint16 if possible, otherwise int32)."""
     values = np.asarray(values)
     if values.dtype.kind == "f":
@@ -34,7 +34,7 @@ def packed_size(content: Any) -> int:
         return sum(packed_size(value) for value in content.values())
     if isinstance(content, (list, tuple)):
         return sum(packed_size(value) for value in content)
-    return len(pack(content)["data"]) if isinstance(content, np.ndarray) else 0
+    return len(pack_array(content)["data"]) if isinstance(content, np.ndarray) else 0
 
 
 def script_json(content: Any) -> str:
@@ -49,7 +49,7 @@ def _finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     if isinstance(content, np.ndarray):
-        return pack(content)
+        return pack_array(content)
     if isinstance(content, np.generic):
         content = content.item()
     if isinstance(content, float) and not np.isfinite(content):
@@ -65,7 +65,7 @@ LIBRARIES = "libraries.min.js"
 """Bundle of the libraries that the scripts use; ``make report-assets`` makes it from the lock file in ``vendor``."""
 
 
-def asset(name: str) -> str:
+def read_asset(name: str) -> str:
     """Read a text file from the folder ``assets`` of the package."""
     return (resources.files("opustomo.report") / "assets" / name).read_text(encoding="utf-8")
 
@@ -73,12 +73,12 @@ def asset(name: str) -> str:
 def render(content: dict[str, Any], words: dict[str, str]) -> str:
     """Return the page for `content`; `words` are the texts of TITLE, HEADING, VOLUMES, CLUSTERS and FOOTER."""
     parts = {
-        "STYLE": asset("style.css"),
-        "LIBRARIES": asset(LIBRARIES),
-        "SCRIPT": "\n".join(asset(f"{name}.js") for name in SCRIPTS),
+        "STYLE": read_asset("style.css"),
+        "LIBRARIES": read_asset(LIBRARIES),
+        "SCRIPT": "\n".join(read_asset(f"{name}.js") for name in SCRIPTS),
         "DATA": script_json(content),
         **{place: html.escape(text) for place, text in words.items()},
     }
-    pieces = asset("page.html").split("@")
+    pieces = read_asset("page.html").split("@")
     # The template contains @ only around placeholders, so these are the odd pieces.
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))

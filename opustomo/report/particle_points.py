@@ -16,7 +16,7 @@ from opustomo.errors import UserError
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.star_tables import ParticleStar
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
-from opustomo.report.run_summary import number, read_rows
+from opustomo.report.run_summary import parse_number, read_rows
 
 MOST_COMPONENTS = 8
 PART_COLORS = ("#8794a5", "#2f3b49")
@@ -171,7 +171,7 @@ def read_junk(path: Path, analyzed: Analyzed) -> JunkScores | None:
         raise UserError(f"{path} is not a table of dsdsh junk. Run dsdsh junk again.")
     if len(rows) != analyzed.total:
         raise UserError(f"{path} has {len(rows)} particles, but the run has {analyzed.total}. Run dsdsh junk again.")
-    score = np.array([number(row["score"]) for row in rows])[analyzed.indices]
+    score = np.array([parse_number(row["score"]) for row in rows])[analyzed.indices]
     return JunkScores(score, np.array([row["kept"] == "1" for row in rows])[analyzed.indices])
 
 

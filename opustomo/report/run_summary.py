@@ -101,7 +101,7 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def number(text: str | None) -> float:
+def parse_number(text: str | None) -> float:
     """Parse a number of a table; return NaN if it is empty or invalid."""
     try:
         return float(text or "nan")
@@ -112,7 +112,9 @@ def number(text: str | None) -> float:
 def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> list[dict[str, Any]]:
     """Return the number, color, fraction of particles and evidence of each cluster in a clustering folder."""
     validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
-    stale = any(int(number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts))
+    stale = any(
+        int(parse_number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts)
+    )
     curves = [] if stale else read_rows(folder / "validation_fsc.csv")
     total = max(1, sum(counts))
     clusters = []
@@ -155,17 +157,17 @@ def _known(validated: dict[str, Row], counts: list[int]) -> list[tuple[str, Row]
 def _evidence(row: Row) -> list[tuple[str, str]]:
     lines = []
     for threshold in ("0.143", "0.5"):
-        resolution, control = (number(row.get(f"{column}_{threshold}_A")) for column in ("resolution", "control"))
+        resolution, control = (parse_number(row.get(f"{column}_{threshold}_A")) for column in ("resolution", "control"))
         if math.isfinite(resolution):
             comparison = f" (control {control:.1f} Å)" if math.isfinite(control) else ""
             lines.append((f"FSC {threshold}", f"{resolution:.1f} Å{comparison}"))
-    loss, error = number(row.get("held_out_loss")), number(row.get("held_out_loss_error"))
+    loss, error = parse_number(row.get("held_out_loss")), parse_number(row.get("held_out_loss_error"))
     if math.isfinite(loss):
         spread = f" ± {error:.2g}" if math.isfinite(error) else ""
         lines.append((f"loss ({row.get('held_out')} held out)", f"{loss:.4g}{spread}".replace("-", "−")))
     else:
         lines.append(("loss", "no held-out particles" if row.get("held_out") == "0" else "not computed"))
-    fraction = number(row.get("largest_tomogram_share"))
+    fraction = parse_number(row.get("largest_tomogram_share"))
     if math.isfinite(fraction):
         largest = f", at most {100 * fraction:.0f} % in one" if row.get("tomograms") != "1" else ""
         lines.append(("tomograms", f"{row.get('tomograms')}{largest}"))
@@ -177,9 +179,9 @@ def _curve(rows: list[Row], cluster: int) -> dict[str, Any] | None:
         return None
     control = f"control{cluster}"
     return {
-        "frequency": [number(row["frequency_per_A"]) for row in rows],
-        "own": [number(row[f"cluster{cluster}"]) for row in rows],
-        "control": [number(row[control]) for row in rows] if control in rows[0] else None,
+        "frequency": [parse_number(row["frequency_per_A"]) for row in rows],
+        "own": [parse_number(row[f"cluster{cluster}"]) for row in rows],
+        "control": [parse_number(row[control]) for row in rows] if control in rows[0] else None,
     }
 
 
@@ -197,7 +199,7 @@ def read_convergence(path: Path) -> dict[str, list[float]] | None:
         return None
     if any(column not in rows[0] for column in columns):
         raise UserError(f"{path} is not a table of dsdsh convergence. Run dsdsh convergence again.")
-    return {column: [number(row[column]) for row in rows] for column in columns}
+    return {column: [parse_number(row[column]) for row in rows] for column in columns}
 
 
 BINS = 40
@@ -209,7 +211,7 @@ def describe_kl(results: ResultDir) -> dict[str, Any]:
     rows = [row for row in read_rows(results.root / "epochs.csv") if row.get("epoch", "").isdigit()]
     parts = {}
     for part in ("training", "validation"):
-        values = [(int(row["epoch"]), number(row.get(f"{part}_kl"))) for row in rows]
+        values = [(int(row["epoch"]), parse_number(row.get(f"{part}_kl"))) for row in rows]
         finite = [(epoch, value) for epoch, value in values if np.isfinite(value)]
         if finite:
             parts[part] = {"epochs": [epoch for epoch, _ in finite], "kl": [value for _, value in finite]}
@@ -227,10 +229,10 @@ def describe_pairs(folder: Path, num_clusters: int) -> list[dict[str, Any]]:
     for row in read_rows(folder / "validation_pairs.csv"):
         if any(name not in row for name in OUTCOMES):
             raise UserError(f"{folder / 'validation_pairs.csv'} is not a table of dsdsh validate. Run it again.")
-        first, second = (int(number(row[name])) for name in ("class1", "class2"))
+        first, second = (int(parse_number(row[name])) for name in ("class1", "class2"))
         if max(first, second) >= num_clusters:
             return []
-        difference, error = number(row["difference"]), number(row["difference_error"])
+        difference, error = parse_number(row["difference"]), parse_number(row["difference_error"])
         pairs.append(
             {"first": first, "second": second, "outcome": row["outcome"], "difference": difference, "error": error}
         )

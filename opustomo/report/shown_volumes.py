@@ -18,10 +18,10 @@ from opustomo.report.packed_volumes import (
     VolumeGroup,
     decode_sample,
     describe_surfaces,
-    picture_pixel,
-    pictures,
+    image_pixel_size,
     sample_particles,
     stored_or_decoded,
+    volume_images,
 )
 from opustomo.report.particle_points import Analyzed
 
@@ -90,7 +90,7 @@ def collect_volumes(
     except UserError as error:
         notes = (f"Volumes of single particles and of motions are not shown. {error}",)
     surfaces = describe_surfaces(groups, budget)
-    return ShownVolumes(pictures(volumes), picture_pixel(volumes, apix), surfaces, nearest, notes)
+    return ShownVolumes(volume_images(volumes), image_pixel_size(volumes, apix), surfaces, nearest, notes)
 
 
 def _component(path: Path) -> int:

@@ -274,7 +274,7 @@ def particle_factors(predicted: Tensor, observed: Tensor, noise: Tensor) -> tupl
     return cross / power, 1.0 / power
 
 
-def shrunk(factors: Tensor, variances: Tensor) -> Tensor:
+def shrink_factors(factors: Tensor, variances: Tensor) -> Tensor:
     """Shrink the factors of particles towards 1 by the ratio of their true to their total variance.
 
     The true variance is estimated as the variance of all factors minus the mean variance of the estimates.

@@ -27,7 +27,7 @@ from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.physics.fsc import measured_shells
 from opustomo.quality.evidence.trained_model import data_of_run, divides_per_particle, norm_of_run, physics_of_run
-from opustomo.subtract.predicted_signal import Imaging, Optics, ShellSums, SignalModel, particle_factors, shrunk
+from opustomo.subtract.predicted_signal import Imaging, Optics, ShellSums, SignalModel, particle_factors, shrink_factors
 from opustomo.training.schedules import bfactor_at
 
 ORIGINAL = "rlnImageOriginalName"
@@ -191,7 +191,7 @@ class _Work:
                 at = torch.from_numpy(batch.indices).to(factors.device)
                 factors[at], variances[at] = particle_factors(predicted, batch.observed, noise)
                 advance(len(batch.indices))
-        return shrunk(factors, variances)
+        return shrink_factors(factors, variances)
 
     def write(self, folder: Path, names: list[str], imaging: Imaging, shell_factors: Tensor, factors: Tensor) -> None:
         """Write the subtracted subtomograms."""

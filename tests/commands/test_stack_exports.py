@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, places
+from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, particle_centers
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
@@ -140,7 +140,7 @@ def test_every_converter_counts_in_pixels_of_the_images(tmp_path: Path, capsys: 
     np.testing.assert_allclose(corner_A(again), PLACES * IMAGE, atol=1e-4)
     assert "opusCoordinatePixelSize" not in again
     for table in (star, pixels):
-        centers, apix = places(table, TomogramScale(view_apix=3.0))
+        centers, apix = particle_centers(table, TomogramScale(view_apix=3.0))
         np.testing.assert_allclose(centers * apix[:, None], PLACES * IMAGE, atol=1e-4)
         old = to_relion30(table, IMAGE, rescale_apix=2.0).star
         found = np.stack([old.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)

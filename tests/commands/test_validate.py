@@ -30,7 +30,7 @@ from opustomo.quality.evidence.trained_model import (
     particle_losses,
 )
 from opustomo.quality.evidence.validation import training_remark
-from opustomo.report.packed_volumes import pictures
+from opustomo.report.packed_volumes import volume_images
 from opustomo.training.schedules import bfactor_at
 
 
@@ -184,7 +184,7 @@ def test_report_decodes_what_is_not_there(run: Path, capsys: pytest.CaptureFixtu
     assert volumes.shape[:2] == (2, 6) and content["surfaces"]["groups"]["PC1"]["grids"]["shape"][0] == 10
     latents = read_latent_rows(run / "analyze.1" / "kmeans2" / "centers.txt")
     decoder = VolumeDecoder(run / "weights.1.pkl", run / "config.pkl", "cpu")
-    wanted = pictures(list(decoder.volumes(latents, decoder.boxes.render_apix).numpy()))
+    wanted = volume_images(list(decoder.volumes(latents, decoder.boxes.render_apix).numpy()))
     np.testing.assert_array_equal(volumes, wanted)
     names = [category["name"] for category in content["points"]["categories"]]
     assert names == ["cluster", "tomogram", "viewing direction", "training or held out"]

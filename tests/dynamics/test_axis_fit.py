@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.axis_fit import fit_axis, relation
+from opustomo.dynamics.axis_fit import compare_axes, fit_axis
 from opustomo.dynamics.body_geometry import GeometryRequest, make_geometry
 from opustomo.dynamics.body_masks import BodyMasks, center_of_mass, read_bodies
 from opustomo.errors import UserError
@@ -59,9 +59,9 @@ def test_relations_of_axes() -> None:
         return fit_axis(turns.apply(arm), np.zeros(3), 1.0)
 
     z = about([0, 0, 1.0])
-    assert relation(z, about([0, 0, -1.0])) == (pytest.approx(180.0), "hinge")  # type: ignore[arg-type]
-    assert relation(z, about([0.3, 0, 0.954]))[1] == "common drift"  # type: ignore[arg-type]
-    assert relation(z, about([1.0, 0, 0]))[1] == "uncorrelated"  # type: ignore[arg-type]
+    assert compare_axes(z, about([0, 0, -1.0])) == (pytest.approx(180.0), "hinge")  # type: ignore[arg-type]
+    assert compare_axes(z, about([0.3, 0, 0.954]))[1] == "common drift"  # type: ignore[arg-type]
+    assert compare_axes(z, about([1.0, 0, 0]))[1] == "uncorrelated"  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.body_masks import align, center_of_mass, extent, geometry_of_masks, read_bodies
+from opustomo.dynamics.body_masks import center_of_mass, frame_along, geometry_of_masks, principal_extent, read_bodies
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import TENSOR_NAMES
 from opustomo.io.body_files import load_bodies, write_bodies
@@ -24,7 +24,7 @@ HALF_AXES = np.array([5.0, 8.0, 11.0])
 def test_align_is_a_rotation_that_ends_in_the_lever(seed: int) -> None:
     direction = np.random.default_rng(seed).normal(size=3)
     direction /= np.linalg.norm(direction)
-    frame = align(direction)
+    frame = frame_along(direction)
     np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(frame) == pytest.approx(1.0)
     np.testing.assert_allclose(frame[2], direction)
@@ -34,7 +34,7 @@ def test_align_is_a_rotation_that_ends_in_the_lever(seed: int) -> None:
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_align_along_x(sign: float) -> None:
-    assert align([sign, 0.0, 0.0]).tolist() == [[0.0, 0.0, -sign], [0.0, 1.0, 0.0], [sign, 0.0, 0.0]]
+    assert frame_along([sign, 0.0, 0.0]).tolist() == [[0.0, 0.0, -sign], [0.0, 1.0, 0.0], [sign, 0.0, 0.0]]
 
 
 def test_moments_of_a_turned_ellipsoid() -> None:
@@ -44,7 +44,7 @@ def test_moments_of_a_turned_ellipsoid() -> None:
     density = ellipsoid(48, center, HALF_AXES, turn)
     found = center_of_mass(density)
     np.testing.assert_allclose(found, center, atol=0.02)
-    radii, axes = extent(density, found)
+    radii, axes = principal_extent(density, found)
     np.testing.assert_allclose(radii, HALF_AXES / np.sqrt(5), rtol=0.02)
     assert np.abs(np.diag(axes @ turn)).min() > 0.999
     negative = density.copy()

@@ -14,7 +14,7 @@ from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume, write_volume
-from opustomo.io.star_conventions import fixed, with_columns
+from opustomo.io.star_conventions import format_fixed, with_columns
 from opustomo.io.star_poses import poses_from_star
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, read_particles
 from opustomo.main import main as dsd
@@ -120,7 +120,7 @@ def test_origins_and_angles_count(subtomogram_tables: dict[str, Path]) -> None:
     right = agreement(relion_map(path), ours)
     for columns in (ORIGIN_ANGST_COLUMNS, ("rlnAngleTilt",)):
         wrong = path.with_name("wrong.star")
-        with_columns(star, {column: fixed(-star.numbers(column)) for column in columns}).write(wrong)
+        with_columns(star, {column: format_fixed(-star.numbers(column)) for column in columns}).write(wrong)
         assert agreement(relion_map(wrong), ours) < right - 0.1
 
 

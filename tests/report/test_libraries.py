@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.report.page import LIBRARIES, SCRIPTS, asset
+from opustomo.report.page import LIBRARIES, SCRIPTS, read_asset
 
 VENDOR = Path(__file__).resolve().parents[2] / "opustomo" / "report" / "vendor"
 
 
 def header() -> str:
-    return asset(LIBRARIES).split("*/")[0]
+    return read_asset(LIBRARIES).split("*/")[0]
 
 
 @pytest.mark.parametrize("name", ["package-lock.json", "libraries.js"])
@@ -30,7 +30,7 @@ def test_versions_are_those_of_the_lock_file_and_all_licenses_are_there() -> Non
     locked = json.loads((VENDOR / "package-lock.json").read_text())["packages"]
     bundled = re.findall(r"^ \* (\S+) (\S+) \((\S+)\)$", header(), re.MULTILINE)
     assert {"three", "@observablehq/plot"} <= {name for name, _, _ in bundled}
-    licenses = asset("libraries.licenses.txt")
+    licenses = read_asset("libraries.licenses.txt")
     for name, version, license_name in bundled:
         entry = locked[f"node_modules/{name}"]
         assert (entry["version"], entry["license"]) == (version, license_name)
@@ -51,7 +51,7 @@ def test_scripts_use_what_the_bundle_exports_and_nothing_is_exported_in_vain() -
             r"\b[A-Za-z]\w+\b", " ".join(re.findall(r"export \{([^}]*)\}", (VENDOR / "libraries.js").read_text()))
         )
     )
-    scripts = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+    scripts = "\n".join(read_asset(f"{name}.js") for name in SCRIPTS)
     used = set(re.findall(r"\blibraries\.(\w+)", scripts))
     taken = re.search(r"const \{([^}]*)\} = libraries;", scripts)
     assert taken is not None
@@ -62,6 +62,6 @@ def test_scripts_use_what_the_bundle_exports_and_nothing_is_exported_in_vain() -
 def test_a_new_bundle_is_the_same() -> None:
     if shutil.which("node") is None or not (VENDOR / "node_modules").is_dir():
         pytest.skip("node or its packages are not installed (make report-assets installs them)")
-    before = asset(LIBRARIES), asset("libraries.licenses.txt")
+    before = read_asset(LIBRARIES), read_asset("libraries.licenses.txt")
     subprocess.run(["node", "build.js"], cwd=VENDOR, check=True, capture_output=True)
-    assert (asset(LIBRARIES), asset("libraries.licenses.txt")) == before
+    assert (read_asset(LIBRARIES), read_asset("libraries.licenses.txt")) == before

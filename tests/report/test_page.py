@@ -28,8 +28,8 @@ from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
 from opustomo.physics.boxes import Boxes
 from opustomo.report import html_report, shown_volumes
-from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, pictures
-from opustomo.report.page import LIBRARIES, SCRIPTS, asset, pack, script_json
+from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, volume_images
+from opustomo.report.page import LIBRARIES, SCRIPTS, pack_array, read_asset, script_json
 from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS, balls
 
 VOID = {"meta", "input", "br", "img", "link"}
@@ -92,7 +92,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
     found = outline(page)
     assert all(link.startswith("#") for link in found.links), found.links
     libraries, script = (text for given, text in found.scripts if not given)
-    assert libraries.strip() == asset(LIBRARIES).strip()
+    assert libraries.strip() == read_asset(LIBRARIES).strip()
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import ", "importScripts", "eval("):
         assert word not in script
     assert set(re.findall(r"https?://[\w.]+", script)) == {"http://www.w3.org"}  # the name of SVG, not a place
@@ -102,7 +102,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
 def test_every_element_that_scripts_ask_for_is_there(page: Path) -> None:
     found = outline(page)
     assert len(set(found.identifiers)) == len(found.identifiers)
-    script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+    script = "\n".join(read_asset(f"{name}.js") for name in SCRIPTS)
     wanted = set(re.findall(r'(?:byId|hide)\("([\w-]+)"\)', script))
     assert len(wanted) > 40 and wanted <= set(found.identifiers)
     assert all(link[1:] in found.identifiers for link in found.links if link != "#")
@@ -112,7 +112,7 @@ def test_all_scripts_and_no_others_are_in_the_page(page: Path) -> None:
     folder = Path(__file__).resolve().parents[2] / "opustomo" / "report" / "assets"
     assert {path.name for path in folder.glob("*.js")} == {LIBRARIES, *(f"{name}.js" for name in SCRIPTS)}
     script = [text for given, text in outline(page).scripts if not given][-1]
-    assert all(asset(f"{name}.js") in script for name in SCRIPTS)
+    assert all(read_asset(f"{name}.js") in script for name in SCRIPTS)
 
 
 def without_literals(script: str) -> str:
@@ -152,7 +152,7 @@ def without_literals(script: str) -> str:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_well_formed(name: str, tmp_path: Path) -> None:
     pairs, stack = {")": "(", "]": "[", "}": "{"}, []
-    for mark in without_literals(asset(f"{name}.js")):
+    for mark in without_literals(read_asset(f"{name}.js")):
         if mark in "([{":
             stack.append(mark)
         elif mark in pairs:
@@ -160,7 +160,7 @@ def test_scripts_are_well_formed(name: str, tmp_path: Path) -> None:
     assert not stack
     node = shutil.which("node")
     if node is not None:
-        (tmp_path / f"{name}.js").write_text(asset(f"{name}.js"), encoding="utf-8")
+        (tmp_path / f"{name}.js").write_text(read_asset(f"{name}.js"), encoding="utf-8")
         done = subprocess.run([node, "--check", str(tmp_path / f"{name}.js")], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
@@ -426,7 +426,7 @@ def test_arrays_come_back(values: np.ndarray, name: str) -> None:
     assert packed["dtype"] == name
     np.testing.assert_array_equal(unpacked(packed), values.astype(np.float32) if name == "f4" else values)
     with pytest.raises(ValueError, match="cannot be packed"):
-        pack(np.array(["text"]))
+        pack_array(np.array(["text"]))
 
 
 def test_json_cannot_end_its_script() -> None:
@@ -438,10 +438,10 @@ def test_large_volumes_become_small_pictures() -> None:
     at = np.arange(120) - 60
     z, y, x = np.meshgrid(at, at, at, indexing="ij")
     volume = np.exp(-((x - 20) ** 2 + y**2 + z**2) / 200).astype(np.float32)
-    small = pictures([volume])
+    small = volume_images([volume])
     assert small.shape == (1, 6, 96, 96)
     for view in (0, 3):
         bright = small[0, view] > 128
         assert np.nonzero(bright)[0].mean() == pytest.approx(48, abs=0.5)
         assert np.nonzero(bright)[1].mean() == pytest.approx(48 + 20 * 96 / 120, abs=0.5)
-    assert pictures([np.zeros((8, 8, 8))]).max() <= 19  # an empty volume is not stretched to white
+    assert volume_images([np.zeros((8, 8, 8))]).max() <= 19  # an empty volume is not stretched to white

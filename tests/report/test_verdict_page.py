@@ -14,7 +14,7 @@ from opustomo.analysis.clusters.clustering import load_labels
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle
-from opustomo.report.page import SCRIPTS, asset
+from opustomo.report.page import SCRIPTS, read_asset
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import CLUSTERS, COUNT
 from tests.report.test_page import content_of, unpacked
@@ -66,7 +66,7 @@ def test_classes_have_one_color_everywhere(judged: Path, tmp_path: Path) -> None
     # no other category of few colors and no curve has a color of a class
     others = [entry for entry in content["points"]["categories"] if entry["name"] == "training or held out"]
     assert not {color for entry in others for color in entry["colors"]} & set(wanted)
-    scripts = "".join(asset(f"{name}.js") for name in SCRIPTS)
+    scripts = "".join(read_asset(f"{name}.js") for name in SCRIPTS)
     assert not set(re.findall(r"#[0-9a-f]{6}", scripts)) & set(wanted)
     write_set_script(tmp_path / "set.cxc", [tmp_path / f"{i}.mrc" for i in range(CLUSTERS)], 1.0, list("abc"))
     assert re.findall(r"color #\d (#\w+)", (tmp_path / "set.cxc").read_text()) == wanted

@@ -2,7 +2,7 @@ import torch
 
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.physics.fsc import measured_shells
-from opustomo.subtract.predicted_signal import ShellSums, particle_factors, shrunk
+from opustomo.subtract.predicted_signal import ShellSums, particle_factors, shrink_factors
 from opustomo.subtract.subtraction import pad_spectrum
 
 BOX = 16
@@ -30,9 +30,9 @@ def test_factors_of_particles_are_shrunk_by_their_noise() -> None:
     level = torch.full((BOX // 2 + 1,), 0.01 * BOX**3)
     factors, variances = particle_factors(predicted, predicted * true.view(-1, 1, 1, 1) + 0.1 * spectra(3), level)
     torch.testing.assert_close(factors, true, atol=0.02, rtol=0)
-    torch.testing.assert_close(shrunk(factors, variances), true, atol=0.02, rtol=0)
+    torch.testing.assert_close(shrink_factors(factors, variances), true, atol=0.02, rtol=0)
     equal = 1.0 + 0.1 * torch.randn(500, generator=torch.Generator().manual_seed(4))
-    assert (shrunk(equal, torch.full((500,), 0.0105)) - 1.0).abs().max() < 0.06, "only noise: all factors are 1"
+    assert (shrink_factors(equal, torch.full((500,), 0.0105)) - 1.0).abs().max() < 0.06, "only noise: all factors are 1"
 
 
 def test_padding_reverses_cropping() -> None:

@@ -23,7 +23,7 @@ from opustomo.analysis.tomograms.placed_volumes import (
     write_neighbor_table,
     write_placement_script,
 )
-from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, places, tomogram_names
+from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, particle_centers, tomogram_names
 from opustomo.analysis.volumes.decoding import VolumeDecoder, decode_batches
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
@@ -130,7 +130,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
     if not len(rows):
         raise UserError(f"No particle of the chosen clusters lies in the tomogram {request.tomogram}.")
     size = (grid.shape[2], grid.shape[1], grid.shape[0])
-    centers, view_apix = places(star.subset(rows), TomogramScale(request.coordinate_apix, grid.apix, size))
+    centers, view_apix = particle_centers(star.subset(rows), TomogramScale(request.coordinate_apix, grid.apix, size))
     centers_A = centers * view_apix[:, None]
     outside = int(((centers_A < 0) | (centers_A > np.array(size) * grid.apix)).any(axis=1).sum())
     if outside == len(rows):

@@ -52,7 +52,7 @@ def tomogram_names(star: ParticleStar) -> list[str]:
     return star.strings("rlnMicrographName")
 
 
-def places(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.ndarray]:
+def particle_centers(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.ndarray]:
     """Compute the particle centers (coordinate - origin) in voxels of the displayed tomogram.
 
     Parameters
@@ -128,11 +128,11 @@ def write_tomogram_stars(
     Raises
     ------
     UserError
-        If positions cannot be computed, see `places`.
+        If positions cannot be computed, see `particle_centers`.
     """
     import pandas as pd
 
-    centers, apix = places(star, scale)
+    centers, apix = particle_centers(star, scale)
     tomograms = np.array(tomogram_names(star))
     rows = np.flatnonzero(labels < num_clusters)
     table = pd.DataFrame({"rlnTomoName": tomograms})

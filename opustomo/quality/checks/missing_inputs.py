@@ -70,7 +70,7 @@ class Readiness:
         return not any(item.blocks for item in self.missing)
 
 
-def examine(config: DataConfig) -> Readiness:
+def examine_inputs(config: DataConfig) -> Readiness:
     """Check all inputs that training reads.
 
     Raises

@@ -193,7 +193,9 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(report: Preflight, kind: ReconstructionKind, missing: tuple[str, ...], normalizectf: bool | None) -> Verdict:
+def judge_particle_set(
+    report: Preflight, kind: ReconstructionKind, missing: tuple[str, ...], normalizectf: bool | None
+) -> Verdict:
     """Judge a set.
 
     Parameters

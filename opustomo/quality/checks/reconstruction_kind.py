@@ -219,7 +219,7 @@ class ReconstructionKind:
         return tuple(found)
 
 
-def decide(power: float, signal: SignalShape | None) -> ReconstructionKind:
+def decide_kind(power: float, signal: SignalShape | None) -> ReconstructionKind:
     """Apply the rules of this module to the exponent of the power and the shape of the signal."""
     multiplied: bool | None = None
     if signal is not None and math.isfinite(signal.ctf_exponent):
@@ -254,7 +254,7 @@ def examine_reconstruction(
         If none of the subtomograms can be read.
     """
     signal = measure_signal(particles, source, mask) if _many_views(particles) else None
-    return decide(power_exponent(particles, source), signal)
+    return decide_kind(power_exponent(particles, source), signal)
 
 
 def _many_views(particles: ParticleSet) -> bool:

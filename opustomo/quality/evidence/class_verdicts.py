@@ -73,7 +73,7 @@ class RunVerdict:
         return [*found, *(f"    {reason}" for reason in self.reasons)]
 
 
-def judge(
+def combine_evidence(
     counts: Sequence[int],
     pairs: Sequence[PairTest],
     effects: Sequence[Effect],

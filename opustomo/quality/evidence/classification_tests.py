@@ -10,7 +10,7 @@ import numpy as np
 
 from opustomo.data.particles import ParticleSet
 from opustomo.quality.evidence.class_pair_test import CONTROLS, Gain, compare_pair, mixture_gain
-from opustomo.quality.evidence.class_verdicts import RunVerdict, judge
+from opustomo.quality.evidence.class_verdicts import RunVerdict, combine_evidence
 from opustomo.quality.evidence.cluster_stability import cluster_stability
 from opustomo.quality.evidence.covariates import effect_sizes, imaging_covariates, matched_fsc
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
@@ -118,7 +118,9 @@ def judge_classes(material: Material, classification: Classification, seed: int 
         )
     within = imaging_covariates(material.particles, material.index[inside], material.held_out)
     fsc = [matched_fsc(material.residuals, labels, cluster, covariates, seed) for cluster in range(number)]
-    return judge(all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain, fsc)
+    return combine_evidence(
+        all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain, fsc
+    )
 
 
 def judge_conformation(
@@ -144,7 +146,7 @@ def judge_conformation(
 
 def cannot_tell(counts: list[int]) -> RunVerdict:
     """Return the verdict on classes of too few particles."""
-    return judge(counts, [], [], None, None)
+    return combine_evidence(counts, [], [], None, None)
 
 
 def print_verdicts(verdict: RunVerdict, motion: MotionVerdict | None, say: Callable[[str], None]) -> None:

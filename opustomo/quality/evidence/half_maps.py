@@ -322,20 +322,20 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     curve = None
     if request.halves:
         halves = [sums.volume(0), sums.volume(1)]
-        maps |= {beside(output, f"half{i + 1}.mrc"): half for i, half in enumerate(halves)}
+        maps |= {companion_path(output, f"half{i + 1}.mrc"): half for i, half in enumerate(halves)}
         soft_mask = None if mask is None else torch.from_numpy(mask)
         curve = half_map_correlation(halves[0], halves[1], particles.apix, soft_mask)
     for path, volume in maps.items():
         write_volume(path, volume.numpy(), particles.apix)
     written = list(maps)
     if curve is not None:
-        table, figure = beside(output, "fsc.csv"), beside(output, "fsc.png")
+        table, figure = companion_path(output, "fsc.csv"), companion_path(output, "fsc.png")
         write_curve(table, curve)
         draw_curve(figure, curve, f"{output.name}: {counts[0]:,} + {counts[1]:,} particles")
         written += [table, figure]
     return Reconstruction(written, counts, notes, origin, curve)
 
 
-def beside(output: Path, ending: str) -> Path:
+def companion_path(output: Path, ending: str) -> Path:
     """Return the path ``map_{ending}`` for the output ``map.mrc``."""
     return output.with_name(f"{output.stem}_{ending}")

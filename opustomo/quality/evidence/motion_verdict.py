@@ -15,7 +15,7 @@ from opustomo.quality.evidence.permutation_tests import (
     compare_split,
     matched_permutations,
     slope_coefficients,
-    tail,
+    tail_probability,
 )
 from opustomo.quality.evidence.residual_features import ParticleFeatures
 
@@ -176,4 +176,4 @@ def _continuation(features: ParticleFeatures, coordinate: np.ndarray, strata: np
         own = coordinate[chosen]
         slopes.append(slope_coefficients(np.stack([own, *matched_permutations(own, strata[chosen], SPLITS, rng)])))
     product = ((slopes[0] @ features.gram[np.ix_(rows[0], rows[1])]) * slopes[1]).sum(1)
-    return tail(float(product[0]), product[1:])
+    return tail_probability(float(product[0]), product[1:])

@@ -61,7 +61,7 @@ def matched_permutations(
     return result
 
 
-def tail(value: float, null: np.ndarray) -> float:
+def tail_probability(value: float, null: np.ndarray) -> float:
     """Return the probability of `value` or more under a null sample, from its rank or, beyond it, its moments."""
     from scipy import stats
 
@@ -152,7 +152,7 @@ def compare_split(
     return SplitTest(
         change=float(power[0] - power[1:].mean()),
         change_error=float(power[1:].std(ddof=1)),
-        p_value=tail(float(power[0]), power[1:]),
+        p_value=tail_probability(float(power[0]), power[1:]),
         confirmed=confirmed,
         confirmed_low=low,
         confirmed_high=high,

@@ -17,7 +17,7 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import frequencies, irfft3, rfft3
-from opustomo.quality.checks.reconstruction_kind import decide, examine_reconstruction, training_line
+from opustomo.quality.checks.reconstruction_kind import decide_kind, examine_reconstruction, training_line
 from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
 
 Filter = Callable[[ParticleSet, int], Tensor]
@@ -116,10 +116,12 @@ def test_flipped_phases_are_recognized(sets: dict[str, ParticleSet]) -> None:
 
 
 def test_phases_cannot_be_told_without_a_zero_of_the_ctf() -> None:
-    kind = decide(1.0, shape(0.1, -5.0, e=0.03))
+    kind = decide_kind(1.0, shape(0.1, -5.0, e=0.03))
     assert kind.unsigned is None and "a flip of their phases cannot be excluded" in kind.line
-    assert decide(1.0, shape(0.1, -5.0, phase_z=5.0)).phase_flipped
-    assert not decide(1.0, shape(0.1, -5.0, e=0.97, phase_z=5.0)).phase_flipped  # multiplied data keep their sign, too
+    assert decide_kind(1.0, shape(0.1, -5.0, phase_z=5.0)).phase_flipped
+    assert not decide_kind(
+        1.0, shape(0.1, -5.0, e=0.97, phase_z=5.0)
+    ).phase_flipped  # multiplied data keep their sign, too
 
 
 def test_power_alone_would_mistake_filtered_data_for_plain(sets: dict[str, ParticleSet]) -> None:
@@ -173,23 +175,25 @@ def shape(
     ],
 )
 def test_rules(power: float, signal: SignalShape | None, weighting: str, basis: str) -> None:
-    kind = decide(power, signal)
+    kind = decide_kind(power, signal)
     assert (kind.weighting, kind.basis) == (weighting, basis)
     assert ("cannot be determined" in kind.warnings_for(False)[-1]) is (weighting == "unknown") if not kind.plain else 1
 
 
 def test_ctf_multiplication_needs_noise_and_different_defocus() -> None:
-    assert decide(1.0, shape(1.0, 9.0, e=0.97)).ctf_multiplied is True
-    assert decide(1.0, shape(1.0, 9.0, e=0.03)).ctf_multiplied is False
-    assert decide(1.0, shape(1.0, 9.0, e=0.97, explained=0.5)).ctf_multiplied is None  # the power is that of the signal
-    assert decide(1.0, shape(1.0, 9.0)).ctf_multiplied is None
-    assert decide(1.0, shape(1.0, 9.0, e=0.45)).ctf_multiplied is None
+    assert decide_kind(1.0, shape(1.0, 9.0, e=0.97)).ctf_multiplied is True
+    assert decide_kind(1.0, shape(1.0, 9.0, e=0.03)).ctf_multiplied is False
+    assert (
+        decide_kind(1.0, shape(1.0, 9.0, e=0.97, explained=0.5)).ctf_multiplied is None
+    )  # the power is that of the signal
+    assert decide_kind(1.0, shape(1.0, 9.0)).ctf_multiplied is None
+    assert decide_kind(1.0, shape(1.0, 9.0, e=0.45)).ctf_multiplied is None
 
 
 def test_lines_of_the_log() -> None:
-    assert "they are divided by w" in training_line(decide(1.0, shape(1.0, 9.0)), True)
-    assert "train with --normalizectf instead" in training_line(decide(1.64, shape(0.4, -6.7)), False)
-    assert "else --divide" in training_line(decide(math.nan, None), False)
+    assert "they are divided by w" in training_line(decide_kind(1.0, shape(1.0, 9.0)), True)
+    assert "train with --normalizectf instead" in training_line(decide_kind(1.64, shape(0.4, -6.7)), False)
+    assert "else --divide" in training_line(decide_kind(math.nan, None), False)
 
 
 def test_real_ribosomes_are_weighted(shared_data: Path) -> None:
@@ -203,13 +207,13 @@ def test_real_ribosomes_are_weighted(shared_data: Path) -> None:
 
 
 def test_a_signal_between_the_models_is_a_reservation() -> None:
-    weighted, plain = decide(1.64, shape(0.4, -6.7, 20.8)), decide(1.0, shape(0.6, 6.7))
+    weighted, plain = decide_kind(1.64, shape(0.4, -6.7, 20.8)), decide_kind(1.0, shape(0.6, 6.7))
     assert "w^0.40" in weighted.reservation and "--normalizectf is proposed" in weighted.reservation
     assert plain.weighting == "plain" and "--divide is proposed" in plain.reservation
     clear = [
-        decide(1.0, shape(0.1, -5.0)),
-        decide(1.0, shape(1.0, 9.0)),
-        decide(1.64, shape(0.4, -2.0)),
-        decide(1.0, None),
+        decide_kind(1.0, shape(0.1, -5.0)),
+        decide_kind(1.0, shape(1.0, 9.0)),
+        decide_kind(1.64, shape(0.4, -2.0)),
+        decide_kind(1.0, None),
     ]
     assert [kind.reservation for kind in clear] == ["", "", "", ""]

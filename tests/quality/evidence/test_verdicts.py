@@ -9,7 +9,7 @@ import torch
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
 from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
-from opustomo.quality.evidence.class_verdicts import judge, merged_groups
+from opustomo.quality.evidence.class_verdicts import combine_evidence, merged_groups
 from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
 from opustomo.quality.evidence.covariates import (
     Covariate,
@@ -242,20 +242,20 @@ def pair_of(first: int, second: int, outcome: str) -> PairTest:
 
 def test_verdicts_follow_the_pairs() -> None:
     different, same, unclear = "different", "same", "unclear"
-    good = judge([50, 50], [pair_of(0, 1, different)], [], stability_of(0.9, 0.9), Gain(1.0, 0.1))
+    good = combine_evidence([50, 50], [pair_of(0, 1, different)], [], stability_of(0.9, 0.9), Gain(1.0, 0.1))
     assert good.verdict == "supported" and [one.verdict for one in good.classes] == ["supported"] * 2
-    none = judge([50, 50], [pair_of(0, 1, same)], [], None, None)
+    none = combine_evidence([50, 50], [pair_of(0, 1, same)], [], None, None)
     assert none.verdict == "not supported" and "no evidence for classes" in none.summary
     pairs = [pair_of(0, 1, same), pair_of(0, 2, different), pair_of(1, 2, different)]
-    split = judge([50, 50, 50], pairs, [], stability_of(0.9, 0.9, 0.9), None)
+    split = combine_evidence([50, 50, 50], pairs, [], stability_of(0.9, 0.9, 0.9), None)
     assert split.verdict == "not supported" and "2 groups" in split.summary and "0 + 1, 2" in split.summary
     assert [one.verdict for one in split.classes] == ["not supported", "not supported", "supported"]
     for stability in (stability_of(0.2, 0.2), stability_of(0.45, 0.45), None):
-        doubtful = judge([50, 50], [pair_of(0, 1, different)], [], stability, Gain(1.0, 0.1))
+        doubtful = combine_evidence([50, 50], [pair_of(0, 1, different)], [], stability, Gain(1.0, 0.1))
         assert doubtful.verdict == "cannot tell" and "half of the particles" in doubtful.classes[0].reasons[-1]
-    open_question = judge([50, 9], [pair_of(0, 1, unclear)], [], None, None)
+    open_question = combine_evidence([50, 9], [pair_of(0, 1, unclear)], [], None, None)
     assert open_question.verdict == "cannot tell" and "would have been missed" in open_question.classes[0].reasons[0]
-    assert judge([50, 0], [], [], None, None).classes[1].reasons == ("It has no particles.",)
+    assert combine_evidence([50, 0], [], [], None, None).classes[1].reasons == ("It has no particles.",)
     assert merged_groups([0, 1, 2, 3], [pair_of(0, 2, same), pair_of(2, 3, same)]) == [[0, 2, 3], [1]]
     assert any(line.startswith("Verdict: SUPPORTED.") for line in good.lines())
 
