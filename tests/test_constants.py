@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_OF_THE_METHOD = {
     # --preset original and the disentanglement prior of OPUS-TOMO
     "BFACTOR_JITTER", "BETA_JITTER", "TV_WEIGHT", "L1_WEIGHT", "SNR_SCALE", "BLUR_RANGE", "VIEW_JITTER_DEG",
-    "CONTRAST_JITTER", "OFFSET_JITTER", "EPSILON", "NEIGHBOURS_IN_BATCH", "NEW_SHARE", "POOL_GROUPS", "POOL_SIZE",
+    "CONTRAST_JITTER", "OFFSET_JITTER", "EPSILON", "NEIGHBORS_IN_BATCH", "NEW_SHARE", "POOL_GROUPS", "POOL_SIZE",
     "NEAR", "FAR", "FARTHEST_SHARE",
     # the widths of the networks, which are those of OPUS-TOMO
     "HIDDEN", "CHANNELS",

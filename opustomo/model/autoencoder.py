@@ -25,7 +25,7 @@ from opustomo.model.pose_posterior import (
     start_variance,
 )
 from opustomo.model.posing import Correction, Posing
-from opustomo.model.prior import Neighbours, prior_terms
+from opustomo.model.prior import Neighbors, prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.model.step import Generated, Inference, StepOutput, StepState
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
@@ -147,7 +147,7 @@ class Autoencoder(nn.Module):
 
     def observed(self, volumes: Tensor, origin_px: Tensor, tilts: TiltBatch, table: Tensor | None) -> Tensor:
         """Return centered spectra of subtomograms, divided by their sampling weights where ``divide`` is set."""
-        spectrum = observation.centred_spectrum(volumes, origin_px, self.boxes)
+        spectrum = observation.centered_spectrum(volumes, origin_px, self.boxes)
         if not self.physics.divide:
             return spectrum
         filters = division_filters(tilts, self.boxes.render, self.boxes.box / 2)
@@ -265,7 +265,7 @@ class Autoencoder(nn.Module):
         return gen, mse, snr
 
     def loss(
-        self, batch: Batch, inferred: Inference, generated: Generated, neighbours: Neighbours | None, state: StepState
+        self, batch: Batch, inferred: Inference, generated: Generated, neighbors: Neighbors | None, state: StepState
     ) -> loss.LossTerms:
         """Return the loss of a batch from the terms of its particles."""
         gen, mse, snr = self.reconstruction(generated, held_out=state.random is None)
@@ -283,28 +283,28 @@ class Autoencoder(nn.Module):
             state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.reference_variance
         )
         return loss.combine(
-            particles, self._batch_terms(inferred, generated, neighbours, share, state), weights, share, state.ranks
+            particles, self._batch_terms(inferred, generated, neighbors, share, state), weights, share, state.ranks
         )
 
     def _batch_terms(
-        self, inferred: Inference, generated: Generated, neighbours: Neighbours | None, share: Tensor, state: StepState
+        self, inferred: Inference, generated: Generated, neighbors: Neighbors | None, share: Tensor, state: StepState
     ) -> BatchTerms | None:
         """Return the smoothness of OPUS-TOMO and the disentanglement prior; None if neither is used."""
-        if not self.physics.original and neighbours is None:
+        if not self.physics.original and neighbors is None:
             return None
         zero = torch.zeros((), device=self.mask.device)
         smooth, prior = (zero, zero), (zero,) * 4
         if self.physics.original:
             smooth = loss.smoothness(generated.template, self._inside)
-        if neighbours is not None and inferred.logstd is not None:
-            prior = prior_terms(inferred.mu, inferred.z, neighbours, share, state.ranks)
+        if neighbors is not None and inferred.logstd is not None:
+            prior = prior_terms(inferred.mu, inferred.z, neighbors, share, state.ranks)
         return BatchTerms(*smooth, *prior)
 
-    def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
+    def forward(self, batch: Batch, neighbors: Neighbors | None, state: StepState) -> StepOutput:
         """Infer the latents of a batch, generate its volumes, compare them with the data, and find its poses."""
         inferred = self.inference(batch, state)
         generated = self.generative(batch, inferred, state)
-        terms = self.loss(batch, inferred, generated, neighbours, state)
+        terms = self.loss(batch, inferred, generated, neighbors, state)
         turn, shift_px, _ = generated.correction
         mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
         if generated.slopes is not None:

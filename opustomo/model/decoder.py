@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         return difference
 
     def freeze_head(self) -> None:
-        """Keep the pose head as it was initialised."""
+        """Keep the pose head as it was initialized."""
         if self.template.affine_out is not None:
             self.template.affine_out.requires_grad_(False)
 

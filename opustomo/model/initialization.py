@@ -48,7 +48,7 @@ def initialize(layer: nn.Module, gain: float = 1.0) -> None:
 
 
 def initialize_sequence(layers: nn.Sequential, last_gain: float | None = None) -> None:
-    """Initialise the parametrised layers of a sequence; all with the leaky gain, the last one with ``last_gain``."""
+    """Initialize the parametrized layers of a sequence; all with the leaky gain, the last one with ``last_gain``."""
     parametrised = [layer for layer in layers if hasattr(layer, "weight")]
     for position, layer in enumerate(parametrised):
         is_last = position == len(parametrised) - 1

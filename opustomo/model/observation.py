@@ -25,7 +25,7 @@ CONTRAST_JITTER = 0.3
 OFFSET_JITTER = 0.1
 
 
-def centred_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor:
+def centered_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tensor:
     """Return half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), shifted by their origins (pixels)."""
     spectrum = crop_spectrum(rfft3(volumes), boxes.render)
     if kernels.usable(volumes):

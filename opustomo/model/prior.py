@@ -10,10 +10,10 @@ from torch import Tensor
 from opustomo.model.collective import ALONE, Collective, shared_by
 
 EPSILON = 1e-3
-NEIGHBOURS_IN_BATCH = 3
+NEIGHBORS_IN_BATCH = 3
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """Stored latents that the prior compares with, (B, n, L) and (B, m, L), without gradient.
 
     Attributes
@@ -53,24 +53,24 @@ def mean_of_first(values: Tensor, count: Tensor | None) -> Tensor:
 
 
 def prior_terms(
-    mu: Tensor, z: Tensor, neighbours: Neighbours, share: Tensor | None = None, ranks: Collective = ALONE
+    mu: Tensor, z: Tensor, neighbors: Neighbors, share: Tensor | None = None, ranks: Collective = ALONE
 ) -> PriorTerms:
-    """Return the prior: attraction to near and repulsion from far latents, spread and neighbours within the batch.
+    """Return the prior: attraction to near and repulsion from far latents, spread and neighbors within the batch.
 
     Parameters
     ----------
     mu
         (B, L) means, with gradient.
     z
-        (B, L) samples, which rank the neighbours within the batch.
-    neighbours
+        (B, L) samples, which rank the neighbors within the batch.
+    neighbors
         Stored latents.
     share
         (B,) weight of each particle in a mean over the batch; None stands for 1/B.
     ranks
         Processes that share the batch; pairs are formed within the whole batch.
     """
-    near, far, near_count, far_count = neighbours
+    near, far, near_count, far_count = neighbors
     to_near = squared_distances(mu[:, None], near)[:, 0]
     to_far = squared_distances(mu[:, None], far)[:, 0]
     if share is None:
@@ -88,6 +88,6 @@ def prior_terms(
     pairs = torch.log(1.0 + 1.0 / shifted) * shifted.detach().clamp(max=1.0)
     spread = (pairs * others).sum() / count**2
     ranked = squared_distances(z, z).masked_fill(~others, float("inf"))
-    nearest = ranked.topk(min(NEIGHBOURS_IN_BATCH, count - 1), dim=1, largest=False).indices
+    nearest = ranked.topk(min(NEIGHBORS_IN_BATCH, count - 1), dim=1, largest=False).indices
     knn = torch.log(1.0 + within.gather(1, nearest)).mean()
     return PriorTerms(attract, repel, shared_by(ranks, spread), shared_by(ranks, knn))

@@ -133,7 +133,7 @@ class Engine:
         """Whether poses are updated by Newton steps; OPUS-TOMO corrects them by its pose head."""
         return self.model.config.estimate_pose and not self.model.physics.original
 
-    def parallelise(self) -> None:
+    def parallelize(self) -> None:
         """Average gradients over the processes."""
         if self.ranks.size > 1:
             unused = self.model.encoder is None  # the pose head of a homogeneous run may get no gradient
@@ -177,13 +177,13 @@ class Engine:
         )
         if self.infers_poses:
             self.model.pose_prior.copy_(self.poses.prior_variance())
-        neighbours = None
+        neighbors = None
         if config.lamb > 0:
-            neighbours = self.latents.neighbours(visit.index, visit.pool, random, visit.pool_count)
+            neighbors = self.latents.neighbors(visit.index, visit.pool, random, visit.pool_count)
         with torch.set_grad_enabled(training):
             forward = self.forward if training else self.model
             batch = self.assemble(visit)
-            output: StepOutput = forward(batch, neighbours, state)
+            output: StepOutput = forward(batch, neighbors, state)
         if training:
             if first:
                 self.optimizer.zero_grad(set_to_none=True)

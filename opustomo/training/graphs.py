@@ -47,7 +47,7 @@ class Steps:
         self._warm_up = WARM_UP_PARALLEL if parallel else WARM_UP
         self._usual_count = engine.config.batch_size * engine.ranks.size
         with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
-            engine.parallelise()
+            engine.parallelize()
 
     def __call__(
         self, visit: Visit, count: int, key: tuple[int, ...], training: bool, first: bool = True, last: bool = True

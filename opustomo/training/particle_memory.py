@@ -17,7 +17,7 @@ from opustomo.geometry.rotations import (
 )
 from opustomo.io.poses import Poses
 from opustomo.model.pose_posterior import prior_variance
-from opustomo.model.prior import Neighbours
+from opustomo.model.prior import Neighbors
 from opustomo.model.randomness import StepRandom
 from opustomo.training.monitors.records import Encoded
 
@@ -80,7 +80,7 @@ class LatentMemory:
                 pool = index  # the batch is the whole set
         return rng.permutation(pool)[:POOL_SIZE] if len(pool) > POOL_SIZE else pool
 
-    def neighbours(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbours:
+    def neighbors(self, index: Tensor, pool: Tensor, random: StepRandom, count: Tensor | None = None) -> Neighbors:
         """Return near and far latents of each particle (structural disentanglement prior of OPUS-DSD).
 
         Parameters
@@ -115,10 +115,10 @@ class LatentMemory:
         chosen = (uniform * among).long()
         far = FARTHEST_SHARE * drawn[farthest] + (1.0 - FARTHEST_SHARE) * drawn[chosen]
         if count is None:
-            return Neighbours(drawn[near], far)
+            return Neighbors(drawn[near], far)
         quarters = torch.div(count, 4, rounding_mode="floor").clamp(min=1)
         meant = quarters.clamp(max=NEAR), torch.minimum(4 * quarters, count).clamp(max=FAR)
-        return Neighbours(drawn[near], far, *meant)
+        return Neighbors(drawn[near], far, *meant)
 
 
 class PoseMemory:

@@ -17,7 +17,7 @@ from opustomo.model.candidates import candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
-from opustomo.model.prior import Neighbours
+from opustomo.model.prior import Neighbors
 from opustomo.model.randomness import StepRandom
 from opustomo.model.step import StepOutput, StepState
 from opustomo.physics.boxes import Boxes
@@ -49,9 +49,9 @@ def make_batch(seed: int = 0) -> Batch:
     )
 
 
-def make_neighbours() -> Neighbours:
+def make_neighbors() -> Neighbors:
     generator = torch.Generator().manual_seed(0)
-    return Neighbours(torch.randn(COUNT, 3, 4, generator=generator), torch.randn(COUNT, 5, 4, generator=generator))
+    return Neighbors(torch.randn(COUNT, 3, 4, generator=generator), torch.randn(COUNT, 5, 4, generator=generator))
 
 
 def state(random: StepRandom | None) -> StepState:
@@ -71,7 +71,7 @@ def step(model: Autoencoder, random: StepRandom | None, physics: PhysicsConfig |
     before = model.physics
     model.physics = physics or before
     try:
-        return model(make_batch(), make_neighbours(), state(random))
+        return model(make_batch(), make_neighbors(), state(random))
     finally:
         model.physics = before
 
@@ -151,7 +151,7 @@ def test_a_template_without_detail_leaves_poses_where_they_were_given(model: Aut
         model.noise.power.fill_(1e6)
         start = model.pose_prior.clone()
         model.pose_prior.copy_(prior)
-        output = model(batch, make_neighbours(), state(None))
+        output = model(batch, make_neighbors(), state(None))
         model.noise.power.fill_(1.0)
         model.pose_prior.copy_(start)
     assert kept.variance is None and torch.equal(kept.turn, torch.eye(3).expand(COUNT, 3, 3))
@@ -169,7 +169,7 @@ def test_held_out_losses_do_not_gain_by_their_own_poses(model: Autoencoder) -> N
     assert model.pose_optimism(flat).tolist() == [0.0] * COUNT
     assert model.pose_optimism(sharp).tolist() == pytest.approx([6 * 2 * variance / model.norm] * COUNT, rel=1e-3)
     with torch.no_grad():
-        plain, scored = step(model, None), model(batch, make_neighbours(), state(None))
+        plain, scored = step(model, None), model(batch, make_neighbors(), state(None))
         generated = model.generative(batch, model.inference(batch, state(None)), state(None))
         assert generated.slopes is not None
         gained = model.pose_optimism(generated.slopes).mean()
@@ -348,14 +348,14 @@ def test_the_conformation_of_bodies_counts_in_full(model: Autoencoder) -> None:
     """Twice the noise variance times the KL of the last two numbers, as the evidence lower bound asks."""
     moving = with_bodies(model)
     moving.noise.power.fill_(3.0)
-    batch, neighbours, now = make_batch(), make_neighbours(), state(StepRandom((0,), "cpu", COUNT))
+    batch, neighbors, now = make_batch(), make_neighbors(), state(StepRandom((0,), "cpu", COUNT))
     with torch.no_grad():
         inferred = moving.inference(batch, now)
         generated = moving.generative(batch, inferred, now)
         totals = []
         for scale in (0.0, 0.5):
             moving.decoder.composition_scale.fill_(scale)
-            totals.append(moving.loss(batch, inferred, generated, neighbours, now))
+            totals.append(moving.loss(batch, inferred, generated, neighbors, now))
     assert inferred.logstd is not None
     kl = kl_divergence(inferred.mu[:, SIZES.zdim :], inferred.logstd[:, SIZES.zdim :]).mean()
     expected = 0.5 * 2.0 * 3.0 * kl / moving.norm

@@ -16,7 +16,7 @@ from opustomo.model.loss import (
     reconstruction,
     smoothness,
 )
-from opustomo.model.prior import Neighbours, PriorTerms, prior_terms, squared_distances
+from opustomo.model.prior import Neighbors, PriorTerms, prior_terms, squared_distances
 from tests import reference
 
 
@@ -57,7 +57,7 @@ def test_prior(batch: int, near: int, far: int) -> None:
     rng = np.random.default_rng(batch)
     mu, z = rng.normal(size=(2, batch, 3)) * 0.7
     arrays = mu, z, rng.normal(size=(batch, near, 3)), rng.normal(size=(batch, far, 3))
-    terms = prior_terms(*(parts := tensors(*arrays))[:2], Neighbours(*parts[2:]))
+    terms = prior_terms(*(parts := tensors(*arrays))[:2], Neighbors(*parts[2:]))
     expected = reference.prior_terms(*arrays)
     assert terms._asdict() == {name: pytest.approx(value) for name, value in expected.items()}
 
@@ -65,7 +65,7 @@ def test_prior(batch: int, near: int, far: int) -> None:
 def test_prior_of_equal_latents_is_finite() -> None:
     """All particles at one point, stored latents too: no division by zero, no gradient that is none."""
     mu = torch.zeros(4, 3, requires_grad=True)
-    terms = prior_terms(mu, mu.detach(), Neighbours(torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)))
+    terms = prior_terms(mu, mu.detach(), Neighbors(torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)))
     sum(terms).backward()
     assert all(torch.isfinite(term) for term in terms)
     assert mu.grad is not None and torch.isfinite(mu.grad).all()
@@ -76,20 +76,20 @@ def test_prior_pulls_and_pushes() -> None:
     mu = torch.tensor([[1.0, 0.0]], requires_grad=True)
     at = torch.zeros(1, 1, 2)
     far_away = torch.full((1, 1, 2), 1e3)
-    prior_terms(mu, mu.detach(), Neighbours(at, far_away)).attract.backward()
+    prior_terms(mu, mu.detach(), Neighbors(at, far_away)).attract.backward()
     assert mu.grad is not None and mu.grad[0, 0] > 0
     mu.grad = None
-    prior_terms(mu, mu.detach(), Neighbours(far_away, at)).repel.backward()
+    prior_terms(mu, mu.detach(), Neighbors(far_away, at)).repel.backward()
     assert mu.grad is not None and mu.grad[0, 0] < 0
     pair = torch.tensor([[0.3, 0.0], [-0.3, 0.0]], requires_grad=True)
-    prior_terms(pair, pair.detach(), Neighbours(torch.zeros(2, 1, 2), torch.zeros(2, 1, 2))).spread.backward()
+    prior_terms(pair, pair.detach(), Neighbors(torch.zeros(2, 1, 2), torch.zeros(2, 1, 2))).spread.backward()
     assert pair.grad is not None and pair.grad[0, 0] < 0 < pair.grad[1, 0]
 
 
 def test_spread_takes_no_gradient_through_its_damping() -> None:
     """d/dd² log(1 + 1/d²)·min(d², 1), the second factor held: at d² = ¼ that is -0.8."""
     pair = torch.tensor([[0.25], [-0.25]], dtype=torch.float64, requires_grad=True)
-    prior_terms(pair, pair.detach(), Neighbours(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1))).spread.backward()
+    prior_terms(pair, pair.detach(), Neighbors(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1))).spread.backward()
     d2 = 0.25 + 1e-3
     slope = -1 / (d2 * (d2 + 1)) * d2  # of log(1 + 1/d²), times the damping
     expected = 2 / 4 * slope * 2 * 0.5  # two ordered pairs over B², d(d²)/dx = 2·0.5
@@ -104,8 +104,8 @@ def test_neighbors_in_the_batch_are_ranked_by_samples() -> None:
     stored = torch.zeros(5, 1, 1, dtype=torch.float64)
     arrays = [t.numpy() for t in (mu, z, stored, stored)]
     expected = reference.prior_terms(*arrays)["knn"]
-    assert float(prior_terms(mu, z, Neighbours(stored, stored)).knn) == pytest.approx(expected)
-    assert float(prior_terms(mu, mu, Neighbours(stored, stored)).knn) != pytest.approx(expected, rel=0.01)
+    assert float(prior_terms(mu, z, Neighbors(stored, stored)).knn) == pytest.approx(expected)
+    assert float(prior_terms(mu, mu, Neighbors(stored, stored)).knn) != pytest.approx(expected, rel=0.01)
 
 
 def test_squared_distances_are_exact() -> None:

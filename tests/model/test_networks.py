@@ -231,7 +231,7 @@ def test_encoder_equals_plain_layers(crop: int, inner: int, encoder: Encoder) ->
 
 
 def test_first_output_is_smooth(decoder: Decoder) -> None:
-    """No checkerboard: all eight phases of every upsampling start alike, so neighbours differ little."""
+    """No checkerboard: all eight phases of every upsampling start alike, so neighbors differ little."""
     state = decoder.state_dict()
     upsampling = [name for name, value in state.items() if value.dim() == 5]
     assert len(upsampling) == 8

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.model.observation import (
     VIEW_JITTER_DEG,
-    centred_spectrum,
+    centered_spectrum,
     encoder_input,
     target_and_transfer,
     view_jitter,
@@ -41,13 +41,13 @@ def peak(volume: torch.Tensor) -> np.ndarray:
 def test_origin_centers_the_particle() -> None:
     """Content moves by +origin, pixels of the input box, whatever the render size."""
     away = np.array([3.0, -2.0, 1.5])
-    spectrum = centred_spectrum(blob(24, away, 2.0)[None], torch.tensor([[-3.0, 2.0, -1.5]]), BOXES)
+    spectrum = centered_spectrum(blob(24, away, 2.0)[None], torch.tensor([[-3.0, 2.0, -1.5]]), BOXES)
     assert spectrum.shape == (1, 20, 20, 11)
     assert np.abs(peak(irfft3(spectrum)[0])).max() < 0.05
 
 
 def test_target_flips_phases_and_keeps_the_wedge_empty() -> None:
-    spectrum = centred_spectrum(torch.randn(1, 24, 24, 24), torch.zeros(1, 3), BOXES)
+    spectrum = centered_spectrum(torch.randn(1, 24, 24, 24), torch.zeros(1, 3), BOXES)
     ctf = torch.randn(1, 20, 20, 11)
     ctf[:, 3:8] = 0
     ctf[:, 12:] = -ctf[:, 12:].abs()
@@ -69,7 +69,7 @@ def test_encoder_sees_the_reference_frame(seed: int) -> None:
     rotation = torch.from_numpy(Rotation.random(random_state=seed).as_matrix()).float()[None]
     reference = blob(24, np.array([4.0, 0.0, 0.0]), 2.0) + 0.5 * blob(24, np.array([-1.0, -4.0, 2.0]), 2.0)
     posed = sample_posed(reference[None], rotation.mT[:, None], 24)[:, 0]
-    spectrum = centred_spectrum(posed, torch.zeros(1, 3), boxes)
+    spectrum = centered_spectrum(posed, torch.zeros(1, 3), boxes)
     ones = torch.ones(22, 22, 22)
     seen = encoder_input(spectrum, rotation, ones, boxes, torch.tensor(0.1), None)[0]
     middle = (slice(3, -3),) * 3
@@ -79,7 +79,7 @@ def test_encoder_sees_the_reference_frame(seed: int) -> None:
 
 def test_encoder_input_is_standardized_and_masked() -> None:
     volumes = torch.randn(3, 24, 24, 24) * torch.tensor([1.0, 50.0, 0.01]).view(-1, 1, 1, 1) + 7.0
-    spectrum = centred_spectrum(volumes, torch.zeros(3, 3), BOXES)
+    spectrum = centered_spectrum(volumes, torch.zeros(3, 3), BOXES)
     mask = torch.rand(16, 16, 16)
     eye = torch.eye(3).expand(3, 3, 3)
     bare = encoder_input(spectrum, eye, torch.ones(16, 16, 16), BOXES, torch.tensor(0.1), None)
@@ -89,7 +89,7 @@ def test_encoder_input_is_standardized_and_masked() -> None:
 
 
 def test_empty_subtomogram_does_not_divide_by_zero() -> None:
-    spectrum = centred_spectrum(torch.zeros(1, 24, 24, 24), torch.zeros(1, 3), BOXES)
+    spectrum = centered_spectrum(torch.zeros(1, 24, 24, 24), torch.zeros(1, 3), BOXES)
     seen = encoder_input(spectrum, torch.eye(3)[None], torch.ones(16, 16, 16), BOXES, torch.tensor(0.1), None)
     assert torch.equal(seen, torch.zeros_like(seen))
 
@@ -98,7 +98,7 @@ def test_augmentation_scales_with_the_running_snr() -> None:
     """Contrast 1 ± 0.15·sqrt(snr), offset 0.1·sqrt(snr)·N(0, 1), one draw a particle; none without signal."""
     torch.manual_seed(0)
     count, snr = 200, 0.25
-    spectrum = centred_spectrum(torch.randn(1, 24, 24, 24).expand(count, -1, -1, -1), torch.zeros(count, 3), BOXES)
+    spectrum = centered_spectrum(torch.randn(1, 24, 24, 24).expand(count, -1, -1, -1), torch.zeros(count, 3), BOXES)
     arguments = (spectrum, torch.eye(3).expand(count, 3, 3), torch.ones(16, 16, 16), BOXES)
     seen = encoder_input(*arguments, torch.tensor(snr), StepRandom((1,), "cpu", count))
     inner = seen[:, 2:-2, 2:-2, 2:-2].flatten(1)

@@ -12,7 +12,7 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import TERM_NAMES
-from opustomo.model.prior import Neighbours
+from opustomo.model.prior import Neighbors
 from opustomo.model.step import StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import FIELDS, TiltBatch
@@ -111,7 +111,7 @@ def test_validation_step(case: str, amp: bool, device: str) -> None:
         settings.bfactor, settings.beta, settings.beta_control, settings.lamb, place(np.array(settings.snr)), None
     )
     with torch.no_grad():
-        output = model.to(device)(batch, Neighbours(place(near), place(far)), state)
+        output = model.to(device)(batch, Neighbors(place(near), place(far)), state)
     ours = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
     assert set(ours) == set(expected)
     tolerance = 1e-2 if amp else 1e-4 if device == "cpu" else 5e-3

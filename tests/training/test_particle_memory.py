@@ -1,4 +1,4 @@
-"""What a run remembers: moving averages of latents, neighbours for the prior, composed poses."""
+"""What a run remembers: moving averages of latents, neighbors for the prior, composed poses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.poses import Poses
-from opustomo.model.prior import Neighbours, prior_terms
+from opustomo.model.prior import Neighbors, prior_terms
 from opustomo.model.randomness import StepRandom
 from opustomo.training import particle_memory
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
@@ -25,10 +25,10 @@ def make_latents(groups: np.ndarray, dim: int = 3, seed: int = 0) -> LatentMemor
     return LatentMemory(groups, dim, CPU, seed)
 
 
-def neighbours(latents: LatentMemory, index: torch.Tensor, seed: int = 0) -> Neighbours:
-    """Neighbours among a pool drawn for the batch."""
+def neighbors(latents: LatentMemory, index: torch.Tensor, seed: int = 0) -> Neighbors:
+    """Neighbors among a pool drawn for the batch."""
     pool = latents.draw_pool(index.numpy(), np.random.default_rng(seed))
-    return latents.neighbours(index, torch.from_numpy(pool), StepRandom.of(draws(seed), len(index)))
+    return latents.neighbors(index, torch.from_numpy(pool), StepRandom.of(draws(seed), len(index)))
 
 
 def rows_of(table: torch.Tensor, rows: torch.Tensor) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_near_and_far_are_those_of_other_groups_ranked_by_distance() -> None:
     groups = np.repeat([2, 5, 7], [40, 200, 110])
     latents = make_latents(groups)
     index = torch.tensor([0, 13, 39])
-    found = neighbours(latents, index)
+    found = neighbors(latents, index)
     assert found.near.shape == (3, 64, 3) and found.far.shape == (3, 256, 3)
     others = latents.values[40:]
     for row, particle in enumerate(index):
@@ -84,7 +84,7 @@ def test_at_most_eight_other_groups_are_drawn_from() -> None:
     latents.values = 100.0 * torch.eye(48)[torch.from_numpy(groups)] + 0.01 * latents.values
     used: set[int] = set()
     for seed in range(12):
-        near = neighbours(latents, torch.tensor([0, 40, 41]), seed).near  # a batch of groups 0 and 1
+        near = neighbors(latents, torch.tensor([0, 40, 41]), seed).near  # a batch of groups 0 and 1
         drawn = {int(g) for g in near.argmax(-1).unique()}
         assert len(drawn) <= 8 and not drawn & {0, 1}
         used |= drawn
@@ -96,7 +96,7 @@ def test_large_groups_are_drawn_from_in_proportion(monkeypatch: pytest.MonkeyPat
     groups = np.repeat([0, 1, 2], [10, 20_000, 5_000])
     latents = make_latents(groups, 1)
     latents.values[:, 0] = torch.from_numpy(groups).float()
-    near = neighbours(latents, torch.tensor([4])).near[0, :, 0]
+    near = neighbors(latents, torch.tensor([4])).near[0, :, 0]
     assert len(near) == 12_800
     assert float((near == 1).float().mean()) == pytest.approx(0.8, abs=0.02)
     assert not (near == 0).any()
@@ -105,7 +105,7 @@ def test_large_groups_are_drawn_from_in_proportion(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("others", "near", "far"), [(255, 63, 252), (100, 25, 100), (10, 2, 8), (4, 1, 4)])
 def test_few_other_particles_give_a_quarter_near_and_the_rest_far(others: int, near: int, far: int) -> None:
     latents = make_latents(np.repeat([0, 9], [6, others]))
-    found = neighbours(latents, torch.tensor([1, 2]))
+    found = neighbors(latents, torch.tensor([1, 2]))
     assert found.near.shape == (2, near, 3) and found.far.shape == (2, far, 3)
     assert (rows_of(latents.values[6:], found.near.flatten(0, 1)) >= 0).all()
 
@@ -113,7 +113,7 @@ def test_few_other_particles_give_a_quarter_near_and_the_rest_far(others: int, n
 def test_a_single_group_compares_with_the_particles_outside_the_batch() -> None:
     latents = make_latents(np.full(30, 11))
     index = torch.arange(10)
-    found = neighbours(latents, index)
+    found = neighbors(latents, index)
     assert found.near.shape == (10, 5, 3) and found.far.shape == (10, 20, 3)
     assert (rows_of(latents.values[10:], found.near.flatten(0, 1)) >= 0).all()
 
@@ -121,7 +121,7 @@ def test_a_single_group_compares_with_the_particles_outside_the_batch() -> None:
 @pytest.mark.parametrize("groups", [[0, 0, 0], [0, 1, 2], [7], [3, 3]])
 def test_a_batch_of_the_whole_set_works(groups: list[int]) -> None:
     latents = make_latents(np.array(groups))
-    found = neighbours(latents, torch.arange(len(groups)))
+    found = neighbors(latents, torch.arange(len(groups)))
     assert found.near.shape[0] == found.far.shape[0] == len(groups)
     assert found.near.shape[1] >= 1 and found.far.shape[1] >= 1
     assert torch.isfinite(found.near).all() and torch.isfinite(found.far).all()
@@ -129,10 +129,10 @@ def test_a_batch_of_the_whole_set_works(groups: list[int]) -> None:
 
 def test_neighbors_belong_to_the_generator() -> None:
     latents = make_latents(np.arange(600) % 20)
-    one, two = (neighbours(latents, torch.tensor([0, 20]), 4) for _ in range(2))
+    one, two = (neighbors(latents, torch.tensor([0, 20]), 4) for _ in range(2))
     torch.testing.assert_close(one.near, two.near, rtol=0, atol=0)
     torch.testing.assert_close(one.far, two.far, rtol=0, atol=0)
-    assert (one.far != neighbours(latents, torch.tensor([0, 20]), 5).far).any()
+    assert (one.far != neighbors(latents, torch.tensor([0, 20]), 5).far).any()
 
 
 @pytest.mark.parametrize("others", [4, 100, 255, 256, 400])
@@ -141,8 +141,8 @@ def test_a_padded_pool_means_the_same(others: int) -> None:
     latents = make_latents(np.repeat([0, 9], [6, others]))
     index, pool = torch.tensor([1, 2]), torch.arange(6, 6 + others)
     padded = torch.cat([pool, torch.zeros(latents.pool_capacity - others, dtype=torch.long)])
-    plain = latents.neighbours(index, pool, StepRandom.of(draws(), 2))
-    held = latents.neighbours(index, padded, StepRandom.of(draws(), 2), torch.tensor(others))
+    plain = latents.neighbors(index, pool, StepRandom.of(draws(), 2))
+    held = latents.neighbors(index, padded, StepRandom.of(draws(), 2), torch.tensor(others))
     assert held.near.shape == (2, 64, 3) and held.far.shape == (2, 256, 3)
     near, far = int(held.near_count), int(held.far_count)
     assert (near, far) == (plain.near.shape[1], plain.far.shape[1])
@@ -150,7 +150,7 @@ def test_a_padded_pool_means_the_same(others: int) -> None:
     random = (held.far[:, :far] - 0.8 * _farthest(latents, index, pool, far)) / 0.2
     assert (rows_of(latents.values[6:], random.flatten(0, 1)) >= 0).all()
     mu = torch.randn(2, 3, generator=draws())
-    meant = prior_terms(mu, mu, Neighbours(held.near[:, :near], held.far[:, :far]))
+    meant = prior_terms(mu, mu, Neighbors(held.near[:, :near], held.far[:, :far]))
     torch.testing.assert_close(torch.stack(prior_terms(mu, mu, held)), torch.stack(meant))
 
 

@@ -25,7 +25,7 @@ from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms
 from opustomo.model.noise import NoiseSums
-from opustomo.model.prior import Neighbours
+from opustomo.model.prior import Neighbors
 from opustomo.model.step import StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
@@ -64,10 +64,10 @@ class Known(nn.Module):
         self.noise = NoiseSums(torch.ones(13), torch.ones(13))
         self.pose_prior, self.gain = torch.ones(2), torch.ones(13)
         self.numbers = torch.from_numpy(numbers)
-        self.visits: list[tuple[Batch, Neighbours | None, StepState, bool]] = []
+        self.visits: list[tuple[Batch, Neighbors | None, StepState, bool]] = []
 
-    def forward(self, batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
-        self.visits.append((batch, neighbours, replace(state, snr=state.snr.clone()), self.training))
+    def forward(self, batch: Batch, neighbors: Neighbors | None, state: StepState) -> StepOutput:
+        self.visits.append((batch, neighbors, replace(state, snr=state.snr.clone()), self.training))
         gen = self.w * self.numbers[batch.index].float().mean() + batch.index.float().mean()
         zero = torch.zeros(())
         terms = LossTerms(gen, gen, zero, torch.tensor(SNR), *[zero] * 7)
@@ -154,7 +154,7 @@ def test_every_particle_is_visited_once_per_epoch(session: MakeSession) -> None:
 def test_a_batch_holds_the_particles_own_data(session: MakeSession, particles: ParticleSet) -> None:
     run = session().fit()
     source = VoxelSource(particles.images)
-    for batch, neighbours, _, _ in run.model.visits:
+    for batch, neighbors, _, _ in run.model.visits:
         for row, index in enumerate(batch.index.tolist()):
             np.testing.assert_array_equal(batch.volumes[row], source.read(index).astype(np.float32) / 2.0)
             np.testing.assert_allclose(batch.rotation[row], particles.poses.rotations[index], atol=1e-6)
@@ -164,7 +164,7 @@ def test_a_batch_holds_the_particles_own_data(session: MakeSession, particles: P
                 padded = getattr(batch.tilts, name)[batch.table[row]]
                 np.testing.assert_allclose(padded[: len(table)], getattr(table, name), rtol=1e-5, atol=1e-4)
                 assert name != "scale" or not padded[len(table) :].any()
-        assert neighbours is not None and len(neighbours.near) == len(batch)
+        assert neighbors is not None and len(neighbors.near) == len(batch)
 
 
 def test_the_log_holds_means_over_particles_not_batches(session: MakeSession) -> None:
@@ -287,12 +287,12 @@ def test_draws_belong_to_seed_epoch_and_step(session: MakeSession) -> None:
         found: list[float] = []
         forward = run.model.forward
 
-        def noting(batch: Batch, neighbours: Neighbours | None, state: StepState) -> StepOutput:
+        def noting(batch: Batch, neighbors: Neighbors | None, state: StepState) -> StepOutput:
             if state.random is not None:
                 found.append(float(state.random.normal()[0]))
-            assert isinstance(neighbours, Neighbours)
-            found.append(_sum(neighbours.far))
-            return forward(batch, neighbours, state)
+            assert isinstance(neighbors, Neighbors)
+            found.append(_sum(neighbors.far))
+            return forward(batch, neighbors, state)
 
         run.model.forward = noting
         run.fit()

@@ -74,7 +74,7 @@ class TinyDecoder(nn.Module):
         return self.template(composition)
 
     def freeze_head(self) -> None:
-        """Keep the pose head as it was initialised."""
+        """Keep the pose head as it was initialized."""
         if self.template.affine_out is not None:
             self.template.affine_out.requires_grad_(False)
 

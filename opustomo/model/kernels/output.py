@@ -1,7 +1,7 @@
 """The decoder's last layer: a transposed convolution from 16 channels to one, which libraries run slowly.
 
 Output ``o = 2i - 1 + k`` gets ``x[i]·w[k]`` along each axis, k = 0 … 3. Each of the 2³ outputs 2j + p of a voxel j
-reads its 3³ neighbours; each input i reads the 4³ outputs around it in the backward pass.
+reads its 3³ neighbors; each input i reads the 4³ outputs around it in the backward pass.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _backward_kernel(
 
 @lru_cache(maxsize=8)
 def _choice(device: torch.device) -> Tensor:
-    """1 where neighbour d - 1 gives to parity p by tap k = p + 1 - 2(d - 1): (3, 2, 4)."""
+    """1 where neighbor d - 1 gives to parity p by tap k = p + 1 - 2(d - 1): (3, 2, 4)."""
     choose = torch.zeros(3, 2, 4)
     for d, p, k in ((0, 0, 3), (1, 0, 1), (1, 1, 2), (2, 1, 0)):
         choose[d, p, k] = 1.0
