@@ -141,7 +141,7 @@ def test_a_class_that_mixes_objects_is_named(picks: Path, tmp_path: Path, capsys
     assert dsdsh(["junk", str(tmp_path / "run"), "0", "--star", str(star)]) == 0
     said = capsys.readouterr().out
     assert "How many of these are junk is not known" in said and "expected to be junk" not in said
-    assert "Mind that the training is short" in said
+    assert "the training is short" in said
     result = opustomo.Run(tmp_path / "run").junk(JunkInputs(opustomo.Run(tmp_path / "run").results, 0, star=star))
     (groups,) = result.mixed_classes.values()
     assert groups.lower == pytest.approx((labels == 1).sum(), abs=3) and groups.ratio < 0.8
