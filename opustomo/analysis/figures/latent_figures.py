@@ -66,7 +66,21 @@ def pca_plane(scores: np.ndarray, variance_ratio: np.ndarray) -> Plane:
 
 
 def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool = False, title: str = "k-means") -> None:
-    """Draw particles colored by cluster, or their density, with cluster numbers at the representative particles."""
+    """Draw particles colored by cluster, or their density, with cluster numbers at the representative particles.
+
+    Parameters
+    ----------
+    path
+        Output image.
+    plane
+        Coordinates of the particles.
+    clusters
+        Clusters of the same particles.
+    hexagons
+        Draw the density of the particles instead of single particles.
+    title
+        Name of the clustering method.
+    """
     colors = cluster_colors(len(clusters))
     figure, axes = _canvas(plane)
     if hexagons:

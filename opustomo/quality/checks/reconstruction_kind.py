@@ -248,6 +248,13 @@ def examine_reconstruction(
 ) -> ReconstructionKind:
     """Measure power and signal of a sample of particles and decide how they were reconstructed.
 
+    Parameters
+    ----------
+    particles, source
+        Particle set and its voxels.
+    mask
+        Solvent mask (N, N, N), which only serves to find the contrast; None for a ball.
+
     Raises
     ------
     UserError

@@ -102,7 +102,15 @@ class TiltSummary:
 def summarize_tilts(
     particles: ParticleSet, asked_range_deg: float | None = None, asked_step_deg: float | None = None
 ) -> TiltSummary:
-    """Summarize the tilts of all particles; the asked values are those that the user expects of the tables."""
+    """Summarize the tilts of all particles.
+
+    Parameters
+    ----------
+    particles
+        Particle set.
+    asked_range_deg, asked_step_deg
+        Maximum tilt angle and tilt increment in degrees that the user expects; None for no expectation.
+    """
     shares = np.bincount(particles.table, minlength=len(particles.tables))
     ranges, counts, steps = [], [], []
     for table in particles.tables:

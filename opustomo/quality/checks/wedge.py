@@ -130,7 +130,16 @@ def summarize_wedge(planes: WedgePlanes) -> WedgeSummary:
 
 
 def wedge_planes(particles: ParticleSet, source: VoxelSource, normalized: bool, sample: int = 64) -> WedgePlanes:
-    """Average up to ``sample`` subtomograms, evenly spread over the set, and their 3D CTFs.
+    """Average the power of a sample of subtomograms, and their 3D CTFs.
+
+    Parameters
+    ----------
+    particles, source
+        Particle set and its voxels.
+    normalized
+        Whether the subtomograms were divided by their sampling weights.
+    sample
+        Maximum number of subtomograms, evenly spread over the set.
 
     Raises
     ------

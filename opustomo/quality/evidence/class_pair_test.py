@@ -228,7 +228,21 @@ def compare_pair(
     covariates: list[Covariate],
     seed: int = 0,
 ) -> PairTest:
-    """Compare two classes of labels (n,) with splits of their particles that are matched in the covariates."""
+    """Compare two classes with random splits of their particles that are matched in the covariates.
+
+    Parameters
+    ----------
+    residuals, features
+        Residuals of n particles relative to the map of all, and their inner products.
+    labels
+        Class of each particle, (n,).
+    pair
+        Numbers of the two classes.
+    covariates
+        Covariates of the n particles for which the splits are matched.
+    seed
+        Random seed of the splits.
+    """
     from scipy import stats
 
     chosen = np.flatnonzero((labels == pair[0]) | (labels == pair[1]))

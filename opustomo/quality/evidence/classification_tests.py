@@ -76,7 +76,26 @@ def read_material(
     held_out: np.ndarray,
     reading: ReadOptions = DEFAULT_READING,
 ) -> Material | None:
-    """Read the particles `wanted` (at most 4,000 of them); return None if fewer than 20 can be used."""
+    """Read particles from which classifications can be judged, at most 4,000.
+
+    Parameters
+    ----------
+    particles
+        Particle set with the poses to use.
+    wanted
+        Indices of the particles to read, (m,).
+    mask
+        Solvent mask, (D, D, D); None for a ball.
+    held_out
+        Indices of the particles that were held out from training.
+    reading
+        How subtomograms are read.
+
+    Returns
+    -------
+    Material or None
+        None if fewer than 20 particles can be used.
+    """
     chosen = sampled_particles(wanted)
     if len(chosen) < FEWEST:
         return None
@@ -89,7 +108,17 @@ def read_material(
 
 
 def judge_classes(material: Material, classification: Classification, seed: int = 0) -> RunVerdict:
-    """Give a verdict on each class and on the classification."""
+    """Compute the verdict on each class and on the classification.
+
+    Parameters
+    ----------
+    material
+        Particles that were read.
+    classification
+        Classes to judge.
+    seed
+        Random seed of all splits and permutations.
+    """
     number = classification.num_clusters
     all_counts = np.bincount(classification.labels, minlength=number)[:number]
     labels = classification.labels[material.index]
@@ -126,7 +155,19 @@ def judge_classes(material: Material, classification: Classification, seed: int 
 def judge_conformation(
     material: Material, classification: Classification, conformation: np.ndarray, seed: int = 0
 ) -> MotionVerdict:
-    """Give a verdict on the change along the first principal component of conformation latents (N, d)."""
+    """Compute the verdict on the change along the first principal component of the conformation.
+
+    Parameters
+    ----------
+    material
+        Particles that were read.
+    classification
+        Classes within which random coordinates are matched.
+    conformation
+        Conformation latents of all particles of the set, (N, d).
+    seed
+        Random seed of all permutations.
+    """
     values = conformation[material.index].astype(np.float64)
     values -= values.mean(0)
     coordinate = values @ np.linalg.svd(values, full_matrices=False)[2][0]

@@ -92,7 +92,22 @@ def categories(index: np.ndarray, most: int = 60) -> np.ndarray:
 
 
 def effect_sizes(covariates: list[Covariate], labels: np.ndarray, seed: int = 0) -> list[Effect]:
-    """Measure the association of each covariate with labels (n,), corrected for the number of covariates."""
+    """Measure the association of each covariate with a classification.
+
+    Parameters
+    ----------
+    covariates
+        Covariates of n particles.
+    labels
+        Class of each particle, (n,).
+    seed
+        Random seed of the permutations.
+
+    Returns
+    -------
+    list of Effect
+        Effect of each covariate; p-values are corrected for the number of covariates (Holm 1979).
+    """
     clusters = np.unique(labels, return_inverse=True)[1]
     count, groups = len(labels), int(clusters.max()) + 1 if len(labels) else 0
     rng = np.random.default_rng(seed)
@@ -136,9 +151,19 @@ def propensity_strata(covariates: list[Covariate], side: np.ndarray, seed: int =
     a stratum, the covariates of both classes have the same distribution (Rosenbaum and Rubin 1983), so permuting the
     classes there makes controls of equal size, views, scores and tomograms.
 
+    Parameters
+    ----------
+    covariates
+        Covariates of n particles.
+    side
+        Whether each particle belongs to the second of the two classes, bool, (n,).
+    seed
+        Random seed of the division into training and predicted particles.
+
     Returns
     -------
     ndarray, int64, (n,)
+        Stratum of each particle.
     """
     columns = [covariate.values for covariate in covariates if covariate.matched and covariate.values.shape[1]]
     smaller = int(min(side.sum(), (~side).sum()))
@@ -243,7 +268,26 @@ def class_mask(volume: Tensor, mask: Tensor) -> Tensor:
 def matched_fsc(
     residuals: Residuals, labels: np.ndarray, number: int, covariates: list[Covariate], seed: int = 0
 ) -> MatchedFsc | None:
-    """Compare the FSC of class `number` of labels (n,) with matched controls; None for fewer than 8 particles."""
+    """Compare the FSC of a class with that of matched controls.
+
+    Parameters
+    ----------
+    residuals
+        Residuals of n particles, with their spectra and half sets.
+    labels
+        Class of each particle, (n,).
+    number
+        Number of the class.
+    covariates
+        Covariates of the n particles for which the controls are matched.
+    seed
+        Random seed of the controls.
+
+    Returns
+    -------
+    MatchedFsc or None
+        None for fewer than 8 particles.
+    """
     spectra = residuals.spectra
     side = labels == number
     halves = residuals.halves

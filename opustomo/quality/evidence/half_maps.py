@@ -82,7 +82,19 @@ def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
 def draw_axes(
     axes: Axes, frequencies: np.ndarray, curves: Mapping[str, np.ndarray], resolutions: Mapping[float, str]
 ) -> None:
-    """Draw curves (S,) over frequencies (S,) in 1/Å, with ticks in Å and the resolution at each threshold."""
+    """Draw FSC curves, with ticks in Å and the resolution at each threshold.
+
+    Parameters
+    ----------
+    axes
+        Axes to draw into.
+    frequencies
+        Frequency of each shell in 1/Å, (S,).
+    curves
+        Curves by name, each (S,).
+    resolutions
+        Text of the resolution by threshold.
+    """
     for name, values in curves.items():
         color, width, dashes = _STYLES.get(name, ("#0072B2", 1.8, "-"))
         axes.plot(frequencies[1:], values[1:], color=color, lw=width, ls=dashes, label=name)

@@ -148,6 +148,15 @@ def class_gains(spectra: ParticleSpectra, maps: ClassMaps, halves: np.ndarray) -
     """Return the log-likelihood of each particle under each class, relative to no signal, in nats, shape (n, K).
 
     The contrast of each particle is integrated out, with a normal prior around 1.
+
+    Parameters
+    ----------
+    spectra
+        Spectra of n particles.
+    maps
+        Half maps of K classes.
+    halves
+        Half set of all N particles, 0 or 1, shape (N,); each particle is compared with the maps of the other one.
     """
     overlap, power = _overlaps(spectra, maps, halves, maps.importance)
     precision = 1.0 / CONTRAST_SD**2

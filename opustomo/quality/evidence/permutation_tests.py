@@ -134,7 +134,21 @@ def compare_split(
     strata: np.ndarray,
     seed: int = 0,
 ) -> SplitTest:
-    """Test whether particles `chosen` (n,) change with a coordinate (n,) within strata (n,) of matched particles."""
+    """Test whether particles change with a coordinate more than with matched random coordinates.
+
+    Parameters
+    ----------
+    features
+        Inner products of the residuals of all particles.
+    chosen
+        Rows of the particles that are compared, (n,).
+    coordinate
+        Coordinate of each of them, (n,).
+    strata
+        Stratum of each of them, (n,); random coordinates are permuted within strata.
+    seed
+        Random seed of the permutations and of the bootstrap.
+    """
     rng = np.random.default_rng(seed)
     grid = np.ix_(chosen, chosen)
     coordinate = coordinate.astype(np.float64)

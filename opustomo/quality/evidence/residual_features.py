@@ -167,7 +167,17 @@ class Residuals:
 
 @torch.no_grad()
 def fit_residuals(spectra: ParticleSpectra, halves: np.ndarray, mask: Tensor) -> Residuals:
-    """Fit the nuisance maps to each particle."""
+    """Subtract the fitted nuisance maps from each particle.
+
+    Parameters
+    ----------
+    spectra
+        Spectra of n particles.
+    halves
+        Half set of each particle, 0 or 1, (n,).
+    mask
+        Mask on the box of the spectra, (box, box, box).
+    """
     consensus = fit_consensus(spectra, halves)
     maps = nuisance_maps(spectra, consensus)
     importance = consensus.importance(spectra)

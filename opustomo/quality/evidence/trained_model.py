@@ -101,6 +101,13 @@ def physics_of_run(settings: Mapping[str, Any]) -> PhysicsConfig:
 def load_model(weights: Path, config: Path, device: str) -> Autoencoder:
     """Load the complete model of an epoch in evaluation mode.
 
+    Parameters
+    ----------
+    weights, config
+        ``weights.N.pkl`` and ``config.pkl`` of a run of opustomo.
+    device
+        Device of the model, ``cpu`` or ``cuda``.
+
     Raises
     ------
     UserError
