@@ -19,6 +19,7 @@ import analysis_scripts.main
 import opustomo.main
 from opustomo.analysis.figures import latent_figures
 from opustomo.commands.registry import DSD, DSDSH, load_command
+from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -11,6 +11,7 @@ import pytest
 from opustomo.analysis.figures import latent_figures
 from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
+from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, use_widths  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,7 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
         use_tiny_networks(patch)
+        use_widths(patch, *NARROW_WIDTHS)
         lab.build(tiny_set, folder)
     yield folder
     shutil.rmtree(folder.parent)

@@ -83,15 +83,26 @@ def test_an_output_that_is_not_unicode() -> None:
     assert code == 1 and error.count("\n") == 1 and "does not exist" in error
 
 
+# a module that Python imports when it starts, and which notes whether there are docstrings
+NOTE_STARTS = (
+    "import os, sys\nwith open(os.environ['STARTS'], 'a') as file:\n    print(sys.flags.optimize, file=file)\n"
+)
+
+
 @pytest.mark.parametrize(("flags", "variables"), [("-OO", {}), ("", {"PYTHONOPTIMIZE": "2"}), ("-OO -X dev", {})])
-def test_an_interpreter_without_docstrings(
-    flags: str, variables: dict[str, str], tiny_set: Path, tmp_path: Path
-) -> None:
-    """healpy, which groups the views, cannot be imported without docstrings."""
-    words = f"check '{tiny_set}/particles.star' --normalizectf --json {tmp_path}/found.json"
-    code, out, error = run(words, flags=flags, **variables)
-    assert code == 0, error
-    assert "Verdict: usable" in out and (tmp_path / "found.json").is_file()
+def test_an_interpreter_without_docstrings_starts_again(flags: str, variables: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOTE_STARTS)
+    variables = variables | {"STARTS": str(tmp_path / "starts"), "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    code, out, error = run(HELP, flags=flags, **variables)
+    assert code == 0 and "pixel size in Å" in out and error == ""
+    assert (tmp_path / "starts").read_text().split() == ["2", "1"]
+
+
+def test_healpy_needs_no_more_than_docstrings() -> None:
+    """It groups the views in several commands, and cannot be imported without docstrings."""
+    program = "import healpy, sys; print(healpy.ang2pix(2, 0.5, 0.5, nest=True), sys.flags.optimize)"
+    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split()[1] == "1", done.stderr
 
 
 def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,8 @@ from opustomo.main import main
 from opustomo.training import setup
 from tests.commands.quick import SMALL, own_copy, train, use_tiny_networks
 from tests.dynamics.analytic import sphere, write_definition
+from tests.training.forked import ForkedRun
 from tests.training.tiny_run import stop_after
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 600.0  # seconds, against waiting for ever; no measure of speed
 
 
 @pytest.fixture(autouse=True)
@@ -99,22 +95,17 @@ def test_two_processes_stopped_in_the_middle(star: Path, tmp_path: Path) -> None
     """Passes of a few steps are left at their end, longer ones also within."""
 
     def run(name: str, *more: str, stop: int | None = None) -> str:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_000 + os.getpid() % 500)}
+        environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_000 + os.getpid() % 500)}
         if stop is not None:
             environment["STOP_AFTER"] = str(stop)
         words = ["train_tomo", str(star), "-o", str(tmp_path / name), *SMALL, "-b", "1", "-n", "2", *more]
-        program = [sys.executable, str(ROOT / "tests" / "training" / "tiny_run.py"), *words]
         both = [
-            subprocess.Popen(
-                program, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            )
+            ForkedRun(tmp_path / f"{name}.{rank}", words, environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(2)
-        ]  # fmt: skip
-        said = [process.communicate(timeout=PATIENCE)[1] for process in both]
-        assert [process.returncode for process in both] == [0, 0], said
-        return said[0]
+        ]
+        ends = [process.finish() for process in both]
+        assert [code for code, _ in ends] == [0, 0], ends
+        return ends[0][1]
 
     assert "# finished" in run("whole")
     assert "stopped by SIGTERM" in run("parts", stop=1)

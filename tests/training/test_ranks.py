@@ -17,10 +17,11 @@ from opustomo.errors import UserError
 from opustomo.io.poses import read_poses
 from opustomo.main import main as dsd
 from opustomo.training.ranks import Place, place_from_environment
+from tests.training.forked import PATIENCE, ForkedRun
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
-PATIENCE = 600.0  # seconds, against waiting for ever; no measure of speed
+FEW = ["--encode-mode", "fixed", "-n"]
+"""Half of the networks, which are as large as ever in processes that the command starts; the epochs follow."""
 
 
 @pytest.fixture(scope="module")
@@ -37,32 +38,24 @@ def words(data: Path, outdir: Path, batch: int, *more: str) -> list[str]:
             *options.split(), *more]  # fmt: skip
 
 
-def run_ranks(count: int, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
-    """The processes as torchrun would start them."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(count),
-                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 500)}  # fmt: skip
+def run_ranks(count: int, arguments: list[str], folder: Path) -> list[tuple[int | None, str]]:
+    """The processes as torchrun would start them; their exit codes and what they said."""
+    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 500)}
     started = [
-        subprocess.Popen(
-            [*PROGRAM, *arguments], env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
+        ForkedRun(folder / f"said{count}.{rank}", arguments, meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(count)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=PATIENCE) for process in started]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
-        for process, output in zip(started, outputs, strict=True)
     ]
+    return [run.finish() for run in started]
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_joint_batch(data: Path, tmp_path: Path) -> None:
     """Losses of every step, weights, latents and poses; 21 training particles, so that the last batch is uneven."""
-    one = run_ranks(1, words(data, tmp_path / "one", 6))
-    two = run_ranks(2, words(data, tmp_path / "two", 3))
-    for done in one + two:
-        assert done.returncode == 0, done.stderr
-    assert not two[1].stderr  # the first process alone speaks
+    one = run_ranks(1, words(data, tmp_path / "one", 6), tmp_path)
+    two = run_ranks(2, words(data, tmp_path / "two", 3), tmp_path)
+    for code, said in one + two:
+        assert code == 0, said
+    assert not two[1][1]  # the first process alone speaks
     curves = []
     for name in ("one", "two"):
         rows = (tmp_path / name / "metrics.csv").read_text().splitlines()
@@ -81,15 +74,15 @@ def test_two_processes_equal_one_with_the_joint_batch(data: Path, tmp_path: Path
 @pytest.mark.slow
 def test_more_processes_than_held_out_particles(data: Path, tmp_path: Path) -> None:
     """One held-out particle in two processes: every process evaluates it."""
-    for done in run_ranks(2, words(data, tmp_path / "run", 3, "-n", "1", "--valfrac", "0.05")):
-        assert done.returncode == 0, done.stderr
+    for code, said in run_ranks(2, words(data, tmp_path / "run", 3, "-n", "1", "--valfrac", "0.05"), tmp_path):
+        assert code == 0, said
     assert "Average validation gen_loss" in (tmp_path / "run" / "run.log").read_text()
 
 
 @pytest.mark.slow
 def test_the_command_starts_the_processes_and_goes_on_after_a_stop(data: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1")
+    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", *FEW, "1")
     done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
                           capture_output=True, timeout=PATIENCE)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -110,7 +103,7 @@ def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_one_process_dying_ends_all_and_says_so(data: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", "-n", "1000")
+    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", *FEW, "1000")
     run = subprocess.Popen([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
                            stderr=subprocess.PIPE)  # fmt: skip
     metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.context
+import multiprocessing.process
 import os
 import random
+import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +19,16 @@ from opustomo.errors import UserError
 from opustomo.main import main as dsd
 from opustomo.training.config import RunConfig
 from opustomo.training.resume import choose_start, resume_command
+from tests.training.forked import PATIENCE, ForkedRun
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, str(Path(__file__).with_name("tiny_run.py"))]
-PATIENCE = 600.0  # seconds, against waiting for ever; no measure of speed
-EPOCHS = 6
-KILLS = 20
+EPOCHS = 5
+KILLS = 12
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume") / "set"
-    words = f"simulate --builtin 50S 30S -n 40 --box 24 --apix 16 --snr 0.5 --seed 3 -o {folder}"
+    words = f"simulate --builtin 50S 30S -n 20 --box 24 --apix 16 --snr 0.5 --seed 3 -o {folder}"
     assert dsd(words.split()) == 0
     return folder
 
@@ -44,15 +39,8 @@ def options(data: Path, outdir: Path) -> list[str]:
     return ["train_tomo", str(data / "particles.star"), "-r", str(data / "mask.mrc"), "-o", str(outdir), *words.split()]
 
 
-def start(data: Path, outdir: Path, *more: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [*PROGRAM, *options(data, outdir), *more],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+def start(data: Path, outdir: Path, log: Path, *more: str) -> ForkedRun:
+    return ForkedRun(log, [*options(data, outdir), *more])
 
 
 def assert_same_results(one: Path, other: Path) -> None:
@@ -75,40 +63,20 @@ def assert_same_results(one: Path, other: Path) -> None:
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The uninterrupted run."""
     outdir = tmp_path_factory.mktemp("whole") / "run"
-    process = start(data, outdir)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
+    code, said = start(data, outdir, outdir.with_name("log")).finish()
+    assert code == 0, said
     return outdir
-
-
-def starts(log: Path) -> int:
-    """How many runs have got as far as training."""
-    return log.read_text().count("subtomograms, box") if log.exists() else 0
-
-
-def run_quietly(log: str, argv: list[str]) -> None:
-    """Body of a process forked from a server that has imported everything: starts in milliseconds."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import tiny_run
-
-    with open(log, "a") as stream, redirect_stderr(stream), redirect_stdout(stream):
-        sys.exit(tiny_run.main(argv))
 
 
 def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path: Path) -> None:
     outdir, log, chance = tmp_path / "run", tmp_path / "log", random.Random(1)
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["opustomo.training.setup", "opustomo.main", "starfile", "healpy"])
-    words = [*options(data, outdir), "--load", "latest"]
 
-    def launch() -> multiprocessing.context.ForkServerProcess:
+    def launch() -> multiprocessing.process.BaseProcess:
         """Start the program; back when it has read its inputs."""
-        begun = starts(log)
-        process = server.Process(target=run_quietly, args=(str(log), words))
-        process.start()
-        while process.is_alive() and starts(log) == begun:
-            process.join(0.01)
-        return process
+        run = start(data, outdir, log, "--load", "latest")
+        while run.process.is_alive() and "subtomograms, box" not in run.said:
+            run.process.join(0.01)
+        return run.process
 
     process, began = launch(), time.monotonic()
     process.join(PATIENCE)
@@ -135,33 +103,28 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     outdir = tmp_path / "with space" / "run"
-    process = start(data, outdir)
-    assert process.stdout is not None
-    for line in process.stdout:  # stop in the middle of the second epoch
-        if "[epoch 1" in line:
-            process.send_signal(number)
-            break
-    output = process.stdout.read()
-    assert process.wait(timeout=PATIENCE) == 0
-    assert f"stopped by {number.name}" in output
-    assert "--load latest" in output
+    run = start(data, outdir, tmp_path / "log")
+    while run.process.is_alive() and "[epoch 1" not in run.said:
+        run.process.join(0.01)
+    os.kill(run.process.pid or 0, number)  # in the middle of the second epoch
+    code, said = run.finish()
+    assert code == 0, said
+    assert f"stopped by {number.name}" in said
+    assert "--load latest" in said
     assert not (outdir / f"weights.{EPOCHS - 1}.pkl").exists()
-    process = start(data, outdir, "--load", "latest")
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    assert "goes on in epoch 1" in output
+    code, said = start(data, outdir, tmp_path / "log", "--load", "latest").finish()
+    assert code == 0, said
+    assert re.search(r"goes on in epoch [12] ", said)
     assert_same_results(whole, outdir)
 
 
 def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, whole: Path, tmp_path: Path) -> None:
     outdir = tmp_path / "run"
-    process = start(data, outdir, "-n", "3")
-    process.communicate(timeout=PATIENCE)
+    assert start(data, outdir, tmp_path / "log", "-n", "3").finish()[0] == 0
     words = ["--load", str(outdir / "weights.2.pkl"), "--latents", str(outdir / "z.2.pkl")]
-    process = start(data, outdir, *words)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    assert "full state" in output
+    code, said = start(data, outdir, tmp_path / "log", *words).finish()
+    assert code == 0, said
+    assert "full state" in said
     assert_same_results(whole, outdir)
 
 
@@ -170,32 +133,31 @@ def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
     last, other = EPOCHS - 1, tmp_path / "other.pkl"
     other.touch()
 
-    def choose(epoch: int, outdir: Path = whole, latents: Path | None = None, particles: int = 40) -> bool:
+    def choose(epoch: int, outdir: Path = whole, latents: Path | None = None, particles: int = 20) -> bool:
         run = RunConfig(outdir, load=str(whole / f"weights.{epoch}.pkl"), latents=latents)
         return choose_start(run, particles).state is not None
 
     assert choose(last) and choose(last, tmp_path / "new") and choose(last, latents=whole / f"z.{last}.pkl")
-    assert not choose(last - 1) and not choose(last, latents=other) and not choose(last, particles=41)
+    assert not choose(last - 1) and not choose(last, latents=other) and not choose(last, particles=21)
     (tmp_path / "state.pkl").touch()
     with pytest.raises(UserError, match="state of another run"):
         choose(last, tmp_path)
 
 
 def test_weights_of_an_older_epoch_start_the_optimizer_anew(data: Path, whole: Path, tmp_path: Path) -> None:
-    process = start(data, tmp_path / "run", "--load", str(whole / "weights.2.pkl"))
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    assert "goes on in epoch 3 after 96 visits; the optimizer starts anew" in output
-    assert "--load latest would go on in epoch 6" in output
+    words = ["--load", str(whole / "weights.2.pkl")]
+    code, said = start(data, tmp_path / "run", tmp_path / "log", *words).finish()
+    assert code == 0, said
+    assert "goes on in epoch 3 after 48 visits; the optimizer starts anew" in said
+    assert f"--load latest would go on in epoch {EPOCHS}" in said
     assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
 
 
-def test_a_run_is_not_overwritten_by_accident(data: Path, whole: Path) -> None:
+def test_a_run_is_not_overwritten_by_accident(data: Path, whole: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
-    process = start(data, whole)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
-    assert "--load latest" in output and "--overwrite" in output
+    code, said = start(data, whole, tmp_path / "log").finish()
+    assert code == 1
+    assert "--load latest" in said and "--overwrite" in said
     assert {path: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 

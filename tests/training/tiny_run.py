@@ -1,7 +1,7 @@
 """`dsd` with very small networks, so that tests of the training loop do not wait for arithmetic or disk.
 
-Only the networks are replaced; commands, trainer, physics, checkpoints and signals are the
-real ones.
+Only the networks are replaced, and the figure of every epoch, which takes longer than the epoch, is left out;
+commands, trainer, physics, checkpoints and signals are the real ones.
 """
 
 import math
@@ -104,6 +104,7 @@ def main(argv: list[str]) -> int:
     from opustomo.main import main as dsd
     from opustomo.model import autoencoder
     from opustomo.training import setup, trainer
+    from opustomo.training.monitors import training_figure
 
     if "STOP_AFTER" in os.environ:
         trainer.AGREE_STEPS = 3
@@ -111,6 +112,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     autoencoder.Encoder = TinyEncoder  # type: ignore[misc, assignment]
     autoencoder.Decoder = TinyDecoder  # type: ignore[misc, assignment]
+    training_figure.draw_training = lambda *args: None  # type: ignore[assignment]
     return dsd(argv)
 
 
