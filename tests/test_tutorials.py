@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
 NAMES = [name for name in sorted(build.TUTORIALS) if (build.HERE / f"{name}.json").exists()]
 
 CHECK = """Pre-flight
-  made by    divided by their weights
+  weighting  divided by their weights
              the power of the data
   contrast   bright
 
@@ -68,7 +68,7 @@ def test_changed_numbers_change_the_page(tmp_path: Path, monkeypatch: pytest.Mon
 def test_facts_of_the_check() -> None:
     found = facts.check_facts(CHECK)
     assert found["check_word"] == "usable with reservations"
-    assert found["check_excerpt"].splitlines()[0] == "      made by    divided by their weights"
+    assert found["check_excerpt"].splitlines()[0] == "      weighting  divided by their weights"
     assert found["check_excerpt"].endswith("warning: few particles")
     assert "9 particles per second" in found["check_cost"] and "load of 0.1 on 2 cores" in found["check_cost"]
     assert build.proposed(CHECK) == "dsd train_tomo data/particles.star -r mask.mrc --normalizectf -o run"

@@ -50,7 +50,7 @@ def excerpt(lines: list[str]) -> str:
 
 def check_facts(output: str) -> dict[str, str]:
     """Return the verdict of ``dsd check`` with its reasons, and what the training costs."""
-    lines = between(output, "  made by ", "Verdict: ")
+    lines = between(output, "  weighting ", "Verdict: ")
     after = output.splitlines()[output.splitlines().index(lines[-1]) + 1 :]
     for line in after:
         if not line.startswith("  warning"):

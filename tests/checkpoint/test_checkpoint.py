@@ -187,8 +187,8 @@ def test_weights_round_trip(mode: str, folder: Path) -> None:
 def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     """Evaluation needs no --masks: both files know the bodies, the weights under the original's names."""
     eyes = np.stack([np.eye(3)] * 2)
-    centres = np.array([[-6.0, 0.0, 1.0], [5.0, 2.0, 0.0]])
-    geometry = BodyGeometry(centres, centres[::-1], centres - centres[::-1], eyes, np.full((2, 3), 2.0), eyes, (1, 0))
+    centers = np.array([[-6.0, 0.0, 1.0], [5.0, 2.0, 0.0]])
+    geometry = BodyGeometry(centers, centers[::-1], centers - centers[::-1], eyes, np.full((2, 3), 2.0), eyes, (1, 0))
     sizes = ModelConfig(3, 2, 32, 8, estimate_pose=True, bodies=geometry)
     model = Autoencoder(sizes, PhysicsConfig(), BOXES, torch.ones(16, 16, 16))
     write_config(folder / "config.pkl", settings_of(model, dataset_settings({}, (0.0, 2.5))), ("dsd", "train_tomo"))
@@ -196,8 +196,8 @@ def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     write_weights(folder / "weights.0.pkl", model, 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
     assert tuple(state["template.affine_out.2.weight"].shape) == (18, 512)
-    np.testing.assert_allclose(state["com_bodies"], centres, rtol=1e-6)
-    np.testing.assert_allclose(state["rotate_directions"], (centres - centres[::-1]) / 24, rtol=1e-6)
+    np.testing.assert_allclose(state["com_bodies"], centers, rtol=1e-6)
+    np.testing.assert_allclose(state["rotate_directions"], (centers - centers[::-1]) / 24, rtol=1e-6)
     np.testing.assert_allclose(state["radius"], 2.0 / 24, rtol=1e-6)
     assert state["orient_bodies"].shape == state["principal_axes"].shape == (2, 3, 3)
 

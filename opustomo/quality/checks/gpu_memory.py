@@ -53,7 +53,7 @@ class MemorySummary:
     @property
     def line(self) -> str:
         """One line of text."""
-        free = "no GPU here" if self.free_bytes is None else f"{self.free_bytes / GIB:.1f} GiB free"
+        free = "this machine has no GPU" if self.free_bytes is None else f"{self.free_bytes / GIB:.1f} GiB free"
         return f"about {self.estimate_bytes / GIB:.1f} GiB of GPU memory at -b {self.batch_size} (an estimate; {free})"
 
     @property

@@ -43,7 +43,7 @@ class Missing:
     @property
     def line(self) -> str:
         """One line of text."""
-        return f"{'missing' if self.blocks else 'without'}: {self.what}\n         remedy: {self.remedy}"
+        return f"{'missing' if self.blocks else 'warning'}: {self.what}\n         remedy: {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def examine_inputs(config: DataConfig) -> Readiness:
     if is_premultiplied(star):
         missing.append(
             Missing(
-                "subtomograms that were not multiplied by the CTF: rlnCtfDataAreCtfPremultiplied is 1, but the model "
-                "applies the CTF once",
+                "the subtomograms were multiplied by the CTF (rlnCtfDataAreCtfPremultiplied is 1), but the model "
+                "applies the CTF only once",
                 f"{remedies.extract}",
                 False,
             )
