@@ -70,7 +70,7 @@ def run_place(args: argparse.Namespace) -> None:
         tomogram=args.tomogram,
         clustering=clustering,
         chosen=choice,
-        own=args.own,
+        particle_volumes=args.own,
         coordinate_apix=args.coord_angpix,
         tomogram_apix=args.tomo_angpix,
         size=None if args.tomo_size is None else tuple(args.tomo_size),

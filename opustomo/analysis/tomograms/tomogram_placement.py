@@ -55,7 +55,7 @@ class PlacementRequest:
         Clustering whose volumes are placed.
     chosen
         Numbers of the clusters to place; None for all.
-    own
+    particle_volumes
         Place the volume of each particle instead of that of its cluster.
     coordinate_apix
         Pixel size of the coordinates in Å; None as in `TomogramScale`.
@@ -75,7 +75,7 @@ class PlacementRequest:
     tomogram: str
     clustering: Clustering
     chosen: tuple[int, ...] | None = None
-    own: bool = False
+    particle_volumes: bool = False
     coordinate_apix: float | None = None
     tomogram_apix: float | None = None
     size: tuple[int, int, int] | None = None
@@ -167,7 +167,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
     with progress(len(rows), "volumes placed") as advance:
         for number in np.unique(own_labels):
             members = np.flatnonzero(own_labels == number)
-            own = latents[rows[members]] if request.own else None
+            own = latents[rows[members]] if request.particle_volumes else None
             volumes = _counted(decoder, references[number], own, len(members), apix, advance)
             placed = place_volumes(grid, centers_A[members], rotations[members], volumes, apix)
             clusters.append(PlacedCluster(int(number), colors[number], placed, level[number], f"cluster{number}.mrc"))

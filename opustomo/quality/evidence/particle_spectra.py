@@ -40,9 +40,9 @@ class ParticleSpectra:
         Spectrum times CTF, c·Y, with phases about the center of the box, complex64, (n, M).
     weight
         Squared CTF, c², (n, M).
-    at
+    frequencies
         Frequencies k (x, y, z) in Fourier voxels, (M, 3).
-    places
+    flat_indices
         Flat indices of the frequencies in the half spectrum of `box`, (M,).
     box
         Side of the cropped box in voxels.
@@ -53,8 +53,8 @@ class ParticleSpectra:
     index: np.ndarray
     signal: Tensor
     weight: Tensor
-    at: Tensor
-    places: Tensor
+    frequencies: Tensor
+    flat_indices: Tensor
     box: int
     apix: float
 
@@ -64,23 +64,23 @@ class ParticleSpectra:
     @property
     def shells(self) -> Tensor:
         """Shell of each frequency, int64, (M,)."""
-        return self.at.norm(dim=1).round().long()
+        return self.frequencies.norm(dim=1).round().long()
 
     @property
     def multiplicity(self) -> Tensor:
         """Number of times that each frequency occurs in the full spectrum, 1 at kx = 0 and otherwise 2, (M,)."""
-        return torch.where(self.at[:, 0] == 0, 1.0, 2.0)
+        return torch.where(self.frequencies[:, 0] == 0, 1.0, 2.0)
 
     def volumes(self, spectra: Tensor) -> Tensor:
         """Transform spectra (R, M) to volumes (R, box, box, box)."""
         full = torch.zeros(len(spectra), self.box * self.box * (self.box // 2 + 1), dtype=torch.complex64)
-        full[:, self.places] = spectra
+        full[:, self.flat_indices] = spectra
         full = full.view(-1, self.box, self.box, self.box // 2 + 1)
         return torch.fft.fftshift(irfft3(full), dim=(-3, -2, -1))
 
     def spectra(self, volumes: Tensor) -> Tensor:
         """Transform volumes (R, box, box, box) to spectra (R, M)."""
-        return rfft3(torch.fft.ifftshift(volumes, dim=(-3, -2, -1))).flatten(1)[:, self.places]
+        return rfft3(torch.fft.ifftshift(volumes, dim=(-3, -2, -1))).flatten(1)[:, self.flat_indices]
 
 
 def sampled_particles(wanted: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -112,10 +112,10 @@ def read_spectra(
     """
     device = torch.device(reading.device)
     box = min(MAX_BOX, particles.box)
-    places, at = sphere_frequencies(box, device)
-    keep = places % (box // 2 + 1) < box // 2  # frequencies at Nyquist have no conjugate mate
-    keep &= at.abs().amax(1) < box / 2
-    places, at = places[keep], at[keep]
+    flat_indices, frequencies = sphere_frequencies(box, device)
+    keep = flat_indices % (box // 2 + 1) < box // 2  # frequencies at Nyquist have no conjugate mate
+    keep &= frequencies.abs().amax(1) < box / 2
+    flat_indices, frequencies = flat_indices[keep], frequencies[keep]
     tilts = TiltBatch.pad(particles.tables).to(device)
     rotations = torch.from_numpy(particles.poses.rotations)
     origins = torch.from_numpy((particles.poses.origins * particles.box).astype(np.float32))
@@ -125,8 +125,8 @@ def read_spectra(
     examine_scale(source, len(particles))
     row = np.full(len(particles), -1)
     row[wanted] = np.arange(len(wanted))
-    signal = torch.zeros(len(wanted), len(at), dtype=torch.complex64)
-    weight = torch.zeros(len(wanted), len(at))
+    signal = torch.zeros(len(wanted), len(frequencies), dtype=torch.complex64)
+    weight = torch.zeros(len(wanted), len(frequencies))
     usable = np.zeros(len(wanted), dtype=bool)
     cached: tuple[np.ndarray, Tensor] | None = None
     with progress(len(order), "particles compared") as advance:
@@ -150,9 +150,9 @@ def read_spectra(
                 spectra = spectra.abs() * random_phases(indices, box, phases_from).to(device)
             spectra = spectra * phases
             turns = rotations[indices].to(device)
-            transfer = interpolate_rotated_weights(cached[1][torch.from_numpy(table).to(device)], turns, at)
+            transfer = interpolate_rotated_weights(cached[1][torch.from_numpy(table).to(device)], turns, frequencies)
             rows = row[indices]
-            signal[rows] = (interpolate_rotated(spectra, turns, at) * transfer).cpu()
+            signal[rows] = (interpolate_rotated(spectra, turns, frequencies) * transfer).cpu()
             weight[rows] = transfer.square().cpu()
             usable[rows] = True
             advance(len(indices))
@@ -160,8 +160,8 @@ def read_spectra(
         index=wanted[usable],
         signal=signal[usable],
         weight=weight[usable],
-        at=at.cpu(),
-        places=places.cpu(),
+        frequencies=frequencies.cpu(),
+        flat_indices=flat_indices.cpu(),
         box=box,
         apix=particles.apix * particles.box / box,
     )

@@ -100,7 +100,7 @@ def fit_consensus(spectra: ParticleSpectra, halves: np.ndarray) -> Consensus:
     power = shell_mean((maps[0] * maps[1].conj()).real, spectra).clamp(min=0)
     signal, weight = spectra.signal.sum(0), spectra.weight.sum(0)
     plain = signal / (weight + 0.1 * shell_mean(weight, spectra)[spectra.shells] + 1e-12)
-    residual = torch.zeros(len(spectra.at))
+    residual = torch.zeros(len(spectra.frequencies))
     for start in range(0, len(spectra), CHUNK):
         rows = slice(start, start + CHUNK)
         residual += (spectra.signal[rows] - spectra.weight[rows] * plain).abs().square().sum(0)
@@ -121,9 +121,9 @@ def nuisance_maps(spectra: ParticleSpectra, consensus: Consensus) -> Tensor:
     shells, spectrum = spectra.shells, consensus.spectrum
     bands = [torch.where((shells - 1).div(BAND, rounding_mode="floor") == band, spectrum, 0) for band in range(8)]
     bands = [band for band in bands if band.abs().sum() > 0]
-    shifts = [2j * np.pi / spectra.box * spectra.at[:, axis] * spectrum for axis in range(3)]
+    shifts = [2j * np.pi / spectra.box * spectra.frequencies[:, axis] * spectrum for axis in range(3)]
     full = torch.zeros(spectra.box * spectra.box * (spectra.box // 2 + 1), dtype=torch.complex64)
-    full[spectra.places] = spectrum
+    full[spectra.flat_indices] = spectrum
     full = full.view(spectra.box, spectra.box, -1)
     sign = 1 - 2 * (torch.arange(spectra.box) % 2).float()  # interpolate_rotated expects phases about voxel D/2
     full = full * sign[:, None, None] * sign[:, None] * sign[: spectra.box // 2 + 1]
@@ -134,7 +134,7 @@ def nuisance_maps(spectra: ParticleSpectra, consensus: Consensus) -> Tensor:
             vector = torch.zeros(3, 3)
             i, j = (axis + 1) % 3, (axis + 2) % 3
             vector[i, j], vector[j, i] = -np.deg2rad(angle), np.deg2rad(angle)
-            pair.append(interpolate_rotated(full[None], torch.matrix_exp(vector)[None], spectra.at)[0])
+            pair.append(interpolate_rotated(full[None], torch.matrix_exp(vector)[None], spectra.frequencies)[0])
         turns.append(pair[0] - pair[1])
     return torch.stack([*bands, *shifts, *turns])
 
@@ -207,7 +207,7 @@ def frequency_sets(spectra: ParticleSpectra) -> tuple[Tensor, Tensor]:
     They are the octants with positive and with negative kx·ky·kz; the planes between them are left out, because
     interpolation correlates the noise of neighboring frequencies.
     """
-    product = spectra.at.prod(1)
+    product = spectra.frequencies.prod(1)
     return product > 0, product < 0
 
 

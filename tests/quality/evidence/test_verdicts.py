@@ -127,7 +127,7 @@ def test_residuals_are_free_of_contrast_and_pose_errors(one_state: Synthetic) ->
     """The noiseless particle that is shifted and scaled leaves much less than it shows."""
     residuals = one_state.residuals
     spectra, spectrum = residuals.spectra, residuals.consensus.spectrum
-    shift = torch.exp(-2j * torch.pi / BOX * 0.3 * spectra.at[:, 0])
+    shift = torch.exp(-2j * torch.pi / BOX * 0.3 * spectra.frequencies[:, 0])
     moved = 1.3 * spectrum * shift
     beyond = spectra.shells > 0
     maps, moved, spectrum = nuisance_maps(spectra, residuals.consensus)[:, beyond], moved[beyond], spectrum[beyond]
