@@ -10,7 +10,7 @@ __all__ = ["Run", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Run` when it is asked for, so that commands start without what it needs."""
+    """Import `Run` on first use, so that commands start without its dependencies."""
     if name == "Run":
         from opustomo.run import Run
 

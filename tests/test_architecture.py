@@ -240,7 +240,7 @@ def test_functions_take_few_arguments() -> None:
     assert not {name for name, count in counts.items() if count > MAX_ARGUMENTS}
 
 
-def test_names_of_modules_are_told_apart() -> None:
+def test_names_of_modules_are_reported_apart() -> None:
     """A name occurs once, except for equal roles: configs, kernels of a module, one format in two rooms."""
     assert not {path.stem for path in MODULES} & {"utils", "util", "helpers", "misc", "common"}
     rooms: dict[str, list[str]] = {}

@@ -17,7 +17,7 @@ def test_reads_ranges_and_single_clusters() -> None:
 
 
 @pytest.mark.parametrize("text", ["20", "20:", "20:a", "20:2-", "20:2;3", "2-5", ":1", "20:-1", "agg20:1"])
-def test_other_forms_are_told(text: str) -> None:
+def test_other_forms_are_reported(text: str) -> None:
     with pytest.raises(UserError, match="not of the form K:clusters"):
         parse_cluster_choice(text)
 

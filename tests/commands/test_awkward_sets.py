@@ -150,7 +150,7 @@ def test_too_many_broken_subtomograms_stop_the_run(
     assert_sound(tmp_path / "run", 6, epoch=2)
 
 
-def test_latents_at_one_point_are_told(tiny_set: Path, tmp_path: Path) -> None:
+def test_latents_at_one_point_are_reported(tiny_set: Path, tmp_path: Path) -> None:
     """Eight times the same subtomogram leaves nothing to tell apart."""
     star = own_copy(tiny_set, tmp_path / "a set", 8)
     first = tmp_path / "a set" / "subtomo" / "p000000.mrc"

@@ -197,7 +197,7 @@ def test_weights_of_a_separated_epoch_give_back_what_was_encoded(
     np.testing.assert_allclose(memories[0], np.c_[mu, conformation], rtol=1e-6, atol=1e-7)
 
 
-def test_mistakes(tiny_set: Path, geometry: Path, tmp_path: Path) -> None:
+def test_errors(tiny_set: Path, geometry: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pkl"
     bodies = load_bodies(geometry)
     write_bodies(other, bodies, 48, 12.0)

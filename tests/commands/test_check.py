@@ -233,7 +233,7 @@ def test_stacks_and_series_of_images(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "one row per tilt image" in said and f"dsd prepare_subtomos {star} -o subtomos" in said
 
 
-def test_every_pixel_size_of_the_table_is_told(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_pixel_size_of_the_table_is_reported(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     star = own_set / "particles.star"
     groups = [f"{number} {size}" for number, size in enumerate((12, 12.5, 13, 13.5, 14), 1)]
     table = read_particles(star)

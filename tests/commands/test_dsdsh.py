@@ -259,7 +259,7 @@ def test_equal_latents_do_not_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(np.loadtxt(root / "analyze.2" / "pc1" / "z_pc.txt"), 0.7, rtol=1e-6)
 
 
-def test_mistakes_of_analyze(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_errors_of_analyze(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "available epochs are 2 " in mistake(capsys, "analyze", run, 3, 2, 3)
     assert "Request 1 to 60 clusters" in mistake(capsys, "analyze", run, 2, 2, 61)
     assert "2 with --kpc first" in mistake(capsys, "analyze", run, "filter.2", 2, 3)
@@ -312,7 +312,7 @@ def test_parse_pose_of_a_second_round(run: Path, star: Path) -> None:
     assert len(read_particles(folder / "pre1.star")) == int((labels == 1).sum())
 
 
-def test_mistakes_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_parse_pose(run: Path, star: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = star.read_text().splitlines()
     shorter = star.with_name("shorter.star")
     shorter.write_text("\n".join(text[:-1]) + "\n")
@@ -370,7 +370,7 @@ def test_eval_vol_of_a_second_round_takes_the_epochs_weights(run: Path, decoded:
     assert decoded[0].outdir == run / "analyze.filter.2" / "kmeans2"
 
 
-def test_mistakes_of_eval_vol(run: Path, decoded: list[EvalRequest], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_eval_vol(run: Path, decoded: list[EvalRequest], capsys: pytest.CaptureFixture[str]) -> None:
     assert "positive" in mistake(capsys, "eval_vol", run, 2, "kmeans", 3, 0)
     assert "kmeans5" in mistake(capsys, "eval_vol", run, 2, "kmeans", 5, 4)
     (run / "weights.2.pkl").unlink()
@@ -393,7 +393,7 @@ def test_dsd_analyze_decodes_centers_and_traversals(run: Path, decoded: list[Eva
     assert decoded == [] and (out.parent / "defout" / "kmeans3" / "labels.pkl").is_file()
 
 
-def test_dsd_analyze_tells_missing_weights_before_work(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dsd_analyze_reports_missing_weights_before_work(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(run.rglob("*"))
     assert opustomo.main.main(["analyze", str(run), "2", "--ksample", "4"]) == 1
     assert "weights.2.pkl does not exist" in capsys.readouterr().err

@@ -164,7 +164,7 @@ MISTAKES = {
 
 @pytest.mark.filterwarnings("ignore:loadtxt")
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_are_one_sentence_and_write_nothing(
+def test_errors_are_one_sentence_and_write_nothing(
     case: str, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ragged.txt").write_text("1 2\n3\n")

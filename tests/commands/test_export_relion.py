@@ -124,7 +124,7 @@ def test_the_set_itself_is_not_overwritten(tiny_set: Path, tmp_path: Path, capsy
     assert before == {path: path.read_bytes() for path in folder.rglob("*.mrc")}
 
 
-def test_mistakes(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tiny_set / "particles.star", "-o", tmp_path / "out", "--angpix", "10") == 1
     said = capsys.readouterr().err
     assert "--angpix is 10 Å" in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
@@ -141,7 +141,7 @@ def test_names_that_relion_reads() -> None:
     assert str(inner_name("F:\\my set\\p.mrc")) == "my_set/p.mrc"
 
 
-def test_ignored_origins_are_told(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ignored_origins_are_reported(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """RELION 3.1 takes origins in pixels for columns of no meaning unless every row tells voltage and aberration."""
     star = read_particles(tiny_set / "particles.star")
     assert ignored_origins(star) is None

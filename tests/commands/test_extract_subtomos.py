@@ -419,7 +419,7 @@ def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
         assert np.array_equal(read_volume(tmp_path / "one" / name)[0], read_volume(tmp_path / "two" / name)[0])
 
 
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     series = small_series(tmp_path / "s")
     star, out = series.folder / "p.star", tmp_path / "out"
 

@@ -1,4 +1,4 @@
-"""A full disk is told in one sentence, and what was there before is still there."""
+"""A full disk is reported in one sentence, and earlier files are unchanged."""
 
 from __future__ import annotations
 

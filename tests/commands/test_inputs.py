@@ -213,7 +213,7 @@ def test_every_tilt_of_every_table_counts(star: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(written[..., BOX // 2 :], expected[..., :-1], atol=2e-4)
 
 
-def test_the_range_of_all_tables_is_told(star: Path, tmp_path: Path) -> None:
+def test_the_range_of_all_tables_is_reported(star: Path, tmp_path: Path) -> None:
     path = star.parent / "subtomo" / "p000001_ctf.star"
     table = starfile.read(path).iloc[4:]
     starfile.write(table, path, overwrite=True)

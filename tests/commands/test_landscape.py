@@ -64,7 +64,7 @@ def test_mask_limits_the_comparison(run: Path, tmp_path: Path) -> None:
     assert len(half.scores) == 16
 
 
-def test_mistakes_are_told_and_nothing_is_written(
+def test_errors_are_reported_and_nothing_is_written(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     epoch = str(opustomo.Run(run).epochs[-1])

@@ -33,7 +33,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("line", CASES)
-def test_mistakes_are_one_line_with_a_suggestion(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line_with_a_suggestion(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, *words = line.split()
     assert {"dsd": dsd, "dsdsh": dsdsh}[program](words) == 2
     printed = capsys.readouterr()

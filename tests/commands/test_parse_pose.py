@@ -170,7 +170,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistakes_are_one_sentence(star: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_sentence(star: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     words, reason = mistakes(star, tmp_path)[case]
     before = sorted(tmp_path.rglob("*"))
     assert dsd(["parse_pose_star", *words]) == 1
@@ -188,7 +188,7 @@ def test_box_is_compared_with_the_first_subtomogram(star: Path, capsys: pytest.C
     assert "40×40×40 voxels, but the box length -D is 48" in capsys.readouterr().err
 
 
-def test_prepare_mistakes(star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_errors(star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dsdsh(["prepare", str(tmp_path / "absent.star"), "40", "2"]) == 1
     assert dsdsh(["prepare", str(star), "40", "0"]) == 1
     assert dsdsh(["prepare", str(star), "40"]) == 2

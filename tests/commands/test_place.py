@@ -69,7 +69,7 @@ def test_files_of_a_placement(placed: Path) -> None:
         (["--tomogram", "TS_2", "--tomo-size", "9", "9", "9", "--tomo-angpix", "1"], "lie outside of the tomogram"),
     ],
 )
-def test_mistakes(placed: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(placed: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     epoch = str(opustomo.Run(placed / "run").epochs[-1])
     outdir = placed / "nothing"
     code = dsdsh(

@@ -184,7 +184,7 @@ def test_warp(tmp_path: Path) -> None:
         (("--detector-pixel-size", "5"), "Give only one of them"),
     ],
 )
-def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coords = write_tomogram(tmp_path)
     assert prepare(coords, "-o", tmp_path / "out", "--apix", APIX, "--tomo-size", *SIZE, *words) == 1
     said = capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.Ca
         (f" {4 * DOSE[5]:.6f} ", f" {-4 * DOSE[5]:.6f} ", (), f"negative in rows 6 ({-4 * DOSE[5]:g}), 37 ("),
     ],
 )
-def test_mistakes(
+def test_errors(
     old: str, new: str, words: tuple[str, ...], expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "bad.star").write_text((folder / "series.star").read_text().replace(old, new))

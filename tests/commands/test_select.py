@@ -146,7 +146,7 @@ def test_refined_poses_of_the_run(run: Path, star: Path, tmp_path: Path) -> None
     assert part.strings("rlnRandomSubset") == [f"0{i % 2}" for i in range(2, COUNT, 3)]
 
 
-def test_mistakes(run: Path, star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(run: Path, star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.star"
     start = ("select", star, run, 4, "-o", out)
     np.savetxt(tmp_path / "line.txt", [[0, 0], [1, 1]])

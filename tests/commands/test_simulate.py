@@ -165,7 +165,7 @@ def test_values_too_large_for_float16_are_refused(tmp_path: Path) -> None:
         (("nothing.mrc", "-o", "x"), "nothing.mrc"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(
+def test_errors_are_reported_in_one_sentence(
     words: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

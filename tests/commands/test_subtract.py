@@ -118,7 +118,7 @@ def test_recentered_origins_bring_the_mask_to_the_center(known: Path) -> None:
     np.testing.assert_allclose(star.origins_px(), moved, atol=1e-3)
 
 
-def test_mistakes_leave_nothing_behind(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_leave_nothing_behind(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["subtract", str(known / "set" / "particles.star"), str(known / "run")]
     full = known / "all.mrc"
     write_volume(full, np.ones((BOX, BOX, BOX), dtype=np.float32), APIX)

@@ -251,7 +251,7 @@ def test_a_real_alignment_of_aretomo_1(shared_data: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(center.defocus_u_A, 26000 - 100 * np.arange(61))
 
 
-def test_mistakes(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     words = ["--tilts", str(folder), "--box", "20", "--apix", "8", "--tomo-size", *map(str, VOLUME), "--workers", "1"]

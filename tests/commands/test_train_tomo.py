@@ -111,7 +111,7 @@ def test_latents_poses_and_split_are_of_all_particles(trained_run: Path, tiny_se
     assert sorted(read_split(trained_run / "split.pkl", 16)) == list(range(16))
 
 
-def test_the_log_tells_each_epoch_and_the_loss_falls(trained_run: Path) -> None:
+def test_the_log_reports_each_epoch_and_the_loss_falls(trained_run: Path) -> None:
     lines = (trained_run / "run.log").read_text().splitlines()
     epochs = [line for line in lines if "=====>" in line]
     assert len(epochs) == 4 and all(EPOCH.fullmatch(line) for line in epochs)
@@ -124,7 +124,7 @@ def test_the_log_tells_each_epoch_and_the_loss_falls(trained_run: Path) -> None:
     assert len(steps) == 2  # 24 visits, a line every 10
 
 
-def test_options_without_effect_and_rounding_are_told_once(trained_run: Path) -> None:
+def test_options_without_effect_and_rounding_are_reported_once(trained_run: Path) -> None:
     text = (trained_run / "run.log").read_text()
     for note in ("--group has no effect", "--lazy-single has no effect"):
         assert text.count(note) == 1

@@ -80,7 +80,7 @@ def test_graph_and_line(z_file: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.loadtxt(z), mu[[250, 3]], atol=1e-5)
 
 
-def test_mistakes(z_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(z_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("-o", tmp_path / "none")
     assert "components 1 to 2" in mistake(capsys, "pc_traversal", z_file, "--dim", 3, *out)
     assert "two ascending percentiles" in mistake(capsys, "pc_traversal", z_file, "--lim", 95, 5, *out)

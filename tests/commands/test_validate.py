@@ -155,7 +155,7 @@ def test_convergence_compares_the_clusters_of_the_analysis(run: Path, capsys: py
     assert "Comparing" not in capsys.readouterr().out
 
 
-def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, part in (
         (["1", "3"], "analyze.1 contains kmeans2"),
         (["0", "2"], "Run dsdsh analyze"),

@@ -253,7 +253,7 @@ def test_values_taken_from_an_equal_group_are_said(tmp_path: Path) -> None:
     assert any("one.star has no rlnVoltage for the optics group a; rlnVoltage 300 of" in note for note in found.notes)
 
 
-def test_duplicates_are_told_and_left_out_if_asked(tmp_path: Path) -> None:
+def test_duplicates_are_reported_and_left_out_if_asked(tmp_path: Path) -> None:
     one = star_of(tmp_path, loop("", "ImageName AngleRot", "a 1", "b 2"), "a.star")
     two = star_of(tmp_path, loop("", "ImageName AngleRot", "c 1", "b 9", "a 1"), "b.star")
     kept = combine([one, two])
@@ -281,7 +281,7 @@ def test_missing_aberrations_are_none(tmp_path: Path) -> None:
     assert table.iloc[1].tolist() == ["2", "y", "4", "0.000000", "1.000000", "0.000000", "[0,0]", "300"]
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_errors(tmp_path: Path) -> None:
     places = "CenteredCoordinateXAngst CenteredCoordinateYAngst CenteredCoordinateZAngst TomoName"
     centered = star_of(tmp_path, loop("particles", places, "1 2 3 t"), "c.star")
     pixels = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ ImageName", "1 2 3 t"), "p.star")

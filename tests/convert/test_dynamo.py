@@ -169,7 +169,7 @@ def test_lists_of_tomograms(tmp_path: Path) -> None:
         (table_text([(0,) * 9]).replace("3 0 0", "3 0 x", 1), "x of row 1 is 'x'"),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+def test_errors(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "m.tbl").write_text(text)
     with pytest.raises(UserError, match=reason) as mistake:
         relion_from_dynamo_table(read_table(tmp_path / "m.tbl"), str(tmp_path / "m.tbl"))

@@ -109,7 +109,7 @@ BOMB = """<?xml version="1.0"?>
         ),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+def test_errors(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "l.xml").write_text(text)
     with pytest.raises(UserError, match=reason) as mistake:
         relion_from_pytom_lists([tmp_path / "l.xml"], PytomScale())
@@ -117,7 +117,7 @@ def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
     assert "\n" not in str(mistake.value)
 
 
-def test_a_mistake_in_another_process_is_told(tmp_path: Path) -> None:
+def test_a_mistake_in_another_process_is_reported(tmp_path: Path) -> None:
     good = write_list(tmp_path / "a.xml", [(0.0, 0.0, 0.0)], [(0.0, 0.0, 0.0)])
     (tmp_path / "b.xml").write_text("<ParticleList/>")
     with pytest.raises(UserError, match="contains an empty <ParticleList>"):

@@ -59,12 +59,12 @@ def test_what_needs_no_change_stays_to_the_character(tmp_path: Path) -> None:
     assert not result.notes
 
 
-def test_a_wrong_pixel_size_is_told(tmp_path: Path) -> None:
+def test_a_wrong_pixel_size_is_reported(tmp_path: Path) -> None:
     result = to_relion30(star_of(tmp_path, loop("", "AngleRot PixelSize", "1 4.0")), 2.0)
     assert result.notes == ("the file states a pixel size of 4 Å, not 2 Å",)
 
 
-def test_every_pixel_size_is_told(tmp_path: Path) -> None:
+def test_every_pixel_size_is_reported(tmp_path: Path) -> None:
     sizes = (4.0, 4.5, 5.0, 5.5, 6.25)
     optics = "OpticsGroup ImagePixelSize TomoTiltSeriesPixelSize"
     rows = [f"{number} {size} {size / 2}" for number, size in enumerate(sizes, 1)]

@@ -190,7 +190,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "p.star of rlnTomoParticlesFile does not exist" in capsys.readouterr().err
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_errors(tmp_path: Path) -> None:
     known = tomograms(tmp_path)
     other = star_of(tmp_path, loop("", f"{PLACE} TomoName TomoTiltSeriesPixelSize", "1 2 3 TS_01 2.5"))
     with pytest.raises(UserError, match=r"the tilt series is 2\.5 Å in row 1, but .* states 1\.5 Å for TS_01"):

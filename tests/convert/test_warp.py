@@ -108,7 +108,7 @@ def test_places_times_pixel_size(tmp_path: Path, rows: list[tuple], apix: float)
         (SPECIES.replace("-170", "nan"), "wrpAngleRot1 of row 2 is 'nan'"),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+def test_errors(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "s.star").write_text(text)
     with pytest.raises(UserError, match=reason) as mistake:
         relion_from_species(tmp_path / "s.star", 1.0)

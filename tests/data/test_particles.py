@@ -127,7 +127,7 @@ def test_pixel_sizes_that_are_none(tmp_path: Path, asked: float) -> None:
             pixel_size([header("a", apix=apix)], star_of(tmp_path), asked)
 
 
-def test_the_table_tells_the_pixel_size_of_files_without(tmp_path: Path) -> None:
+def test_the_table_reports_the_pixel_size_of_files_without(tmp_path: Path) -> None:
     star = star_of(tmp_path, "rlnPixelSize", rows="a.mrc 7.5")
     assert pixel_size([header("a", apix=None)], star, None) == 7.5
     assert pixel_size([header("a", apix=None)], star, 6.0) == 6.0

@@ -122,7 +122,7 @@ def test_a_still_set_is_said_to_be_still(run: Path, capsys: pytest.CaptureFixtur
     assert not (run / "dynamics.0" / "pc1").exists()
 
 
-def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def mistake(*words: str) -> str:
         assert dsdsh(["dynamics", str(run), *words]) == 1
         said = capsys.readouterr().err

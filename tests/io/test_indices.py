@@ -39,13 +39,13 @@ def test_every_form_gives_the_same_indices(tmp_path: Path) -> None:
         ("true", "not a list of integers"),
     ],
 )
-def test_bad_json_is_told(tmp_path: Path, text: str, part: str) -> None:
+def test_bad_json_is_reported(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(UserError, match=part):
         read_indices(path, 10)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.json"):
         read_indices(tmp_path / "gone.json", 10)

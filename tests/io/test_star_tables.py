@@ -183,7 +183,7 @@ def test_the_binned_tomogram_pixel_size_is_the_last_resort(tmp_path: Path) -> No
         ),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, reason: str) -> None:
+def test_errors(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as mistake:
         star = star_of(tmp_path, text)
         star.eulers_deg()

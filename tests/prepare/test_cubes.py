@@ -109,7 +109,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_header(out / "p_000003.mrc").dtype == np.float16
 
 
-def test_the_table_tells_the_pixels_of_the_cubes(tmp_path: Path) -> None:
+def test_the_table_reports_the_pixels_of_the_cubes(tmp_path: Path) -> None:
     """Coordinates of unbinned pixels, a tomogram of another size, by the columns of RELION 3.0."""
     write_volume(tmp_path / "t.mrc", landmarks(), 8.0)
     sizes = {"rlnMagnification": ["20000"], "rlnDetectorPixelSize": ["4.0"], "rlnAngleRot": ["007.50"]}
@@ -222,7 +222,7 @@ def test_names_of_tomograms() -> None:
         (("--prefix", "a/b"), "--prefix is 'a/b', but it must be a file name"),
     ],
 )
-def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_volume(tmp_path / "t.mrc", landmarks(), 5.0)
     star = write_star(tmp_path / "p.star", np.full((3, 3), 10.0))
     start = ["extract_tomo_cubes", str(tmp_path / "t.mrc"), str(star), "--box-size", "8", "-o", str(tmp_path / "o")]

@@ -142,7 +142,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--apix", "0"), "--apix must be positive, got 0"),
     ],
 )
-def test_mistakes(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_volume(tmp_path / "map.mrc", ball(9.0), 4.0)
     assert main(["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), *words]) == 1
     said = capsys.readouterr().err

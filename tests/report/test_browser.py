@@ -74,7 +74,7 @@ def test_the_page_opens_without_complaint(browser: Browser) -> None:
     assert "</script>" in browser.run("document.getElementById('tomogram-list').innerText")
 
 
-def test_hovering_tells_of_the_particle(browser: Browser, run: Path) -> None:
+def test_hovering_reports_of_the_particle(browser: Browser, run: Path) -> None:
     labels = load_pickle(run / "analyze.4" / "kmeans3" / "labels.pkl")
     browser.move(*place_of(browser, 17))
     assert browser.run(f"{EXPLORER}.latent.hovered") == 17

@@ -219,7 +219,7 @@ def test_volumes_and_losses_are_in_the_page(page: Path) -> None:
     ).tolist()
 
 
-def test_the_nearest_sampled_particle_is_told(page: Path, run: Path) -> None:
+def test_the_nearest_sampled_particle_is_reported(page: Path, run: Path) -> None:
     content = content_of(page)
     latents = read_latents(run / "z.4.pkl")[0].astype(np.float64)
     rows = unpacked(content["surfaces"]["groups"]["sampled"]["particles"]).astype(int)
@@ -378,7 +378,9 @@ def test_a_second_round_keeps_the_numbers_of_the_table(run: Path, tmp_path: Path
     assert content["volumes"] is None and content["surfaces"] is None
 
 
-def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_is_reported_and_left_out(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "bare"
     shutil.copytree(run, root)
     (root / "analyze.4" / "umap.pkl").unlink()
@@ -391,7 +393,7 @@ def test_what_is_not_there_is_told_and_left_out(run: Path, tmp_path: Path, capsy
     assert content["points"]["measures"][0]["label"].startswith("PC1 (") and content["surfaces"] is None
 
 
-def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported_in_a_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "copy"
     shutil.copytree(run, root)
     short = read_particles(root / "all.star").subset(np.arange(50))

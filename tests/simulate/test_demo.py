@@ -83,7 +83,7 @@ def test_the_state_of_the_training_is_removed(fabricated: DemoPlan) -> None:
     assert len(remove_resume_state(fabricated)) == 1
 
 
-def test_a_wrong_volume_is_told(fabricated: DemoPlan) -> None:
+def test_a_wrong_volume_is_reported(fabricated: DemoPlan) -> None:
     plan = fabricated
     other = resample(load_density("50S")[0], 12.0, 26, 12.0)
     write_volume(plan.kmeans / "reference2.mrc", other, 12.0)

@@ -63,7 +63,7 @@ def test_command_writes_table_and_picture(tmp_path: Path, capsys: pytest.Capture
     assert (root / "convergence.png").stat().st_size > 10_000
 
 
-def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "one", [settled()], [3])
     assert dsdsh(["convergence", str(tmp_path / "one")]) == 1
     assert "only one epoch" in capsys.readouterr().err

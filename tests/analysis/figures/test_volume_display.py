@@ -76,7 +76,7 @@ def test_movie_takes_a_path_and_leaves_open_models_alone(
         (("reference", "high"), "'high' is not a contour level"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_opened(
+def test_errors_are_reported_before_anything_is_opened(
     words: tuple[str, ...], reason: str, said: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     make_series(tmp_path)

@@ -72,7 +72,7 @@ def test_groups_that_lie_apart_are_bridged_where_they_are_nearest() -> None:
     assert (steps > 5).sum() == 2 and path.particles[[0, -1]].tolist() == [100, 50]
 
 
-def test_mistakes() -> None:
+def test_errors() -> None:
     latents = moon(60)
     with pytest.raises(UserError, match=r"particle 60 does not exist. Particles are numbered 0 to 59"):
         graph_path(latents, [2, 60], GraphSettings())

@@ -112,7 +112,7 @@ def test_wrong_defocus_files(text: str, expected: str, tmp_path: Path) -> None:
     assert "my a.defocus" in str(caught.value)
 
 
-def test_other_mistakes(tmp_path: Path) -> None:
+def test_other_errors(tmp_path: Path) -> None:
     cases = [
         (lambda p: read_tlt(p), "95\n", "is not between"),
         (lambda p: read_tlt(p), "1 2 3 4\n", "one tilt angle per line, but it has 4 columns"),

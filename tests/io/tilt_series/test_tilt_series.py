@@ -205,7 +205,7 @@ def test_missing_relion_files(tmp_path: Path) -> None:
         read_relion_series(tmp_path / "a.star")
 
 
-def test_what_is_not_followed_is_told(tmp_path: Path) -> None:
+def test_what_is_not_followed_is_reported(tmp_path: Path) -> None:
     com = f"XAXISTILT {X_TILT}\nSHIFT 0.0 12.5\nLOCALFILE a.local\n"
     shift, local = read_imod_series("a", imod(tmp_path, com=com), ImodSettings(APIX)).notes
     assert "SHIFT 0.0 12.5 is ignored" in shift and "a.com" in shift and "LOCALFILE" in local

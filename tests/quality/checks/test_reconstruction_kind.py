@@ -115,7 +115,7 @@ def test_flipped_phases_are_recognized(sets: dict[str, ParticleSet]) -> None:
     assert untouched.unsigned is False and "nor were their phases flipped" in untouched.line
 
 
-def test_phases_cannot_be_told_without_a_zero_of_the_ctf() -> None:
+def test_phases_cannot_be_reported_without_a_zero_of_the_ctf() -> None:
     kind = decide_kind(1.0, shape(0.1, -5.0, e=0.03))
     assert kind.unsigned is None and "a flip of their phases cannot be excluded" in kind.line
     assert decide_kind(1.0, shape(0.1, -5.0, phase_z=5.0)).phase_flipped

@@ -35,7 +35,7 @@ def look(particles: ParticleSet, normalized: bool = True, sample: int = 64) -> W
 
 @pytest.mark.parametrize("normalized", [True, False], ids=["normalized", "plain"])
 @pytest.mark.parametrize("tilts", [(-30.0, 60.0), (-60.0, 48.0), (-48.0, 60.0)], ids=str)
-def test_the_right_sign_is_told(simulated: Load, tilts: tuple[float, float], normalized: bool) -> None:
+def test_the_right_sign_is_reported(simulated: Load, tilts: tuple[float, float], normalized: bool) -> None:
     particles = simulated(*tilts, normalized)
     right = look(particles, normalized)
     assert right.verdict == "right" and right.warnings == ()

@@ -25,7 +25,7 @@ def test_power_of_plain_back_projections(simulated: Load) -> None:
     assert power_exponent(plain, VoxelSource(plain.images), sample=3) == pytest.approx(exponents[0], abs=0.3)
 
 
-def test_divided_subtomograms_are_told_as_divided(simulated: Load) -> None:
+def test_divided_subtomograms_are_reported_as_divided(simulated: Load) -> None:
     """Those of the same noise that were divided when they were made correlate with them and have their exponent."""
     plain, made = (simulated(-60.0, 60.0, normalized) for normalized in (False, True))
     found, wanted = Divided(plain, VoxelSource(plain.images)), VoxelSource(made.images)

@@ -167,7 +167,7 @@ def test_a_subset_by_index_file(made: Path, simulated: Simulated, tmp_path: Path
     assert not (tmp_path / "few_fsc.csv").exists()
 
 
-def test_mistakes_are_told_in_a_sentence(
+def test_errors_are_reported_in_a_sentence(
     simulated: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["reconstruct", str(simulated.star), "-o"]

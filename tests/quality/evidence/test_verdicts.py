@@ -260,7 +260,9 @@ def test_verdicts_follow_the_pairs() -> None:
     assert any(line.startswith("Verdict: SUPPORTED.") for line in good.lines())
 
 
-def test_motion_is_told_from_none_and_two_states_from_a_continuum(two_states: Synthetic, one_state: Synthetic) -> None:
+def test_motion_is_reported_from_none_and_two_states_from_a_continuum(
+    two_states: Synthetic, one_state: Synthetic
+) -> None:
     rng = np.random.default_rng(3)
     classes = np.zeros(240)
     seen = judge_motion(
