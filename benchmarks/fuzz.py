@@ -159,7 +159,7 @@ def import_everything() -> None:
         "opustomo.quality.evidence.validation", "opustomo.quality.evidence.half_maps", "opustomo.simulate.dataset",
         "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.wedge", "opustomo.prepare.cubes",
         "opustomo.prepare.mask", "opustomo.training.monitors.standard", "opustomo.convert.combine",
-        "opustomo.convert.pytom", "torch.distributed",
+        "opustomo.convert.pytom", "torch.distributed", "torch._dynamo",
     ):  # fmt: skip
         importlib.import_module(name)
     autoencoder.Encoder, autoencoder.Decoder, decoding.Decoder = TinyEncoder, TinyDecoder, TinyDecoder  # type: ignore

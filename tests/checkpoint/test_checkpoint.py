@@ -19,6 +19,7 @@ from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import SEAL_LENGTH, load_pickles
 from opustomo.io.poses import Poses, read_poses
+from opustomo.model import decoder
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.separation import Separation, feature_count
@@ -195,7 +196,7 @@ def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     assert read_config(folder / "config.pkl")[0] == sizes
     write_weights(folder / "weights.0.pkl", model, 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
-    assert tuple(state["template.affine_out.2.weight"].shape) == (18, 512)
+    assert tuple(state["template.affine_out.2.weight"].shape) == (18, decoder.HIDDEN)
     np.testing.assert_allclose(state["com_bodies"], centers, rtol=1e-6)
     np.testing.assert_allclose(state["rotate_directions"], (centers - centers[::-1]) / 24, rtol=1e-6)
     np.testing.assert_allclose(state["radius"], 2.0 / 24, rtol=1e-6)
@@ -262,9 +263,9 @@ def test_a_separation_of_other_latents_is_refused(folder: Path) -> None:
         read_separation(content, folder / "weights.1.pkl", 3, 2)
 
 
-def test_weights_are_in_pytorchs_layout(model: Autoencoder, folder: Path) -> None:
+def test_weights_are_in_pytorchs_layout(original_widths: None, folder: Path) -> None:
     """Whatever the layers hold inside, files have the shapes that the original's files have."""
-    write_weights(folder / "weights.0.pkl", model, 0)
+    write_weights(folder / "weights.0.pkl", make_model(), 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
     assert {name for name in state if name.endswith("weight")} == {
         f"template.{layer}.weight"
@@ -277,7 +278,8 @@ def test_weights_are_in_pytorchs_layout(model: Autoencoder, folder: Path) -> Non
     assert tuple(state["template.conv_out.weight"].shape) == (16, 1, 4, 4, 4)
 
 
-def test_weights_hold_no_more_than_the_networks(model: Autoencoder, folder: Path) -> None:
+def test_weights_hold_no_more_than_the_networks(original_widths: None, folder: Path) -> None:
+    model = make_model()
     write_weights(folder / "weights.0.pkl", model, 0)
     parameters = sum(value.numel() for value in model.state_dict().values()) * 4
     assert (folder / "weights.0.pkl").stat().st_size < 1.01 * parameters + 16**3 * 2

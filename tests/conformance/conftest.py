@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opustomo.analysis.figures import latent_figures
+from opustomo.analysis.latents import dimension_reduction
 from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
 from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, use_widths  # noqa: F401 - a fixture
@@ -29,8 +30,13 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Copy the laboratory to a folder of that name; figures are laid out but left empty, which is quick."""
+    """Copy the laboratory to a folder of that name.
+
+    Figures are laid out but left empty, and embeddings are two dimensions of the latents: both are quick. UMAP itself
+    runs in ``test_embedding.py`` and in the tutorial of ``test_docs.py``.
+    """
     monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(dimension_reduction, "embed_latents", lambda latents, **options: latents[:, :2].copy())
     made: list[Path] = []
 
     def copy(name: str) -> Path:

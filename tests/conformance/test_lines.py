@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,13 +132,14 @@ def test_a_line_runs_as_it_stands(
     run_line(line, place)
 
 
-DISTRIBUTED = [line for line in LINES if line.needs == "torchrun"]
+PROCESSES, *MORE_PROCESSES = (line for line in LINES if line.needs == "torchrun")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", DISTRIBUTED, ids=[line.words[:60] for line in DISTRIBUTED])
-def test_a_line_of_several_processes(line: Line, own_lab: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_line_of_several_processes(own_lab: Callable[[str], Path], tmp_path: Path) -> None:
     import subprocess
+
+    line = PROCESSES
 
     folder, programs = tmp_path / "another place", tmp_path / "bin"
     folder.mkdir()
@@ -155,6 +157,20 @@ def test_a_line_of_several_processes(line: Line, own_lab: Callable[[str], Path],
     assert all(job.fill(text) in done.stderr for text in line.says), done.stderr
     assert all(file.is_file() for file in job.made)
     assert len(read_latents(folder / "z.0.pkl")[0]) == 16
+
+
+@pytest.mark.parametrize("line", MORE_PROCESSES, ids=[line.words[:60] for line in MORE_PROCESSES])
+def test_a_line_of_several_processes_in_one(
+    line: Line, run_line: Callable[[Line, str], Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its options do what they say; processes are those of torchrun, which the case before runs."""
+    use_tiny_networks(monkeypatch)
+    (tmp_path / "torchrun").mkdir()
+    torchrun = tmp_path / "torchrun" / "torchrun"
+    torchrun.write_text('#!/bin/sh\n[ "$1" = --nproc_per_node=2 ] && shift && exec "$@"\n')
+    torchrun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(torchrun.parent), prepend=os.pathsep)
+    run_line(replace(line, says=()), "elsewhere")
 
 
 def _line(words: str) -> Line:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
+from opustomo.analysis.latents import dimension_reduction
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_volume
 from opustomo.io.star_tables import read_particles
@@ -34,6 +35,7 @@ def write_picks(path: Path, rows: slice) -> None:
 @pytest.mark.slow
 def test_from_picks_to_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(dimension_reduction, "embed_latents", lambda latents, **options: latents[:, :2].copy())
     monkeypatch.chdir(tmp_path)
     lab_data.imod_project(tmp_path)
     (tmp_path / "series").rename(tmp_path / "tilts")

@@ -17,6 +17,7 @@ from opustomo.model.step import StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import FIELDS, TiltBatch
 from tests import reference
+from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
 from tests.physics.optics import tilt_table
 
 COUNT, BOX, APIX = 4, 24, 8.0

@@ -16,12 +16,11 @@ import torch
 from opustomo.errors import UserError
 from opustomo.io.poses import read_poses
 from opustomo.main import main as dsd
+from opustomo.training.launch import launch
 from opustomo.training.ranks import Place, place_from_environment
 from tests.training.forked import PATIENCE, ForkedRun
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = ["--encode-mode", "fixed", "-n"]
-"""Half of the networks, which are as large as ever in processes that the command starts; the epochs follow."""
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +78,13 @@ def test_more_processes_than_held_out_particles(data: Path, tmp_path: Path) -> N
     assert "Average validation gen_loss" in (tmp_path / "run" / "run.log").read_text()
 
 
-@pytest.mark.slow
-def test_the_command_starts_the_processes_and_goes_on_after_a_stop(data: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", *FEW, "1")
-    done = subprocess.run([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
-                          capture_output=True, timeout=PATIENCE)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "2 processes" in done.stderr
-    assert (tmp_path / "run" / "weights.0.pkl").exists()
+def test_the_end_of_processes(tmp_path: Path) -> None:
+    """Every process is told its place, and the exit code is 0 only if that of every process is."""
+    program = "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text("
+    program += "os.environ['WORLD_SIZE'] + os.environ['LOCAL_RANK']); sys.exit(sys.argv[2] == os.environ['RANK'])"
+    for failing, code in (("none", 0), ("1", 1)):
+        assert launch(2, [sys.executable, "-c", program, str(tmp_path), failing]) == code
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["20", "21"]
 
 
 def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None:
@@ -101,19 +98,25 @@ def test_a_mistake_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_one_process_dying_ends_all_and_says_so(data: Path, tmp_path: Path) -> None:
+def test_the_command_starts_processes_and_one_that_dies_ends_all(data: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    arguments = words(data, tmp_path / "run", 2, "--multigpu", "--num-gpus", "2", *FEW, "1000")
-    run = subprocess.Popen([sys.executable, "-m", "opustomo", *arguments], env=environment, text=True,
-                           stderr=subprocess.PIPE)  # fmt: skip
-    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
-    while not metrics.exists() and time.monotonic() < deadline:
+    # half of the networks, which are as large as ever in processes that the command starts
+    more = ["--multigpu", "--num-gpus", "2", "--encode-mode", "fixed", "-n", "1000"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "opustomo", *words(data, tmp_path / "run", 8, *more)],
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    weights, deadline = tmp_path / "run" / "weights.0.pkl", time.monotonic() + PATIENCE
+    while not weights.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     children = subprocess.run(["pgrep", "-P", str(run.pid)], text=True, capture_output=True, check=True).stdout.split()
     assert len(children) == 2
     os.kill(int(children[1]), signal.SIGKILL)
     _, errors = run.communicate(timeout=PATIENCE)
-    assert run.returncode != 0
+    assert run.returncode != 0 and weights.exists()
+    assert "2 processes" in errors
     assert "process 1 was ended by SIGKILL" in errors
     assert errors.count("lost contact") <= 1 and "Traceback" not in errors
     assert not list((tmp_path / "run").glob("*.tmp*"))

@@ -21,7 +21,13 @@ from opustomo.training.monitors.metrics import MetricsFile
 from opustomo.training.monitors.training_figure import TrainingFigure
 from tests.training.monitors import fabricated
 
-SHAPE = (760, 1300)
+SHAPE = (190, 325)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels, which are quick to draw."""
+    monkeypatch.setattr(training_figure, "DPI", 25)
 
 
 @pytest.fixture
