@@ -28,10 +28,10 @@ CHOSEN, OTHER = "#d95f02", "#4c78a8"
 SLICES = 24
 """Number of tomogram slices that are averaged for the picture of the picks."""
 SHOWN = (
-    ("all", "all picks", "0.6"),
-    ("best", "best-scoring, same number", OTHER),
-    ("filtered", "filtered", CHOSEN),
-    ("filtered_refined", "filtered, refined poses", "#1b7837"),
+    ("all_refined", "all picks", "0.6"),
+    ("best_refined", "best-scoring, same number", OTHER),
+    ("filtered_refined", "filtered", CHOSEN),
+    ("filtered", "filtered, poses of the matching", "#1b7837"),
 )
 
 
@@ -56,7 +56,7 @@ def draw_picks(folder: Path, out: Path, name: str = "TS_01") -> None:
         x, y, z = (star.numbers(f"rlnCoordinate{axis}")[here] for axis in "XYZ")
         shown = np.abs(z - middle) <= SLICES / 2
         axes.imshow(slab, cmap="gray", vmin=low, vmax=high)
-        axes.scatter(x[shown], y[shown], s=120, facecolors="none", edgecolors=color, linewidths=1.3)
+        axes.scatter(x[shown], y[shown], s=240, facecolors="none", edgecolors=color, linewidths=1.3)
         axes.set_title(f"{title}: {shown.sum()} in {SLICES * apix / 10:.0f} nm, {here.sum()} in {name}", fontsize=10)
         bare(axes)
     figure.savefig(out, dpi=80)
@@ -75,7 +75,8 @@ def draw_latents(folder: Path, clusters: Path, results: dict[str, Any], out: Pat
     for number in np.unique(labels):
         at = places[labels == number]
         panels[0].scatter(at[:, 0], at[:, 1], s=6, color=plt.get_cmap("tab10")(number % 10))
-        panels[0].annotate(str(number), at.mean(0), fontsize=12, weight="bold")
+        middle = at[np.linalg.norm(at - np.median(at, axis=0), axis=1).argmin()]
+        panels[0].annotate(str(number), middle, fontsize=12, weight="bold")
     panels[0].set_title("clusters of k-means", fontsize=10)
     names = [name for name in results["classes"] if name != "no molecule"]
     for number, name in [(-1, "no molecule"), *enumerate(names)]:
