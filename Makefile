@@ -15,9 +15,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
-# one process of tests per core, each with one thread; a file's tests stay together and share what they set up
+# one process of tests per core, each with one thread; a file's tests stay together and share what they set up; files
+# come in the order of tests/conftest.py, and what Python compiles is kept for the next run
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: lint typecheck
 

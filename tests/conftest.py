@@ -52,8 +52,12 @@ def full_precision(request: pytest.FixtureRequest) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; skip the GPU tests where there is no GPU."""
-    # so that no process of tests is left alone with one of them at the end
-    first = ("test_resume.py", "test_docs.py", "test_ranks.py")
+    # so that no process of tests is left alone with one of them at the end; make test keeps this order
+    first = [
+        *("test_lines.py", "test_ranks.py", "test_resume.py", "test_docs.py", "test_reconstruction_kind.py"),
+        *("test_fuzz.py", "test_output_streams.py", "test_interpreted_kernels.py", "test_embedding.py"),
+        *("test_resume_equals.py", "test_train_tomo.py", "test_both_browsers.py", "test_training_figure.py"),
+    ]
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     reasons = {"cuda": "no GPU"} | ({} if interpreted else {"kernels": "no GPU; see test_interpreted_kernels.py"})

@@ -33,7 +33,7 @@ def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Copy the laboratory to a folder of that name.
 
     Figures are laid out but left empty, and embeddings are two dimensions of the latents: both are quick. UMAP itself
-    runs in ``test_embedding.py`` and in the tutorial of ``test_docs.py``.
+    is run by ``tests/analysis/latents/test_embedding.py``.
     """
     monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
     monkeypatch.setattr(dimension_reduction, "embed_latents", lambda latents, **options: latents[:, :2].copy())

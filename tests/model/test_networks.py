@@ -15,6 +15,7 @@ from opustomo.model.convolution import BlockUpsample, ClosingConv, Downsample, U
 from opustomo.model.decoder import ConvTemplate, Decoder, small_rotation
 from opustomo.model.encoder import Encoder
 from opustomo.model.initialization import initialize
+from tests.narrow_networks import NARROW_WIDTHS, use_widths
 
 ENCODER_SHAPES = {
     "down1.0": (32, 1, 4, 4, 4),
@@ -122,9 +123,12 @@ def plain_decoder(state: dict[str, Tensor], composition: Tensor, size: int) -> T
 
 @DEVICES
 @pytest.mark.parametrize("size", [32, 48, 64, 96, 128])
-def test_decoder_equals_plain_layers(size: int, device: str, decoder: Decoder) -> None:
-    """A checkpoint read: values, and gradients of every parameter."""
+def test_decoder_equals_plain_layers(size: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint read: values, and gradients of every parameter; few channels but in the smallest template."""
+    if size > 32:
+        use_widths(monkeypatch, *NARROW_WIDTHS)
     torch.manual_seed(size)
+    decoder = Decoder(12, size)
     state = {
         name: (value + 0.01 * torch.randn_like(value)).to(device)
         for name, value in decoder.template.state_dict().items()

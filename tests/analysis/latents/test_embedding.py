@@ -1,8 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from analysis_scripts.main import main as dsdsh
+from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.latents import dimension_reduction as embedding_module
 from opustomo.analysis.latents.dimension_reduction import embed_all, embed_latents
+from opustomo.io.latents import read_latents
+from opustomo.io.pickles import load_pickle
+from tests.commands.test_dsdsh import fabricate
 
 
 def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
@@ -17,6 +24,15 @@ def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
     np.testing.assert_array_equal(embedding, embed_latents(latents))
     few = embed_latents(latents[:6])
     assert few.shape == (6, 2) and np.isfinite(few).all()
+
+
+def test_analyze_writes_the_embedding_of_the_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    root = fabricate(tmp_path / "run")
+    assert dsdsh(["analyze", str(root), "2", "1", "3"]) == 0
+    embedding = load_pickle(root / "analyze.2" / "umap.pkl")
+    np.testing.assert_array_equal(embedding, embed_latents(read_latents(root / "z.2.pkl")[0]))
+    assert (root / "analyze.2" / "kmeans3" / "umap.png").is_file()
 
 
 def test_equal_or_hardly_any_latents_give_a_picture() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import frequencies, irfft3, rfft3
-from opustomo.quality.checks.reconstruction_kind import decide_kind, examine_reconstruction, training_line
+from opustomo.quality.checks.reconstruction_kind import (
+    ReconstructionKind,
+    decide_kind,
+    examine_reconstruction,
+    training_line,
+)
 from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
 
 Filter = Callable[[ParticleSet, int], Tensor]
@@ -83,6 +89,22 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParticleSet]:
     return found
 
 
+Examine = Callable[[str, Filter | None], ReconstructionKind]
+
+
+@pytest.fixture(scope="module")
+def examined(sets: dict[str, ParticleSet]) -> Examine:
+    """Examines a set after a filter, each once."""
+
+    @cache
+    def examine(made: str, filter_of: Filter | None) -> ReconstructionKind:
+        particles = sets[made]
+        source = VoxelSource(particles.images) if filter_of is None else Filtered(particles, filter_of)
+        return examine_reconstruction(particles, source)  # type: ignore[arg-type]
+
+    return examine
+
+
 @pytest.mark.parametrize(
     ("made", "filter_of", "weighting", "multiplied"),
     [
@@ -95,11 +117,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParticleSet]:
     ],
 )
 def test_kinds_of_reconstruction(
-    sets: dict[str, ParticleSet], made: str, filter_of: Filter | None, weighting: str, multiplied: bool
+    examined: Examine, made: str, filter_of: Filter | None, weighting: str, multiplied: bool
 ) -> None:
-    particles = sets[made]
-    source = VoxelSource(particles.images) if filter_of is None else Filtered(particles, filter_of)
-    kind = examine_reconstruction(particles, source)  # type: ignore[arg-type]
+    kind = examined(made, filter_of)
     assert (kind.weighting, kind.ctf_multiplied, kind.basis) == (weighting, multiplied, "signal"), kind.line
     assert kind.plain is (weighting == "plain") and kind.weighted is not kind.plain
     assert any("squared CTF" in warning for warning in kind.warnings_for(kind.weighted)) is multiplied
@@ -124,15 +144,15 @@ def test_phases_cannot_be_reported_without_a_zero_of_the_ctf() -> None:
     ).phase_flipped  # multiplied data keep their sign, too
 
 
-def test_power_alone_would_mistake_filtered_data_for_plain(sets: dict[str, ParticleSet]) -> None:
+def test_power_alone_would_mistake_filtered_data_for_plain(examined: Examine) -> None:
     """The power of ramp-filtered data rises with w if a low-pass follows, as for the real ribosomes."""
-    kind = examine_reconstruction(sets["plain"], Filtered(sets["plain"], low_ramp))  # type: ignore[arg-type]
+    kind = examined("plain", low_ramp)
     assert kind.power > 0.5 and kind.weighted
 
 
-def test_contrast(sets: dict[str, ParticleSet]) -> None:
+def test_contrast(sets: dict[str, ParticleSet], examined: Examine) -> None:
     particles = sets["divided"]
-    bright = measure_signal(particles, VoxelSource(particles.images))
+    bright = examined("divided", None).signal
     dark = measure_signal(particles, Filtered(particles, inverted))  # type: ignore[arg-type]
     assert bright is not None and dark is not None
     assert bright.contrast > 0.2 and dark.contrast < -0.2
