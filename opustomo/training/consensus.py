@@ -23,13 +23,11 @@ from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius
 from opustomo.physics.fsc import measured_shells, shell_correlation
 from opustomo.physics.sampling import to_template
+from opustomo.training.encoding import particles_per_batch
 from opustomo.training.engine import Engine
 
 MOST_PARTICLES = 4096
 """Largest number of particles, drawn at random, that a consensus is computed from."""
-VOXELS_PER_BATCH = 2**23
-"""Voxels of the render boxes that are compared at a time, so that memory does not depend on the size of the box."""
-MOST_PER_BATCH = 32
 FIRST_UPDATE = 4
 """Visits per particle before the first update."""
 LOWEST_FSC = 0.143
@@ -72,7 +70,7 @@ def missing_consensus(
     model, ranks, device = engine.model, engine.ranks, engine.device
     boxes = model.boxes
     members = np.random.default_rng(engine.config.seed).permutation(members)[:MOST_PARTICLES]
-    size = ranks.size * max(1, min(MOST_PER_BATCH, VOXELS_PER_BATCH // boxes.render**3))
+    size = ranks.size * particles_per_batch(boxes)
     batches = [ranks.part_of(batch) for batch in np.array_split(members, -(-len(members) // size))]
     halves = torch.zeros(len(engine.table), dtype=torch.long, device=device)
     halves[torch.from_numpy(members).to(device)] = torch.arange(len(members), device=device) % 2

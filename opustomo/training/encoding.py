@@ -28,11 +28,20 @@ from opustomo.model.composition_posterior import (
     posterior_means,
 )
 from opustomo.model.step import StepState
+from opustomo.physics.boxes import Boxes
 from opustomo.training.engine import Engine
 from opustomo.training.monitors.records import Encoded
 
+VOXELS_PER_BATCH = 2**23
+"""Voxels of the render boxes that are compared at a time, so that memory does not depend on the size of the box."""
+MOST_PER_BATCH = 32
 MOST_COMPOSITIONS = 2048
 """Largest number of particles, drawn at random, whose compositions are the population."""
+
+
+def particles_per_batch(boxes: Boxes) -> int:
+    """Return how many particles a pass without gradients takes at a time."""
+    return max(1, min(MOST_PER_BATCH, VOXELS_PER_BATCH // boxes.render**3))
 
 
 @dataclass(frozen=True)
@@ -148,8 +157,8 @@ def particle_rows(
         Number of values per particle.
     """
     ranks, device = engine.ranks, engine.device
-    count = -(-len(particles) // (engine.config.batch_size * ranks.size))
-    batches = np.array_split(particles, count)
+    size = ranks.size * particles_per_batch(engine.model.boxes)
+    batches = np.array_split(particles, -(-len(particles) // size))
     parts = [ranks.part_of(batch) for batch in batches]
     loaded = load_batches(reading.source, parts, device, reading.norm, reading.workers, lambda index, reason: None)
     found = []
