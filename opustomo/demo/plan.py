@@ -15,8 +15,8 @@ ROTATION_ERROR_DEG = 2
 SHIFT_ERROR_PX = 0.5
 
 # Training.
-EPOCHS = 5
-TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 5").split()
+EPOCHS = 7
+TRAINING = ("--zdim 6 --estpose --normalizectf -b 8 --templateres 32 --encoderres 8 --lr 2e-4 --checkpoint 7").split()
 
 # Settings of `--quick`, which tests the installation but not the quality of the results.
 QUICK_PARTICLES = 48
