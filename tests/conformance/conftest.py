@@ -10,9 +10,20 @@ import pytest
 
 from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.latents import dimension_reduction
+from opustomo.analysis.volumes import decoding
 from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
 from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, use_widths  # noqa: F401 - a fixture
+
+
+def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    for module, name in (
+        (latent_figures, "draw_component"),
+        (latent_figures, "draw_clusters"),
+        (decoding, "draw_views"),
+    ):
+        patch.setattr(module, name, lambda path, *what, **how: path.touch())
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +31,7 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The folder that lab.build makes; do not write into it."""
     folder = tmp_path_factory.mktemp("lab") / "the lab"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+        _leave_out_figures(patch)
         use_tiny_networks(patch)
         use_widths(patch, *NARROW_WIDTHS)
         lab.build(tiny_set, folder)
@@ -32,10 +43,10 @@ def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
     """Copy the laboratory to a folder of that name.
 
-    Figures are laid out but left empty, and embeddings are two dimensions of the latents: both are quick. UMAP itself
-    is run by ``tests/analysis/latents/test_embedding.py``.
+    Figures are empty files, and embeddings are two dimensions of the latents: both are quick. The tests of
+    ``tests/analysis`` draw and embed.
     """
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    _leave_out_figures(monkeypatch)
     monkeypatch.setattr(dimension_reduction, "embed_latents", lambda latents, **options: latents[:, :2].copy())
     made: list[Path] = []
 

@@ -16,6 +16,7 @@ from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.main import main as dsd
 from tests.commands.test_prepare_subtomos import folder as particle_series  # noqa: F401 - a fixture
 from tests.examples import lab_data
+from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
 
 COUNT, BOX, APIX = 12, 32, 12.0
 
