@@ -13,13 +13,14 @@ steps     simulate, pick, extract, check, train, analyze, validate, choose, maps
 resuming  a finished step is skipped; --steps repeats the given ones
 results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step, and of its processors)
 
-Clusters are selected without the truth: the cluster whose back-projected map resembles the search template most (mean
-FSC inside the mask) is kept, and those that `dsdsh validate` does not tell from it.
+Clusters are selected without the truth, as `dsdsh validate --reference` does: the cluster whose back-projected map
+resembles the search template most (mean FSC inside the mask) is kept, and those that cannot be told from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import resource
 import shlex
@@ -252,7 +253,7 @@ class Bench:
 
     def validate(self) -> None:
         """Let the program judge the clusters."""
-        self.command(f"dsdsh validate run latest {self.size.clusters}")
+        self.command(f"dsdsh validate run latest {self.size.clusters} --reference template.mrc")
 
     @property
     def clusters(self) -> Path:
@@ -260,26 +261,15 @@ class Bench:
         return next(self.folder.glob(f"run/analyze.*/kmeans{self.size.clusters}"))
 
     def choose(self) -> None:
-        """Select clusters by the rule of this benchmark, and export their particles."""
-        from cell_scores import indistinguishable, resemblance
+        """Export the particles of the clusters that `dsdsh validate` names."""
+        kept = [row["cluster"] for row in self.matches() if row["kept"] == "1"]
+        which = f"{self.size.clusters}:{','.join(kept)}"
+        self.command(f"dsdsh select subtomos/particles.star run latest --clusters {which} --refined -o clean.star")
 
-        size = self.size
-        maps = [self.clusters / f"backprojection{number}.mrc" for number in range(size.clusters)]
-        likeness = [resemblance(path, self.folder / "template.mrc", self.folder / "mask.mrc") for path in maps]
-        chosen = indistinguishable(self.clusters / "validation_pairs.csv", int(np.argmax(likeness)))
-        record = {"resemblance": [round(value, 4) for value in likeness], "chosen": chosen}
-        (self.folder / "choice.json").write_text(json.dumps(record))
-        print(json.dumps(record))
-        self.command(
-            f"dsdsh parse_pose subtomos/particles.star {size.box} {size.apix:g} run latest {size.clusters} --refined"
-        )
-        folder = self.clusters.relative_to(self.folder)
-        tables = [f"{folder}/pre{number}.star" for number in chosen]
-        if len(tables) > 1:
-            self.command(f"dsdsh combine_star {' '.join(tables)} clean.star")
-        else:
-            which = f"--clusters {size.clusters}:{chosen[0]}"
-            self.command(f"dsdsh select subtomos/particles.star run latest {which} --refined -o clean.star")
+    def matches(self) -> list[dict[str, str]]:
+        """Return the resemblance of each cluster to the search template, and whether it is kept."""
+        with (self.clusters / "validation_reference.csv").open() as handle:
+            return list(csv.DictReader(handle))
 
     def maps(self) -> None:
         """Reconstruct maps of all picks, of the best-scoring ones, and of the filtered set."""
@@ -354,16 +344,15 @@ class Bench:
         from opustomo.io.pickles import load_pickle
 
         labels = np.asarray(load_pickle(self.clusters / "labels.pkl"))
-        choice = json.loads((self.folder / "choice.json").read_text())
         return [
             {
                 "cluster": number,
                 "particles": int((labels == number).sum()),
-                "resemblance": choice["resemblance"][number],
-                "chosen": number in choice["chosen"],
+                "resemblance": float(row["reference_fsc"] or -1),
+                "chosen": row["kept"] == "1",
                 "contents": np.bincount(classes[labels == number] + 1, minlength=len(MOLECULES) + 1).tolist(),
             }
-            for number in range(self.size.clusters)
+            for number, row in enumerate(self.matches())
         ]
 
 

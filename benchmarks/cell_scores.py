@@ -6,7 +6,6 @@ Precision is the fraction of true picks in a set, recall the fraction of all tru
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,25 +147,6 @@ def correlation(first: Path, second: Path, mask: Path) -> float:
     one, two, weight = (read_volume(path)[0].astype(np.float64) for path in (first, second, mask))
     one, two = (volume - np.average(volume, weights=weight) for volume in (one, two))
     return float((weight * one * two).sum() / np.sqrt((weight * one**2).sum() * (weight * two**2).sum()))
-
-
-def resemblance(path: Path, template: Path, mask: Path) -> float:
-    """Return the mean FSC of a map with the template inside a mask; -1 if the map does not exist."""
-    if not path.exists():
-        return -1.0
-    one, two, soft = (torch.from_numpy(read_volume(name)[0]) for name in (path, template, mask))
-    return float(shell_correlation(one * soft, two * soft)[1:].mean())
-
-
-def indistinguishable(pairs: Path, cluster: int) -> list[int]:
-    """Return the clusters that `dsdsh validate` does not tell from the given one, and itself, ascending."""
-    with pairs.open() as handle:
-        rows = list(csv.DictReader(handle))
-    merged = [{int(row["class1"]), int(row["class2"])} for row in rows if row["outcome"] in ("same", "noise")]
-    found = {cluster}
-    while grown := [pair for pair in merged if pair & found and not pair <= found]:
-        found |= set().union(*grown)
-    return sorted(found)
 
 
 def above_largest_gap(values: list[float]) -> list[int]:

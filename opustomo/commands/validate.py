@@ -18,6 +18,13 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "star", nargs="?", metavar="STAR", type=Path, help="STAR file used for training, if it was moved"
     )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="MAP",
+        help="map of the particle (MRC, box of the subtomograms), for example the template of the picking: say which "
+        "clusters resemble it",
+    )
     parser.add_argument("--mask", type=Path, help="mask for the FSC (default: that of the training)")
     parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
     parser.add_argument("--ind", type=Path, help="index list used for training, if it was moved")
@@ -38,6 +45,7 @@ def run_validate(args: argparse.Namespace) -> None:
     from opustomo.commands.next_commands import print_next, table_of_run
     from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+    from opustomo.report.run_summary import read_rows
 
     results, which = selected_round(args.resdir, args.N)
     if args.angpix is not None:
@@ -54,15 +62,23 @@ def run_validate(args: argparse.Namespace) -> None:
         apix=args.angpix,
         warp=args.warp,
         ctf_normalized=args.normalizectf,
+        reference=args.reference,
         likelihood=not args.no_likelihood,
         batch_size=max(1, args.batch_size),
         workers=max(1, args.num_workers),
         device=args.device,
     )
-    validate_run(request)
+    written = validate_run(request)
     method = [] if cluster_method(args) == "kmeans" else ["--cluster", cluster_method(args)]
     star = table_of_run(results, args.star)
+    following = []
+    if args.reference is not None:
+        kept = [row["cluster"] for row in read_rows(written[-1]) if row["kept"] == "1"]
+        clusters = f"{'' if cluster_method(args) == 'kmeans' else cluster_method(args)}{args.K}:{','.join(kept)}"
+        words = ["dsdsh", "select", star, results.root, which.label, "--clusters", clusters, "--refined"]
+        following.append(([*words, "-o", "clean.star"], "the particles of these clusters"))
     print_next(
+        *following,
         (["dsdsh", "report", results.root, which.label], ""),
         (["dsdsh", "parse_pose", star, results.root, which.label, args.K, *method], "STAR files of the clusters"),
     )

@@ -106,6 +106,23 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
     assert (run / "analyze.1" / "kmeans2" / "validation.png").stat().st_size > 10_000
 
 
+def test_a_reference_names_the_clusters_and_the_next_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "analyze.1" / "kmeans2"
+    words = ["validate", str(run), "1", "2", "--device", "cpu", "--no-likelihood"]
+    assert dsdsh(words) == 0
+    reference = folder / "backprojection1.mrc"
+    capsys.readouterr()
+    assert dsdsh([*words, "--reference", str(reference)]) == 0
+    said = capsys.readouterr().out
+    assert f"Class 1 resembles {reference} most, with a mean FSC of 1.000" in said
+    line = next(line for line in said.splitlines() if "dsdsh select" in line)
+    with (folder / "validation_reference.csv").open() as file:
+        kept = [row["cluster"] for row in csv.DictReader(file) if row["kept"] == "1"]
+    assert "1" in kept and f"--clusters 2:{','.join(kept)}" in line
+    assert dsdsh(words) == 0
+    assert not (folder / "validation_reference.csv").exists(), "it would be taken for that of the latest validation"
+
+
 def test_classes_with_few_held_out_particles_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "analyze.1" / "kmeans2" / "labels.pkl"
     labels = np.zeros(16, dtype=np.int64)

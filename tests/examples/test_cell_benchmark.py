@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from opustomo.geometry.rotations import euler_to_matrix
-from opustomo.io.mrc import write_volume
 from opustomo.physics.ctf import TiltBatch
 from opustomo.simulate.volumes import gather_volumes
 
@@ -60,31 +59,6 @@ def test_clusters_above_the_largest_gap() -> None:
 
     assert above_largest_gap([0.7, 0.95, 0.72, 0.93]) == [1, 3]
     assert above_largest_gap([0.9, 0.1]) == [0]
-
-
-def test_clusters_that_validation_does_not_tell_apart(tmp_path: Path) -> None:
-    from cell_scores import indistinguishable
-
-    rows = ["0,1,different", "0,2,same", "2,3,noise", "1,3,unclear", "1,4,different"]
-    path = tmp_path / "validation_pairs.csv"
-    path.write_text("\n".join(["class1,class2,outcome", *rows]) + "\n")
-    assert indistinguishable(path, 0) == [0, 2, 3] == indistinguishable(path, 3)
-    assert indistinguishable(path, 1) == [1], "unclear pairs are not joined"
-
-
-def test_resemblance_prefers_the_molecule_of_the_template(tmp_path: Path) -> None:
-    from cell_scores import resemblance
-
-    whole, part = gather_volumes([], ["70S_APE_mRNA", "50S"], APIX, BOX)[0]
-    write_volume(tmp_path / "template.mrc", whole, APIX)
-    write_volume(tmp_path / "mask.mrc", np.ones_like(whole), APIX)
-    noise = np.random.default_rng(0).normal(scale=whole.std(), size=whole.shape).astype(np.float32)
-    found = []
-    for name, volume in (("whole", whole), ("part", part), ("mirror", whole[:, :, ::-1])):
-        write_volume(tmp_path / f"{name}.mrc", np.ascontiguousarray(volume) + noise, APIX)
-        found.append(resemblance(tmp_path / f"{name}.mrc", tmp_path / "template.mrc", tmp_path / "mask.mrc"))
-    assert found[0] > max(found[1:]) + 0.05
-    assert resemblance(tmp_path / "absent.mrc", tmp_path / "template.mrc", tmp_path / "mask.mrc") == -1
 
 
 def test_scores_of_a_selection() -> None:

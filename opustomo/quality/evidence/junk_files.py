@@ -11,13 +11,13 @@ import numpy as np
 from opustomo.analysis.results import ResultDir
 from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import load_mask, load_particles
-from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.half_maps import half_sets
 from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk
+from opustomo.quality.evidence.reference_match import read_reference
 from opustomo.quality.evidence.trained_model import data_of_run, physics_of_run
 
 DPI = 150
@@ -64,7 +64,7 @@ def score_run(inputs: JunkInputs) -> tuple[JunkResult, ParticleStar]:
     UserError
         If files are missing or do not match, or if no class shows a structure.
     """
-    results, epoch = inputs.results, inputs.epoch
+    results, epoch, reference = inputs.results, inputs.epoch, inputs.reference
     config = results.config()
     latents = results.load_latents(epoch)[0]
     data = data_of_run(
@@ -77,32 +77,13 @@ def score_run(inputs: JunkInputs) -> tuple[JunkResult, ParticleStar]:
         latents=latents,
         halves=half_sets(particles.star)[0],
         mask=load_mask(data.mask, particles.box, particles.apix, data.force),
-        reference=_read_reference(inputs.reference, particles.box, particles.apix),
+        reference=None if reference is None else read_reference(reference, particles.box, particles.apix),
         particle=inputs.particle,
         largest_rate=inputs.largest_rate,
         ctf_normalized=physics_of_run(read_config(config)[2]).ctf_normalized,
         device=choose_device(inputs.device),
     )
     return find_junk(request), particles.star
-
-
-def _read_reference(path: Path | None, box: int, apix: float) -> np.ndarray | None:
-    from opustomo.data.particles import pixel_sizes_differ
-    from opustomo.io.mrc import read_volume
-
-    if path is None:
-        return None
-    volume, own = read_volume(path)
-    if volume.shape != (box,) * 3 or pixel_sizes_differ(own, apix):
-        shape = "×".join(str(n) for n in reversed(volume.shape))
-        size = "no pixel size" if own is None else f"a pixel size of {own:.4g} Å"
-        raise UserError(
-            f"The reference {path} has {shape} voxels and {size}, but the subtomograms have {box}³ voxels of "
-            f"{apix:.4g} Å. Resample it to their box."
-        )
-    if not np.isfinite(volume).all() or not volume.std() > 0:
-        raise UserError(f"The reference {path} is constant or contains values that are not finite.")
-    return np.asarray(volume, dtype=np.float32)
 
 
 def write_junk(folder: Path, result: JunkResult, star: ParticleStar | None) -> None:

@@ -14,6 +14,7 @@ from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
+from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
 from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.classification_tests import (
     Classification,
@@ -26,6 +27,7 @@ from opustomo.quality.evidence.classification_tests import (
 from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
+from opustomo.quality.evidence.reference_match import match_reference, read_reference
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
     data_of_run,
@@ -41,6 +43,7 @@ from opustomo.training.monitors.convergence_state import convergence_statement, 
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at
 
+REFERENCE_FILE = "validation_reference.csv"
 FEW_HELD_OUT = 5
 """Number of held-out particles below which the held-out loss of a class is called uncertain."""
 
@@ -57,6 +60,8 @@ class ValidationRequest:
         Number of clusters, K, and folder name of the clustering, for example ``kmeans{K}``.
     star, mask, datadir, ind, apix, warp, ctf_normalized
         Inputs that changed since the training; None for those of the training.
+    reference
+        Map that clusters are compared with, for example the template of the particle picking; None for none.
     likelihood
         Compute the generative loss of the held-out particles.
     batch_size, workers, device
@@ -74,6 +79,7 @@ class ValidationRequest:
     apix: float | None = None
     warp: bool = False
     ctf_normalized: bool = False
+    reference: Path | None = None
     likelihood: bool = True
     batch_size: int = 8
     workers: int = 2
@@ -110,6 +116,8 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
             "Give the STAR file used for training."
         )
     mask = load_mask(data.mask, particles.box, particles.apix, data.force)
+    named = request.reference
+    reference = None if named is None else read_reference(named, particles.box, particles.apix)
     held_out, losses = np.empty(0, dtype=np.int64), np.empty(0)
     if request.likelihood:
         held_out, losses = _held_out(request, config, particles, labels, device, say)
@@ -137,7 +145,23 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
         say(f"Wrote {file}")
     print_verdicts(judged, motion, say)
-    return [*written, *own]
+    table = path.with_name(REFERENCE_FILE)
+    if named is None or reference is None:
+        table.unlink(missing_ok=True)  # that of an earlier call may be of other clusters
+        return [*written, *own]
+    outcomes = {(pair.first, pair.second): pair.outcome for pair in judged.pairs}
+    match = match_reference(
+        [cluster.volume for cluster in validation.clusters],
+        reference,
+        mask,
+        same=[pair for pair, outcome in outcomes.items() if outcome in (SAME, NOISE)],
+        unclear=[pair for pair, outcome in outcomes.items() if outcome == UNCLEAR],
+    )
+    for line in match.lines(str(named)):
+        say(line)
+    match.write(table)
+    say(f"Wrote {table}")
+    return [*written, *own, table]
 
 
 def training_remark(epochs_file: Path, epoch: int) -> str:
