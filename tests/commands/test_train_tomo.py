@@ -80,7 +80,9 @@ def test_the_command_line_is_kept(trained_run: Path) -> None:
 
 def test_networks_are_those_of_the_original(original_widths: None, tiny_set: Path, tmp_path: Path) -> None:
     """The weights of a run have its keys and widths, and eval_vol decodes them."""
-    words = [*SMALL, "-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "1", "-b", "16", "--valfrac", "0"]
+    (tmp_path / "few.pkl").write_bytes(pickle.dumps(np.arange(4)))
+    words = [*SMALL, "-r", str(tiny_set / "mask.mrc"), "--ind", str(tmp_path / "few.pkl"), "--estpose"]
+    words += ["-n", "1", "-b", "4", "--valfrac", "0"]
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "run"), *words]) == 0
     content = torch.load(tmp_path / "run" / "weights.0.pkl", weights_only=True)
     assert content["epoch"] == 0

@@ -17,15 +17,15 @@ SCRIPT = ROOT / "benchmarks" / "fuzz.py"
 @pytest.mark.slow
 def test_a_sample_of_hostile_runs(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--cases", "40", "--seed", "1000"],
+        [sys.executable, str(SCRIPT), "--cases", "24", "--seed", "1000"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
     )
     found = json.loads(done.stdout)
     assert found["failed"] == []
-    assert done.returncode == 0 and found["cases"] == 40
-    assert found["counts"]["sentence"] >= 15 and found["counts"]["fine"] >= 5
+    assert done.returncode == 0 and found["cases"] == 24
+    assert found["counts"]["sentence"] >= 9 and found["counts"]["fine"] >= 3
 
 
 def test_cases_follow_from_seed_and_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_streams_that_are_closed_from_the_start(redirect: str, tmp_path: Path) -
 
     # nothing that was meant for a stream has gone into the file
     assert len(read_poses(tmp_path / "poses.pkl")) == 2
-    code, out, error = run(f"parse_pose_star {tmp_path}/none.star -D 24 -o {tmp_path}/q.pkl", redirect=redirect)
+    code, out, error = run(f"view_config {tmp_path}/none", redirect=redirect)
     assert code == 1 and "Traceback" not in out + error and out == ""
 
 
