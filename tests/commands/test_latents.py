@@ -13,8 +13,12 @@ from opustomo.physics.ctf import TiltBatch
 from opustomo.quality.evidence.trained_model import data_of_run, load_model, norm_of_run
 
 
-def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> None:
-    """Of training and held-out particles alike, at the poses written beside them."""
+def test_latents_follow_from_the_encoder_of_their_epoch(trained_run: Path) -> None:
+    """Of training and held-out particles alike, at the poses written beside them.
+
+    Conformations are means of the encoder. Compositions are averages over those of the encoder, weighted by the
+    likelihood, so that none lies outside their range.
+    """
     config = trained_run / "config.pkl"
     particles = load_particles(data_of_run(config))
     source = VoxelSource(particles.images, cache_bytes=0)
@@ -31,4 +35,6 @@ def test_latents_are_those_of_the_encoder_of_their_epoch(trained_run: Path) -> N
     )
     mu, conformation = read_latents(trained_run / "z.1.pkl")
     assert conformation is not None
-    np.testing.assert_allclose(np.concatenate([mu, conformation], 1), expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(conformation, expected[:, 2:].numpy(), atol=1e-4)
+    lowest, highest = expected[:, :2].numpy().min(0), expected[:, :2].numpy().max(0)
+    assert (mu > lowest - 1e-4).all() and (mu < highest + 1e-4).all() and np.ptp(mu, axis=0).min() > 0

@@ -93,7 +93,7 @@ def test_views_near_each_other_look_alike() -> None:
 
     colors = viewing_colors()
     assert len(np.unique(colors.round(6), axis=0)) == 48
-    neighbors = healpy.get_all_neighbors(2, np.arange(48), nest=True)
+    neighbors = healpy.get_all_neighbours(2, np.arange(48), nest=True)
     near = np.mean([np.linalg.norm(colors[i] - colors[j]) for i in range(48) for j in neighbors[:, i] if j >= 0])
     everywhere = np.linalg.norm(colors[:, None] - colors[None], axis=-1).mean()
     assert near < 0.75 * everywhere
