@@ -207,27 +207,29 @@ class ConvergenceMonitor:
         """Judge the run after an epoch and log the line."""
         if self.history is None:
             self.history = [row for row in read_history(self._folder / EPOCHS_FILE) if row.epoch < record.epoch]
-        latents = np.asarray(record.latents, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
+        values = record.latents if record.encoded is None else record.encoded.means
+        latents = np.asarray(values, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
         volume = np.asarray(record.template, dtype=np.float64)
         latent_change = volume_change = math.nan
         first = self._previous is None
-        # Written latents are encoded anew and stay the same until the next epoch is written; before, latents are those
-        # collected during training. Only latents of the same kind are compared.
+        # Means of the encoder are compared, as posterior means have next to no spread if there is nothing to divide.
+        # They are known when an epoch is written; before, latents are those collected during training.
         if self._previous is not None:
-            before_written = self._previous[2]
-            new = record.written is None or record.written != before_written
-            if new and (record.written is None) == (before_written is None):
-                latent_change = _displacement(self._previous[0], latents)
-            volume_change = _dissimilarity(self._previous[1], volume)
+            before, before_volume, before_written = self._previous
+            if record.written is not None and record.written == before_written:
+                latents = before
+            elif (record.written is None) == (before_written is None):
+                latent_change = _displacement(before, latents)
+            volume_change = _dissimilarity(before_volume, volume)
         self._previous = latents, volume, record.written
         held_out = math.nan if record.validation is None else record.validation.get("gen", math.nan)
         row = EpochNumbers(record.epoch, record.training.get("gen", math.nan), held_out, latent_change, volume_change)
-        before = self.history[-1] if self.history else None
+        last = self.history[-1] if self.history else None
         self.history.append(row)
         self.statement = convergence_statement(self.history)
         counting = f" (in the lines of OPUS-TOMO above, Epoch: {row.epoch + 1})" if first else ""
         stated = self.statement.sentence + self.statement.advice(self._folder)
-        self._say(f"# {epoch_summary(row, before)}; {stated}{counting}")
+        self._say(f"# {epoch_summary(row, last)}; {stated}{counting}")
 
     def columns(self) -> Mapping[str, float]:
         """Return the numbers of the last epoch that ``epochs.csv`` holds beside the losses."""

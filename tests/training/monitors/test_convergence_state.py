@@ -18,7 +18,7 @@ from opustomo.training.monitors.convergence_state import (
     read_history,
 )
 from opustomo.training.monitors.metrics import MetricsFile
-from opustomo.training.monitors.records import EpochRecord
+from opustomo.training.monitors.records import Encoded, EpochRecord
 
 EPOCHS = np.arange(20)
 
@@ -123,6 +123,18 @@ def test_latents_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
     assert monitor.history is not None
     known = [math.isfinite(row.latent_change) for row in monitor.history]
     assert known == [False, True, False, False, False, True]
+
+
+def test_the_means_of_the_encoder_decide_whether_latents_move(tmp_path: Path) -> None:
+    """Posterior means of particles that are all the same have next to no spread, and move by many times it."""
+    rng = np.random.default_rng(0)
+    means, monitor = rng.normal(size=(50, 3)), ConvergenceMonitor(tmp_path, lambda line: None)
+    for epoch in range(2):
+        encoded = Encoded(means + 0.05 * rng.normal(size=means.shape), np.ones_like(means))
+        made = record(epoch, 1.0, epoch + 0.01 * rng.normal(size=(50, 3)), np.ones((8, 8, 8)))
+        monitor.epoch(replace(made, encoded=encoded))
+    assert monitor.history is not None
+    assert monitor.history[1].latent_change < 0.2
 
 
 def test_unknown_latents_and_volumes_are_not_called_stable() -> None:
