@@ -18,7 +18,7 @@ NOT_OF_THE_METHOD = {
     # the widths of the networks, which are those of OPUS-TOMO
     "HIDDEN", "CHANNELS",
     # speed and memory
-    "ROWS", "BATCH", "LANES", "FEW_OUTPUTS", "VOXELS_PER_BATCH", "MOST_PER_BATCH", "MOST_PER_CORE",
+    "ROWS", "BATCH", "CHUNK", "LANES", "FEW_OUTPUTS", "VOXELS_PER_BATCH", "MOST_PER_BATCH", "MOST_PER_CORE",
     "STEPS_CPU", "STEPS_GPU", "LARGEST_CPU_BATCH", "BUSY", "M_TRIM_THRESHOLD", "M_MMAP_MAX", "WARM_UP_PARALLEL",
     # the course of a run: when it saves, reports, waits and gives up
     "AUTOSAVE_SECONDS", "AGREE_STEPS", "GRACE_SECONDS", "PATIENCE_SECONDS", "SECONDS_BETWEEN_LINES",

@@ -134,10 +134,10 @@ def comparison_size(model: Autoencoder, latents: Tensor) -> int:
 def _on_grid(templates: Tensor, model: Autoencoder, size: int) -> Tensor:
     """Sample templates (B, T, T, T) on the voxels of a box of ``size`` voxels with the extent of the render box."""
     still = torch.eye(3, device=templates.device).expand(len(templates), 1, 3, 3)
-    return _sampled(templates, still, size, model.boxes.render / size, model.boxes.crop)[:, 0]
+    return sampled(templates, still, size, model.boxes.render / size, model.boxes.crop)[:, 0]
 
 
-def _sampled(volumes: Tensor, matrices: Tensor, size: int, spacing: float, width: int) -> Tensor:
+def sampled(volumes: Tensor, matrices: Tensor, size: int, spacing: float, width: int) -> Tensor:
     """Sample volumes that span ``width`` voxels on a grid of ``size`` voxels that are ``spacing`` of those apart.
 
     Matrices (B, P, 3, 3) as in :func:`sample_posed`; voxel size/2 is at voxel width/2. The result is (B, P, n, n, n).
@@ -157,7 +157,7 @@ def evidence(model: Autoencoder, population: Population, batch: Batch, state: St
     filtering = crop_spectrum(filtering, size) * grown
     volumes = population.volumes
     inverse = batch.rotation.mT[None].expand(len(volumes), -1, -1, -1)
-    posed = _sampled(volumes, inverse, size, OVERSAMPLING, OVERSAMPLING * size)
+    posed = sampled(volumes, inverse, size, OVERSAMPLING, OVERSAMPLING * size)
     imaged = (rfft3(posed) * filtering).transpose(0, 1)
     half = half_spectrum_weights(size, imaged.device).sqrt()[:, None]
 

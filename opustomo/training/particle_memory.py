@@ -200,6 +200,12 @@ class PoseMemory:
         """Return the variances (2,) of the pose prior, of rotations (rad²) and shifts (pixels²)."""
         return prior_variance(self._deviations, self.variance)
 
+    def replace(self, index: Tensor, rotation: Tensor, origin_px: Tensor) -> None:
+        """Replace the current poses of particles by rotations A (B, 3, 3) and origins (B, 3) in pixels."""
+        self.turn[index] = matrix_to_quaternion(self.start[index].mT @ rotation)
+        self.shift_px[index] = origin_px - self.origin_px[index]
+        self._deviations[index] = self._deviation(index)
+
     def set_poses(self, poses: Poses) -> None:
         """Replace the current poses by refined poses of the same particles."""
         refined = torch.from_numpy(np.asarray(poses.rotations, dtype=np.float32)).to(self.start)

@@ -34,6 +34,7 @@ from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
 from opustomo.training.monitors.records import Monitor
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
+from opustomo.training.pose_search import search_poses, wide_prior
 from opustomo.training.progress_display import RunProgress, visits_left
 from opustomo.training.ranks import OneProcess, Ranks
 from opustomo.training.recovery import Recovery
@@ -169,6 +170,14 @@ class Trainer:
         training, consensus = self.model.training, self.model.decoder.consensus
         bfactor_A2 = schedules.bfactor_at(self.model.physics.bfactor_A2, self.progress.epoch)
         members = self.members[TRAINING]
+        if self.progress.particles_seen and wide_prior(self.engine):
+            reading = Reading(self.source, self.norm, self.run.workers)
+            every = np.concatenate(list(self.members.values()))
+            replaced = search_poses(self.engine, reading, every, bfactor_A2)
+            self.log.say(
+                f"# given poses are wrong by many degrees: {replaced} of {len(every)} poses are replaced by better "
+                "ones from a search"
+            )
         found = missing_consensus(self.engine, self.source, members, self.norm, bfactor_A2, self.run.workers)
         consensus += found
         share = float(found.norm() / consensus.norm().clamp(min=1e-12))

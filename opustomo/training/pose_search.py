@@ -1,0 +1,122 @@
+"""Search for the poses of particles whose given poses are wrong by more than Newton's steps can correct.
+
+Steps of the poses are local: a particle that is given far from its pose can end at a wrong maximum of its likelihood.
+Where the prior of the rotations is wide, poses drawn from this prior are therefore compared with the current one before
+the consensus volume is updated, and the one of largest posterior is kept. The volume is the mean of the particles, with
+the few frequencies that hold most information on it, and shifts are found by cross-correlation. OPUS-TOMO has no such
+search. See docs/method.md, section 5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from opustomo.model.batch import Batch
+from opustomo.model.candidates import DEFAULT_ANGLE_DEG
+from opustomo.model.composition_posterior import OVERSAMPLING, Population, comparison_size, find_population, sampled
+from opustomo.model.step import StepState
+from opustomo.physics.fourier import crop_spectrum, half_spectrum_weights, irfft3, rfft3
+from opustomo.training.encoding import Reading, particle_rows
+from opustomo.training.engine import Engine
+
+DRAWS = 64
+"""Number of poses drawn from the prior."""
+WIDE_DEG = 2.0 * DEFAULT_ANGLE_DEG
+"""Standard deviation of the prior of rotations about an axis above which poses are searched: two of Newton's steps."""
+POPULATION = 256
+CHUNK = 16
+
+
+def wide_prior(engine: Engine) -> bool:
+    """Return whether given poses are wrong by more than Newton's steps correct in a few visits."""
+    return engine.infers_poses and math.degrees(float(engine.poses.prior_variance()[0]) ** 0.5) > WIDE_DEG
+
+
+@torch.no_grad()
+def search_poses(engine: Engine, reading: Reading, particles: np.ndarray, bfactor_A2: float) -> int:
+    """Replace poses by drawn ones of larger posterior, and return how many were replaced.
+
+    Parameters
+    ----------
+    engine
+        Model and current poses of the run.
+    reading
+        Voxels of the subtomograms.
+    particles
+        Indices of the particles.
+    bfactor_A2
+        B factor of the comparison.
+    """
+    model = engine.model
+    model.eval()
+    latents = engine.latents.values[torch.from_numpy(particles[:POPULATION]).to(engine.device), : model.config.zdim]
+    size = comparison_size(model, latents)
+    population = find_population(model, latents, size)
+    deviation = float(engine.poses.prior_variance()[0]) ** 0.5
+    vectors = np.random.default_rng(engine.config.seed).normal(scale=deviation, size=(DRAWS, 3))
+    drawn = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float().to(engine.device)
+    state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
+
+    def best(batch: Batch) -> Tensor:
+        return best_poses(engine, population, batch, state, drawn)
+
+    ordered = np.sort(particles)
+    rows, read = particle_rows(engine, reading, ordered, best, 4)
+    index = torch.from_numpy(ordered).to(engine.device)
+    chosen = read & (rows[:, 0] > 0)
+    at, number = index[chosen], rows[chosen, 0].long() - 1
+    rotation = engine.poses.start[at] @ drawn[number]
+    engine.poses.replace(at, rotation, engine.poses.current(at)[1] + rows[chosen, 1:4].float())
+    return int(chosen.sum())
+
+
+def best_poses(engine: Engine, population: Population, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:
+    """Return the pose of largest posterior of each particle, (B, 4).
+
+    The columns are the number of the drawn pose from 1, 0 for the current one, and the change of the origin (x, y, z)
+    in pixels of the input box.
+    """
+    model, poses, size = engine.model, engine.poses, population.size
+    grown = (model.boxes.render / size) ** 3
+    pixels = model.boxes.box / size
+    target, filtering = model.whitened_comparison(batch, state)
+    target, filtering = crop_spectrum(target, size), crop_spectrum(filtering, size) * grown
+    unit = grown**2 / model.boxes.render**3 / model.noise.reference_variance.clamp(min=1e-30)
+    turn_variance, shift_variance = engine.poses.prior_variance()
+    rotations = torch.cat([batch.rotation[:, None], poses.start[batch.index][:, None] @ drawn], 1)
+    relative = poses.start[batch.index][:, None].mT @ rotations
+    squares = (3.0 - relative.diagonal(dim1=-2, dim2=-1).sum(-1)).clamp(min=0.0)  # 4 sin²(angle / 2)
+    shifts, places = _window(size, 3.0 * float(shift_variance) ** 0.5 / pixels, batch.index.device)
+    moved = poses.shift_px[batch.index][:, None] - pixels * shifts  # (B, W, 3)
+    shift_prior = -0.5 * moved.square().sum(-1) / shift_variance
+    half = half_spectrum_weights(size, target.device)
+    scores, at = [], []
+    for part in rotations.split(CHUNK, 1):
+        posed = sampled(population.volumes[:1], part.mT.flatten(0, 1)[None], size, OVERSAMPLING, OVERSAMPLING * size)
+        imaged = rfft3(posed[0]).unflatten(0, part.shape[:2]) * filtering[:, None]
+        power = (torch.view_as_real(imaged).square().sum(-1) * half).sum((-3, -2, -1))
+        cross = irfft3(imaged.conj() * target[:, None]).flatten(2)[:, :, places] * size**3
+        values = unit * (cross - 0.5 * power[:, :, None]) + shift_prior[:, None]
+        highest = values.max(-1)
+        scores.append(highest.values)
+        at.append(highest.indices)
+    score = torch.cat(scores, 1) - 0.5 * squares / turn_variance
+    found = score.argmax(1)
+    shift = shifts[torch.cat(at, 1).gather(1, found[:, None])[:, 0]]
+    return torch.cat([found[:, None], -pixels * shift], 1)
+
+
+def _window(size: int, radius: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the shifts (W, 3; x, y, z) in voxels within a radius, and their places in a flattened box."""
+    reach = min(size // 2 - 1, max(1, math.ceil(radius)))
+    steps = torch.arange(-reach, reach + 1, device=device)
+    shifts = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij")[::-1], -1).view(-1, 3)
+    squares = shifts.square().sum(1)
+    shifts = shifts[squares <= max(1.0, radius) ** 2]
+    x, y, z = (shifts % size).unbind(1)
+    return shifts.float(), (z * size + y) * size + x

@@ -1,0 +1,83 @@
+"""Search of poses: a particle that is given far from its pose is found, others stay."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from opustomo.geometry.rotations import matrix_to_euler
+from opustomo.io.poses import Poses
+from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.batch import Batch
+from opustomo.model.composition_posterior import Population
+from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.step import StepState
+from opustomo.physics.boxes import Boxes, mask_on_crop
+from opustomo.physics.ctf import TiltBatch
+from opustomo.physics.fourier import irfft3, pad_spectrum, rfft3, shift_phases
+from opustomo.physics.sampling import sample_posed
+from opustomo.training.particle_memory import PoseMemory
+from opustomo.training.pose_search import best_poses, wide_prior
+from tests.physics.optics import tilt_table
+
+SIZE = 24
+STATE = StepState(0.0, 0.0, 0.0, 0.0, torch.tensor(0.0), None, moves_pose=False)
+
+
+def density() -> Tensor:
+    """Return a density without symmetry, (24, 24, 24)."""
+    z, y, x = torch.meshgrid(*[torch.arange(SIZE) - SIZE / 2] * 3, indexing="ij")
+    blobs = ((4.0, 1.0, 0.0, 3.0), (-3.0, 4.0, 1.0, 2.0), (0.0, -3.0, -4.0, 1.5))
+    return torch.stack(
+        [height * torch.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 4) for a, b, c, height in blobs]
+    ).sum(0)
+
+
+def engine(poses: PoseMemory) -> Any:
+    """Return an untrained model and poses in the form of an engine."""
+    boxes = Boxes(SIZE, 8.0, SIZE, 20)
+    sizes = ModelConfig(4, templateres=32, encoderres=8, estimate_pose=True)
+    model = Autoencoder(sizes, PhysicsConfig(), boxes, mask_on_crop(None, boxes)).eval()
+    return SimpleNamespace(model=model, poses=poses, infers_poses=True)
+
+
+def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
+    """Particles 0 and 1 are given 25° and 35° from their poses, one of them also two voxels off; 2 and 3 are right."""
+    rng = np.random.default_rng(0)
+    true = torch.from_numpy(Rotation.random(4, rng).as_matrix())
+    vectors = rng.normal(size=(6, 3))
+    vectors *= np.radians([25.0, 35.0, 20.0, 30.0, 25.0, 40.0])[:, None] / np.linalg.norm(vectors, axis=1)[:, None]
+    drawn = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix())
+    given = true.clone()
+    given[:2] = true[:2] @ drawn[[1, 4]].mT  # so that given times a draw is the truth
+    poses = PoseMemory(
+        Poses(matrix_to_euler(given).numpy(), np.zeros((4, 3))), SIZE, torch.device("cpu"), torch.tensor([0.1, 4.0])
+    )
+    simulated = engine(poses)
+    tilts = TiltBatch.pad([tilt_table(np.arange(-60.0, 61, 4))])
+    table = torch.zeros(4, dtype=torch.long)
+    ctf = simulated.model.ctf(tilts, table)
+    posed = sample_posed(density().expand(4, -1, -1, -1), true.float().mT[:, None], SIZE)[:, 0]
+    offset = torch.tensor([[2.0, 0.0, -1.0], [0.0] * 3, [0.0] * 3, [0.0] * 3])  # of particle 0, x, y, z
+    clean = irfft3(rfft3(posed) * ctf * shift_phases(offset, SIZE, SIZE))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    batch = Batch(torch.arange(4), 4.0 * clean / clean.std() + noise, tilts, table, given.float(), torch.zeros(4, 3))
+    finer = irfft3(pad_spectrum(rfft3(density()[None]), 2 * SIZE))
+    population = Population(torch.zeros(1, 4), torch.zeros(1, 1), finer, SIZE)
+    found = best_poses(simulated, population, batch, STATE, drawn.float())
+    assert found[:, 0].tolist() == [2, 5, 0, 0]  # numbers of the draws from 1
+    assert found[0, 1:].tolist() == pytest.approx((-offset[0]).tolist())
+
+
+def test_only_a_wide_prior_asks_for_a_search() -> None:
+    poses = Poses(np.zeros((3, 3)), np.zeros((3, 3)))
+    for degrees, wide in ((2.0, False), (5.0, True)):
+        variance = torch.tensor([np.radians(degrees) ** 2, 1.0]).float()
+        memory = PoseMemory(poses, SIZE, torch.device("cpu"), variance)
+        assert wide_prior(engine(memory)) is wide
