@@ -200,6 +200,10 @@ class PoseMemory:
         """Return the variances (2,) of the pose prior, of rotations (rad²) and shifts (pixels²)."""
         return prior_variance(self._deviations, self.variance)
 
+    def mean_square_deviation(self) -> Tensor:
+        """Return the part (2,) of the variances of the prior that is due to deviations, not to their uncertainty."""
+        return prior_variance(self._deviations, torch.zeros_like(self.variance))
+
     def replace(self, index: Tensor, rotation: Tensor, origin_px: Tensor) -> None:
         """Replace the current poses of particles by rotations A (B, 3, 3) and origins (B, 3) in pixels."""
         self.turn[index] = matrix_to_quaternion(self.start[index].mT @ rotation)

@@ -33,8 +33,13 @@ CHUNK = 16
 
 
 def wide_prior(engine: Engine) -> bool:
-    """Return whether given poses are wrong by more than Newton's steps correct in a few visits."""
-    return engine.infers_poses and math.degrees(float(engine.poses.prior_variance()[0]) ** 0.5) > WIDE_DEG
+    """Return whether given poses are wrong by more than Newton's steps correct in a few visits.
+
+    The prior is also wide where the data determine no pose; a search would then only fit noise.
+    """
+    variance, deviation = engine.poses.prior_variance()[0], engine.poses.mean_square_deviation()[0]
+    wide = math.degrees(float(variance) ** 0.5) > WIDE_DEG
+    return engine.infers_poses and wide and float(deviation) > 0.5 * float(variance)
 
 
 @torch.no_grad()

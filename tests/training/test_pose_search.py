@@ -75,9 +75,16 @@ def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
     assert found[0, 1:].tolist() == pytest.approx((-offset[0]).tolist())
 
 
-def test_only_a_wide_prior_asks_for_a_search() -> None:
-    poses = Poses(np.zeros((3, 3)), np.zeros((3, 3)))
-    for degrees, wide in ((2.0, False), (5.0, True)):
-        variance = torch.tensor([np.radians(degrees) ** 2, 1.0]).float()
-        memory = PoseMemory(poses, SIZE, torch.device("cpu"), variance)
-        assert wide_prior(engine(memory)) is wide
+@pytest.mark.parametrize(
+    ("found_deg", "uncertain_deg", "wide"), [(2.0, 0.5, False), (5.0, 0.5, True), (0.5, 5.0, False), (5.0, 6.0, False)]
+)
+def test_poses_are_searched_where_they_deviate_by_many_degrees(
+    found_deg: float, uncertain_deg: float, wide: bool
+) -> None:
+    """Not where the prior is wide because the data determine no pose."""
+    variance = torch.tensor([np.radians(uncertain_deg) ** 2, 1.0]).float()
+    memory = PoseMemory(Poses(np.zeros((3, 3)), np.zeros((3, 3))), SIZE, torch.device("cpu"), variance)
+    vectors = np.radians(found_deg) * np.array([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
+    rotations = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float()
+    memory.replace(torch.arange(3), rotations, torch.zeros(3, 3))
+    assert wide_prior(engine(memory)) is wide
