@@ -203,8 +203,8 @@ def refined_classes(
 ) -> tuple[np.ndarray, ClassMaps]:
     """Assign particles to the most likely class and reconstruct the classes anew until few particles change.
 
-    A round is discarded if the maps of the half sets explain the particles of the other half set worse than before:
-    classes of which both half maps drift apart lose their particles to the class with the sharpest map.
+    Of all rounds, that is returned in which the maps explain the particles of the other half set best: classes of which
+    both half maps drift apart lose their particles to the class with the sharpest map.
 
     Parameters
     ----------
@@ -221,21 +221,20 @@ def refined_classes(
         Classes, -1 for particles that most likely show nothing, shape (N,); those of other particles are unchanged.
     maps : ClassMaps
     """
-    labels = labels.copy()
-    maps = accumulate(spectra, labels, halves, mask)
-    gains = class_gains(spectra, maps, halves)
-    for _ in range(MOST_ROUNDS):
-        proposed = labels.copy()
-        proposed[spectra.index] = most_likely(gains, maps.fractions)
-        new_maps = accumulate(spectra, proposed, halves, mask, len(maps.fractions))
-        new_gains = class_gains(spectra, new_maps, halves)
-        if mixture_likelihood(new_gains, new_maps.fractions) <= mixture_likelihood(gains, maps.fractions):
+    count = int(labels.max()) + 1
+    highest = -np.inf
+    for _ in range(MOST_ROUNDS + 1):
+        maps = accumulate(spectra, labels, halves, mask, count)
+        gains = class_gains(spectra, maps, halves)
+        likelihood = mixture_likelihood(gains, maps.fractions)
+        if likelihood > highest:
+            highest, best = likelihood, (labels, maps)
+        found = labels.copy()
+        found[spectra.index] = most_likely(gains, maps.fractions)
+        if float((found != labels)[spectra.index].mean()) < FEW_CHANGES:
             break
-        changed = float((proposed != labels)[spectra.index].mean())
-        labels, maps, gains = proposed, new_maps, new_gains
-        if changed < FEW_CHANGES:
-            break
-    return labels, maps
+        labels = found
+    return best
 
 
 def mixture_likelihood(gains: np.ndarray, fractions: np.ndarray) -> float:

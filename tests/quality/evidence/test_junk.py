@@ -155,7 +155,7 @@ def test_contrasts_of_one_object_are_one_group() -> None:
     assert two is not None and two.lower == pytest.approx(40, abs=2) and two.ratio == pytest.approx(0.5, abs=0.05)
 
 
-def test_classes_are_refined_only_while_they_explain_the_other_half(tmp_path: Path) -> None:
+def test_the_round_that_explains_the_other_half_best_is_kept(tmp_path: Path) -> None:
     """Three related molecules and random latents, where repeated assignment makes the classes worse again."""
     whole = molecule(0)
     part = whole * (np.arange(BOX)[:, None, None] < BOX // 2 + 1)
