@@ -21,7 +21,7 @@ from opustomo.model.step import StepState
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius
-from opustomo.physics.fsc import measured_shells, shell_correlation
+from opustomo.physics.fsc import FSC_THRESHOLD, measured_shells, shell_correlation
 from opustomo.physics.sampling import to_template
 from opustomo.training.encoding import particles_per_batch
 from opustomo.training.engine import Engine
@@ -30,8 +30,6 @@ MOST_PARTICLES = 4096
 """Largest number of particles, drawn at random, that a consensus is computed from."""
 FIRST_UPDATE = 4
 """Visits per particle before the first update."""
-LOWEST_FSC = 0.143
-"""Half-map FSC below which a shell contributes nothing (Rosenthal & Henderson 2003)."""
 
 
 def updates_due(visits: int, particles: int) -> int:
@@ -115,7 +113,7 @@ def denoised(maps: tuple[Tensor, Tensor, Tensor], mask: Tensor, boxes: Boxes, bf
     first, second, both = maps
     padded = pad_center(mask, boxes.render)
     fsc = shell_correlation(first * padded, second * padded).float().clamp(0.0, 1.0)
-    weight = torch.where(fsc < LOWEST_FSC, 0.0, 2.0 * fsc / (1.0 + fsc))[measured_shells(boxes.render)]
+    weight = torch.where(fsc < FSC_THRESHOLD, 0.0, 2.0 * fsc / (1.0 + fsc))[measured_shells(boxes.render)]
     b_px = bfactor_A2 / boxes.render_apix**2
     # exp(π² b k²) of the data, exp(-π² b/2 k² (1 + tilt)) of the model, the tilt being π/4 on average
     envelope = torch.exp(math.pi**2 * b_px * squared_radius(boxes.render) * (1.5 + math.pi / 8.0))
