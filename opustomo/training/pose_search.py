@@ -10,6 +10,7 @@ search. See docs/method.md, section 5.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,8 +44,10 @@ def wide_prior(engine: Engine) -> bool:
 
 
 @torch.no_grad()
-def search_poses(engine: Engine, reading: Reading, particles: np.ndarray, bfactor_A2: float) -> int:
-    """Replace poses by drawn ones of larger posterior, and return how many were replaced.
+def search_poses(
+    engine: Engine, reading: Reading, particles: np.ndarray, bfactor_A2: float, say: Callable[[str], None]
+) -> None:
+    """Replace poses by drawn ones of larger posterior.
 
     Parameters
     ----------
@@ -56,7 +59,10 @@ def search_poses(engine: Engine, reading: Reading, particles: np.ndarray, bfacto
         Indices of the particles.
     bfactor_A2
         B factor of the comparison.
+    say
+        Callback that receives lines for the log.
     """
+    say(f"# the given poses are wrong by many degrees; better ones are searched for {len(particles)} particles")
     model = engine.model
     model.eval()
     latents = engine.latents.values[torch.from_numpy(particles[:POPULATION]).to(engine.device), : model.config.zdim]
@@ -77,7 +83,7 @@ def search_poses(engine: Engine, reading: Reading, particles: np.ndarray, bfacto
     at, number = index[chosen], rows[chosen, 0].long() - 1
     rotation = engine.poses.start[at] @ drawn[number]
     engine.poses.replace(at, rotation, engine.poses.current(at)[1] + rows[chosen, 1:4].float())
-    return int(chosen.sum())
+    say(f"# {int(chosen.sum())} of {len(particles)} poses are replaced by better ones")
 
 
 def best_poses(engine: Engine, population: Population, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:

@@ -173,11 +173,7 @@ class Trainer:
         if self.progress.particles_seen and wide_prior(self.engine):
             reading = Reading(self.source, self.norm, self.run.workers)
             every = np.concatenate(list(self.members.values()))
-            replaced = search_poses(self.engine, reading, every, bfactor_A2)
-            self.log.say(
-                f"# given poses are wrong by many degrees: {replaced} of {len(every)} poses are replaced by better "
-                "ones from a search"
-            )
+            search_poses(self.engine, reading, every, bfactor_A2, self.log.say)
         found = missing_consensus(self.engine, self.source, members, self.norm, bfactor_A2, self.run.workers)
         consensus += found
         share = float(found.norm() / consensus.norm().clamp(min=1e-12))

@@ -41,5 +41,5 @@ def test_every_command_of_the_page_runs(trained_run: Path, tmp_path: Path, monke
     # the table of files on the page is complete
     named = set(re.findall(r"^\| `([\w.{}]+)`", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     made = {path.name for path in (folder / "run" / "analyze.1" / "kmeans3").glob("*") if "valid" in path.name}
-    made |= {"backprojection{i}.mrc"}
+    made |= {"backprojection{i}.mrc", "validation_reference.csv"}  # the last one only with --reference
     assert named == made and (folder / "run" / "analyze.1" / "kmeans3" / "backprojection2.mrc").is_file()
