@@ -120,6 +120,7 @@ def scores(
     from opustomo.demo.scores import pose_error
     from opustomo.geometry.rotations import euler_to_matrix
     from opustomo.io.mrc import read_volume
+    from opustomo.physics.fourier import pad_center
     from opustomo.physics.fsc import shell_correlation
 
     truth = np.load(data / "truth.npz")
@@ -128,10 +129,11 @@ def scores(
     areas = []
     for state in np.unique(states):
         members = np.bincount(labels[states == state], minlength=len(maps))
-        found = maps[int(members.argmax())]
-        if found.shape[-1] != box:  # decoded volumes of a cropped box are not compared on another grid
+        found = torch.from_numpy(np.ascontiguousarray(maps[int(members.argmax())], dtype=np.float64))
+        if found.shape[-1] > box:
             sys.exit(f"a class map has {found.shape[-1]} voxels along a side, but the set {box}")
-        pair = (torch.from_numpy(np.ascontiguousarray(v * mask, dtype=np.float64)) for v in (found, volumes[state]))
+        inside = torch.from_numpy(mask.astype(np.float64))
+        pair = pad_center(found, box) * inside, torch.from_numpy(volumes[state].astype(np.float64)) * inside
         areas.append(float(shell_correlation(*pair)[1 : box // 2].mean()))
     result: dict[str, Any] = {
         "ari": round(float(adjusted_rand_score(states, labels)), 3),
