@@ -73,7 +73,7 @@ def classify_relion(data: Path, out: Path, args: argparse.Namespace, search: boo
     volume, _ = read_volume(start)
     write_volume(exported / "smooth.mrc", gaussian_filter(volume, 1.0).astype(np.float32), apix)
     words = ["--i", "particles.star", "--o", f"{name}/run", "--ref", "smooth.mrc", "--ini_high", "60"]
-    words += ["--K", str(args.K), "--iter", str(args.iterations), "--tau2_fudge", "4", "--ctf", "--flatten_solvent"]
+    words += ["--K", str(args.K), "--iter", str(args.iterations), "--firstiter_cc", "--ctf", "--flatten_solvent"]
     words += ["--zero_mask", "--particle_diameter", str(args.diameter), "--pad", "2", "--oversampling", "1"]
     words += ["--j", str(args.threads), "--dont_check_norm", "--random_seed", "1"]
     if search:
@@ -83,9 +83,14 @@ def classify_relion(data: Path, out: Path, args: argparse.Namespace, search: boo
     spent = timed(["relion_refine", *words], exported, log)
     last = f"{exported}/{name}/run_it{args.iterations:03d}"
     table = read_particles(Path(last + "_data.star"))
-    labels = np.array([int(value) for value in table.strings("rlnClassNumber")]) - 1
+    # RELION sorts particles by micrograph
+    places = {name: place for place, name in enumerate(table.strings("rlnImageName"))}
+    given = read_particles(exported / "particles.star").strings("rlnImageName")
+    order = np.array([places[name] for name in given])
+    labels = np.array([int(value) for value in table.strings("rlnClassNumber")])[order] - 1
     maps = [read_volume(Path(f"{last}_class{k + 1:03d}.mrc"))[0] for k in range(args.K)]
-    return spent | scores(data, labels, maps, table.eulers_deg(), table.origins_px(apix) if search else None)
+    origins = table.origins_px(apix)[order] if search else None
+    return spent | scores(data, labels, maps, table.eulers_deg()[order], origins)
 
 
 def train_ours(data: Path, out: Path, args: argparse.Namespace) -> dict[str, Any]:
