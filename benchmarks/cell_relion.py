@@ -43,7 +43,7 @@ def classify(folder: Path, name: str, classes: int, options: list[str], args: ar
     if not record.exists():
         out.mkdir(exist_ok=True)
         words = (
-            f"--K {classes} --iter {args.iterations} --tau2_fudge 4 --ini_high 60 --ctf --zero_mask --flatten_solvent"
+            f"--K {classes} --iter {args.iterations} --firstiter_cc --ini_high 60 --ctf --zero_mask --flatten_solvent"
         )
         words += f" --particle_diameter {args.diameter} --dont_check_norm --pad 1 --j {args.threads}"
         files = [
