@@ -11,7 +11,7 @@ composition of the population, which EM estimates from all particles (Laird 1978
 
     w_ij ∝ π_j exp L_i(c_j),    π_j = mean over i of w_ij,    z_i = Σ_j w_ij z_j.
 
-See docs/method.md, section 7.
+See docs/method.md, section 4.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch import Tensor
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.batch import Batch
 from opustomo.model.held_out_gain import apply_gain
+from opustomo.model.noise import shell_sums
 from opustomo.model.step import StepState
 from opustomo.physics.fourier import crop_spectrum, half_spectrum_weights, irfft3, pad_spectrum, rfft3
-from opustomo.physics.fsc import measured_shells
 from opustomo.physics.sampling import sample_posed, to_template
 
 INFORMATION_KEPT = 0.99
@@ -124,9 +124,7 @@ def comparison_size(model: Autoencoder, latents: Tensor) -> int:
     render = boxes.render
     volumes = _on_grid(apply_gain(volumes.float(), model.gain, boxes), model, render)
     power = torch.view_as_real(rfft3(volumes - volumes.mean(0))).square().sum((0, 4))
-    shells = measured_shells(render, power.device)
-    summed = power.new_zeros(render // 2 + 1).index_add_(0, shells.flatten(), power.flatten())
-    information = (summed / model.noise.variance.clamp(min=1e-30)).cumsum(0)
+    information = (shell_sums(power) / model.noise.variance.clamp(min=1e-30)).cumsum(0)
     shell = int((information < INFORMATION_KEPT * information[-1]).sum())
     return min(render, max(LEAST_SIZE, 4 * -(-(shell + 1) // 2)))
 
@@ -147,14 +145,24 @@ def sampled(volumes: Tensor, matrices: Tensor, size: int, spacing: float, width:
     return sample_posed(volumes, matrices * scale, size, shift.expand(*matrices.shape[:2], 3))
 
 
+def compared_spectra(model: Autoencoder, batch: Batch, state: StepState, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return targets and filters of a batch in a box of ``size`` voxels, and the factor of their products.
+
+    Targets and filters are half spectra (B, n, n, n/2+1) with white noise. The factor, a float64 scalar, turns products
+    of spectra, summed over the full spectrum, to log-likelihoods.
+    """
+    target, filtering = model.whitened_comparison(batch, state)
+    grown = (model.boxes.render / size) ** 3
+    # squares of the spectra of the render box sum to those of its voxels
+    unit = grown**2 / model.boxes.render**3 / model.noise.reference_variance.double().clamp(min=1e-30)
+    return crop_spectrum(target, size), crop_spectrum(filtering, size) * grown, unit
+
+
 @torch.no_grad()
 def evidence(model: Autoencoder, population: Population, batch: Batch, state: StepState) -> Evidence:
     """Compute h (B, K) and G (B, K, K) of a batch at its poses."""
-    boxes, size = model.boxes, population.size
-    target, filtering = model.whitened_comparison(batch, state)
-    grown = (boxes.render / size) ** 3
-    target = crop_spectrum(target, size)
-    filtering = crop_spectrum(filtering, size) * grown
+    size = population.size
+    target, filtering, unit = compared_spectra(model, batch, state, size)
     volumes = population.volumes
     inverse = batch.rotation.mT[None].expand(len(volumes), -1, -1, -1)
     posed = sampled(volumes, inverse, size, OVERSAMPLING, OVERSAMPLING * size)
@@ -166,8 +174,6 @@ def evidence(model: Autoencoder, population: Population, batch: Batch, state: St
 
     mean, components = flat(imaged[:, 0]), flat(imaged[:, 1:])
     residual = flat(target) - mean
-    # of spectra of the render box, whose squares sum to those of its voxels
-    unit = grown**2 / boxes.render**3 / model.noise.reference_variance.double().clamp(min=1e-30)
     linear = (components @ residual[:, :, None])[:, :, 0]
     return Evidence(linear.double() * unit, (components @ components.mT).double() * unit)
 

@@ -19,9 +19,16 @@ from torch import Tensor
 
 from opustomo.model.batch import Batch
 from opustomo.model.candidates import DEFAULT_ANGLE_DEG
-from opustomo.model.composition_posterior import OVERSAMPLING, Population, comparison_size, find_population, sampled
+from opustomo.model.composition_posterior import (
+    OVERSAMPLING,
+    Population,
+    compared_spectra,
+    comparison_size,
+    find_population,
+    sampled,
+)
 from opustomo.model.step import StepState
-from opustomo.physics.fourier import crop_spectrum, half_spectrum_weights, irfft3, rfft3
+from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3
 from opustomo.training.encoding import Reading, particle_rows
 from opustomo.training.engine import Engine
 
@@ -93,11 +100,8 @@ def best_poses(engine: Engine, population: Population, batch: Batch, state: Step
     in pixels of the input box.
     """
     model, poses, size = engine.model, engine.poses, population.size
-    grown = (model.boxes.render / size) ** 3
     pixels = model.boxes.box / size
-    target, filtering = model.whitened_comparison(batch, state)
-    target, filtering = crop_spectrum(target, size), crop_spectrum(filtering, size) * grown
-    unit = grown**2 / model.boxes.render**3 / model.noise.reference_variance.clamp(min=1e-30)
+    target, filtering, unit = compared_spectra(model, batch, state, size)
     turn_variance, shift_variance = engine.poses.prior_variance()
     rotations = torch.cat([batch.rotation[:, None], poses.start[batch.index][:, None] @ drawn], 1)
     relative = poses.start[batch.index][:, None].mT @ rotations
@@ -112,7 +116,7 @@ def best_poses(engine: Engine, population: Population, batch: Batch, state: Step
         imaged = rfft3(posed[0]).unflatten(0, part.shape[:2]) * filtering[:, None]
         power = (torch.view_as_real(imaged).square().sum(-1) * half).sum((-3, -2, -1))
         cross = irfft3(imaged.conj() * target[:, None]).flatten(2)[:, :, places] * size**3
-        values = unit * (cross - 0.5 * power[:, :, None]) + shift_prior[:, None]
+        values = unit.float() * (cross - 0.5 * power[:, :, None]) + shift_prior[:, None]
         highest = values.max(-1)
         scores.append(highest.values)
         at.append(highest.indices)

@@ -131,7 +131,7 @@ def particle_set(volumes: list[np.ndarray], weights: tuple[float, ...], count: i
 
 
 def test_a_class_that_mixes_objects_is_named(picks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Latents that tell nothing apart: the rate of junk is not known, and nobody is told that it is small."""
+    """Latents that separate nothing: the rate of junk is unknown, and no small rate is reported."""
     labels = particle_set([molecule(0), molecule(1)], (0.6, 0.4), 48, tmp_path / "set")
     shutil.copytree(picks / "run", tmp_path / "run")
     truth = np.load(tmp_path / "set" / "truth.npz")
