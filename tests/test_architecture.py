@@ -106,6 +106,7 @@ NO_COMMANDS = (
     "completion",
     "conversion_output",
     "next_commands",
+    "option_ranges",
     "options",
     "output_streams",
     "parser",

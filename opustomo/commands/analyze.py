@@ -12,7 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.options import EPOCH_HELP, add_clustering, requested_clustering
+from opustomo.commands.options import (
+    EPOCH_HELP,
+    add_clustering,
+    add_device,
+    add_moved_star,
+    add_run,
+    requested_clustering,
+)
 from opustomo.commands.registry import Command
 
 HELP = "analyze the latents of an epoch: PCA, k-means, UMAP, figures and volumes"
@@ -141,8 +148,7 @@ def run(args: argparse.Namespace) -> None:
 
 def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh analyze``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument("numpc", type=int, help="number of principal component traversals")
     parser.add_argument("numk", type=int, nargs="?", help="number of clusters; optional with --k or HDBSCAN")
     add_report_options(parser)
@@ -181,8 +187,7 @@ POSITIONAL = Command(
 
 def add_landscape_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh landscape``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch N (counted from 0), or latest for the last saved epoch")
+    add_run(parser, rounds=False)
     parser.add_argument(
         "--mask", type=Path, help="compare volumes inside this mask (default: the solvent mask of the training)"
     )
@@ -193,10 +198,10 @@ def add_landscape_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=int, default=10, metavar="n", help="number of volumes along each path")
     parser.add_argument("--angpix", type=float, help="pixel size of the volumes in Å (default: that of the template)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the particles that are decoded")
-    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    add_moved_star(parser)
     parser.add_argument("--no-star", action="store_true", help="do not write STAR files of basins and classes")
     parser.add_argument("-o", "--outdir", type=Path, help="output folder (default: analyze.N/landscape)")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run_landscape(args: argparse.Namespace) -> None:

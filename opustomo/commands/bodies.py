@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.options import add_device
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -58,8 +59,6 @@ def prepare_bodies(args: argparse.Namespace, box: int, apix: float, count: int |
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
     from opustomo.io.star_tables import read_particles
 
-    if not 0 < apix < float("inf"):
-        raise UserError(f"The pixel size is {apix:g} Å, but it must be positive.")
     star = read_particles(args.star)
     given, box = box, check_box(star, box)
     box_note(given, box)
@@ -136,7 +135,6 @@ def add_analyze_dynamics_arguments(parser: argparse.ArgumentParser) -> None:
 def run_analyze_dynamics(args: argparse.Namespace) -> None:
     """Fit the rotation axes, rank the traversals and print the ranking."""
     import json
-    import math
 
     from opustomo.dynamics.body_geometry import describe, folders_with_volumes, rank_traversals, ranking_table
     from opustomo.dynamics.body_masks import read_bodies
@@ -149,8 +147,6 @@ def run_analyze_dynamics(args: argparse.Namespace) -> None:
             f"The MRC headers of the masks in {args.masks} have no pixel size. "
             "Give the pixel size of the subtomograms with --Apix."
         )
-    if not 0 < apix < math.inf:
-        raise UserError(f"--Apix is {apix:g} Å, but it must be positive.")
     box = bodies.masks.shape[-1] if args.D is None else args.D
     folders, skipped = folders_with_volumes(args.folders)
     if skipped:
@@ -223,17 +219,14 @@ def add_dynamics_arguments(parser: argparse.ArgumentParser) -> None:
         "--permutations", type=int, default=19, help="number of permutations of the independence test; 0 skips it"
     )
     parser.add_argument("--star", type=Path, help="particle table for bodies.N.star (default: that of the run)")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run_dynamics(args: argparse.Namespace) -> None:
     """Write ``dynamics.N`` and ``bodies.N.star``."""
     from opustomo.commands.options import selected_round
     from opustomo.dynamics.dynamics_report import DynamicsRequest, report_dynamics
-    from opustomo.errors import UserError
 
-    if args.apix is not None and not 0 < args.apix < float("inf"):
-        raise UserError(f"--apix is {args.apix:g} Å, but it must be positive.")
     results, which = selected_round(args.resdir, args.N)
     request = DynamicsRequest(
         results=results,

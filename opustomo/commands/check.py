@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opustomo.commands.options import add_ctf, add_images
+
 if TYPE_CHECKING:
     from opustomo.data.particles import ParticleSet
     from opustomo.data.voxels import VoxelSource
@@ -28,19 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("particles", type=Path, metavar="STAR", help="particle table of RELION, WARP or M")
     add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: poses of the particle table)")
     add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC, box of the subtomograms)")
-    add("--datadir", type=Path, help="folder that the image paths are relative to")
-    add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add(
-        "--force",
-        action="store_true",
-        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
-    )
-    add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
-    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
-    add("--tilt-range", type=float, help="expected maximum tilt angle (±) in degrees")
-    add("--tilt-step", type=float, help="expected tilt increment in degrees")
-    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add_images(parser)
+    add_ctf(parser, verifies=True)
     add(
         "--normalizectf",
         action="store_true",

@@ -13,19 +13,6 @@ if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
 
 
-def positive(value: float, option: str) -> float:
-    """Return the value of an option that must be positive.
-
-    Raises
-    ------
-    UserError
-        If it is not positive and finite.
-    """
-    if not 0 < value < float("inf"):
-        raise UserError(f"{option} is {value:g}, but it must be positive.")
-    return value
-
-
 def doubtful_angles(star: ParticleStar) -> str | None:
     """Return a description of implausible Euler angles in a table, or None if there are none.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.conversion_output import doubtful_angles, positive, write_converted
+from opustomo.commands.conversion_output import doubtful_angles, write_converted
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -41,7 +41,7 @@ def run_convert_artiax(args: argparse.Namespace) -> None:
 
     star = particles_of_block(args.star, args.data_block)
     choice = TomogramChoice(args.mic, args.micrograph_col)
-    result = artiax_list(star, choice, positive(args.factor, "--factor"), args.deduplicate)
+    result = artiax_list(star, choice, args.factor, args.deduplicate)
     name = f"{args.star.stem}_{tomogram_stem(args.mic)}_artiax.star"
     write_converted(result, args.output or args.star.with_name(name))
 
@@ -98,8 +98,7 @@ def run_convert_dynamo(args: argparse.Namespace) -> None:
     )
     from opustomo.io.star_tables import read_particles
 
-    scale = positive(args.scale, "--scale")
-    apix = None if args.angpix is None else positive(args.angpix, "--angpix")
+    scale, apix = args.scale, args.angpix
     tomograms = None if args.tomograms is None else read_tomogram_list(args.tomograms)
     if args.source.suffix.lower() != ".star":
         table = read_table(args.source)
@@ -193,12 +192,7 @@ def run_convert_pytom_to_star(args: argparse.Namespace) -> None:
 
     from opustomo.convert.pytom import PytomScale, check_ctf_template, relion_from_pytom_lists, with_ctf_images
 
-    scale = PytomScale(
-        positive(args.pixel_size, "--pixel-size"),
-        positive(args.bin_size, "--bin-size"),
-        positive(args.magnification, "--magnification"),
-    )
-    positive(args.workers, "--workers")
+    scale = PytomScale(args.pixel_size, args.bin_size, args.magnification)
     if args.ctf_template is not None:
         check_ctf_template(args.ctf_template)
     paths = [args.input] if args.input is not None else sorted(args.input_dir.glob(args.pattern))
@@ -235,9 +229,7 @@ def run_convert_warp(args: argparse.Namespace) -> None:
     """Convert the table and write the result."""
     from opustomo.convert.warp import relion_from_species
 
-    result = relion_from_species(
-        args.star, positive(args.angpix, "angpix"), positive(args.kv, "--kv"), positive(args.cs, "--cs")
-    )
+    result = relion_from_species(args.star, args.angpix, args.kv, args.cs)
     write_converted(result, args.output or args.star.with_name(f"{args.star.stem}_relion.star"))
 
 

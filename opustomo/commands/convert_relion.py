@@ -6,7 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
-from opustomo.commands.conversion_output import positive, write_converted
+from opustomo.commands.conversion_output import write_converted
+from opustomo.commands.options import add_ctf, add_images
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -75,15 +76,13 @@ def run_convert_star(args: argparse.Namespace) -> None:
     from opustomo.convert.relion30 import first_copies, rows_with_label, to_relion30
     from opustomo.io.star_tables import read_particles
 
-    apix = positive(args.angpix, "angpix")
-    rescaled = None if args.rescale_angpix is None else positive(args.rescale_angpix, "--rescale-angpix")
     star = read_particles(args.star)
     count = len(star)
     if args.subset_label is not None:
         star = star.subset(rows_with_label(star, args.subset_label))
     if args.remove_symexp:
         star = star.subset(first_copies(star))
-    result = replace(to_relion30(star, apix, rescaled), count_in=count)
+    result = replace(to_relion30(star, args.angpix, args.rescale_angpix), count_in=count)
     write_converted(result, args.output or args.star.with_name(_default_name(args.star.stem, args.subset_label)))
 
 
@@ -159,8 +158,7 @@ def run_convert_relion5(args: argparse.Namespace) -> None:
     if target == "pixels":
         write_converted(relion5.to_pixels(star, known, args.keep_frames), out)
         return
-    apix = None if args.angpix is None else positive(args.angpix, "--angpix")
-    write_converted(relion5.to_relion5(star, known, apix), out, trained_on=False)
+    write_converted(relion5.to_relion5(star, known, args.angpix), out, trained_on=False)
     optimization = out.with_name(f"{out.stem}_optimisation_set.star")
     relion5.write_optimization_set(optimization, out, tomograms)
     print(f"Wrote the optimisation set {optimization}")
@@ -187,17 +185,10 @@ def add_export_relion_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--poses", type=Path, help="pose pickle, such as pose.N.pkl of a run (default: poses of the particle table)")
     add("--ind", type=Path, help="pickle, text or JSON file with the indices of the particles to use")
-    add("--datadir", type=Path, help="folder that the image paths are relative to")
+    add_images(parser)
     add("--no-ctf-volumes", action="store_true", help="do not write CTF volumes; rlnCtfImage remains unchanged")
     add("--copy", action="store_true", help="also copy subtomograms that need no conversion")
-    add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add("--force", action="store_true", help="continue even if --angpix disagrees with the headers")
-    add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
-    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
-    add("--tilt-range", type=float, help="maximum tilt angle (±) in degrees, for --no-ctf")
-    add("--tilt-step", type=float, help="tilt increment in degrees, for --no-ctf")
-    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add_ctf(parser, verifies=False)
     add("--normalizectf", action="store_true", help="subtomograms were divided by their sampling weights")
 
 

@@ -98,18 +98,6 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
 
-    for option in ("open", "close", "dilate", "erode", "soft_edge", "soft_edge_angst"):
-        value = getattr(args, option)
-        if value is not None and not 0 <= value < 1e4:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be at least 0.")
-    for option in ("sphere_radius", "apix", "map_apix"):
-        value = getattr(args, option)
-        if value is not None and not 0 < value < 1e6:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
-    if args.percentile is not None and not 0 <= args.percentile <= 100:
-        raise UserError(f"--percentile is {args.percentile:g}, but it must be between 0 and 100.")
-    if args.box is not None and (args.box < 4 or args.box % 2):
-        raise UserError(f"--box is {args.box}, but it must be even and at least 4.")
     if args.sphere_center is not None and args.sphere_radius is None:
         raise UserError("--sphere-center requires --sphere-radius.")
 

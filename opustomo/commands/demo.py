@@ -39,12 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.demo import plan as settings
     from opustomo.demo.scores import collect_result, remove_resume_state, report_lines
     from opustomo.demo.summary_figure import draw_summary
-    from opustomo.errors import UserError
 
-    if args.epochs is not None and args.epochs < 1:
-        raise UserError(f"--epochs is {args.epochs}, but it must be at least 1.")
-    if args.seed < 0:
-        raise UserError(f"--seed is {args.seed}, but it must not be negative.")
     plan = settings.DemoPlan(
         root=args.outdir,
         particles=settings.QUICK_PARTICLES if args.quick else settings.PARTICLES,

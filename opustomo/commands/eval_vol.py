@@ -8,7 +8,7 @@ import argparse
 import re
 from pathlib import Path
 
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import add_device, add_run
 from opustomo.commands.registry import Command
 
 HELP = "decode latents to volumes"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action="store_true", help="reverse the z axis, which inverts the handedness")
     parser.add_argument("--no-mask", action="store_true", help="do not multiply by the solvent mask of the checkpoint")
     parser.add_argument("--full-box", action="store_true", help="pad the volumes to the box of the subtomograms")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -67,14 +67,10 @@ def run(args: argparse.Namespace) -> None:
     elif args.z_start is not None:
         if args.z_end is None or len(args.z_end) != len(args.z_start):
             raise UserError("--z-start requires --z-end with the same number of values.")
-        if args.n < 1:
-            raise UserError(f"-n is {args.n}, but it must be at least 1.")
         fraction = np.linspace(0.0, 1.0, args.n)[:, None]
         latents = (1.0 - fraction) * np.array(args.z_start) + fraction * np.array(args.z_end)
     if args.z_end is not None and args.z_start is None:
         raise UserError("--z-end requires --z-start, the first latent of the path.")
-    if args.Apix is not None and not args.Apix > 0:
-        raise UserError(f"--Apix is {args.Apix:g} Å, but it must be positive.")
     if args.template_z is not None:
         if latents is None:
             raise UserError("--template-z requires conformations. Give them with --zfile, -z or --z-start.")
@@ -109,8 +105,7 @@ def run(args: argparse.Namespace) -> None:
 
 def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh eval_vol``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument(
         "mode",
         choices=("kmeans", "gmm", "hdbscan", "pc", "dpc", "joint"),

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opustomo.commands.options import add_microscope, add_tilt_series
 from opustomo.commands.registry import Command
 
 if TYPE_CHECKING:
@@ -31,15 +32,10 @@ def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
     add("--apix", type=float, required=True, metavar="Å", help="pixel size of the subtomograms")
     add("--workers", type=int, default=2, help="number of worker processes")
 
-    add = parser.add_argument_group("tilt series (one of the first three options is required)").add_argument
-    add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
-    add("--warp", type=Path, metavar="DIR", help="folder of the tilt-series XML files of WARP or M")
-    add(
-        "--tilts",
-        type=Path,
-        metavar="DIR",
-        help="folder of .tlt, .xf, .ali or .st (IMOD), .aln (AreTomo), .order or .mdoc (doses) and defocus files",
-    )
+    series = parser.add_argument_group("tilt series (one of the first three options is required)")
+    add_tilt_series(series)
+    add_microscope(series)
+    add = series.add_argument
     add("--images", type=Path, metavar="DIR", help="folder of tilt images or stacks (default: as named in the files)")
     add("--image-apix", type=float, metavar="Å", help="pixel size of the tilt images (default: MRC headers)")
     add(
@@ -56,35 +52,10 @@ def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--tomo-size", type=int, nargs=3, metavar=("NX", "NY", "NZ"), help="size of the tomogram in unbinned pixels")
     add(
-        "--image-size",
-        type=int,
-        nargs=2,
-        metavar=("NX", "NY"),
-        help="size of the tilt images of WARP in unbinned pixels (default: as stated in the files)",
-    )
-    add(
         "--hand",
         type=int,
         choices=(-1, 1),
         help="sign of the depth of particles, see docs/handedness.md (default: as stated in the files)",
-    )
-    add(
-        "--tilt-sign",
-        type=int,
-        choices=(-1, 1),
-        default=-1,
-        help="factor that converts the tilt angles of .tlt and .aln files to the convention of RELION",
-    )
-    add("--defocus-name", metavar="NAME", help="name of the defocus files, with {stem} for the stem of the tomogram")
-    add("--voltage", type=float, default=300.0, metavar="KV", help="acceleration voltage, for --tilts")
-    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration, for --tilts")
-    add("--amplitude", type=float, default=0.07, help="amplitude contrast, for --tilts")
-    add(
-        "--dose",
-        type=float,
-        default=3.0,
-        metavar="E",
-        help="dose per tilt in e/Å², used if .order files contain no doses",
     )
 
     add = parser.add_argument_group("subtomograms").add_argument
@@ -111,10 +82,14 @@ def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
 def run_extract_subtomos(args: argparse.Namespace) -> None:
     """Extract the subtomograms and print the training options that they require."""
     from opustomo.commands.next_commands import print_next
+    from opustomo.errors import UserError
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.extraction import extract_subtomograms
 
-    _check(args)
+    if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
+        raise UserError(
+            f"The tilt series of {args.particles} are missing. Give one of --tomograms, --warp and --tilts."
+        )
     star = read_particles(args.particles)
     report = extract_subtomograms(star, _source(args), _config(args))
     print(
@@ -132,27 +107,6 @@ EXTRACT_SUBTOMOS = Command(
     add_extract_subtomos_arguments,
     run_extract_subtomos,
 )
-
-
-def _check(args: argparse.Namespace) -> None:
-    from opustomo.errors import UserError
-
-    if args.box < 8 or args.box % 2:
-        raise UserError(f"--box is {args.box}, but it must be even and at least 8.")
-    for option in ("apix", "image_apix", "series_apix", "coord_apix", "voltage"):
-        value = getattr(args, option)
-        if value is not None and not 0 < value < 1e6:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
-    for option in ("tomo_size", "image_size"):
-        value = getattr(args, option)
-        if value is not None and min(value) < 1:
-            raise UserError(
-                f"--{option.replace('_', '-')} is {' '.join(map(str, value))}, but the sizes must be positive."
-            )
-    if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
-        raise UserError(
-            f"The tilt series of {args.particles} are missing. Give one of --tomograms, --warp and --tilts."
-        )
 
 
 def _source(args: argparse.Namespace) -> SeriesSource:
@@ -229,16 +183,9 @@ def add_prepare_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_prepare_subtomos(args: argparse.Namespace) -> None:
     """Reconstruct and write the subtomograms, and print their number."""
-    from opustomo.errors import UserError
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.particle_series import SeriesConfig, prepare_series
 
-    if args.box is not None and (args.box < 8 or args.box % 2):
-        raise UserError(f"--box is {args.box}, but it must be even and at least 8.")
-    if args.apix is not None and not 0 < args.apix < 1e6:
-        raise UserError(f"--apix is {args.apix:g}, but it must be positive.")
-    if not 0 < args.axis_tolerance < 90:
-        raise UserError(f"--axis-tolerance is {args.axis_tolerance:g}°, but it must be between 0° and 90°.")
     star = read_particles(args.particles)
     config = SeriesConfig(
         folder=args.outdir,

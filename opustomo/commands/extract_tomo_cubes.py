@@ -63,14 +63,6 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.prepare.cubes import CubeConfig, extract_cubes
     from opustomo.prepare.particle_tables import particles_of_block
 
-    if args.box_size < 2 or args.box_size % 2:
-        raise UserError(f"--box-size is {args.box_size}, but it must be even and positive.")
-    for option in ("coord_scale", "apix"):
-        value = getattr(args, option)
-        if value is not None and not 0 < value < 1e6:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
-    if args.start_index < 0 or not args.prefix or "/" in args.prefix:
-        raise UserError("--start-index must not be negative, and --prefix must be a file name without folders.")
     header = read_header(args.tomo)
     apix = args.apix or header.apix
     if apix is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.options import add_device, add_moved_star, add_run
+
 HELP = "find picks that show another molecule or nothing, and write STAR files of the kept particles and of the junk"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh junk``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch N (counted from 0), or latest for the last saved epoch")
-    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    add_run(parser, rounds=False)
+    add_moved_star(parser)
     parser.add_argument(
         "--reference",
         type=Path,
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", type=Path, help="solvent mask (default: that of the training)")
     parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
     parser.add_argument("-o", "--outdir", type=Path, help="output folder (default: analyze.N/junk)")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,11 +1,8 @@
-"""Validation of command line options, and conversion of the options that describe data and clusters."""
+"""Options that several commands share, and what they stand for: data, rounds of analysis and clusters."""
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,9 @@ from opustomo.errors import UserError
 if TYPE_CHECKING:
     from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.analysis.results import ResultDir, Round
+
+Adder = argparse.ArgumentParser | argparse._ArgumentGroup
+"""Parser or group of options."""
 
 EPOCH_HELP = "epoch N (counted from 0), latest for the last saved epoch, or filter.N for a second round"
 
@@ -46,174 +46,101 @@ def selected_round(folder: Path, name: str) -> tuple[ResultDir, Round]:
     return results, which
 
 
-LARGEST_INT = 2**31 - 1
-LARGEST = 1e9
-"""Upper limit of real-valued options, which is larger than any valid value but causes no overflow."""
+def add_run(parser: argparse.ArgumentParser, rounds: bool = True) -> None:
+    """Add the arguments for the output folder of a run and an epoch of it, or a round of analysis with `rounds`."""
+    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
+    epoch = "epoch N (counted from 0), or latest for the last saved epoch"
+    parser.add_argument("N", help=EPOCH_HELP if rounds else epoch)
 
 
-@dataclass(frozen=True)
-class Range:
-    """Interval from ``low`` to ``high``, which are included unless they are open; it never contains NaN.
+def add_moved_star(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the particle table of a run, which by default is read from the settings of the run."""
+    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
 
-    ``infinite`` includes infinity as the upper end.
+
+def add_device(parser: Adder) -> None:
+    """Add the option that selects the device."""
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+
+
+def add_images(parser: Adder) -> None:
+    """Add the options for the images of a particle table and their pixel size, which `data_config` reads."""
+    add = parser.add_argument
+    add("--datadir", type=Path, help="folder that the image paths are relative to")
+    add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
+    add(
+        "--force",
+        action="store_true",
+        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
+    )
+
+
+def add_ctf(parser: Adder, verifies: bool) -> None:
+    """Add the options for the CTF tables and tilts of a particle table, which `data_config` reads.
+
+    Parameters
+    ----------
+    parser
+        Parser or group of options.
+    verifies
+        Whether the command compares the expected tilts with the CTF tables.
     """
-
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    infinite: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        if not _finite(value):
-            return self.infinite and value == self.high
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below
-
-    def demand(self, value: float) -> str:
-        """Return the requirement that a number outside the range violates, worded to follow "must"."""
-        if self.low > -math.inf and self.high <= 180:
-            ends = "(" if self.open_low else "[", ")" if self.open_high else "]"
-            return f"lie in {ends[0]}{_plain(self.low)}, {_plain(self.high)}{ends[1]}"
-        if not _finite(value) and not self.infinite:
-            return "be a finite number"
-        if value > self.high or (self.open_high and value == self.high):
-            return f"be at most {_plain(self.high)}"
-        if self.low == -math.inf:
-            return "be a number"
-        return "be positive" if self.low == 0 and self.open_low else f"be at least {_plain(self.low)}"
+    add = parser.add_argument
+    use = "; verifies CTF tables or defines the wedge of --no-ctf" if verifies else ", for --no-ctf"
+    add("--warp", action="store_true", help="CTF tables are WARP csv files")
+    add("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
+    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
+    add("--tilt-range", type=float, help=f"maximum tilt angle (±) in degrees{use} (50 by default)")
+    add("--tilt-step", type=float, help=f"tilt increment in degrees{use} (2 by default)")
+    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
 
 
-def _finite(value: float) -> bool:
-    return isinstance(value, int) or math.isfinite(value)  # a large int cannot be converted to float
+def add_tilt_series(parser: Adder) -> None:
+    """Add the options for the files of tilt series, which :class:`SeriesSource` reads."""
+    add = parser.add_argument
+    add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
+    add("--warp", type=Path, metavar="DIR", help="folder of the tilt-series XML files of WARP or M")
+    add(
+        "--tilts",
+        type=Path,
+        metavar="DIR",
+        help="folder of .tlt, .xf, .ali or .st (IMOD), .aln (AreTomo), .tomostar (WARP), .order or .mdoc (doses) and "
+        "defocus files",
+    )
+    add(
+        "--defocus-name",
+        metavar="NAME",
+        help="name of the defocus files, with {stem} for the stem of the tomogram (default: common names)",
+    )
+    add(
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar=("NX", "NY"),
+        help="size of the tilt images of WARP in unbinned pixels (default: as stated in the files)",
+    )
+    add(
+        "--tilt-sign",
+        type=int,
+        choices=(-1, 1),
+        default=-1,
+        help="factor that converts the tilt angles of .tlt and .aln files to the convention of RELION",
+    )
 
 
-def at_least(low: float, high: float = math.inf) -> Range:
-    """Return the closed range from ``low``."""
-    return Range(low, high)
-
-
-POSITIVE = Range(0.0, LARGEST, open_low=True)
-PIXEL_SIZE = Range(0.0, 1e6, open_low=True)
-TILT = Range(0.0, 90.0, open_low=True, open_high=True)
-COUNT = at_least(1, LARGEST_INT)
-INDEX = at_least(0, LARGEST_INT)
-BOX = at_least(2, 32768)
-WORKERS = at_least(1, 1024)
-SEED = at_least(0, 2**64 - 1)
-ANY = Range(-LARGEST, LARGEST)
-NOT_NEGATIVE = at_least(0.0, LARGEST)
-WIDTH = at_least(0.0, 1e4)
-
-RANGES: dict[str, Range] = {
-    **dict.fromkeys(
-        ("apix", "angpix", "--apix", "--Apix", "--angpix", "--map-apix", "--image-apix", "--series-apix",
-         "--coord-apix", "--coord-angpix", "--tomo-angpix", "--rescale-angpix", "--pixel-size",
-         "--detector-pixel-size"),
-        PIXEL_SIZE,
-    ),
-    **dict.fromkeys(("box", "D", "-D", "--D", "--box", "--box-size", "--downsample"), BOX),
-    **dict.fromkeys(("--tomo-size", "--image-size"), COUNT),
-    **dict.fromkeys(("--workers", "--num-workers"), WORKERS),
-    **dict.fromkeys(("-n", "--count", "--num-epochs", "--epochs", "--batch-size", "--accum-step", "--checkpoint",
-                     "--keep", "--log-interval", "--num-gpus", "--points", "--num-volumes", "--nearest",
-                     "--max-neighbors", "numk", "K", "num", "--numk", "--kmeans", "--ksample", "numb", "--bodies",
-                     "--origin-rel", "--dim", "--min-cluster-size", "--samples", "--components", "--classes"), COUNT),
-    **dict.fromkeys(("numpc", "--pc", "--num-pcs", "--permutations", "--dfk", "--template-z-ind", "--near-particle",
-                     "--between", "--anchors", "--start-index", "--num-bodies", "--particle-volumes"), INDEX),
-    **dict.fromkeys(("--wd", "--lamb", "--beta-control", "--bfactor", "--ctfalpha", "--ctfbeta",
-                     "--warp-bfactor-scale", "--perturb-rot", "--perturb-trans", "--rot-err", "--shift", "--shift-err",
-                     "--astigmatism", "--dose", "--cs", "--high-tilt", "--clip-sigma", "--bfactor-per-dose",
-                     "--within", "--avg-neighbors", "--defocus", "--axis-tolerance", "--min-depth",
-                     "--chain-distance"), NOT_NEGATIVE),
-    **dict.fromkeys(("--open", "--close", "--dilate", "--erode", "--soft-edge", "--soft-edge-angst"), WIDTH),
-    **dict.fromkeys(("--lr", "--voltage", "--kv", "--magnification", "--bin-size", "--scale", "--factor",
-                     "--coord-scale", "--weights", "--sphere-radius"), POSITIVE),
-    "--seed": SEED,
-    "--zdim": at_least(1, 4096),
-    "--zaffinedim": at_least(0, 4096),
-    "--templateres": at_least(17, 16384),
-    "--encoderres": at_least(8, 256),
-    "--downfrac": Range(0.0, 1.0, open_low=True),
-    "--valfrac": Range(0.0, 1.0, open_high=True),
-    "--fdr": Range(0.0, 1.0, open_low=True, open_high=True),
-    "--empty": Range(0.0, 1.0, open_high=True),
-    "--amplitude": Range(0.0, 1.0),
-    "--tilt-range": TILT,
-    "--tilt-step": TILT,
-    "simulate --tilt-range": Range(-90.0, 90.0),
-    "--percentile": Range(0.0, 100.0),
-    "--lim": Range(0.0, 100.0),
-    "--tilt-limit": Range(-180.0, 180.0),
-    **dict.fromkeys(("--norm", "-z", "--z-start", "--z-end", "--threshold", "--sphere-center"), ANY),
-    "--snr": Range(0.0, open_low=True, infinite=True),
-}  # fmt: skip
-"""Valid range of each option or positional argument; ``command option`` takes precedence over ``option``."""
-
-NAMES = ("--prefix", "--tmp-prefix")
-"""Options that become parts of file names in a folder given by another option."""
-INNER_PATHS = ("--image-name",)
-"""Options that are relative paths in such a folder."""
-
-
-def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Check the numbers and file names of a command line.
-
-    Raises
-    ------
-    UserError
-        If a number is outside its range, or a name would lead to another folder.
-    """
-    command = parser.prog.split()[-1]
-    for action in parser._actions:
-        value = getattr(args, action.dest, None)
-        if value is None or value is action.default:
-            continue
-        title = max(action.option_strings, key=len, default=action.metavar or action.dest)
-        for number in _numbers(value):
-            limits = range_of(command, action, type(number))
-            if number not in limits:
-                raise UserError(f"{title} must {limits.demand(number)}, got {_plain(number)}.")
-        if isinstance(value, str) and set(NAMES) & set(_titles(action)):
-            _check_name(str(title), value)
-        if isinstance(value, str) and set(INNER_PATHS) & set(_titles(action)):
-            _check_inner_path(str(title), value)
-
-
-def range_of(command: str, action: argparse.Action, kind: type) -> Range:
-    """Return the valid range of an option whose values have type int or float."""
-    names = _titles(action)
-    for name in [f"{command} {name}" for name in names] + names:
-        if name in RANGES:
-            return RANGES[name]
-    return Range(-LARGEST_INT - 1, LARGEST_INT) if kind is int else Range()
-
-
-def _titles(action: argparse.Action) -> list[str]:
-    return list(action.option_strings) or [action.dest]
-
-
-def _numbers(value: object) -> Iterable[float]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [number for number in values if isinstance(number, (int, float)) and not isinstance(number, bool)]
-
-
-def _plain(number: float) -> str:
-    if not isinstance(number, int):
-        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else f"{number:.12g}"
-    text = str(number)
-    return text if len(text) <= 40 else f"a number of {len(text.lstrip('-'))} digits"
-
-
-def _check_name(title: str, text: str) -> None:
-    if not text or "/" in text or text in (".", "..") or not text.isprintable():
-        raise UserError(f"{title} is {text!r}, but it must be a file name without folders. Give the folder with -o.")
-
-
-def _check_inner_path(title: str, text: str) -> None:
-    if text.startswith("/") or ".." in text.split("/"):
-        raise UserError(f"{title} is {text!r}, which is outside the output folder. Give a relative path without '..'.")
+def add_microscope(parser: Adder) -> None:
+    """Add the options for what text files of tilt series do not contain."""
+    add = parser.add_argument
+    add("--voltage", type=float, default=300.0, metavar="KV", help="acceleration voltage, for text files")
+    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration, for text files")
+    add("--amplitude", type=float, default=0.07, help="amplitude contrast, for text files")
+    add(
+        "--dose",
+        type=float,
+        default=3.0,
+        metavar="E",
+        help="dose per tilt in e/Å², used if .order files contain no doses",
+    )
 
 
 METHODS = ("kmeans", "gmm", "hdbscan")

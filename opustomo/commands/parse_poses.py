@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
+from opustomo.commands.options import add_cluster_method, add_run, cluster_method
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -106,11 +106,6 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UserError("No output is requested. Give -o PKL, --labels PKL with --outdir DIR, or --out-star STAR.")
     if (args.labels is None) != (args.outdir is None):
         raise UserError("--labels and --outdir must be given together.")
-    if args.Apix is not None and not args.Apix > 0:
-        raise UserError(f"--Apix is {args.Apix:g} Å, but it must be positive.")
-    for option, value in (("--perturb-rot", args.perturb_rot), ("--perturb-trans", args.perturb_trans)):
-        if not 0 <= value < float("inf"):
-            raise UserError(f"{option} is {value:g}, but it must be at least 0.")
 
 
 def _perturbed(poses: Poses, args: argparse.Namespace, box: int) -> Poses:
@@ -156,8 +151,6 @@ def run_prepare(args: argparse.Namespace) -> None:
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
     from opustomo.io.star_tables import read_particles
 
-    if not args.apix > 0:
-        raise UserError(f"The pixel size is {args.apix:g} Å, but it must be positive.")
     star = read_particles(args.star)
     box = check_box(star, args.box)
     box_note(args.box, box)
@@ -184,8 +177,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "apix", type=float, nargs="?", help="pixel size of the subtomograms in Å (default: that of the training)"
     )
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     parser.add_argument("--refined", action="store_true", help="replace the poses by the refined ones of pose.N.pkl")
@@ -208,8 +200,6 @@ def run_parse_pose(args: argparse.Namespace) -> None:
             f"The box size {args.D} is given without a pixel size. Give both (pixels, then Å) or neither, because "
             "both are known from the training."
         )
-    if args.D is not None and (args.D < 2 or not args.apix > 0):
-        raise UserError(f"The box size is {args.D} and the pixel size {args.apix:g}, but both must be positive.")
     star = read_particles(args.star)
     results, which = selected_round(args.resdir, args.N)
     box, apix = results.box_of_run(args.D, args.apix)

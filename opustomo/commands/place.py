@@ -7,7 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.options import EPOCH_HELP, add_cluster_method, add_particle_places, cluster_method
+from opustomo.commands.options import (
+    add_cluster_method,
+    add_device,
+    add_moved_star,
+    add_particle_places,
+    add_run,
+    cluster_method,
+)
 from opustomo.commands.registry import Command
 
 if TYPE_CHECKING:
@@ -17,8 +24,7 @@ if TYPE_CHECKING:
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh place``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument(
         "--tomogram", required=True, metavar="TOMO", help="MRC file of the tomogram, or its name in the STAR file"
     )
@@ -28,7 +34,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_method(parser)
     parser.add_argument("--only", metavar="a-b,c", help="place only these clusters (default: all)")
     parser.add_argument("--own", action="store_true", help="place the volume of each particle, not that of its cluster")
-    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    add_moved_star(parser)
     add_particle_places(parser)
     parser.add_argument(
         "--tomo-angpix", type=float, metavar="a", help="pixel size of the tomogram in Å (default: that of its header)"
@@ -46,7 +52,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--outdir", type=Path, help="output folder (default: place_TOMO in the folder of the clusters)"
     )
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run_place(args: argparse.Namespace) -> None:
@@ -112,8 +118,7 @@ def _clustering(results: ResultDir, which: Round, args: argparse.Namespace) -> C
 def add_artiax_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh artiax``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     add_particle_places(parser)
@@ -140,13 +145,8 @@ def run_artiax(args: argparse.Namespace) -> None:
     from opustomo.analysis.clusters.clustering import Clustering, load_labels
     from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, write_tomogram_stars
     from opustomo.commands.options import selected_round
-    from opustomo.errors import UserError
     from opustomo.io.star_tables import read_particles
 
-    for option in ("coord_angpix", "tomo_angpix"):
-        value = getattr(args, option)
-        if value is not None and not value > 0:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g} Å, but it must be positive.")
     results, which = selected_round(args.resdir, args.N)
     star = read_particles(args.star)
     path = results.analyzed_file(which, Clustering(args.K, cluster_method(args)).folder, "labels.pkl")

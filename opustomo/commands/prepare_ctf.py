@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opustomo.commands.options import add_microscope, add_tilt_series
+
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
     from opustomo.io.tilt_series.discovery import SeriesSource
@@ -22,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help=".coords files, folders with .coords files, or one particle table with --tilts, --tomograms or --warp",
+        help=".coords files or folders with .coords files, beside their tilt series unless --tilts is given, or one "
+        "particle table with --tilts, --tomograms or --warp",
     )
     add("-o", "--outdir", type=Path, required=True, metavar="DIR", help="output folder of the CTF tables and all.star")
     add("--out-star", type=Path, metavar="STAR", help="output particle table (default: DIR/all.star)")
@@ -33,33 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write CTF tables for particles that are 2D stacks of tilt images",
     )
 
-    add = parser.add_argument_group("tilt series").add_argument
-    add(
-        "--tilts",
-        type=Path,
-        metavar="DIR",
-        help="folder of .tlt, .aln, .tomostar or .mdoc, .order and defocus files (default: that of .coords)",
-    )
-    add("--tomograms", type=Path, metavar="STAR", help="tomograms.star of RELION 4 or 5")
-    add("--warp", type=Path, metavar="DIR", help="folder of the tilt-series XML files of WARP or M")
-    add(
-        "--defocus-name",
-        metavar="NAME",
-        help="name of the defocus files, with {stem} for the stem of the tomogram (default: common names)",
-    )
+    series = parser.add_argument_group("tilt series")
+    add_tilt_series(series)
+    add = series.add_argument
     add(
         "--tomo-size",
         type=int,
         nargs=3,
         metavar=("NX", "NY", "NZ"),
         help="size of the tomogram in voxels (default: MRC header)",
-    )
-    add(
-        "--image-size",
-        type=int,
-        nargs=2,
-        metavar=("NX", "NY"),
-        help="size of the tilt images of WARP in unbinned pixels",
     )
     add(
         "--apix",
@@ -69,19 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--coord-apix", type=float, metavar="Å", help="pixel size of coordinates in pixels (default: that of --apix)")
 
-    add = parser.add_argument_group("CTF").add_argument
+    ctf = parser.add_argument_group("CTF")
+    add_microscope(ctf)
+    add = ctf.add_argument
     add(
         "--hand",
         choices=("original", "1", "-1"),
         help="sign of the depth of particles; 1 and -1 as rlnTomoHand, see docs/handedness.md (default: as stated by "
         "RELION or WARP, original for text files)",
-    )
-    add(
-        "--tilt-sign",
-        type=int,
-        choices=(-1, 1),
-        default=-1,
-        help="factor of the tilt angles of .tlt and .aln files in the CTF tables",
     )
     add(
         "--high-tilt",
@@ -95,16 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="clip to the mean ± S standard deviations of the other tilts; 0: no clipping (default: 2 for text files)",
-    )
-    add("--voltage", type=float, default=300.0, metavar="KV", help="acceleration voltage, for text files")
-    add("--cs", type=float, default=2.7, metavar="MM", help="spherical aberration, for text files")
-    add("--amplitude", type=float, default=0.07, help="amplitude contrast, for text files")
-    add(
-        "--dose",
-        type=float,
-        default=3.0,
-        metavar="E",
-        help="dose per tilt in e/Å², used if .order files contain no doses",
     )
     add(
         "--bfactor-per-dose",
@@ -236,18 +206,6 @@ def _coords(inputs: list[Path]) -> list[Path]:
 def _check(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
 
-    for option in ("apix", "coord_apix", "voltage", "magnification", "detector_pixel_size"):
-        value = getattr(args, option)
-        if value is not None and not 0 < value < 1e9:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must be positive.")
-    for option in ("cs", "dose", "bfactor_per_dose", "high_tilt", "clip_sigma"):
-        value = getattr(args, option)
-        if value is not None and not 0 <= value < 1e9:
-            raise UserError(f"--{option.replace('_', '-')} is {value:g}, but it must not be negative.")
-    if not 0 <= args.amplitude < 1:
-        raise UserError(f"--amplitude is {args.amplitude:g}, but it must be between 0 and 1.")
-    if args.tomo_size is not None and min(args.tomo_size) < 1:
-        raise UserError(f"--tomo-size is {' '.join(map(str, args.tomo_size))}, but the sizes must be positive.")
     if args.hand == "original" and (args.tomograms or args.warp):
         raise UserError("--hand original applies only to text files. Use --hand 1 or -1 for files of RELION and WARP.")
     if args.apix is not None and args.detector_pixel_size is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.options import add_ctf, add_device, add_images
+
 HELP = "reconstruct a map, half maps and their FSC from subtomograms by CTF-weighted back-projection"
 
 
@@ -23,27 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--poses", type=Path, help="pose pickle, such as pose.N.pkl of a run (default: poses of the particle table)")
     add("-r", "--mask", type=Path, dest="mask", help="mask for the FSC (MRC, box of the subtomograms)")
     add("--ind", type=Path, help="pickle, text or JSON file with the indices of the particles to use")
-    add("--datadir", type=Path, help="folder that the image paths are relative to")
-    add("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    add(
-        "--force",
-        action="store_true",
-        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
-    )
-    add("--warp", action="store_true", help="CTF tables are WARP csv files")
-    add(
-        "--warp-bfactor-scale",
-        type=float,
-        default=0.25,
-        help="scale factor of the B factors of WARP (default: %(default)s)",
-    )
-    add("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
-    add("--tilt-range", type=float, help="maximum tilt angle (±) in degrees, for --no-ctf")
-    add("--tilt-step", type=float, help="tilt increment in degrees, for --no-ctf")
-    add("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add_images(parser)
+    add_ctf(parser, verifies=False)
     add("--normalizectf", action="store_true", help="subtomograms were divided by their sampling weights")
     add("--num-workers", type=int, default=2, help="number of prefetching threads (default: %(default)s)")
-    add("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:

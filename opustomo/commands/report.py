@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
+from opustomo.commands.options import add_cluster_method, add_moved_star, add_run, cluster_method
 
 HELP = "write an HTML report: verdict, volumes in 3D, latent space, clusters, movies, tomograms, training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh report``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="HTML", help="output file (default: analyze.N/report.html)"
     )
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-k", "--numk", type=int, metavar="K", help="number of clusters of the k-means (default: the latest clustering)"
     )
     add_cluster_method(parser)
-    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    add_moved_star(parser)
     parser.add_argument("--skip-vol", action="store_true", help="omit the volumes")
     parser.add_argument(
         "--particle-volumes",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
+from opustomo.commands.options import EPOCH_HELP, add_cluster_method, add_moved_star, cluster_method
 from opustomo.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_cluster_method(parser)
     parser.add_argument("--pc", type=int, default=2, metavar="n", help="number of principal component traversals")
-    parser.add_argument("--star", type=Path, help="STAR file used for training, if it was moved")
+    add_moved_star(parser)
     parser.add_argument("--mask", type=Path, help="mask for the FSC (default: that of the training)")
     parser.add_argument("--refined", action="store_true", help="write refined poses into the STAR files")
     parser.add_argument("--skip-umap", action="store_true", help="do not compute UMAP, which takes minutes")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from opustomo import __version__
 from opustomo.commands import completion
-from opustomo.commands.options import check_options
+from opustomo.commands.option_ranges import check_options
 from opustomo.commands.output_streams import discard_output, output_failure, prepare_streams, say_error, settle_errors
 from opustomo.commands.parser import CommandParser, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from opustomo.analysis.selection import AnalyzedParticles
 
-from opustomo.commands.options import EPOCH_HELP
+from opustomo.commands.options import add_run
 
 HELP = "write a STAR file of particles selected by cluster, latent coordinates, distance or index list"
 
@@ -19,8 +19,7 @@ HELP = "write a STAR file of particles selected by cluster, latent coordinates, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh select``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="STAR", help="STAR file to write")
     criteria = parser.add_argument_group("selection criteria (particles must fulfill all of them)")
     criteria.add_argument(

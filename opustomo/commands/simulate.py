@@ -139,24 +139,9 @@ def _check_numbers(args: argparse.Namespace) -> None:
     from opustomo.errors import UserError
 
     checks = {
-        f"-n is {args.count}, but it must be at least 1": args.count < 1,
-        f"--snr is {args.snr:g}, but it must be positive (inf for no noise)": not args.snr > 0,
-        f"--apix is {args.apix}, but it must be positive": args.apix is not None and not args.apix > 0,
-        f"--box is {args.box}, but it must be even and at least 16": args.box not in (None, *range(16, 4096, 2)),
-        f"--empty is {args.empty:g}, but it must be at least 0 and below 1": not 0 <= args.empty < 1,
-        f"--dose is {args.dose:g}, but it must not be negative": not args.dose >= 0,
-        f"--voltage is {args.voltage:g} kV, but it must be positive and below 10000": not 0 < args.voltage < 10000,
-        f"--cs is {args.cs:g}, but it must not be negative": not args.cs >= 0,
-        f"--amplitude is {args.amplitude:g}, but it must be between 0 and 1": not 0 <= args.amplitude <= 1,
-        f"--seed is {args.seed}, but it must not be negative": args.seed < 0,
-        f"--rot-err is {args.rot_err:g}, but it must not be negative": not args.rot_err >= 0,
-        f"--shift is {args.shift:g}, but it must not be negative": not args.shift >= 0,
-        f"--shift-err is {args.shift_err:g}, but it must not be negative": not args.shift_err >= 0,
-        f"--astigmatism is {args.astigmatism:g}, but it must not be negative": not args.astigmatism >= 0,
         f"--tilt-range has {len(args.tilt_range)} values, but it takes one (±) or two": len(args.tilt_range) > 2,
-        "--defocus must be two ascending, non-negative values": not 0 <= args.defocus[0] <= args.defocus[1],
+        "--defocus must be two ascending values": not args.defocus[0] <= args.defocus[1],
         f"--defocus is {args.defocus[1]:g}, but it must be given in Å (2 µm are 20000)": 0 < args.defocus[1] < 100,
-        "--weights must be positive": args.weights is not None and not min(args.weights) > 0,
     }
     for message, is_invalid in checks.items():
         if is_invalid:

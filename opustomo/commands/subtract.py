@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from opustomo.commands.options import add_device, add_run
+
 HELP = "subtract the modeled signal of each particle outside of a mask from its subtomogram"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsd subtract``."""
     parser.add_argument("star", metavar="STAR", type=Path, help="STAR file used for training")
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help="epoch (counted from 0), or latest")
+    add_run(parser, rounds=False)
     parser.add_argument(
         "--keep", type=Path, required=True, metavar="MASK", help="mask (MRC) of the part that stays in the subtomograms"
     )
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--datadir", type=Path, help="folder that the image paths are relative to, if it changed")
     parser.add_argument("-b", "--batch-size", type=int, default=8, help="particles per batch")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:

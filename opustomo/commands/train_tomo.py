@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opustomo.commands.options import add_ctf, add_device, add_images
+
 if TYPE_CHECKING:
     from opustomo.model.config import PhysicsConfig
     from opustomo.training.config import TrainingConfig
@@ -52,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--masks", type=Path, metavar="PKL", help="geometry of the bodies (mask_params.pkl of dsdsh prepare_multi)"
     )
-    files.add_argument("--datadir", type=Path, help="folder that the image paths are relative to")
     files.add_argument(
         "--split",
         type=Path,
@@ -94,12 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--estpose", action="store_true", help="refine the poses of the particles")
 
     data = parser.add_argument_group("data")
-    data.add_argument("--angpix", type=float, help="pixel size in Å (default: MRC header)")
-    data.add_argument(
-        "--force",
-        action="store_true",
-        help="continue even if --angpix disagrees with the headers or the origins appear to be in Å",
-    )
+    add_images(data)
     data.add_argument("--downfrac", type=float, default=1.0, help="fraction of the box that Fourier cropping keeps")
     data.add_argument(
         "--norm", type=float, nargs=2, metavar=("SHIFT", "SCALE"), help="normalize voxels to (value - SHIFT) / SCALE"
@@ -114,20 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--num-workers", type=int, default=16, help="number of prefetching threads")
 
     physics = parser.add_argument_group("CTF")
-    physics.add_argument("--warp", action="store_true", help="CTF tables are WARP csv files")
-    physics.add_argument("--warp-bfactor-scale", type=float, default=0.25, help="scale factor of the B factors of WARP")
-    physics.add_argument("--no-ctf", action="store_true", help="model only the missing wedge, given by --tilt-range")
-    physics.add_argument(
-        "--tilt-step",
-        type=float,
-        help="tilt increment in degrees; verifies CTF tables or defines the wedge of --no-ctf (2 by default)",
-    )
-    physics.add_argument(
-        "--tilt-range",
-        type=float,
-        help="maximum tilt angle (±) in degrees; verifies CTF tables or defines the wedge of --no-ctf (50 by default)",
-    )
-    physics.add_argument("--tilt-limit", type=float, help="exclude tilts with angles beyond ± this value in degrees")
+    add_ctf(physics, verifies=True)
     physics.add_argument("--ctfalpha", type=float, default=0.0, help="exponent of the CTF that multiplies the data")
     physics.add_argument("--ctfbeta", type=float, default=1.0, help="exponent of the CTF that multiplies the model")
     physics.add_argument(
@@ -179,7 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--multigpu", action="store_true", help="start one process per GPU (as an alternative to torchrun and srun)"
     )
     machine.add_argument("--num-gpus", type=_count, default=4, help="number of GPUs of --multigpu")
-    machine.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(machine)
     machine.add_argument(
         "--amp",
         action=argparse.BooleanOptionalAction,

@@ -49,8 +49,6 @@ def run_pc_traversal(args: argparse.Namespace) -> None:
     low, high = args.lim
     if not 0 <= low < high <= 100:
         raise UserError(f"--lim is {low:g} {high:g}, but it must be two ascending percentiles between 0 and 100.")
-    if args.n < 1:
-        raise UserError(f"-n is {args.n}, but it must be at least 1.")
     latents = read_latent_table(args.latents, args.conformation)
     dimension = latents.shape[1]
     components = args.dim or list(range(1, dimension + 1))

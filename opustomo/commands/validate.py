@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.options import EPOCH_HELP, add_cluster_method, cluster_method
+from opustomo.commands.options import add_cluster_method, add_device, add_run, cluster_method
 from opustomo.commands.registry import Command
 
 
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh validate``."""
-    parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    parser.add_argument("N", help=EPOCH_HELP)
+    add_run(parser)
     parser.add_argument("K", type=int, help="number of clusters")
     add_cluster_method(parser)
     parser.add_argument(
@@ -38,7 +37,7 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-likelihood", action="store_true", help="skip the likelihood of the held-out particles")
     parser.add_argument("-b", "--batch-size", type=int, default=8, help="batch size of the held-out particles")
     parser.add_argument("--num-workers", type=int, default=2, help="number of prefetching threads")
-    parser.add_argument("--device", help="cuda or cpu (default: a GPU if available)")
+    add_device(parser)
 
 
 def run_validate(args: argparse.Namespace) -> None:

@@ -430,7 +430,7 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert message.count("\n") == 1 and not (out / "particles.star").exists()
         return message
 
-    assert "--box is 21, but it must be even" in said(box="21")
+    assert "--box must be even" in said(box="21")
     assert "--apix 3 is smaller than the pixel size 4 Å of the tilt images of TS_1" in said(apix="3")
     assert "Give one of --tomograms, --warp and --tilts" in said(tilts=())
     assert "STAR file does not exist" in said(tilts=("--tomograms", str(tmp_path / "none.star")))

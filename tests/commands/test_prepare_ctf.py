@@ -177,7 +177,7 @@ def test_warp(tmp_path: Path) -> None:
         (("--tomo-size", "4", "0", "1"), "--tomo-size must be at least 1, got 0"),
         (("--apix", "-1"), "--apix must be positive, got -1"),
         (("--dose", "-1"), "--dose must be at least 0, got -1"),
-        (("--amplitude", "1.5"), "--amplitude must lie in [0, 1], got 1.5"),
+        (("--amplitude", "1.5"), "--amplitude must lie in [0, 1), got 1.5"),
         (("--image-name", "{x}"), "--image-name is {x}"),
         (("--tomograms", "t.star"), "require a particle table"),
         (("--defocus-name", "{stem}.none"), "there is no TS_1.none"),

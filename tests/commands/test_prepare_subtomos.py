@@ -169,7 +169,7 @@ def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("old", "new", "words", "expected"),
     [
-        ("", "", ("--box", "7"), "--box is 7, but it must be even"),
+        ("", "", ("--box", "7"), "--box must be even"),
         ("", "", ("--apix", "4"), "--apix 4 is smaller than the pixel size 8 Å"),
         ("000001@stacks/p0.mrcs", "p0.mrcs", (), "rlnImageName of row 1 is p0.mrcs"),
         ("@stacks/p1", "@stacks/p9", (), "1 stacks are missing, the first is stacks/p9.mrcs"),
@@ -183,7 +183,7 @@ def test_a_real_series_of_m(shared_data: Path, tmp_path: Path, capsys: pytest.Ca
             ("--group-col", "rlnOpticsGroup"),
             "with --group-col, otherwise increase --axis-tolerance",
         ),
-        ("", "", ("--axis-tolerance", "95"), "--axis-tolerance is 95°, but it must be"),
+        ("", "", ("--axis-tolerance", "95"), "--axis-tolerance must lie in (0, 90)"),
         (f" {4 * DOSE[5]:.6f} ", f" {-4 * DOSE[5]:.6f} ", (), f"negative in rows 6 ({-4 * DOSE[5]:g}), 37 ("),
     ],
 )

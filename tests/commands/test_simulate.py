@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from opustomo.commands import simulate
+from opustomo.commands.option_ranges import check_options
 from opustomo.errors import UserError
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
@@ -21,9 +22,11 @@ from opustomo.simulate import dataset
 
 
 def command(*words: object) -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("dsd simulate")
     simulate.add_arguments(parser)
-    simulate.run(parser.parse_args([str(word) for word in words]))
+    args = parser.parse_args([str(word) for word in words])
+    check_options(parser, args)
+    simulate.run(args)
 
 
 FAST = ("--builtin", "50S", "30S", "-n", "6", "--tilt-step", "15", "--device", "cpu")
@@ -158,7 +161,7 @@ def test_values_too_large_for_float16_are_refused(tmp_path: Path) -> None:
         (("--builtin", "50S", "-o", "x", "--snr", "0"), "--snr"),
         (("--builtin", "50S", "-o", "x", "--defocus", "2", "4"), "in Å"),
         (("--builtin", "50S", "-o", "x", "--box", "31"), "--box"),
-        (("--builtin", "50S", "-o", "x", "-n", "0"), "-n"),
+        (("--builtin", "50S", "-o", "x", "-n", "0"), "--count"),
         (("--builtin", "50S", "-o", "x", "--shift", "20"), "--shift"),
         (("--builtin", "50S", "-o", "x", "--device", "tpu!"), "--device"),
         (("--builtin", "50S", "-o", "x", "--tilt-range", "100"), "--tilt-range"),

@@ -11,7 +11,7 @@ import pytest
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.commands.options import RANGES, Range, check_options, range_of
+from opustomo.commands.option_ranges import RANGES, Range, check_options, range_of
 from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.errors import UserError
 
