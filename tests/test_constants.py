@@ -23,10 +23,12 @@ NOT_OF_THE_METHOD = {
     # the course of a run: when it saves, reports, waits and gives up
     "AUTOSAVE_SECONDS", "AGREE_STEPS", "GRACE_SECONDS", "PATIENCE_SECONDS", "SECONDS_BETWEEN_LINES",
     "FRACTION_BETWEEN_LINES", "SECONDS_BETWEEN_READINGS", "MOST_LOST", "MOST_LOST_AT_END", "LEAST_LOST_AT_END", "NAMED",
+    # comparison of the settings of a resumed run
+    "TOLERANCE",
     # keys of random draws
     "VALIDATION_KEY", "POOL_KEY",
 }  # fmt: skip
-ELSEWHERE = {("graphs", "WARM_UP"), ("run_identity", "TOLERANCE")}
+ELSEWHERE = {("graphs", "WARM_UP")}
 """Constants that have the name of a constant of the method."""
 
 
