@@ -213,7 +213,7 @@ def test_names_of_tomograms() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--box-size", "7"), "--box-size is 7, but it must be even"),
+        (("--box-size", "7"), "--box-size must be even"),
         (("--coord-scale", "0"), "--coord-scale must be positive, got 0"),
         (("--coord-cols", "a", "b", "c"), "no column a"),
         (("--data-block", "nothing"), "no block data_nothing"),

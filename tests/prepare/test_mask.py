@@ -136,7 +136,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--threshold", "9"), "the threshold 9 leaves no voxel"),
         (("--threshold", "0.5", "--erode", "20"), "eroding leaves no voxel"),
         (("--soft-edge", "-1"), "--soft-edge must be at least 0, got -1"),
-        (("--box", "31"), "--box is 31, but it must be even"),
+        (("--box", "31"), "--box must be even"),
         (("--percentile", "101"), "--percentile must lie in [0, 100], got 101"),
         (("--sphere-center", "1", "2", "3"), "--sphere-center requires --sphere-radius"),
         (("--apix", "0"), "--apix must be positive, got 0"),

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 import analysis_scripts.main
 import opustomo.main
 from opustomo.commands import demo
+from opustomo.commands.option_ranges import check_options
 from opustomo.demo import plan as settings
 from opustomo.demo.plan import BOX, STATES, DemoPlan
 from opustomo.demo.scores import (
@@ -120,9 +121,11 @@ def test_matching_puts_most_particles_right() -> None:
 
 
 def command(*words: object) -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("dsd demo")
     demo.add_arguments(parser)
-    demo.run(parser.parse_args([str(word) for word in words]))
+    args = parser.parse_args([str(word) for word in words])
+    check_options(parser, args)
+    demo.run(args)
 
 
 def test_the_commands_are_shown_and_run_in_order(
