@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
-from opustomo.analysis.results import SELECTED_STAR, LossCurve, ResultDir, Round, read_training_log
+from opustomo.analysis.results import LossCurve, ResultDir, Round, read_training_log
 from opustomo.analysis.selection import AnalyzedParticles
-from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 
@@ -90,19 +89,7 @@ class OpenedRun:
     @cached_property
     def particles(self) -> ParticleStar:
         """Particle table, one row per latent."""
-        candidates = [] if self._star is None else [self._star]
-        if self._star is None:
-            candidates = [self.results.root / SELECTED_STAR]
-            stored = self.settings.get("dataset_args", {}).get("star")
-            if stored:
-                candidates += [Path(stored), self.results.root / stored, self.results.root.parent / Path(stored).name]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            reason = f"{candidates[-1]} does not exist" if len(candidates) > 1 else "the settings do not contain it"
-            raise UserError(
-                f"The particle table of {self.results.root} was not found ({reason}). Give it with Run(..., star=)."
-            )
-        star = read_particles(path)
+        star = read_particles(self.results.particle_table(self._star))
         self.results.require_same_particles(star, len(self.latents()), self.results.root)
         return star
 

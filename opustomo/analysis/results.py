@@ -297,6 +297,35 @@ class ResultDir:
         poses = self.load_poses(epoch, len(star))
         return star.with_poses(poses.eulers_deg, poses.origins * box, apix)
 
+    def particle_table(self, star: Path | None = None) -> Path:
+        """Return the particle table with one row per latent.
+
+        It is `star` if given, that of the selected particles of a run with ``--ind``, or that in ``config.pkl``.
+
+        Raises
+        ------
+        UserError
+            If none is given and there is none in the run.
+        """
+        from opustomo.checkpoint.config import read_config, stored_path
+
+        if star is not None:
+            return star
+        selected = self.root / SELECTED_STAR
+        if selected.is_file():
+            return selected
+        entries = read_config(self.config())[2].get("dataset_args", {})
+        name = entries.get("star") or entries.get("particles")  # OPUS-TOMO stores `particles`
+        advice = "Give the STAR file used for training."
+        if not name:
+            raise UserError(f"{self.config()} does not contain the STAR file used for training. {advice}")
+        # a moved run is often accompanied by its table
+        candidates = (stored_path(Path(str(name)), self.config()), self.root.parent / Path(str(name)).name)
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if path is None:
+            raise UserError(f"The STAR file {name} of {self.root} does not exist. {advice}")
+        return path
+
     def require_same_particles(self, star: ParticleStar, count: int, source: Path) -> None:
         """Raise ``UserError`` unless a particle table has the `count` rows of the result file `source`."""
         if len(star) == count:

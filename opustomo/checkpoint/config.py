@@ -63,6 +63,16 @@ def with_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "opustomo": {**own, "physics": renamed}}
 
 
+def stored_path(path: Path, config: Path) -> Path:
+    """Return where a file or folder that is named in a config.pkl is now.
+
+    Training may have been started in any folder above the run. The path is returned unchanged if nothing is found.
+    """
+    if path.is_absolute() or path.exists():
+        return path
+    return next((folder / path for folder in config.resolve().parents if (folder / path).exists()), path)
+
+
 def read_config(path: Path, box: int | None = None) -> tuple[ModelConfig, Boxes, dict[str, Any]]:
     """Read the configuration of a run of opustomo or OPUS-TOMO.
 

@@ -64,17 +64,6 @@ def datadir_words(star: ParticleStar, sources: Iterable[Path]) -> list[str]:
     return []
 
 
-def table_of_run(results: ResultDir, star: Path | None = None) -> Path:
-    """Return the given particle table, or that of the run: for a run with `--ind`, that of the selected particles."""
-    from opustomo.analysis.results import SELECTED_STAR
-    from opustomo.quality.evidence.trained_model import data_of_run
-
-    selected = results.root / SELECTED_STAR
-    if star is not None:
-        return star
-    return selected if selected.is_file() else data_of_run(results.config()).star
-
-
 def image_folder(config: Path) -> Path:
     """Return the folder that the image paths of a run are relative to."""
     from opustomo.quality.evidence.trained_model import data_of_run

@@ -193,17 +193,10 @@ def _volumes(state: PipelineState) -> None:
         print(f"Wrote {len(written)} volumes to {table.parent}")
 
 
-def _table_path(state: PipelineState) -> Path:
-    """Return the particle table of the run; for a run with ``--ind``, that of the selected particles."""
-    from opustomo.commands.next_commands import table_of_run
-
-    return table_of_run(state.results, state.args.star)
-
-
 def _particles(state: PipelineState) -> ParticleStar:
     from opustomo.io.star_tables import read_particles
 
-    return read_particles(_table_path(state))
+    return read_particles(state.results.particle_table(state.args.star))
 
 
 def _star_files(state: PipelineState) -> None:
@@ -276,7 +269,7 @@ def _one_map(state: PipelineState) -> list[str]:
     results, which = state.results, state.which
     poses = results.epoch_file("pose", which.epoch)
     output = results.analysis(which) / "all.mrc"
-    return reconstruct_words(results, _table_path(state), output, poses, state.args.mask)
+    return reconstruct_words(results, state.results.particle_table(state.args.star), output, poses, state.args.mask)
 
 
 def _next_commands(state: PipelineState) -> list[str]:
@@ -302,7 +295,7 @@ def _next_commands(state: PipelineState) -> list[str]:
     lines.append("Next:")
     lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
-    star = _table_path(state)
+    star = state.results.particle_table(state.args.star)
     method = folder.name.rstrip("0123456789")
     name = f"{'' if method == 'kmeans' else method}{state.number}"
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]

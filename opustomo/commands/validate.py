@@ -41,10 +41,9 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    from opustomo.commands.next_commands import print_next, table_of_run
+    from opustomo.commands.next_commands import print_next
     from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
-    from opustomo.report.run_summary import read_rows
 
     results, which = selected_round(args.resdir, args.N)
     if args.angpix is not None:
@@ -67,13 +66,13 @@ def run_validate(args: argparse.Namespace) -> None:
         workers=max(1, args.num_workers),
         device=args.device,
     )
-    written = validate_run(request)
+    match = validate_run(request)
     method = [] if cluster_method(args) == "kmeans" else ["--cluster", cluster_method(args)]
-    star = table_of_run(results, args.star)
+    star = results.particle_table(args.star)
     following = []
-    if args.reference is not None:
-        kept = [row["cluster"] for row in read_rows(written[-1]) if row["kept"] == "1"]
-        clusters = f"{'' if cluster_method(args) == 'kmeans' else cluster_method(args)}{args.K}:{','.join(kept)}"
+    if match is not None:
+        kept = ",".join(map(str, match.kept))
+        clusters = f"{'' if cluster_method(args) == 'kmeans' else cluster_method(args)}{args.K}:{kept}"
         words = ["dsdsh", "select", star, results.root, which.label, "--clusters", clusters, "--refined"]
         following.append(([*words, "-o", "clean.star"], "the particles of these clusters"))
     print_next(

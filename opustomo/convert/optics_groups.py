@@ -8,6 +8,7 @@ import numpy as np
 from opustomo.errors import UserError
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header
+from opustomo.io.star import as_table
 from opustomo.io.star_conventions import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
@@ -203,15 +204,11 @@ def _with_group_values(star: ParticleStar, column: str, texts: list[str]) -> Par
 
 
 def _optics_columns(star: ParticleStar) -> dict[str, list[str]]:
-    block = star.blocks[str(star.optics_block)]
-    if isinstance(block, dict):
-        return {str(key): [value] for key, value in block.items()}
-    return {str(key): list(column) for key, column in block.items()}
+    return {str(key): list(column) for key, column in as_table(star.blocks[str(star.optics_block)]).items()}
 
 
 def _groups_of(star: ParticleStar) -> list[_Group]:
-    block = star.blocks[str(star.optics_block)]
-    table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
+    table = as_table(star.blocks[str(star.optics_block)])
     groups = []
     for row in table.to_dict("records"):
         name = row.pop(NAME, "") or None

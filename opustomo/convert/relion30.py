@@ -11,7 +11,7 @@ import numpy.typing as npt
 from opustomo.convert import Converted
 from opustomo.convert.optics_groups import follow_optics, optics_note, voltage_note
 from opustomo.errors import UserError
-from opustomo.io.star import format_pixel_sizes, group_key
+from opustomo.io.star import as_table, format_pixel_sizes, group_key
 from opustomo.io.star_conventions import (
     COORDINATES,
     OWN_APIX,
@@ -155,8 +155,7 @@ def _optics_in_rows(star: ParticleStar) -> dict[str, npt.NDArray[np.object_]]:
     name = star.optics_block
     if name is None:
         return {}
-    block = star.blocks[name]
-    optics = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
+    optics = as_table(star.blocks[name])
     rows = star.optics_rows()
     return {column: optics[column].to_numpy(dtype=object)[rows] for column in optics.columns}
 

@@ -17,7 +17,7 @@ from opustomo.convert.conventions import FRAME_COLUMNS, compose_frames, coordina
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
 from opustomo.errors import UserError
-from opustomo.io.star import find_block, format_pixel_sizes, read_blocks
+from opustomo.io.star import find_table, format_pixel_sizes, read_blocks
 from opustomo.io.star_conventions import (
     CENTERED_COORDINATES,
     COORDINATES,
@@ -116,17 +116,13 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
     path = Path(path)
     blocks = read_blocks(path)
     needed = ("rlnTomoName", SERIES_APIX, *SIZES)
-    name = find_block(
+    _, table = find_table(
         blocks,
         needed,
         path,
         "a RELION tomogram set with rlnTomoName, rlnTomoTiltSeriesPixelSize and rlnTomoSizeX, Y, Z",
         "give the tomograms.star of the reconstruction job",
     )
-    block = blocks[name]
-    table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
-    if not len(table):
-        raise UserError(f"{path}: the table data_{name} has no rows; give a set with tomograms.")
     for column in (*SIZES, SERIES_APIX):
         values = table_numbers(table, column, path)
         if (values <= 0).any():

@@ -14,8 +14,7 @@ import numpy as np
 from opustomo.convert import Converted
 from opustomo.convert.conventions import FRAME_COLUMNS
 from opustomo.convert.relion30 import PIXEL_SIZE_COLUMNS
-from opustomo.errors import UserError
-from opustomo.io.star import find_block, read_blocks
+from opustomo.io.star import find_table, read_blocks
 from opustomo.io.star_conventions import (
     CENTERED_COORDINATES,
     COORDINATES,
@@ -60,17 +59,13 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
     path = Path(path)
     blocks = dict(read_blocks(path))
     needed = (*_PLACE, "wrpSourceName")
-    name = find_block(
+    name, table = find_table(
         blocks,
         needed,
         path,
         "an M species table with wrpCoordinateX1, Y1, Z1 and wrpSourceName",
         "give the particle STAR of an M species (RELION tables need no conversion, or dsdsh convert_star)",
     )
-    block = blocks[name]
-    table = make_table({key: [value] for key, value in block.items()}) if isinstance(block, dict) else block
-    if not len(table):
-        raise UserError(f"{path}: the table data_{name} has no rows; give a species with particles.")
     places = np.stack([table_numbers(table, column, path) for column in _PLACE], axis=1) / apix
     columns = {"rlnMicrographName": table["wrpSourceName"].to_numpy(dtype=object), **xyz_columns(COORDINATES, places)}
     translated, notes = {*needed}, []

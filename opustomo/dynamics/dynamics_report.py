@@ -14,7 +14,6 @@ from opustomo.analysis.latents.dimension_reduction import fit_pca
 from opustomo.analysis.latents.latent_independence import predict_latent
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
-from opustomo.checkpoint.config import read_config
 from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.dynamics.motion import ComponentMotion, MotionModel, component_motion, particle_table
 from opustomo.dynamics.motion_figures import draw_motion, write_chimerax, write_movie
@@ -26,7 +25,6 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.model.device import choose_device
 
 Say = Callable[[str], None]
-SELECTED_STAR = "particles.selected.star"
 LEAST_PARTICLES = 30
 """Minimum number of particles of the independence test."""
 
@@ -89,7 +87,7 @@ def report_dynamics(request: DynamicsRequest, say: Say = print) -> Path:
     config = results.config()
     model = MotionModel(results.epoch_file("weights", epoch), config, choose_device(request.device))
     composition = _composition(request, mu)
-    table = _particle_table(request, config)
+    table = _particle_table(request)
     if table is not None and len(table) != len(mu):
         raise UserError(
             f"{table.path} has {len(table)} particles, but the run has {len(mu)}. Give its particle table with --star."
@@ -151,15 +149,13 @@ def _composition(request: DynamicsRequest, mu: np.ndarray) -> np.ndarray:
     return centers[request.center]
 
 
-def _particle_table(request: DynamicsRequest, config: Path) -> ParticleStar | None:
-    if request.star is not None:
-        return read_particles(request.star)
-    selected = request.results.root / SELECTED_STAR
-    if selected.is_file():
-        return read_particles(selected)
-    settings = read_config(config)[2]
-    name = settings.get("dataset_args", {}).get("star") or settings.get("dataset_args", {}).get("particles")
-    return read_particles(Path(str(name))) if name and Path(str(name)).is_file() else None
+def _particle_table(request: DynamicsRequest) -> ParticleStar | None:
+    try:
+        return read_particles(request.results.particle_table(request.star))
+    except UserError:
+        if request.star is not None:
+            raise
+        return None
 
 
 def _write_volumes(

@@ -327,15 +327,28 @@ def conversion_advice(blocks: Blocks) -> str:
     return "give a particle STAR"
 
 
-def find_block(blocks: Blocks, columns: Collection[str], path: Path, needed: str, advice: str) -> str:
-    """Find the block that has all `columns`.
+def as_table(block: pd.DataFrame | dict[str, str]) -> pd.DataFrame:
+    """Return a block of a STAR file as a table, which has one row if the block is a list of pairs."""
+    import pandas as pd
+
+    return pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block
+
+
+def find_table(
+    blocks: Blocks, columns: Collection[str], path: Path, needed: str, advice: str
+) -> tuple[str, pd.DataFrame]:
+    """Return the name of the block that has all `columns`, and its table.
 
     Raises
     ------
     UserError
-        There is none; the message states the content of the file, what is `needed`, and the `advice`.
+        There is none, or it has no rows; the message states the content of the file, what is `needed`, and the
+        `advice`.
     """
     name = next((name for name, block in blocks.items() if all(column in block for column in columns)), None)
     if name is None:
         raise UserError(f"{path}: the file contains {describe_blocks(blocks)}, but {needed} is expected; {advice}.")
-    return name
+    table = as_table(blocks[name])
+    if not len(table):
+        raise UserError(f"{path}: the table data_{name} has no rows, but {needed} is expected; {advice}.")
+    return name, table

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from opustomo.errors import UserError
 from opustomo.io.poses import require_angles
 from opustomo.io.star import (
+    as_table,
     conversion_advice,
     describe_blocks,
     group_key,
@@ -284,7 +285,7 @@ class ParticleStar:
 
     def _optics(self) -> "pd.DataFrame | None":
         name = self.optics_block
-        return None if name is None else _as_table(self.blocks[name])
+        return None if name is None else as_table(self.blocks[name])
 
     def _sizes(self, apix: float | None) -> npt.NDArray[np.float64]:
         if apix is not None:
@@ -339,12 +340,12 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
         )
     name = max(scores, key=lambda block: scores[block])
     twin = next((other for other in scores if other != name and list(blocks[other]) == list(blocks[name])), None)
-    if twin is not None and len(_as_table(blocks[name])) and len(_as_table(blocks[twin])):
+    if twin is not None and len(as_table(blocks[name])) and len(as_table(blocks[twin])):
         raise UserError(
             f"{path}: the file contains two particle tables, data_{name} and data_{twin}; "
             "split it, then combine the tables with dsdsh combine_star."
         )
-    blocks[name] = _as_table(blocks[name])
+    blocks[name] = as_table(blocks[name])
     if not len(blocks[name]):
         raise UserError(f"{path}: the particle table data_{name} has no rows; give a table with particles.")
     return ParticleStar(path, blocks, name)
@@ -373,7 +374,7 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
     import pandas as pd
 
     blocks = read_blocks(path)
-    tables = {name: _as_table(block) for name, block in blocks.items()}
+    tables = {name: as_table(block) for name, block in blocks.items()}
     loops = [table for name, table in tables.items() if not isinstance(blocks[name], dict)]
     for table in loops + list(tables.values()):
         if all(column in table.columns for column in columns):
@@ -389,9 +390,3 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
     raise UserError(
         f"{path}: no block has the column {lacking} together with the other required columns; export the table with it."
     )
-
-
-def _as_table(block: "pd.DataFrame | dict[str, str]") -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block

@@ -121,7 +121,20 @@ def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
 
 
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
-    """:func:`render_energies` for a target that :func:`filter_target` has filtered already."""
+    """Return the energies with Σx² over the render box, without an inverse transform per candidate.
+
+    Σx² is a sum over Fourier space (Parseval), and ``Σ x r = Σ V·h``: the target is filtered once instead of every
+    candidate. The energies are differentiable in `posed` only.
+
+    Parameters
+    ----------
+    posed
+        Densities in the frame of the subtomogram, zero outside the crop, (B, P, Dr, Dr, Dr).
+    transfer
+        H = CTF and envelope, real, (B, Dr, Dr, Dr/2+1), native order.
+    filtered
+        h, see :func:`filter_target`, of a target that is zero outside the crop, (B, Dr, Dr, Dr).
+    """
     return Energies(*_RenderEnergies.apply(posed, transfer, filtered)[:2])
 
 
@@ -131,26 +144,8 @@ def compare(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Comparison:
     return Comparison(Energies(power, cross), spectrum[:, 0])
 
 
-def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:
-    """Energies with Σx² over the render box, without an inverse transform per candidate.
-
-    Σx² is a sum over Fourier space (Parseval), and ``Σ x r = Σ V·F⁻¹{H·F{r}}`` because H is real: the target is
-    filtered once instead of every candidate. Differentiable in ``posed`` only.
-
-    Parameters
-    ----------
-    posed
-        (B, P, Dr, Dr, Dr) densities in the subtomogram's frame, zero outside the crop.
-    transfer
-        H = CTF and envelope, real, (B, Dr, Dr, Dr/2+1), native order.
-    target
-        r, (B, Dr, Dr, Dr), masked, hence zero outside the crop.
-    """
-    return filtered_energies(posed, transfer, filter_target(target, transfer))
-
-
 def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
-    """Energies with Σx² over the central ``crop``, as OPUS-TOMO sums them; otherwise like :func:`render_energies`."""
+    """Energies with Σx² over the central ``crop``, as OPUS-TOMO sums them; otherwise like :func:`filtered_energies`."""
     model = crop_center(irfft3(rfft3(posed) * transfer[:, None]), crop)
     return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_center(target, crop)))
 

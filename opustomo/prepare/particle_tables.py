@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.star import read_blocks
+from opustomo.io.star import as_table, read_blocks
 from opustomo.io.star_conventions import is_stack_set, with_columns, xyz_columns
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar, read_particles
 
@@ -147,7 +147,6 @@ def with_subtomograms(
 
 def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bool]:
     """Return all blocks with updated optics and general tables, and whether there is an optics table."""
-    import pandas as pd
 
     image_values = {"rlnImagePixelSize": f"{apix:.6f}", "rlnImageSize": str(box), "rlnImageDimensionality": "3"}
     blocks = dict(star.blocks)
@@ -155,7 +154,7 @@ def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bo
     for name, block in blocks.items():
         if name == star.particle_block:
             continue
-        table = pd.DataFrame([block], dtype=object) if isinstance(block, dict) else block.copy()
+        table = as_table(block).copy()
         if "rlnOpticsGroup" in table:
             has_optics = True
             for column, value in image_values.items():

@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.tilt_series.series import TextTilts, check_angles
+from opustomo.io.tilt_series.series import TextTilts, check_angles, finite_number
 
 _MONTHS = {name: place for place, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
 _AXIS = re.compile(r"tilt\s*axis\s*angle\s*=\s*([-+]?\d+\.?\d*)", re.IGNORECASE)
@@ -101,7 +101,7 @@ def read_mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextT
         raise UserError(f"{path}: there are two sections [ZValue = {twice}]; remove one of them.")
     dose, notes = _doses(path, found, dose_per_tilt)
     spacing = found.sections[0].get("PixelSpacing", found.header.get("PixelSpacing"))
-    apix = None if spacing is None else _number(path, "PixelSpacing", spacing)
+    apix = None if spacing is None else finite_number(path, "PixelSpacing", spacing)
     names = [section.get("SubFramePath", "") for section in found.sections]
     return TextTilts(
         source=path,
@@ -172,15 +172,5 @@ def _column(path: Path, found: Mdoc, name: str) -> np.ndarray:
     for section in found.sections:
         if name not in section:
             raise UserError(f"{path}: the section [ZValue = {section['ZValue']}] has no {name}; export the file again.")
-        values.append(_number(path, f"{name} of [ZValue = {section['ZValue']}]", section[name]))
+        values.append(finite_number(path, f"{name} of [ZValue = {section['ZValue']}]", section[name]))
     return np.array(values)
-
-
-def _number(path: Path, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value):
-        raise UserError(f"{path}: {name} is {text!r}, but it must be a finite number; correct it.")
-    return value

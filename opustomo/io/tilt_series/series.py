@@ -240,3 +240,14 @@ def match_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndar
 def _differ_by_offset(one_deg: np.ndarray, other_deg: np.ndarray) -> bool:
     offset = one_deg - other_deg
     return bool(np.abs(offset - np.median(offset)).max() <= MATCH_DEG)
+
+
+def finite_number(path: Path, name: str, text: str) -> float:
+    """Return the number of the entry `name` of a file; raise ``UserError`` if it is not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise UserError(f"{path}: {name} is {text!r}, but it must be a finite number; correct it.")
+    return value

@@ -12,7 +12,7 @@ from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import Deformation, SplineGrid, TiltGeometry, rotation_x, rotation_y, rotation_z
 from opustomo.io.star import to_numbers
 from opustomo.io.star_tables import read_table
-from opustomo.io.tilt_series.series import TextTilts, TiltImage, TiltOptics, TiltSeries, check_angles
+from opustomo.io.tilt_series.series import TextTilts, TiltImage, TiltOptics, TiltSeries, check_angles, finite_number
 
 _OFFSETS = ("wrpAxisOffsetX", "wrpAxisOffsetY")
 
@@ -282,10 +282,4 @@ class _Reader:
         return size
 
     def _number(self, text: str, name: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not np.isfinite(value):
-            raise UserError(f"{self.path}: {name} is {text!r}, but it must be a finite number.")
-        return value
+        return finite_number(self.path, name, text)

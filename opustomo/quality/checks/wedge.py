@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
 from opustomo.io.ctf_tables import TiltTable
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import crop_center, frequencies, half_spectrum_weights, rfft3, squared_radius
@@ -245,43 +243,6 @@ def correlation(one: Tensor, two: Tensor, where: Tensor) -> float:
         return math.nan
     a, b = a - (weight * a).sum() / weight.sum(), b - (weight * b).sum() / weight.sum()
     return float((weight * a * b).sum() / torch.sqrt((weight * a * a).sum() * (weight * b * b).sum()))
-
-
-DPI = 150
-
-
-def draw_wedges(path: Path, planes: WedgePlanes, summary: WedgeSummary) -> None:
-    """Draw the mean power of the data beside the 3D CTF and its mirror image, in the plane (kz, kx)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3)
-    mirror = mirror_kz(planes.model)
-    for axes, plane, title in zip(
-        panels,
-        (planes.data, planes.model, mirror),
-        (
-            f"power of {planes.particles} subtomograms",
-            f"3D CTF, correlation {summary.correlation:.3f}",
-            f"tilt sign mirrored, {summary.mirrored:.3f}",
-        ),
-        strict=True,
-    ):
-        full = full_plane(plane)
-        half = full.shape[0] / 2
-        axes.imshow(
-            full,
-            origin="lower",
-            extent=(-half - 0.5, half + 0.5, -half - 0.5, half - 0.5),
-            cmap="magma",
-            vmin=0.0,
-            vmax=float(np.quantile(full, 0.99)),
-            interpolation="nearest",
-        )
-        axes.set(xlabel="kx (voxels)", title=title)
-    panels[0].set_ylabel("kz (voxels)")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
 
 
 def full_plane(half: Tensor) -> np.ndarray:

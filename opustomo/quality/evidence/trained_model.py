@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from opustomo.checkpoint.config import read_config, with_present_names
+from opustomo.checkpoint.config import read_config, stored_path, with_present_names
 from opustomo.checkpoint.weights import (
     describe_mismatch,
     focus_mask,
@@ -63,7 +63,7 @@ def data_of_run(config: Path, star: Path | None = None, **changes: Any) -> DataC
         remembered = {name: value for name, value in stored.items() if name in known}
         remembered.pop("norm", None)
         given = {name: Path(str(remembered[name])) for name in _PATHS if remembered.get(name) is not None}
-        remembered |= {name: _resolve_stored_path(path, config) for name, path in given.items()}
+        remembered |= {name: stored_path(path, config) for name, path in given.items()}
     remembered["star"] = star if star is not None else remembered.get("star")
     if remembered["star"] is None:
         raise UserError(f"{config} does not contain the STAR file used for training. Give the STAR file.")
@@ -71,13 +71,6 @@ def data_of_run(config: Path, star: Path | None = None, **changes: Any) -> DataC
         raise UserError(f"The STAR file {remembered['star']} does not exist. Give the STAR file used for training.")
     data = DataConfig(**remembered)
     return replace(data, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _resolve_stored_path(path: Path, config: Path) -> Path:
-    """Resolve a path stored by training, which may have been started in any folder above the run."""
-    if path.is_absolute() or path.exists():
-        return path
-    return next((folder / path for folder in config.resolve().parents if (folder / path).exists()), path)
 
 
 def norm_of_run(config: Path) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from opustomo.quality.evidence.classification_tests import (
 from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
-from opustomo.quality.evidence.reference_match import match_reference, read_reference
+from opustomo.quality.evidence.reference_match import ReferenceMatch, match_reference, read_reference
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
     data_of_run,
@@ -86,8 +86,13 @@ class ValidationRequest:
     device: str | None = None
 
 
-def validate_run(request: ValidationRequest, say: Callable[[str], None] = print) -> list[Path]:
-    """Write the evidence and the verdict for each cluster to the folder of the clustering and return the files.
+def validate_run(request: ValidationRequest, say: Callable[[str], None] = print) -> ReferenceMatch | None:
+    """Write the evidence and the verdict for each cluster to the folder of the clustering.
+
+    Returns
+    -------
+    ReferenceMatch or None
+        The clusters that resemble the reference; None without a reference.
 
     Raises
     ------
@@ -142,13 +147,13 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
     judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
-    for file in [*written, *(own := write_verdict(path.parent, judged, motion))]:
+    for file in [*written, *write_verdict(path.parent, judged, motion)]:
         say(f"Wrote {file}")
     print_verdicts(judged, motion, say)
     table = path.with_name(REFERENCE_FILE)
     if named is None or reference is None:
         table.unlink(missing_ok=True)  # that of an earlier call may be of other clusters
-        return [*written, *own]
+        return None
     outcomes = {(pair.first, pair.second): pair.outcome for pair in judged.pairs}
     match = match_reference(
         [cluster.volume for cluster in validation.clusters],
@@ -161,7 +166,7 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         say(line)
     match.write(table)
     say(f"Wrote {table}")
-    return [*written, *own, table]
+    return match
 
 
 def training_remark(epochs_file: Path, epoch: int) -> str:

@@ -18,7 +18,6 @@ from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.quality.checks.wedge import (
     WedgeSummary,
     correlation,
-    draw_wedges,
     full_plane,
     mean_power,
     mirror_kz,
@@ -121,14 +120,12 @@ def test_correlation_is_that_of_the_full_plane() -> None:
     assert np.isnan(correlation(halves[0], halves[1], torch.zeros(12, 7, dtype=torch.bool)))
 
 
-def test_the_picture_shows_the_full_plane(simulated: Load, tmp_path: Path) -> None:
+def test_full_plane_obeys_friedels_law(simulated: Load) -> None:
     particles = simulated(-30.0, 60.0, True)
     planes = wedge_planes(particles, VoxelSource(particles.images), True)
     full = full_plane(planes.model)
     assert full.shape == (32, 33)
-    np.testing.assert_allclose(full[1:], full[1:][::-1, ::-1], atol=1e-6)  # Friedel's law, center at (16, 16)
-    draw_wedges(tmp_path / "a wedge.png", planes, summarize_wedge(planes))
-    assert (tmp_path / "a wedge.png").stat().st_size > 10_000
+    np.testing.assert_allclose(full[1:], full[1:][::-1, ::-1], atol=1e-6)  # center at (16, 16)
 
 
 @pytest.mark.parametrize("name", ["ribosomes_10499", "sim_3state"])
