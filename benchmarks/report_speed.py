@@ -89,7 +89,7 @@ def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """Volumes of 64³ voxels: balls with waves."""
     from scipy.ndimage import gaussian_filter
 
-    from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, sample_particles
+    from opustomo.report.report_volumes import VolumeGroup, describe_surfaces, sample_particles
 
     at = np.arange(64) - 32
     radius = np.sqrt((at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).astype(np.float32))

@@ -103,12 +103,9 @@ SAME_ROLE = {
     "warp",  # the formats of WARP: tilt series in `io`, particle tables in `convert`
 }
 NO_COMMANDS = (
-    "completion",
-    "conversion_output",
-    "next_commands",
+    "closing_messages",
     "option_ranges",
     "options",
-    "output_streams",
     "parser",
     "registry",
     "resumed_options",

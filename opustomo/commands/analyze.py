@@ -158,7 +158,7 @@ def run_positional(args: argparse.Namespace) -> None:
     """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
     from opustomo.analysis.selection import parse_cluster_choice
-    from opustomo.commands.next_commands import print_next
+    from opustomo.commands.closing_messages import print_next
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opustomo.model.config import ModelConfig
     from opustomo.quality.checks.missing_inputs import Readiness
     from opustomo.quality.checks.preflight import PlannedRun
-    from opustomo.quality.checks.proposed_settings import Settings
+    from opustomo.quality.checks.proposed_commands import Settings
     from opustomo.training.step_timing import StepTime
 
 HELP = "inspect a particle set, judge whether it is usable, and print the training command with proposed settings"
@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
     from opustomo.quality.checks.preflight import PlannedRun, contrast_of, inspect_particles, judge_particle_set
-    from opustomo.quality.checks.proposed_settings import Extent, command_line, propose_settings
+    from opustomo.quality.checks.proposed_commands import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
     from opustomo.quality.checks.wedge import wedge_planes
 

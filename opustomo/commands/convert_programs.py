@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.conversion_output import doubtful_angles, write_converted
+from opustomo.commands.closing_messages import doubtful_angles, write_converted
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 

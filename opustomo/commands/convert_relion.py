@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from opustomo.commands.conversion_output import write_converted
+from opustomo.commands.closing_messages import write_converted
 from opustomo.commands.options import add_ctf, add_images
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError

@@ -148,7 +148,7 @@ def template_apix(root: Path) -> float | None:
 def run_positional(args: argparse.Namespace) -> None:
     """Decode the volumes and print their folder."""
     from opustomo.analysis.volumes.volume_sets import VolumeOutput, decode_volume_set, volume_set
-    from opustomo.commands.next_commands import print_next
+    from opustomo.commands.closing_messages import print_next
     from opustomo.commands.options import selected_round
 
     results, which = selected_round(args.resdir, args.N)

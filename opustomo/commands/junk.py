@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score the particles and write the result."""
-    from opustomo.commands.next_commands import print_after_table
+    from opustomo.commands.closing_messages import print_after_table
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.quality.evidence.junk_files import JunkInputs, score_run, summary, write_junk

@@ -146,7 +146,7 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_prepare(args: argparse.Namespace) -> None:
     """Write the poses of the STAR file."""
-    from opustomo.commands.next_commands import print_next
+    from opustomo.commands.closing_messages import print_next
     from opustomo.io.poses import origin_note, write_poses
     from opustomo.io.star_poses import box_note, check_box, pose_notes, poses_from_star
     from opustomo.io.star_tables import read_particles
@@ -189,7 +189,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 def run_parse_pose(args: argparse.Namespace) -> None:
     """Write one STAR file per cluster to ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}``."""
     from opustomo.analysis.clusters.clustering import Clustering, load_labels, write_cluster_stars
-    from opustomo.commands.next_commands import print_maps
+    from opustomo.commands.closing_messages import print_maps
     from opustomo.commands.options import selected_round
     from opustomo.io.star_conventions import ignored_origins
     from opustomo.io.star_poses import pose_notes

@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the CTF tables and the particle table."""
-    from opustomo.commands.next_commands import print_after_table
+    from opustomo.commands.closing_messages import print_after_table
     from opustomo.io.star_tables import read_particles
     from opustomo.prepare.ctf_preparation import prepare_coords, prepare_star
 

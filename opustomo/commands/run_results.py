@@ -264,7 +264,7 @@ def _report(state: PipelineState) -> None:
 
 def _one_map(state: PipelineState) -> list[str]:
     """Return the words of the command that reconstructs half maps of all particles at the poses of this epoch."""
-    from opustomo.commands.next_commands import reconstruct_words
+    from opustomo.commands.closing_messages import reconstruct_words
 
     results, which = state.results, state.which
     poses = results.epoch_file("pose", which.epoch)

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from opustomo.analysis.selection import AnalyzedParticles
-    from opustomo.commands.next_commands import print_maps
+    from opustomo.commands.closing_messages import print_maps
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.io.pickles import dump_pickle

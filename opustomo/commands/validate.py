@@ -41,7 +41,7 @@ def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> None:
-    from opustomo.commands.next_commands import print_next
+    from opustomo.commands.closing_messages import print_next
     from opustomo.commands.options import selected_round
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
 

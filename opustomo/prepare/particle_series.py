@@ -27,15 +27,16 @@ from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, Partic
 from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.physics.slice_insertion import SliceInserter
 from opustomo.prepare.ctf_table_output import write_ctf_table
-from opustomo.prepare.particle_series_tables import (
+from opustomo.prepare.particle_tables import (
+    TomogramPoses,
     check_kind,
     header_note,
     image_optics,
     image_pixel_size,
     rows_by_particle,
     stack_sections,
+    with_subtomograms,
 )
-from opustomo.prepare.particle_tables import TomogramPoses, with_subtomograms
 from opustomo.prepare.tilt_images import SliceGrid, cut_slices
 from opustomo.prepare.worker_pool import run_jobs
 

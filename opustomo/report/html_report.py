@@ -25,9 +25,9 @@ from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
-from opustomo.report.packed_volumes import BUDGET_BYTES
 from opustomo.report.page import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
+from opustomo.report.report_volumes import BUDGET_BYTES, ShownVolumes, collect_volumes
 from opustomo.report.run_summary import (
     describe_clusters,
     describe_kl,
@@ -40,7 +40,6 @@ from opustomo.report.run_summary import (
     read_convergence,
     read_verdict,
 )
-from opustomo.report.shown_volumes import ShownVolumes, collect_volumes
 
 LARGEST_BYTES = 25_000_000
 """Size of the file that is kept by showing the volumes with fewer voxels if there are many particles."""

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from opustomo.geometry.rotations import matrix_to_euler
 from opustomo.physics.slice_insertion import SliceInserter
-from opustomo.simulate.acquisition import Defoci, Optics, TiltScheme
-from opustomo.simulate.projection import SliceSource, origin_phases, tilt_image_transfer
+from opustomo.simulate.acquisition import Defoci, Optics, SliceSource, TiltScheme, origin_phases, tilt_image_transfer
 
 
 @dataclass(frozen=True)

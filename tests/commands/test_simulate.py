@@ -23,10 +23,10 @@ from opustomo.simulate import dataset
 
 def command(*words: object) -> None:
     parser = argparse.ArgumentParser("dsd simulate")
-    simulate.add_arguments(parser)
+    simulate.add_simulate_arguments(parser)
     args = parser.parse_args([str(word) for word in words])
     check_options(parser, args)
-    simulate.run(args)
+    simulate.run_simulate(args)
 
 
 FAST = ("--builtin", "50S", "30S", "-n", "6", "--tilt-step", "15", "--device", "cpu")

@@ -30,7 +30,7 @@ from opustomo.quality.evidence.trained_model import (
     particle_losses,
 )
 from opustomo.quality.evidence.validation import training_remark
-from opustomo.report.packed_volumes import volume_images
+from opustomo.report.report_volumes import volume_images
 from opustomo.training.schedules import bfactor_at
 
 

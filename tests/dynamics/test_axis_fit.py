@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.axis_fit import compare_axes, fit_axis
-from opustomo.dynamics.body_geometry import GeometryRequest, make_geometry
+from opustomo.dynamics.body_geometry import GeometryRequest, compare_axes, fit_axis, make_geometry
 from opustomo.dynamics.body_masks import BodyMasks, center_of_mass, read_bodies
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
@@ -130,7 +129,7 @@ def test_origin_must_be_a_body(moving: tuple[Path, Path]) -> None:
 
 def test_masks_are_placed_by_pixel_size(moving: tuple[Path, Path]) -> None:
     """By the box ratio (50 to 40 voxels) the masks would miss the densities."""
-    from opustomo.dynamics.axis_fit import read_series
+    from opustomo.dynamics.body_geometry import read_series
 
     bodies: BodyMasks = read_bodies(moving[0])
     series = read_series(moving[1], len(ANGLES), bodies, 64, 3.5)

@@ -11,7 +11,7 @@ import pytest
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.volumes import decoding
 from opustomo.checkpoint.weights import body_buffers
-from opustomo.dynamics import motion_figures
+from opustomo.dynamics import dynamics_report
 from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_torch
@@ -36,7 +36,7 @@ TURN_ABOUT_Z = 2
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Conformation from -4 to 4 in its first number, which turns body 2 about z through its own center."""
     monkeypatch.setattr(decoding, "Decoder", Blobs)
-    monkeypatch.setattr(motion_figures, "DPI", 40)
+    monkeypatch.setattr(dynamics_report, "DPI", 40)
     root = write_run(tmp_path / "my run")
     state = {**head_weights(TURN_ABOUT_Z), **body_buffers(make_geometry(), BOXES)}
     dump_torch(root / "weights.0.pkl", {"decoder_state_dict": state})

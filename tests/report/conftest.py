@@ -16,7 +16,7 @@ from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.poses import Poses, write_poses
 from opustomo.physics.boxes import Boxes
-from opustomo.report import shown_volumes
+from opustomo.report import report_volumes
 
 COUNT, CLUSTERS, SAMPLED = 120, 3, 12
 LINE = (
@@ -85,7 +85,7 @@ def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "my page.html"
     decoder = SimpleNamespace(boxes=Boxes(16, 6.0, 16, 16), bodies=None, volumes=balls)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shown_volumes, "_decoder", lambda *_: decoder)
+        patch.setattr(report_volumes, "_decoder", lambda *_: decoder)
         words = ["report", str(run), "4", "--star", str(run / "all.star"), "-o", str(path)]
         words += ["--particle-volumes", str(SAMPLED)]
         assert dsdsh(words) == 0

@@ -27,9 +27,9 @@ from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
 from opustomo.io.star_tables import read_particles
 from opustomo.physics.boxes import Boxes
-from opustomo.report import html_report, shown_volumes
-from opustomo.report.packed_volumes import VolumeGroup, describe_surfaces, volume_images
+from opustomo.report import html_report, report_volumes
 from opustomo.report.page import LIBRARIES, SCRIPTS, pack_array, read_asset, script_json
+from opustomo.report.report_volumes import VolumeGroup, describe_surfaces, volume_images
 from tests.report.conftest import CLUSTERS, COUNT, SAMPLED, TOMOGRAMS, balls
 
 VOID = {"meta", "input", "br", "img", "link"}
@@ -247,7 +247,7 @@ def test_motions_are_decoded_with_the_composition_of_the_largest_cluster(
         return balls(latents, apix)
 
     decoder = SimpleNamespace(boxes=Boxes(16, 6.0, 16, 16), bodies=object(), volumes=volumes)
-    monkeypatch.setattr(shown_volumes, "_decoder", lambda *_: decoder)
+    monkeypatch.setattr(report_volumes, "_decoder", lambda *_: decoder)
     words = ["report", str(root), "4", "--star", str(root / "all.star"), "--particle-volumes", "0"]
     assert dsdsh(words) == 0
     group = content_of(root / "analyze.4" / "report.html")["surfaces"]["groups"]["motion PC2"]

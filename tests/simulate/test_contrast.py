@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch_ctf import calculate_ctf_2d
 
-from opustomo.simulate.acquisition import Optics
-from opustomo.simulate.projection import electron_wavelength, tilt_image_transfer
+from opustomo.simulate.acquisition import Optics, electron_wavelength, tilt_image_transfer
 
 
 def values(*numbers: float) -> torch.Tensor:

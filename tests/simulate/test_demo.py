@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 import analysis_scripts.main
 import opustomo.main
-from opustomo.commands import demo
+from opustomo.commands import simulate
 from opustomo.commands.option_ranges import check_options
 from opustomo.demo import plan as settings
 from opustomo.demo.plan import BOX, STATES, DemoPlan
@@ -122,10 +122,10 @@ def test_matching_puts_most_particles_right() -> None:
 
 def command(*words: object) -> None:
     parser = argparse.ArgumentParser("dsd demo")
-    demo.add_arguments(parser)
+    simulate.add_demo_arguments(parser)
     args = parser.parse_args([str(word) for word in words])
     check_options(parser, args)
-    demo.run(args)
+    simulate.run_demo(args)
 
 
 def test_the_commands_are_shown_and_run_in_order(
@@ -158,7 +158,7 @@ def test_only_an_earlier_demo_is_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError, match="does not contain an earlier demo"):
         command("-o", tmp_path)
     assert (tmp_path / "run" / "thesis.txt").exists()
-    (tmp_path / demo.MARKER).write_text("{}")
+    (tmp_path / simulate.MARKER).write_text("{}")
     monkeypatch.setattr(opustomo.main, "main", lambda words: 1)
     with pytest.raises(UserError, match="dsd simulate"):
         command("-o", tmp_path)

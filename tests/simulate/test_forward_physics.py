@@ -10,10 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rotations import euler_to_matrix
-from opustomo.simulate.acquisition import Optics, TiltScheme
+from opustomo.simulate.acquisition import Optics, SliceSource, TiltScheme, origin_phases, tilt_image_transfer
 from opustomo.simulate.densities import load_density
 from opustomo.simulate.forward_model import ParticleSet, PoseSet, SubtomogramSimulator, draw_poses
-from opustomo.simulate.projection import SliceSource, origin_phases, tilt_image_transfer
 
 BOX = 32
 MakeParticles = Callable[..., ParticleSet]

@@ -27,7 +27,7 @@ from opustomo.io.star_conventions import (
 )
 from opustomo.io.star_poses import poses_from_star
 from opustomo.io.star_tables import EULER_COLUMNS, ParticleStar, read_particles
-from opustomo.quality.checks.preparation_commands import Remedies, refuse_other_inputs
+from opustomo.quality.checks.proposed_commands import Remedies, refuse_other_inputs
 
 Value = TypeVar("Value")
 

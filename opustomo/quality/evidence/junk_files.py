@@ -15,9 +15,9 @@ from opustomo.io.atomic import atomic_path, write_csv
 from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
+from opustomo.quality.evidence.cluster_evidence import read_reference
 from opustomo.quality.evidence.half_maps import half_sets
 from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk
-from opustomo.quality.evidence.reference_match import read_reference
 from opustomo.quality.evidence.trained_model import data_of_run, physics_of_run
 
 DPI = 150

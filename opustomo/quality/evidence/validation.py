@@ -24,10 +24,15 @@ from opustomo.quality.evidence.classification_tests import (
     print_verdicts,
     read_material,
 )
-from opustomo.quality.evidence.cluster_evidence import HeldOutLosses, validate_clusters
+from opustomo.quality.evidence.cluster_evidence import (
+    HeldOutLosses,
+    ReferenceMatch,
+    match_reference,
+    read_reference,
+    validate_clusters,
+)
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.motion_verdict import MotionVerdict
-from opustomo.quality.evidence.reference_match import ReferenceMatch, match_reference, read_reference
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
     data_of_run,

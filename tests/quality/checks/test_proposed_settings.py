@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from opustomo.quality.checks.gpu_memory import GIB
-from opustomo.quality.checks.proposed_settings import Extent, Settings, command_line, propose_settings
+from opustomo.quality.checks.proposed_commands import Extent, Settings, command_line, propose_settings
 
 
 def proposed(particles: int, box: int, apix: float, gpu_gib: float | None, **given: float) -> Settings:

@@ -8,7 +8,7 @@ import torch
 
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
-from opustomo.quality.evidence.reference_match import match_reference, read_reference
+from opustomo.quality.evidence.cluster_evidence import match_reference, read_reference
 from opustomo.simulate.volumes import gather_volumes
 
 APIX, BOX = 24.0, 16

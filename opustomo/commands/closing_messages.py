@@ -1,4 +1,6 @@
-"""Commands that follow a step. Each step prints them at its end, so that they can be copied."""
+"""Messages at the end of a command: what a conversion has written, and the commands that follow.
+
+The commands are printed so that they can be copied."""
 
 from __future__ import annotations
 
@@ -7,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opustomo.errors import UserError
+
 if TYPE_CHECKING:
     from opustomo.analysis.results import ResultDir
+    from opustomo.convert import Converted
     from opustomo.io.star_tables import ParticleStar
 
 _PARENTS = 4
@@ -37,7 +42,7 @@ def print_after_table(path: Path, sources: Iterable[Path] = (), star: ParticleSt
 
     from opustomo.io.star_conventions import is_image_series, is_not_extracted, is_stack_set
     from opustomo.io.star_tables import read_particles
-    from opustomo.quality.checks.preparation_commands import Remedies
+    from opustomo.quality.checks.proposed_commands import Remedies
 
     star = read_particles(path) if star is None else replace(star, path=path)
     if is_image_series(star):
@@ -133,3 +138,45 @@ def reconstruct_words(
         "--normalizectf": physics_of_run(read_config(config)[2]).ctf_normalized,
     }
     return [*words, *(option for option, wanted in flags.items() if wanted), "-o", str(output)]
+
+
+def doubtful_angles(star: ParticleStar) -> str | None:
+    """Return a description of implausible Euler angles in a table, or None if there are none.
+
+    Raises
+    ------
+    UserError
+        If an angle is not finite, or too large for an angle in degrees.
+    """
+    from opustomo.io.poses import angle_note
+    from opustomo.io.star_tables import EULER_COLUMNS
+
+    return angle_note(star.eulers_deg()) if all(column in star for column in EULER_COLUMNS) else None
+
+
+def write_converted(result: Converted, out: Path, *, trained_on: bool = True, sources: Iterable[Path] = ()) -> None:
+    """Write a converted table, print its notes and numbers of particles, and the next command.
+
+    Parameters
+    ----------
+    result
+        The converted table.
+    out
+        Output file.
+    trained_on
+        Whether opustomo trains on the table, so that the next command is printed.
+    sources
+        Tables from which the result was made.
+    """
+    from opustomo.io.star_conventions import ignored_origins
+
+    if out.suffix.lower() != ".star":
+        raise UserError(f"The output file is {out}, but its name must end in .star.")
+    angles = doubtful_angles(result.star)
+    result.star.write(out)
+    for note in (*(f"{note}." for note in result.notes), ignored_origins(result.star), angles and f"{angles}."):
+        if note is not None:
+            print(f"Note: {note}")
+    print(f"Wrote {len(result.star)} of {result.count_in} particles to {out}")
+    if trained_on and len(result.star):
+        print_after_table(out, sources, result.star)
