@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
 """From tilt series of a crowded cell to a clean set: simulate, pick, train, select clusters, reconstruct, score.
 
-usage: python benchmarks/cell.py [--reduced] [-o DIR] [--seed 0] [--steps pick train ...] [--workers 2]
+usage: python benchmarks/cell.py [--reduced] [-o DIR] [--cell ribosome|rare|moving] [--seed 0] [--steps pick train ...]
 
 The tilt series come from an independent simulator (--tools) with densities in --data. The target is a 70S ribosome
 with tRNAs among seven decoys: its two subunits, its mirror image, the mirror image of a subunit, and three other
-complexes. Template matching with a vacant ribosome at a low threshold gives picks of which at least two thirds are
-false. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as a user
-would type them. The truth is used only to simulate and in the last step, `score`.
+complexes (`benchmarks/cell_molecules.py` describes the other cells). Template matching at a low threshold gives picks
+of which at least two thirds are false. Everything from there on is done by the commands of opustomo, which are written
+to DIR/commands.sh as a user would type them. The truth is used only to simulate and in the last step, `score`.
 
-steps     simulate, pick, extract, check, train, analyze, validate, choose, maps, junk, score
+steps     simulate, pick, extract, check, train, analyze, validate, choose, second, maps, junk, score
 resuming  a finished step is skipped; --steps repeats the given ones
 results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step, and of its processors)
 
 Clusters are selected without the truth, as `dsdsh validate --reference` does: the cluster whose back-projected map
-resembles the search template most (mean FSC inside the mask) is kept, and those that cannot be told from it.
+resembles the search template most (mean FSC inside the mask) is kept, and those that cannot be told from it. A second
+round (`--kpc`) divides the kept clusters of a rare or moving target once more.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import shlex
@@ -29,25 +29,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from cell_molecules import CELLS, low_passed
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTENT_A = 480.0
 """Box of the densities, the template and the subtomograms."""
-TARGET, TEMPLATE = "comp_5_70S_APE_mRNA", "comp_3_70S_vacant"
-MOLECULES = (
-    # name, map, mirrored, frequency in percent
-    ("70S with tRNAs (target)", TARGET, False, 13),
-    ("50S", "comp_0_50S", False, 14),
-    ("30S", "comp_2_30S", False, 12),
-    ("mirrored 70S", TARGET, True, 13),
-    ("mirrored 50S", "comp_0_50S", True, 12),
-    ("3IPM", "3ipm", False, 13),
-    ("1QVR", "1qvr", False, 12),
-    ("3CF3", "3cf3", False, 11),
-)
 
 
 @dataclass(frozen=True)
@@ -92,14 +82,27 @@ class Size:
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
 REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 30)
-STEPS = ("simulate", "pick", "extract", "check", "train", "analyze", "validate", "choose", "maps", "junk", "score")
+STEPS = (
+    "simulate",
+    "pick",
+    "extract",
+    "check",
+    "train",
+    "analyze",
+    "validate",
+    "choose",
+    "second",
+    "maps",
+    "junk",
+    "score",
+)
 
 
 class Bench:
     """Folder of a benchmark, its settings, and the commands that were run in it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.folder = args, args.folder.resolve()
+        self.args, self.folder, self.cell = args, args.folder.resolve(), CELLS[args.cell]
         size = REDUCED if args.reduced else FULL
         given = {
             name: value
@@ -137,29 +140,16 @@ class Bench:
         if done.returncode:
             raise SystemExit(f"error: {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
 
-    def density(self, name: str, mirrored: bool = False) -> np.ndarray:
-        """Return a density in the box and pixel size of the benchmark."""
-        import torch
-
-        from opustomo.io.mrc import read_volume
-        from opustomo.physics.fourier import crop_spectrum, irfft3, pad_center, rfft3
-
-        path = next(p for p in self.args.data.glob(f"*/{name}.mrc") if p.parent.name in ("maps", "decoys"))
-        volume, apix = read_volume(path)
-        assert apix is not None
-        wide = pad_center(torch.from_numpy(volume), round(EXTENT_A / apix))
-        small = irfft3(crop_spectrum(rfft3(wide), self.size.box)).numpy()
-        # reversing an even axis moves the center from N/2 to N/2 - 1
-        return np.roll(small[:, :, ::-1], 1, axis=2).copy() if mirrored else small
-
     def simulate(self) -> None:
         """Simulate the tilt series and write them as files of IMOD, and the search template."""
         from opustomo.io.mrc import write_volume
 
         size, folder = self.size, self.folder
-        np.save(folder / "densities.npy", np.stack([self.density(name, flip) for _, name, flip, _ in MOLECULES]))
-        write_volume(folder / "template.mrc", low_passed(self.density(TEMPLATE), size.apix, 30.0), size.apix)
-        write_volume(folder / "target.mrc", self.density(TARGET), size.apix)
+        np.save(
+            folder / "densities.npy", np.stack([self.density(one.map, one.mirrored) for one in self.cell.molecules])
+        )
+        write_volume(folder / "template.mrc", low_passed(self.density(self.cell.template), size.apix, 30.0), size.apix)
+        write_volume(folder / "target.mrc", self.density(self.cell.molecules[0].map), size.apix)
         (folder / "tilts").mkdir(exist_ok=True)
         with ThreadPoolExecutor(self.args.workers) as pool:
             list(pool.map(self._simulate_one, range(size.tomograms)))
@@ -171,7 +161,7 @@ class Bench:
         out = self.folder / "simulated" / name
         words = f"-n {size.molecules} --apix {size.apix} --snr {size.snr} --gap {260 / size.apix:.1f} --misalign 0.3 "
         words += f"--seed {1000 * self.args.seed + number} --device {self.args.simulate_on} "
-        words += "--weights " + " ".join(str(percent) for *_, percent in MOLECULES)
+        words += "--weights " + " ".join(str(one.percent) for one in self.cell.molecules)
         words += " --size " + " ".join(map(str, size.shape))
         program = self.args.tools / "simulate_tilt_series.py"
         self.tool(program, self.folder / "densities.npy", "-o", out, *words.split())
@@ -262,14 +252,33 @@ class Bench:
 
     def choose(self) -> None:
         """Export the particles of the clusters that `dsdsh validate` names."""
-        kept = [row["cluster"] for row in self.matches() if row["kept"] == "1"]
-        which = f"{self.size.clusters}:{','.join(kept)}"
+        which = self._kept(self.clusters)
         self.command(f"dsdsh select subtomos/particles.star run latest --clusters {which} --refined -o clean.star")
 
-    def matches(self) -> list[dict[str, str]]:
-        """Return the resemblance of each cluster to the search template, and whether it is kept."""
-        with (self.clusters / "validation_reference.csv").open() as handle:
-            return list(csv.DictReader(handle))
+    def second(self) -> None:
+        """Divide the kept clusters once more, and export the clusters that `dsdsh validate` names then."""
+        number = self.cell.second_round
+        if not number:
+            return
+        epoch = self.clusters.parent.name.removeprefix("analyze.")
+        self.command(f"dsdsh analyze run {epoch} 4 {number} --kpc {self._kept(self.clusters)}")
+        self.command(f"dsdsh validate run filter.{epoch} {number} --reference template.mrc")
+        which = self._kept(self.second_clusters)
+        self.command(
+            f"dsdsh select subtomos/particles.star run filter.{epoch} --clusters {which} --refined -o second.star"
+        )
+
+    @property
+    def second_clusters(self) -> Path:
+        """Folder of the clusters of the second round."""
+        return next(self.folder.glob(f"run/analyze.filter.*/kmeans{self.cell.second_round}"))
+
+    def _kept(self, clusters: Path) -> str:
+        """Return the clusters that `dsdsh validate` names, as `dsdsh select --clusters` reads them."""
+        from cell_scores import matches
+
+        kept = [row["cluster"] for row in matches(clusters) if row["kept"] == "1"]
+        return f"{clusters.name.removeprefix('kmeans')}:{','.join(kept)}"
 
     def maps(self) -> None:
         """Reconstruct maps of all picks, of the best-scoring ones, and of the filtered set."""
@@ -303,21 +312,25 @@ class Bench:
         from opustomo.io.star_tables import read_particles
 
         particles = read_particles(self.folder / "subtomos/particles.star")
-        truth = cell_scores.true_classes(particles, self.folder / "simulated", self.size.apix)
+        truth = cell_scores.true_classes(particles, self.folder / "simulated", self.size.apix, self.cell.targets)
         kept = cell_scores.kept_rows(self.folder / "clean.star", particles)
+        contents = partial(cell_scores.contents, classes=truth.classes, molecules=len(self.cell.molecules))
         score = particles.numbers("rlnLCCmax")
         best = np.zeros(len(kept), dtype=bool)
         best[np.argsort(-score)[: kept.sum()]] = True
         sets = {"all picks": np.ones(len(kept), dtype=bool), "best-scoring, same number": best, "filtered": kept}
+        if self.cell.second_round:
+            sets["filtered, second round"] = cell_scores.kept_rows(self.folder / "second.star", particles)
         for path in self.folder.glob("run/analyze.*/junk/particles.star"):
             sets["dsdsh junk"] = cell_scores.kept_rows(path, particles)
         sets["best score threshold (uses the truth)"] = cell_scores.best_threshold(score, truth)
         results = {
             "size": vars(self.size),
+            "cell": self.args.cell,
             "seed": self.args.seed,
             "classes": {
                 label: int((truth.classes == number).sum())
-                for number, label in [*enumerate(name for name, *_ in MOLECULES), (-1, "no molecule")]
+                for number, label in [*enumerate(one.name for one in self.cell.molecules), (-1, "no molecule")]
             },
             "pose_of_true_picks": {
                 "angle_median_deg": round(float(np.median(truth.angle_deg[truth.hits])), 2),
@@ -325,7 +338,8 @@ class Bench:
                 "distance_median_A": round(float(np.median(truth.distance_A[truth.hits])), 2),
             },
             "sets": {name: cell_scores.by_tomogram(chosen, truth) for name, chosen in sets.items()},
-            "clusters": self._clusters(truth.classes),
+            "clusters": contents(self.clusters),
+            "second_round": contents(self.second_clusters) if self.cell.second_round else [],
             "maps": {
                 name: cell_scores.map_scores(
                     self.folder / f"maps/{name}.mrc", self.folder / "target.mrc", self.folder / "mask.mrc"
@@ -338,22 +352,6 @@ class Bench:
         text = cell_scores.report(results)
         (self.folder / "results.md").write_text(text)
         print(text)
-
-    def _clusters(self, classes: np.ndarray) -> list[dict[str, object]]:
-        """Return what the program shows of each cluster, and what it contains."""
-        from opustomo.io.pickles import load_pickle
-
-        labels = np.asarray(load_pickle(self.clusters / "labels.pkl"))
-        return [
-            {
-                "cluster": number,
-                "particles": int((labels == number).sum()),
-                "resemblance": float(row["reference_fsc"] or -1),
-                "chosen": row["kept"] == "1",
-                "contents": np.bincount(classes[labels == number] + 1, minlength=len(MOLECULES) + 1).tolist(),
-            }
-            for number, row in enumerate(self.matches())
-        ]
 
 
 def processor_seconds() -> float:
@@ -386,20 +384,13 @@ def in_program(line: str, folder: Path) -> str:
     return done.stdout
 
 
-def low_passed(volume: np.ndarray, apix: float, resolution_A: float) -> np.ndarray:
-    """Return a volume (D, D, D) multiplied by a Gaussian that is 1/2 at the given resolution."""
-    frequency = np.fft.fftfreq(len(volume), apix)
-    squared = frequency[:, None, None] ** 2 + frequency[None, :, None] ** 2 + frequency[None, None, :] ** 2
-    envelope = np.exp(-np.log(2) * squared * resolution_A**2)
-    return np.fft.ifftn(np.fft.fftn(volume) * envelope).real.astype(np.float32)
-
-
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("-o", "--folder", type=Path, default=Path("cell"))
     add("--reduced", action="store_true", help="three small tomograms, for a CPU")
+    add("--cell", choices=CELLS, default="ribosome")
     add("--seed", type=int, default=0)
     add("--steps", nargs="+", choices=STEPS, help="repeat these steps")
     add("--only", choices=STEPS, help="repeat only this step")

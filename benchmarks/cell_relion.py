@@ -24,7 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from cell import MOLECULES, in_program  # noqa: E402
+from cell import in_program  # noqa: E402
+from cell_molecules import CELLS  # noqa: E402
 from cell_scores import above_largest_gap, correlation, selection_scores, true_classes  # noqa: E402
 
 from opustomo.io.star_tables import read_particles  # noqa: E402
@@ -99,7 +100,10 @@ def main() -> None:
                 chosen = (
                     [filled[i] for i in above_largest_gap([likeness[i] for i in filled])] if len(filled) > 1 else filled
                 )
-                contents = [np.bincount(truth.classes[labels == i] + 1, minlength=len(MOLECULES) + 1) for i in filled]
+                contents = [
+                    np.bincount(truth.classes[labels == i] + 1, minlength=len(CELLS["ribosome"].molecules) + 1)
+                    for i in filled
+                ]
                 rows.append(
                     {"search": label, "classes": classes, "seed": seed, "seconds": seconds, "chosen": chosen}
                     | selection_scores(np.isin(labels, chosen), truth)

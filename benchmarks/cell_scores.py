@@ -6,6 +6,7 @@ Precision is the fraction of true picks in a set, recall the fraction of all tru
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from opustomo.io.mrc import read_volume
+from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.physics.fsc import half_map_correlation, resolution_A, shell_correlation
 
@@ -35,8 +37,8 @@ class Truth:
         Number of targets in each tomogram, by its name.
     distance_A, angle_deg
         (N,) distance from the molecule and angle between the orientations, NaN for background.
-    target
-        Class of the target.
+    targets
+        Classes of the target.
     """
 
     classes: np.ndarray
@@ -44,12 +46,12 @@ class Truth:
     present: dict[str, int]
     distance_A: np.ndarray
     angle_deg: np.ndarray
-    target: int = 0
+    targets: tuple[int, ...] = (0,)
 
     @property
     def hits(self) -> np.ndarray:
         """Return which picks are targets."""
-        return self.classes == self.target
+        return np.isin(self.classes, self.targets)
 
 
 def angles_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -61,7 +63,7 @@ def angles_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)).numpy())
 
 
-def true_classes(picks: ParticleStar, simulated: Path, apix: float, target: int = 0) -> Truth:
+def true_classes(picks: ParticleStar, simulated: Path, apix: float, targets: tuple[int, ...] = (0,)) -> Truth:
     """Assign picks with coordinates in pixels to the molecules of `simulated/NAME/truth.csv`."""
     tomograms = np.array([Path(name).stem for name in picks.strings("rlnMicrographName")])
     places = np.stack([picks.numbers(f"rlnCoordinate{axis}") for axis in "XYZ"], axis=1)
@@ -80,8 +82,8 @@ def true_classes(picks: ParticleStar, simulated: Path, apix: float, target: int 
         classes[found] = table["class"][which]
         distance[found] = apart[close, which]
         angle[found] = angles_deg(picks.eulers_deg()[found], eulers[which])
-        present[str(name)] = int((table["class"] == target).sum())
-    return Truth(classes, tomograms, present, distance, angle, target)
+        present[str(name)] = int(np.isin(table["class"], targets).sum())
+    return Truth(classes, tomograms, present, distance, angle, targets)
 
 
 def selection_scores(kept: np.ndarray, truth: Truth, rows: np.ndarray | None = None) -> dict[str, float]:
@@ -142,6 +144,27 @@ def kept_rows(clean: Path, particles: ParticleStar) -> np.ndarray:
     return np.array([name in names for name in particles.strings("rlnImageName")])
 
 
+def matches(clusters: Path) -> list[dict[str, str]]:
+    """Return the resemblance of each cluster to the search template, and whether it is kept."""
+    with (clusters / "validation_reference.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+def contents(clusters: Path, classes: np.ndarray, molecules: int) -> list[dict[str, object]]:
+    """Return what the program shows of each cluster, and the numbers of picks of no molecule and of each molecule."""
+    labels = np.asarray(load_pickle(clusters / "labels.pkl"))
+    return [
+        {
+            "cluster": number,
+            "particles": int((labels == number).sum()),
+            "resemblance": float(row["reference_fsc"] or -1),
+            "chosen": row["kept"] == "1",
+            "contents": np.bincount(classes[labels == number] + 1, minlength=molecules + 1).tolist(),
+        }
+        for number, row in enumerate(matches(clusters))
+    ]
+
+
 def correlation(first: Path, second: Path, mask: Path) -> float:
     """Return the Pearson correlation of two maps, weighted by a mask."""
     one, two, weight = (read_volume(path)[0].astype(np.float64) for path in (first, second, mask))
@@ -163,12 +186,15 @@ def report(results: dict[str, Any]) -> str:
         for tomogram, row in rows.items():
             values = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
             lines.append(f"| {name} | {tomogram} | {row['kept']} | {row['true']} | {values} |")
-    lines += ["", "| cluster | particles | mean FSC with the template | chosen | contents |", "|---" * 5 + "|"]
     labels = ["none", *(label for label in results["classes"] if label != "no molecule")]
-    for row in results["clusters"]:
-        contents = ", ".join(f"{n} {label}" for n, label in zip(row["contents"], labels, strict=True) if n)
-        chosen = "yes" if row["chosen"] else ""
-        lines.append(f"| {row['cluster']} | {row['particles']} | {row['resemblance']:.3f} | {chosen} | {contents} |")
+    for title, clusters in (("cluster", results["clusters"]), ("second round: cluster", results["second_round"])):
+        if clusters:
+            lines += ["", f"| {title} | particles | mean FSC with the template | chosen | contents |", "|---" * 5 + "|"]
+        for row in clusters:
+            contents = ", ".join(f"{n} {label}" for n, label in zip(row["contents"], labels, strict=True) if n)
+            chosen = "yes" if row["chosen"] else ""
+            resemblance = f"{row['resemblance']:.3f}"
+            lines.append(f"| {row['cluster']} | {row['particles']} | {resemblance} | {chosen} | {contents} |")
     titles = ("map", "half maps, FSC 0.143 (Å)", "mean FSC", "truth, FSC 0.5 (Å)", "mean FSC")
     lines += ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, row in results["maps"].items():

@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("opustomo", "original"),
         default="opustomo",
-        help="original: use pose inference, energies and schedules of OPUS-TOMO (docs/method.md, section 9)",
+        help="original: use pose inference, energies and schedules of OPUS-TOMO (docs/method.md, section 8)",
     )
     train.add_argument(
         "--beta", default="cos", help="schedule of the KL weight: cos, a, b, c, d, or a number for a constant"

@@ -125,7 +125,7 @@ def jaccard_with_best(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _clusters_with_borders(values: np.ndarray, min_cluster_size: int) -> np.ndarray:
     from sklearn.cluster import HDBSCAN
 
-    # Half of a rare state: fewer neighbors break up populous states, more blur rare ones (docs/method.md, section 10).
+    # Half of a rare state: fewer neighbors break up populous states, more blur rare ones (docs/evidence.md).
     min_samples = min(max(LEAST_NEIGHBORS, min_cluster_size // 2), len(values))
     model = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True)
     return _with_borders(values, model.fit_predict(values).astype(np.int64))
