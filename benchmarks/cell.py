@@ -33,7 +33,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from cell_molecules import CELLS, low_passed
+from cell_molecules import CELLS, low_passed, read_density
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTENT_A = 480.0
@@ -145,11 +145,10 @@ class Bench:
         from opustomo.io.mrc import write_volume
 
         size, folder = self.size, self.folder
-        np.save(
-            folder / "densities.npy", np.stack([self.density(one.map, one.mirrored) for one in self.cell.molecules])
-        )
-        write_volume(folder / "template.mrc", low_passed(self.density(self.cell.template), size.apix, 30.0), size.apix)
-        write_volume(folder / "target.mrc", self.density(self.cell.molecules[0].map), size.apix)
+        density = partial(read_density, self.args.data, size.box, EXTENT_A)
+        np.save(folder / "densities.npy", np.stack([density(one.map, one.mirrored) for one in self.cell.molecules]))
+        write_volume(folder / "template.mrc", low_passed(density(self.cell.template), size.apix, 30.0), size.apix)
+        write_volume(folder / "target.mrc", density(self.cell.molecules[self.cell.targets[0]].map), size.apix)
         (folder / "tilts").mkdir(exist_ok=True)
         with ThreadPoolExecutor(self.args.workers) as pool:
             list(pool.map(self._simulate_one, range(size.tomograms)))

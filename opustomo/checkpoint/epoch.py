@@ -186,8 +186,8 @@ def require_room(outdir: Path, model: Autoencoder, particles: int, epoch_files: 
     require_space(outdir, needed, "Free disk space and resume with --load latest.")
 
 
-def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
-    """Remove all but the newest ``keep`` weights up to ``epoch``; None keeps all.
+def prune_weights(outdir: Path, epoch: int, keep: int | None, best: int | None = None) -> list[Path]:
+    """Remove all but the newest ``keep`` weights up to ``epoch`` and those of the epoch ``best``; None keeps all.
 
     Latents and poses, which are small, are not removed.
 
@@ -200,7 +200,7 @@ def prune_weights(outdir: Path, epoch: int, keep: int | None) -> list[Path]:
         return []
     found = (WEIGHTS_NAME.fullmatch(path.name) for path in outdir.iterdir())
     epochs = sorted(number for match in found if match is not None and (number := int(match[1])) <= epoch)
-    removed = [outdir / f"weights.{number}.pkl" for number in epochs[:-keep]]
+    removed = [outdir / f"weights.{number}.pkl" for number in epochs[:-keep] if number != best]
     for path in removed:
         path.unlink()
     return removed

@@ -77,7 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--plot", action="store_true", help="write a figure of one particle at every log interval (PNG)")
     files.add_argument("--write-ctf", action="store_true", help="write the 3D CTF of the first particle (MRC)")
     files.add_argument("--checkpoint", type=_count, default=1, help="number of epochs between checkpoints")
-    files.add_argument("--keep", type=_count, metavar="K", help="number of most recent weights to keep (default: all)")
+    files.add_argument(
+        "--keep",
+        type=_count,
+        metavar="K",
+        help="number of most recent weights to keep, besides those of lowest held-out loss (default: all)",
+    )
     files.add_argument("--log-interval", type=_count, default=1000, help="number of particles between log lines")
 
     model = parser.add_argument_group("model")

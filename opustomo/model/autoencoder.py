@@ -210,12 +210,8 @@ class Autoencoder(nn.Module):
         correction = self.pose_correction(inferred.z, state.moves_pose)
 
         with torch.no_grad():
-            b_data, b_model, beta, contrast = self._image_parameters(len(batch), state)
-            target, transfer = observation.target_and_transfer(
-                inferred.spectrum, inferred.ctf, b_data, b_model, physics.ctf_alpha, beta
-            )
             posed_mask = self.posing.posed_mask(self.mask, batch.rotation, correction)
-            target = target * posed_mask * contrast.view(-1, 1, 1, 1)
+            target, transfer = self._sides(inferred.spectrum, inferred.ctf, posed_mask, state)
         posed_at = self.posing.sampler(template, batch.rotation, correction)
         if physics.original:
             energies = energy.crop_energies(
@@ -339,10 +335,8 @@ class Autoencoder(nn.Module):
         """Return masked targets and filters of the model as half spectra (B, Dr, Dr, Dr/2+1), noise being white."""
         ctf = self.ctf(batch.tilts, batch.table)
         spectrum = self.observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
-        b_data, b_model, beta, _ = self._image_parameters(len(batch), state)
-        target, transfer = observation.target_and_transfer(spectrum, ctf, b_data, b_model, self.physics.ctf_alpha, beta)
-        still = self.posing.no_correction(len(batch), target.device)
-        target = target * self.posing.posed_mask(self.mask, batch.rotation, still)
+        still = self.posing.no_correction(len(batch), ctf.device)
+        target, transfer = self._sides(spectrum, ctf, self.posing.posed_mask(self.mask, batch.rotation, still), state)
         white = whitening(self.noise, self.boxes.render)
         return rfft3(target) * white, transfer * white
 
@@ -375,6 +369,12 @@ class Autoencoder(nn.Module):
     def precision(self) -> torch.autocast:
         """Return the context in which the networks run: bfloat16 with ``amp``, else float32."""
         return torch.autocast(self.mask.device.type, dtype=torch.bfloat16, enabled=self.amp)
+
+    def _sides(self, spectrum: Tensor, ctf: Tensor, posed_mask: Tensor, state: StepState) -> tuple[Tensor, Tensor]:
+        """Return the masked target (B, Dr, Dr, Dr) and the filter of the model (B, Dr, Dr, Dr/2+1) of a comparison."""
+        b_data, b_model, beta, contrast = self._image_parameters(len(spectrum), state)
+        target, transfer = observation.target_and_transfer(spectrum, ctf, b_data, b_model, self.physics.ctf_alpha, beta)
+        return target * posed_mask * contrast.view(-1, 1, 1, 1), transfer
 
     def _image_parameters(self, count: int, state: StepState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return per particle: b of data and model (pixel²), β, and contrast of the target."""

@@ -34,6 +34,8 @@ class LoopState:
         Wall time and mean loss terms of the training pass, during the validation of the same epoch.
     broken
         Reason for each particle that is left out, by index.
+    best_epoch, best_loss
+        Written epoch of lowest held-out loss, and this loss; None if there is none.
     """
 
     epoch: int = 0
@@ -48,10 +50,17 @@ class LoopState:
     training_seconds: float = 0.0
     training_means: dict[str, float] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
+    best_epoch: int | None = None
+    best_loss: float | None = None
 
     def start_pass(self, kind: str) -> None:
         """Begin a pass over the training or the validation particles."""
         self.kind, self.step, self.sums, self.counted, self.seconds = kind, 0, [], 0, 0.0
+
+    def note_written(self, epoch: int, held_out: float | None) -> None:
+        """Remember a written epoch if no earlier one has a lower held-out loss."""
+        if held_out is not None and (self.best_loss is None or held_out < self.best_loss):
+            self.best_epoch, self.best_loss = epoch, held_out
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a state file."""

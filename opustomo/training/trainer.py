@@ -206,9 +206,10 @@ class Trainer:
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
                 poses = self.engine.poses.poses()
                 self._written = epoch, write_epoch(self.run.outdir, epoch, self.model, latents, poses, separation)
+            progress.note_written(epoch, None if validation is None else validation["gen"])
             self.save_state()
             if self.leads:
-                prune_weights(self.run.outdir, epoch, self.run.keep)
+                prune_weights(self.run.outdir, epoch, self.run.keep, progress.best_epoch)
                 self.log.say(f"# epoch {epoch} is written: weights.{epoch}.pkl, z.{epoch}.pkl, pose.{epoch}.pkl")
         if self.leads:  # a small set never reaches a log interval
             self._write_template(self.engine.latents.values[:1])

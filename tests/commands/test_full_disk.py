@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.checkpoint.epoch import read_state
+from opustomo.checkpoint.epoch import prune_weights, read_state
 from opustomo.io import pickles
 from opustomo.io.mrc import write_volume
 from opustomo.main import main
+from opustomo.training.loop_state import LoopState
 from opustomo.training.runlog import RunLog
 from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
 
@@ -168,6 +169,16 @@ def test_a_volume_that_does_not_fit(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "reference0.mrc: File too large" in error
     assert not list((tmp_path / "v").iterdir())
+
+
+def test_the_weights_of_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> None:
+    state = LoopState()
+    for epoch, held_out in enumerate((-1.0, -3.0, -2.0, -1.0, None, -1.5)):
+        (tmp_path / f"weights.{epoch}.pkl").touch()
+        state.note_written(epoch, held_out)
+        prune_weights(tmp_path, epoch, 2, state.best_epoch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["weights.1.pkl", "weights.4.pkl", "weights.5.pkl"]
+    assert LoopState.from_dict(state.as_dict()).best_epoch == 1
 
 
 def test_only_the_newest_weights_are_kept(star: Path, tmp_path: Path) -> None:

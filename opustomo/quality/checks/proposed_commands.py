@@ -255,7 +255,8 @@ class Settings:
     def disk_bytes(self, particles: int) -> float:
         """Return the size of the output folder at the end of the run.
 
-        ``state.pkl`` holds the weights and both moments of the optimizer; each kept epoch holds the weights once.
+        ``state.pkl`` holds the weights and both moments of the optimizer; each kept epoch holds the weights once. The
+        epoch of lowest held-out loss is usually one of them.
         """
         kept = min(self.keep, self.num_epochs)
         return 4.0 * PARAMETERS * (3 + kept) + LATENT_BYTES * particles * self.num_epochs

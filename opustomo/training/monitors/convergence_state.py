@@ -80,7 +80,7 @@ class Statement:
         if (folder / f"weights.{self.best}.pkl").exists():
             return f"; use epoch {self.best}"
         return (
-            f"; epoch {self.best} is the best, but its weights were removed (--keep) or not written (--checkpoint), so "
+            f"; epoch {self.best} is the best, but its weights were not written (--checkpoint) or removed, so "
             f"train again with -n {self.best + 1}"
         )
 
