@@ -146,7 +146,7 @@ def _pixel_sizes(stars: Sequence[ParticleStar]) -> tuple[list[_Sizes], list[str]
         if with_images or size.coordinates is None:
             where = "rlnImagePixelSize to its optics table" if star.optics_block is not None else "rlnPixelSize to it"
             raise UserError(
-                f"{star.path}: the pixel size of the images is missing, but {known.path} has one; add {where}, or "
+                f"{star.path}: the pixel size of the images is missing, but {known.path} has one. Add {where}, or "
                 "extract the subtomograms of both tables first."
             )
         sizes[index] = _Sizes(size.coordinates, size.coordinates)
@@ -176,14 +176,14 @@ def _refuse_mixed_kinds(stars: Sequence[ParticleStar]) -> None:
     if images is not None and particles is not None:
         raise UserError(
             f"{images.path}: the table has one row per image of a stack (000001@stack.mrcs), but {particles.path} has "
-            "one row per particle; make subtomograms of the first one with dsd prepare_subtomos, then combine."
+            "one row per particle. Make subtomograms of the first one with dsd prepare_subtomos, then combine."
         )
     stacks = [star for star in stars if is_stack_set(star)]
     other = next((star for star in stars if not is_stack_set(star) and "rlnImageName" in star), None)
     if stacks and other is not None:
         raise UserError(
             f"{stacks[0].path}: the table has 2D stacks of tilt images (rlnTomoSubTomosAre2DStacks), but {other.path} "
-            "has subtomograms; extract subtomograms of the first one too."
+            "has subtomograms. Extract subtomograms of the first one too."
         )
 
 
@@ -195,7 +195,7 @@ def _origins_in_angst(star: ParticleStar) -> ParticleStar:
         sizes = star.pixel_sizes()
         if sizes is None:
             raise UserError(
-                f"{star.path}: origins are in pixels, but the pixel size is missing; add rlnImagePixelSize."
+                f"{star.path}: origins are in pixels, but the pixel size is missing. Add rlnImagePixelSize."
             )
         star = with_columns(star, xyz_columns(ORIGIN_ANGST_COLUMNS, star.origins_px() * sizes[:, None]))
     return without_columns(star, set(ORIGIN_COLUMNS))
@@ -213,7 +213,7 @@ def _origins_alike(stars: Sequence[ParticleStar]) -> list[ParticleStar]:
             if star.pixel_sizes() is None:
                 raise UserError(
                     f"{star.path}: origins are in Å and those of another table in pixels, but the pixel size is "
-                    "missing; add rlnPixelSize."
+                    "missing. Add rlnPixelSize."
                 )
             star = with_columns(star, xyz_columns(ORIGIN_COLUMNS, star.origins_px()))
             star = without_columns(star, set(ORIGIN_ANGST_COLUMNS))

@@ -126,7 +126,7 @@ def origins_in_coordinate_pixels(star: ParticleStar, apix: float | None = None) 
     if star.origins_in_angst:
         origins = star.origins_px(1.0)
         if sizes is None and origins.any():
-            raise UserError(f"{star.path}: origins are in Å, but the pixel size is missing; give it with --angpix.")
+            raise UserError(f"{star.path}: origins are in Å, but the pixel size is missing. Give it with --angpix.")
         return origins if sizes is None else origins / sizes[:, None]
     images = star.pixel_sizes() if apix is None else None
     origins = star.origins_px()
@@ -144,6 +144,6 @@ def require_pixels(star: ParticleStar) -> None:
     if COORDINATES[0] not in star and CENTERED_COORDINATES[0] in star:
         raise UserError(
             f"{star.path}: this RELION 5 particle set has coordinates in Å from the center, but coordinates in pixels "
-            "are required; convert it with dsdsh convert_relion5 first."
+            "are required. Convert it with dsdsh convert_relion5 first."
         )
     xyz(star, COORDINATES)

@@ -61,11 +61,11 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: the table does not exist; check the path.")
+        raise UserError(f"{path}: the table does not exist. Check the path.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file; give a Dynamo table (.tbl).") from error
+        raise UserError(f"{path}: not a text file. Give a Dynamo table (.tbl).") from error
     values, count, row = list[str](), 0, 0
     for line in lines:
         words = line.split()
@@ -78,20 +78,20 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, Texts]:
             )
         if row == 1 and not _FIRST.match(words[0]):
             raise UserError(
-                f"{path}: the file begins with {words[0][:20]!r}, but a Dynamo table has rows of numbers; give a .tbl "
+                f"{path}: the file begins with {words[0][:20]!r}, but a Dynamo table has rows of numbers. Give a .tbl "
                 "file."
             )
         count = count or len(words)
         if len(words) != count:
             raise UserError(
-                f"{path}: row {row} has {len(words)} values, but the first row has {count}; write the table again."
+                f"{path}: row {row} has {len(words)} values, but the first row has {count}. Write the table again."
             )
         values += words
     if not row:
-        raise UserError(f"{path}: the table has no rows; give a table with particles.")
+        raise UserError(f"{path}: the table has no rows. Give a table with particles.")
     if count < _NEEDED:
         raise UserError(
-            f"{path}: the file has {count} columns, but a Dynamo table has at least {_NEEDED}; give a .tbl file."
+            f"{path}: the file has {count} columns, but a Dynamo table has at least {_NEEDED}. Give a .tbl file."
         )
     names = COLUMNS[:count] + [f"column{number}" for number in range(len(COLUMNS) + 1, count + 1)]
     return {name: np.array(values[index::count], dtype=object) for index, name in enumerate(names)}
@@ -116,7 +116,7 @@ def read_tomogram_list(path: str | os.PathLike[str]) -> dict[int, str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: the list of tomograms does not exist; check the path.")
+        raise UserError(f"{path}: the list of tomograms does not exist. Check the path.")
     names: dict[int, str] = {}
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         words = line.split(None, 1)
@@ -126,9 +126,9 @@ def read_tomogram_list(path: str | os.PathLike[str]) -> dict[int, str]:
         number = int(words[0]) if numbered else len(names) + 1
         name = (words[1] if numbered else line).strip().strip("'\"")
         if names.setdefault(number, name) != name:
-            raise UserError(f"{path}: the number {number} refers to {names[number]} and to {name}; correct it.")
+            raise UserError(f"{path}: the number {number} refers to {names[number]} and to {name}. Correct it.")
     if not names:
-        raise UserError(f"{path}: the file lists no tomogram; give a Dynamo .doc file (number and path per line).")
+        raise UserError(f"{path}: the file lists no tomogram. Give a Dynamo .doc file (number and path per line).")
     return names
 
 
@@ -276,7 +276,7 @@ def restore_poses(
     if wrong.size:
         raise UserError(
             f"{source}: row {wrong[0] + 1} has the tag {rows[wrong[0]] + 1}, but {star.path} has {len(star)} "
-            "particles; give the STAR file that the table was made from."
+            "particles. Give the STAR file that the table was made from."
         )
     chosen = star.subset(rows)
     numbers = {name: to_numbers(_real(table[name]), name, source) for name in _TRANSLATED - {*_SAME}}
@@ -330,7 +330,7 @@ def _named(numbers: Numbers, tomograms: Mapping[int, str] | None, source: str) -
     names = {}
     for number in dict.fromkeys(numbers.astype(np.int64).tolist()):
         if tomograms is not None and number not in tomograms:
-            raise UserError(f"{source}: the tomogram {number} is not in the list of tomograms; add it there.")
+            raise UserError(f"{source}: the tomogram {number} is not in the list of tomograms. Add it there.")
         names[number] = f"tomo_{number}" if tomograms is None else tomograms[number]
     return np.array([names[number] for number in numbers.astype(np.int64).tolist()], dtype=object)
 
@@ -345,7 +345,7 @@ def _numbered(
         by_name |= {name: number for number, name in tomograms.items()}
         missing = next((name for name in distinct if name not in by_name and tomogram_stem(name) not in by_name), None)
         if missing is not None:
-            raise UserError(f"{star.path}: the tomogram {missing} is not in the list of tomograms; add it there.")
+            raise UserError(f"{star.path}: the tomogram {missing} is not in the list of tomograms. Add it there.")
         return {name: by_name.get(name, by_name.get(tomogram_stem(name), 0)) for name in distinct}
     if own is not None:
         numbers = to_numbers(own.tolist(), _dynamo_column("tomo"), str(star.path)).astype(int).tolist()

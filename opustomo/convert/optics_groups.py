@@ -107,7 +107,7 @@ def with_optics(star: ParticleStar) -> ParticleStar:
     sizes = star.pixel_sizes()
     if sizes is None:
         raise UserError(
-            f"{star.path}: the pixel size is missing, but a table with optics groups requires it; add "
+            f"{star.path}: the pixel size is missing, but a table with optics groups requires it. Add "
             "rlnDetectorPixelSize and rlnMagnification."
         )
     # Rounding makes 1.7005 and 1.70049999 equal.
@@ -196,7 +196,7 @@ def _with_group_values(star: ParticleStar, column: str, texts: list[str]) -> Par
         if not _same(texts[row], texts[earlier]):
             raise UserError(
                 f"{star.path}: rows {earlier + 1} and {row + 1} belong to the optics group {columns[NUMBER][group]}, "
-                f"but their {column} is {texts[earlier]} and {texts[row]}; give each value its own optics group."
+                f"but their {column} is {texts[earlier]} and {texts[row]}. Give each value its own optics group."
             )
         values[group] = texts[earlier]
     columns[column] = values
@@ -316,7 +316,7 @@ def microscope_value(column: str, given: list[str], source: object) -> str:
     other = next((value for value in given if not _same(value, given[0])), None)
     if other is not None:
         raise UserError(
-            f"{source}: {column} is missing, and it is {given[0]} and {other} in the other tables; add {column} to "
+            f"{source}: {column} is missing, and it is {given[0]} and {other} in the other tables. Add {column} to "
             "this table."
         )
     return given[0]

@@ -63,7 +63,7 @@ def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: the XML file does not exist; check the path.")
+        raise UserError(f"{path}: the XML file does not exist. Check the path.")
     particles: list[dict[str, str]] = []
     elements: Attributes = {name: [] for name in _ELEMENTS}
     root = ""
@@ -99,7 +99,7 @@ def read_particle_list(path: str | os.PathLike[str]) -> Attributes:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except expat.ExpatError as error:
-        raise UserError(f"{path}: not readable as XML ({error}); give a particle list of PyTom.") from error
+        raise UserError(f"{path}: not readable as XML ({error}). Give a particle list of PyTom.") from error
     finally:
         if collecting:
             gc.enable()
@@ -135,7 +135,7 @@ def relion_from_pytom_list(path: str | os.PathLike[str], scale: PytomScale) -> d
             if not default and "" in values:
                 row = values.index("") + 1
                 raise UserError(
-                    f"{path}: the particle {row} has no {element} {attribute}; write the list again with pick "
+                    f"{path}: the particle {row} has no {element} {attribute}. Write the list again with pick "
                     "positions."
                 )
             columns.append(to_numbers(values, f"{element} {attribute}", str(path)))
@@ -224,11 +224,11 @@ def check_ctf_template(template: str) -> None:
         differs = template.format(ts_name="a", i=1) != template.format(ts_name="a", i=2)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--ctf-template {template}: only {{ts_name}} and {{i}} are allowed ({error}); use, for example, "
+            f"--ctf-template {template}: only {{ts_name}} and {{i}} are allowed ({error}). Use, for example, "
             "{ts_name}/{ts_name}_{i:06d}_ctf.star."
         ) from error
     if not differs:
-        raise UserError(f"--ctf-template {template}: without {{i}} all particles would have the same CTF; add {{i}}.")
+        raise UserError(f"--ctf-template {template}: without {{i}} all particles would have the same CTF. Add {{i}}.")
 
 
 def with_ctf_images(result: Converted, template: str) -> Converted:
@@ -255,6 +255,6 @@ def _put(values: list[dict[str, str]], count: int, attributes: dict[str, str]) -
 
 def _refuse(path: Path) -> Callable[..., None]:
     def refuse(*_: object) -> None:
-        raise UserError(f"{path}: the file declares a document type or entities, which is not allowed; remove them.")
+        raise UserError(f"{path}: the file declares a document type or entities, which is not allowed. Remove them.")
 
     return refuse

@@ -111,7 +111,7 @@ def first_copies(star: ParticleStar) -> npt.NDArray[np.int64]:
     if keys is None:
         raise UserError(
             f"{star.path}: without rlnImageName, rlnTomoParticleName or coordinates, copies of a particle cannot be "
-            "recognized; omit --remove-symexp."
+            "recognized. Omit --remove-symexp."
         )
     first = dict[object, int]()
     for row, key in enumerate(keys):
@@ -147,7 +147,7 @@ def rows_with_label(star: ParticleStar, label: str) -> npt.NDArray[np.int64]:
     rows = np.flatnonzero([group_key(text) == group_key(value) for text in texts])
     if not rows.size:
         some = ", ".join(sorted(set(texts))[:8])
-        raise UserError(f"{star.path}: no particle has {column} {value}, only {some}; give one of these values.")
+        raise UserError(f"{star.path}: no particle has {column} {value}, only {some}. Give one of these values.")
     return rows
 
 

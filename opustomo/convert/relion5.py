@@ -83,7 +83,7 @@ class Tomograms:
         missing = next((name for name in names if name not in found), None)
         if missing is not None:
             some = ", ".join(self.names[:5]) + (" …" if len(self.names) > 5 else "")
-            raise UserError(f"{source}: the tomogram {missing} is not in {self.path} ({some}); add it there.")
+            raise UserError(f"{source}: the tomogram {missing} is not in {self.path} ({some}). Add it there.")
         return np.array([found[name] for name in names], dtype=np.int64)
 
     def rows_of(self, star: ParticleStar, column: str) -> np.ndarray:
@@ -100,7 +100,7 @@ class Tomograms:
             row = int(np.flatnonzero(~np.isclose(sizes, self.apix[rows], rtol=1e-3))[0])
             raise UserError(
                 f"{star.path}: the pixel size of the tilt series is {sizes[row]:g} Å in row {row + 1}, but {self.path} "
-                f"states {self.apix[rows[row]]:g} Å for {self.names[rows[row]]}; give the tomograms of these particles."
+                f"states {self.apix[rows[row]]:g} Å for {self.names[rows[row]]}. Give the tomograms of these particles."
             )
         return rows
 
@@ -207,11 +207,11 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
     count = len(star)
     column = next((name for name in reversed(TOMOGRAM_COLUMNS) if name in star), None)
     if column is None:
-        raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}; add one.")
+        raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}. Add one.")
     rows = tomograms.rows_of(star, column)
     sizes = coordinate_sizes(star, apix)
     if sizes is None:
-        raise UserError(f"{star.path}: the pixel size is missing; give it with --angpix.")
+        raise UserError(f"{star.path}: the pixel size is missing. Give it with --angpix.")
     centers = tomograms.sizes_px[rows] / 2 * tomograms.apix[rows, None]
     places = xyz(star, COORDINATES) * sizes[:, None] - centers
     notes = _outside_note((places + centers) / tomograms.apix[rows, None], tomograms.sizes_px[rows])
@@ -287,7 +287,7 @@ def read_optimization_set(path: str | os.PathLike[str]) -> tuple[Path, Path] | N
         place = next((candidate for candidate in candidates if candidate.is_file()), None)
         if place is None:
             raise UserError(
-                f"{path}: the file {text} of {column} does not exist; run the command in the folder of the RELION "
+                f"{path}: the file {text} of {column} does not exist. Run the command in the folder of the RELION "
                 "project."
             )
         found.append(place)
@@ -314,7 +314,7 @@ def _optics_with_series(star: ParticleStar, tomograms: Tomograms, rows: np.ndarr
             if len(different) > 1:
                 raise UserError(
                     f"{star.path}: the optics group {columns[NUMBER][group]} has tilt series with pixel sizes "
-                    f"{different[0]:g} and {different[1]:g} Å; give each its own group."
+                    f"{different[0]:g} and {different[1]:g} Å. Give each its own group."
                 )
         columns |= xyz_columns((SERIES_APIX,), tomograms.apix[first, None])
     for name, values in tomograms.optics.items():

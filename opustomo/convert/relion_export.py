@@ -100,7 +100,7 @@ def export_relion(config: DataConfig, folder: Path, options: RelionOptions) -> R
     ctf_names = _ctf_names(particles) if options.ctf_volumes else []
     existing = next((path for name in (TABLE_NAME, *sources, *ctf_names) if (path := folder / name).exists()), None)
     if existing is not None:
-        raise UserError(f"{existing} exists already; give another folder with -o, or remove the file.")
+        raise UserError(f"{existing} exists already. Give another folder with -o, or remove the file.")
     with progress(len(sources), "float32 copies") as advance:
         for name, image in sources.items():
             write_volume(folder / name, read_volume(image.path)[0], particles.apix)
@@ -132,7 +132,7 @@ def _check_pixel_sizes(particles: ParticleSet) -> None:
     if sizes is not None and sizes.max() > 1.01 * sizes.min():
         low, high = sizes.min(), sizes.max()
         raise UserError(
-            f"{particles.star.path}: the pixel sizes of the particles range from {low:.4g} to {high:.4g} Å; export the "
+            f"{particles.star.path}: the pixel sizes of the particles range from {low:.4g} to {high:.4g} Å. Export the "
             "particles of each size separately, selected with --ind."
         )
 

@@ -47,7 +47,7 @@ class TomogramChoice:
             return self.column.lstrip("_")
         found = next((column for column in TOMOGRAM_COLUMNS if column in star), None)
         if found is None:
-            raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}; add one.")
+            raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}. Add one.")
         return found
 
 

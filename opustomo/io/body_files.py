@@ -41,7 +41,7 @@ def load_bodies(path: Path, box: int | None = None, apix: float | None = None) -
     """
     content = load_torch(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not a geometry of bodies; make it with dsdsh prepare_multi.")
+        raise UserError(f"{path}: not a geometry of bodies. Make it with dsdsh prepare_multi.")
     try:
         members = {name: np.asarray(content[name], dtype=np.float64) for name in TENSOR_NAMES}
         parents = tuple(int(p) for p in content.get("parents", ()))
@@ -49,15 +49,15 @@ def load_bodies(path: Path, box: int | None = None, apix: float | None = None) -
         made_for = content.get(_GRID)
         grid = None if made_for is None else (round(float(made_for[0])), float(made_for[1]))
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise UserError(f"{path}: not a geometry of bodies ({error}); make it with dsdsh prepare_multi.") from error
+        raise UserError(f"{path}: not a geometry of bodies ({error}). Make it with dsdsh prepare_multi.") from error
     if grid is not None and box is not None and grid[0] != box:
         raise UserError(
-            f"{path}: made for a box of {grid[0]} voxels, but the subtomograms have {box}; run dsdsh prepare_multi "
+            f"{path}: made for a box of {grid[0]} voxels, but the subtomograms have {box}. Run dsdsh prepare_multi "
             "again."
         )
     if grid is not None and apix is not None and abs(grid[1] / apix - 1) > 1e-2:
         raise UserError(
-            f"{path}: made for {grid[1]:g} Å per pixel, but the subtomograms have {apix:g}; run dsdsh prepare_multi "
+            f"{path}: made for {grid[1]:g} Å per pixel, but the subtomograms have {apix:g}. Run dsdsh prepare_multi "
             "again."
         )
     if box is not None:
@@ -86,5 +86,5 @@ def check_inside(geometry: BodyGeometry, box: int, source: str) -> None:
         where = ", ".join(f"{value:.1f}" for value in geometry.com_bodies[body])
         raise UserError(
             f"{source}: the center of body {body + 1} is at ({where}) voxels from the center of the box, outside the "
-            f"box of {box} voxels; check the box and the pixel size."
+            f"box of {box} voxels. Check the box and the pixel size."
         )

@@ -241,20 +241,20 @@ def read_warp_table(path: str | os.PathLike[str], bfactor_scale: float = 0.25) -
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: the CTF table does not exist; export the subtomograms with their csv files again.")
+        raise UserError(f"{path}: the CTF table does not exist. Export the subtomograms with their csv files again.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = [[cell.strip() for cell in row] for row in csv.reader(handle) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable csv table ({error}); export it again.") from error
+        raise UserError(f"{path}: not a readable csv table ({error}). Export it again.") from error
     header = rows[0] if rows else []
     lacking = next((name for name in _WARP_REQUIRED if name not in header), None)
     if lacking is not None:
-        raise UserError(f"{path}: the CTF table has no column {lacking}; export it from WARP again.")
+        raise UserError(f"{path}: the CTF table has no column {lacking}. Export it from WARP again.")
     short = next((index for index, row in enumerate(rows) if len(row) != len(header)), None)
     if short is not None:
         raise UserError(
-            f"{path}: line {short + 1} has {len(rows[short])} values, but there are {len(header)} columns; export the "
+            f"{path}: line {short + 1} has {len(rows[short])} values, but there are {len(header)} columns. Export the "
             "table again."
         )
 
@@ -316,7 +316,7 @@ def wedge_only_table(tilt_range_deg: float, tilt_step_deg: float) -> TiltTable:
 
 def _checked(path: str | os.PathLike[str], table: TiltTable) -> TiltTable:
     if not len(table):
-        raise UserError(f"{path}: the CTF table has no tilts; export it again.")
+        raise UserError(f"{path}: the CTF table has no tilts. Export it again.")
     bounds = (
         ("tilt angle", table.tilt_deg, -180.0, 180.0, "degrees"),
         ("voltage", table.voltage_kv, 1.0, 10_000.0, "kV"),
@@ -328,8 +328,8 @@ def _checked(path: str | os.PathLike[str], table: TiltTable) -> TiltTable:
             tilt = int(np.argmax((values < low) | (values > high)))
             raise UserError(
                 f"{path}: the {name} of tilt {tilt + 1} is {values[tilt]:g}, expected "
-                f"{low:g} to {high:g} {unit}; correct the table."
+                f"{low:g} to {high:g} {unit}. Correct the table."
             )
     if not table.scale.any():
-        raise UserError(f"{path}: the scales of all tilts are 0; correct the table.")
+        raise UserError(f"{path}: the scales of all tilts are 0. Correct the table.")
     return table

@@ -70,7 +70,7 @@ def resolve_ctf_tables(star: ParticleStar, datadir: str | os.PathLike[str] | Non
             raise
         table = volume.with_suffix(".csv" if warp else ".star").name
         raise UserError(
-            f"{volume}: a 3D CTF volume of RELION contains no tilt angles; put a table of tilts {table} beside each "
+            f"{volume}: a 3D CTF volume of RELION contains no tilt angles. Put a table of tilts {table} beside each "
             "volume, or model the missing wedge alone with --no-ctf and --tilt-range."
         ) from None
 
@@ -127,7 +127,7 @@ def _resolve(star: ParticleStar, names: list[str], datadir: str | os.PathLike[st
         source = star.path if star.path is not None else "the particle table"
         raise UserError(
             f"{source}: {len(names) - len(paths)} of {len(names)} {kind} are missing, the first is "
-            f"{names[row]} (row {row + 1}), which is not in {searched}; give their folder with --datadir."
+            f"{names[row]} (row {row + 1}), which is not in {searched}. Give their folder with --datadir."
         )
     return paths
 

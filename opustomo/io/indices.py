@@ -41,21 +41,21 @@ def read_indices(path: Path, count: int) -> np.ndarray:
         try:
             values = np.loadtxt(path, ndmin=1)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a list of indices ({error}); give one integer per line") from error
+            raise UserError(f"{path}: not a list of indices ({error}). Give one integer per line.") from error
     elif path.suffix == ".json":
         values = _from_json(path, count)
     else:
         values = np.asarray(load_pickle(path))
     if values.dtype.kind not in "iuf" or not values.size or not np.array_equal(values, np.round(values)):
-        raise UserError(f"{path}: not a list of integers; give the indices of the particles, counted from 0")
+        raise UserError(f"{path}: not a list of integers. Give the indices of the particles, counted from 0.")
     indices = values.ravel().astype(np.int64)
     if indices.min() < 0 or indices.max() >= count:
         raise UserError(
             f"{path}: the indices range from {indices.min()} to {indices.max()}, but the table has {count} particles "
-            f"(0 to {count - 1}); give indices of this STAR file"
+            f"(0 to {count - 1}). Give indices of this STAR file."
         )
     if len(np.unique(indices)) != len(indices):
-        raise UserError(f"{path}: some indices occur twice; give each particle once")
+        raise UserError(f"{path}: some indices occur twice. Give each particle once.")
     return indices
 
 
@@ -63,15 +63,15 @@ def _from_json(path: Path, count: int) -> np.ndarray:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file of indices ({error}); save the selection again") from error
+        raise UserError(f"{path}: not a JSON file of indices ({error}). Save the selection again.") from error
     if isinstance(content, dict):
         total = content.get("particles", count)
         if total != count:
             raise UserError(
-                f"{path}: made for {total} particles, but the table has {count}; give the STAR file of that run"
+                f"{path}: made for {total} particles, but the table has {count}. Give the STAR file of that run."
             )
         content = content.get("indices")
     try:
         return np.asarray(content)
     except ValueError as error:  # ragged
-        raise UserError(f"{path}: not a list of integers; save the selection again") from error
+        raise UserError(f"{path}: not a list of integers. Save the selection again.") from error

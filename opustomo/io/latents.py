@@ -30,11 +30,11 @@ def read_latent_rows(path: Path) -> np.ndarray:
     try:
         rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read; give a text file with one latent per row") from error
+        raise UserError(f"{path}: cannot be read. Give a text file with one latent per row.") from error
     except ValueError as error:
-        raise UserError(f"{path}: not a table of numbers ({error}); give one latent per row") from error
+        raise UserError(f"{path}: not a table of numbers ({error}). Give one latent per row.") from error
     if not rows.size or not np.isfinite(rows).all():
-        raise UserError(f"{path}: the file is empty or holds values that are not finite; give one latent per row")
+        raise UserError(f"{path}: the file is empty or holds values that are not finite. Give one latent per row.")
     return rows
 
 
@@ -63,13 +63,13 @@ def read_latents(
     """
     content = load_torch(path)
     if not isinstance(content, dict) or content.get("mu") is None:
-        raise UserError(f"{path}: the file has no latents 'mu'; give the z.N.pkl of a training run.")
+        raise UserError(f"{path}: the file has no latents 'mu'. Give the z.N.pkl of a training run.")
     mu = _table(path, "mu", content["mu"])
     raw = content.get("multi_mu")
     multi_mu = None if raw is None else _table(path, "multi_mu", raw)
     if multi_mu is not None and len(multi_mu) != len(mu):
         raise UserError(
-            f"{path}: 'mu' has {len(mu)} rows, but 'multi_mu' has {len(multi_mu)}; write the latents again."
+            f"{path}: 'mu' has {len(mu)} rows, but 'multi_mu' has {len(multi_mu)}. Write the latents again."
         )
     if multi_mu is not None and not multi_mu.shape[1]:
         multi_mu = None
@@ -97,7 +97,7 @@ def read_latent_table(path: str | os.PathLike[str], conformation: bool = False) 
     if not conformation:
         return mu
     if multi_mu is None:
-        raise UserError(f"{path}: the file has no conformation latents 'multi_mu'; omit --conformation.")
+        raise UserError(f"{path}: the file has no conformation latents 'multi_mu'. Omit --conformation.")
     return multi_mu
 
 
@@ -129,10 +129,10 @@ def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[
             values = values.detach().float()
         table = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: '{name}' is not a table of numbers; give the z.N.pkl of a training run.") from error
+        raise UserError(f"{path}: '{name}' is not a table of numbers. Give the z.N.pkl of a training run.") from error
     if table.ndim != 2:
         raise UserError(f"{path}: '{name}' has the shape {table.shape}, but (particles, dimensions) is expected.")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite; use an earlier epoch.")
+        raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite. Use an earlier epoch.")
     return table

@@ -62,32 +62,32 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
             raw = handle.read(HEADER_DTYPE.itemsize)
             size = os.fstat(handle.fileno()).st_size
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"{path}: the MRC file does not exist; check the path.") from error
+        raise UserError(f"{path}: the MRC file does not exist. Check the path.") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     if raw[:2] in (b"\x1f\x8b", b"BZ"):
-        raise UserError(f"{path}: the file is compressed; unpack it with gunzip or bunzip2.")
+        raise UserError(f"{path}: the file is compressed. Unpack it with gunzip or bunzip2.")
     if len(raw) < HEADER_DTYPE.itemsize:
-        raise UserError(f"{path}: not an MRC file ({len(raw)} bytes are shorter than a header); export it again.")
+        raise UserError(f"{path}: not an MRC file ({len(raw)} bytes are shorter than a header). Export it again.")
     byte_order = _byte_order(raw)
     header = np.frombuffer(raw, dtype=_HEADERS[byte_order])[0]
     mode = int(header["mode"])
     if mode not in _MODES:
-        raise UserError(f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 12 (float16).")
+        raise UserError(f"{path}: MRC mode {mode} is not supported. Convert it to mode 2 (float32) or 12 (float16).")
     shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
     axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
     if axes not in ((1, 2, 3), (0, 0, 0)):
         raise UserError(
-            f"{path}: the axes are stored in the order {axes}; convert the file to the order (1, 2, 3) = x, y, z."
+            f"{path}: the axes are stored in the order {axes}. Convert the file to the order (1, 2, 3) = x, y, z."
         )
     dtype = np.dtype(byte_order + _MODES[mode])
     offset = 1024 + int(header["nsymbt"])
     needed = offset + math.prod(shape) * dtype.itemsize
     if min(shape) < 1 or int(header["nsymbt"]) < 0:
-        raise UserError(f"{path}: the header has an impossible size {shape}; export the file again.")
+        raise UserError(f"{path}: the header has an impossible size {shape}. Export the file again.")
     if size < needed:
         raise UserError(
-            f"{path}: the file is truncated, it has {size} bytes instead of {needed}; copy or export it again."
+            f"{path}: the file is truncated, it has {size} bytes instead of {needed}. Copy or export it again."
         )
     intervals = int(header["mx"]) or shape[2]
     apix = float(header["cella"]["x"]) / intervals

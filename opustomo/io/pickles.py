@@ -91,8 +91,8 @@ def _members_are_intact(path: Path) -> bool:
 
 def _damaged(path: Path) -> UserError:
     return UserError(
-        f"{path}: the content does not match its checksum, so the file was damaged after it was written; "
-        "restore it from a copy or use the file of another epoch"
+        f"{path}: the content does not match its checksum, so the file was damaged after it was written. "
+        "Restore it from a copy, or use the file of another epoch."
     )
 
 
@@ -125,14 +125,14 @@ def _unpickle(path: Path, handle: BinaryIO) -> Any:
             error = TooLargeError("it requests more memory than the file can fill")
         reason = " ".join(str(error).split()) or type(error).__name__  # some messages span several lines
         raise UserError(
-            f"{path}: refused as a pickle of arrays and plain containers ({reason}); use another file."
+            f"{path}: refused as a pickle of arrays and plain containers ({reason}). Use another file."
         ) from error
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: the file does not exist; check the path.")
+        raise UserError(f"{path}: the file does not exist. Check the path.")
     return path
 
 
@@ -249,10 +249,10 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
             raise  # the file is really that large
         if isinstance(error, TooLargeError) or memory_error_message(error) is not None:
             reason = error if isinstance(error, TooLargeError) else "it requests more memory than it can fill"
-            raise UserError(f"{path}: refused as a torch file, because {reason}; use another file.") from None
+            raise UserError(f"{path}: refused as a torch file, because {reason}. Use another file.") from None
         raise UserError(
             f"{path}: refused as a torch file, because it is damaged or contains more than tensors, arrays and plain "
-            "containers; use another file."
+            "containers. Use another file."
         ) from error
 
 

@@ -230,22 +230,22 @@ def read_poses(path: str | os.PathLike[str]) -> Poses:
     """
     content = load_pickle(path)
     if not isinstance(content, (tuple, list)) or len(content) not in (3, 5):
-        raise UserError(f"{path}: not a tuple (rot, trans, euler) of poses; make it with dsd parse_pose_star.")
+        raise UserError(f"{path}: not a tuple (rot, trans, euler) of poses. Make it with dsd parse_pose_star.")
     columns = {}
     for name, values in (("trans", content[1]), ("euler", content[2])):
         try:
             table = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: '{name}' is not numeric; make the poses with dsd parse_pose_star.") from error
+            raise UserError(f"{path}: '{name}' is not numeric. Make the poses with dsd parse_pose_star.") from error
         if table.ndim != 2 or table.shape[1] != 3:
             raise UserError(f"{path}: '{name}' has the shape {table.shape}, but (particles, 3) is expected.")
         if not np.isfinite(table).all():
             row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-            raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite; make the poses again.")
+            raise UserError(f"{path}: '{name}' of particle {row} (counted from 0) is not finite. Make the poses again.")
         columns[name] = table
     if len(columns["trans"]) != len(columns["euler"]):
         raise UserError(
-            f"{path}: the file has {len(columns['euler'])} orientations but {len(columns['trans'])} origins; make the "
+            f"{path}: the file has {len(columns['euler'])} orientations but {len(columns['trans'])} origins. Make the "
             "poses again."
         )
     require_angles(columns["euler"], path)

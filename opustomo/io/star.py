@@ -49,9 +49,9 @@ def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[s
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path}: this is a folder; give a STAR file.")
+        raise UserError(f"{path}: this is a folder. Give a STAR file.")
     if not path.is_file():
-        raise UserError(f"{path}: the STAR file does not exist; check the path.")
+        raise UserError(f"{path}: the STAR file does not exist. Check the path.")
     # splitlines would also split at characters that may occur in values.
     lines = _text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     starts = [number for number, line in enumerate(lines) if _opens_block(line)]
@@ -59,10 +59,10 @@ def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[s
         found = next((line.strip() for line in lines if line.strip()), "")
         if found.startswith("<"):
             raise UserError(
-                f"{path}: this is an XML file; give a STAR file. dsdsh convert_pytom_to_star reads the lists of PyTom, "
+                f"{path}: this is an XML file. Give a STAR file. dsdsh convert_pytom_to_star reads the lists of PyTom, "
                 "and --warp takes the folder of WARP's tilt series."
             )
-        raise UserError(f"{path}: the file {'has no data_ block' if found else 'is empty'}; give a STAR file.")
+        raise UserError(f"{path}: the file {'has no data_ block' if found else 'is empty'}. Give a STAR file.")
     blocks: dict[str, pd.DataFrame | dict[str, str]] = {}
     for start, end in pairwise([*starts, len(lines)]):
         name = lines[start].split()[0][5:]
@@ -70,7 +70,7 @@ def read_blocks(path: str | os.PathLike[str]) -> dict[str, pd.DataFrame | dict[s
         unique = f"{name}_{count + 1}" if name in blocks else name
         blocks[unique] = _parse_block(path, name, lines[start + 1 : end], start + 2)
     if not any(len(block) or not isinstance(block, dict) for block in blocks.values()):
-        raise UserError(f"{path}: not a readable STAR file (its blocks are empty); write it again.")
+        raise UserError(f"{path}: not a readable STAR file (its blocks are empty). Write it again.")
     return blocks
 
 
@@ -94,14 +94,14 @@ def _text(path: Path) -> str:
     """Return the text of a file; old files of Windows programs are not always UTF-8."""
     raw = path.read_bytes()
     if raw.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path}: the file is compressed; unpack it first (gunzip).")
+        raise UserError(f"{path}: the file is compressed. Unpack it first (gunzip).")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     if "\x00" in text:
-        raise UserError(f"{path}: this is not a text file; give a STAR file.")
+        raise UserError(f"{path}: this is not a text file. Give a STAR file.")
     return text
 
 
@@ -126,7 +126,7 @@ def _parse_block(path: Path, name: str, lines: list[str], number: int) -> pd.Dat
             return _parse_values(path, name, lines[start:], number + start)
         raise UserError(
             f"{path}: not a readable STAR file (line {number + start} is neither loop_ nor a column, "
-            f"but begins with {words[0][:40]!r}); write it again."
+            f"but begins with {words[0][:40]!r}). Write it again."
         )
     return {}
 
@@ -139,12 +139,12 @@ def _parse_values(path: Path, name: str, lines: list[str], number: int) -> dict[
             continue
         if words[0][0:1] != "_":
             raise UserError(
-                f"{path}: not a readable STAR file (line {number + offset} of data_{name} is outside a loop); write it "
+                f"{path}: not a readable STAR file (line {number + offset} of data_{name} is outside a loop). Write it "
                 "again."
             )
         key = words[0][1:]
         if key in values:
-            raise UserError(f"{path}: data_{name} has the column {key} twice; remove one of them.")
+            raise UserError(f"{path}: data_{name} has the column {key} twice. Remove one of them.")
         values[key] = " ".join(words[1:])
     return values
 
@@ -165,10 +165,10 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
             break
         columns.append(words[0][1:].split("#")[0])
     if not columns:
-        raise UserError(f"{path}: not a readable STAR file (the loop of data_{name} has no columns); write it again.")
+        raise UserError(f"{path}: not a readable STAR file (the loop of data_{name} has no columns). Write it again.")
     twice = next((column for index, column in enumerate(columns) if column in columns[:index]), None)
     if twice is not None:
-        raise UserError(f"{path}: data_{name} has the column {twice} twice; remove one of them.")
+        raise UserError(f"{path}: data_{name} has the column {twice} twice. Remove one of them.")
     values, count, row = list[str](), len(columns), 0
     body = "\n".join(lines[start:])
     plain = not any(character in body for character in _UNUSUAL)
@@ -179,7 +179,7 @@ def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.Data
         row += 1
         if len(words) != count:
             raise UserError(
-                f"{path}: row {row} of data_{name} has {len(words)} values, but there are {count} columns; correct it."
+                f"{path}: row {row} of data_{name} has {len(words)} values, but there are {count} columns. Correct it."
             )
         values += words
     table = {column: np.array(values[index::count], dtype=object) for index, column in enumerate(columns)}

@@ -98,7 +98,7 @@ class ParticleStar:
             The column does not exist.
         """
         if column not in self:
-            raise UserError(f"{self._name()}: the particle table has no column {column}; export it with this column.")
+            raise UserError(f"{self._name()}: the particle table has no column {column}. Export it with this column.")
         return [str(value) for value in self.particles[column].to_numpy(dtype=object)]
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
@@ -200,7 +200,7 @@ class ParticleStar:
         """
         optics = self._optics()
         if optics is None:
-            raise UserError(f"{self._name()}: there is no optics table; export the particles with it.")
+            raise UserError(f"{self._name()}: there is no optics table. Export the particles with it.")
         if len(optics) == 1 and "rlnOpticsGroup" not in self:
             return np.zeros(len(self), dtype=np.int64)
         place = {group_key(group): index for index, group in enumerate(optics["rlnOpticsGroup"])}
@@ -347,7 +347,7 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleStar:
         )
     blocks[name] = as_table(blocks[name])
     if not len(blocks[name]):
-        raise UserError(f"{path}: the particle table data_{name} has no rows; give a table with particles.")
+        raise UserError(f"{path}: the particle table data_{name} has no rows. Give a table with particles.")
     return ParticleStar(path, blocks, name)
 
 
@@ -388,5 +388,5 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> "pd
     nearest = max(tables.values(), key=lambda table: sum(column in table.columns for column in columns))
     lacking = next(column for column in columns if column not in nearest.columns)
     raise UserError(
-        f"{path}: no block has the column {lacking} together with the other required columns; export the table with it."
+        f"{path}: no block has the column {lacking} together with the other required columns. Export the table with it."
     )

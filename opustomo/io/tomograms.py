@@ -49,7 +49,7 @@ def rows_of_tomogram(names: Sequence[str], wanted: str, source: object) -> npt.N
         found = [name for name in distinct if shorten(name) == target]
         if len({name[: len(name) - len(base_name(name))] for name in found}) > 1:
             raise UserError(
-                f"{source}: {wanted!r} matches several tomograms, {', '.join(found[:3])}; give the full name of one."
+                f"{source}: {wanted!r} matches several tomograms, {', '.join(found[:3])}. Give the full name of one."
             )
         if found:
             chosen = set(found)
@@ -100,7 +100,7 @@ def rows_in_tomogram(
     column = tomogram_column(star, column)
     if column is None:
         if tomogram_id is not None:
-            raise UserError(f"{star.path}: the table has no column with names of tomograms; give it with --tomo-col.")
+            raise UserError(f"{star.path}: the table has no column with names of tomograms. Give it with --tomo-col.")
         return np.arange(len(star))
     names = np.array(star.strings(column), dtype=object)
     distinct = list(dict.fromkeys(names))
@@ -114,7 +114,7 @@ def rows_in_tomogram(
     if not rows.size:
         some = ", ".join(distinct[:3]) + (", …" if len(distinct) > 3 else "")
         raise UserError(
-            f"{star.path}: {column} has no tomogram {wanted}, only {some}; choose the tomogram with --tomo-id."
+            f"{star.path}: {column} has no tomogram {wanted}, only {some}. Choose the tomogram with --tomo-id."
         )
     return rows
 

@@ -27,11 +27,11 @@ def choose_device(name: str | None) -> str:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name} is no device to work on; use cpu, cuda or cuda:N")
+        raise UserError(f"--device is {name}, but it must be cpu, cuda or cuda:N.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("a GPU was asked for but none is available; run with --device cpu or on a machine with a GPU")
+        raise UserError(f"--device is {name}, but no GPU is available. Use --device cpu, or a machine with a GPU.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: {torch.cuda.device_count()} GPUs are on this machine, counted from 0")
+        raise UserError(f"--device is {name}, but this machine has {torch.cuda.device_count()} GPUs, counted from 0.")
     return name
 
 

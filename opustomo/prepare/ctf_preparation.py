@@ -143,7 +143,7 @@ def _check_frames(star: ParticleStar) -> None:
         row = int(turned.argmax())
         raise UserError(
             f"{star.path}: the subtomogram of row {row + 1} is rotated by {turned[row]:.0f}° relative to its tomogram "
-            "(rlnTomoSubtomogramRot, Tilt, Psi); make subtomograms without rotation with dsd extract_subtomos."
+            "(rlnTomoSubtomogramRot, Tilt, Psi). Make subtomograms without rotation with dsd extract_subtomos."
         )
 
 
@@ -165,7 +165,7 @@ def prepare_coords(files: Sequence[Path], source: SeriesSource, config: CtfConfi
     stems = [path.stem for path in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
-        raise UserError(f"{twice}.coords is given twice; give the tomograms of one set different names.")
+        raise UserError(f"{twice}.coords is given twice. Give the tomograms of one set different names.")
     jobs: list[_Job] = []
     columns: dict[str, list[str]] = {}
     for path in files:

@@ -121,7 +121,7 @@ def write_ctf_script(star: ParticleStar, folder: Path, apix: float | None) -> Pa
     lines: dict[str, None] = {}
     for name, size in zip(star.strings("rlnCtfImage"), sizes, strict=True):
         if any(sign in name for sign in "\n\r'\""):
-            raise UserError(f"{name!r}: RELION cannot read files with quotation marks in their names; rename it.")
+            raise UserError(f"{name!r}: RELION cannot read files with quotation marks in their names. Rename it.")
         volume = Path(os.path.relpath(home / name, folder))
         table = volume.with_suffix(".star")
         call = f"relion_reconstruct --i {shlex.quote(str(table))} --o {shlex.quote(str(volume))}"

@@ -160,7 +160,7 @@ def _tomogram(
     if wanted < images.apix * (1 - APIX_SLACK):
         raise UserError(
             f"--apix {wanted:g} is smaller than the pixel size {images.apix:.4g} Å of the tilt images of {name} "
-            f"({images.headers[0].path}); give this value or a larger one."
+            f"({images.headers[0].path}). Give this value or a larger one."
         )
     rotations = series.geometry.orientations(np.zeros((1, 3)))[0]
     frame = slice_frame(rotations, turn=config.turn and poses.matrices is not None)
@@ -184,7 +184,7 @@ def _require_seen(star: ParticleStar, tomogram: _Tomogram) -> None:
             place = ", ".join(f"{value:.0f}" for value in positions[row])
             raise UserError(
                 f"{star.path}: the particle of row {tomogram.rows[row] + 1}, at {place} Å from the center of "
-                f"{series.name}, is in no tilt image; check the pixel sizes of coordinates and series "
+                f"{series.name}, is in no tilt image. Check the pixel sizes of coordinates and series "
                 "(--coord-apix, --series-apix)."
             )
 

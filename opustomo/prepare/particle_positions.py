@@ -71,7 +71,7 @@ def from_corner(pixels: np.ndarray, series: TiltSeries, coord_apix: np.ndarray |
             "give it with --tomo-size."
         )
     if series.apix is None:
-        raise UserError(f"{series.source}: the pixel size of {series.name} is unknown; give it with --series-apix.")
+        raise UserError(f"{series.source}: the pixel size of {series.name} is unknown. Give it with --series-apix.")
     center = np.array(series.volume_px) / 2 * series.apix
     return pixels * (series.apix if coord_apix is None else coord_apix) - center
 
@@ -191,7 +191,7 @@ def rows_by_tomogram(star: ParticleStar) -> dict[str, np.ndarray]:
     column = tomogram_column(star)
     if column is None:
         raise UserError(
-            f"{star.path}: the table has neither rlnTomoName nor rlnMicrographName; add the names of the tomograms."
+            f"{star.path}: the table has neither rlnTomoName nor rlnMicrographName. Add the names of the tomograms."
         )
     names = star.strings(column)
     places: dict[str, int] = {}
@@ -275,5 +275,5 @@ def _listed(text: str, star: ParticleStar, row: int, series: TiltSeries) -> np.n
         return every
     raise UserError(
         f"{star.path}: {COLUMN} of row {row + 1} has {len(listed)} tilts, but {series.source} has {len(used)} for "
-        f"{series.name}; give the tilt series that belong to these particles."
+        f"{series.name}. Give the tilt series that belong to these particles."
     )

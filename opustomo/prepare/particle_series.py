@@ -126,7 +126,7 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     lost = next((row for row, path in enumerate(located) if path is None), None)
     if lost is not None:
         count = len({name for name, path in zip(names, located, strict=True) if path is None})
-        raise UserError(f"{star.path}: {count} stacks are missing, the first is {names[lost]}; give --datadir.")
+        raise UserError(f"{star.path}: {count} stacks are missing, the first is {names[lost]}. Give --datadir.")
     stacks = [path for path in located if path is not None]
     header = read_header(stacks[0])
     image_apix, box = image_pixel_size(star, header.apix), config.box or header.shape[2]
@@ -135,11 +135,11 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     grid = SliceGrid(box, config.apix or image_apix, keep_scale=True)
     if grid.apix < image_apix * 0.999:
         raise UserError(
-            f"--apix {grid.apix:g} is smaller than the pixel size {image_apix:.4g} Å of the images; give this value or "
+            f"--apix {grid.apix:g} is smaller than the pixel size {image_apix:.4g} Å of the images. Give this value or "
             "a larger one."
         )
     if box % 2:
-        raise UserError(f"{stacks[0]}: the box of {box} pixels is odd; give an even one with --box.")
+        raise UserError(f"{stacks[0]}: the box of {box} pixels is odd. Give an even one with --box.")
     optics = image_optics(star)
     matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
     origins = star.origins_px(image_apix)
@@ -229,7 +229,7 @@ def _slice(job: _Job, particle: _Particle, tilt: int) -> np.ndarray:
     section = int(particle.sections[tilt])
     if section >= header.shape[0]:
         raise UserError(
-            f"{header.path}: the stack has {header.shape[0]} images, but the table refers to image {section + 1}; give "
+            f"{header.path}: the stack has {header.shape[0]} images, but the table refers to image {section + 1}. Give "
             "the stack that belongs to the table."
         )
     image = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)[section]

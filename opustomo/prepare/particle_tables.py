@@ -34,11 +34,11 @@ def particles_of_block(path: str | os.PathLike[str], block: str | None) -> Parti
     name = block if block in blocks else block.removeprefix("data_")
     if name not in blocks:
         names = ", ".join(f"data_{other}" for other in blocks)
-        raise UserError(f"{path}: there is no block data_{name}, only {names}; give one of them.")
+        raise UserError(f"{path}: there is no block data_{name}, only {names}. Give one of them.")
     found = blocks[name]
     table = pd.DataFrame([found], dtype=object) if isinstance(found, dict) else found
     if not len(table):
-        raise UserError(f"{path}: the block data_{name} has no rows; give a block with particles.")
+        raise UserError(f"{path}: the block data_{name} has no rows. Give a block with particles.")
     return ParticleStar(Path(path), {**blocks, name: table}, name)
 
 
@@ -206,7 +206,7 @@ def check_kind(star: ParticleStar) -> None:
         multiplied = star.value_per_particle("rlnCtfDataAreCtfPremultiplied")
         stacks = "" if multiplied is None or not multiplied.any() else ", and its images are multiplied by the CTF"
         raise UserError(
-            f"{star.path}: the table has one row per particle, not one per image{stacks}; use dsd extract_subtomos on "
+            f"{star.path}: the table has one row per particle, not one per image{stacks}. Use dsd extract_subtomos on "
             "the tilt series instead."
         )
     for column in (*EULER_COLUMNS, "rlnDefocusU"):
@@ -259,11 +259,11 @@ def image_pixel_size(star: ParticleStar, header_apix: float | None) -> float:
     sizes = star.pixel_sizes()
     if sizes is not None and not np.allclose(sizes, sizes[0], rtol=1e-3):
         raise UserError(
-            f"{star.path}: the images have pixel sizes of {format_pixel_sizes(sizes)}; split the table by pixel size "
+            f"{star.path}: the images have pixel sizes of {format_pixel_sizes(sizes)}. Split the table by pixel size "
             "and prepare one part at a time."
         )
     if sizes is None and header_apix is None:
-        raise UserError(f"{star.path}: neither the table nor the stacks have the pixel size of the images; add it.")
+        raise UserError(f"{star.path}: neither the table nor the stacks have the pixel size of the images. Add it.")
     return float(sizes[0]) if sizes is not None else float(header_apix or 0)
 
 
@@ -306,7 +306,7 @@ def _single_value(star: ParticleStar, column: str) -> float:
     other = np.flatnonzero(~np.isclose(values, values[0]))
     if other.size:
         raise UserError(
-            f"{star.path}: {column} is {values[0]:g} in row 1 and {values[other[0]]:g} in row {other[0] + 1}; split "
+            f"{star.path}: {column} is {values[0]:g} in row 1 and {values[other[0]]:g} in row {other[0] + 1}. Split "
             "the table by it and prepare one part at a time."
         )
     return float(values[0])
@@ -317,5 +317,5 @@ def _values(star: ParticleStar, column: str, default: float | None = None) -> np
     if values is not None:
         return values
     if default is None:
-        raise UserError(f"{star.path}: neither the particles nor the optics table have {column}; export it too.")
+        raise UserError(f"{star.path}: neither the particles nor the optics table have {column}. Export it too.")
     return np.full(len(star), default)

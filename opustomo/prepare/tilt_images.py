@@ -85,13 +85,13 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
         if count not in (len(series), len(used)):
             raise UserError(
                 f"{stack}: the stack has {count} sections, but {series.source} has {len(series)} tilts, of which "
-                f"{len(used)} are used; give the stack that belongs to it."
+                f"{len(used)} are used. Give the stack that belongs to it."
             )
         places = used.tolist() if count == len(series) else list(range(count))
         return TiltImages((header,) * len(used), tuple(places), used, _apix(series, header, apix))
     if not series.images:
         raise UserError(
-            f"{series.source}: the file does not list the images of {series.name}; give their folder with --images."
+            f"{series.source}: the file does not list the images of {series.name}. Give their folder with --images."
         )
     headers: list[MrcHeader] = []
     sections: list[int] = []
@@ -101,12 +101,12 @@ def find_images(series: TiltSeries, folder: Path | None = None, apix: float | No
         if image.section >= header.shape[0]:
             raise UserError(
                 f"{header.path}: the stack has {header.shape[0]} sections, but tilt {tilt + 1} is section "
-                f"{image.section + 1}; give the stack that belongs to {series.source}."
+                f"{image.section + 1}. Give the stack that belongs to {series.source}."
             )
         headers.append(header)
         sections.append(image.section)
         if header.shape[1:] != headers[0].shape[1:]:
-            raise UserError(f"{header.path}: the size differs from that of {headers[0].path}; give images of one size.")
+            raise UserError(f"{header.path}: the size differs from that of {headers[0].path}. Give images of one size.")
     return TiltImages(tuple(headers), tuple(sections), used, _apix(series, headers[0], apix))
 
 
@@ -123,7 +123,7 @@ def _sections(series: TiltSeries, raw: RawStack, header: MrcHeader) -> np.ndarra
     if count < wanted or (raw.size is not None and count != wanted):
         raise UserError(
             f"{header.path}: the stack has {count} sections, but {series.source} refers to a raw stack of {wanted} "
-            "sections; give the folder of that stack with --images."
+            "sections. Give the folder of that stack with --images."
         )
     return raw.sections
 
@@ -158,7 +158,7 @@ def _single(series: TiltSeries, name: str, folder: Path | None) -> Path:
     try:
         return find_beside(name, series.source)
     except UserError as error:
-        raise UserError(f"{str(error).split(';')[0]}; give the folder of the images with --images.") from error
+        raise UserError(f"{str(error).split(';')[0]}. Give the folder of the images with --images.") from error
 
 
 def _apix(series: TiltSeries, header: MrcHeader, asked: float | None) -> float:
@@ -168,7 +168,7 @@ def _apix(series: TiltSeries, header: MrcHeader, asked: float | None) -> float:
         stated = None
     apix = asked or stated or series.apix
     if apix is None:
-        raise UserError(f"{header.path}: the MRC header has no pixel size; give it with --image-apix.")
+        raise UserError(f"{header.path}: the MRC header has no pixel size. Give it with --image-apix.")
     return apix
 
 

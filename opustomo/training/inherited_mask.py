@@ -56,7 +56,7 @@ class InheritedSolvent:
 
 
 def inherit_solvent(start: Start, particles: ParticleSet) -> InheritedSolvent | None:
-    """Return the solvent mask of the run to go on with.
+    """Return the solvent mask of the run that ``--load`` continues.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def inherit_solvent(start: Start, particles: ParticleSet) -> InheritedSolvent | 
     if before.box != particles.box or pixel_sizes_differ(before.apix, particles.apix):
         raise UserError(
             f"the solvent mask in {source} is for subtomograms of {before.box} voxels of {before.apix:.4g} Å, but "
-            f"these have {particles.box} voxels of {particles.apix:.4g} Å; give a mask for them with -r"
+            f"these have {particles.box} voxels of {particles.apix:.4g} Å. Give a mask for them with -r."
         )
     return InheritedSolvent(mask.cpu(), before, source)
 

@@ -17,19 +17,19 @@ GRACE_SECONDS = 20.0
 MOST_PER_CORE = 8
 """Processes per CPU core beyond which a run would only exhaust the machine."""
 PATIENCE_SECONDS = 120.0
-"""How long processes may take to save and end when they are asked to; SLURM gives less."""
+"""Time in seconds within which processes must save and end on request; SLURM allows less."""
 
 
 def launch(count: int, command: Sequence[str]) -> int:
-    """Run a command in ``count`` processes that meet on this machine; their exit code.
+    """Run a command in ``count`` communicating processes on this machine, and return their exit code.
 
-    Signals are passed on. When one process fails, the others are ended; its own message says why.
+    Signals are passed on. If one process fails, it reports the reason, and the others are terminated.
     """
     room = MOST_PER_CORE * (os.cpu_count() or 1)
     if count > room:
         raise UserError(
-            f"--num-gpus {count} processes are too many for this machine with {os.cpu_count()} CPU cores; give at most "
-            f"{room}"
+            f"--num-gpus {count} processes are too many for this machine with {os.cpu_count()} CPU cores. Give at most "
+            f"{room}."
         )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -75,7 +75,11 @@ def _wait(processes: list[subprocess.Popen[bytes]], asked: list[float]) -> int:
     for rank, code in enumerate(codes):
         if code is not None and code < 0:
             name = signal.Signals(-code).name
-            print(f"process {rank} was ended by {name}; the others are ended too", file=sys.stderr, flush=True)
+            print(
+                f"process {rank} was terminated by {name}; the others are terminated as well",
+                file=sys.stderr,
+                flush=True,
+            )
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE_SECONDS

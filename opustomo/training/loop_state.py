@@ -97,6 +97,6 @@ def note_broken(broken: dict[int, str], count: int, say: Callable[[str], None], 
     say(f"# warning: particle {index + 1} is left out: {reason} ({len(broken)} left out so far)")
     if len(broken) > max_broken(count):
         raise UserError(
-            f"{len(broken)} of {count} subtomograms cannot be used, the last because {reason}; "
-            "repair them or remove them from the STAR file"
+            f"{len(broken)} of {count} subtomograms cannot be used, the last because {reason}. "
+            "Repair them, or remove them from the STAR file."
         )

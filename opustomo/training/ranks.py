@@ -45,15 +45,15 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
     for launcher, variable in _OTHER_LAUNCHERS.items():
         if (size := int(environment.get(variable, "1"))) > 1:
             raise UserError(
-                f"{launcher} started {size} processes, but they cannot meet without its library; start them with: "
-                f"torchrun --nproc_per_node={size} $(which dsd) train_tomo, followed by the same options"
+                f"{launcher} started {size} processes, but they cannot communicate without its library. Start them "
+                f"with torchrun --nproc_per_node={size} $(which dsd) train_tomo, followed by the same options."
             )
     size = int(environment.get("SLURM_NTASKS", "1"))
     if size > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
         if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
             raise UserError(
-                "srun started several processes but MASTER_ADDR and MASTER_PORT are not set; "
-                "export them as docs/cluster.md shows"
+                "srun started several processes, but MASTER_ADDR and MASTER_PORT are not set. "
+                "Export them as docs/cluster.md shows."
             )
         return Place(int(environment["SLURM_PROCID"]), size, int(environment.get("SLURM_LOCALID", "0")))
     return None

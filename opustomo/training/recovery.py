@@ -95,7 +95,7 @@ class Recovery:
         names = ", ".join(str(index) for index in bad[:NAMED]) + (", …" if len(bad) > NAMED else "")
         self._say(
             f"# warning: the latents of {len(bad)} of {len(latents)} particles are not finite (counted from 0: "
-            f"{names}); z.{epoch}.pkl holds what was remembered of them; look at their subtomograms with dsd check"
+            f"{names}); z.{epoch}.pkl contains their last finite values; inspect their subtomograms with dsd check"
         )
         latents = latents.copy()
         latents[bad] = remembered[bad]
@@ -104,11 +104,11 @@ class Recovery:
     def _end(self, epoch: int, reason: str) -> UserError:
         good = [int(m[1]) for path in self._outdir.iterdir() if (m := WEIGHTS_NAME.fullmatch(path.name))]
         last = max((number for number in good if number < epoch), default=None)
-        advice = "no epoch was good before it, so start again with a lower --lr"
+        advice = "No earlier epoch was saved. Start again with a lower --lr"
         if last is not None:
             weights = self._outdir / f"weights.{last}.pkl"
-            advice = f"epoch {last} is the last good one, so go on with --load {weights} and a lower --lr"
+            advice = f"Continue from the last good epoch with --load {weights} and a lower --lr"
         return UserError(
-            f"epoch {epoch} cannot recover: {reason}; nothing was overwritten; {advice}, and look for bad subtomograms "
-            "with dsd check"
+            f"The training cannot recover in epoch {epoch}: {reason}. No file was overwritten. {advice}, and look for "
+            "bad subtomograms with dsd check."
         )

@@ -47,7 +47,7 @@ class Start:
     folder
         Folder that the state comes from.
     weights
-        weights.N.pkl with the networks; the optimizer starts anew.
+        weights.N.pkl with the networks; the state of the optimizer is initialized.
     latents
         z.N.pkl for the latents; None for the file beside the weights, if it exists.
     note
@@ -98,7 +98,7 @@ class Start:
                     f"{describe_mismatch(self.state.get('model', {}), trainer.model)}. "
                     "Resume with the options of the first start."
                 ) from error
-            log.say(f"# goes on in epoch {trainer.progress.epoch} after {trainer.progress.particles_seen} visits")
+            log.say(f"# resuming at epoch {trainer.progress.epoch} after {trainer.progress.particles_seen} visits")
         elif self.weights is not None:
             _restore_weights(trainer, self.weights, self.latents, log)
 
@@ -116,23 +116,24 @@ def choose_start(run: RunConfig, particles: int) -> Start:
     if run.load is None:
         if here.exists() and not run.overwrite:
             raise UserError(
-                f"{run.outdir} holds the state of a run: go on with --load latest, choose another folder with -o, "
-                "or give --overwrite"
+                f"{run.outdir} contains the state of a run. Resume it with --load latest, choose another folder with "
+                "-o, or replace it with --overwrite."
             )
         return Start()
     if run.load == "latest":
         state = read_state(run.outdir)
         if state is None:
-            return Start(note=f"nothing to go on from in {run.outdir}: starts from the beginning")
+            return Start(note=f"{run.outdir} contains no state to resume, so the training starts at the beginning")
         return Start(state=_checked(state, here, particles), folder=run.outdir)
     path = Path(run.load)
     if run.latents is not None and not run.latents.is_file():
-        raise UserError(f"--latents {run.latents} does not exist; give a z.N.pkl, or leave it out for that of --load")
+        raise UserError(f"--latents {run.latents} does not exist. Give a z.N.pkl, or omit it to use that of --load.")
     if not path.exists():
-        raise UserError(f"{path}: there is no such file to --load; give a weights.N.pkl or the word latest")
+        raise UserError(f"--load {path} does not exist. Give a weights.N.pkl, or latest.")
     if path.parent.resolve() != run.outdir.resolve() and here.exists() and not run.overwrite:
         raise UserError(
-            f"{run.outdir} holds the state of another run: choose another folder with -o, or give --overwrite"
+            f"{run.outdir} contains the state of another run. Choose another folder with -o, or replace it with "
+            "--overwrite."
         )
     state, epoch, note = read_state(path.parent), epoch_of(path), None
     if state is not None and epoch is not None and state.get("particles") == particles:
@@ -142,7 +143,9 @@ def choose_start(run: RunConfig, particles: int) -> Start:
             note = f"{path.parent / STATE_FILE} holds the full state after that epoch"
             return Start(state=state, folder=path.parent, note=note)
         if (progress.epoch, progress.step) > (epoch + 1, 0):
-            note = f"{path.parent / STATE_FILE} is further on: --load latest would go on in epoch {progress.epoch}"
+            note = (
+                f"{path.parent / STATE_FILE} is of a later step: --load latest would resume in epoch {progress.epoch}"
+            )
     return Start(weights=path, latents=run.latents, note=note)
 
 
@@ -150,7 +153,7 @@ def checked_start(start: Start, run: RunConfig, settings: Mapping[str, Any]) -> 
     """Check that the settings fit the run that is resumed, and return where to start.
 
     A state requires the same settings. Weights of an epoch require the same networks only; if the comparison differs,
-    the optimizer starts anew.
+    the state of the optimizer is initialized.
 
     Raises
     ------
@@ -211,8 +214,8 @@ def resume_command(command: tuple[str, ...]) -> str:
 def _checked(state: dict[str, Any], path: Path, particles: int) -> dict[str, Any]:
     if state.get("particles") != particles:
         raise UserError(
-            f"{path} is the state of a run on {state.get('particles')} particles but there are {particles} now; "
-            "give the same STAR file and --ind"
+            f"{path} is the state of a run with {state.get('particles')} particles, but now there are {particles}. "
+            "Give the same STAR file and --ind."
         )
     return state
 
@@ -236,7 +239,7 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
             "Give the options of the run that it comes from."
         ) from error
     if new_head:
-        log.say("# note: these weights have no pose head, --estpose starts with a new one")
+        log.say("# note: these weights have no pose head, so --estpose starts with a new one")
     epoch = epoch_of(path)
     if epoch is not None:
         progress.epoch = epoch + 1
@@ -248,13 +251,13 @@ def _restore_weights(trainer: Trainer, path: Path, latents: Path | None, log: Ru
             if len(refined) == len(trainer.particles):
                 trainer.engine.poses.set_poses(refined)
             else:
-                log.say(f"# note: {poses} holds {len(refined)} poses of another set, poses start from those given")
+                log.say(f"# note: {poses} holds {len(refined)} poses of another set, so the given poses are used")
     _restore_latents(trainer, path, content, latents, log)
     if model.encoder is None and "fixed_latent" not in content:  # the original's
         model.fixed_latent.copy_(trainer.engine.latents.values[0])
     log.say(
-        f"# networks from {path}, goes on in epoch {progress.epoch} after {progress.particles_seen} visits; "
-        "the optimizer starts anew"
+        f"# resuming at epoch {progress.epoch} after {progress.particles_seen} visits with the networks of {path}; "
+        "the state of the optimizer is initialized"
     )
 
 
@@ -275,11 +278,11 @@ def _restore_latents(trainer: Trainer, weights: Path, content: dict[str, Any], a
             stored = stored if separation is None else np.concatenate([separation.together(mu, multi), multi], 1)
         memory.copy_(torch.from_numpy(stored))
     elif asked is None:
-        log.say(f"# note: {path} is of another set, latents start anew")
+        log.say(f"# note: {path} belongs to another particle set, so the latents are initialized")
     else:
         raise UserError(
-            f"{path} holds latents of shape {stored.shape} but the run needs {tuple(memory.shape)}; "
-            "give the z.N.pkl of this set and model"
+            f"{path} contains latents of shape {stored.shape}, but this run requires {tuple(memory.shape)}. "
+            "Give the z.N.pkl of this particle set and model."
         )
 
 

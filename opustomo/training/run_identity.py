@@ -79,7 +79,7 @@ def content_entries(
     particles, masks, bodies
         The inputs as read; the masks are that of the solvent and that of ``--focus``.
     permutation, split
-        (N,) the split into training and held-out particles, and the file that it was asked for by.
+        (N,) the split into training and held-out particles, and the file given with ``--split``.
     """
     names = [PurePosixPath(name).name for name in particles.star.strings("rlnImageName")]
     poses = particles.poses
@@ -123,14 +123,14 @@ def require_same_run(folder: Path, now: Mapping[str, Any]) -> None:
     found = changes(folder, now)
     if found is None:
         raise UserError(
-            f"{folder / 'config.pkl'} is missing, so that nothing says what the run began with; restore it, or go on "
-            "with --load weights.N.pkl in another folder"
+            f"{folder / 'config.pkl'} is missing, so the settings of the run are unknown. Restore it, or continue "
+            "with --load weights.N.pkl in another folder."
         )
     if found:
         raise UserError(
-            f"{folder} holds a run that keeps what it began with, but {listed(found)}; leave "
-            f"{'this option' if len(found) == 1 else 'these options'} out to go on, or train anew in another folder "
-            "with -o"
+            f"A resumed run keeps the settings of its start, but for {folder} {listed(found)}. Omit "
+            f"{'this option' if len(found) == 1 else 'these options'} to resume, or start a new run in another folder "
+            "with -o."
         )
 
 
@@ -144,7 +144,7 @@ def require_same_networks(weights: Path, found: Iterable[Difference]) -> None:
     """
     other = [one for one in found if one.option in NETWORKS]
     if other:
-        raise UserError(f"{weights} belongs to other networks: {listed(other)}; give the options of that run")
+        raise UserError(f"{weights} belongs to networks of other sizes: {listed(other)}. Give the options of that run.")
 
 
 def differences(

@@ -67,8 +67,7 @@ class RunLog:
         except BlockingIOError:
             self._file.close()
             raise UserError(
-                f"{folder}: another run is writing there at this moment; wait for its end, or choose another folder "
-                "with -o"
+                f"Another run is writing to {folder}. Wait until it has ended, or choose another folder with -o."
             ) from None
         except OSError:
             pass  # a file system without locks

@@ -62,7 +62,7 @@ def run(tiny_set: Path, geometry: Path, tmp_path_factory: pytest.TempPathFactory
     ]
     assert train(tiny_set, outdir, *words, "-n", "1")[0] == 0
     code, said = train(tiny_set, outdir, *words, "-n", "2", "--load", "latest")
-    assert code == 0 and "goes on in epoch 1" in (outdir / "run.log").read_text(), said
+    assert code == 0 and "resuming at epoch 1" in (outdir / "run.log").read_text(), said
     return outdir
 
 

@@ -257,7 +257,7 @@ option("wd_negative", "--wd|-1", "--wd")
 option("bfactor_nan", "--bfactor|nan", "--bfactor")
 option("lamb_nan", "--lamb|nan", "--lamb")
 option("beta_control_nan", "--beta-control|inf", "--beta-control")
-option("device_unknown", "--device|banana", "--device banana")
+option("device_unknown", "--device|banana", "--device is banana")
 option("warp_bfactor_scale_nan", "--warp|--warp-bfactor-scale|nan", "--warp-bfactor-scale")
 
 NO_GPU = not torch.cuda.is_available()
@@ -325,7 +325,7 @@ def test_options_that_do_not_parse_give_code_2(
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_absent(device: str, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(run_cli_words(tiny_set, tmp_path / "out", ["--device", device])) == 1
-    assert "a GPU was asked for but none is available" in capsys.readouterr().err
+    assert "but no GPU is available" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -212,5 +212,5 @@ def test_options_that_do_not_parse_give_code_2(words: str, tmp_path: Path, capsy
 def test_a_gpu_that_is_absent(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--load", str(trained_run / "weights.1.pkl"), "-o", str(tmp_path / "out"), "-z", "0", "0"]
     assert main(["eval_vol", *words, "--device", "cuda"]) == 1
-    assert "a GPU was asked for but none is available" in capsys.readouterr().err
+    assert "but no GPU is available" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -140,7 +140,7 @@ def test_training_goes_on(
     ]
     assert dsd(["train_tomo", str(star), *words]) == 0
     said = capsys.readouterr().err
-    assert f"goes on in epoch {last} after {last * COUNT} visits; the optimizer starts anew" in said
+    assert f"resuming at epoch {last} after {last * COUNT} visits with the networks of" in said
     content = torch.load(outdir / f"weights.{last}.pkl", weights_only=True)
     weights = original.root / f"weights.{EPOCH}.pkl"
     assert f"no mask is given with -r; the solvent mask in {weights} is used" in said

@@ -200,8 +200,8 @@ def test_errors(
 @pytest.mark.parametrize(
     ("group", "expected"),
     [
-        ("2 200 2.7 0.07 8", "rlnVoltage is 300 in row 1 and 200 in row 32; split the table by it"),
-        ("2 300 2.7 0.07 9", "the images have pixel sizes of 8 and 9 Å; split the table by pixel size"),
+        ("2 200 2.7 0.07 8", "rlnVoltage is 300 in row 1 and 200 in row 32. Split the table by it"),
+        ("2 300 2.7 0.07 9", "the images have pixel sizes of 8 and 9 Å. Split the table by pixel size"),
     ],
 )
 def test_images_of_several_optics_groups(

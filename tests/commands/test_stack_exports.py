@@ -157,7 +157,7 @@ def test_stacks_and_subtomograms_are_not_combined(tmp_path: Path, capsys: pytest
     star_of(tmp_path, loop("", columns, "a 1 2 3 b.mrc 6 10000"), "other.star")
     assert dsdsh(["combine_star", str(star), str(tmp_path / "other.star"), str(tmp_path / "out.star")]) == 1
     said = capsys.readouterr().err
-    assert "extract subtomograms of the first one too" in said and not (tmp_path / "out.star").exists()
+    assert "Extract subtomograms of the first one too" in said and not (tmp_path / "out.star").exists()
     shutil.copy(star, tmp_path / "copy.star")
     assert dsdsh(["combine_star", str(star), str(tmp_path / "copy.star"), str(tmp_path / "out.star")]) == 0
     assert is_stack_set(read_particles(tmp_path / "out.star"))

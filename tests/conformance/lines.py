@@ -110,7 +110,7 @@ TRAINING = (
     Line(
         f"dsd train_tomo {_SET} {_OPTIONS}",
         before=f"dsd train_tomo {_SET} {_OPTIONS}",
-        says=("holds the state of a run",),
+        says=("contains the state of a run",),
         code=1,
         differs=(
             "A second start in the same folder is refused, so that no run is lost. `--overwrite` "
@@ -150,7 +150,7 @@ TRAINING = (
         "--zdim 12 -o {data}/own -r {data}/mask.mrc --angpix {apix} --estpose --datadir {data}/ "
         "--load {data}/own/weights.0.pkl --latents {data}/own/z.0.pkl --split {data}/own-split.pkl",
         ("{data}/own/weights.1.pkl", "{data}/own/z.1.pkl"),
-        says=("goes on in epoch 1", "--lazy-single has no effect", "--template-type has no effect"),
+        says=("resuming at epoch 1", "--lazy-single has no effect", "--template-type has no effect"),
         small="-n 2",
         differs=(
             "Options that only concern the 2D ancestors have no effect; the log names them. If "

@@ -117,7 +117,7 @@ def test_rows_of_other_tables_get_the_microscope_of_their_optics_group(tmp_path:
         "new.star",
     )
     with pytest.raises(
-        UserError, match=r"old.star: rlnAmplitudeContrast is missing, and it is 0.1 and 0.07 in .*; add"
+        UserError, match=r"old.star: rlnAmplitudeContrast is missing, and it is 0.1 and 0.07 in .*. Add"
     ):
         combine([old, new])
     new = new.subset([0, 1])
@@ -156,7 +156,7 @@ def test_old_tables_without_voltage(tmp_path: Path) -> None:
     assert found.star.numbers("rlnVoltage").tolist() == [300, 300, 300]
     assert any(note.endswith("d.star has no rlnVoltage; missing values are filled with 300") for note in found.notes)
     with pytest.raises(
-        UserError, match=r"d.star: rlnVoltage is missing, and it is 300 and 200 in the other tables; add"
+        UserError, match=r"d.star: rlnVoltage is missing, and it is 300 and 200 in the other tables. Add"
     ):
         combine([*tables, bare])
 
@@ -193,12 +193,12 @@ def test_no_pixel_size_is_invented(tmp_path: Path) -> None:
     images = modern(tmp_path, "m", [0], [(0, 1.0)])
     for order in ([four, images], [images, four]):
         with pytest.raises(
-            UserError, match=r"4.star: the pixel size of the images is missing, but .*m.star has one; add"
+            UserError, match=r"4.star: the pixel size of the images is missing, but .*m.star has one. Add"
         ):
             combine(order)
     old = star_of(tmp_path, loop("", "ImageName AngleRot PixelSize", "a 1 4"), "a.star")
     with pytest.raises(
-        UserError, match=r"b.star: the pixel size of the images is missing, but .*a.star has one; add rlnPixel"
+        UserError, match=r"b.star: the pixel size of the images is missing, but .*a.star has one. Add rlnPixel"
     ):
         combine([old, star_of(tmp_path, loop("", "ImageName AngleRot", "b 1"), "b.star")])
 
@@ -291,7 +291,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"p.star: the pixel size of the images is missing"):
         combine([modern(tmp_path, "m", [0], [(0, 1.0)]), star_of(tmp_path, loop("", "ImageName", "t"))])
     angst = star_of(tmp_path, loop("", "ImageName OriginXAngst", "t 1"), "a.star")
-    with pytest.raises(UserError, match=r"a.star: origins are in Å .* the pixel size is missing; add rlnPixelSize"):
+    with pytest.raises(UserError, match=r"a.star: origins are in Å .* the pixel size is missing. Add rlnPixelSize"):
         combine([star_of(tmp_path, loop("", "ImageName OriginX", "t 1")), angst])
 
 
@@ -305,7 +305,7 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, other: str) ->
         return
     if name == "relion31_6optics":  # images of micrographs
         with pytest.raises(
-            UserError, match=r"6optics.star: the table has one row per image .* has one row per particle; make"
+            UserError, match=r"6optics.star: the table has one row per image .* has one row per particle. Make"
         ):
             combine(stars)
         return

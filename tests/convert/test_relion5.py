@@ -199,7 +199,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the tomogram TS_09 is not in .*tomograms\.star \(TS_01, TS_02\)"):
         to_pixels(lost, known)
     bare = star_of(tmp_path, loop("", "CoordinateX CoordinateY CoordinateZ MicrographName", "1 2 3 TS_01.mrc"))
-    with pytest.raises(UserError, match="the pixel size is missing; give it with --angpix"):
+    with pytest.raises(UserError, match=r"the pixel size is missing\. Give it with --angpix"):
         to_relion5(bare, known)
     assert to_relion5(bare, known, 3.0).star.numbers("rlnCenteredCoordinateXAngst")[0] == 3 - 3000
     (tmp_path / "t.star").write_text(TOMOGRAMS.split("TS_01")[0])

@@ -33,7 +33,7 @@ def test_the_score_of_pytom_match_pick(tmp_path: Path) -> None:
     result = warp_matching(star_of(tmp_path, loop("", columns, "1 2 3 a 0.31", "1 2 3 ab 0.2")), TomogramChoice("a"))
     assert result.star.strings("rlnAutopickFigureOfMerit") == ["0.31"]
     centered = star_of(tmp_path, loop("", "CenteredCoordinateXAngst MicrographName", "1 a"))
-    with pytest.raises(UserError, match="convert it with dsdsh convert_relion5 first"):
+    with pytest.raises(UserError, match="Convert it with dsdsh convert_relion5 first"):
         warp_matching(centered, TomogramChoice("a"))
 
 

@@ -76,7 +76,7 @@ def test_epochs_count_as_files_do(star: Path, tmp_path: Path, drawn: Drawn) -> N
     assert said.count("=====> Epoch: 2 Average") == 2  # the line of the original counts from 1
     assert list(read_training_log(run / "run.log")["training"].epochs) == [0, 1]
     code, said = train(star, run, "-n", "3", "--load", "latest")
-    assert code == 0 and "goes on in epoch 2 after" in said and (run / "weights.2.pkl").exists()
+    assert code == 0 and "resuming at epoch 2 after" in said and (run / "weights.2.pkl").exists()
 
 
 def test_the_latents_shown_are_those_written(star: Path, tmp_path: Path, drawn: Drawn) -> None:

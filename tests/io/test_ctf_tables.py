@@ -120,7 +120,7 @@ def test_missing_relion_columns(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", list(WARP))
 def test_missing_warp_columns(tmp_path: Path, name: str) -> None:
     columns = {key: value for key, value in WARP.items() if key != name}
-    with pytest.raises(UserError, match=rf"t ctf\.csv.* {name};"):
+    with pytest.raises(UserError, match=rf"t ctf\.csv.* {name}\."):
         read_warp_table(write_warp(tmp_path, columns))
 
 

@@ -134,9 +134,9 @@ def test_shared_tables_keep_every_token(shared_data: Path, tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is empty; give a STAR file"),
-        (" \n\n", "is empty; give a STAR file"),
-        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "an XML file; .*dsdsh convert_pytom_to_star"),
+        ("", "is empty. Give a STAR file"),
+        (" \n\n", "is empty. Give a STAR file"),
+        ("\ufeff<?xml version='1.0'?>\n<ParticleList/>\n", "an XML file.*dsdsh convert_pytom_to_star"),
         ("hello\n", "no data_ block"),
         ("data_\n", "not a readable STAR"),
         ("data_\nloop_\n_a\n_b\n1 2\n3\n", "row 2 of data_ has 1 values, but there are 2 columns"),
@@ -163,7 +163,7 @@ def test_folders_and_compressed_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         read_blocks(tmp_path)
     (tmp_path / "z.star").write_bytes(gzip.compress(b"data_\nloop_\n_a\n1\n"))
-    with pytest.raises(UserError, match=r"z.star: the file is compressed; unpack it first"):
+    with pytest.raises(UserError, match=r"z.star: the file is compressed. Unpack it first"):
         read_blocks(tmp_path / "z.star")
 
 

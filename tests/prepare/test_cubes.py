@@ -168,7 +168,7 @@ def test_relion4_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     text = text.replace("rlnCoordinateX", "rlnCenteredCoordinateXAngst")
     (tmp_path / "p.star").write_text(text)
     assert main(words) == 1
-    assert "convert it with dsdsh convert_relion5 first" in capsys.readouterr().err
+    assert "Convert it with dsdsh convert_relion5 first" in capsys.readouterr().err
 
 
 def test_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

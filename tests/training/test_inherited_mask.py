@@ -92,7 +92,7 @@ def test_subtomograms_of_another_box_need_their_own_mask(star: Path, masked: Pat
         write_volume(path, volume[2:-2, 2:-2, 2:-2], apix)
     code, said = train(star, tmp_path / "next", "--load", str(masked / "weights.0.pkl"))
     assert code == 1 and not (tmp_path / "next").exists()
-    assert "is for subtomograms of 24 voxels of 12 Å, but these have 20 voxels of 12 Å; give a mask" in said
+    assert "is for subtomograms of 24 voxels of 12 Å, but these have 20 voxels of 12 Å. Give a mask" in said
 
 
 def test_another_downfrac_resamples_the_mask() -> None:

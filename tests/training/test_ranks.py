@@ -117,7 +117,7 @@ def test_the_command_starts_processes_and_one_that_dies_ends_all(data: Path, tmp
     _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0 and weights.exists()
     assert "2 processes" in errors
-    assert "process 1 was ended by SIGKILL" in errors
+    assert "process 1 was terminated by SIGKILL" in errors
     assert errors.count("lost contact") <= 1 and "Traceback" not in errors
     assert not list((tmp_path / "run").glob("*.tmp*"))
 

@@ -95,7 +95,7 @@ def test_killed_at_random_moments_and_resumed(data: Path, whole: Path, tmp_path:
     process.join(PATIENCE)
     assert process.exitcode == 0, log.read_text()[-2000:]
     assert "Traceback" not in log.read_text()
-    assert log.read_text().count("goes on in epoch") > KILLS / 4
+    assert log.read_text().count("resuming at epoch") > KILLS / 4
     assert_same_results(whole, outdir)
     assert not list(outdir.glob(".*"))  # what was half-written at a kill is gone
 
@@ -114,7 +114,7 @@ def test_signal_saves_and_ends_well(data: Path, whole: Path, tmp_path: Path, num
     assert not (outdir / f"weights.{EPOCHS - 1}.pkl").exists()
     code, said = start(data, outdir, tmp_path / "log", "--load", "latest").finish()
     assert code == 0, said
-    assert re.search(r"goes on in epoch [12] ", said)
+    assert re.search(r"resuming at epoch [12] ", said)
     assert_same_results(whole, outdir)
 
 
@@ -129,7 +129,7 @@ def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, 
 
 
 def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
-    """The whole state wherever it belongs to what was asked for, else the weights."""
+    """The whole state wherever it belongs to the requested epoch, otherwise the weights."""
     last, other = EPOCHS - 1, tmp_path / "other.pkl"
     other.touch()
 
@@ -148,8 +148,8 @@ def test_weights_of_an_older_epoch_start_the_optimizer_anew(data: Path, whole: P
     words = ["--load", str(whole / "weights.2.pkl")]
     code, said = start(data, tmp_path / "run", tmp_path / "log", *words).finish()
     assert code == 0, said
-    assert "goes on in epoch 3 after 48 visits; the optimizer starts anew" in said
-    assert f"--load latest would go on in epoch {EPOCHS}" in said
+    assert "resuming at epoch 3 after 48 visits with the networks of" in said
+    assert f"--load latest would resume in epoch {EPOCHS}" in said
     assert (tmp_path / "run" / f"weights.{EPOCHS - 1}.pkl").exists()
 
 

@@ -74,7 +74,7 @@ def test_messages_of_the_library_are_logged_until_it_is_closed(tmp_path: Path) -
 
 def test_a_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "run.log")
-    with pytest.raises(UserError, match="another run is writing there"):
+    with pytest.raises(UserError, match="Another run is writing to"):
         RunLog(tmp_path / "run.log")
     log.say("still here")
     log.close()

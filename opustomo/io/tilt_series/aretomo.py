@@ -56,9 +56,9 @@ def read_aln(path: str | os.PathLike[str]) -> Alignment:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give an .aln file of AreTomo.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give an .aln file of AreTomo.") from error
     if not any(re.match(r"#\s*SEC\s+ROT", line) for line in lines):
-        raise UserError(f"{path}: there is no line '# SEC ROT …' above the tilts; give an .aln file of AreTomo.")
+        raise UserError(f"{path}: there is no line '# SEC ROT …' above the tilts. Give an .aln file of AreTomo.")
     rows: list[list[float]] = []
     dark: list[list[float]] = []
     header: dict[str, float] = {}
@@ -77,11 +77,11 @@ def read_aln(path: str | os.PathLike[str]) -> Alignment:
             elif len(values) == 1 and np.isfinite(values[0]):
                 header[entry[1]] = values[0]
             elif entry[1] in ("AlphaOffset", "BetaOffset"):
-                raise UserError(f"{path}: line {number} must hold one finite number after {entry[1]}; export it again.")
+                raise UserError(f"{path}: line {number} must hold one finite number after {entry[1]}. Export it again.")
         elif line.strip() and not line.lstrip().startswith("#"):
             rows.append(_numbers(path, number, line, _COLUMNS))
     if not rows:
-        raise UserError(f"{path}: the file lists no tilts; align the tilt series with AreTomo again.")
+        raise UserError(f"{path}: the file lists no tilts. Align the tilt series with AreTomo again.")
     return Alignment(np.array(rows), raw_size, np.array(dark).reshape(-1, 3), header)
 
 
@@ -115,13 +115,13 @@ def _sections(path: Path, found: Alignment) -> np.ndarray:
     """Return sections counted from 0, for all versions of AreTomo."""
     written = found.table[:, _SEC].astype(np.int64)
     if len(np.unique(written)) < len(written) or (written != found.table[:, _SEC]).any():
-        raise UserError(f"{path}: the sections (SEC) are not distinct integers; align the tilt series again.")
+        raise UserError(f"{path}: the sections (SEC) are not distinct integers. Align the tilt series again.")
     count = None if found.raw_size is None else found.raw_size[2]
     from_one = written.min() > 0 and ("AlphaOffset" in found.header or written.max() == count)
     sections = written - 1 if from_one else written
     if sections.min() < 0 or (count is not None and sections.max() >= count):
         raise UserError(
-            f"{path}: the file lists section {written.max()}, but the raw stack has {count} sections (RawSize); align "
+            f"{path}: the file lists section {written.max()}, but the raw stack has {count} sections (RawSize). Align "
             "the tilt series again."
         )
     return np.asarray(sections)
@@ -153,10 +153,10 @@ def _numbers(path: Path, line: int, text: str, count: int | None) -> list[float]
     except ValueError as error:
         if count is None:
             return []
-        raise UserError(f"{path}: line {line} is not numeric ({error}); export the file again.") from error
+        raise UserError(f"{path}: line {line} is not numeric ({error}). Export the file again.") from error
     if count is not None and (len(numbers) != count or not np.isfinite(numbers).all()):
         raise UserError(
-            f"{path}: line {line} must have {count} finite numbers, but it is {text.strip()[:60]!r}; export the file "
+            f"{path}: line {line} must have {count} finite numbers, but it is {text.strip()[:60]!r}. Export the file "
             "again."
         )
     return numbers

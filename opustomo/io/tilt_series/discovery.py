@@ -76,7 +76,7 @@ class SeriesSource:
             return {name: self._from_warp(self.warp, name) for name in names}
         if self.text is not None:
             return {name: self.from_text(self.text, name) for name in names}
-        raise UserError("no tilt series are given; give one of --tomograms, --warp and --tilts.")
+        raise UserError("no tilt series are given. Give one of --tomograms, --warp and --tilts.")
 
     def _from_relion(self, path: Path, names: list[str]) -> dict[str, TiltSeries]:
         def image_size(name: str) -> tuple[int, int]:
@@ -89,14 +89,14 @@ class SeriesSource:
         if lost:
             raise UserError(
                 f"{path}: {len(lost)} of the {len(names)} tomograms of the particles are missing, the first is "
-                f"{lost[0]}; give the tomograms.star that belongs to the particles."
+                f"{lost[0]}. Give the tomograms.star that belongs to the particles."
             )
         return {name: self._with_options(found[name]) for name in names}
 
     def _from_warp(self, folder: Path, name: str) -> TiltSeries:
         path = folder if folder.is_file() else folder / f"{name}.xml"
         if not path.is_file():
-            raise UserError(f"{folder}: there is no {name}.xml; give the folder of WARP's tilt-series XML files.")
+            raise UserError(f"{folder}: there is no {name}.xml. Give the folder of WARP's tilt-series XML files.")
         volume_A = None
         if self.tomo_size is not None and self.apix is not None:
             x, y, z = self.tomo_size

@@ -168,7 +168,7 @@ def _geometry(
     matrices, moved = read_xf(files.xf)
     if len(matrices) != len(tilt):
         raise UserError(
-            f"{files.xf}: there are {len(matrices)} transforms, but {files.tlt} has {len(tilt)} tilts; give the files "
+            f"{files.xf}: there are {len(matrices)} transforms, but {files.tlt} has {len(tilt)} tilts. Give the files "
             "of one tilt series."
         )
     back = np.linalg.inv(matrices)

@@ -79,7 +79,7 @@ def read_tlt(path: str | os.PathLike[str]) -> np.ndarray:
     tilt = read_columns(path, (1, 2, 3), _TLT_LINE)[:, 0]
     if np.abs(tilt).max() >= 90:
         raise UserError(
-            f"{path}: the angle {tilt[np.abs(tilt).argmax()]:g} is not between -90 and 90 degrees; give a file of tilt "
+            f"{path}: the angle {tilt[np.abs(tilt).argmax()]:g} is not between -90 and 90 degrees. Give a file of tilt "
             "angles."
         )
     return tilt
@@ -117,7 +117,7 @@ def read_tlt_dose(path: str | os.PathLike[str], dose_per_tilt: float) -> np.ndar
     if table.shape[1] == 3 or second.min() < 0 or len(np.unique(second)) < len(second):
         raise UserError(
             f"{path}: the second column is neither the order of exposure (each of 1 to {len(second)} once) nor an "
-            "accumulated dose that differs from tilt to tilt; correct it or keep only the angles in the file."
+            "accumulated dose that differs from tilt to tilt. Correct it or keep only the angles in the file."
         )
     return second
 
@@ -145,12 +145,12 @@ def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt:
         distance = np.abs(table[None, :, 0] - tilt_deg[:, None])
         if distance.min(axis=1).max() > 1.0:
             lost = tilt_deg[distance.min(axis=1).argmax()]
-            raise UserError(f"{path}: no angle is within 1 degree of the tilt {lost:g}; complete the file.")
+            raise UserError(f"{path}: no angle is within 1 degree of the tilt {lost:g}. Complete the file.")
         return table[distance.argmin(axis=1), 1]
     place = table[:, 0]
     if len(place) != len(tilt_deg) or len(np.unique(place)) != len(place):
         raise UserError(
-            f"{path}: there are {len(np.unique(place))} distinct indices but {len(tilt_deg)} tilts; give one index for "
+            f"{path}: there are {len(np.unique(place))} distinct indices but {len(tilt_deg)} tilts. Give one index for "
             "each tilt."
         )
     return (place - place.min() + 1) * dose_per_tilt
@@ -167,7 +167,7 @@ def read_xf(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     table = read_columns(path, (6,), "the six numbers of a transform")
     matrices = table[:, :4].reshape(-1, 2, 2)
     if np.abs(np.linalg.det(matrices)).min() < 1e-3:
-        raise UserError(f"{path}: a transform cannot be inverted; align the tilt series again.")
+        raise UserError(f"{path}: a transform cannot be inverted. Align the tilt series again.")
     return matrices, table[:, 4:]
 
 
@@ -183,7 +183,7 @@ def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the tilt.com of eTomo.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the tilt.com of eTomo.") from error
     pairs = (line.split(None, 1) for line in lines if re.match(r"[A-Za-z]", line))
     return {pair[0].upper(): pair[1].strip() if len(pair) > 1 else "" for pair in pairs}
 
@@ -201,9 +201,9 @@ def read_defoci(path: str | os.PathLike[str], tilt_deg: np.ndarray) -> TiltDefoc
     lines, rows = _defocus_rows(Path(path))
     path = Path(path)
     if not rows:
-        raise UserError(f"{path}: the file has no defocus; estimate it with ctfplotter or CTFFIND first.")
+        raise UserError(f"{path}: the file has no defocus. Estimate it with ctfplotter or CTFFIND first.")
     if not np.isfinite(np.concatenate(rows)).all():
-        raise UserError(f"{path}: a defocus is not a finite number; estimate it again.")
+        raise UserError(f"{path}: a defocus is not a finite number. Estimate it again.")
     return _ctffind(path, rows, len(tilt_deg)) if _is_ctffind(lines, rows) else _ctfplotter(path, rows, tilt_deg)
 
 
@@ -224,14 +224,14 @@ def _defocus_rows(path: Path) -> tuple[list[str], list[list[float]]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give ctfplotter's or CTFFIND's file.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give ctfplotter's or CTFFIND's file.") from error
     rows = []
     for line in lines:
         if line.strip() and not line.lstrip().startswith("#"):
             try:
                 rows.append([float(word) for word in line.split()])
             except ValueError as error:
-                raise UserError(f"{path}: {line.strip()[:40]!r} is not a valid defocus row; correct it.") from error
+                raise UserError(f"{path}: {line.strip()[:40]!r} is not a valid defocus row. Correct it.") from error
     return lines, rows
 
 
@@ -244,7 +244,7 @@ def _is_ctffind(lines: list[str], rows: list[list[float]]) -> bool:
 
 def _ctffind(path: Path, rows: list[list[float]], count: int) -> TiltDefoci:
     if len(rows) != count:
-        raise UserError(f"{path}: there are {len(rows)} lines but {count} tilts; estimate the defocus of all tilts.")
+        raise UserError(f"{path}: there are {len(rows)} lines but {count} tilts. Estimate the defocus of all tilts.")
     table = np.array([row[:5] for row in rows])
     return TiltDefoci(table[:, 1], table[:, 2], table[:, 3], np.rad2deg(table[:, 4]))
 
@@ -257,7 +257,7 @@ def _ctfplotter(path: Path, rows: list[list[float]], tilt_deg: np.ndarray) -> Ti
         flags, rows = int(first[0]), rows[1:]
     needed = 5 + (2 if flags & _ASTIGMATISM else 0) + (1 if flags & _PHASE else 0)
     if not rows or any(len(row) < needed for row in rows):
-        raise UserError(f"{path}: each line must have {needed} numbers: views, angles and defocus; correct it.")
+        raise UserError(f"{path}: each line must have {needed} numbers: views, angles and defocus. Correct it.")
     count = len(tilt_deg)
     # The first versions of ctfplotter count views from 0.
     start = 0 if min(row[0] for row in rows) == 0 else 1
@@ -266,7 +266,7 @@ def _ctfplotter(path: Path, rows: list[list[float]], tilt_deg: np.ndarray) -> Ti
         low, high = int(row[0]) - start, int(row[1]) - start
         if not 0 <= low <= high < count:
             raise UserError(
-                f"{path}: the file lists views {row[0]:g} to {row[1]:g}, but there are {count} tilts; give the "
+                f"{path}: the file lists views {row[0]:g} to {row[1]:g}, but there are {count} tilts. Give the "
                 "files of one tilt series."
             )
         sums[low : high + 1] += _fields(row, flags)

@@ -59,7 +59,7 @@ def read_relion_series(
     blocks = read_blocks(path)
     name = next((name for name, block in blocks.items() if "rlnTomoName" in block), None)
     if name is None:
-        raise UserError(f"{path}: no block has rlnTomoName; give a tomograms.star of RELION 4 or 5.")
+        raise UserError(f"{path}: no block has rlnTomoName. Give a tomograms.star of RELION 4 or 5.")
     table = _rows(blocks[name])
     if wanted is not None:
         table = [row for row in table if tomogram_stem(row["rlnTomoName"]) in wanted]
@@ -96,7 +96,7 @@ def _one_series(
         if label in row:
             return float(to_numbers([row[label]], label, str(path))[0])
         if default is None:
-            raise UserError(f"{path}: tomogram {name} has no {label}; add it.")
+            raise UserError(f"{path}: tomogram {name} has no {label}. Add it.")
         return default
 
     zeros = np.zeros(count)
@@ -167,13 +167,13 @@ def _tilt_table(
         found = list(read_blocks(source).values())
     else:
         raise UserError(
-            f"{path}: the tomogram {name} has neither rlnTomoTiltSeriesStarFile nor a block data_{name}; add one of "
+            f"{path}: the tomogram {name} has neither rlnTomoTiltSeriesStarFile nor a block data_{name}. Add one of "
             "them."
         )
     best = max(found, key=lambda block: len(_rows(block)) if not isinstance(block, dict) else 1)
     rows = _rows(best)
     if not rows:
-        raise UserError(f"{source}: the table of tilts of {name} has no rows; export it again.")
+        raise UserError(f"{source}: the table of tilts of {name} has no rows. Export it again.")
     return source, {label: [values[label] for values in rows] for label in rows[0]}
 
 
@@ -194,7 +194,7 @@ def find_beside(name: str, path: Path) -> Path:
     for last in range(len(relative.parts) - 1, 0, -1):
         if (path.parent / Path(*relative.parts[-last:])).is_file():
             return path.parent / Path(*relative.parts[-last:])
-    raise UserError(f"{path}: the file {name} is neither beside it nor in a folder above; copy it there.")
+    raise UserError(f"{path}: the file {name} is neither beside it nor in a folder above. Copy it there.")
 
 
 def _images(row: dict[str, str], tilts: dict[str, list[str]]) -> tuple[TiltImage, ...]:
@@ -221,14 +221,14 @@ def _matrices(source: Path, tilts: dict[str, list[str]]) -> tuple[np.ndarray, np
             rows.append(np.array([[float(word) for word in text.strip("[]").split(",")] for text in tilts[label]]))
         except ValueError as error:
             raise UserError(
-                f"{source}: {label} must have four numbers such as [1,0,0,0] ({error}); correct it."
+                f"{source}: {label} must have four numbers such as [1,0,0,0] ({error}). Correct it."
             ) from error
         if rows[-1].shape != (len(tilts[label]), 4):
-            raise UserError(f"{source}: {label} must have four numbers such as [1,0,0,0]; correct it.")
+            raise UserError(f"{source}: {label} must have four numbers such as [1,0,0,0]. Correct it.")
     x, y = rows
     rotations = np.stack([x[:, :3], y[:, :3], np.cross(x[:, :3], y[:, :3])], axis=1)
     if np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() > 0.05:
-        raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY are not a rotation; export the file again.")
+        raise UserError(f"{source}: rlnTomoProjX and rlnTomoProjY are not a rotation. Export the file again.")
     return rotations, np.stack([x[:, 3], y[:, 3]], axis=1)
 
 
@@ -244,12 +244,12 @@ def _shifts_px(
     if not corners.any():
         raise UserError(
             f"{source}: the fourth numbers of rlnTomoProjX and rlnTomoProjY are all 0, as WarpTools writes them, so "
-            "the shifts of the tilt images are unknown; give the folder of WARP's XML files with --warp instead."
+            "the shifts of the tilt images are unknown. Give the folder of WARP's XML files with --warp instead."
         )
     if volume is None:
-        raise UserError(f"{source}: rlnTomoProjX requires rlnTomoSizeX, Y and Z of the tomogram; add them.")
+        raise UserError(f"{source}: rlnTomoProjX requires rlnTomoSizeX, Y and Z of the tomogram. Add them.")
     if image_size is None or not images:
-        raise UserError(f"{source}: rlnTomoProjX requires the size of the tilt images; give their folder.")
+        raise UserError(f"{source}: rlnTomoProjX requires the size of the tilt images. Give their folder.")
     center = np.array(volume) / 2
     width, height = image_size(images[0].name)
     return corners + rotations[:, :2] @ center - np.array([width, height]) / 2

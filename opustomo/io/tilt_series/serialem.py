@@ -52,7 +52,7 @@ def read_mdoc(path: str | os.PathLike[str]) -> Mdoc:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give SerialEM's .mdoc file.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give SerialEM's .mdoc file.") from error
     header: dict[str, str] = {}
     titles: list[str] = []
     sections: list[dict[str, str]] = []
@@ -66,14 +66,14 @@ def read_mdoc(path: str | os.PathLike[str]) -> Mdoc:
                 sections.append({"ZValue": value})
             else:
                 raise UserError(
-                    f"{path}: the section [{name} = …] belongs to a montage or a single frame; give the .mdoc file of "
+                    f"{path}: the section [{name} = …] belongs to a montage or a single frame. Give the .mdoc file of "
                     "a tilt series."
                 )
         elif "=" in text:
             name, _, value = (part.strip() for part in text.partition("="))
             (sections[-1] if sections else header)[name] = value
     if not sections:
-        raise UserError(f"{path}: there is no section [ZValue = …]; give the .mdoc file of a tilt series.")
+        raise UserError(f"{path}: there is no section [ZValue = …]. Give the .mdoc file of a tilt series.")
     return Mdoc(header, tuple(titles), tuple(sections))
 
 
@@ -94,11 +94,11 @@ def read_mdoc_tilts(path: str | os.PathLike[str], dose_per_tilt: float) -> TextT
     check_angles(path, tilt)
     written = _column(path, found, "ZValue")
     if (written < 0).any() or (written != np.floor(written)).any() or written.max() > 1e6:
-        raise UserError(f"{path}: ZValue is {written.min():g}, but it must be an integer from 0; correct it.")
+        raise UserError(f"{path}: ZValue is {written.min():g}, but it must be an integer from 0. Correct it.")
     sections = written.astype(np.int64)
     if len(np.unique(sections)) < len(sections):
         twice = np.unique(sections)[np.unique(sections, return_counts=True)[1].argmax()]
-        raise UserError(f"{path}: there are two sections [ZValue = {twice}]; remove one of them.")
+        raise UserError(f"{path}: there are two sections [ZValue = {twice}]. Remove one of them.")
     dose, notes = _doses(path, found, dose_per_tilt)
     spacing = found.sections[0].get("PixelSpacing", found.header.get("PixelSpacing"))
     apix = None if spacing is None else finite_number(path, "PixelSpacing", spacing)
@@ -136,7 +136,7 @@ def _doses(path: Path, found: Mdoc, dose_per_tilt: float) -> tuple[np.ndarray, t
     if all("ExposureDose" in section for section in sections):
         exposure = _column(path, found, "ExposureDose")
     if (exposure < 0).any():
-        raise UserError(f"{path}: an ExposureDose is {exposure.min():g}; correct it.")
+        raise UserError(f"{path}: an ExposureDose is {exposure.min():g}. Correct it.")
     if exposure.all() and all("PriorRecordDose" in section for section in sections):
         return _column(path, found, "PriorRecordDose") + exposure, ()
     place, note = exposure_order(path, found)
@@ -171,6 +171,6 @@ def _column(path: Path, found: Mdoc, name: str) -> np.ndarray:
     values = []
     for section in found.sections:
         if name not in section:
-            raise UserError(f"{path}: the section [ZValue = {section['ZValue']}] has no {name}; export the file again.")
+            raise UserError(f"{path}: the section [ZValue = {section['ZValue']}] has no {name}. Export the file again.")
         values.append(finite_number(path, f"{name} of [ZValue = {section['ZValue']}]", section[name]))
     return np.array(values)

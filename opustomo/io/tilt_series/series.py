@@ -179,7 +179,7 @@ def check_angles(path: Path, tilt_deg: np.ndarray) -> None:
         There are no tilts, or an angle is 90° or more.
     """
     if not len(tilt_deg):
-        raise UserError(f"{path}: the file lists no tilts; export it again.")
+        raise UserError(f"{path}: the file lists no tilts. Export it again.")
     if not np.abs(tilt_deg).max() < 90:
         row = int(np.argmax(~(np.abs(tilt_deg) < 90)))
         raise UserError(
@@ -216,7 +216,7 @@ def match_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndar
             return places
         if np.ptp(nominal) > MATCH_DEG and np.abs(nominal + other_deg[places]).max() <= MATCH_DEG:
             raise UserError(
-                f"{tilts.source}: the angles have the opposite sign to those of {other}; give the other --tilt-sign, "
+                f"{tilts.source}: the angles have the opposite sign to those of {other}. Give the other --tilt-sign, "
                 "or the doses in an .order file."
             )
     distance = np.abs(nominal[:, None] - other_deg[None])
@@ -224,7 +224,7 @@ def match_tilts(tilts: TextTilts, other_deg: np.ndarray, other: Path) -> np.ndar
     if distance.min(axis=1).max() > MATCH_DEG:
         lost = nominal[distance.min(axis=1).argmax()]
         raise UserError(
-            f"{other}: no angle is within {MATCH_DEG:g} degree of the tilt {lost:g} of {tilts.source}; give the file "
+            f"{other}: no angle is within {MATCH_DEG:g} degree of the tilt {lost:g} of {tilts.source}. Give the file "
             "that belongs to this series."
         )
     taken, counts = np.unique(nearest, return_counts=True)
@@ -249,5 +249,5 @@ def finite_number(path: Path, name: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise UserError(f"{path}: {name} is {text!r}, but it must be a finite number; correct it.")
+        raise UserError(f"{path}: {name} is {text!r}, but it must be a finite number. Correct it.")
     return value

@@ -115,7 +115,7 @@ def read_text_series(source: SeriesSource, folder: Path, stem: str) -> TiltSerie
     if not imod and listed is None:
         raise UserError(
             f"{folder}: there is no {stem}.tlt, {stem}.aln, {stem}.tomostar or {stem}.mdoc with the tilt angles of "
-            f"{stem}; put one of them there."
+            f"{stem}. Put one of them there."
         )
     notes = []
     if imod and files.aln is not None:
@@ -187,7 +187,7 @@ def _listed_series(tilts: TextTilts, files: _Files, source: SeriesSource) -> Til
     """Return the series of an .aln, .tomostar or .mdoc file."""
     if tilts.shifts is None and not source.depth_only:
         raise UserError(
-            f"{tilts.source}: the file has the tilts of {files.stem} but no alignment; put {files.stem}.aln of "
+            f"{tilts.source}: the file has the tilts of {files.stem} but no alignment. Put {files.stem}.aln of "
             f"AreTomo, or {files.stem}.tlt and {files.stem}.xf of IMOD beside it, or give WARP's XML files (--warp)."
         )
     # The sign of the angles in .aln files is that of the input of AreTomo.
@@ -229,7 +229,7 @@ def _shifts_A(tilts: TextTilts, files: _Files, stack: Path | None, source: Serie
     if apix is None:
         raise UserError(
             f"{tilts.source}: the shifts are in pixels of the raw images of {files.stem}, whose pixel size neither the "
-            "images nor an .mdoc file state; give it with --series-apix."
+            "images nor an .mdoc file state. Give it with --series-apix."
         )
     return np.asarray(tilts.shifts * apix)
 
@@ -287,7 +287,7 @@ def _defocus_file(files: _Files, asked: str | None) -> Path:
     if found is None:
         tried = " or ".join(name.format(stem=files.stem) for name in (names[0], names[-1]))
         raise UserError(
-            f"{files.home}: there is no {tried} with the defoci of {files.stem}; give its name with --defocus-name."
+            f"{files.home}: there is no {tried} with the defoci of {files.stem}. Give its name with --defocus-name."
         )
     return found
 
@@ -338,7 +338,7 @@ def _scale(files: _Files, stack: Path | None, tilts: TextTilts | None, source: S
         notes.append(f"{stack}: the pixel size of the tilt images, {apix:g} Å, is used as that of the tomogram")
     if apix is None:
         raise UserError(
-            f"{files.home}: the pixel size of the tomogram {files.stem} is unknown; give it with "
+            f"{files.home}: the pixel size of the tomogram {files.stem} is unknown. Give it with "
             "--series-apix (dsd extract_subtomos) or --apix (dsd prepare_ctf)."
         )
     return _Scale(apix, size, tuple(notes))

@@ -115,14 +115,14 @@ def _root(path: Path) -> ElementTree.Element:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the XML of a WARP tilt series.") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the XML of a WARP tilt series.") from error
     if b"<!ENTITY" in raw:
         # An entity may expand to gigabytes.
-        raise UserError(f"{path}: the file has XML entities, which WARP never writes; export it again.")
+        raise UserError(f"{path}: the file has XML entities, which WARP never writes. Export it again.")
     try:
         root = ElementTree.fromstring(raw)
     except ElementTree.ParseError as error:
-        raise UserError(f"{path}: not a readable XML file ({error}); export it from WARP again.") from error
+        raise UserError(f"{path}: not a readable XML file ({error}). Export it from WARP again.") from error
     if root.tag != "TiltSeries":
         raise UserError(f"{path}: the file is a <{root.tag}>, not a <TiltSeries>; give the XML of a WARP tilt series.")
     return root
@@ -144,10 +144,10 @@ class _Reader:
         try:
             values = np.array([float(word) for word in text.split()])
         except ValueError as error:
-            raise UserError(f"{self.path}: <{tag}> is not numeric ({error}); export the file again.") from error
+            raise UserError(f"{self.path}: <{tag}> is not numeric ({error}). Export the file again.") from error
         if count is not None and len(values) != count:
             raise UserError(
-                f"{self.path}: <{tag}> has {len(values)} values, but there are {count} tilts; export the file again."
+                f"{self.path}: <{tag}> has {len(values)} values, but there are {count} tilts. Export the file again."
             )
         return values
 
@@ -157,7 +157,7 @@ class _Reader:
             return np.ones(count, dtype=bool)
         if len(words) != count:
             raise UserError(
-                f"{self.path}: <{tag}> has {len(words)} values, but there are {count} tilts; export the file again."
+                f"{self.path}: <{tag}> has {len(words)} values, but there are {count} tilts. Export the file again."
             )
         return np.array([word.lower() == "true" for word in words])
 
@@ -179,17 +179,17 @@ class _Reader:
         if "Duration" not in element.attrib or axes == 3:
             sizes = sizes[:3]
         if min(sizes) < 1 or np.prod(sizes) > 10_000_000:
-            raise UserError(f"{self.path}: <{tag}> has an impossible size {sizes}; export the file again.")
+            raise UserError(f"{self.path}: <{tag}> has an impossible size {sizes}. Export the file again.")
         nodes = np.full(sizes, np.nan)
         for node in element.findall("Node"):
             place = tuple(int(self._number(node.get(key) or "0", tag)) for key in "XYZW"[: len(sizes)])
             if not all(0 <= at < size for at, size in zip(place, sizes, strict=True)):
                 raise UserError(
-                    f"{self.path}: <{tag}> has a node at {place}, outside its size {sizes}; export the file again."
+                    f"{self.path}: <{tag}> has a node at {place}, outside its size {sizes}. Export the file again."
                 )
             nodes[place] = self._number(node.get("Value") or "", tag)
         if np.isnan(nodes).any():
-            raise UserError(f"{self.path}: nodes of <{tag}> are missing; export the file again.")
+            raise UserError(f"{self.path}: nodes of <{tag}> are missing. Export the file again.")
         margins = tuple(self._number(element.get(f"Margin{key}") or "0", tag) for key in "XYZW"[: len(sizes)])
         if len(sizes) < axes:
             nodes, margins = nodes[..., None], (*margins, 0.0)
@@ -251,7 +251,7 @@ class _Reader:
         if volume is None and varies:
             raise UserError(
                 f"{self.path}: the grids over the specimen require the size of the tomogram, which the file does not "
-                "state; give it with --tomo-size."
+                "state. Give it with --tomo-size."
             )
         span = float(np.ptp(dose))
         return Deformation(
@@ -277,7 +277,7 @@ class _Reader:
         size = np.array([self._number(word, name) for word in text.strip("()").split(",")])
         if size.shape != (axes,) or not (size > 0).all():
             raise UserError(
-                f"{self.path}: {name} is {text!r}, but it must be {axes} positive lengths; export the file again."
+                f"{self.path}: {name} is {text!r}, but it must be {axes} positive lengths. Export the file again."
             )
         return size
 

@@ -261,5 +261,5 @@ def test_tilts_of_two_lists(tmp_path: Path) -> None:
         match_tilts(tilts, listed, tmp_path)
     with pytest.raises(UserError, match="is the nearest one to 2 tilts"):
         match_tilts(replace(tilts, tilt_deg=np.array([-20.0, 0, 0.5, 20])), listed, tmp_path)
-    with pytest.raises(UserError, match="give the other --tilt-sign"):
+    with pytest.raises(UserError, match="Give the other --tilt-sign"):
         match_tilts(tilts, -tilts.tilt_deg, tmp_path)
