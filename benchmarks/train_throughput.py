@@ -35,8 +35,8 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.physics.boxes import Boxes, mask_on_crop
     from opustomo.training.config import RunConfig, TrainingConfig
-    from opustomo.training.ranks import join, place_from_environment
-    from opustomo.training.runlog import RunLog
+    from opustomo.training.processes import join, place_from_environment
+    from opustomo.training.run_log import RunLog
     from opustomo.training.trainer import Trainer
 
     particles = load_particles(DataConfig(star))
@@ -66,7 +66,7 @@ def measure(trainer: Any, epochs: int) -> dict[str, float]:
     """Train; medians over the epochs after the first two."""
     import torch
 
-    from opustomo.training.stop import StopRequest
+    from opustomo.training.processes import StopRequest
 
     cuda = trainer.device.type == "cuda"
     count = len(trainer.particles)
@@ -105,7 +105,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         result, best = best_of(4 if cuda else 1, work, cuda)
         return result, round(best, 3)
 
-    from opustomo.model.randomness import StepRandom
+    from opustomo.model.global_batch import StepRandom
     from opustomo.model.step import StepState
 
     def state() -> StepState:
@@ -155,8 +155,7 @@ def main() -> None:
     args = parser.parse_args()
     from noise_set import make_set
 
-    from opustomo.training.launch import launch
-    from opustomo.training.ranks import place_from_environment
+    from opustomo.training.processes import launch, place_from_environment
 
     place = place_from_environment()
     if args.gpus > 1 and place is None:
@@ -199,7 +198,7 @@ def print_profile(trainer: Any) -> None:
     """Kernels of a pass by the time they take."""
     from torch.profiler import ProfilerActivity, profile
 
-    from opustomo.training.stop import StopRequest
+    from opustomo.training.processes import StopRequest
 
     trainer.progress.start_pass("training")
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:

@@ -11,20 +11,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from opustomo.model import decoder, encoder
+from opustomo.model import networks
 from tests import original
 
-ORIGINAL_WIDTHS = decoder.HIDDEN, decoder.CHANNELS, encoder.CHANNELS
+ORIGINAL_WIDTHS = networks.HIDDEN, networks.DECODER_CHANNELS, networks.ENCODER_CHANNELS
 NARROW_WIDTHS = 32, (64, 32, 16, 8, 8, 4, 4, 4), (4, 6, 8, 16, 32, 32)
 
 
 def use_widths(patch: pytest.MonkeyPatch, hidden: int, growing: tuple[int, ...], shrinking: tuple[int, ...]) -> None:
     """Let networks that are made from now on have these widths, until `patch` is undone."""
-    for module in (decoder, original):
+    for module in (networks, original):
         patch.setattr(module, "HIDDEN", hidden)
-        patch.setattr(module, "CHANNELS", growing)
-    patch.setattr(encoder, "CHANNELS", shrinking)
-    patch.setattr(original, "ENCODER_CHANNELS", shrinking)
+        patch.setattr(module, "DECODER_CHANNELS", growing)
+        patch.setattr(module, "ENCODER_CHANNELS", shrinking)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,7 +27,7 @@ LOG_LINE = (
 
 
 HIDDEN = 512
-CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
+DECODER_CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
 ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512)
 
 
@@ -66,11 +66,11 @@ class ConvTemplate(nn.Module):
             return nn.ConvTranspose3d(channels, out, 2, 2)
 
         self.size = size
-        self.template1 = layers(nn.Linear, (zdim, HIDDEN, CHANNELS[0]))
-        self.template2 = layers(block, CHANNELS[:3])
-        self.template3 = layers(up, CHANNELS[2:5])
-        self.template4 = layers(up, CHANNELS[4:])
-        self.conv_out = up(CHANNELS[-1], 1)
+        self.template1 = layers(nn.Linear, (zdim, HIDDEN, DECODER_CHANNELS[0]))
+        self.template2 = layers(block, DECODER_CHANNELS[:3])
+        self.template3 = layers(up, DECODER_CHANNELS[2:5])
+        self.template4 = layers(up, DECODER_CHANNELS[4:])
+        self.conv_out = up(DECODER_CHANNELS[-1], 1)
         if head_rows:
             self.affine_out = nn.Sequential(*layers(nn.Linear, (zaffinedim, HIDDEN)), nn.Linear(HIDDEN, 6 * head_rows))
 

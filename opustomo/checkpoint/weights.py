@@ -14,7 +14,7 @@ from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import MIN_BODIES, BodyGeometry
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.decoder import Decoder
+from opustomo.model.networks import Decoder
 from opustomo.model.separation import Separation
 from opustomo.physics.boxes import Boxes
 

@@ -200,9 +200,8 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.model.config import ModelConfig
     from opustomo.training.config import RunConfig
     from opustomo.training.inputs import RunSettings
-    from opustomo.training.launch import launch
     from opustomo.training.monitors.standard import standard_monitors
-    from opustomo.training.ranks import place_from_environment
+    from opustomo.training.processes import launch, place_from_environment
     from opustomo.training.schedules import beta_at
     from opustomo.training.setup import train
 

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
-from opustomo.model.batch import Batch
-from opustomo.model.candidates import DEFAULT_ANGLE_DEG, candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.decoder import Decoder
-from opustomo.model.encoder import Encoder
-from opustomo.model.held_out_gain import gain_sums, no_gain
+from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import BatchTerms
-from opustomo.model.noise import NoiseSums, model_residual_sums, shell_count, whitening
+from opustomo.model.networks import Decoder, Encoder
 from opustomo.model.pose_posterior import (
     PoseSlopes,
     effective_parameters,
@@ -24,10 +20,10 @@ from opustomo.model.pose_posterior import (
     slopes,
     start_variance,
 )
-from opustomo.model.posing import Correction, Posing
+from opustomo.model.posing import DEFAULT_ANGLE_DEG, Correction, Posing, candidate_rotations
 from opustomo.model.prior import Neighbors, prior_terms
-from opustomo.model.randomness import StepRandom
-from opustomo.model.step import Generated, Inference, StepOutput, StepState
+from opustomo.model.residual_spectra import NoiseSums, gain_sums, model_residual_sums, no_gain, shell_count, whitening
+from opustomo.model.step import Batch, Generated, Inference, StepOutput, StepState
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening
 from opustomo.physics.fourier import crop_center, irfft3, rfft3
@@ -61,7 +57,7 @@ class Autoencoder(nn.Module):
     grain: Tensor
     pose_prior: Tensor
     gain: Tensor
-    """Gain of the decoder network per shell (:mod:`opustomo.model.held_out_gain`); training does not use it."""
+    """Gain of the decoder network per shell (:mod:`opustomo.model.residual_spectra`); training does not use it."""
 
     def __init__(
         self,

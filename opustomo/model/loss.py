@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.model.collective import ALONE, Collective
+from opustomo.model.global_batch import ALONE, Collective
 
 TV_WEIGHT = 0.1
 L1_WEIGHT = 0.3

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.model.collective import ALONE, Collective, shared_by
+from opustomo.model.global_batch import ALONE, Collective, shared_by
 
 EPSILON = 1e-3
 NEIGHBORS_IN_BATCH = 3

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
-from opustomo.model.batch import Batch
 from opustomo.model.composition_posterior import (
     Evidence,
     Population,
@@ -27,7 +26,7 @@ from opustomo.model.composition_posterior import (
     find_population,
     posterior_means,
 )
-from opustomo.model.step import StepState
+from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.engine import Engine
 from opustomo.training.monitors.records import Encoded

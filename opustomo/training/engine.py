@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.batch import Batch
+from opustomo.model.global_batch import StepRandom, seed_of
 from opustomo.model.loss import TERM_NAMES
-from opustomo.model.randomness import StepRandom, seed_of
-from opustomo.model.step import StepOutput, StepState
+from opustomo.model.step import Batch, StepOutput, StepState
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
-from opustomo.training.ranks import OneProcess, Ranks
+from opustomo.training.processes import OneProcess, Ranks
 
 SNR_START = 0.001
 SNR_DECAY = 0.99

@@ -16,9 +16,9 @@ from opustomo.geometry.rotations import (
     quaternion_to_matrix,
 )
 from opustomo.io.poses import Poses
+from opustomo.model.global_batch import StepRandom
 from opustomo.model.pose_posterior import prior_variance
 from opustomo.model.prior import Neighbors
-from opustomo.model.randomness import StepRandom
 from opustomo.training.monitors.records import Encoded
 
 NEW_SHARE = 0.3

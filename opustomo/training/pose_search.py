@@ -17,8 +17,6 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from opustomo.model.batch import Batch
-from opustomo.model.candidates import DEFAULT_ANGLE_DEG
 from opustomo.model.composition_posterior import (
     OVERSAMPLING,
     Population,
@@ -27,7 +25,8 @@ from opustomo.model.composition_posterior import (
     find_population,
     sampled,
 )
-from opustomo.model.step import StepState
+from opustomo.model.posing import DEFAULT_ANGLE_DEG
+from opustomo.model.step import Batch, StepState
 from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3
 from opustomo.training.encoding import Reading, particle_rows
 from opustomo.training.engine import Engine

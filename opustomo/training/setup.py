@@ -21,10 +21,9 @@ from opustomo.quality.checks.preflight import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_line
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
 from opustomo.training.monitors.records import MonitorFactory
-from opustomo.training.ranks import Place, join, lost_contact
+from opustomo.training.processes import Place, join, lost_contact, stop_on_signal
 from opustomo.training.resume import resume_command
-from opustomo.training.runlog import RunLog
-from opustomo.training.stop import stop_on_signal
+from opustomo.training.run_log import RunLog
 from opustomo.training.trainer import Trainer
 
 SELECTED_STAR = "particles.selected.star"

@@ -18,8 +18,8 @@ from opustomo.physics.boxes import mask_on_crop
 from opustomo.quality.checks.preflight import PlannedRun
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.loop_state import TRAINING
-from opustomo.training.runlog import RunLog
-from opustomo.training.stop import StopRequest
+from opustomo.training.processes import StopRequest
+from opustomo.training.run_log import RunLog
 from opustomo.training.trainer import Trainer
 
 STEPS_CPU, STEPS_GPU = 1, 8

@@ -19,8 +19,8 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.held_out_gain import gain_from
 from opustomo.model.loss import TERM_NAMES
+from opustomo.model.residual_spectra import gain_from
 from opustomo.model.step import StepOutput
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
@@ -29,18 +29,16 @@ from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import missing_consensus, updates_due
 from opustomo.training.encoding import Reading, infer_latents
 from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
+from opustomo.training.finite_values import Recovery
 from opustomo.training.fit_separation import separate_latents
 from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
 from opustomo.training.monitors.records import Monitor
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.pose_search import search_poses, wide_prior
-from opustomo.training.progress_display import RunProgress, visits_left
-from opustomo.training.ranks import OneProcess, Ranks
-from opustomo.training.recovery import Recovery
+from opustomo.training.processes import OneProcess, Ranks, StopRequest
 from opustomo.training.reports import SpeedMeter, epoch_record, interval_record, notify, term_line, write_template
-from opustomo.training.runlog import RunLog, epoch_line
-from opustomo.training.stop import StopRequest
+from opustomo.training.run_log import RunLog, RunProgress, epoch_line, visits_left
 
 AUTOSAVE_SECONDS = 600.0
 VALIDATION_KEY = 1_000_000

@@ -19,7 +19,7 @@ from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.latents import read_latents
 from opustomo.io.pickles import SEAL_LENGTH, load_pickles
 from opustomo.io.poses import Poses, read_poses
-from opustomo.model import decoder
+from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.separation import Separation, feature_count
@@ -196,7 +196,7 @@ def test_bodies_are_in_config_and_weights(folder: Path) -> None:
     assert read_config(folder / "config.pkl")[0] == sizes
     write_weights(folder / "weights.0.pkl", model, 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
-    assert tuple(state["template.affine_out.2.weight"].shape) == (18, decoder.HIDDEN)
+    assert tuple(state["template.affine_out.2.weight"].shape) == (18, networks.HIDDEN)
     np.testing.assert_allclose(state["com_bodies"], centers, rtol=1e-6)
     np.testing.assert_allclose(state["rotate_directions"], (centers - centers[::-1]) / 24, rtol=1e-6)
     np.testing.assert_allclose(state["radius"], 2.0 / 24, rtol=1e-6)

@@ -11,7 +11,7 @@ from opustomo.data.batches import read_split
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.training.runlog import RunLog
+from opustomo.training.run_log import RunLog
 from tests.commands.quick import assert_sound, edit_rows, own_copy, train, use_tiny_networks
 
 ROT, TILT, PSI = 6, 7, 8

@@ -16,7 +16,7 @@ from opustomo.io import pickles
 from opustomo.io.mrc import write_volume
 from opustomo.main import main
 from opustomo.training.loop_state import LoopState
-from opustomo.training.runlog import RunLog
+from opustomo.training.run_log import RunLog
 from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
 
 Usage = namedtuple("Usage", "total used free")

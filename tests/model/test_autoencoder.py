@@ -11,16 +11,15 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.geometry.rotations import matrix_to_quaternion
-from opustomo.model import decoder
+from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.batch import Batch
-from opustomo.model.candidates import candidate_rotations
 from opustomo.model.config import ModelConfig, PhysicsConfig
+from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
+from opustomo.model.posing import candidate_rotations
 from opustomo.model.prior import Neighbors
-from opustomo.model.randomness import StepRandom
-from opustomo.model.step import StepOutput, StepState
+from opustomo.model.step import Batch, StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
@@ -123,7 +122,7 @@ def test_every_row_of_the_head_is_trained(original: bool, model: Autoencoder) ->
     assert head is not None
     gradient = head[2].weight.grad
     assert isinstance(gradient, torch.Tensor)
-    assert gradient.shape == (18, decoder.HIDDEN)
+    assert gradient.shape == (18, networks.HIDDEN)
     trained = gradient.abs().amax(1) > 0
     assert trained[:12].all() and (trained[12:] == original).all() and torch.isfinite(gradient).all()
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.candidates import symmetric_candidates
 from opustomo.model.energy import (
     Energies,
     candidate_weights,
@@ -16,6 +15,7 @@ from opustomo.model.energy import (
     filtered_energies,
     shifted_cross,
 )
+from opustomo.model.posing import symmetric_candidates
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope
 from opustomo.physics.fourier import pad_center
 from tests import reference

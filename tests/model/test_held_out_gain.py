@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opustomo.model.held_out_gain import apply_gain, gain_from, gain_sums, no_gain
-from opustomo.model.noise import shell_count
+from opustomo.model.residual_spectra import apply_gain, gain_from, gain_sums, no_gain, shell_count
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import rfft3
 from opustomo.physics.fsc import shell_numbers

@@ -23,9 +23,8 @@ from opustomo.dynamics.body_masks import center_of_mass, geometry_of_densities
 from opustomo.geometry.rigid_bodies import RigidMotions, screw_of
 from opustomo.model import autoencoder
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.step import Inference, StepState
+from opustomo.model.step import Batch, Inference, StepState
 from opustomo.physics.body_motion import nominal_motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from opustomo.model.convolution import BlockUpsample, ClosingConv, Downsample, Upsample, sort_taps, unsort_taps
-from opustomo.model.decoder import ConvTemplate, Decoder, small_rotation
-from opustomo.model.encoder import Encoder
-from opustomo.model.initialization import initialize
+from opustomo.model.networks import ConvTemplate, Decoder, Encoder, initialize, small_rotation
 from tests.narrow_networks import NARROW_WIDTHS, use_widths
 
 ENCODER_SHAPES = {

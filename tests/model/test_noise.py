@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opustomo.model.noise import NoiseSums, residual_sums, whitening
+from opustomo.model.residual_spectra import NoiseSums, residual_sums, whitening
 from opustomo.physics.fourier import frequencies, irfft3, rfft3
 from opustomo.physics.fsc import shell_numbers
 

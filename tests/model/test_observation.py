@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from opustomo.model.global_batch import StepRandom
 from opustomo.model.observation import (
     VIEW_JITTER_DEG,
     centered_spectrum,
@@ -14,7 +15,6 @@ from opustomo.model.observation import (
     target_and_transfer,
     view_jitter,
 )
-from opustomo.model.randomness import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import model_envelope
 from opustomo.physics.fourier import irfft3

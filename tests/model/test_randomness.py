@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opustomo.model.randomness import StepRandom
+from opustomo.model.global_batch import StepRandom
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 

@@ -9,11 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.prior import Neighbors
-from opustomo.model.step import StepState
+from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import FIELDS, TiltBatch
 from tests import reference

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from opustomo.model.decoder import small_rotation
 from opustomo.model.energy import Energies, crop_energies, filter_target, filtered_energies
+from opustomo.model.networks import small_rotation
 from opustomo.physics.ctf import TiltBatch, ctf_at, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import crop_center, crop_spectrum, irfft3, pad_center, rfft3, shift_phases
 from opustomo.physics.sampling import rotate_about_z, sample_posed

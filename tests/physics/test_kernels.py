@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opustomo.model.energy import shifted_cross
-from opustomo.model.noise import model_residual_sums
+from opustomo.model.residual_spectra import model_residual_sums
 from opustomo.physics import kernels
 from opustomo.physics.body_motion import sample_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening

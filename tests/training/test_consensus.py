@@ -11,7 +11,7 @@ import torch
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import load_decoder
-from opustomo.model.decoder import Decoder
+from opustomo.model.networks import Decoder
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, pad_center
 from opustomo.physics.sampling import to_template

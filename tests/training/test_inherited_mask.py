@@ -13,7 +13,7 @@ from opustomo.checkpoint.epoch import read_state
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
-from opustomo.training.inherited_mask import InheritedSolvent
+from opustomo.training.inputs import InheritedSolvent
 from tests.commands.quick import own_copy, train, use_tiny_networks
 
 

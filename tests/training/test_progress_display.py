@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState
-from opustomo.training.progress_display import RunProgress, duration, visits_left
+from opustomo.training.run_log import RunProgress, duration, visits_left
 
 
 class Clock:

@@ -16,8 +16,7 @@ import torch
 from opustomo.errors import UserError
 from opustomo.io.poses import read_poses
 from opustomo.main import main as dsd
-from opustomo.training.launch import launch
-from opustomo.training.ranks import Place, place_from_environment
+from opustomo.training.processes import Place, launch, place_from_environment
 from tests.training.forked import PATIENCE, ForkedRun
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 
 from opustomo.analysis.results import read_training_log
 from opustomo.errors import UserError
-from opustomo.training.runlog import RunLog, epoch_line
+from opustomo.training.run_log import RunLog, epoch_line
 
 NOW = datetime(2026, 1, 31, 9, 5, 7)
 ZERO = {"gen": 0.0, "snr": 0.0, "total": 0.0}

@@ -21,17 +21,16 @@ from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
-from opustomo.model.batch import Batch
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms
-from opustomo.model.noise import NoiseSums
 from opustomo.model.prior import Neighbors
-from opustomo.model.step import StepOutput, StepState
+from opustomo.model.residual_spectra import NoiseSums
+from opustomo.model.step import Batch, StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.engine import make_optimizer
 from opustomo.training.loop_state import VALIDATION
-from opustomo.training.runlog import RunLog
+from opustomo.training.run_log import RunLog
 from opustomo.training.schedules import learning_rate_at
 from opustomo.training.trainer import Trainer
 

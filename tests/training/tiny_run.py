@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from opustomo.training.stop import StopRequest
+from opustomo.training.processes import StopRequest
 
 
 class TinyEncoder(nn.Module):

@@ -38,10 +38,10 @@ from opustomo.checkpoint.weights import (
 from opustomo.errors import UserError
 from opustomo.io.host_memory import require_memory
 from opustomo.io.mrc import write_volume
-from opustomo.model.decoder import Decoder
 from opustomo.model.device import choose_device
-from opustomo.model.held_out_gain import apply_gain
+from opustomo.model.networks import Decoder
 from opustomo.model.posing import Correction, Posing
+from opustomo.model.residual_spectra import apply_gain
 from opustomo.physics.body_motion import coarse_grid
 from opustomo.physics.boxes import Boxes
 

@@ -29,9 +29,8 @@ from opustomo.errors import UserError
 from opustomo.io.pickles import load_pickles
 from opustomo.io.progress_bar import progress
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.batch import Batch
 from opustomo.model.config import PhysicsConfig
-from opustomo.model.step import StepState
+from opustomo.model.step import Batch, StepState
 from opustomo.physics.ctf import TiltBatch
 
 USUAL_VALFRAC = 0.2

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from opustomo.training.monitors.collapse import CollapseMonitor
 from opustomo.training.monitors.convergence_state import ConvergenceMonitor
-from opustomo.training.monitors.metrics import MetricsFile
-from opustomo.training.monitors.particle_plot import ParticlePlot
+from opustomo.training.monitors.metrics import MetricsFile, TensorBoardMonitor, tensorboard_available
 from opustomo.training.monitors.records import Monitor
-from opustomo.training.monitors.tensorboard import TensorBoardMonitor, tensorboard_available
-from opustomo.training.monitors.training_figure import TrainingFigure
+from opustomo.training.monitors.training_figure import ParticlePlot, TrainingFigure
 
 
 def standard_monitors(

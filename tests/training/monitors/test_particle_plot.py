@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from opustomo.training.monitors.particle_plot import draw_particle
 from opustomo.training.monitors.records import Projections
+from opustomo.training.monitors.training_figure import draw_particle
 
 DISC = (np.hypot(*np.mgrid[-12:12, -12:12]) < 6).astype(np.float32)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opustomo.training.monitors.tensorboard import TensorBoardMonitor, tensorboard_available
+from opustomo.training.monitors.metrics import TensorBoardMonitor, tensorboard_available
 from tests.training.monitors import fabricated
 
 

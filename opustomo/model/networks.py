@@ -1,7 +1,8 @@
-"""ConvTemplate, OPUS-TOMO's decoder: composition latent to density, conformation latent to motion."""
+"""Networks of OPUS-TOMO: the encoder, the decoder ConvTemplate, and their initial weights."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -9,11 +10,126 @@ from torch import Tensor, nn
 
 from opustomo.geometry.rotations import quaternion_to_matrix
 from opustomo.model import convolution
-from opustomo.model.initialization import LEAKY_SLOPE, initialize, initialize_sequence
+from opustomo.model.convolution import (
+    BlockUpsample,
+    ClosingConv,
+    Downsample,
+    Upsample,
+    apply_along_axes,
+    resize_matrix_on,
+    through,
+)
+
+LEAKY_SLOPE = 0.2
+
+
+def leaky_gain() -> float:
+    """Gain of a LeakyReLU of slope 0.2."""
+    return nn.init.calculate_gain("leaky_relu", LEAKY_SLOPE)
+
+
+@torch.no_grad()
+def initialize(layer: nn.Module, gain: float = 1.0) -> None:
+    """Draw the weights of a linear, convolution or transposed-convolution layer in place.
+
+    Fans of a transposed convolution count kernel volume / stride³, and it repeats one block over all eight output
+    parities, so that the first output is smooth (no checkerboard).
+    """
+    if isinstance(layer, Upsample):
+        fans = (layer.in_channels + layer.out_channels) * 8.0
+    elif isinstance(layer, BlockUpsample):
+        fans = float(layer.in_channels + layer.out_channels)
+    elif isinstance(layer, (nn.Conv3d, ClosingConv)):
+        fans = (layer.in_channels + layer.out_channels) * float(math.prod(layer.kernel_size))
+    elif isinstance(layer, nn.Linear):
+        fans = float(layer.in_features + layer.out_features)
+    else:
+        raise ValueError(f"no rule to initialize a {type(layer).__name__}")
+    bound = gain * math.sqrt(6.0 / fans)
+    if isinstance(layer, ClosingConv):
+        layer.set_taps(torch.empty(layer.out_channels, layer.in_channels, 4, 4, 4).uniform_(-bound, bound))
+    else:
+        layer.weight.uniform_(-bound, bound)
+    if isinstance(layer, Upsample):
+        layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
+    elif isinstance(layer, BlockUpsample):
+        layer.weight.copy_(layer.weight[:, :, :1, :1, :1].expand_as(layer.weight))
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+def initialize_sequence(layers: nn.Sequential, last_gain: float | None = None) -> None:
+    """Initialize the parametrized layers of a sequence; all with the leaky gain, the last one with ``last_gain``."""
+    parametrised = [layer for layer in layers if hasattr(layer, "weight")]
+    for position, layer in enumerate(parametrised):
+        is_last = position == len(parametrised) - 1
+        initialize(layer, last_gain if is_last and last_gain is not None else leaky_gain())
+
+
+HIGHEST_LOGSTD = 4.0
+ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512)
+"""Channels of the grids, each half as long as the one before; features are resized after the first three."""
+
+
+def _convolutions(channels: tuple[int, ...], size: int | None = None) -> nn.Sequential:
+    """Return convolutions that each halve a grid of ``size`` voxels, which is None if it is not known."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        layer = ClosingConv(before, after, size) if before == after else Downsample(before, after)
+        layers += [layer, nn.LeakyReLU(LEAKY_SLOPE, inplace=True)]
+        size = None if size is None else size // 2
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """Encoder with the parameter names of OPUS-TOMO.
+
+    Parameters
+    ----------
+    latent_dim
+        zdim + zaffinedim.
+    inner_size
+        Side of the grid to which the features are resized half-way (``--encoderres``).
+    """
+
+    def __init__(self, latent_dim: int, inner_size: int) -> None:
+        super().__init__()
+        self.inner_size = inner_size
+        self.down1 = _convolutions((1, *ENCODER_CHANNELS[:3]))
+        self.down2 = _convolutions(ENCODER_CHANNELS[2:], inner_size)
+        width = ENCODER_CHANNELS[-1]
+        self.down3 = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(LEAKY_SLOPE))
+        self.mu = nn.Linear(width, latent_dim)
+        self.logstd = nn.Linear(width, latent_dim)
+        for part in (self.down1, self.down2, self.down3):
+            initialize_sequence(part)
+        for head in (self.mu, self.logstd):
+            initialize(head)
+
+    def start_deviation(self, value: float) -> None:
+        """Set the standard deviation of untrained posteriors to ``value``.
+
+        The means of an untrained encoder differ by about 0.01 between particles. With a standard deviation of 1, as in
+        OPUS-TOMO, little information about a particle reaches the decoder until the encoder learns to lower it.
+        """
+        nn.init.constant_(self.logstd.bias, math.log(value))
+
+    def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Dc, Dc, Dc) to mu and logstd, each (B, latent_dim), float32."""
+        features = through(self.down1, volumes[:, None])
+        resize = resize_matrix_on(features.shape[-1], self.inner_size, features.device)
+        features = apply_along_axes(resize, features)  # trilinear
+        features = through(self.down2, features)
+        pooled = torch.amax(features, dim=(2, 3, 4)).float()
+        with torch.autocast(pooled.device.type, enabled=False):  # latents need float32
+            features = self.down3(pooled)
+            # far above any useful spread; without a limit one bad step can overflow exp(2 logstd) for good
+            return self.mu(features), self.logstd(features).clamp(max=HIGHEST_LOGSTD)
+
 
 HIDDEN = 512
 """Width of the hidden layers of the composition and of the conformation."""
-CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
+DECODER_CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
 """Channels of the grids from 1³ up to half the template."""
 MIDDLE_SIZE = 16
 HEAD_STD = 0.5 / 512
@@ -48,12 +164,12 @@ class ConvTemplate(nn.Module):
         super().__init__()
         self.templateres = templateres
         self.template1 = nn.Sequential(
-            nn.Linear(zdim, HIDDEN), _activation(), nn.Linear(HIDDEN, CHANNELS[0]), _activation()
+            nn.Linear(zdim, HIDDEN), _activation(), nn.Linear(HIDDEN, DECODER_CHANNELS[0]), _activation()
         )
-        self.template2 = _upsampling(convolution.BlockUpsample, CHANNELS[:3])
-        self.template3 = _upsampling(convolution.Upsample, CHANNELS[2:5])
-        self.template4 = _upsampling(convolution.Upsample, CHANNELS[4:])
-        self.conv_out = convolution.Upsample(CHANNELS[-1], 1)
+        self.template2 = _upsampling(convolution.BlockUpsample, DECODER_CHANNELS[:3])
+        self.template3 = _upsampling(convolution.Upsample, DECODER_CHANNELS[2:5])
+        self.template4 = _upsampling(convolution.Upsample, DECODER_CHANNELS[4:])
+        self.conv_out = convolution.Upsample(DECODER_CHANNELS[-1], 1)
         for part in (self.template1, self.template2, self.template3, self.template4):
             initialize_sequence(part)
         initialize(self.conv_out)

@@ -1,8 +1,4 @@
-"""Noise spectrum: variance of the noise per Fourier shell, estimated from the residuals of the model.
-
-The energies ``Σ x² - 2 Σ x r`` assume white noise. Divided by the noise variance of each shell they are twice a
-negative log-likelihood, with which networks are trained and poses are inferred. See docs/method.md, section 3.
-"""
+"""Spectra estimated from residuals of the model: noise variance and gain of the decoder network per Fourier shell."""
 
 from __future__ import annotations
 
@@ -13,7 +9,8 @@ import torch
 from torch import Tensor
 
 from opustomo.physics import kernels
-from opustomo.physics.fourier import half_spectrum_weights
+from opustomo.physics.boxes import Boxes
+from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3, squared_radius
 from opustomo.physics.fsc import measured_shells
 
 LANES = 64
@@ -120,3 +117,48 @@ def whitening(noise: NoiseSums, size: int) -> Tensor:
     variance = torch.maximum(variance, LEAST_RELATIVE_VARIANCE * mean)
     relative = variance / noise.reference_variance.clamp(min=1e-30)
     return relative.rsqrt()[_shells(size, relative.device)].view(size, size, size // 2 + 1)
+
+
+def gain_sums(residual: Tensor, added: Tensor, weight: Tensor | None) -> Tensor:
+    """Return Σ Re X* R and Σ |X|² per shell over a batch, (2, S).
+
+    Parameters
+    ----------
+    residual, added
+        R and X, complex half spectra (B, n, n, n/2+1).
+    weight
+        (B,) 1, or 0 for particles to leave out; None stands for ones.
+    """
+    weight = added.new_ones(len(added), dtype=torch.float32) if weight is None else weight
+    twice = half_spectrum_weights(added.shape[1], added.device)
+    x, r = torch.view_as_real(added), torch.view_as_real(residual)
+    cross = torch.einsum("bzyxc,bzyxc,b->zyx", x, r, weight) * twice
+    power = torch.einsum("bzyxc,bzyxc,b->zyx", x, x, weight) * twice
+    return torch.stack([shell_sums(cross), shell_sums(power)])
+
+
+def gain_from(sums: Tensor) -> Tensor:
+    """Return gains (S,) between 0 and 1 from the sums (2, S) over all held-out particles; 1 where nothing is known."""
+    cross, power = sums
+    known = power > 0
+    return torch.where(known, (cross / power.where(known, 1.0)).clamp(0.0, 1.0), 1.0)
+
+
+def apply_gain(volumes: Tensor, gain: Tensor, boxes: Boxes) -> Tensor:
+    """Multiply each shell of volumes on the grid of the template, (B, T, T, T), by its gain (S,).
+
+    Gains belong to the shells of the render box and are interpolated linearly between them.
+    """
+    size = volumes.shape[-1]
+    # the template spans the crop from the center of its first voxel to that of its last
+    shells_per_frequency = boxes.render * (size - 1) / (boxes.crop - 1)
+    shell = squared_radius(size, volumes.device).sqrt() * shells_per_frequency
+    below = shell.floor().long().clamp(max=len(gain) - 1)
+    above = (below + 1).clamp(max=len(gain) - 1)
+    part = (shell - below).clamp(max=1.0)
+    return irfft3(rfft3(volumes) * torch.lerp(gain[below], gain[above], part))
+
+
+def no_gain(size: int) -> Tensor:
+    """Return gains of 1 for the shells of a box of ``size`` voxels."""
+    return torch.ones(shell_count(size))
