@@ -32,7 +32,7 @@ class BlockUpsample(nn.ConvTranspose3d):
         super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
+        """Upsample (B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
         batch, channels, n = x.shape[:3]
         flat = x.flatten(2).transpose(1, 2)  # (B, n³, C)
         blocks = (flat @ self.weight.view(channels, -1)).view(batch, n, n, n, self.out_channels, 2, 2, 2)
@@ -53,7 +53,7 @@ def _leaky(x: Tensor, slope: float | None) -> Tensor:
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Pass through layers each followed by its LeakyReLU; layers that can do both in one do."""
+    """Apply layers that are each followed by a LeakyReLU, in one step where a layer can do both."""
     modules = list(layers)
     for layer, activation in zip(modules[::2], modules[1::2], strict=True):
         if isinstance(layer, (Upsample, Downsample)):
@@ -68,14 +68,14 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _computed(x: Tensor) -> Tensor:
-    """``x`` in the layout and, under autocast, the type that convolutions work in."""
+    """Return ``x`` in the memory layout and, under autocast, the data type of convolutions."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return x.to(dtype, memory_format=_memory_format(x))
 
 
 def sort_taps(weight: Tensor) -> Tensor:
-    """PyTorch's weight (C, C', 4, 4, 4) to one kernel per output parity (8, C', C, 2, 2, 2).
+    """Convert PyTorch's weight (C, C', 4, 4, 4) to one kernel per output parity, (8, C', C, 2, 2, 2).
 
     Along one axis, even outputs 2j read inputs j-1 and j with taps 3 and 1, odd outputs 2j+1 read inputs j and j+1 with
     taps 2 and 0.
@@ -86,14 +86,14 @@ def sort_taps(weight: Tensor) -> Tensor:
 
 
 def unsort_taps(kernels: Tensor) -> Tensor:
-    """Inverse of :func:`sort_taps`."""
+    """Invert :func:`sort_taps`."""
     taps = kernels.unflatten(0, (2, 2, 2)).permute(4, 3, 5, 0, 6, 1, 7, 2)
     taps = taps.flip(2, 3, 4, 5, 6, 7)
     return taps.flatten(6, 7).flatten(4, 5).flatten(2, 3).contiguous()
 
 
 def _by_parity(phases: Tensor) -> Tensor:
-    """View of parities (B, 2, 2, 2, C, n+1, n+1, n+1) in the order of the doubled grid: (B, n, 2, n, 2, n, 2, C).
+    """View parities (B, 2, 2, 2, C, n+1, n+1, n+1) in the order of the doubled grid, (B, n, 2, n, 2, n, 2, C).
 
     Output voxel 2j + p along an axis is voxel j + p of parity p: a stride in j, and the same plus that of the parity
     in p.
@@ -138,7 +138,7 @@ class Upsample(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """(B, C, n, n, n) to (B, C', 2n, 2n, 2n), with a LeakyReLU of this slope after it."""
+        """Upsample (B, C, n, n, n) to (B, C', 2n, 2n, 2n) and apply a LeakyReLU of this slope."""
         x = _computed(x)
         weight = self.weight.flatten(0, 1).to(x.dtype, memory_format=_memory_format(x))
         if _has_kernels(x):
@@ -187,14 +187,14 @@ class Downsample(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """(B, C, n, n, n) to (B, C', n//2, n//2, n//2), with a LeakyReLU of this slope after it."""
+        """Downsample (B, C, n, n, n) to (B, C', n//2, n//2, n//2) and apply a LeakyReLU of this slope."""
         if x.is_cuda:
             return self.blockwise(x, slope)
         few = x.shape[-1] // 2 <= FEW_OUTPUTS
         return _leaky(self.as_product(x) if few else super().forward(x), slope)
 
     def as_product(self, x: Tensor) -> Tensor:
-        """:meth:`forward` as one matrix product, which pays for few voxels of many channels."""
+        """Compute :meth:`forward` as one matrix product, which is faster for few voxels of many channels."""
         windows = nn.functional.pad(x, (1, 1) * 3).unfold(2, 4, 2).unfold(3, 4, 2).unfold(4, 4, 2)
         batch, _, m = windows.shape[:3]
         rows = windows.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(batch * m**3, -1)
@@ -202,7 +202,7 @@ class Downsample(nn.Conv3d):
         return out.view(batch, m, m, m, -1).permute(0, 4, 1, 2, 3)
 
     def blockwise(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """:meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, that is blocks j and j + 1."""
+        """Compute :meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, that is blocks j and j + 1."""
         x = _computed(x)
         taps = self.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # tap = 2 block + place
         weight = taps.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(self.out_channels, -1, 2, 2, 2)
@@ -216,7 +216,7 @@ class Downsample(nn.Conv3d):
 
 
 def blocks_of(x: Tensor) -> Tensor:
-    """Voxels of (B, C, n, n, n), zeros around them, in blocks of 2³: (B, 8C, m, m, m), m = (n + 2)//2."""
+    """Return zero-padded voxels of (B, C, n, n, n) in blocks of 2³, (B, 8C, m, m, m) with m = (n + 2)//2."""
     batch, channels, n = x.shape[:3]
     padded = nn.functional.pad(x, (1, 1 - n % 2) * 3)  # of an odd grid the last padding is not read
     m = padded.shape[-1] // 2
@@ -265,7 +265,7 @@ class ClosingConv(nn.Module):
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, n, n, n) to (B, C', n//2, n//2, n//2)."""
+        """Downsample (B, C, n, n, n) to (B, C', n//2, n//2, n//2)."""
         if x.shape[-1] == self.weight.shape[-1] < 4:
             out = nn.functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)
             return out[:, :, None, None, None]
@@ -286,7 +286,7 @@ class ClosingConv(nn.Module):
 
 
 def resize_matrix(size_in: int, size_out: int) -> Tensor:
-    """Linear interpolation from ``size_in`` to ``size_out`` points with common end points; (size_out, size_in)."""
+    """Return the matrix (size_out, size_in) of linear interpolation between grids with common end points."""
     at = torch.linspace(0.0, size_in - 1.0, size_out)
     low = at.floor().long().clamp(max=size_in - 2)
     matrix = torch.zeros(size_out, size_in)
@@ -299,17 +299,17 @@ def resize_matrix(size_in: int, size_out: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def resize_matrix_on(size_in: int, size_out: int, device: torch.device) -> Tensor:
-    """:func:`resize_matrix`, kept on a device."""
+    """Return :func:`resize_matrix` on a device, where it is cached."""
     return resize_matrix(size_in, size_out).to(device)
 
 
 def read_positions(matrix: Tensor) -> Positions:
-    """Columns of an interpolation matrix that are read at all."""
+    """Return the columns of an interpolation matrix that are not zero."""
     return tuple(torch.nonzero(matrix.abs().sum(0)).flatten().tolist())
 
 
 def input_positions(outputs: Positions, size_in: int) -> Positions:
-    """Inputs of a kernel-4, stride-2 transposed convolution that reach the given outputs (one axis)."""
+    """Return the inputs of a kernel-4, stride-2 transposed convolution that reach the given outputs (one axis)."""
     padded = {(o + 1) // 2 + step for o in outputs for step in (0, 1)}
     return tuple(sorted(p - 1 for p in padded if 1 <= p <= size_in))
 
@@ -341,7 +341,7 @@ class UpsampleAt(nn.Module):
         self.register_buffer("order", torch.tensor(position).argsort(), persistent=False)
 
     def forward(self, x: Tensor, layer: Upsample) -> Tensor:
-        """(B, C, h, h, h) at ``have`` to (B, C', w, w, w) at ``want``."""
+        """Compute outputs (B, C', w, w, w) at ``want`` from inputs (B, C, h, h, h) at ``have``."""
         batch, channels = x.shape[:2]
         reads = [self.get_buffer("reads0"), self.get_buffer("reads1")]
         padded = nn.functional.pad(x, (0, 1) * 3)
@@ -361,7 +361,7 @@ class UpsampleAt(nn.Module):
         return out.permute(0, 4, 1, 2, 3)
 
     def _products(self, patches: list[Tensor], layer: Upsample) -> list[Tensor]:
-        """Products of the patches (B, z, y, x, 8C) of each parity with its kernel, (B, z, y, x, C')."""
+        """Return the products of the patches (B, z, y, x, 8C) of each parity with its kernel, (B, z, y, x, C')."""
         kernels = layer.weight.flatten(2)
         if self.counts[0] != self.counts[1]:
             each = zip(patches, kernels.unbind(0), strict=True)

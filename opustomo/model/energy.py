@@ -24,7 +24,7 @@ class Energies(NamedTuple):
 
 
 def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
-    """``Σ_k w |S|²``: (B, P) of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
+    """Return ``Σ_k w |S|²``, (B, P), of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
     if kernels.usable(weights):
         from opustomo.physics.kernels.sums import weighted_power
 
@@ -43,7 +43,7 @@ def cross_sums(posed: Tensor, filtered: Tensor) -> Tensor:
 
 
 def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
-    """``Σ_x V(x) h(x - s)`` (B, 6), s a voxel along x, y, z, then back along each.
+    """Return ``Σ_x V(x) h(x - s)``, (B, 6), for shifts s of one voxel along x, y and z, then of -1 voxel along each.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
 
 
 def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
-    """``h = F⁻¹{H·F{r}}`` (B, Dr, Dr, Dr), with which ``Σ x r = Σ V·h`` for every posed V (H is real)."""
+    """Return ``h = F⁻¹{H·F{r}}``, (B, Dr, Dr, Dr), with which ``Σ x r = Σ V·h`` for every posed V (H is real)."""
     return irfft3(rfft3(target) * transfer)
 
 
@@ -145,13 +145,13 @@ def compare(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Comparison:
 
 
 def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
-    """Energies with Σx² over the central ``crop``, as OPUS-TOMO sums them; otherwise like :func:`filtered_energies`."""
+    """Return :func:`filtered_energies` with Σx² over the central ``crop``, as in OPUS-TOMO, for a target r."""
     model = crop_center(irfft3(rfft3(posed) * transfer[:, None]), crop)
     return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_center(target, crop)))
 
 
 def candidate_weights(energy: Tensor, crop: int) -> Tensor:
-    """Softmax weights (B, P) at temperature ``max(½ std_p E, Dc/8)``, without gradient."""
+    """Return softmax weights (B, P) at temperature ``max(½ std_p E, Dc/8)``, without gradient."""
     energy = energy.detach()
     spread = energy.std(dim=1, keepdim=True) if energy.shape[1] > 1 else torch.zeros_like(energy)
     return torch.softmax(-energy / (0.5 * spread).clamp(min=crop / 8.0), dim=1)

@@ -24,7 +24,7 @@ LEAKY_SLOPE = 0.2
 
 
 def leaky_gain() -> float:
-    """Gain of a LeakyReLU of slope 0.2."""
+    """Return the gain of a LeakyReLU of slope 0.2."""
     return nn.init.calculate_gain("leaky_relu", LEAKY_SLOPE)
 
 
@@ -60,15 +60,15 @@ def initialize(layer: nn.Module, gain: float = 1.0) -> None:
 
 def initialize_sequence(layers: nn.Sequential, last_gain: float | None = None) -> None:
     """Initialize the parametrized layers of a sequence; all with the leaky gain, the last one with ``last_gain``."""
-    parametrised = [layer for layer in layers if hasattr(layer, "weight")]
-    for position, layer in enumerate(parametrised):
-        is_last = position == len(parametrised) - 1
+    parametrized = [layer for layer in layers if hasattr(layer, "weight")]
+    for position, layer in enumerate(parametrized):
+        is_last = position == len(parametrized) - 1
         initialize(layer, last_gain if is_last and last_gain is not None else leaky_gain())
 
 
 HIGHEST_LOGSTD = 4.0
 ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512)
-"""Channels of the grids, each half as long as the one before; features are resized after the first three."""
+"""Channels of the encoder. Each layer halves the grid; features are resized after the first three."""
 
 
 def _convolutions(channels: tuple[int, ...], size: int | None = None) -> nn.Sequential:
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
     latent_dim
         zdim + zaffinedim.
     inner_size
-        Side of the grid to which the features are resized half-way (``--encoderres``).
+        Size of the grid to which the features are resized half-way (``--encoderres``).
     """
 
     def __init__(self, latent_dim: int, inner_size: int) -> None:
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         nn.init.constant_(self.logstd.bias, math.log(value))
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Dc, Dc, Dc) to mu and logstd, each (B, latent_dim), float32."""
+        """Encode volumes (B, Dc, Dc, Dc) to mean and log standard deviation, each (B, latent_dim), float32."""
         features = through(self.down1, volumes[:, None])
         resize = resize_matrix_on(features.shape[-1], self.inner_size, features.device)
         features = apply_along_axes(resize, features)  # trilinear
@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         pooled = torch.amax(features, dim=(2, 3, 4)).float()
         with torch.autocast(pooled.device.type, enabled=False):  # latents need float32
             features = self.down3(pooled)
-            # far above any useful spread; without a limit one bad step can overflow exp(2 logstd) for good
+            # far above any useful spread; without a limit, one bad step can let exp(2 logstd) overflow permanently
             return self.mu(features), self.logstd(features).clamp(max=HIGHEST_LOGSTD)
 
 
@@ -146,18 +146,18 @@ def _upsampling(layer: type[nn.Module], channels: tuple[int, ...]) -> nn.Sequent
 
 
 class ConvTemplate(nn.Module):
-    """Decoder with the original's parameter names.
+    """Template network with the parameter names of OPUS-TOMO.
 
     Parameters
     ----------
     zdim
-        Size of the composition latent.
+        Dimension of the composition latent.
     templateres
-        T, multiple of 16.
+        Box size T of the template, a multiple of 16.
     zaffinedim
-        Size of the conformation latent; with ``poses`` rows it gets the head ``affine_out``.
+        Dimension of the conformation latent, the input of the head ``affine_out``.
     poses
-        Number of rows of six the head gives: bodies + 1, or 0 for no head.
+        Number of rows of six outputs of the head: bodies + 1, or 0 for no head.
     """
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
@@ -194,7 +194,7 @@ class ConvTemplate(nn.Module):
         self._resize: Tensor
 
     def _to_middle(self, features: Tensor) -> Tensor:
-        """512-channel grid of 4³ to the 128-channel grid of (T/16)³."""
+        """Convert the 512-channel grid of 4³ voxels to the 128-channel grid of (T/16)³."""
         if self._sparse is None:
             features = convolution.through(self.template3, features)
         else:
@@ -207,20 +207,20 @@ class ConvTemplate(nn.Module):
         return convolution.apply_along_axes(self._resize, features)
 
     def forward(self, composition: Tensor, added: Tensor | None = None) -> Tensor:
-        """(B, zdim) to densities (B, T, T, T), float32, plus a volume (T, T, T) that is ``added`` to all of them."""
+        """Decode compositions (B, zdim) to densities (B, T, T, T), float32, and add ``added`` (T, T, T) to each."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
         features = convolution.through(self.template4, self._to_middle(features))
         return self.conv_out.to_density(features, added)
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
-        """(B, zaffinedim) to rows (B, poses, 6) of three rotation and three translation numbers."""
+        """Return the rows (B, poses, 6) of three rotations and three translations of conformations (B, zaffinedim)."""
         if self.affine_out is None:
             raise ValueError("this decoder has no pose head")
         return self.affine_out(conformation).float().unflatten(-1, (-1, 6))
 
 
 class Decoder(nn.Module):
-    """Sum of the consensus volume and the template network, under the name checkpoints use (``template.…``)."""
+    """Decoder: the sum of the consensus volume and the template network (``template.…`` in checkpoints)."""
 
     composition_scale: Tensor
     consensus: Tensor
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
         self.template = ConvTemplate(zdim, templateres, zaffinedim, poses)
         # below 1 while bodies learn to move first; stored beside the networks, whose names are the original's
         self.register_buffer("composition_scale", torch.ones(()), persistent=False)
-        # zero in checkpoints of OPUS-TOMO, whose network draws everything
+        # zero in checkpoints of OPUS-TOMO, whose network generates the whole density
         self.register_buffer("consensus", torch.zeros((templateres,) * 3), persistent=False)
 
     def forward(self, composition: Tensor) -> Tensor:
@@ -249,6 +249,6 @@ class Decoder(nn.Module):
 
 
 def small_rotation(numbers: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of quaternions (16, a₁, a₂, a₃) normalized: identity at zero, small near it."""
+    """Return the rotation matrices (..., 3, 3) of normalized quaternions (16, a₁, a₂, a₃), which are near identity."""
     real = torch.full_like(numbers[..., :1], QUATERNION_REAL)
     return quaternion_to_matrix(torch.cat([real, numbers], -1))

@@ -23,9 +23,9 @@ def sphere_frequencies(size: int, device: torch.device | str | None = None, padd
 
     Returns
     -------
-    places : Tensor, (M,)
+    indices : Tensor, (M,)
         Flat indices into the half spectrum of the larger box.
-    at : Tensor, (M, 3)
+    points : Tensor, (M, 3)
         Frequencies k (x, y, z) in Fourier voxels of the box of `size`, which are multiples of 1/padding.
     """
     fine = padding * size
@@ -40,7 +40,7 @@ def interpolation_attenuation(size: int, device: torch.device | str | None = Non
     return torch.sinc(at).square()
 
 
-def interpolate_rotated(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
+def interpolate_rotated(spectra: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """Interpolate spectra at rotated frequencies.
 
     Parameters
@@ -50,7 +50,7 @@ def interpolate_rotated(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tenso
         (B, D, D, D/2+1).
     rotations
         RELION rotation matrices A, (B, 3, 3).
-    at
+    points
         Frequencies k (x, y, z) in Fourier voxels, (M, 3).
 
     Returns
@@ -63,19 +63,19 @@ def interpolate_rotated(spectra: Tensor, rotations: Tensor, at: Tensor) -> Tenso
     volumes = irfft3(spectra) / (attenuation[:, None, None] * attenuation[:, None] * attenuation)
     padded = torch.fft.ifftshift(pad_center(volumes, INTERPOLATION_PADDING * size), dim=(-3, -2, -1))
     fine = rfft3(padded)
-    values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, INTERPOLATION_PADDING * at)
+    values, mirrored = _interpolate(torch.view_as_real(fine).movedim(-1, 1), rotations, INTERPOLATION_PADDING * points)
     return torch.complex(values[:, 0], torch.where(mirrored, -values[:, 1], values[:, 1]))
 
 
-def interpolate_rotated_weights(weights: Tensor, rotations: Tensor, at: Tensor) -> Tensor:
+def interpolate_rotated_weights(weights: Tensor, rotations: Tensor, points: Tensor) -> Tensor:
     """Interpolate real, even half spectra (B, D, D, D/2+1) trilinearly at A k and return the values, (B, M).
 
     Trilinear interpolation preserves non-negative values.
     """
-    return _interpolate(weights[:, None], rotations, at)[0][:, 0]
+    return _interpolate(weights[:, None], rotations, points)[0][:, 0]
 
 
-def _interpolate(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _interpolate(channels: Tensor, rotations: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Interpolate half spectra at rotated frequencies.
 
     Parameters
@@ -84,7 +84,7 @@ def _interpolate(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tenso
         Half spectra, (B, C, n, n, n/2+1).
     rotations
         RELION rotation matrices A, (B, 3, 3).
-    at
+    points
         Frequencies k (x, y, z) in Fourier voxels, (M, 3).
 
     Returns
@@ -95,7 +95,7 @@ def _interpolate(channels: Tensor, rotations: Tensor, at: Tensor) -> tuple[Tenso
         Whether the value at -A k was read, of which the value at A k is the complex conjugate.
     """
     half = channels.shape[-1] - 1
-    rotated = torch.einsum("bij,mj->bmi", rotations, at)
+    rotated = torch.einsum("bij,mj->bmi", rotations, points)
     mirrored = rotated[..., 0] < 0  # only kx >= 0 is stored; the value at -k is the conjugate
     rotated = torch.where(mirrored[..., None], -rotated, rotated)
     # Order the frequencies -n/2 … n/2 so that the grid ends at ±1; the plane at +n/2 equals the plane at -n/2.
@@ -138,9 +138,9 @@ class Backprojection:
         self.box, self.padding, self.device = box, padding, torch.device(device)
         self.left_out: dict[int, str] = {}
         """Reason for each excluded particle, by particle index."""
-        self._places, self._at = sphere_frequencies(box, self.device, padding)
-        self._signal = torch.zeros(sums, len(self._at), dtype=torch.complex64, device=self.device)
-        self._weight = torch.zeros(sums, len(self._at), device=self.device)
+        self._indices, self._points = sphere_frequencies(box, self.device, padding)
+        self._signal = torch.zeros(sums, len(self._points), dtype=torch.complex64, device=self.device)
+        self._weight = torch.zeros(sums, len(self._points), device=self.device)
         self._counts = torch.zeros(sums, dtype=torch.long, device=self.device)
 
     @torch.no_grad()
@@ -156,12 +156,13 @@ class Backprojection:
         rotations, origins_px
             RELION rotation matrices A, (B, 3, 3), and shifts that center the particles in voxels, (B, 3).
         members
-            Index of the sum that each subtomogram is added to, -1 for none, (S, B).
+            Index of the sum to which each subtomogram is added, one row per division of the particles; -1 for none,
+            (S, B).
         """
         spectra = rfft3(volumes) * shift_phases(origins_px, self.box, self.box)
         # Interpolate CTF and spectrum separately: their product extends beyond the box and would alias.
-        transfer = interpolate_rotated_weights(ctf, rotations, self._at)
-        signal = interpolate_rotated(spectra, rotations, self._at) * transfer
+        transfer = interpolate_rotated_weights(ctf, rotations, self._points)
+        signal = interpolate_rotated(spectra, rotations, self._points) * transfer
         weight = transfer.square()
         for row in members:
             inside = row >= 0
@@ -186,12 +187,12 @@ class Backprojection:
         Wiener filter for a signal-to-noise ratio of ten in an average voxel of the shell.
         """
         signal, weight = self._signal[list(sums)].sum(0), self._weight[list(sums)].sum(0)
-        shells = self._at.norm(dim=1).round().long()
+        shells = self._points.norm(dim=1).round().long()
         number = torch.bincount(shells).clamp(min=1)
         mean = torch.zeros(len(number), device=self.device).index_add_(0, shells, weight) / number
         regularization = (REGULARIZATION * mean[shells]).clamp(min=torch.finfo(torch.float32).tiny)
         size = self.padding * self.box
         spectrum = torch.zeros(size * size * (size // 2 + 1), dtype=torch.complex64, device=self.device)
-        spectrum[self._places] = signal / (weight + regularization)
+        spectrum[self._indices] = signal / (weight + regularization)
         centered = torch.fft.fftshift(irfft3(spectrum.view(size, size, -1)))
         return crop_center(centered, self.box).clone().cpu()

@@ -23,7 +23,9 @@ from opustomo.physics.fourier import pad_center
 from opustomo.physics.sampling import cube_points
 
 FALLOFF = 0.2
+"""Decay of the weight of a body with the squared distance from its center, in units of its radii."""
 FLOOR = 1e-5
+"""Least weight of a body, which keeps the sum of the weights above zero far from all bodies."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,14 @@ class Bodies:
 
 
 class Motion(NamedTuple):
-    """Motion of bodies: ``rotations`` R_b (B, K, 3, 3) and ``shifts`` s_b (B, K, 3).
+    """Motion of K bodies: a body with the center c_b moves by ``p ↦ R_b (p - c_b - s_b) + c_b`` in the reference frame.
 
-    In the reference frame, a body with the center c_b moves by ``p ↦ R_b (p - c_b - s_b) + c_b``.
+    Attributes
+    ----------
+    rotations
+        Rotations R_b, (B, K, 3, 3).
+    shifts
+        Shifts s_b in grid units, (B, K, 3).
     """
 
     rotations: Tensor
@@ -98,6 +105,8 @@ def pull_back(points: Sequence[Tensor], rotation: Tensor, motion: Motion, bodies
         Coordinates x, y and z, each (B or 1, 1, ...), which broadcast to the shape S of the points.
     rotation
         Poses A δA, (B, 3, 3).
+    motion, bodies
+        Motion and geometry of the bodies.
 
     Returns
     -------
@@ -117,7 +126,7 @@ def pull_back(points: Sequence[Tensor], rotation: Tensor, motion: Motion, bodies
 
 
 def _linear(points: Sequence[Tensor], matrix: Tensor, offset: Tensor) -> Tensor:
-    """Return ``xᵀ M + o`` for points as in :func:`pull_back`, M (B, 3, 3) and o (B, 3); add small arrays first."""
+    """Return ``xᵀ M + o`` for points as in :func:`pull_back`, M (B, 3, 3) and o (B, 3), small arrays first."""
     x, y, z = points
     ends = (1,) * (x.dim() - 2)
     rows = matrix.unflatten(2, (3, *ends))

@@ -67,8 +67,9 @@ class Boxes:
 
 
 DEFAULT_WINDOW = 0.85
-MAX_WINDOW = 0.98
-MAX_WINDOW_AT_256 = 0.9
+"""Fraction of the box that the crop keeps without a mask, as in OPUS-TOMO."""
+MAX_WINDOW, MAX_WINDOW_AT_256 = 0.98, 0.9
+"""Largest fraction with a mask, and with a template of 256 voxels, as in OPUS-TOMO."""
 
 
 def crop_window(mask: np.ndarray | None, templateres: int) -> float:

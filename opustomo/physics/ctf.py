@@ -119,6 +119,7 @@ def ctf_at(x: Tensor, y: Tensor, tilts: TiltBatch) -> Tensor:
 
 
 SCALE_FLOOR = 1e-3
+"""Least sum of tilt scales by which a CTF is divided."""
 KERNEL_FLOOR = 1e-5
 """Kernel value below which a slice does not contribute to a voxel, so that the missing wedge has c = 0 exactly.
 
@@ -143,7 +144,7 @@ def linear_kernel(distance: Tensor) -> Tensor:
 def slice_sampling(
     tilts: TiltBatch, size: int, nyquist: float, kernel_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the coordinate x' in the slice of each tilt and the kernel W(d) at the distance d from it.
+    """Return the coordinate x' within the slice of each tilt, and the kernel W(d) at the distance d from the slice.
 
     Both have shape (B, T, Dr, Dr/2+1) with axes kz and kx. W is 0 where a slice does not contribute or its scale is 0.
     """

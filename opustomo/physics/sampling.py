@@ -98,9 +98,9 @@ def rotate_about_z(volumes: Tensor, matrices: Tensor) -> Tensor:
     size = volumes.shape[-1]
     rows = affine_matrices(matrices, 1.0 / (size - 1))
     if kernels.usable(volumes, rows) and not volumes.requires_grad:
-        from opustomo.physics.kernels.sampling import rotate_about_z as in_one_kernel
+        from opustomo.physics.kernels.sampling import rotate_about_z as rotate_with_kernel
 
-        return in_one_kernel(volumes, voxel_affines(rows, size, size))
+        return rotate_with_kernel(volumes, voxel_affines(rows, size, size))
     grid = functional.affine_grid(rows, [len(volumes), 1, size, size], align_corners=True)
     return functional.grid_sample(volumes, grid, mode="bicubic", align_corners=True)
 

@@ -46,8 +46,8 @@ class SliceInserter:
         Device of the slices.
     """
 
-    #: Voxels with a smaller sum of weights remain 0.
     EMPTY = 1e-3
+    """Sum of weights below which a voxel remains 0."""
 
     def __init__(
         self, tilt_deg: np.ndarray, box: int, *, normalize: bool = True, device: torch.device | str = "cpu"

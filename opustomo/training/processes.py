@@ -242,7 +242,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], asked: list[float]) -> int:
-    """Exit code once all have ended, or one has failed, or they have not ended long after they were asked to."""
+    """Return the exit code once all processes have ended, one has failed, or the time to end on request is over."""
     while True:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]

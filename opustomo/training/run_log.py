@@ -192,7 +192,7 @@ class RunLog:
             pass  # a file system without locks
 
     def say(self, text: str) -> None:
-        """A line with the time."""
+        """Write a line with the time."""
         self.raw(f"{datetime.now():%Y-%m-%d %H:%M:%S}     {text}")
 
     def keep(self, text: str) -> None:
@@ -201,7 +201,7 @@ class RunLog:
             self._file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}     {text}\n".encode())
 
     def raw(self, line: str) -> None:
-        """A line as it is."""
+        """Write a line unchanged."""
         with suppress(OSError):
             self._file.write((line + "\n").encode())
         if self._silent:

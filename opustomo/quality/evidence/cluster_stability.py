@@ -60,7 +60,7 @@ class Stability:
         return float((1 + (self.chance >= self.agreement[number]).sum()) / (1 + len(self.chance)))
 
     def comes_back(self, number: int) -> bool:
-        """Whether cluster `number` is found in both of two disjoint halves, more than by chance."""
+        """Return whether cluster `number` is found in both of two disjoint halves, more than by chance."""
         return bool(
             self.jaccard[number] > DISSOLVED
             and self.agreement[number] >= AGREEMENT
