@@ -24,7 +24,7 @@ class TrainingConfig:
         Weights of the KL divergence and of the disentanglement prior.
     separate
         With bodies, write compositions without what they share with conformations
-        (:mod:`opustomo.training.fit_separation`).
+        (:mod:`opustomo.model.separation`).
     valfrac, split
         Fraction of held-out particles; file that lists them, written if it does not exist.
     seed

@@ -21,6 +21,7 @@ from opustomo.geometry.rotations import viewing_groups
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.residual_spectra import gain_from
+from opustomo.model.separation import separate_latents
 from opustomo.model.step import StepOutput
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
@@ -30,7 +31,6 @@ from opustomo.training.consensus import missing_consensus, updates_due
 from opustomo.training.encoding import Reading, infer_latents
 from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
 from opustomo.training.finite_values import Recovery
-from opustomo.training.fit_separation import separate_latents
 from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
 from opustomo.training.monitors.records import Monitor

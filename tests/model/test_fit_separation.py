@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opustomo.analysis.latents.latent_independence import predict_latent
+from opustomo.model import separation
 from opustomo.model.config import ModelConfig
-from opustomo.model.separation import Separation, feature_count, features
-from opustomo.training import fit_separation
-from opustomo.training.fit_separation import find_separation, separate_latents
+from opustomo.model.separation import Separation, feature_count, features, find_separation, separate_latents
 from tests.analysis.volumes.test_moving_volumes import make_geometry
 
 ZDIM, ZAFFINE = 4, 3
@@ -116,7 +115,7 @@ def test_many_particles_are_fitted_by_a_sample(monkeypatch: pytest.MonkeyPatch) 
         sizes.append(len(joint))
         return real(self, joint)
 
-    monkeypatch.setattr(fit_separation, "SAMPLE", 1500)
+    monkeypatch.setattr(separation, "SAMPLE", 1500)
     monkeypatch.setattr(GaussianMixture, "fit", noted)
     found = find_separation(case.mu, case.conformation)
     assert found is not None and set(sizes) == {1500}
@@ -126,7 +125,7 @@ def test_many_particles_are_fitted_by_a_sample(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_few_particles_are_left_alone() -> None:
-    least = fit_separation.PER_COLUMN * (feature_count(ZAFFINE) + ZDIM)
+    least = separation.PER_COLUMN * (feature_count(ZAFFINE) + ZDIM)
     case = plant(1, count=least)
     assert find_separation(case.mu, case.conformation) is not None
     assert find_separation(case.mu[1:], case.conformation[1:]) is None
