@@ -51,12 +51,9 @@ class Volumes:
 
     def write(self, outdir: str | Path, prefix: str = "reference") -> list[Path]:
         """Write the volumes to ``{prefix}{i}.mrc`` in a folder and return the paths."""
-        from opustomo.io.mrc import write_volume
+        from opustomo.io.mrc import write_series
 
-        paths = [Path(outdir) / f"{prefix}{i}.mrc" for i in range(len(self))]
-        for path, volume in zip(paths, self.voxels, strict=True):
-            write_volume(path, volume, self.apix, self.origin_A)
-        return paths
+        return write_series(Path(outdir), self.voxels, self.apix, self.origin_A, prefix)
 
 
 class OpenedRun:

@@ -174,13 +174,14 @@ def _volumes(state: PipelineState) -> None:
         holds_joint_volumes,
     )
     from opustomo.io.latents import read_latent_rows
+    from opustomo.io.mrc import series_paths
 
     results, which = state.results, state.which
     weights = results.epoch_file("weights", which.epoch)
     tables = [state.clusters / "centers.txt"]
     tables += [state.clusters.parent / f"pc{i + 1}" / "z_pc.txt" for i in range(state.args.pc)]
     for table in filter(Path.is_file, tables):
-        volumes = [table.with_name(f"reference{i}.mrc") for i in range(len(read_latent_rows(table)))]
+        volumes = series_paths(table.parent, len(read_latent_rows(table)))
         joint = table == tables[0] and holds_joint_volumes(table.parent)
         if not joint and state.current(volumes, [table, weights]):
             _skip(table.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.demo.plan import DemoPlan
-from opustomo.io.mrc import read_volume
+from opustomo.io.mrc import read_volume, series_paths
 from opustomo.io.pickles import load_pickle
 from opustomo.io.poses import Poses, read_poses
 from opustomo.physics.resampling import resample
@@ -171,6 +171,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
     true_poses = Poses(truth["eulers"], truth["origin"] / box)
     input_poses = Poses(truth["eulers_used"], truth["origin_used"] / box)
     centers = np.loadtxt(kmeans / "centers_ind.txt", dtype=int, ndmin=1)
+    decoded = series_paths(kmeans, len(states))
     return DemoResult(
         states=states,
         truth=truth["labels"],
@@ -187,7 +188,7 @@ def collect_result(data: Path, analysis: Path, pose_file: Path, states: tuple[st
                 cluster,
                 int(state),
                 int(table[:, cluster].sum()),
-                *_compared(kmeans / f"reference{cluster}.mrc", data / "mask.mrc", volumes[state]),
+                *_compared(decoded[cluster], data / "mask.mrc", volumes[state]),
                 example=read_volume(data / "subtomo" / f"p{center:06d}.mrc")[0],
             )
             for cluster, (state, center) in enumerate(zip(matching, centers, strict=True))

@@ -15,7 +15,7 @@ from opustomo.dynamics.body_masks import BodyMasks, center_of_mass, geometry_of_
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.body_files import check_inside
-from opustomo.io.mrc import read_volume
+from opustomo.io.mrc import read_volume, series_paths
 
 Array = npt.NDArray[np.float64]
 LARGEST_DISPERSION_DEG = 15.0
@@ -101,7 +101,7 @@ def read_series(folder: Path, count: int, bodies: BodyMasks, box: int, apix: flo
     """
     if count < 2:
         raise UserError(f"--num-volumes is {count}, but at least 2 volumes are required.")
-    paths = [folder / f"reference{i}.mrc" for i in range(count)]
+    paths = series_paths(folder, count)
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise UserError(

@@ -20,7 +20,7 @@ from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import Array
 from opustomo.io.atomic import atomic_path
 from opustomo.io.latents import read_latent_rows
-from opustomo.io.mrc import write_volume
+from opustomo.io.mrc import series_paths, write_series
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.model.device import choose_device
 
@@ -161,7 +161,7 @@ def write_chimerax(folder: Path, motion: ComponentMotion, count: int, middle_A: 
             lines += [f".comment body {body_screw.body + 1}", f".color {color}", f".arrow {numbers} 1.5 4.5 0.85"]
     with atomic_path(folder / "axes.bild") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
-    names = " ".join(f"reference{i}.mrc" for i in range(count))
+    names = " ".join(path.name for path in series_paths(folder, count))
     script = [f"open {names} vseries true", "volume #1 capFaces false", "lighting soft", "view"]
     script += ["open axes.bild"] if lines else []
     script += [
@@ -313,8 +313,7 @@ def _write_volumes(
     latents = np.concatenate([np.tile(composition, (len(motion.latents), 1)), motion.latents], axis=1)
     volumes = np.stack(list(decode_batches(model.decoder, latents, pixel, full_box=False)))
     origin = first_voxel(model.boxes, pixel, volumes.shape[-1])
-    for i, volume in enumerate(volumes):
-        write_volume(folder / f"reference{i}.mrc", volume, pixel, origin)
+    write_series(folder, volumes, pixel, origin)
     centers = model.geometry.array("com_bodies") * model.boxes.apix
     draw_motion(folder / "axes.png", volumes, pixel, motion, centers)
     write_movie(folder / "movie.gif", volumes)

@@ -19,7 +19,7 @@ from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.analysis.volumes.volume_sets import JOINT_TABLE, holds_joint_volumes, volume_set
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latent_rows
-from opustomo.io.mrc import read_volume
+from opustomo.io.mrc import read_volume, series_paths
 from opustomo.io.progress_bar import progress
 from opustomo.model.device import choose_device
 from opustomo.physics.fourier import crop_in_fourier_space
@@ -189,7 +189,7 @@ def stored_or_decoded(results: ResultDir, epoch: int, table: Path) -> tuple[list
         If volumes must be decoded and the weights or the configuration are missing.
     """
     latents = read_latent_rows(table)
-    paths = [table.with_name(f"reference{i}.mrc") for i in range(len(latents))]
+    paths = series_paths(table.parent, len(latents))
     joint = table.name != JOINT_TABLE and holds_joint_volumes(table.parent)
     if not joint and all(path.is_file() and path.stat().st_mtime >= table.stat().st_mtime for path in paths):
         read = [read_volume(path) for path in paths]

@@ -37,7 +37,7 @@ from opustomo.checkpoint.weights import (
 )
 from opustomo.errors import UserError
 from opustomo.io.host_memory import require_memory
-from opustomo.io.mrc import write_volume
+from opustomo.io.mrc import series_paths, write_volume
 from opustomo.model.device import choose_device
 from opustomo.model.networks import Decoder
 from opustomo.model.posing import Correction, Posing
@@ -316,16 +316,16 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
         print(f"Note: {request.weights} contains no solvent mask, so the volumes are not masked.")
     request.outdir.mkdir(parents=True, exist_ok=True)
     titles = request.names or tuple(str(number) for number in range(len(latents)))
-    written, levels, views = [], [], []
+    levels, views = [], []
     quiet = len(latents) <= BATCH or not sys.stderr.isatty()
     volumes = decode_batches(decoder, latents, apix, request.full_box, request.masked)
-    for number, volume in enumerate(tqdm(volumes, total=len(latents), unit="volume", disable=quiet)):
-        path = request.outdir / f"{request.prefix}{number}.mrc"
+    written = series_paths(request.outdir, len(latents), request.prefix)
+    progress = tqdm(volumes, total=len(latents), unit="volume", disable=quiet)
+    for path, title, volume in zip(written, titles, progress, strict=True):
         origin = first_voxel(decoder.boxes, apix, len(volume), request.flip)
         write_volume(path, volume[::-1] if request.flip else volume, apix, origin)
-        written.append(path)
         levels.append(contour_level(volume))
-        views.append(view_of(volume, titles[number], apix))
+        views.append(view_of(volume, title, apix))
     if len(written) > 1:
         script, level = request.outdir / f"{request.prefix}.cxc", float(np.median(levels))
         if request.names is None:

@@ -26,7 +26,7 @@ from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, Volume
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.latents import write_table
-from opustomo.io.mrc import write_volume
+from opustomo.io.mrc import write_series, write_volume
 from opustomo.io.pickles import dump_pickle
 
 if TYPE_CHECKING:
@@ -288,11 +288,8 @@ def _write_set(folder: Path, decoded: list[np.ndarray], volumes: MaskedVolumes, 
 
 
 def _write_volumes(folder: Path, decoded: list[np.ndarray], volumes: MaskedVolumes) -> list[Path]:
-    paths = [folder / f"reference{i}.mrc" for i in range(len(decoded))]
     origin = first_voxel(volumes.decoder.boxes, volumes.apix, len(decoded[0]))
-    for path, volume in zip(paths, decoded, strict=True):
-        write_volume(path, volume, volumes.apix, origin)
-    return paths
+    return write_series(folder, decoded, volumes.apix, origin)
 
 
 def _table(path: Path, head: str, rows: list[str]) -> None:
