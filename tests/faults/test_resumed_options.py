@@ -211,7 +211,7 @@ def test_weights_of_other_networks_are_refused_by_option(folder: Path, tmp_path:
     code, said = train(star, tmp_path / "new", "--load", str(weights), "--templateres", "48")
     assert code == 1 and "--templateres is 48 and was 32" in said and not (tmp_path / "new").exists()
     code, said = train(star, tmp_path / "new", "--load", str(weights), "--bfactor", "8", "-n", "2")
-    assert code == 0 and "--bfactor is 8 and was 4" in said and "the optimizer starts anew" in said
+    assert code == 0 and "--bfactor is 8 and was 4" in said and "the state of the optimizer is initialized" in said
 
 
 def test_a_power_of_zero_of_the_ctf_gives_no_nan(folder: Path, tmp_path: Path) -> None:
