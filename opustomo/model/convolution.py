@@ -1,13 +1,14 @@
-"""Stride-2 convolutions and their transposes computed the short way: same weights, same function, better shapes.
+"""Fast equivalents of stride-2 convolutions and transposed convolutions, with the weights of PyTorch's layers.
 
-* transposed, kernel 2: output blocks do not overlap, so the layer is one matrix product.
-* transposed, kernel 4, padding 1: one kernel-2 convolution with eight times the channels (one group for each output
-  parity), then a voxel shuffle.
-* kernel 4, padding 1: voxels are gathered in blocks of 2³, then one kernel-2 convolution with eight times the channels.
-* kernel 4, padding 1 of a grid of at most 3³: a single output, so one matrix product with the taps that meet data.
-* transposed, kernel 4, followed by a trilinear resize to a smaller grid: only the voxels that the resize reads.
+* Transposed, kernel 2: output blocks do not overlap, so the layer is one matrix product.
+* Transposed, kernel 4, padding 1: a kernel-2 convolution with eight times the channels (one group for each parity of
+  the output), followed by a voxel shuffle.
+* Kernel 4, padding 1: voxels are gathered in blocks of 2³, followed by a kernel-2 convolution with eight times the
+  channels.
+* Kernel 4, padding 1 of a grid of at most 3³: there is one output, a matrix product with the taps that meet data.
+* Transposed, kernel 4, followed by a trilinear resize to a smaller grid: only the voxels that the resize reads.
 
-On a GPU grids are held with channels last, the layout in which its matrix units are fast.
+On a GPU, grids have their channels last, the layout that its matrix units process fastest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from opustomo.physics.kernels import have_triton
 
 Positions = tuple[int, ...]
 FEW_OUTPUTS = 2
-"""Up to this side of its output a convolution is a matrix product on a CPU: 3× faster for 256 → 512 channels."""
+"""Largest side of the output for which a CPU computes a convolution as a matrix product (3 times faster for 256 to 512
+channels)."""
 
 
 class BlockUpsample(nn.ConvTranspose3d):
@@ -32,7 +34,7 @@ class BlockUpsample(nn.ConvTranspose3d):
         super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Upsample (B, C, n, n, n) to (B, C', 2n, 2n, 2n)."""
+        """Return the layer (B, C', 2n, 2n, 2n) of a grid (B, C, n, n, n)."""
         batch, channels, n = x.shape[:3]
         flat = x.flatten(2).transpose(1, 2)  # (B, n³, C)
         blocks = (flat @ self.weight.view(channels, -1)).view(batch, n, n, n, self.out_channels, 2, 2, 2)
@@ -53,7 +55,7 @@ def _leaky(x: Tensor, slope: float | None) -> Tensor:
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Apply layers that are each followed by a LeakyReLU, in one step where a layer can do both."""
+    """Apply layers, each followed by its LeakyReLU, in one operation where the layer can do both."""
     modules = list(layers)
     for layer, activation in zip(modules[::2], modules[1::2], strict=True):
         if isinstance(layer, (Upsample, Downsample)):
@@ -68,14 +70,14 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _computed(x: Tensor) -> Tensor:
-    """Return ``x`` in the memory layout and, under autocast, the data type of convolutions."""
+    """Return ``x`` in the layout and, under autocast, the type of the convolutions."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return x.to(dtype, memory_format=_memory_format(x))
 
 
 def sort_taps(weight: Tensor) -> Tensor:
-    """Convert PyTorch's weight (C, C', 4, 4, 4) to one kernel per output parity, (8, C', C, 2, 2, 2).
+    """Convert PyTorch's weight (C, C', 4, 4, 4) to one kernel per parity of the output, (8, C', C, 2, 2, 2).
 
     Along one axis, even outputs 2j read inputs j-1 and j with taps 3 and 1, odd outputs 2j+1 read inputs j and j+1 with
     taps 2 and 0.
@@ -86,7 +88,7 @@ def sort_taps(weight: Tensor) -> Tensor:
 
 
 def unsort_taps(kernels: Tensor) -> Tensor:
-    """Invert :func:`sort_taps`."""
+    """Convert kernels of :func:`sort_taps` to PyTorch's weight (C, C', 4, 4, 4)."""
     taps = kernels.unflatten(0, (2, 2, 2)).permute(4, 3, 5, 0, 6, 1, 7, 2)
     taps = taps.flip(2, 3, 4, 5, 6, 7)
     return taps.flatten(6, 7).flatten(4, 5).flatten(2, 3).contiguous()
@@ -95,8 +97,8 @@ def unsort_taps(kernels: Tensor) -> Tensor:
 def _by_parity(phases: Tensor) -> Tensor:
     """View parities (B, 2, 2, 2, C, n+1, n+1, n+1) in the order of the doubled grid, (B, n, 2, n, 2, n, 2, C).
 
-    Output voxel 2j + p along an axis is voxel j + p of parity p: a stride in j, and the same plus that of the parity
-    in p.
+    Along an axis, output voxel 2j + p is voxel j + p of parity p, so that the stride of p is that of the parity plus
+    that of j.
     """
     of_batch, *of_parity, of_channel, sz, sy, sx = phases.stride()
     n = phases.shape[-1] - 1
@@ -106,7 +108,7 @@ def _by_parity(phases: Tensor) -> Tensor:
 
 
 class _Interleave(torch.autograd.Function):
-    """Parities (B, 2, 2, 2, C, n+1, n+1, n+1) to a grid (B, n, 2, n, 2, n, 2, C), or C in the second place."""
+    """Voxel shuffle from parities (B, 2, 2, 2, C, n+1, n+1, n+1) to (B, n, 2, n, 2, n, 2, C), or with C second."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, phases: Tensor, channels_last: bool) -> Tensor:
@@ -125,10 +127,10 @@ class _Interleave(torch.autograd.Function):
 
 
 class Upsample(nn.Module):
-    """Transposed convolution with kernel 4, stride 2, padding 1: doubles a grid.
+    """Transposed convolution with kernel 4, stride 2 and padding 1, which doubles a grid.
 
-    Runs as one kernel-2 convolution with a group of channels for each of the eight output parities, then a voxel
-    shuffle. The weights are held that way; state dicts have PyTorch's layout.
+    It is computed as a kernel-2 convolution with a group of channels for each of the eight parities of the output,
+    followed by a voxel shuffle. Weights are stored accordingly; state dicts have PyTorch's layout.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -138,7 +140,7 @@ class Upsample(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """Upsample (B, C, n, n, n) to (B, C', 2n, 2n, 2n) and apply a LeakyReLU of this slope."""
+        """Return the layer (B, C', 2n, 2n, 2n) of a grid (B, C, n, n, n), and a LeakyReLU of this slope."""
         x = _computed(x)
         weight = self.weight.flatten(0, 1).to(x.dtype, memory_format=_memory_format(x))
         if _has_kernels(x):
@@ -181,13 +183,13 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Conv3d):
-    """Conv3d with kernel 4, stride 2, padding 1: halves a grid; on a GPU as a kernel-2 convolution of 2³ blocks."""
+    """Conv3d with kernel 4, stride 2, padding 1, which halves a grid; on a GPU a kernel-2 convolution of 2³ blocks."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """Downsample (B, C, n, n, n) to (B, C', n//2, n//2, n//2) and apply a LeakyReLU of this slope."""
+        """Return the layer (B, C', n//2, n//2, n//2) of a grid (B, C, n, n, n), and a LeakyReLU of this slope."""
         if x.is_cuda:
             return self.blockwise(x, slope)
         few = x.shape[-1] // 2 <= FEW_OUTPUTS
@@ -202,7 +204,7 @@ class Downsample(nn.Conv3d):
         return out.view(batch, m, m, m, -1).permute(0, 4, 1, 2, 3)
 
     def blockwise(self, x: Tensor, slope: float | None = None) -> Tensor:
-        """Compute :meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, that is blocks j and j + 1."""
+        """Compute :meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, which are blocks j and j + 1."""
         x = _computed(x)
         taps = self.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # tap = 2 block + place
         weight = taps.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(self.out_channels, -1, 2, 2, 2)
@@ -216,9 +218,9 @@ class Downsample(nn.Conv3d):
 
 
 def blocks_of(x: Tensor) -> Tensor:
-    """Return zero-padded voxels of (B, C, n, n, n) in blocks of 2³, (B, 8C, m, m, m) with m = (n + 2)//2."""
+    """Gather voxels (B, C, n, n, n), padded with zeros, in blocks of 2³, (B, 8C, m, m, m) with m = (n + 2)//2."""
     batch, channels, n = x.shape[:3]
-    padded = nn.functional.pad(x, (1, 1 - n % 2) * 3)  # of an odd grid the last padding is not read
+    padded = nn.functional.pad(x, (1, 1 - n % 2) * 3)  # the last padding of an odd grid is not read
     m = padded.shape[-1] // 2
     split = padded.permute(0, 2, 3, 4, 1).unflatten(3, (m, 2)).unflatten(2, (m, 2)).unflatten(1, (m, 2))
     return split.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, m, m, m, 8 * channels).permute(0, 4, 1, 2, 3)
@@ -265,7 +267,7 @@ class ClosingConv(nn.Module):
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Downsample (B, C, n, n, n) to (B, C', n//2, n//2, n//2)."""
+        """Return the layer (B, C', n//2, n//2, n//2) of a grid (B, C, n, n, n)."""
         if x.shape[-1] == self.weight.shape[-1] < 4:
             out = nn.functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)
             return out[:, :, None, None, None]
@@ -286,36 +288,36 @@ class ClosingConv(nn.Module):
 
 
 def resize_matrix(size_in: int, size_out: int) -> Tensor:
-    """Return the matrix (size_out, size_in) of linear interpolation between grids with common end points."""
+    """Return the matrix (size_out, size_in) of a linear interpolation between grids with common end points."""
     at = torch.linspace(0.0, size_in - 1.0, size_out)
     low = at.floor().long().clamp(max=size_in - 2)
     matrix = torch.zeros(size_out, size_in)
     rows = torch.arange(size_out)
     matrix[rows, low] = 1.0 - (at - low)
     matrix[rows, low + 1] = at - low
-    matrix[matrix.abs() < 1e-6] = 0.0  # end points: no trace of rounding, so that unread voxels stay unread
+    matrix[matrix.abs() < 1e-6] = 0.0  # without rounding errors at the end points, unread voxels stay unread
     return matrix
 
 
 @lru_cache(maxsize=8)
 def resize_matrix_on(size_in: int, size_out: int, device: torch.device) -> Tensor:
-    """Return :func:`resize_matrix` on a device, where it is cached."""
+    """Return :func:`resize_matrix` on a device, from a cache."""
     return resize_matrix(size_in, size_out).to(device)
 
 
 def read_positions(matrix: Tensor) -> Positions:
-    """Return the columns of an interpolation matrix that are not zero."""
+    """Return the columns of an interpolation matrix that have a weight."""
     return tuple(torch.nonzero(matrix.abs().sum(0)).flatten().tolist())
 
 
 def input_positions(outputs: Positions, size_in: int) -> Positions:
-    """Return the inputs of a kernel-4, stride-2 transposed convolution that reach the given outputs (one axis)."""
+    """Return the inputs of a kernel-4, stride-2 transposed convolution that contribute to outputs, along one axis."""
     padded = {(o + 1) // 2 + step for o in outputs for step in (0, 1)}
     return tuple(sorted(p - 1 for p in padded if 1 <= p <= size_in))
 
 
 class UpsampleAt(nn.Module):
-    """Outputs of an :class:`Upsample` at chosen positions only; the layer keeps the weights.
+    """Selected outputs of an :class:`Upsample`, which holds the weights.
 
     Parameters
     ----------
@@ -341,7 +343,7 @@ class UpsampleAt(nn.Module):
         self.register_buffer("order", torch.tensor(position).argsort(), persistent=False)
 
     def forward(self, x: Tensor, layer: Upsample) -> Tensor:
-        """Compute outputs (B, C', w, w, w) at ``want`` from inputs (B, C, h, h, h) at ``have``."""
+        """Return outputs (B, C', w, w, w) at ``want`` from inputs (B, C, h, h, h) at ``have``."""
         batch, channels = x.shape[:2]
         reads = [self.get_buffer("reads0"), self.get_buffer("reads1")]
         padded = nn.functional.pad(x, (0, 1) * 3)
@@ -361,7 +363,7 @@ class UpsampleAt(nn.Module):
         return out.permute(0, 4, 1, 2, 3)
 
     def _products(self, patches: list[Tensor], layer: Upsample) -> list[Tensor]:
-        """Return the products of the patches (B, z, y, x, 8C) of each parity with its kernel, (B, z, y, x, C')."""
+        """Return the product (B, z, y, x, C') of the patches (B, z, y, x, 8C) of each parity with its kernel."""
         kernels = layer.weight.flatten(2)
         if self.counts[0] != self.counts[1]:
             each = zip(patches, kernels.unbind(0), strict=True)

@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
 
 HIDDEN = 512
-"""Width of the hidden layers of the composition and of the conformation."""
+"""Widths of the hidden layers of composition and conformation."""
 DECODER_CHANNELS = (2048, 1024, 512, 256, 128, 64, 32, 16)
 """Channels of the grids from 1³ up to half the template."""
 MIDDLE_SIZE = 16
@@ -194,7 +194,7 @@ class ConvTemplate(nn.Module):
         self._resize: Tensor
 
     def _to_middle(self, features: Tensor) -> Tensor:
-        """Convert the 512-channel grid of 4³ voxels to the 128-channel grid of (T/16)³."""
+        """Return the 128-channel grid of (T/16)³ voxels from the 512-channel grid of 4³ voxels."""
         if self._sparse is None:
             features = convolution.through(self.template3, features)
         else:
@@ -207,20 +207,20 @@ class ConvTemplate(nn.Module):
         return convolution.apply_along_axes(self._resize, features)
 
     def forward(self, composition: Tensor, added: Tensor | None = None) -> Tensor:
-        """Decode compositions (B, zdim) to densities (B, T, T, T), float32, and add ``added`` (T, T, T) to each."""
+        """Return densities (B, T, T, T), float32, of latents (B, zdim), plus a volume ``added`` (T, T, T)."""
         features = self.template2(self.template1(composition)[:, :, None, None, None])
         features = convolution.through(self.template4, self._to_middle(features))
         return self.conv_out.to_density(features, added)
 
     def pose_rows(self, conformation: Tensor) -> Tensor:
-        """Return the rows (B, poses, 6) of three rotations and three translations of conformations (B, zaffinedim)."""
+        """Return rows (B, poses, 6), three numbers of a rotation and three of a shift, of latents (B, zaffinedim)."""
         if self.affine_out is None:
             raise ValueError("this decoder has no pose head")
         return self.affine_out(conformation).float().unflatten(-1, (-1, 6))
 
 
 class Decoder(nn.Module):
-    """Decoder: the sum of the consensus volume and the template network (``template.…`` in checkpoints)."""
+    """Sum of consensus volume and template network, with the parameter names of checkpoints (``template.…``)."""
 
     composition_scale: Tensor
     consensus: Tensor
@@ -249,6 +249,6 @@ class Decoder(nn.Module):
 
 
 def small_rotation(numbers: Tensor) -> Tensor:
-    """Return the rotation matrices (..., 3, 3) of normalized quaternions (16, a₁, a₂, a₃), which are near identity."""
+    """Return rotation matrices (..., 3, 3) of the normalized quaternions (16, a₁, a₂, a₃); zeros give the identity."""
     real = torch.full_like(numbers[..., :1], QUATERNION_REAL)
     return quaternion_to_matrix(torch.cat([real, numbers], -1))

@@ -16,7 +16,7 @@ from opustomo.physics.fsc import measured_shells
 LANES = 64
 """Partial sums per shell, so that the threads of a GPU seldom add to the same number at a time."""
 LEAST_RELATIVE_VARIANCE = 0.1
-"""Lowest variance of a shell relative to the mean over voxels: outer shells of a reconstruction can be empty."""
+"""Lowest variance of a shell relative to the mean over voxels; outer shells of a reconstruction can be empty."""
 
 
 class NoiseSums(NamedTuple):
@@ -40,7 +40,7 @@ class NoiseSums(NamedTuple):
 
     @property
     def reference_variance(self) -> Tensor:
-        """Mean of the shells' variances, weighted by their power (scalar): that of the shells with most of it.
+        """Mean variance of the shells, weighted by their power, a scalar.
 
         Whitening leaves these shells as they are, so that energies keep the scale that the other terms of the loss
         are made for, also where noise falls steeply with frequency.
@@ -49,7 +49,7 @@ class NoiseSums(NamedTuple):
 
 
 def shell_count(size: int) -> int:
-    """Return the number of shells of a box of ``size`` voxels; corners beyond Nyquist count to the last shell."""
+    """Return the number of shells of a box of ``size`` voxels; the last shell includes the corners beyond Nyquist."""
     return size // 2 + 1
 
 
@@ -111,7 +111,7 @@ def model_residual_sums(
 
 
 def whitening(noise: NoiseSums, size: int) -> Tensor:
-    """Return the filter (n, n, n/2+1) that makes noise white, of the reference variance."""
+    """Return the filter (n, n, n/2+1) that turns noise into white noise of the reference variance."""
     mean = noise.power.sum() / noise.voxels.sum().clamp(min=1e-12)
     variance = torch.where(noise.voxels > 0, noise.variance, mean)
     variance = torch.maximum(variance, LEAST_RELATIVE_VARIANCE * mean)

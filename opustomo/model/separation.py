@@ -24,7 +24,7 @@ from opustomo.model.config import ModelConfig
 
 Array = npt.NDArray[np.float64]
 ROWS = 65_536
-"""Particles whose features are in memory at a time."""
+"""Number of particles whose features are in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
