@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
-from opustomo.analysis.results import LossCurve, ResultDir, Round, read_training_log
+from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import AnalyzedParticles
 from opustomo.io.pickles import load_pickle
+from opustomo.io.run_logs import LossCurve, read_training_log
 from opustomo.io.star_tables import ParticleStar, read_particles
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.figures.latent_figures import draw_losses
 from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
 from opustomo.analysis.latents.dimension_reduction import SEED, embed_all
-from opustomo.analysis.results import ResultDir, Round, read_training_log
+from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import ClusterChoice, chosen_particles, round_particles
 from opustomo.analysis.volumes.masked_volumes import write_focus
 from opustomo.errors import UserError
@@ -23,6 +23,7 @@ from opustomo.io.atomic import atomic_path
 from opustomo.io.latents import write_table
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import write_poses
+from opustomo.io.run_logs import read_training_log
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Result directory of a run: paths, contents, and the losses in ``run.log``.
+"""Result directory of a run: paths and contents.
 
 Errors list the available files."""
 
@@ -18,57 +18,6 @@ from opustomo.io.poses import Poses, read_poses
 
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
-
-_NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
-_LINE = re.compile(
-    rf"Epoch:\s*(\d+)\s+Average\s+(?:(training|validation)\s+)?gen_loss\s*=\s*{_NUMBER}"
-    rf",\s*SNR2\s*=\s*{_NUMBER},\s*total loss\s*=\s*{_NUMBER}",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """Average training or validation losses per epoch, arrays (E,); epochs are counted from 0, as in file names."""
-
-    epochs: np.ndarray
-    gen_loss: np.ndarray
-    snr: np.ndarray
-    total_loss: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.epochs)
-
-
-def read_training_log(path: Path) -> dict[str, LossCurve]:
-    """Read the loss curves of ``run.log``, which counts epochs from 1.
-
-    The log of a resumed run may contain an epoch more than once; the last record is used.
-
-    Parameters
-    ----------
-    path
-        Log file. Lines without losses are ignored.
-
-    Returns
-    -------
-    dict
-        Curves ``training`` and ``validation``, if present in the log; empty if no epoch has been completed.
-    """
-    records: dict[str, dict[int, tuple[float, float, float]]] = {}
-    for line in Path(path).read_text(errors="replace").splitlines():
-        match = _LINE.search(line)
-        if match:
-            part = (match[2] or "training").lower()
-            records.setdefault(part, {})[int(match[1]) - 1] = (float(match[3]), float(match[4]), float(match[5]))
-    curves = {}
-    for part in ("training", "validation"):
-        if part in records:
-            epochs = sorted(records[part])
-            table = np.array([records[part][epoch] for epoch in epochs])
-            curves[part] = LossCurve(np.array(epochs), table[:, 0], table[:, 1], table[:, 2])
-    return curves
-
 
 _ROUND = re.compile(r"(focus\.)?((?:filter\.)*)(\d+|latest)")
 _STEP = "filter."

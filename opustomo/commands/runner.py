@@ -18,7 +18,6 @@ from opustomo.commands.option_ranges import check_options
 from opustomo.commands.parser import CommandParser, complete, completion_requested, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.errors import UserError
-from opustomo.io.command_log import COMMAND_LOG, record_command
 from opustomo.io.host_memory import limit_to_available_memory, memory_error_message
 
 
@@ -210,6 +209,8 @@ def _record(args: argparse.Namespace) -> None:
     """Append a finished command to the log of the result directory on which it worked."""
     folder = getattr(args, "resdir", None)
     if isinstance(folder, Path) and folder.is_dir():
+        from opustomo.io.run_logs import COMMAND_LOG, record_command
+
         try:
             record_command(folder, args.command_line)
         except OSError as error:

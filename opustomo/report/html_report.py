@@ -19,10 +19,10 @@ from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
-from opustomo.io.command_log import read_commands
 from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import load_pickle
+from opustomo.io.run_logs import read_commands
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
 from opustomo.report.page import packed_size, render

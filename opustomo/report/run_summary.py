@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from opustomo.analysis.results import ResultDir, read_training_log
+from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import VolumeDecoder, decode_batches
 from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
@@ -24,6 +24,7 @@ from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses
+from opustomo.io.run_logs import read_training_log
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.physics.fsc import half_map_correlation
 

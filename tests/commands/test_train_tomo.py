@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.analysis.results import read_training_log
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.data.batches import read_split
@@ -23,6 +22,7 @@ from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses
+from opustomo.io.run_logs import read_training_log
 from opustomo.main import main
 from tests.commands.conftest import SMALL
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.results import read_training_log
 from opustomo.io.latents import read_latents
+from opustomo.io.run_logs import read_training_log
 from opustomo.training import trainer
 from opustomo.training.monitors import training_figure
 from opustomo.training.monitors.metrics import MetricsFile

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.results import read_training_log
 from opustomo.errors import UserError
+from opustomo.io.run_logs import read_training_log
 from opustomo.training.run_log import RunLog, epoch_line
 
 NOW = datetime(2026, 1, 31, 9, 5, 7)

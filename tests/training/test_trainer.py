@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opustomo.analysis.results import read_training_log
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
+from opustomo.io.run_logs import read_training_log
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms
 from opustomo.model.prior import Neighbors

@@ -21,8 +21,8 @@ from opustomo.analysis.figures.figure_style import (
     viewing_map,
 )
 from opustomo.analysis.latents.dimension_reduction import PERCENTILES
-from opustomo.analysis.results import LossCurve
 from opustomo.io.atomic import atomic_path
+from opustomo.io.run_logs import LossCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
