@@ -21,7 +21,7 @@ from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import dump_torch, load_torch
 from opustomo.main import main
-from opustomo.model import autoencoder
+from opustomo.model import autoencoder, separation
 from opustomo.training.trainer import Trainer
 from tests.commands.conftest import SMALL
 from tests.commands.quick import use_tiny_networks
@@ -122,6 +122,7 @@ def test_dpc_needs_no_masks(run: Path, tmp_path: Path) -> None:
 
 
 APART = "--zdim 1 --zaffinedim 1 -n 1".split()
+PER_COLUMN = 4
 """So small that 16 particles are enough to find what the latents share."""
 
 
@@ -138,6 +139,7 @@ class TinyMovingDecoder(TinyDecoder):
 def ways(tiny_set: Path, geometry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """The same short training with separation, without, and as the original does; small networks."""
     use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(separation, "PER_COLUMN", PER_COLUMN)
     for module in (autoencoder, decoding):
         monkeypatch.setattr(module, "Decoder", TinyMovingDecoder)
     words = ["-r", str(tiny_set / "mask.mrc"), "--masks", str(geometry), *APART]
