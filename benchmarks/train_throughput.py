@@ -86,6 +86,8 @@ def measure(trainer: Any, epochs: int) -> dict[str, float]:
         "first_epoch_visits_per_second": round(rates[0], 2),
         "ms_waiting_for_data_per_visit": round(statistics.median(waits[steady]), 4),
         "peak_memory_gb": round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else 0.0,
+        "peak_allocated_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else 0.0,
+        "memory_at_the_end_gb": round(torch.cuda.memory_reserved() / 2**30, 2) if cuda else 0.0,
     }
 
 
@@ -121,7 +123,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
     terms, times["loss"] = time_of(lambda: model.loss(assembled, inferred, generated, None, state()))
     _, times["backward"] = time_of(lambda: terms.total.backward(retain_graph=True))
     _, times["update"] = time_of(lambda: engine.update(visit.schedule.learning_rate))
-    engine.optimizer.zero_grad(set_to_none=True)
+    engine.optimizer.clear_gradients()
     return times
 
 

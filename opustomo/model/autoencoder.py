@@ -24,6 +24,7 @@ from opustomo.model.posing import DEFAULT_ANGLE_DEG, Correction, Posing, candida
 from opustomo.model.prior import Neighbors, prior_terms
 from opustomo.model.residual_spectra import NoiseSums, gain_sums, model_residual_sums, no_gain, shell_count, whitening
 from opustomo.model.step import Batch, Generated, Inference, StepOutput, StepState
+from opustomo.model.streams import POSES, TARGET, SideStreams
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening
 from opustomo.physics.fourier import crop_center, irfft3, rfft3
@@ -98,12 +99,14 @@ class Autoencoder(nn.Module):
         grain = torch.tensor([physics.grain] * model.zdim + [0.0] * model.zaffinedim)
         self.register_buffer("grain", grain, persistent=False)
         self.register_buffer("fixed_latent", torch.randn(model.latent_dim), persistent=False)
+        self.streams = SideStreams()
 
     def inference(self, batch: Batch, state: StepState) -> Inference:
         """Observe the batch and encode it: spectrum, CTF, mu, logstd and z."""
         with torch.no_grad():
             spectrum = self.observed(batch.volumes, batch.origin_px, batch.tilts, batch.table)
             ctf = self.ctf(batch.tilts, batch.table)
+            self.streams.fork(TARGET, ctf.device)
             if self.encoder is None:
                 latent = self.fixed_latent.expand(len(batch), -1)
                 return Inference(spectrum, ctf, latent, None, latent)
@@ -177,10 +180,14 @@ class Autoencoder(nn.Module):
         prior = prior_in_voxels(self.pose_prior, self.boxes.box / self.boxes.render)
         return 2.0 * variance * effective_parameters(found, variance, prior) / self.norm
 
+    @property
+    def reads_head(self) -> bool:
+        """Whether poses or bodies are moved by the latents."""
+        return self.config.estimate_pose and (self.config.bodies is not None or self.physics.original)
+
     def pose_correction(self, z: Tensor, moves_pose: bool = True) -> Correction:
         """Return the correction of the poses, unless they are final, and the motion of bodies, from latents (B, L)."""
-        reads_head = self.config.bodies is not None or self.physics.original
-        if not (self.config.estimate_pose and reads_head):
+        if not self.reads_head:
             return self.posing.no_correction(len(z), z.device)
         rows = self.decoder.template.pose_rows(z[:, self.config.zdim :])
         if not (moves_pose and self.physics.original):
@@ -203,11 +210,17 @@ class Autoencoder(nn.Module):
         boxes, physics = self.boxes, self.physics
         with self.precision():
             template = self.template(inferred.z[:, : self.config.zdim])
-        correction = self.pose_correction(inferred.z, state.moves_pose)
-
-        with torch.no_grad():
+        with self.streams.on(TARGET):
+            correction = self.pose_correction(inferred.z, state.moves_pose)
+        with torch.no_grad(), self.streams.on(TARGET):
             posed_mask = self.posing.posed_mask(self.mask, batch.rotation, correction)
             target, transfer = self._sides(inferred.spectrum, inferred.ctf, posed_mask, state)
+            if not physics.original:
+                spectrum = rfft3(target)
+                white = whitening(self.noise, boxes.render)
+                whitened = transfer * white
+                filtered = irfft3(spectrum * (whitened * white))
+        self.streams.join(TARGET)
         posed_at = self.posing.sampler(template, batch.rotation, correction)
         if physics.original:
             energies = energy.crop_energies(
@@ -216,15 +229,12 @@ class Autoencoder(nn.Module):
             weights = energy.candidate_weights(energies.total, boxes.crop)
             return Generated(template, correction, energies, weights, None, None, target, transfer, None)
 
-        with torch.no_grad():
-            spectrum = rfft3(target)
-            white = whitening(self.noise, boxes.render)
-            whitened = transfer * white
-            filtered = irfft3(spectrum * (whitened * white))
         posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
         energies, posed_spectrum = energy.compare(posed, whitened, filtered)
         around = noise = None
-        with torch.no_grad():
+        self.streams.fork(POSES, posed.device)
+        self.streams.hold(POSES, template, posed_at, posed, energies, posed_spectrum, inferred)
+        with torch.no_grad(), self.streams.on(POSES):
             if state.random is not None:  # only training updates the noise spectrum
                 mask_power = posed_mask.square().mean((1, 2, 3))
                 noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
@@ -232,17 +242,10 @@ class Autoencoder(nn.Module):
                 turned = posed_at(self.candidates[1:], correction.shift_px)
                 totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
                 around = slopes(totals, energies.cross[:, 0], posed, filtered, self._angle)
-        return Generated(
-            template,
-            correction,
-            energies,
-            torch.ones_like(energies.total),
-            around,
-            noise,
-            target,
-            transfer,
-            posed_spectrum,
-        )
+        if state.random is None:
+            self.streams.join(POSES)
+        same = torch.ones_like(energies.total)
+        return Generated(template, correction, energies, same, around, noise, target, transfer, posed_spectrum)
 
     def reconstruction(self, generated: Generated, held_out: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the terms ``gen``, ``mse`` and ``snr`` of each particle, (B,) (docs/method.md, sections 4 and 7).
@@ -301,14 +304,15 @@ class Autoencoder(nn.Module):
         mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
         if generated.slopes is not None:
             assert batch.deviation is not None
-            turn, shift_px, variance = pose_step(
-                generated.slopes,
-                self.noise.reference_variance,
-                batch.rotation,
-                batch.deviation,
-                self.pose_prior,
-                self.boxes.box / self.boxes.render,
-            )
+            with self.streams.on(POSES):
+                turn, shift_px, variance = pose_step(
+                    generated.slopes,
+                    self.noise.reference_variance,
+                    batch.rotation,
+                    batch.deviation,
+                    self.pose_prior,
+                    self.boxes.box / self.boxes.render,
+                )
         gain = self._gain_sums(batch, generated) if state.random is None and not self.physics.original else None
         return StepOutput(terms, mu, turn, shift_px, variance, generated.noise, gain)
 

@@ -53,3 +53,9 @@ def keep_freed_memory() -> bool:
         return bool(library.mallopt(M_MMAP_MAX, 0)) and bool(library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
     except (OSError, AttributeError):
         return False
+
+
+def tune_convolutions(mixed_precision: bool) -> None:
+    """Let cuDNN try its algorithms for each shape, and use TF32 only in mixed precision."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = mixed_precision

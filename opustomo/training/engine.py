@@ -17,10 +17,12 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.global_batch import StepRandom, seed_of
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.step import Batch, StepOutput, StepState
+from opustomo.model.streams import POSES
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training.config import TrainingConfig
 from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows
+from opustomo.training.optimizer import AdamW
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.processes import OneProcess, Ranks
 
@@ -97,7 +99,7 @@ class Engine:
     def __init__(
         self,
         model: Autoencoder,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
         latents: LatentMemory,
         poses: PoseMemory,
         tilts: TiltBatch,
@@ -119,6 +121,8 @@ class Engine:
         self.skipped, self.stalled, self.rejected = (torch.zeros((), device=device) for _ in range(3))
         self.gain_sums = torch.zeros(2, len(model.gain), device=device)
         self._not_finite = torch.zeros((), device=device)
+        # heads would move poses and bodies within a branch; collective operations need one order
+        model.streams.enabled = self.ranks.size == 1 and not model.reads_head
         if self.motion_first:
             model.decoder.composition_scale.zero_()
 
@@ -170,7 +174,7 @@ class Engine:
             beta=schedule.beta,
             beta_control=config.beta_control,
             lamb=config.lamb,
-            snr=self.snr,
+            snr=self.snr.clone(),  # the average may change during the backward pass
             random=random if training else None,
             ranks=ranks,
         )
@@ -183,13 +187,26 @@ class Engine:
             forward = self.forward if training else self.model
             batch = self.assemble(visit)
             output: StepOutput = forward(batch, neighbors, state)
+        streams = self.model.streams
         if training:
+            streams.fork(POSES, self.device)
             if first:
-                self.optimizer.zero_grad(set_to_none=True)
+                self.optimizer.clear_gradients()
             (output.terms.total / config.accum_step).backward()
             if last:
                 self.update(schedule.learning_rate)
-            average_if_finite(self.snr, output.terms.snr.detach(), SNR_DECAY)
+        with streams.on(POSES):
+            self._average(output, count, training)
+            self._remember(visit, output)
+        streams.join(POSES)
+        return output
+
+    @torch.no_grad()
+    def _average(self, output: StepOutput, count: int, training: bool) -> None:
+        """Update the running averages and the sums over the particles of a pass."""
+        ranks = self.ranks
+        if training:
+            average_if_finite(self.snr, output.terms.snr, SNR_DECAY)
             if output.noise is not None:
                 for running, found in zip(self.model.noise, output.noise, strict=True):
                     average_if_finite(running, ranks.total(found), SNR_DECAY)
@@ -197,8 +214,6 @@ class Engine:
             add_if_finite(self.gain_sums, ranks.total(output.gain))
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.counted += count * add_if_finite(self.sums, self.terms * count)
-        self._remember(visit, output)
-        return output
 
     @torch.no_grad()
     def _remember(self, visit: Visit, output: StepOutput) -> None:
@@ -243,15 +258,7 @@ class Engine:
         self._not_finite.copy_(~finite)
         self.skipped += self._not_finite
         self.stalled.copy_(torch.where(finite, 0.0, self.stalled + 1.0))
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(lr)
-            else:
-                group["lr"] = float(lr)
-        # fused AdamW omits the step if found_inf is set
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        self.optimizer.found_inf = self._not_finite  # type: ignore[attr-defined]
-        self.optimizer.step()
+        self.optimizer.step(lr, self._not_finite)
 
     def state(self) -> dict[str, Any]:
         """Return everything that training changes on the device."""
@@ -277,10 +284,7 @@ class Engine:
         """Restore what :meth:`state` returned; all tensors keep their place in memory."""
         self.model.load_state_dict(state["model"])
         self.model.fixed_latent.copy_(state["fixed_latent"])
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(_fitting_moments(state["optimizer"], self.optimizer))
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        self.optimizer.load_state_dict(state["optimizer"])
         for tensor, name in (
             (self.snr, "snr"),
             (self.skipped, "skipped"),
@@ -300,32 +304,3 @@ class Engine:
         ):
             tensor.copy_(state.get(name, torch.zeros(())))  # missing in states of earlier versions
         self.poses.note_deviations()
-
-
-def make_optimizer(model: torch.nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Return a fused AdamW optimizer whose learning rate is a tensor on the device."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=torch.tensor(config.lr, device=device),
-        weight_decay=config.weight_decay,
-        fused=True,
-        capturable=device.type == "cuda",
-    )
-
-
-def _fitting_moments(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimizer without the moments of taps that are no longer parameters.
-
-    States of earlier versions have them; they are zero (see :class:`opustomo.model.convolution.ClosingConv`).
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    fitted = {}
-    for place, moments in state["state"].items():
-        shape = parameters[place].shape
-        fitted[place] = {
-            name: value[:, :, *(slice(1, 1 + shape[-1]),) * 3].contiguous()
-            if value.dim() == 5 and value.shape != shape
-            else value
-            for name, value in moments.items()
-        }
-    return state | {"state": fitted}

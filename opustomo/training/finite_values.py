@@ -39,8 +39,8 @@ def add_if_finite(total: Tensor, values: Tensor) -> Tensor:
 
 def average_if_finite(running: Tensor, value: Tensor, decay: float) -> None:
     """Update a running average in place, unless the new value is not finite."""
-    moved = decay * running + (1.0 - decay) * value
-    running.copy_(torch.where(torch.isfinite(value).all(), moved, running))
+    total = value.sum()
+    running.lerp_(torch.where(total - total == 0.0, value, running), 1.0 - decay)  # NaN if a value is not finite
 
 
 MOST_LOST = 100

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from opustomo.model.step import StepOutput
-from opustomo.training.engine import Engine, Visit
+from opustomo.model.global_batch import StepRandom
+from opustomo.model.step import StepOutput, StepState
+from opustomo.model.streams import POSES
+from opustomo.training.engine import Engine, Schedule, Visit
 
 WARM_UP, WARM_UP_PARALLEL = 3, 11
 """Number of eager steps before one is recorded: libraries select algorithms and allocate memory in them, and
@@ -72,15 +75,33 @@ class Steps:
         recorded.graph.replay()
         return recorded.output
 
-    @property
-    def preparation(self) -> str | None:
-        """What happens before the first steps run at full speed, for the log; None if nothing does."""
-        if not self._record:
-            return None
-        return (
-            "preparing the GPU: kernels are compiled, convolutions are tuned and a step is recorded in the first "
-            f"batches; compiled kernels are kept in {os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}"
-        )
+    def prepare(self, say: Callable[[str], None] | None) -> None:
+        """Compile the kernels of a training step in parallel, if steps are recorded, and say so.
+
+        The step is only rehearsed: weights and particles stay as they are.
+        """
+        if self._stream is None:
+            return
+        from opustomo.physics.kernels.launch import compile_only
+
+        if say is not None:
+            say(
+                "# preparing the GPU: kernels are compiled, convolutions are tuned and a step is recorded in the first "
+                f"batches; compiled kernels are kept in {os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}"
+            )
+        engine, model = self.engine, self.engine.model
+        count, box = engine.config.batch_size, model.boxes.box
+        index = torch.arange(count, device=engine.device) % len(engine.table)
+        ones = torch.ones(len(Schedule._fields), device=engine.device)
+        visit = Visit(index, torch.zeros(count, box, box, box, device=engine.device), index, None, ones)
+        random = StepRandom.of(engine.generator, count)
+        state = StepState(ones[0], ones[0], 0.0, 0.0, engine.snr, random)
+        with suppress(ImportError), torch.autograd.set_multithreading_enabled(False), compile_only():
+            total = model(engine.assemble(visit), None, state).terms.total
+            torch.autograd.grad(total, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+        model.streams.join(POSES)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Release the graphs; NCCL cannot terminate while they exist."""
@@ -107,7 +128,7 @@ class Steps:
         graph.register_generator_state(self.engine.generator)
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        self.engine.optimizer.zero_grad(set_to_none=True)
+        self.engine.optimizer.clear_gradients()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             output = self.engine.step(held, count, training)
         self._pool = graph.pool()

@@ -233,7 +233,7 @@ def read_inputs(settings: RunSettings) -> Inputs:
     allow = data.norm is None if start.per_particle is None else start.per_particle
     scale = examine_scale(source, len(particles), allow)
     norm = start.norm or data.norm or (0.0, pooled_std(source, len(particles)))
-    physics, kind = _divided_or_not(physics, start, particles, source, mask)
+    physics, kind = _divided_or_not(physics, start, particles, source, mask, run.device)
     if physics.divide and start.norm is None and data.norm is None:
         norm = 0.0, pooled_std(Divided(particles, source), len(particles), DIVIDED_SAMPLE)
     final = content(physics, norm)
@@ -268,14 +268,19 @@ def focus_on_crop(focus: np.ndarray, solvent: Tensor, boxes: Boxes, path: Path |
 
 
 def _divided_or_not(
-    physics: PhysicsConfig, start: Start, particles: ParticleSet, source: VoxelSource, mask: np.ndarray | None
+    physics: PhysicsConfig,
+    start: Start,
+    particles: ParticleSet,
+    source: VoxelSource,
+    mask: np.ndarray | None,
+    device: str,
 ) -> tuple[PhysicsConfig, ReconstructionKind | None]:
     """Decide whether subtomograms are divided by their sampling weights: as the run began, as asked, or by the data."""
     if start.divide is not None:
         return replace(physics, divide=start.divide), None
     if physics.divide is not None or physics.ctf_normalized:
         return physics, None
-    kind = examine_reconstruction(particles, source, mask)
+    kind = examine_reconstruction(particles, source, mask, device)
     return replace(physics, divide=kind.plain), kind
 
 

@@ -15,7 +15,7 @@ from opustomo.io.atomic import atomic_path, remove_leftovers
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.device import choose_device, keep_freed_memory
+from opustomo.model.device import choose_device, keep_freed_memory, tune_convolutions
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.preflight import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_line
@@ -78,6 +78,7 @@ def train(settings: RunSettings, make_monitors: MonitorFactory | None = None, pl
         if run.write_ctf and leads:
             write_first_ctf(run.outdir / "ctf.mrc", trainer)
         inputs.start.apply(trainer, log)
+        trainer.prepare()
         if inputs.start.is_new and not inputs.physics.original:
             trainer.update_consensus()
         if (done := trainer.progress.epoch) >= training.epochs:
@@ -96,8 +97,7 @@ def build_model(inputs: Inputs, settings: RunSettings) -> Autoencoder:
     """Return a model with the initial weights of the seed, on the device of the run."""
     amp = settings.run.amp
     torch.manual_seed(settings.training.seed)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = amp  # --no-amp computes in full precision
+    tune_convolutions(amp)
     model = Autoencoder(inputs.model, inputs.physics, inputs.boxes, inputs.solvent, amp=amp, focus=inputs.focus)
     return model.to(settings.run.device)
 

@@ -29,11 +29,12 @@ from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import missing_consensus, updates_due
 from opustomo.training.encoding import Reading, infer_latents
-from opustomo.training.engine import Engine, Schedule, Visit, make_optimizer
+from opustomo.training.engine import Engine, Schedule, Visit
 from opustomo.training.finite_values import Recovery
 from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
 from opustomo.training.monitors.records import Monitor
+from opustomo.training.optimizer import AdamW
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.pose_search import search_poses, wide_prior
 from opustomo.training.processes import OneProcess, Ranks, StopRequest
@@ -94,7 +95,7 @@ class Trainer:
             latents.values.copy_(model.fixed_latent.expand_as(latents.values))
         self.engine = Engine(
             model,
-            make_optimizer(model, config, self.device),
+            AdamW(model.parameters(), config.weight_decay),
             latents,
             PoseMemory(particles.poses, particles.box, self.device, model.start_pose_variance()),
             TiltBatch.pad(particles.tables).to(self.device),
@@ -118,8 +119,6 @@ class Trainer:
     def fit(self, stop: StopRequest | None = None) -> bool:
         """Train the remaining epochs; return False if the run stopped on request, after saving its state."""
         stop = StopRequest() if stop is None else stop
-        if self.leads and self._steps.preparation is not None:
-            self.log.say(f"# {self._steps.preparation}")
         while self.progress.epoch < self.config.epochs:
             for kind in (TRAINING, VALIDATION):
                 if kind == TRAINING and self.progress.kind == VALIDATION:
@@ -131,6 +130,10 @@ class Trainer:
                     return False
             self._finish_epoch()
         return True
+
+    def prepare(self) -> None:
+        """Compile the kernels of a step, on a GPU."""
+        self._steps.prepare(self.log.say if self.leads else None)
 
     def close(self) -> None:
         """Wait for the other processes and disconnect from them."""

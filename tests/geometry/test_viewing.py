@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from opustomo.geometry.rotations import perturb_eulers, viewing_groups
+from opustomo.geometry.rotations import nested_pixels, perturb_eulers, viewing_groups
 
 
 def random_eulers(count: int, seed: int = 0) -> np.ndarray:
@@ -56,3 +56,11 @@ def test_perturbation_angles_are_uniform_and_bounded() -> None:
     np.testing.assert_allclose(np.quantile(angles, [0.25, 0.5, 0.75]), [2.5, 5, 7.5], atol=0.4)
     again = perturb_eulers(eulers, 10.0, np.random.default_rng(1))
     np.testing.assert_array_equal(turned, again)
+
+
+@pytest.mark.parametrize("nside", [1, 2, 8])
+def test_pixels_are_those_of_healpy(nside: int) -> None:
+    rng = np.random.default_rng(2)
+    theta, phi = np.arccos(rng.uniform(-1, 1, 20_000)), rng.uniform(-7, 7, 20_000)
+    theta[:3], phi[:3] = (0.0, np.pi, np.pi / 2), (0.0, 6.2, 0.0)
+    np.testing.assert_array_equal(nested_pixels(nside, theta, phi), healpy.ang2pix(nside, theta, phi, nest=True))

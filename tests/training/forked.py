@@ -20,7 +20,6 @@ _SERVER.set_forkserver_preload(
         "opustomo.commands.train_tomo",
         "opustomo.training.setup",
         "opustomo.training.monitors.training_figure",
-        "torch._dynamo",  # which torch imports when an optimizer is made
         "starfile",
         "healpy",
     ]

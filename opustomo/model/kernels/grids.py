@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from opustomo.physics.kernels.launch import Kernel
+
 TILE = 4096
 """Elements that a program works on: runs of channels of some voxels, so that divisions are made once per voxel."""
 MOST_CHANNELS = 64
@@ -34,7 +36,7 @@ def _add_bias(to_bias, values, c, channels: tl.constexpr, lanes: tl.constexpr):
     tl.atomic_add(here, tl.sum(values, 0), mask=c < channels, sem="relaxed")
 
 
-@triton.jit
+@Kernel
 def _interleave_kernel(
     out, phases, bias, slope, total, n: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
     block_c: tl.constexpr,
@@ -51,7 +53,7 @@ def _interleave_kernel(
     tl.store(out + _at(voxel, c, channels), tl.where(value > 0, value, value * slope), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _interleave_gradient_kernel(
     to_phases, to_bias, grad, out, slope, total, n: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
     block_c: tl.constexpr, lanes: tl.constexpr,
@@ -72,7 +74,7 @@ def _interleave_gradient_kernel(
     _add_bias(to_bias, g, c, channels, lanes)
 
 
-@triton.jit
+@Kernel
 def _blocks_kernel(
     out, grid, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
     block_c: tl.constexpr,
@@ -89,7 +91,7 @@ def _blocks_kernel(
     tl.store(out + _at(row, c, channels), value, mask=inside)
 
 
-@triton.jit
+@Kernel
 def _blocks_gradient_kernel(
     to_grid, grad, total, n: tl.constexpr, m: tl.constexpr, channels: tl.constexpr, block_v: tl.constexpr,
     block_c: tl.constexpr,
@@ -105,7 +107,7 @@ def _blocks_gradient_kernel(
     tl.store(to_grid + _at(voxel, c, channels), g, mask=inside)
 
 
-@triton.jit
+@Kernel
 def _activate_kernel(
     x, bias, slope, total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr
 ):  # fmt: skip
@@ -115,7 +117,7 @@ def _activate_kernel(
     tl.store(x + at, tl.where(value > 0, value, value * slope), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _activate_gradient_kernel(
     to_x, to_bias, grad, out, slope, total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr,
     lanes: tl.constexpr,

@@ -13,12 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from opustomo.physics.kernels.launch import Kernel
+
 CHANNELS = 16
 ROWS = 128
 CHUNKS = 16
 
 
-@triton.jit
+@Kernel
 def _forward_kernel(out, x, weights, bias, added, n: tl.constexpr, rows: tl.constexpr, adds: tl.constexpr):
     """Two neighbors along x at a time: they read 4 x 16 numbers in a row of memory and give 16 outputs."""
     pairs: tl.constexpr = (n + 1) // 2
@@ -61,7 +63,7 @@ def _patches(grad, voxel, inside, n: tl.constexpr):
     return tl.load(grad + (oz * 2 * n + oy) * 2 * n + ox, mask=read, other=0.0)
 
 
-@triton.jit
+@Kernel
 def _backward_kernel(
     to_x, partial, grad, x, weights, per_chunk: tl.constexpr, n: tl.constexpr, rows: tl.constexpr, chunks: tl.constexpr
 ):

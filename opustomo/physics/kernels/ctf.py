@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from opustomo.physics.ctf import TiltBatch, electron_wavelength_A
+from opustomo.physics.kernels.launch import Kernel
 
 PARAMETERS = 9
 BLOCK_X = 16
@@ -24,7 +25,7 @@ def _cubic(distance):
     return tl.where(d < 1.0, near, tl.where(d < 2.0, far, 0.0))
 
 
-@triton.jit
+@Kernel
 def _ctf_kernel(
     out, tilts, nyquist, step, kernel_floor, count: tl.constexpr, size: tl.constexpr, half: tl.constexpr,
     normalized: tl.constexpr, parameters: tl.constexpr, block_x: tl.constexpr, block_y: tl.constexpr,

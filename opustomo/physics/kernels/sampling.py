@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from opustomo.physics.kernels.launch import Kernel
+
 BLOCK = 512
 
 
@@ -35,13 +37,28 @@ def _corner(volume, ix, iy, iz, width: tl.constexpr, valid):
 
 
 @triton.jit
+def _is_padding(first, block: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, before: tl.constexpr):
+    """Return whether ``block`` voxels of the padded box from ``first`` on lie in planes or rows outside the cube."""
+    top, bottom = first // padded, (first + block - 1) // padded  # rows, counted through all planes
+    outside = (bottom < before * padded) | (top >= (before + size) * padded)
+    return outside | (
+        (top // padded == bottom // padded) & ((bottom % padded < before) | (top % padded >= before + size))
+    )
+
+
+@Kernel
 def _sample_kernel(
     out, volumes, affines, points, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
     moved: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * block + tl.arange(0, block)
+    first = tl.program_id(0) * block
+    place = first + tl.arange(0, block)
     before: tl.constexpr = padded // 2 - size // 2
+    total: tl.constexpr = padded * padded * padded
+    if _is_padding(first, block, size, padded, before):
+        tl.store(out + item * total + place, 0.0, mask=place < total)
+        return
     x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
     valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
     index = (z * size + y) * size + x
@@ -60,7 +77,6 @@ def _sample_kernel(
     high = _corner(volume, ix, iy + 1, iz + 1, width, valid) * (1 - wx)
     high += _corner(volume, ix + 1, iy + 1, iz + 1, width, valid) * wx
     value = near * (1 - wz) + (low * (1 - wy) + high * wy) * wz
-    total: tl.constexpr = padded * padded * padded
     tl.store(out + item * total + place, value, mask=place < total)
 
 
@@ -88,7 +104,7 @@ def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
     tl.atomic_add(gradient + (iz * width + iy) * width + ix, value, mask=inside, sem="relaxed")
 
 
-@triton.jit
+@Kernel
 def _gradient_kernel(
     to_volumes, to_affines, to_points, grad, volumes, affines, points, poses, blocks, width: tl.constexpr,
     size: tl.constexpr, padded: tl.constexpr, moved: tl.constexpr, slopes: tl.constexpr,
@@ -166,7 +182,7 @@ def _row(plane, ix, iy, w0, w1, w2, w3, row_stride, size: tl.constexpr, valid):
     return value + _pixel(plane, ix + 2, iy, row_stride, size, valid) * w3
 
 
-@triton.jit
+@Kernel
 def _rotate_kernel(
     out, volumes, affines, item_stride, plane_stride, row_stride, size: tl.constexpr, block: tl.constexpr
 ):  # fmt: skip

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from opustomo.physics.kernels.launch import Kernel
+
 BLOCK = 1024
 
 
@@ -23,7 +25,7 @@ def _frequency(place, size: tl.constexpr, half: tl.constexpr):
     return kx, ky, kz
 
 
-@triton.jit
+@Kernel
 def _shift_or_sharpen_kernel(
     shifted, sharpened, raw, angles, exponents, shifts: tl.constexpr, size: tl.constexpr, half: tl.constexpr,
     block: tl.constexpr,
@@ -47,7 +49,7 @@ def _shift_or_sharpen_kernel(
         tl.store(sharpened + at + 1, imaginary * factor, mask=inside)
 
 
-@triton.jit
+@Kernel
 def _filter_kernel(
     sharpened, transfer, spectrum, ctf, data_exponent, model_exponent, beta, alpha, flips: tl.constexpr,
     size: tl.constexpr, half: tl.constexpr, block: tl.constexpr,

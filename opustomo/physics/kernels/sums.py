@@ -7,10 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from opustomo.physics.kernels.launch import Kernel
+
 BLOCK = 2048
 
 
-@triton.jit
+@Kernel
 def _power_kernel(partial, spectra, weights, poses, total, block: tl.constexpr):
     item = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * block + tl.arange(0, block)
@@ -22,7 +24,7 @@ def _power_kernel(partial, spectra, weights, poses, total, block: tl.constexpr):
     tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), value)
 
 
-@triton.jit
+@Kernel
 def _cross_kernel(partial, posed, filtered, poses, total, block: tl.constexpr):
     item = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * block + tl.arange(0, block)
@@ -32,7 +34,7 @@ def _cross_kernel(partial, posed, filtered, poses, total, block: tl.constexpr):
     tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), tl.sum(a * b))
 
 
-@triton.jit
+@Kernel
 def _shifted_cross_kernel(partial, posed, posed_stride, filtered, size, total, block: tl.constexpr):
     item = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * block + tl.arange(0, block)
@@ -50,7 +52,7 @@ def _shifted_cross_kernel(partial, posed, posed_stride, filtered, size, total, b
     tl.store(at + 5, tl.sum(here * tl.load(field + size * size, mask=inside & (z < last), other=0.0)))
 
 
-@triton.jit
+@Kernel
 def _residual_kernel(
     power_bins, count_bins, target, posed, transfer, measured, weights, mask_powers, shells, batch, total,
     size: tl.constexpr, half: tl.constexpr, lanes: tl.constexpr, block: tl.constexpr,

@@ -244,7 +244,10 @@ def decide_kind(power: float, signal: SignalShape | None) -> ReconstructionKind:
 
 
 def examine_reconstruction(
-    particles: ParticleSet, source: VoxelSource, mask: np.ndarray | None = None
+    particles: ParticleSet,
+    source: VoxelSource,
+    mask: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
 ) -> ReconstructionKind:
     """Measure power and signal of a sample of particles and decide how they were reconstructed.
 
@@ -254,13 +257,15 @@ def examine_reconstruction(
         Particle set and its voxels.
     mask
         Solvent mask (N, N, N), which only serves to find the contrast; None for a ball.
+    device
+        Device that compares particles with averages.
 
     Raises
     ------
     UserError
         If none of the subtomograms can be read.
     """
-    signal = measure_signal(particles, source, mask) if _many_views(particles) else None
+    signal = measure_signal(particles, source, mask, device=device) if _many_views(particles) else None
     return decide_kind(power_exponent(particles, source), signal)
 
 

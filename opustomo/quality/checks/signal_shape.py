@@ -88,7 +88,11 @@ class SignalShape:
 
 
 def measure_signal(
-    particles: ParticleSet, source: VoxelSource, mask: np.ndarray | None = None, sample: int = SAMPLE
+    particles: ParticleSet,
+    source: VoxelSource,
+    mask: np.ndarray | None = None,
+    sample: int = SAMPLE,
+    device: torch.device | str = "cpu",
 ) -> SignalShape | None:
     """Compare up to `sample` particles with the average of the other half set.
 
@@ -100,6 +104,8 @@ def measure_signal(
         Solvent mask (N, N, N), which only serves to find the contrast; None for a ball.
     sample
         Largest number of particles, evenly spread over the set.
+    device
+        Device that computes.
 
     Returns
     -------
@@ -111,9 +117,10 @@ def measure_signal(
     spectra, read = _centered_spectra(particles, source, chosen, size)
     if len(read) < FEWEST:
         return None
-    ctf, weights = _models(particles, read, size)
-    rotations = torch.from_numpy(particles.poses.rotations[read]).float()
-    half = torch.arange(len(read)) % 2
+    spectra = spectra.to(device)
+    ctf, weights = _models(particles, read, size, spectra.device)
+    rotations = torch.from_numpy(particles.poses.rotations[read]).float().to(device)
+    half = torch.arange(len(read), device=spectra.device) % 2
     halves = _averages(spectra, ctf, rotations, half)
     predicted = _predictions(halves, rotations, half) * ctf
     sums = _Sums(spectra, predicted, weights)
@@ -122,7 +129,9 @@ def measure_signal(
     # With gains taken from all particles, a particle contributes to its own gain; a shell has many voxels, so the
     # bias is negligible.
     plain, divided = sums.gains_in_likelihood(1.0), sums.gains_in_likelihood(0.0)
-    ramp = _Sums(spectra, predicted * _ramp(size) * weights.clamp(min=1.0), weights).gains_in_likelihood(0.0)
+    ramp = _Sums(
+        spectra, predicted * _ramp(size).to(spectra.device) * weights.clamp(min=1.0), weights
+    ).gains_in_likelihood(0.0)
     curve = torch.stack([sums.gains_in_likelihood(q) for q in EXPONENTS])
     best = int(curve.sum(1).argmax())
     draws = np.random.default_rng(0).integers(0, len(read), (BOOTSTRAPS, len(read)))
@@ -168,8 +177,9 @@ def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float,
     The means of each shell and of each particle are removed, so that neither spectra nor scales of particles matter.
     """
     size = spectra.shape[-2]
-    shell = _shells(size)
-    inside = (weights >= 1.0) & (shell > LOWEST_SHELL) & (shell < size // 2) & (frequencies(size)[2] > 0)
+    shell = _shells(size).to(spectra.device)
+    half_space = frequencies(size, spectra.device)[2] > 0
+    inside = (weights >= 1.0) & (shell > LOWEST_SHELL) & (shell < size // 2) & half_space
     powers: list[Tensor] = []
     models: list[Tensor] = []
     for row in range(len(spectra)):
@@ -177,7 +187,7 @@ def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float,
         count = torch.bincount(shell[where], minlength=size // 2).clamp(min=1)
         for values, means in ((spectra[row].abs().square(), powers), (ctf[row].square(), models)):
             means.append(torch.bincount(shell[where], values[where].double(), size // 2) / count)
-    power, model = (torch.stack(means)[:, LOWEST_SHELL + 1 :].numpy() for means in (powers, models))
+    power, model = (torch.stack(means)[:, LOWEST_SHELL + 1 :].cpu().numpy() for means in (powers, models))
     held = (power > 0).all(0) & (model > 0).all(0)
     if held.sum() < 2:
         return math.nan, math.nan
@@ -223,13 +233,13 @@ def _centered_spectra(
     return torch.stack(spectra) * shift_phases(origins, particles.box, size), np.array(read)
 
 
-def _models(particles: ParticleSet, read: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+def _models(particles: ParticleSet, read: np.ndarray, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the 3D CTFs of normalized reconstructions and the sampling weights, (n, size, size, size/2+1)."""
     apix = particles.apix * particles.box / size
     distinct, place = np.unique(particles.table[read], return_inverse=True)
     ctf, weights = [], []
     for table in distinct:
-        tilts = TiltBatch.pad([particles.tables[table]])
+        tilts = TiltBatch.pad([particles.tables[table]]).to(device)
         ctf.append(ctf_volume(tilts, size, apix, normalized=True, nyquist=particles.box / 2)[0])
         weights.append(sampling_weights(tilts, size, particles.box / 2)[0].expand_as(ctf[-1]))
     return torch.stack(ctf)[place], torch.stack(weights)[place]
@@ -238,11 +248,11 @@ def _models(particles: ParticleSet, read: np.ndarray, size: int) -> tuple[Tensor
 def _averages(spectra: Tensor, ctf: Tensor, rotations: Tensor, half: Tensor) -> list[Tensor]:
     """Return the averages (n, n, n) of both half sets inside a soft sphere."""
     size = spectra.shape[-2]
-    sums = Backprojection(size, 2, "cpu", 1)
+    sums = Backprojection(size, 2, spectra.device, 1)
     for start in range(0, len(spectra), TOGETHER):
         some = slice(start, start + TOGETHER)
         turns = rotations[some]
-        sums.add(irfft3(spectra[some]), ctf[some], turns, torch.zeros(len(turns), 3), half[None, some])
+        sums.add(irfft3(spectra[some]), ctf[some], turns, turns.new_zeros(len(turns), 3), half[None, some])
     at = (torch.arange(size) - size // 2).float()
     radius = torch.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
     ball = ((size / 2 - radius) / (SOFT_EDGE * size)).clamp(0.0, 1.0)
@@ -251,11 +261,11 @@ def _averages(spectra: Tensor, ctf: Tensor, rotations: Tensor, half: Tensor) -> 
 
 def _predictions(halves: list[Tensor], rotations: Tensor, half: Tensor) -> Tensor:
     """Return the spectra of the average of the other half set in the pose of each particle."""
-    size = halves[0].shape[-1]
-    posed = torch.zeros(len(half), size, size, size // 2 + 1, dtype=torch.complex64)
+    size, device = halves[0].shape[-1], half.device
+    posed = torch.zeros(len(half), size, size, size // 2 + 1, dtype=torch.complex64, device=device)
     for this in (0, 1):
         for rows in torch.nonzero(half == this).flatten().split(TOGETHER):
-            posed[rows] = rfft3(sample_posed(halves[1 - this][None], rotations[rows].mT[None], size)[0])
+            posed[rows] = rfft3(sample_posed(halves[1 - this][None].to(device), rotations[rows].mT[None], size)[0])
     return posed
 
 
@@ -267,20 +277,21 @@ class _Sums:
 
     def __init__(self, spectra: Tensor, predicted: Tensor, weights: Tensor) -> None:
         size = spectra.shape[-2]
-        shell = _shells(size)
+        device = spectra.device
+        shell = _shells(size).to(device)
         self._shells, self._bins = size // 2, len(WEIGHT_EDGES) - 1
-        bins = torch.bucketize(weights, torch.tensor(WEIGHT_EDGES), right=True) - 1
-        inside = (bins >= 0) & (shell >= LOWEST_SHELL) & (shell < size // 2) & (frequencies(size)[2] > 0)
+        bins = torch.bucketize(weights, torch.tensor(WEIGHT_EDGES, device=device), right=True) - 1
+        inside = (bins >= 0) & (shell >= LOWEST_SHELL) & (shell < size // 2) & (frequencies(size, device)[2] > 0)
         key = shell.clamp(max=self._shells - 1) * self._bins + bins.clamp(min=0)
         count = self._shells * self._bins
 
         def summed(where: Tensor, values: Tensor) -> Tensor:
             return torch.bincount(where, values.double(), count)
 
-        number = summed(key[inside], torch.ones(int(inside.sum()))).clamp(min=1.0)
+        number = summed(key[inside], torch.ones(int(inside.sum()), device=device)).clamp(min=1.0)
         variance = (summed(key[inside], spectra[inside].abs().square()) / number).clamp(min=1e-30)
-        self._log_weight = summed(key[inside], weights[inside].log()) / number
-        self._number = number
+        self._log_weight = (summed(key[inside], weights[inside].log()) / number).cpu()
+        self._number = number.cpu()
         self.voxels = float(inside.sum())
         products, squares = [], []
         for row in range(len(spectra)):
@@ -288,7 +299,7 @@ class _Sums:
             data, model, at = spectra[row][where], predicted[row][where], key[row][where]
             products.append(summed(at, (data.conj() * model).real) / variance)
             squares.append(summed(at, model.abs().square()) / variance)
-        self._product, self._square = torch.stack(products), torch.stack(squares)
+        self._product, self._square = torch.stack(products).cpu(), torch.stack(squares).cpu()
         self.usable = bool(self._square.sum() > 0) and len(torch.unique(bins[inside])) > 2
 
     def gains_in_likelihood(self, exponent: float) -> Tensor:
