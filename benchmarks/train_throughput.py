@@ -33,6 +33,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
     from opustomo.data.voxels import VoxelSource, pooled_std
     from opustomo.model.autoencoder import Autoencoder
     from opustomo.model.config import ModelConfig, PhysicsConfig
+    from opustomo.model.device import prepare_convolutions
     from opustomo.physics.boxes import Boxes, mask_on_crop
     from opustomo.training.config import RunConfig, TrainingConfig
     from opustomo.training.processes import join, place_from_environment
@@ -43,6 +44,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
     boxes = Boxes.from_window(particles.box, particles.apix)
     source = VoxelSource(particles.images, cache_bytes=args.cache_gb << 30)
     torch.manual_seed(0)
+    prepare_convolutions(args.amp)
     model = Autoencoder(
         ModelConfig(12, templateres=args.templateres, encoderres=args.encoderres, estimate_pose=True, bodies=bodies),
         PhysicsConfig(ctf_normalized=True),

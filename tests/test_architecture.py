@@ -226,7 +226,7 @@ def arguments_of(path: Path) -> dict[str, int]:
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.FunctionDef) or node.name == "__init__":
             continue
-        if any("triton" in ast.unparse(decorator) for decorator in node.decorator_list):
+        if any(ast.unparse(decorator) in ("triton.jit", "Kernel") for decorator in node.decorator_list):
             continue
         given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         found[f"{name_of(path)}.{node.name}"] = sum(one.arg not in ("self", "cls") for one in given)

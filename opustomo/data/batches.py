@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,12 @@ AHEAD = 4
 """Number of batches that are prefetched."""
 
 
+@lru_cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which voxels are copied; one for all passes, because each stream keeps memory of its own."""
+    return torch.cuda.Stream(device)
+
+
 def load_batches(
     source: VoxelSource,
     batches: Sequence[np.ndarray],
@@ -140,7 +147,7 @@ def load_batches(
         buffer = torch.empty((len(indices), *(source.box,) * 3), dtype=voxel_type, pin_memory=pinned)
         return buffer, source.read_batch(indices, buffer.numpy())
 
-    side = torch.cuda.Stream(device) if pinned else None
+    side = _copy_stream(device) if pinned else None
 
     def deliver(indices: np.ndarray, future: Future[tuple[Tensor, dict[int, str]]]) -> tuple[np.ndarray, Tensor]:
         buffer, broken = future.result()

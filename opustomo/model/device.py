@@ -55,7 +55,17 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def tune_convolutions(mixed_precision: bool) -> None:
-    """Let cuDNN try its algorithms for each shape, and use TF32 only in mixed precision."""
-    torch.backends.cudnn.benchmark = True
+def prepare_convolutions(mixed_precision: bool) -> None:
+    """Let cuDNN choose the algorithms of convolutions by its heuristics, and use TF32 only in mixed precision.
+
+    Algorithms chosen by trial are slower in steps that are recorded (docs/performance.md), and the trials take seconds
+    and gigabytes.
+    """
+    torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = mixed_precision
+
+
+def release_unused_memory(device: torch.device) -> None:
+    """Return memory that PyTorch keeps for later to a GPU; recorded steps have memory of their own."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
+from opustomo.model.device import release_unused_memory
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
@@ -85,6 +86,8 @@ def missing_consensus(
     sums.add_up(ranks.total)
     halves_and_union = sums.volume(0), sums.volume(1), sums.volume(0, 1)
     found = denoised(halves_and_union, model.mask.cpu(), boxes, bfactor_A2)
+    del sums
+    release_unused_memory(device)
     return to_template(found, model.config.templateres).to(device)
 
 

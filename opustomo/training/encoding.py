@@ -26,6 +26,7 @@ from opustomo.model.composition_posterior import (
     find_population,
     posterior_means,
 )
+from opustomo.model.device import release_unused_memory
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.engine import Engine
@@ -92,6 +93,8 @@ def infer_latents(
         population = _of_first_process(engine, compositions.float())
         found, usable = compare(engine, reading, every, population, bfactor_A2)
         means[at[usable], : model.config.zdim] = posterior_means(found, population).to(means)
+        del found, population
+    release_unused_memory(engine.device)
     return means.cpu().numpy()
 
 

@@ -86,8 +86,8 @@ class Steps:
 
         if say is not None:
             say(
-                "# preparing the GPU: kernels are compiled, convolutions are tuned and a step is recorded in the first "
-                f"batches; compiled kernels are kept in {os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}"
+                "# preparing the GPU: kernels are compiled now and a step is recorded in the first batches; "
+                f"compiled kernels are kept in {os.environ.get('TRITON_CACHE_DIR', '~/.triton/cache')}"
             )
         engine, model = self.engine, self.engine.model
         count, box = engine.config.batch_size, model.boxes.box

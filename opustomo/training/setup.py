@@ -15,7 +15,7 @@ from opustomo.io.atomic import atomic_path, remove_leftovers
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.device import choose_device, keep_freed_memory, tune_convolutions
+from opustomo.model.device import choose_device, keep_freed_memory, prepare_convolutions
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.preflight import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_line
@@ -97,7 +97,7 @@ def build_model(inputs: Inputs, settings: RunSettings) -> Autoencoder:
     """Return a model with the initial weights of the seed, on the device of the run."""
     amp = settings.run.amp
     torch.manual_seed(settings.training.seed)
-    tune_convolutions(amp)
+    prepare_convolutions(amp)
     model = Autoencoder(inputs.model, inputs.physics, inputs.boxes, inputs.solvent, amp=amp, focus=inputs.focus)
     return model.to(settings.run.device)
 

@@ -16,8 +16,8 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.streams import POSES, SideStreams
 from opustomo.physics.boxes import Boxes, mask_on_crop
 from opustomo.training.config import RunConfig, TrainingConfig
-from opustomo.training.run_log import RunLog
 from opustomo.training.processes import StopRequest
+from opustomo.training.run_log import RunLog
 from opustomo.training.trainer import Trainer
 
 

@@ -30,8 +30,8 @@ from opustomo.model.streams import SideStreams
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.loop_state import VALIDATION
-from opustomo.training.run_log import RunLog
 from opustomo.training.optimizer import AdamW
+from opustomo.training.run_log import RunLog
 from opustomo.training.schedules import learning_rate_at
 from opustomo.training.trainer import Trainer
 
