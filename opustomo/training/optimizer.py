@@ -12,12 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-
 
 class AdamW:
-    """AdamW whose learning rate is a tensor and which waits for nothing on the device.
+    """AdamW with the usual decay rates (0.9 and 0.999), which waits for nothing on the device.
 
     Parameters
     ----------
@@ -62,10 +59,10 @@ class AdamW:
             [],
             [self.steps] * len(gradients),
             lr=learning_rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=0.9,
+            beta2=0.999,
             weight_decay=self.weight_decay,
-            eps=EPSILON,
+            eps=1e-8,
             amsgrad=False,
             maximize=False,
             grad_scale=None,
