@@ -288,14 +288,23 @@ class ResultDir:
         """Return the folder of an analysis: ``analyze.N``, or ``defanalyze.N`` for the conformation latents."""
         return self.root / f"{'def' if dynamics else ''}analyze.{which.label}"
 
-    def latest_clustering(self) -> Path | None:
-        """Return the folder of the latest clustering of any epoch, for example ``analyze.9/kmeans3``, or None."""
-        files = [
+    def clusterings(self, which: Round | None = None, method: str = "kmeans|gmm|hdbscan") -> list[Path]:
+        """Return the folders of clusterings such as ``analyze.9/kmeans3``, the latest last.
+
+        Parameters
+        ----------
+        which
+            Round of analysis; None for all.
+        method
+            Clustering method, or several separated by ``|``.
+        """
+        analyses = "analyze.*" if which is None else self.analysis(which).name
+        labels = [
             path
-            for path in self.root.glob("analyze.*/*/labels.pkl")
-            if re.fullmatch(r"(kmeans|gmm|hdbscan)\d+", path.parent.name)
+            for path in self.root.glob(f"{analyses}/*/labels.pkl")
+            if re.fullmatch(rf"({method})\d+", path.parent.name)
         ]
-        return max(files, key=lambda path: path.stat().st_mtime).parent if files else None
+        return [path.parent for path in sorted(labels, key=lambda path: path.stat().st_mtime)]
 
     def representatives(self, epoch: int, count: int) -> np.ndarray:
         """Return the representative particles of all clusterings of an epoch, ascending, among `count` particles."""

@@ -157,6 +157,7 @@ def add_positional_arguments(parser: argparse.ArgumentParser) -> None:
 def run_positional(args: argparse.Namespace) -> None:
     """Write ``analyze.N`` and, if the run has conformation latents, ``defanalyze.N``."""
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.analysis.selection import parse_cluster_choice
     from opustomo.commands.closing_messages import print_next
     from opustomo.commands.options import selected_round
@@ -175,9 +176,8 @@ def run_positional(args: argparse.Namespace) -> None:
     folders = analyze_epoch(request)
     for folder in folders:
         print(f"Wrote the analysis to {folder.parent} (clusters: {folder.name})")
-    method = folders[0].name.rstrip("0123456789")
-    number = folders[0].name.removeprefix(method)
-    print_next((["dsdsh", "eval_vol", results.root, request.round.label, method, number], ""))
+    made = Clustering.of_folder(folders[0].name)
+    print_next((["dsdsh", "eval_vol", results.root, request.round.label, made.method, made.number], ""))
 
 
 POSITIONAL = Command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,12 +103,11 @@ def _clustering(results: ResultDir, which: Round, args: argparse.Namespace) -> C
     if args.numk is not None:
         return Clustering(args.numk, method)
     named = args.cluster is not None or args.gmm
-    pattern = re.compile(rf"({method if named else 'kmeans|gmm|hdbscan'})(\d+)")
     folder = results.analysis(which)
-    found = [match for path in sorted(folder.glob("*/labels.pkl")) if (match := pattern.fullmatch(path.parent.name))]
+    found = sorted(path.name for path in results.clusterings(which, *((method,) if named else ())))
     if len(found) == 1:
-        return Clustering(int(found[0][2]), found[0][1])
-    names = ", ".join(match[0] for match in found)
+        return Clustering.of_folder(found[0])
+    names = ", ".join(found)
     if not found:
         raise UserError(f"{folder} contains no clusters. Run dsdsh analyze {results.root} {which.label} first.")
     raise UserError(f"{folder} contains several clusterings ({names}). Select one with -k and --cluster.")

@@ -70,7 +70,9 @@ class PipelineState:
     @property
     def number(self) -> int:
         """Number of clusters."""
-        return int(self.clusters.name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+        from opustomo.analysis.clusters.clustering import Clustering
+
+        return Clustering.of_folder(self.clusters.name).number or 0
 
     def current(self, outputs: Iterable[Path], inputs: Iterable[Path]) -> bool:
         """Return whether all outputs exist and are not older than the inputs."""
@@ -143,21 +145,18 @@ def _existing_clusters(state: PipelineState) -> Path | None:
     if args.numk is not None:
         path = folder / f"{cluster_method(args)}{args.numk}" / "labels.pkl"
         return path.parent if path.is_file() else None
-    wanted = f"{cluster_method(args)}*" if args.cluster or args.gmm else "*"
-    labels = sorted(folder.glob(f"{wanted}/labels.pkl"), key=lambda path: path.stat().st_mtime)
-    return labels[-1].parent if labels else None
+    method = (cluster_method(args),) if args.cluster or args.gmm else ()
+    found = state.results.clusterings(state.which, *method)
+    return found[-1] if found else None
 
 
 def _clustering(state: PipelineState, found: Path | None) -> Clustering:
     from opustomo.analysis.clusters.clustering import Clustering
 
-    method = cluster_method(state.args)
-    number = state.args.numk
-    if number is None and found is not None:
-        # of an earlier state of this epoch
-        method = found.name.rstrip("0123456789")
-        number = int(found.name[len(method) :])
-    return Clustering(None if method == "hdbscan" else number, method)
+    chosen = Clustering(state.args.numk, cluster_method(state.args))
+    if chosen.number is None and found is not None:
+        chosen = Clustering.of_folder(found.name)  # of an earlier state of this epoch
+    return Clustering(None, chosen.method) if chosen.method == "hdbscan" else chosen
 
 
 def _components(folder: Path) -> int:
@@ -297,8 +296,7 @@ def _next_commands(state: PipelineState) -> list[str]:
     lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
     star = state.results.particle_table(state.args.star)
-    method = folder.name.rstrip("0123456789")
-    name = f"{'' if method == 'kmeans' else method}{state.number}"
+    name = folder.name.removeprefix("kmeans")
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]
     if to_select:
         lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")

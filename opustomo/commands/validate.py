@@ -106,15 +106,16 @@ def add_convergence_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_convergence(args: argparse.Namespace) -> None:
     """Write ``convergence.csv`` and ``convergence.png`` to the result folder."""
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.analysis.clusters.epoch_convergence import draw_convergence, measure_convergence, write_convergence
     from opustomo.analysis.results import ResultDir
 
     results = ResultDir.open(args.resdir)
     number = args.numk
     if number is None:
-        folder = results.latest_clustering()
-        number = NUM_CLUSTERS if folder is None else int(folder.name.lstrip("abcdefghijklmnopqrstuvwxyz"))
-        reason = "the run has not been analyzed" if folder is None else f"as in {folder}"
+        found = results.clusterings()
+        number = Clustering.of_folder(found[-1].name).number if found else NUM_CLUSTERS
+        reason = f"as in {found[-1]}" if found else "the run has not been analyzed"
         print(f"Comparing {number} clusters, {reason}. Give another number with -k.")
     rows = measure_convergence(results, number)
     table, figure = results.root / "convergence.csv", results.root / "convergence.png"

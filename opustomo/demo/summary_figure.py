@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colors
+from opustomo.analysis.figures.figure_style import INK, PALE, cluster_colors, style_axes
 from opustomo.demo.scores import ClusterVolume, DemoResult
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ MARGIN = 0.45
 HEAD = 0.75  # height of the title line
 PANEL = 3.6  # side of a latent plot
 GAP = 0.3  # distance between blocks of slices
-INK, PALE = "0.15", "0.4"
 
 
 class _Page:
@@ -57,8 +56,7 @@ def draw_summary(path: Path, result: DemoResult) -> None:
     _draw_latents(right, result, colors[result.truth], "colored by true state")
     _draw_table(table, result, colors)
     _draw_volumes(page, result, colors, slices_top, cell)
-    with atomic_path(path) as temporary:
-        page.figure.savefig(temporary, dpi=130)
+    write_figure(path, page.figure, 130)
 
 
 def _summary(result: DemoResult) -> str:
@@ -83,8 +81,7 @@ def _draw_latents(axes: Axes, result: DemoResult, colors: np.ndarray, title: str
     axes.set_xticks([])
     axes.set_yticks([])
     axes.margins(0.08)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
+    style_axes(axes)
 
 
 def _number_clusters(axes: Axes, result: DemoResult, colors: np.ndarray) -> None:

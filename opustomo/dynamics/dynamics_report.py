@@ -18,7 +18,7 @@ from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.dynamics.motion import ComponentMotion, MotionModel, component_motion, particle_table
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import Array
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import series_paths, write_series
 from opustomo.io.star_tables import ParticleStar, read_particles
@@ -92,8 +92,7 @@ def draw_motion(path: Path, volumes: np.ndarray, apix: float, motion: ComponentM
             else f"{name}: no motion"
         )
     figure.suptitle("\n".join(lines), fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+    write_figure(path, figure, DPI)
 
 
 def _color(body: int) -> str:

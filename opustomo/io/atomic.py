@@ -1,4 +1,6 @@
-"""Atomic writing: files, folders and tables appear complete or not at all."""
+"""Atomic writing: files, folders, tables and figures appear complete or not at all."""
+
+from __future__ import annotations
 
 import csv
 import errno
@@ -9,6 +11,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -88,3 +94,9 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     """Write rows as comma-separated values; the first row contains the names of the columns."""
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def write_figure(path: Path, figure: Figure, dpi: float) -> None:
+    """Write a Matplotlib figure in the format of the suffix of `path`."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=dpi)

@@ -176,14 +176,9 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
 def _clustering(request: ReportRequest) -> Path:
     if request.clustering is not None:
         return request.results.analyzed_file(request.which, request.clustering, "labels.pkl").parent
-    folder = request.results.analysis(request.which)
-    label_files = [
-        path for path in folder.glob("*/labels.pkl") if re.fullmatch(r"(kmeans|gmm|hdbscan)\d+", path.parent.name)
-    ]
-    if not label_files:
-        # This raises the UserError that names the command to run.
-        return request.results.analyzed_file(request.which, "kmeansK", "labels.pkl").parent
-    return max(label_files, key=lambda path: path.stat().st_mtime).parent
+    found = request.results.clusterings(request.which)
+    # Without any, this raises the UserError that names the command to run.
+    return found[-1] if found else request.results.analyzed_file(request.which, "kmeansK", "labels.pkl").parent
 
 
 def _commands(results: ResultDir, which: Round, folder: Path, number: int, star: ParticleStar | None) -> dict[str, str]:
@@ -256,7 +251,6 @@ def _pose_corrections(
 
 def _particle_table(request: ReportRequest, notes: list[str]) -> tuple[ParticleStar | None, DataConfig | None]:
     """Read the particle table of the run and its inputs; add a note for what cannot be found."""
-    config = request.results.root / "config.pkl"
     data = None
     try:
         data = data_of_run(request.results.config(), request.star)
@@ -264,11 +258,7 @@ def _particle_table(request: ReportRequest, notes: list[str]) -> tuple[ParticleS
         if request.star is None:
             notes.append(f"Tomograms and scores are not shown. {error}")
             return None, None
-    if request.star is not None:
-        return read_particles(request.star), data if config.is_file() else None
-    assert data is not None
-    star = read_particles(data.star)
-    return (star if data.ind is None else star.subset(read_indices(data.ind, len(star)))), data
+    return read_particles(request.results.particle_table(request.star)), data
 
 
 def _read_analysis(request: ReportRequest, folder: Path) -> Analyzed:

@@ -13,7 +13,7 @@ import numpy as np
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
 from opustomo.analysis.clusters.density_clusters import density_clusters, jaccard_with_best
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.progress_bar import progress
 
 STABLE = 0.75
@@ -142,8 +142,7 @@ def write_number_choice(path: Path, choice: NumberChoice, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{title}: number of clusters", fontsize=11)
-    with atomic_path(path.with_name(f"{path.name}.png")) as partial:
-        figure.savefig(partial, dpi=130)
+    write_figure(path.with_name(f"{path.name}.png"), figure, 130)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,12 @@ class Clustering:
         if self.method not in METHODS:
             raise ValueError(f"unknown clustering method {self.method!r}")
 
+    @classmethod
+    def of_folder(cls, name: str) -> Clustering:
+        """Return the clustering of an output folder, for example ``kmeans20``."""
+        method = name.rstrip("0123456789")
+        return cls(int(name.removeprefix(method)), method)
+
     @property
     def folder(self) -> str:
         """Name of the output folder within an analysis, for example ``kmeans20``."""

@@ -12,7 +12,7 @@ import numpy as np
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.analysis.results import ResultDir
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path, write_csv
+from opustomo.io.atomic import write_csv, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,8 +139,7 @@ def draw_convergence(path: Path, rows: Sequence[EpochStability], num_clusters: i
     right.set_ylim(bottom=0.0)
     for axes in (left, right):
         _style_axes(axes)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=140)
+    write_figure(path, figure, 140)
 
 
 def _style_axes(axes: Axes) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import colorsys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, PALE = "0.15", "0.4"
+"""Gray levels of titles, and of labels and ticks."""
 GROUP_NSIDE = 2  # HEALPix resolution of the 48 viewing groups
 
 
@@ -97,3 +103,10 @@ def spread_labels(anchors: np.ndarray, distance: float, iterations: int = 200) -
         direction = np.where(separation[..., None] > 1e-6 * distance, direction, default_direction)
         positions += 0.5 * (np.clip(overlap, 0.0, None)[..., None] * direction).sum(axis=1)
     return positions
+
+
+def style_axes(axes: Axes) -> None:
+    """Draw small, pale tick labels and only the left and lower lines of the frame."""
+    axes.tick_params(labelsize=8, colors=PALE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")

@@ -21,7 +21,7 @@ from opustomo.analysis.figures.figure_style import (
     viewing_map,
 )
 from opustomo.analysis.latents.dimension_reduction import PERCENTILES
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import write_figure
 from opustomo.io.run_logs import LossCurve
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def draw_clusters(path: Path, plane: Plane, clusters: Clusters, hexagons: bool =
     _number_labels(axes, plane.points[clusters.center_indices], range(len(clusters)), colors)
     _cluster_legend(figure, clusters, colors)
     axes.set_title(f"{title}, {len(clusters)} clusters of {len(clusters.labels):,} particles")
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
@@ -105,7 +105,7 @@ def draw_viewing_groups(path: Path, plane: Plane, groups: np.ndarray) -> None:
     key.set_ylabel("theta (°)", fontsize=8)
     key.tick_params(labelsize=7)
     key.set_title("view", fontsize=9)
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_density(path: Path, plane: Plane) -> None:
@@ -113,7 +113,7 @@ def draw_density(path: Path, plane: Plane) -> None:
     figure, axes = _canvas(plane)
     _density(figure, axes, plane)
     axes.set_title(f"Density of {len(plane.points):,} particles")
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_scatter(path: Path, plane: Plane) -> None:
@@ -121,7 +121,7 @@ def draw_scatter(path: Path, plane: Plane) -> None:
     figure, axes = _canvas(plane)
     _scatter(axes, plane, np.tile([[0.20, 0.33, 0.55]], (len(plane.points), 1)))
     axes.set_title(f"{len(plane.points):,} particles")
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int, marked: np.ndarray) -> None:
@@ -149,7 +149,7 @@ def draw_component(path: Path, plane: Plane, scores: np.ndarray, component: int,
     bar.set_label(f"score along PC{component}")
     _number_labels(axes, plane.points[marked], range(len(marked)), scale.to_rgba(np.linspace(low, high, len(marked))))
     axes.set_title(f"PC{component} (numbers: particles nearest to the traversal points)")
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
@@ -170,7 +170,7 @@ def draw_losses(path: Path, curves: dict[str, LossCurve]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if i == 0:
             axes.legend(frameon=False)
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def dot_style(count: int) -> tuple[float, float]:
@@ -284,8 +284,3 @@ def _cluster_legend(figure: Figure, clusters: Clusters, colors: np.ndarray) -> N
         labelspacing=0.35,
         columnspacing=0.8,
     )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=DPI)

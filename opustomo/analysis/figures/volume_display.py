@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.analysis.figures.figure_style import cluster_colors
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,8 +75,7 @@ def draw_views(path: Path, views: Sequence[View]) -> None:
             if number % columns == 0:
                 panel.set_ylabel(label, fontsize=7)
                 _draw_scale_bar(panel, view)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=110)
+    write_figure(path, figure, 110)
 
 
 def _draw_scale_bar(panel: Axes, view: View) -> None:

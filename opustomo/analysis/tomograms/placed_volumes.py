@@ -12,10 +12,10 @@ import numpy as np
 
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors
-from opustomo.io.atomic import atomic_path, write_csv
+from opustomo.io.atomic import atomic_path, write_csv, write_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def draw_placement(path: Path, grid: TomogramGrid, clusters: list[PlacedCluster]
     )
     top.set_title("Placed volumes, seen along z" + ("" if density is None else " (gray: tomogram)"))
     side.set_title("seen along y", fontsize=9)
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_neighbors(path: Path, labels: np.ndarray, colors: np.ndarray, neighbors: Neighbors, chains: Chains) -> None:
@@ -297,7 +297,7 @@ def draw_neighbors(path: Path, labels: np.ndarray, colors: np.ndarray, neighbors
         axes.spines[["top", "right"]].set_visible(False)
     lengths.xaxis.set_major_locator(MaxNLocator(integer=True))
     lengths.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def _without(shape: tuple[int, int, int], axis: int) -> tuple[int, int]:
@@ -313,8 +313,3 @@ def _background(density: np.ndarray, along: int) -> np.ndarray:
     image = middle.mean(axis=along)
     low, high = np.percentile(image, (1, 99))
     return np.clip(image, low, max(high, low + 1e-12))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=DPI)

@@ -24,14 +24,13 @@ from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
 from opustomo.analysis.volumes.masked_volumes import MaskedVolumes
 from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, VolumeLandscape
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.latents import write_table
 from opustomo.io.mrc import write_series, write_volume
 from opustomo.io.pickles import dump_pickle
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.figure import Figure
 
     from opustomo.io.star_tables import ParticleStar
 
@@ -85,7 +84,7 @@ def draw_landscape(path: Path, result: VolumeLandscape) -> None:
         axes.set_xlabel(f"volume component 1 ({100 * ratio[0]:.1f} % of variance)")
         axes.spines[["top", "right"]].set_visible(False)
     left.set_ylabel(f"volume component 2 ({100 * ratio[1]:.1f} % of variance)" if len(ratio) > 1 else "")
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def draw_tree(path: Path, tree: np.ndarray, number: int) -> None:
@@ -102,7 +101,7 @@ def draw_tree(path: Path, tree: np.ndarray, number: int) -> None:
     axes.axhline(cut, color="0.6", ls="--", lw=1)
     axes.set(ylabel="distance between volumes (Ward)", title=f"Tree of {len(tree) + 1:,} decoded volumes")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    _save(figure, path)
+    write_figure(path, figure, DPI)
 
 
 def write_movie(path: Path, volumes: Sequence[np.ndarray], title: str) -> None:
@@ -133,11 +132,6 @@ def write_movie(path: Path, volumes: Sequence[np.ndarray], title: str) -> None:
     animation = FuncAnimation(figure, show, frames=order)
     with atomic_path(path) as partial:
         animation.save(partial, writer=PillowWriter(FRAMES_PER_SECOND), dpi=90)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=DPI)
 
 
 SETTINGS = "landscape.json"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import write_figure
 from opustomo.quality.checks.preflight import Verdict, contrast_of
 from opustomo.quality.checks.reconstruction_kind import NAMES, ReconstructionKind
 from opustomo.quality.checks.wedge import WedgePlanes, WedgeSummary, full_plane
@@ -61,8 +61,7 @@ def draw_check(
     _average(figure, panels[2], kind, apix)
     _shape(panels[3], kind)
     _caption(figure, panels[3], f"The subtomograms: {NAMES[kind.weighting]}.")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+    write_figure(path, figure, DPI)
 
 
 def _caption(figure: Figure, axes: Axes, sentence: str) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opustomo.analysis.figures.figure_style import INK, PALE, style_axes
 from opustomo.data.batches import load_batches
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_mask, load_particles, max_broken
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.errors import UserError
-from opustomo.io.atomic import atomic_path, write_csv
+from opustomo.io.atomic import write_csv, write_figure
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses
 from opustomo.io.progress_bar import progress
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 THRESHOLDS = (FSC_THRESHOLD, CONSERVATIVE_THRESHOLD)
-INK, PALE = "0.15", "0.4"
 _STYLES = {
     "corrected": ("#0072B2", 2.2, "-"),
     "masked": ("#E69F00", 1.3, "-"),
@@ -75,8 +75,7 @@ def draw_curve(path: Path, curve: ShellCorrelation, title: str) -> None:
     resolutions = {threshold: resolution_text(curve.resolution_A(threshold)) for threshold in THRESHOLDS}
     draw_axes(axes, curve.frequencies.numpy(), curves, resolutions)
     axes.set_title(title, fontsize=11, color=INK, loc="left")
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=150)
+    write_figure(path, figure, 150)
 
 
 def draw_axes(
@@ -109,9 +108,7 @@ def draw_axes(
     axes.set_ylim(min(-0.1, *(float(values[1:].min()) - 0.05 for values in curves.values())), 1.03)
     axes.set_xlabel("resolution (Å)", fontsize=9, color=PALE)
     axes.set_ylabel("Fourier shell correlation", fontsize=9, color=PALE)
-    axes.tick_params(labelsize=8, colors=PALE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
+    style_axes(axes)
     if len(curves) > 1:
         axes.legend(frameon=False, fontsize=8.5, loc="upper right")
 

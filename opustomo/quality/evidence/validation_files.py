@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colors
-from opustomo.io.atomic import atomic_path, write_csv
+from opustomo.analysis.figures.figure_style import INK, PALE, cluster_colors, style_axes
+from opustomo.io.atomic import atomic_path, write_csv, write_figure
 from opustomo.io.mrc import write_volume
 from opustomo.physics.fsc import FSC_THRESHOLD, ShellCorrelation
 from opustomo.quality.evidence.class_verdicts import RunVerdict
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-INK, PALE = "0.15", "0.4"
 MOST_TOMOGRAMS = 40
 """Maximum number of tomograms in the figure; the table contains all."""
 
@@ -126,8 +125,7 @@ def draw_validation(path: Path, validation: Validation) -> None:
         else:
             axes.set_visible(False)
     _draw_losses_and_tomograms(lower, validation, colors)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=130)
+    write_figure(path, figure, 130)
 
 
 def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndarray) -> None:
@@ -147,7 +145,7 @@ def _draw_fsc(axes: Axes, evidence: ClusterEvidence, number: int, color: np.ndar
         axes.set_xlim(0, last)
     axes.text(0.03, 0.17, text, transform=axes.transAxes, fontsize=8.5, color=INK)
     axes.set_ylim(-0.12, 1.05)
-    _style_axes(axes)
+    style_axes(axes)
 
 
 def _control_text(evidence: ClusterEvidence) -> str:
@@ -185,7 +183,7 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
             color=PALE,
         )
     left.margins(y=0.1)
-    _style_axes(left)
+    style_axes(left)
     right.set_title("fraction of each cluster per tomogram", fontsize=11, color=INK, loc="left")
     if validation.tomograms is None:
         right.text(0.5, 0.5, "no tomogram names in the table", transform=right.transAxes, ha="center", color=PALE)
@@ -202,13 +200,7 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
     names = [Path(validation.tomograms.names[i]).name for i in shown]
     right.set_xticks(positions, names, rotation=60, ha="right", fontsize=8 if len(names) <= 15 else 6)
     right.set_ylim(0, 1)
-    _style_axes(right)
-
-
-def _style_axes(axes: Axes) -> None:
-    axes.tick_params(labelsize=8, colors=PALE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
+    style_axes(right)
 
 
 def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | None) -> list[Path]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from opustomo.analysis.figures.figure_style import INK, PALE, style_axes
 from opustomo.analysis.figures.latent_figures import dot_style, pca_plane
 from opustomo.analysis.latents.dimension_reduction import fit_pca
-from opustomo.io.atomic import atomic_path
+from opustomo.io.atomic import write_figure
 from opustomo.training.monitors.convergence_state import STABLE_LATENTS, STABLE_VOLUME, ConvergenceMonitor, EpochNumbers
 from opustomo.training.monitors.metrics import EPOCHS_FILE, read_epoch_means
 from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Projections
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, DPI = 13.0, 7.6, 100
-INK, PALE = "0.15", "0.4"
 TRAINING, HELD_OUT = "#33548c", "#d9822b"
 HEXAGONS_ABOVE = 20_000
 _CURVES = (("generative loss", "gen"), ("total loss", "total"), ("KL", "kl"))
@@ -107,8 +107,7 @@ def draw_training(
         figure.text(0.052, 0.917, sentence[0].upper() + re.sub(r"-(?=\d)", "−", sentence[1:]), fontsize=11, color=INK)
     _draw_slices(figure, np.asarray(record.template, dtype=np.float32))
     _draw_latents(figure, record)
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=DPI)
+    write_figure(path, figure, DPI)
 
 
 def _head(figure: Figure, record: EpochRecord) -> None:
@@ -152,11 +151,9 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
     if len(epochs) == 1:
         axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
     axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
-    axes.tick_params(labelsize=8, colors=PALE)
     axes.yaxis.get_offset_text().set_fontsize(8)
     axes.grid(alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
+    style_axes(axes)
     if name == "gen" and len(drawn) == 2:
         axes.legend(frameon=False, fontsize=8.5)
 
@@ -183,10 +180,8 @@ def _draw_changes(axes: Axes, rows: Sequence[EpochNumbers], last: int) -> None:
     axes.set_xlim(-0.5, last + 0.5)
     axes.set_xlabel("epoch (from 0); dotted: stable below", fontsize=9, color=PALE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.tick_params(labelsize=8, colors=PALE)
     axes.grid(alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
+    style_axes(axes)
 
 
 def _limit(axes: Axes, lines: np.ndarray) -> None:
@@ -235,9 +230,7 @@ def _draw_slices(figure: Figure, volume: np.ndarray) -> None:
 
 def _draw_latents(figure: Figure, record: EpochRecord) -> None:
     axes = figure.add_axes((0.7, 0.1, 0.27, 0.335))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.7")
-    axes.tick_params(labelsize=8, colors=PALE)
+    style_axes(axes)
     latents = np.asarray(record.latents)[np.asarray(record.seen, dtype=bool), : record.zdim]
     latents = latents[np.isfinite(latents).all(axis=1)]
     many = len(latents) > HEXAGONS_ABOVE
@@ -331,8 +324,7 @@ def draw_particle(path: Path, projections: Projections) -> None:
         fontsize=11,
         color=PALE,
     )
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=PARTICLE_DPI)
+    write_figure(path, figure, PARTICLE_DPI)
 
 
 def _finite(image: np.ndarray) -> np.ndarray:
