@@ -58,6 +58,8 @@ def crop_spectrum(spectra: Tensor, size: int) -> Tensor:
 def pad_spectrum(spectra: Tensor, size: int) -> Tensor:
     """Pad half spectra (..., D, D, D/2+1) with zeros to a box of ``size``, the inverse of :func:`crop_spectrum`."""
     small = spectra.shape[-2]
+    if size == small:
+        return spectra
     if size < small or size % 2:
         raise ValueError(f"cannot pad a spectrum of box {small} to {size}: expected an even size of at least {small}")
     half = small // 2

@@ -24,7 +24,7 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.physics.boxes import mask_on_crop
 from opustomo.physics.ctf import TiltBatch
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.physics.fourier import crop_spectrum, irfft3, pad_spectrum, rfft3
 from opustomo.physics.fsc import measured_shells
 from opustomo.quality.evidence.trained_model import data_of_run, divides_per_particle, norm_of_run, physics_of_run
 from opustomo.subtract.predicted_signal import Imaging, Optics, ShellSums, SignalModel, particle_factors, shrink_factors
@@ -241,19 +241,6 @@ class _Batch:
     optics: Optics
     filters: Tensor
     observed: Tensor
-
-
-def pad_spectrum(spectra: Tensor, box: int) -> Tensor:
-    """Zero-pad half spectra (B, Dr, Dr, Dr/2+1) to a box of `box` voxels; the reverse of `crop_spectrum`."""
-    size = spectra.shape[1]
-    if size == box:
-        return spectra
-    half = size // 2
-    padded = torch.zeros(len(spectra), box, box, box // 2 + 1, dtype=spectra.dtype, device=spectra.device)
-    at = torch.arange(size, device=spectra.device)
-    at = torch.where(at < half, at, at + box - size)
-    padded[:, at[:, None], at[None, :], : half + 1] = spectra * (box / size) ** 3
-    return padded
 
 
 def _output_names(star: ParticleStar) -> list[str]:

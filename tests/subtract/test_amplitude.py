@@ -1,9 +1,8 @@
 import torch
 
-from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
+from opustomo.physics.fourier import crop_spectrum, irfft3, pad_spectrum, rfft3
 from opustomo.physics.fsc import measured_shells
 from opustomo.subtract.predicted_signal import ShellSums, particle_factors, shrink_factors
-from opustomo.subtract.subtraction import pad_spectrum
 
 BOX = 16
 
