@@ -58,7 +58,7 @@ DSDSH = {
     "eval_vol": "eval_vol:POSITIONAL",
     "dynamics": "bodies:DYNAMICS",
     "landscape": "analyze:LANDSCAPE",
-    "junk": "validate:JUNK",
+    "junk": "junk",
     "place": "place:PLACE",
     "select": "select_particles",
     "parse_pose": "parse_poses:PARSE_POSE",
