@@ -9,13 +9,21 @@ from opustomo.errors import UserError
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header
 from opustomo.io.star import as_table
-from opustomo.io.star_conventions import Numbers, Texts, make_table, with_columns, without_columns, xyz_columns
+from opustomo.io.star_conventions import (
+    SERIES_APIX,
+    Numbers,
+    Texts,
+    make_table,
+    with_columns,
+    without_columns,
+    xyz_columns,
+)
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 
 NUMBER, NAME, IMAGE_PIXEL_SIZE = "rlnOpticsGroup", "rlnOpticsGroupName", "rlnImagePixelSize"
 IMAGE_SIZE, DIMENSIONALITY = "rlnImageSize", "rlnImageDimensionality"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
-SERIES_APIX, BINNING = "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"
+BINNING = "rlnTomoSubtomogramBinning"
 # Columns that RELION 3.0 has in every row and later versions in the optics table.
 _ROW_OPTICS = (*MICROSCOPE_COLUMNS, SERIES_APIX)
 

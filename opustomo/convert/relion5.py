@@ -32,12 +32,11 @@ from opustomo.io.star_conventions import (
     xyz,
     xyz_columns,
 )
-from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tomograms import base_name, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
 # Columns that particles receive from their tomogram.
-_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +136,7 @@ def read_tomograms(path: str | os.PathLike[str]) -> Tomograms:
         [str(text) for text in table["rlnTomoName"]],
         np.stack([table_numbers(table, column, path) for column in SIZES], axis=1),
         table_numbers(table, SERIES_APIX, path),
-        {column: [str(text) for text in table[column]] for column in _OPTICS if column in table.columns},
+        {column: [str(text) for text in table[column]] for column in MICROSCOPE_COLUMNS if column in table.columns},
     )
 
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.io.star import write_blocks
-from opustomo.io.star_conventions import COORDINATES, coordinate_sizes
+from opustomo.io.star_conventions import CENTERED_COORDINATES, COORDINATES, coordinate_sizes
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_COLUMNS
 
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
-
-CENTERED_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
 
 
 @dataclass(frozen=True)

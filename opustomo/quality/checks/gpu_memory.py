@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from opustomo.io.host_memory import require_memory
+from opustomo.io.host_memory import GIB, require_memory
 from opustomo.model.config import ModelConfig
 from opustomo.physics.boxes import Boxes
 
@@ -25,7 +25,6 @@ TEMPLATE, RENDER, CROP = 40, 54, 77
 CONTEXT = 1.5 * 2**30
 """Memory of the CUDA context and of the workspaces of convolutions and transforms."""
 USABLE = 0.9
-GIB = 2**30
 
 
 @dataclass(frozen=True)

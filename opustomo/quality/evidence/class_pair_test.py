@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from opustomo.quality.evidence.covariates import Covariate, propensity_strata
+from opustomo.quality.evidence.covariates import SIGNIFICANT, Covariate, propensity_strata
 from opustomo.quality.evidence.permutation_tests import SplitTest, compare_split, matched_permutations
 from opustomo.quality.evidence.residual_features import EXPECTED_DIFFERENCE, ParticleFeatures, Residuals, shell_mean
 
@@ -102,7 +102,6 @@ def mixture_gain(residuals: Residuals, chosen: np.ndarray, groups: np.ndarray, c
     return gain
 
 
-SIGNIFICANT = 0.01
 MOSTLY_CONFIRMED = 0.5
 """Fraction of a difference that must be confirmed by independent noise."""
 SMALL = 0.05

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.quality.evidence.class_pair_test import SYSTEMATIC
+from opustomo.quality.evidence.class_pair_test import SIGNIFICANT, SMALL, SYSTEMATIC
 from opustomo.quality.evidence.class_verdicts import CANNOT_TELL, NOT_SUPPORTED, SUPPORTED
-from opustomo.quality.evidence.covariates import Covariate, standardized
+from opustomo.quality.evidence.covariates import STRATA, Covariate, standardized
 from opustomo.quality.evidence.permutation_tests import (
     SPLITS,
     SplitTest,
@@ -19,11 +19,7 @@ from opustomo.quality.evidence.permutation_tests import (
 )
 from opustomo.quality.evidence.residual_features import ParticleFeatures
 
-SIGNIFICANT = 0.01
 FEWEST = 40
-SMALL = 0.05
-"""Power of a change over that of the map; without larger ones, a motion is called not supported."""
-STRATA = 5
 Z95 = 1.96
 
 
