@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from opustomo.geometry.eulers import euler_matrices
+
 
 def wrap_degrees(angles: Tensor) -> Tensor:
     """Wrap angles to [-180, 180)."""
@@ -16,7 +18,7 @@ def wrap_degrees(angles: Tensor) -> Tensor:
 
 
 def euler_to_matrix(eulers_deg: Tensor) -> Tensor:
-    """Convert RELION Euler angles to the matrix `A = Rz(psi) Ry(tilt) Rz(rot)`.
+    """Convert RELION Euler angles to the matrix `A = Rz(psi) Ry(tilt) Rz(rot)`, without gradient.
 
     Parameters
     ----------
@@ -28,16 +30,7 @@ def euler_to_matrix(eulers_deg: Tensor) -> Tensor:
     Tensor
         Rotation matrices (..., 3, 3), `x_subtomogram = A x_reference`.
     """
-    rot, tilt, psi = torch.deg2rad(eulers_deg).unbind(-1)
-    ca, sa = rot.cos(), rot.sin()
-    cb, sb = tilt.cos(), tilt.sin()
-    cg, sg = psi.cos(), psi.sin()
-    rows = (
-        (cg * cb * ca - sg * sa, cg * cb * sa + sg * ca, -cg * sb),
-        (-sg * cb * ca - cg * sa, -sg * cb * sa + cg * ca, sg * sb),
-        (sb * ca, sb * sa, cb),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    return torch.from_numpy(euler_matrices(eulers_deg.numpy()))
 
 
 def matrix_to_euler(matrices: Tensor) -> Tensor:

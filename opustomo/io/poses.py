@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.geometry.eulers import euler_matrices
 from opustomo.io.pickles import dump_pickle, load_pickle
 
 LARGEST_ANGLE_DEG = 1e5
@@ -203,12 +204,7 @@ class Poses:
     @property
     def rotations(self) -> npt.NDArray[np.float32]:
         """RELION matrices A from reference to subtomogram coordinates, float32 (N, 3, 3)."""
-        import torch
-
-        from opustomo.geometry.rotations import euler_to_matrix
-
-        matrices = euler_to_matrix(torch.from_numpy(self.eulers_deg)).numpy()
-        return matrices.astype(np.float32)
+        return euler_matrices(self.eulers_deg).astype(np.float32)
 
     def subset(self, indices: npt.ArrayLike) -> Poses:
         """Return the poses of the particles at `indices` (integers or a mask), in that order."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from opustomo.errors import UserError
-from opustomo.geometry.rotations import euler_to_matrix
+from opustomo.geometry.eulers import euler_matrices
 from opustomo.geometry.tilt_geometry import slice_frame
 from opustomo.io.image_paths import folders_above
 from opustomo.io.progress_bar import progress
@@ -137,7 +136,7 @@ def _check_frames(star: ParticleStar) -> None:
     if not all(column in star for column in SUBTOMOGRAM_COLUMNS):
         return
     eulers = np.stack([star.numbers(column) for column in SUBTOMOGRAM_COLUMNS], axis=1)
-    trace = np.trace(euler_to_matrix(torch.from_numpy(eulers)).numpy(), axis1=1, axis2=2)
+    trace = np.trace(euler_matrices(eulers), axis1=1, axis2=2)
     turned = np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
     if turned.max() > LARGEST_TURN_DEG:
         row = int(turned.argmax())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from opustomo.errors import UserError
-from opustomo.geometry.rotations import euler_to_matrix
+from opustomo.geometry.eulers import euler_matrices
 from opustomo.geometry.tilt_geometry import SliceFrame, fit_axis_robustly, rotation_y, slice_frame
 from opustomo.io.image_paths import find_images
 from opustomo.io.mrc import read_header, write_volume
@@ -141,7 +141,7 @@ def prepare_series(star: ParticleStar, config: SeriesConfig) -> SeriesReport:
     if box % 2:
         raise UserError(f"{stacks[0]}: the box of {box} pixels is odd. Give an even one with --box.")
     optics = image_optics(star)
-    matrices = euler_to_matrix(torch.from_numpy(star.eulers_deg())).numpy()
+    matrices = euler_matrices(star.eulers_deg())
     origins = star.origins_px(image_apix)
     particles, poses, off_axis = [], np.empty((len(groups), 3, 3)), []
     for index, (name, every) in enumerate(groups.items()):

@@ -176,11 +176,9 @@ def _imaging_blocks(star: ParticleStar, box: int, apix: float) -> tuple[dict, bo
 
 def _matrices(eulers_deg: np.ndarray) -> np.ndarray:
     # Imported here, because tables without rotated frames do not need PyTorch.
-    import torch
+    from opustomo.geometry.eulers import euler_matrices
 
-    from opustomo.geometry.rotations import euler_to_matrix
-
-    return euler_to_matrix(torch.from_numpy(eulers_deg)).numpy()
+    return euler_matrices(eulers_deg)
 
 
 def _eulers(matrices: np.ndarray) -> np.ndarray:

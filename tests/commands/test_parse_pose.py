@@ -332,3 +332,19 @@ def test_refined_origins_are_not_scaled_by_another_box(
     assert not out.exists()
     assert dsd([*words, "40"]) == 0
     np.testing.assert_allclose(read_particles(out).origins_px(), 4.0)
+
+
+def test_the_conversion_starts_without_pytorch(tiny_set: Path, tmp_path: Path) -> None:
+    words = [
+        "parse_pose_star",
+        str(tiny_set / "particles.star"),
+        "-D",
+        "24",
+        "--Apix",
+        "12",
+        "-o",
+        str(tmp_path / "p.pkl"),
+    ]
+    program = f"import sys; from opustomo.main import main; sys.exit(main({words!r}) or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "p.pkl").exists(), done.stderr

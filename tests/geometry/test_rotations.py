@@ -175,16 +175,6 @@ def test_batches_and_types_are_kept() -> None:
     assert quaternion_multiply(quaternions, quaternion_power(quaternions, shares)).shape == (2, 5, 4)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [euler_to_matrix, lambda e: matrix_to_euler(euler_to_matrix(e))],
-    ids=["euler", "back"],
-)
-def test_gradients(function) -> None:
-    angles = torch.tensor([[10.0, 40.0, -70.0], [100.0, 120.0, 30.0]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(function, (angles,))
-
-
 def test_quaternion_gradients() -> None:
     quaternions = torch.tensor([[0.5, 0.1, -0.3, 0.8], [1.0, 0.1, 0.0, 0.0]], dtype=torch.float64)
     quaternions.requires_grad_()

@@ -206,11 +206,9 @@ def _grid(request: PlacementRequest, file: Path | None, star: ParticleStar) -> T
 
 
 def _rotations(star: ParticleStar, rows: np.ndarray) -> np.ndarray:
-    import torch
+    from opustomo.geometry.eulers import euler_matrices
 
-    from opustomo.geometry.rotations import euler_to_matrix
-
-    return euler_to_matrix(torch.from_numpy(star.eulers_deg()[rows])).numpy()
+    return euler_matrices(star.eulers_deg()[rows])
 
 
 def _counted(
