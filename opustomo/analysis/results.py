@@ -23,8 +23,6 @@ _ROUND = re.compile(r"(focus\.)?((?:filter\.)*)(\d+|latest)")
 _STEP = "filter."
 LATEST = "latest"
 """Name of the last saved epoch on the command line."""
-SELECTED_STAR = "particles.selected.star"
-"""Particle table that training writes for a run with ``--ind``."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,7 @@ class ResultDir:
         UserError
             If none is given and there is none in the run.
         """
-        from opustomo.checkpoint.config import read_config, stored_path
+        from opustomo.checkpoint.config import SELECTED_STAR, read_config, stored_path
 
         if star is not None:
             return star
@@ -279,6 +277,8 @@ class ResultDir:
         """Raise ``UserError`` unless a particle table has the `count` rows of the result file `source`."""
         if len(star) == count:
             return
+        from opustomo.checkpoint.config import SELECTED_STAR
+
         selected = self.root / SELECTED_STAR
         # The results of a run with --ind contain only the selected particles.
         expected = f"{selected}, the selected particles" if selected.is_file() else "the STAR file used for training"

@@ -17,6 +17,9 @@ from opustomo.io.pickles import dump_pickles, load_pickles
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
 
+SELECTED_STAR = "particles.selected.star"
+"""Particle table that training writes for a run with ``--ind``."""
+
 
 def dataset_settings(data: dict[str, Any], norm: tuple[float, float] | None) -> dict[str, Any]:
     """Return the entries of the input data, with paths as text, and the normalization (shift, scale) of voxels.

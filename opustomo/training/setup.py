@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from opustomo.checkpoint.config import write_config
+from opustomo.checkpoint.config import SELECTED_STAR, write_config
 from opustomo.checkpoint.epoch import checkpoint_bytes, require_space
 from opustomo.data.batches import write_split
 from opustomo.errors import UserError
@@ -25,8 +25,6 @@ from opustomo.training.processes import Place, join, lost_contact, stop_on_signa
 from opustomo.training.resume import resume_command
 from opustomo.training.run_log import RunLog
 from opustomo.training.trainer import Trainer
-
-SELECTED_STAR = "particles.selected.star"
 
 
 def train(settings: RunSettings, make_monitors: MonitorFactory | None = None, place: Place | None = None) -> None:
