@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference",
         type=Path,
         metavar="MAP",
-        help="map of the particle (MRC, box of the subtomograms), for example the template of the matching (default: "
-        "the most frequent molecule is the particle)",
+        help="map of the particle (MRC, box of the subtomograms), for example the template of the matching; classes of "
+        "other states become molecules of their own (default: the most frequent molecule, with all its states)",
     )
     parser.add_argument(
         "--molecules", metavar="I,J", help="numbers of the molecules of an earlier call that are states of the particle"

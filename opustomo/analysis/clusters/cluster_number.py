@@ -18,6 +18,8 @@ from opustomo.io.progress_bar import progress
 
 STABLE = 0.75
 """Smallest stability of valid clusters; see Hennig (2007), doi:10.1016/j.csda.2006.11.025."""
+SMALLEST_CLUSTER = 20
+"""Least number of particles in each cluster of k-means; smaller ones are too few for half maps and controls."""
 RESAMPLINGS = 5
 SAMPLE_LIMIT = 20_000
 """Largest number of particles from which the number of clusters is chosen."""
@@ -67,9 +69,11 @@ class NumberChoice:
         at = int(np.flatnonzero(self.numbers == self.chosen)[0])
         stable = f"all clusters are stable (Jaccard index at least {STABLE:g})"
         if self.chosen == 1:
-            return f"{self.chosen} cluster, because with more clusters at least one is not stable."
+            small = f" or has fewer than {SMALLEST_CLUSTER} particles" if np.isnan(self.bic[at]) else ""
+            return f"{self.chosen} cluster, because with more clusters at least one is not stable{small}."
         if np.isnan(self.bic[at]):
-            return f"{self.chosen} clusters, the largest number with which {stable}."
+            size = f"have at least {SMALLEST_CLUSTER} particles"
+            return f"{self.chosen} clusters, the largest number with which {stable} and {size}."
         return f"{self.chosen} clusters, the number of lowest BIC with which {stable}."
 
 
@@ -80,7 +84,8 @@ def choose_number(
 
     For every number, the particles are clustered, and again random halves of them. The stability of a cluster is its
     mean Jaccard index with the most similar cluster of a half. Among the numbers with which all clusters are stable,
-    the one of lowest BIC is chosen for a mixture model, and the largest one for a method without likelihood.
+    the one of lowest BIC is chosen for a mixture model. For a method without likelihood, it is the largest one with
+    which every cluster has at least `SMALLEST_CLUSTER` particles.
 
     Parameters
     ----------
@@ -102,17 +107,23 @@ def choose_number(
     # Every half must contain several particles per cluster.
     numbers = np.arange(1, max(1, min(max_number, half // 5)) + 1)
     bic, stability = np.full(len(numbers), np.nan), np.ones(len(numbers))
+    smallest = np.full(len(numbers), len(latents))
     with progress(len(numbers), "numbers of clusters tried") as advance:
         for at, number in enumerate(numbers):
             whole = fit(values, int(number))
             bic[at] = whole.bic
             if number > 1:
                 labels = whole.predict(values)
+                members = np.bincount(labels[labels >= 0], minlength=number)
+                smallest[at] = members.min() * len(latents) // len(values)
                 indices = [jaccard_with_best(labels, fit(values[part], int(number)).predict(values)) for part in halves]
                 stability[at] = np.mean(indices, axis=0).min()
             advance(1)
-    stable = np.flatnonzero(stability >= STABLE)
-    best = stable[-1] if np.isnan(bic).any() else stable[bic[stable].argmin()]
+    stable = stability >= STABLE
+    if np.isnan(bic).any():
+        best = np.flatnonzero(stable & ((smallest >= SMALLEST_CLUSTER) | (numbers == 1)))[-1]
+    else:
+        best = np.flatnonzero(stable)[bic[stable].argmin()]
     return NumberChoice(numbers, bic, stability, int(numbers[best]))
 
 

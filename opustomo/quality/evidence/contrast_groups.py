@@ -33,11 +33,14 @@ class ContrastGroups:
         Number of particles in the lower group.
     particles
         Number of particles in both.
+    boundary
+        Contrast between the groups, where their density is lowest.
     """
 
     ratio: float
     lower: int
     particles: int
+    boundary: float
 
 
 def contrast_groups(contrast: np.ndarray) -> ContrastGroups | None:
@@ -52,10 +55,12 @@ def contrast_groups(contrast: np.ndarray) -> ContrastGroups | None:
         return None
     means = two.means_[:, 0]
     low, high = np.argsort(means)
-    members = int((two.predict(values) == low).sum())
-    density = np.exp(two.score_samples(np.linspace(means[low], means[high], 101)[:, None]))
+    between = np.linspace(means[low], means[high], 101)
+    density = np.exp(two.score_samples(between[:, None]))
     valley = int(density.argmin())
+    boundary = float(between[valley])
+    members = int((values < boundary).sum())
     peak = min(density[: valley + 1].max(), density[valley:].max())
     if density[valley] > VALLEY * peak or not SMALLEST_GROUP <= members / len(values) <= 1 - SMALLEST_GROUP:
         return None
-    return ContrastGroups(float(means[low] / means[high]), members, len(values))
+    return ContrastGroups(float(means[low] / means[high]), members, len(values), boundary)

@@ -34,8 +34,20 @@ RELATED = 0.4
 Beyond the coarse shells, maps of molecules that share a subunit correlate by 0.55 and more (ribosomal subunits and
 ribosomes), and those of unrelated or mirrored ones by at most 0.23 (four other complexes).
 """
+ALIKE = 0.7
+"""Correlation of classes from which they are the same object.
+
+Those between this and `RELATED` are states of different composition (a ribosome and its subunits correlate by 0.56 to
+0.78), or different objects of similar shape (a proteasome and its mirror image by 0.57).
+"""
+SAME = 0.9
+"""Lowest correlation of classes of one molecule if a reference defines its state."""
+FAINT = 0.1
+"""Least gain of a class relative to that of a related one for both to be one molecule."""
 MOST_ROUNDS, FEW_CHANGES = 10, 0.01
 """Classes are refined until fewer than this fraction of the particles changes its class, at most so many times."""
+SIGNIFICANT = 3.0
+"""Least mean gain of a class over nothing in units of its standard error, below which the class is empty."""
 NOTHING = 0.01
 """Least prior probability that a particle shows nothing."""
 
@@ -199,7 +211,11 @@ def latent_classes(latents: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def refined_classes(
-    spectra: ParticleSpectra, labels: np.ndarray, halves: np.ndarray, mask: np.ndarray | None
+    spectra: ParticleSpectra,
+    labels: np.ndarray,
+    halves: np.ndarray,
+    mask: np.ndarray | None,
+    count: int | None = None,
 ) -> tuple[np.ndarray, ClassMaps]:
     """Assign particles to the most likely class and reconstruct the classes anew until few particles change.
 
@@ -214,6 +230,8 @@ def refined_classes(
         First class and half set of all N particles, shape (N,).
     mask
         Solvent mask, shape (D, D, D), or None for a ball.
+    count
+        Number of classes; None for that of `labels`.
 
     Returns
     -------
@@ -221,7 +239,7 @@ def refined_classes(
         Classes, -1 for particles that most likely show nothing, shape (N,); those of other particles are unchanged.
     maps : ClassMaps
     """
-    count = int(labels.max()) + 1
+    count = int(labels.max()) + 1 if count is None else count
     highest = -np.inf
     for _ in range(MOST_ROUNDS + 1):
         maps = accumulate(spectra, labels, halves, mask, count)
@@ -244,6 +262,25 @@ def mixture_likelihood(gains: np.ndarray, fractions: np.ndarray) -> float:
     return float(np.logaddexp.reduce(terms, axis=1).mean())
 
 
+def log_odds(gains: np.ndarray, wanted: np.ndarray, fractions: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Return the log posterior odds that particles show a wanted class, in nats, shape (n,).
+
+    Parameters
+    ----------
+    gains
+        Log-likelihoods relative to nothing, shape (n, K).
+    wanted, empty
+        Which classes are the particle, and which are empty, shape (K,).
+    fractions
+        Prior probability of each class, shape (K,).
+    """
+    nothing = max(1.0 - float(fractions[~empty].sum()), NOTHING)
+    terms = gains + np.log(np.maximum(fractions, 1e-9))
+    against = terms[:, ~wanted & ~empty]
+    against = np.column_stack([against, np.full(len(gains), np.log(nothing))])
+    return np.logaddexp.reduce(terms[:, wanted], axis=1) - np.logaddexp.reduce(against, axis=1)
+
+
 def most_likely(gains: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Return the most likely class of each particle, -1 if that is nothing (or its gains (n, K) are NaN), (n,)."""
     posterior = np.nan_to_num(gains, nan=-np.inf) + np.log(np.maximum(fractions, 1e-9))
@@ -251,11 +288,48 @@ def most_likely(gains: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     return np.where(posterior.max(1) > nothing, posterior.argmax(1), -1)
 
 
-def molecules(correlations: np.ndarray, filled: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Join related classes to molecules and number these by decreasing population; -1 for empty classes, (K,)."""
+def filled_classes(gains: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean gain of the members of each class over nothing, (K,), and whether it is significant, (K,).
+
+    Parameters
+    ----------
+    gains
+        Gains of n particles, NaN for those that cannot be used, shape (n, K).
+    labels
+        Class of each particle, or -1, shape (n,).
+    """
+    own = [gains[labels == group, group] for group in range(gains.shape[1])]
+    own = [values[np.isfinite(values)] for values in own]
+    mean = np.array([values.mean() if len(values) else 0.0 for values in own])
+    error = np.array([values.std() / np.sqrt(len(values)) if len(values) > 1 else np.inf for values in own])
+    return mean, mean > SIGNIFICANT * error
+
+
+def molecules(
+    correlations: np.ndarray,
+    gains: np.ndarray,
+    filled: np.ndarray,
+    sizes: np.ndarray,
+    least: float = RELATED,
+) -> np.ndarray:
+    """Join related classes to molecules and number these by decreasing population; -1 for empty classes, (K,).
+
+    Parameters
+    ----------
+    correlations
+        Correlations of the maps, shape (K, K).
+    gains
+        Mean gain of each class over nothing, shape (K,). It is proportional to the power of the map. Faint maps are
+        mostly noise and resemble any other by chance, so that classes of very different gain are not joined.
+    filled, sizes
+        Whether the gain is significant, and number of particles, shape (K,).
+    least
+        Lowest correlation of classes that are joined.
+    """
     from scipy.sparse.csgraph import connected_components
 
-    related = (correlations >= RELATED) & filled[:, None] & filled[None]
+    comparable = np.minimum.outer(gains, gains) >= FAINT * np.maximum.outer(gains, gains)
+    related = (correlations >= least) & comparable & filled[:, None] & filled[None]
     groups = connected_components(related, directed=False)[1]
     population = np.array([sizes[(groups == g) & filled].sum() for g in range(groups.max() + 1)])
     rank = np.empty(len(population), dtype=np.int64)

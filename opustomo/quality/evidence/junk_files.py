@@ -17,7 +17,8 @@ from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.cluster_evidence import read_reference
 from opustomo.quality.evidence.half_maps import half_sets
-from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk
+from opustomo.quality.evidence.junk_classes import ALIKE
+from opustomo.quality.evidence.junk_scores import MOST_UNSTABLE, JunkRequest, JunkResult, find_junk
 from opustomo.quality.evidence.trained_model import data_of_run, physics_of_run
 
 DPI = 150
@@ -138,29 +139,42 @@ def summary(result: JunkResult) -> list[str]:
 
 def reliability(result: JunkResult) -> list[str]:
     """Return how many of the kept particles are expected to be junk, or why this is not known, in sentences."""
-    kept = result.kept
-    if result.mixed_classes:
-        number = len(result.mixed_classes)
-        classes = "one of the classes seems" if number == 1 else f"{number} of the classes seem"
-        said = [f"How many of these are junk is not known, because {classes} to mix objects that were not told apart:"]
+    if not result.rate_is_known:
+        said = ["How many of these are junk is not known:"]
         for group, found in result.mixed_classes.items():
             said.append(
-                f"    Class {group}: {found.lower:,} of {found.particles:,} particles show its map with only "
-                f"{found.ratio:.2f} times the contrast of the others. They are other objects, or their poses are wrong."
+                f"    Class {group} mixes objects that were not told apart: {found.lower:,} of {found.particles:,} "
+                f"particles show its map with only {found.ratio:.2f} times the contrast of the others. They are other "
+                "objects, or their poses are wrong, and count as junk."
             )
-        return [*said, "    Train longer, or look at the clusters with dsdsh validate."]
+        pair = result.least_related
+        if pair is not None and pair[2] < ALIKE:
+            said.append(
+                f"    Classes {pair[0]} and {pair[1]} of the particle have maps that correlate by only {pair[2]:.2f}. "
+                "They are states of one particle, or different objects of similar shape, such as mirror images."
+            )
+        if result.doubts.divided:
+            said.append(
+                "    The latents do not tell some objects apart. Their classes were divided by the images themselves, "
+                "but others can still be mixed."
+            )
+        if result.doubts.unstable > MOST_UNSTABLE:
+            said.append(
+                f"    {100 * result.doubts.unstable:.0f} % of the kept particles are not kept if the latents are "
+                "divided into other classes."
+            )
+        if result.found_no_junk:
+            said.append(
+                "    No pick was found to show anything else. That is right for a pure set, but it also happens if the "
+                "classes mix everything."
+            )
+        return [*said, "    Look at the maps of the clusters with dsdsh validate, or train longer."]
     rate, upper = 100 * result.false_discovery_rate, max(100 * result.upper_rate, 0.1)
     expected = "less than 0.1" if rate < 0.1 else f"{rate:.2g}"
-    said = [
+    return [
         f"Of these, {expected} % are expected to be junk (at most {upper:.2g} % with 95 % confidence), if no "
         "class mixes the particle with other objects."
     ]
-    if kept.sum() == np.isfinite(result.score).sum():
-        said.append(
-            "No pick was found to show anything else. That is right for a pure set, but it also happens if the classes "
-            "mix everything: compare the clusters with dsdsh validate."
-        )
-    return said
 
 
 def draw_scores(path: Path, result: JunkResult) -> None:

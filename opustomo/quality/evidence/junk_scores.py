@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from opustomo.data.particles import ParticleSet
@@ -21,16 +23,19 @@ from opustomo.physics.fourier import crop_in_fourier_space
 from opustomo.quality.evidence.contrast_groups import ContrastGroups, contrast_groups
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
-    NOTHING,
+    ALIKE,
+    RELATED,
+    SAME,
     ClassMaps,
     class_contrasts,
     class_gains,
-    latent_classes,
+    filled_classes,
+    log_odds,
     lowest_compared_shell,
     molecules,
     most_likely,
-    refined_classes,
 )
+from opustomo.quality.evidence.mixed_classes import Division
 from opustomo.quality.evidence.particle_spectra import (
     MAX_PARTICLES,
     ParticleSpectra,
@@ -40,10 +45,12 @@ from opustomo.quality.evidence.particle_spectra import (
 
 POSE_GAIN = 3.0
 """Gain in log-likelihood that fitting the six numbers of a pose to noise brings on average, in nats (Wilks)."""
+REPEATS = (1, 2)
+"""Seeds with which the latents are divided again."""
+MOST_UNSTABLE = 0.1
+"""Largest fraction of kept particles that may depend on how the latents are divided."""
 CONFIDENCE = 0.95
 """Confidence of the upper bound of the false-discovery rate."""
-SIGNIFICANT = 3.0
-"""Least mean gain of a class over nothing in units of its standard error, below which the class is empty."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +88,21 @@ class JunkClasses:
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.families))
 
 
-def log_odds(gains: np.ndarray, wanted: np.ndarray, fractions: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """Return the log posterior odds that particles show a wanted class, in nats, shape (n,).
+@dataclass(frozen=True)
+class ClassDoubts:
+    """Signs that the classes are not told apart.
 
-    Parameters
+    Attributes
     ----------
-    gains
-        Log-likelihoods relative to nothing, shape (n, K).
-    wanted, empty
-        Which classes are the particle, and which are empty, shape (K,).
-    fractions
-        Prior probability of each class, shape (K,).
+    divided
+        Whether a molecule mixed objects that the latents do not tell apart, and was divided.
+    unstable
+        Fraction of the kept particles that are not kept if the latents are divided into other classes; the largest of
+        several divisions.
     """
-    nothing = max(1.0 - float(fractions[~empty].sum()), NOTHING)
-    terms = gains + np.log(np.maximum(fractions, 1e-9))
-    against = terms[:, ~wanted & ~empty]
-    against = np.column_stack([against, np.full(len(gains), np.log(nothing))])
-    return np.logaddexp.reduce(terms[:, wanted], axis=1) - np.logaddexp.reduce(against, axis=1)
+
+    divided: bool
+    unstable: float
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,14 @@ class JunkResult:
         units of the median of these, shape (N,).
     cut, false_discovery_rate, upper_rate
         Particles with at least this score are kept; fraction of them that is expected to be junk, and its upper bound
-        with a confidence of 95 %, which follows from the number of null scores.
+        with a confidence of 95 %, which follows from the number of null scores and from the number of kept particles
+        that are not kept with other classes of the latents.
     classes, maps
         Classes and their half maps.
     volumes, apix
         Mean map of each molecule, shape (F, n, n, n), and its pixel size in Å.
+    doubts
+        Signs that the classes are not told apart.
     """
 
     score: np.ndarray
@@ -136,18 +144,58 @@ class JunkResult:
     maps: ClassMaps
     volumes: np.ndarray
     apix: float
+    doubts: ClassDoubts
 
     @property
-    def kept(self) -> np.ndarray:
-        """Whether each particle is kept, bool, shape (N,)."""
+    def above_cut(self) -> np.ndarray:
+        """Whether the score of each particle reaches the cut, bool, shape (N,)."""
         return np.nan_to_num(self.score, nan=-np.inf) >= self.cut
 
     @cached_property
     def mixed_classes(self) -> dict[int, ContrastGroups]:
-        """The two groups of contrasts of the kept particles, for each class that has them."""
-        labels = np.where(self.kept, self.classes.labels, -1)
+        """The two groups of contrasts of the particles above the cut, for each class that has them."""
+        labels = np.where(self.above_cut, self.classes.labels, -1)
         found = {group: contrast_groups(self.contrast[labels == group]) for group in range(len(self.classes.families))}
         return {group: groups for group, groups in found.items() if groups is not None}
+
+    @cached_property
+    def faint(self) -> np.ndarray:
+        """Whether each particle belongs to the lower group of contrasts of its class, bool, shape (N,)."""
+        found = np.zeros(len(self.score), dtype=bool)
+        for group, groups in self.mixed_classes.items():
+            found |= (self.classes.labels == group) & (self.contrast < groups.boundary)
+        return found
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Whether each particle is kept: its score reaches the cut, and its contrast is not that of another object."""
+        return self.above_cut & ~self.faint
+
+    @cached_property
+    def least_related(self) -> tuple[int, int, float] | None:
+        """The two least related classes of the particle and the correlation of their maps; None for a single class."""
+        classes = self.classes
+        pairs = []
+        for family in classes.particle:
+            members = np.flatnonzero((classes.families == family) & (classes.sizes > 0))
+            pairs += [(float(classes.correlations[i, j]), int(i), int(j)) for i, j in combinations(members, 2)]
+        if not pairs:
+            return None
+        value, first, second = min(pairs)
+        return first, second, value
+
+    @property
+    def found_no_junk(self) -> bool:
+        """Whether every usable pick is kept."""
+        return bool(self.kept.sum() == np.isfinite(self.score).sum())
+
+    @property
+    def rate_is_known(self) -> bool:
+        """Whether the false-discovery rate can be relied on: classes are told apart, and there is junk to compare."""
+        pair = self.least_related
+        alike = pair is None or pair[2] >= ALIKE
+        told = not self.doubts.divided and self.doubts.unstable <= MOST_UNSTABLE
+        return alike and told and not self.mixed_classes and not self.found_no_junk
 
 
 def expected_false_discoveries(
@@ -169,8 +217,6 @@ def expected_false_discoveries(
         Take the upper bound of the fraction of null scores with this confidence (Clopper & Pearson 1934); None for
         the fraction itself.
     """
-    from scipy.stats import beta
-
     empty = min(1.0, 2.0 * float((score < np.median(null)).mean()))
     junk = 1.0 / (1.0 + np.exp(np.clip(score, -500, 500)))
     found = np.empty(len(cuts))
@@ -268,8 +314,9 @@ def find_junk(request: JunkRequest) -> JunkResult:
     """
     count = len(request.latents)
     sample = next(request.spectra(sampled_particles(np.arange(count))))
-    labels, maps = refined_classes(sample, latent_classes(request.latents), request.halves, request.mask)
     lowest = lowest_compared_shell(request.mask, sample.box)
+    division = Division(sample, request.latents, request.halves, request.mask, lowest)
+    maps, divided = division.class_maps(seed=0)
     gains, contrasts = np.full((2, count, len(maps.fractions)), np.nan)
     for spectra in [sample] if count <= MAX_PARTICLES else request.spectra(np.arange(count)):
         gains[spectra.index] = class_gains(spectra, maps, request.halves)
@@ -296,7 +343,12 @@ def find_junk(request: JunkRequest) -> JunkResult:
         ]
     )
     distance = latent_distances(request.latents, inside)
-    return JunkResult(score, null, contrast, distance, cut, rate, upper, classes, maps, volumes, sample.apix)
+    unstable = max(division.not_kept_again(inside, seed) for seed in REPEATS)
+    kept = int(inside[sample.index].sum())
+    if unstable < kept:
+        upper = max(upper, float(beta.ppf(CONFIDENCE, unstable + 1, kept - unstable)))
+    doubts = ClassDoubts(divided, unstable / max(kept, 1))
+    return JunkResult(score, null, contrast, distance, cut, rate, upper, classes, maps, volumes, sample.apix, doubts)
 
 
 def _classes(
@@ -305,13 +357,12 @@ def _classes(
     """Join the classes to molecules and determine which of these is the particle."""
     number = len(maps.fractions)
     sizes = np.bincount(labels[labels >= 0], minlength=number)
-    own = [gains[labels == group, group] for group in range(number)]
-    own = [values[np.isfinite(values)] for values in own]
-    mean = np.array([values.mean() if len(values) else 0.0 for values in own])
-    error = np.array([values.std() / np.sqrt(len(values)) if len(values) > 1 else np.inf for values in own])
+    mean, filled = filled_classes(gains, labels)
     lowest = lowest_compared_shell(request.mask, spectra.box)
     correlations = maps.correlations(lowest)
-    families = molecules(correlations, mean > SIGNIFICANT * error, sizes)
+    # A reference is one state of the particle, and classes of other states are not joined to it.
+    least = RELATED if request.reference is None else SAME
+    families = molecules(correlations, mean, filled, sizes, least)
     if families.max() < 0:
         raise UserError(
             "No class of particles shows a structure: their half maps do not explain the particles of the other half "

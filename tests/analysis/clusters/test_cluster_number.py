@@ -44,3 +44,15 @@ def test_few_particles_limit_the_numbers_that_are_tried() -> None:
     found = automatic_clusters(np.random.default_rng(2).normal(size=(12, 2)), Clustering(None, "kmeans"))
     assert found.choice is not None
     assert found.choice.numbers.tolist() == [1]
+
+
+def test_outliers_are_no_clusters_of_their_own() -> None:
+    """Two states, and far from one of them two stable groups of six particles, which are too few for validation."""
+    rng = np.random.default_rng(3)
+    centers = np.repeat([[0, 0, 0], [30, 0, 0], [0, 60, 0], [0, 0, 60]], (120, 108, 6, 6), axis=0)
+    latents = (centers + rng.normal(size=(240, 3))).astype(np.float32)
+    found = automatic_clusters(latents, Clustering(None, "kmeans", max_number=8))
+    assert found.choice is not None
+    assert found.choice.stability[3] > 0.95, "four clusters are stable"
+    assert min(found.clusters.sizes) >= 20
+    assert "at least 20 particles" in found.messages[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
@@ -19,16 +20,26 @@ from opustomo.quality.evidence.contrast_groups import contrast_groups
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
     MOST_ROUNDS,
+    ClassMaps,
     accumulate,
     class_gains,
+    filled_classes,
     latent_classes,
+    log_odds,
     mixture_likelihood,
     molecules,
     most_likely,
     refined_classes,
 )
-from opustomo.quality.evidence.junk_files import JunkInputs
-from opustomo.quality.evidence.junk_scores import choose_cut, expected_false_discoveries, log_odds
+from opustomo.quality.evidence.junk_files import JunkInputs, reliability
+from opustomo.quality.evidence.junk_scores import (
+    ClassDoubts,
+    JunkClasses,
+    JunkResult,
+    choose_cut,
+    expected_false_discoveries,
+)
+from opustomo.quality.evidence.mixed_classes import divide_molecules
 from opustomo.quality.evidence.particle_spectra import read_spectra
 from opustomo.simulate.acquisition import regular_scheme
 from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
@@ -145,6 +156,63 @@ def test_a_class_that_mixes_objects_is_named(picks: Path, tmp_path: Path, capsys
     result = opustomo.Run(tmp_path / "run").junk(JunkInputs(opustomo.Run(tmp_path / "run").results, 0, star=star))
     (groups,) = result.mixed_classes.values()
     assert groups.lower == pytest.approx((labels == 1).sum(), abs=3) and groups.ratio < 0.8
+    assert f1(result.kept, labels == 0) > 0.9, "the lower group is junk"
+
+
+def test_a_mixed_class_is_divided(tmp_path: Path) -> None:
+    """One class of two molecules becomes two; one class of two states of a molecule stays one molecule."""
+    whole = molecule(0)
+    part = whole * (np.arange(BOX)[:, None, None] < BOX // 2 + 3)
+    for name, other, objects in (("two", molecule(1), 2), ("states", part, 1)):
+        shown = particle_set([whole, other], (0.6, 0.4), 100, tmp_path / name)
+        particles = load_particles(DataConfig(star=tmp_path / name / "particles.star"))
+        spectra = read_spectra(particles, np.arange(100), ReadOptions(ctf_normalized=True))
+        halves = np.arange(100) % 2
+        mixed = refined_classes(spectra, np.zeros(100, dtype=np.int64), halves, None)
+        labels, maps = divide_molecules(spectra, mixed, halves, None, 2.0)
+        gains = class_gains(spectra, maps, halves)
+        mean, filled = filled_classes(gains, labels)
+        sizes = np.bincount(labels[labels >= 0], minlength=len(filled))
+        families = molecules(maps.correlations(2.0), mean, filled, sizes)
+        assert families.max() + 1 == objects, name
+        if objects == 2:
+            first = labels == labels[np.flatnonzero(shown == 0)[0]]
+            assert f1(first, shown == 0) > 0.97
+
+
+CERTAIN = ClassDoubts(divided=False, unstable=0.0)
+
+
+def result_of(
+    correlations: np.ndarray, sizes: tuple[int, ...], score: np.ndarray, doubts: ClassDoubts = CERTAIN
+) -> JunkResult:
+    """Return a result with three classes of one molecule."""
+    labels = np.repeat(np.arange(3), sizes)
+    classes = JunkClasses(labels, np.zeros(3, dtype=np.int64), (0,), correlations, np.ones(3))
+    half = torch.zeros(2, 3, 1, dtype=torch.complex64)
+    maps = ClassMaps(half, np.array(sizes) / sum(sizes), torch.ones(1), torch.ones(1, dtype=torch.long))
+    contrast = np.random.default_rng(0).normal(1, 0.1, len(labels))
+    null, volumes = np.full(100, -9.0), np.zeros((1, 4, 4, 4))
+    return JunkResult(score, null, contrast, contrast, 0.0, 0.0, 0.02, classes, maps, volumes, APIX, doubts)
+
+
+def test_no_rate_is_given_where_classes_cannot_be_told() -> None:
+    score = np.where(np.arange(90) < 80, 20.0, -20.0)
+    related = np.full((3, 3), 0.8)
+    assert "at most 2 %" in reliability(result_of(related, (30, 30, 30), score))[0]
+    bridged = related.copy()
+    bridged[0, 2] = bridged[2, 0] = 0.05
+    said = " ".join(reliability(result_of(bridged, (30, 30, 30), score)))
+    assert "not known" in said and "Classes 0 and 2 of the particle have maps that correlate by only 0.05" in said
+    assert "at most 2 %" in reliability(result_of(bridged, (60, 30, 0), score))[0], "an empty class joins nothing"
+    for doubts, reason in (
+        (ClassDoubts(True, 0.0), "do not tell some objects apart"),
+        (ClassDoubts(False, 0.3), "30 % of the kept particles"),
+    ):
+        said = " ".join(reliability(result_of(related, (30, 30, 30), score, doubts)))
+        assert "not known" in said and reason in said
+    said = " ".join(reliability(result_of(related, (30, 30, 30), np.full(90, 20.0))))
+    assert "not known" in said and "No pick was found to show anything else" in said
 
 
 def test_contrasts_of_one_object_are_one_group() -> None:
@@ -197,7 +265,10 @@ def test_cut_keeps_the_expected_fraction_of_junk() -> None:
 def test_related_classes_are_one_molecule() -> None:
     correlations = np.array([[1, 0.6, 0, 0], [0.6, 1, 0.5, 0], [0, 0.5, 1, 0.9], [0, 0, 0.9, 1]])
     filled = np.array([True, True, True, False])
-    np.testing.assert_array_equal(molecules(correlations, filled, np.array([5, 5, 5, 50])), [0, 0, 0, -1])
+    sizes, gains = np.array([5, 5, 5, 50]), np.array([9.0, 5.0, 20.0, 0.1])
+    np.testing.assert_array_equal(molecules(correlations, gains, filled, sizes), [0, 0, 0, -1])
+    gains[1] = 0.8  # a faint class joins no others
+    np.testing.assert_array_equal(molecules(correlations, gains, filled, sizes), [0, 1, 2, -1])
 
 
 def test_odds_compare_the_particle_with_the_rest() -> None:
