@@ -80,13 +80,13 @@ def predicted_from_truth(run: Path, particles: ParticleSet, volumes: np.ndarray,
     from opustomo.analysis.volumes.decoding import VolumeDecoder
     from opustomo.checkpoint.config import read_config
     from opustomo.physics.boxes import mask_on_crop
-    from opustomo.physics.fourier import crop_center, irfft3
+    from opustomo.physics.fourier import crop_center, irfft3, pad_spectrum
     from opustomo.physics.fsc import measured_shells
     from opustomo.physics.sampling import to_template
     from opustomo.quality.evidence.trained_model import divides_per_particle, norm_of_run, physics_of_run
     from opustomo.run import Run
     from opustomo.subtract.predicted_signal import SignalModel
-    from opustomo.subtract.subtraction import _Work, pad_spectrum
+    from opustomo.subtract.subtraction import _Work
     from opustomo.training.schedules import bfactor_at
 
     opened = Run(run)

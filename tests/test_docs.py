@@ -128,7 +128,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "a place"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     monkeypatch.setattr(dimension_reduction, "embed_latents", lambda latents, **options: latents[:, :2].copy())
     yield folder
     shutil.rmtree(folder)
