@@ -115,11 +115,6 @@ def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
     return _weighted_power(spectra, squared * (half_spectrum_weights(render, squared.device) / render**3))
 
 
-def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
-    """Return ``h = F⁻¹{H·F{r}}``, (B, Dr, Dr, Dr), with which ``Σ x r = Σ V·h`` for every posed V (H is real)."""
-    return irfft3(rfft3(target) * transfer)
-
-
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
     """Return the energies with Σx² over the render box, without an inverse transform per candidate.
 
@@ -133,7 +128,7 @@ def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Ener
     transfer
         H = CTF and envelope, real, (B, Dr, Dr, Dr/2+1), native order.
     filtered
-        h, see :func:`filter_target`, of a target that is zero outside the crop, (B, Dr, Dr, Dr).
+        h = F⁻¹{H·F{r}} of a target r that is zero outside the crop, (B, Dr, Dr, Dr); H is real, so Σ x r = Σ V·h.
     """
     return Energies(*_RenderEnergies.apply(posed, transfer, filtered)[:2])
 

@@ -8,17 +8,15 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.model.energy import (
-    Energies,
     candidate_weights,
     crop_energies,
-    filter_target,
-    filtered_energies,
     shifted_cross,
 )
 from opustomo.model.posing import symmetric_candidates
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope
 from opustomo.physics.fourier import pad_center
 from tests import reference
+from tests.energies import render_energies
 from tests.physics.optics import tilt_table
 
 RENDER, CROP = 16, 12
@@ -38,11 +36,6 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     posed = torch.randn(BATCH, POSES, CROP, CROP, CROP, dtype=torch.float64)
     target = torch.randn(BATCH, CROP, CROP, CROP, dtype=torch.float64)
     return pad_center(posed, RENDER), transfer, pad_center(target, RENDER)
-
-
-def render_energies(posed: torch.Tensor, transfer: torch.Tensor, target: torch.Tensor) -> Energies:
-    """Return the energies of posed densities for a target that is not filtered yet."""
-    return filtered_energies(posed, transfer, filter_target(target, transfer))
 
 
 def plain_images(posed: torch.Tensor, transfer: torch.Tensor) -> np.ndarray:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.energy import filter_target, filtered_energies
+from opustomo.model.energy import filtered_energies
 from opustomo.model.pose_posterior import PoseSlopes, newton_step, pose_step, prior_variance, slopes
 from opustomo.model.posing import symmetric_candidates
 from opustomo.physics.sampling import sample_posed
+from tests.energies import filter_target
 
 ANGLE = math.radians(1.46)
 

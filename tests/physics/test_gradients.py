@@ -12,19 +12,15 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from opustomo.model.energy import Energies, crop_energies, filter_target, filtered_energies
+from opustomo.model.energy import Energies, crop_energies
 from opustomo.model.networks import small_rotation
 from opustomo.physics.ctf import TiltBatch, ctf_at, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import crop_center, crop_spectrum, irfft3, pad_center, rfft3, shift_phases
 from opustomo.physics.sampling import rotate_about_z, sample_posed
+from tests.energies import render_energies
 from tests.physics.optics import one_tilt, slice_grid, tilt_table
 
 RENDER, CROP = 8, 6
-
-
-def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:
-    """Return the energies of posed densities for a target that is not filtered yet."""
-    return filtered_energies(posed, transfer, filter_target(target, transfer))
 
 
 BOTH_ENERGIES = pytest.mark.parametrize("compare", [render_energies, partial(crop_energies, crop=CROP)])
