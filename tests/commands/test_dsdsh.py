@@ -74,7 +74,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def run(analyzed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private copy of the analyzed folder; further figures are laid out but left empty, which is quick."""
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     return Path(shutil.copytree(analyzed, tmp_path / "a run"))
 
 

@@ -19,7 +19,7 @@ from tests.commands.test_dsdsh import APIX, BOX, COUNT, config_of_box, fabricate
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Result folder of the epochs 2 and 10, of which 10 is the last."""
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     root = fabricate(tmp_path / "a run")
     for kind in ("z", "pose"):
         shutil.copy(root / f"{kind}.2.pkl", root / f"{kind}.10.pkl")

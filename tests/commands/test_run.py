@@ -65,7 +65,7 @@ def test_decoding_is_that_of_the_command(run: opustomo.Run, trained_run: Path, t
 def test_clusters_of_an_analysis_and_made_now(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     names = ("z.1.pkl", "pose.1.pkl", "config.pkl")
     for name in names:
         (tmp_path / "run").mkdir(exist_ok=True)

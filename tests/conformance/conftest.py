@@ -17,7 +17,7 @@ from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, use_widths  # 
 
 
 def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    patch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     for module, name in (
         (latent_figures, "draw_component"),
         (latent_figures, "draw_clusters"),

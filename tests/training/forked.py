@@ -20,6 +20,7 @@ _SERVER.set_forkserver_preload(
         "opustomo.commands.train_tomo",
         "opustomo.training.setup",
         "opustomo.training.monitors.training_figure",
+        "torch._dynamo",  # which DistributedDataParallel imports
         "starfile",
         "healpy",
     ]

@@ -27,7 +27,7 @@ def test_separate_blobs_stay_separate_and_the_picture_repeats() -> None:
 
 
 def test_analyze_writes_the_embedding_of_the_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_figures, "_save", lambda figure, path: path.touch())
+    monkeypatch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
     root = fabricate(tmp_path / "run")
     assert dsdsh(["analyze", str(root), "2", "1", "3"]) == 0
     embedding = load_pickle(root / "analyze.2" / "umap.pkl")
