@@ -88,16 +88,9 @@ def find_population(model: Autoencoder, latents: Tensor, size: int) -> Populatio
     size
         Box of the comparison (:func:`comparison_size`).
     """
-    box = model.boxes
-    low_pass = (torch.arange(len(model.gain), device=latents.device) <= size // 2).to(model.gain)
     seen = model.mask * model.focus if model.focused else model.mask
     weight = _on_grid(to_template(seen, model.config.templateres)[None], model, size)[0]
-    rows = []
-    for part in latents.split(BATCH):
-        with model.precision():
-            difference = model.decoder.difference(part)
-        rows.append(_on_grid(apply_gain(difference.float(), model.gain * low_pass, box), model, size))
-    volumes = torch.cat(rows)
+    volumes = torch.cat([_differences(model, part, size) for part in latents.split(BATCH)])
     mean = volumes.mean(0)
     deviations = ((volumes - mean) * weight).flatten(1)
     count = min(model.config.zdim, len(latents))
@@ -106,8 +99,26 @@ def find_population(model: Autoencoder, latents: Tensor, size: int) -> Populatio
     components = (vectors / values.sqrt()).T.float() @ deviations
     consensus = _on_grid(model.decoder.consensus[None], model, size)
     stacked = torch.cat([mean[None] + consensus, components.view(-1, *mean.shape)])
-    finer = irfft3(pad_spectrum(rfft3(stacked), OVERSAMPLING * size))
-    return Population(latents, vectors * values.sqrt(), finer, size)
+    return Population(latents, vectors * values.sqrt(), _finer(stacked), size)
+
+
+@torch.no_grad()
+def own_volumes(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
+    """Decode compositions (B, zdim) to volumes (B, F, F, F) on the grid of :class:`Population`."""
+    return _finer(_differences(model, latents, size) + _on_grid(model.decoder.consensus[None], model, size))
+
+
+def _differences(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
+    """Return what the network adds to the consensus for compositions (B, zdim), in a box of ``size`` voxels."""
+    low_pass = (torch.arange(len(model.gain), device=latents.device) <= size // 2).to(model.gain)
+    with model.precision():
+        difference = model.decoder.difference(latents)
+    return _on_grid(apply_gain(difference.float(), model.gain * low_pass, model.boxes), model, size)
+
+
+def _finer(volumes: Tensor) -> Tensor:
+    """Interpolate volumes (B, n, n, n) to ``OVERSAMPLING`` n voxels a side."""
+    return irfft3(pad_spectrum(rfft3(volumes), OVERSAMPLING * volumes.shape[-1]))
 
 
 @torch.no_grad()

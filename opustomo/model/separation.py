@@ -5,15 +5,14 @@ motion twice: in the conformation c and, within each type of composition, as a c
 contain μ' and f. The decoder receives μ' + f(c), with which it was trained, where both are known. Without a
 conformation, μ' is the composition at the mean of f, which is 0.
 
-Within a type of composition, compositions μ and features φ of the conformation are normally distributed, with one
-covariance for all types (a Gaussian mixture with tied covariance; BIC selects the number of types). The regression of μ
-on φ within types, B = Σ_φφ⁻¹ Σ_φμ, is what they share; the means of the types keep what distinguishes them, also where
-they differ in conformation. See docs/method.md, section 6.
+The compositions μ are regressed on features φ of the conformation, with one slope B for all types and an offset for
+each. Types are clusters of what the regression leaves that are separated by regions of low density (HDBSCAN), such as
+particles with and without a body. Regression and clusters alternate, beginning with a single type. The offsets keep
+what distinguishes the types, also where these differ in conformation. See docs/method.md, section 6.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +24,13 @@ from opustomo.model.config import ModelConfig
 Array = npt.NDArray[np.float64]
 ROWS = 65_536
 """Number of particles whose features are in memory at a time."""
+SAMPLE = 5_000
+"""Particles that are fitted, evenly taken from all."""
+PER_COLUMN = 10
+"""Smallest number of particles per column of the regression (a rule of thumb: Harrell 2015)."""
+SMALLEST_TYPE = 0.05
+"""Smallest share of a type in all particles."""
+ROUNDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +108,6 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(first, first + ROWS) for first in range(0, count, ROWS))
 
 
-TYPES = 8
-"""Largest number of types."""
-SAMPLE = 20_000
-"""Particles that are fitted, evenly taken from all."""
-PER_COLUMN = 10
-"""Smallest number of particles per type and column of a regression (a rule of thumb: Harrell 2015)."""
-
-
 def separate_latents(latents: np.ndarray, config: ModelConfig) -> Separation | None:
     """Return the separation of the latents (N, zdim + zaffinedim) of an epoch; None without bodies or a fit."""
     if config.bodies is None:
@@ -127,35 +125,47 @@ def find_separation(mu: np.ndarray, conformation: np.ndarray) -> Separation | No
     Separation or None
         None if there are fewer than ``PER_COLUMN`` particles per column, or if latents are constant or not finite.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
     mu, conformation = np.asarray(mu, dtype=np.float64), np.asarray(conformation, dtype=np.float64)
-    size, count = mu.shape[1], feature_count(conformation.shape[1])
+    if len(mu) < PER_COLUMN * (mu.shape[1] + feature_count(conformation.shape[1])):
+        return None
     if not (np.isfinite(mu).all() and np.isfinite(conformation).all()):
         return None
-    if len(mu) < PER_COLUMN * (size + count) or not (_varies(mu).any() and _varies(conformation).any()):
+    if not (_varies(mu).any() and _varies(conformation).any()):
         return None
     mean, std = conformation.mean(0), np.where(_varies(conformation), conformation.std(0), 1.0)
     sample = np.linspace(0, len(mu) - 1, min(len(mu), SAMPLE)).round().astype(np.intp)
-    phi, values = features(conformation[sample], mean, std), mu[sample] / mu.std(0).max()
-    fits = []
-    for scale in (1.0, _ratio(phi, values)):  # EM starts from k-means, led by the conformation or by both alike
-        joint = np.concatenate([scale * values, phi], 1)
-        for number in range(1, 1 + min(TYPES, len(joint) // (PER_COLUMN * joint.shape[1]))):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct latents than types
-                fit = GaussianMixture(number, covariance_type="tied", random_state=0).fit(joint)
-            criterion = fit.bic(joint) - 2.0 * size * len(joint) * np.log(scale)  # of the latents without scale
-            fits.append((criterion, scale, fit.covariances_))
-    _, scale, covariance = min(fits, key=lambda fit: fit[0])
-    slope = np.linalg.solve(covariance[size:, size:], covariance[size:, :size]) / scale * mu.std(0).max()
-    return Separation(mean, std, mean_features(conformation, mean, std), slope)
+    phi, values = features(conformation[sample], mean, std), mu[sample]
+    types = np.zeros(len(sample), dtype=np.intp)
+    for _ in range(ROUNDS):
+        slope = within_types(phi, values, types)
+        before, types = types, dense_types(values - phi @ slope)
+        if np.array_equal(before, types):
+            break
+    return Separation(mean, std, mean_features(conformation, mean, std), within_types(phi, values, types))
 
 
-def _ratio(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the ratio of the total standard deviations of two sets of columns."""
-    return float(np.sqrt(first.var(0).sum() / second.var(0).sum()))
+def within_types(phi: np.ndarray, mu: np.ndarray, types: np.ndarray) -> np.ndarray:
+    """Return the slope (P, L) of compositions (n, L) on features (n, P), with an offset for each type (n,)."""
+    member = np.eye(types.max() + 1)[types]
+    mean = member / member.sum(0).clip(min=1.0)
+    centered = [part - mean @ (member.T @ part) for part in (phi, mu)]
+    return np.asarray(np.linalg.lstsq(centered[0], centered[1], rcond=None)[0])
+
+
+def dense_types(values: np.ndarray) -> np.ndarray:
+    """Return the clusters (n,) of values (n, L), each value outside of them in the cluster of the nearest mean.
+
+    All values are of one type unless there are at least two clusters.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    smallest = max(5, round(SMALLEST_TYPE * len(values)))
+    labels = HDBSCAN(min_cluster_size=smallest, min_samples=smallest // 2, copy=True).fit_predict(values)
+    if labels.max() < 1:
+        return np.zeros(len(values), dtype=np.intp)
+    means = np.stack([values[labels == label].mean(0) for label in range(labels.max() + 1)])
+    nearest = np.square(values[:, None] - means).sum(2).argmin(1)
+    return np.where(labels < 0, nearest, labels)
 
 
 def _varies(values: np.ndarray) -> np.ndarray:

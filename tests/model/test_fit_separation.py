@@ -105,23 +105,33 @@ def test_units_of_the_latents_do_not_matter(scale: float) -> None:
 
 
 def test_many_particles_are_fitted_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sklearn.mixture import GaussianMixture
-
     case = plant(2, count=6000)
     sizes: list[int] = []
-    real = GaussianMixture.fit
+    real = separation.dense_types
 
-    def noted(self: GaussianMixture, joint: np.ndarray) -> GaussianMixture:
-        sizes.append(len(joint))
-        return real(self, joint)
+    def noted(values: np.ndarray) -> np.ndarray:
+        sizes.append(len(values))
+        return real(values)
 
     monkeypatch.setattr(separation, "SAMPLE", 1500)
-    monkeypatch.setattr(GaussianMixture, "fit", noted)
+    monkeypatch.setattr(separation, "dense_types", noted)
     found = find_separation(case.mu, case.conformation)
     assert found is not None and set(sizes) == {1500}
     gap = found.apart(case.mu, case.conformation) - case.own
     assert gap.std(0).max() < 0.04
     np.testing.assert_allclose(found.shared(case.conformation).mean(0), 0.0, atol=1e-10)  # over all
+
+
+def test_a_motion_without_types_is_taken_away() -> None:
+    """A mixture would divide the particles of a motion, which are of one type, into types along its curve."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(-1, 1, 1000)
+    conformation = angle[:, None] * [1.0, 0.3, 0.0] + 0.2 * rng.normal(size=(1000, ZAFFINE))
+    curve = np.stack([3 * angle, 2 * np.cos(3 * angle), angle**3, np.zeros_like(angle)], 1)
+    mu = curve + 0.3 * rng.normal(size=curve.shape)
+    found = find_separation(mu, conformation)
+    assert found is not None and r2(mu, angle[:, None]) > 0.9
+    assert r2(found.apart(mu, conformation), angle[:, None]) < 0.5
 
 
 def test_few_particles_are_left_alone() -> None:
