@@ -102,12 +102,6 @@ def find_population(model: Autoencoder, latents: Tensor, size: int) -> Populatio
     return Population(latents, vectors * values.sqrt(), _finer(stacked), size)
 
 
-@torch.no_grad()
-def own_volumes(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
-    """Decode compositions (B, zdim) to volumes (B, F, F, F) on the grid of :class:`Population`."""
-    return _finer(_differences(model, latents, size) + _on_grid(model.decoder.consensus[None], model, size))
-
-
 def _differences(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
     """Return what the network adds to the consensus for compositions (B, zdim), in a box of ``size`` voxels."""
     low_pass = (torch.arange(len(model.gain), device=latents.device) <= size // 2).to(model.gain)
