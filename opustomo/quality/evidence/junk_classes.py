@@ -42,6 +42,8 @@ Those between this and `RELATED` are states of different composition (a ribosome
 """
 SAME = 0.9
 """Lowest correlation of classes of one molecule if a reference defines its state."""
+SMALL = 20
+"""Classes of fewer particles are joined to one other class only."""
 FAINT = 0.1
 """Least gain of a class relative to that of a related one for both to be one molecule."""
 MOST_ROUNDS, FEW_CHANGES = 10, 0.01
@@ -330,6 +332,12 @@ def molecules(
 
     comparable = np.minimum.outer(gains, gains) >= FAINT * np.maximum.outer(gains, gains)
     related = (correlations >= least) & comparable & filled[:, None] & filled[None]
+    related &= ~np.eye(len(sizes), dtype=bool)
+    # A small class is joined to its most related one only: its noisy map must not join two molecules.
+    small = sizes < SMALL
+    preferred = np.where(related & ~small, correlations + 2.0, np.where(related, correlations, -np.inf)).argmax(1)
+    allowed = ~small[:, None] | (preferred[:, None] == np.arange(len(sizes)))
+    related &= allowed & allowed.T
     groups = connected_components(related, directed=False)[1]
     population = np.array([sizes[(groups == g) & filled].sum() for g in range(groups.max() + 1)])
     rank = np.empty(len(population), dtype=np.int64)

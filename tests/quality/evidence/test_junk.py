@@ -265,8 +265,10 @@ def test_cut_keeps_the_expected_fraction_of_junk() -> None:
 def test_related_classes_are_one_molecule() -> None:
     correlations = np.array([[1, 0.6, 0, 0], [0.6, 1, 0.5, 0], [0, 0.5, 1, 0.9], [0, 0, 0.9, 1]])
     filled = np.array([True, True, True, False])
-    sizes, gains = np.array([5, 5, 5, 50]), np.array([9.0, 5.0, 20.0, 0.1])
+    sizes, gains = np.array([30, 30, 30, 50]), np.array([9.0, 5.0, 20.0, 0.1])
     np.testing.assert_array_equal(molecules(correlations, gains, filled, sizes), [0, 0, 0, -1])
+    small = np.array([30, 5, 30, 50])  # a small class is joined to one of the two molecules that it resembles
+    np.testing.assert_array_equal(molecules(correlations, gains, filled, small), [0, 0, 1, -1])
     gains[1] = 0.8  # a faint class joins no others
     np.testing.assert_array_equal(molecules(correlations, gains, filled, sizes), [0, 1, 2, -1])
 
