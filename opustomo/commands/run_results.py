@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from opustomo.commands.options import EPOCH_HELP, add_cluster_method, add_moved_star, cluster_method
 from opustomo.errors import UserError
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 HELP = "run all steps after training: clusters, volumes, STAR files, validation, convergence and report"
 
 
+def _number_or_auto(word: str) -> int | Literal["auto"]:
+    try:
+        return "auto" if word == "auto" else int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it is {word!r}, but it must be auto or a number.") from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh results``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
@@ -26,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k",
         "--numk",
-        type=int,
-        metavar="K",
-        help="number of clusters (default: that of the latest analysis of this epoch; if there is none, a number "
-        "chosen from the data)",
+        type=_number_or_auto,
+        metavar="auto|K",
+        help="number of clusters; auto chooses it from the data (default: that of the latest analysis of this epoch; "
+        "auto if there is none)",
     )
     add_cluster_method(parser)
     parser.add_argument("--pc", type=int, default=2, metavar="n", help="number of principal component traversals")
@@ -142,6 +149,8 @@ def _existing_clusters(state: PipelineState) -> Path | None:
     """Return the folder of the requested clusters, or of the latest ones if no number is given."""
     folder = state.results.analysis(state.which)
     args = state.args
+    if args.numk == "auto":
+        return None
     if args.numk is not None:
         path = folder / f"{cluster_method(args)}{args.numk}" / "labels.pkl"
         return path.parent if path.is_file() else None
@@ -153,8 +162,9 @@ def _existing_clusters(state: PipelineState) -> Path | None:
 def _clustering(state: PipelineState, found: Path | None) -> Clustering:
     from opustomo.analysis.clusters.clustering import Clustering
 
-    chosen = Clustering(state.args.numk, cluster_method(state.args))
-    if chosen.number is None and found is not None:
+    number = state.args.numk
+    chosen = Clustering(None if number == "auto" else number, cluster_method(state.args))
+    if number is None and found is not None:
         chosen = Clustering.of_folder(found.name)  # of an earlier state of this epoch
     return Clustering(None, chosen.method) if chosen.method == "hdbscan" else chosen
 

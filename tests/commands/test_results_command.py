@@ -79,6 +79,17 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert out.count("Up to date") == 3 and "Verdict: " not in out
 
 
+def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """16 particles are too few for two clusters of 20: the number of an earlier analysis is not kept."""
+    words = ["results", str(run), "--pc", "1", "--skip-umap", "--skip-validation"]
+    assert dsdsh([*words, "-k", "2"]) == 0
+    capsys.readouterr()
+    assert dsdsh([*words, "-k", "auto"]) == 0
+    assert "(clusters: kmeans1)" in capsys.readouterr().out
+    assert dsdsh([*words, "-k", "some"]) != 0
+    assert "must be auto or a number" in capsys.readouterr().err
+
+
 def test_a_step_that_fails_names_itself_and_is_resumed(
     run: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
