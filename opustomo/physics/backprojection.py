@@ -160,9 +160,19 @@ class Backprojection:
             (S, B).
         """
         spectra = rfft3(volumes) * shift_phases(origins_px, self.box, self.box)
+        self.add_interpolated(self.interpolated(spectra, rotations), ctf, rotations, members)
+
+    @torch.no_grad()
+    def interpolated(self, spectra: Tensor, rotations: Tensor) -> Tensor:
+        """Return centered spectra (B, D, D, D/2+1) in the reference frame, as :meth:`add_interpolated` takes them."""
+        return interpolate_rotated(spectra, rotations, self._points)
+
+    @torch.no_grad()
+    def add_interpolated(self, signal: Tensor, ctf: Tensor, rotations: Tensor, members: Tensor) -> None:
+        """Add spectra that :meth:`interpolated` has returned; other arguments as in :meth:`add`."""
         # Interpolate CTF and spectrum separately: their product extends beyond the box and would alias.
         transfer = interpolate_rotated_weights(ctf, rotations, self._points)
-        signal = interpolate_rotated(spectra, rotations, self._points) * transfer
+        signal = signal * transfer
         weight = transfer.square()
         for row in members:
             inside = row >= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.commands.quick import use_tiny_networks
 from tests.conformance import lab
 from tests.narrow_networks import NARROW_WIDTHS, narrow_networks, use_widths  # noqa: F401 - a fixture
 
+SHARED_BYTES = 100_000
+
 
 def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(latent_figures, "write_figure", lambda path, figure, dpi: path.touch())
@@ -24,6 +27,14 @@ def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
         (decoding, "draw_views"),
     ):
         patch.setattr(module, name, lambda path, *what, **how: path.touch())
+
+
+def _copy_or_link(source: str, target: str) -> str:
+    """Copy small files, to which programs may append; large ones are only ever replaced and can be shared."""
+    if os.path.getsize(source) < SHARED_BYTES:
+        return shutil.copy2(source, target)
+    os.link(source, target)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +63,7 @@ def own_lab(laboratory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def copy(name: str) -> Path:
         made.append(tmp_path / name)
-        shutil.copytree(laboratory, made[-1], symlinks=True)
+        shutil.copytree(laboratory, made[-1], symlinks=True, copy_function=_copy_or_link)
         return made[-1]
 
     yield copy

@@ -121,29 +121,29 @@ def measure_signal(
     ctf, weights = _models(particles, read, size, spectra.device)
     rotations = torch.from_numpy(particles.poses.rotations[read]).float().to(device)
     half = torch.arange(len(read), device=spectra.device) % 2
-    halves = _averages(spectra, ctf, rotations, half)
+    # Averages that are computed and posed with |CTF| are compared with those of the CTF, if it changes its sign.
+    transfers = [ctf, ctf.abs()] if bool((ctf < 0).any()) else [ctf]
+    halves, *unsigned_halves = _averages(spectra, transfers, rotations, half)
     predicted = _predictions(halves, rotations, half) * ctf
-    sums = _Sums(spectra, predicted, weights)
+    bins = _Bins(spectra, weights)
+    sums = _Sums(bins, predicted)
     if not sums.usable:
         return None
     # With gains taken from all particles, a particle contributes to its own gain; a shell has many voxels, so the
     # bias is negligible.
     plain, divided = sums.gains_in_likelihood(1.0), sums.gains_in_likelihood(0.0)
-    ramp = _Sums(
-        spectra, predicted * _ramp(size).to(spectra.device) * weights.clamp(min=1.0), weights
-    ).gains_in_likelihood(0.0)
+    ramped = predicted * _ramp(size).to(spectra.device) * weights.clamp(min=1.0)
+    ramp = _Sums(bins, ramped).gains_in_likelihood(0.0)
     curve = torch.stack([sums.gains_in_likelihood(q) for q in EXPONENTS])
     best = int(curve.sum(1).argmax())
     draws = np.random.default_rng(0).integers(0, len(read), (BOOTSTRAPS, len(read)))
     spread = np.std([EXPONENTS[int(curve[:, draw].sum(1).argmax())] for draw in draws])
     ctf_exponent, ctf_error = _ctf_exponent(spectra, ctf, weights)
     phase_z = 0.0
-    if bool((ctf < 0).any()):
-        # Compare averages that are computed and posed with |CTF| with those of the CTF.
-        unsigned = _gains_of_averages(
-            spectra, ctf.abs(), weights, rotations, half, 1.0 if EXPONENTS[best] > 0.5 else 0.0
-        )
-        phase_z = _standard_errors(unsigned - (plain if EXPONENTS[best] > 0.5 else divided))
+    for those in unsigned_halves:
+        unsigned = _Sums(bins, _predictions(those, rotations, half) * ctf.abs())
+        exponent, signed = (1.0, plain) if EXPONENTS[best] > 0.5 else (0.0, divided)
+        phase_z = _standard_errors(unsigned.gains_in_likelihood(exponent) - signed)
     average = 0.5 * (halves[0] + halves[1])
     at, gain = sums.amplitude()
     return SignalShape(
@@ -161,14 +161,6 @@ def measure_signal(
         gain=gain,
         average=average.numpy(),
     )
-
-
-def _gains_of_averages(
-    spectra: Tensor, ctf: Tensor, weights: Tensor, rotations: Tensor, half: Tensor, exponent: float
-) -> Tensor:
-    """Return the gains in likelihood by averages that are computed and posed with a CTF."""
-    predicted = _predictions(_averages(spectra, ctf, rotations, half), rotations, half) * ctf
-    return _Sums(spectra, predicted, weights).gains_in_likelihood(exponent)
 
 
 def _ctf_exponent(spectra: Tensor, ctf: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -245,18 +237,19 @@ def _models(particles: ParticleSet, read: np.ndarray, size: int, device: torch.d
     return torch.stack(ctf)[place], torch.stack(weights)[place]
 
 
-def _averages(spectra: Tensor, ctf: Tensor, rotations: Tensor, half: Tensor) -> list[Tensor]:
-    """Return the averages (n, n, n) of both half sets inside a soft sphere."""
+def _averages(spectra: Tensor, transfers: list[Tensor], rotations: Tensor, half: Tensor) -> list[list[Tensor]]:
+    """Return the averages (n, n, n) of both half sets inside a soft sphere, for each kind of CTFs."""
     size = spectra.shape[-2]
-    sums = Backprojection(size, 2, spectra.device, 1)
+    kinds = [Backprojection(size, 2, spectra.device, 1) for _ in transfers]
     for start in range(0, len(spectra), TOGETHER):
         some = slice(start, start + TOGETHER)
-        turns = rotations[some]
-        sums.add(irfft3(spectra[some]), ctf[some], turns, turns.new_zeros(len(turns), 3), half[None, some])
+        signal = kinds[0].interpolated(spectra[some], rotations[some])
+        for sums, ctf in zip(kinds, transfers, strict=True):
+            sums.add_interpolated(signal, ctf[some], rotations[some], half[None, some])
     at = (torch.arange(size) - size // 2).float()
     radius = torch.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
     ball = ((size / 2 - radius) / (SOFT_EDGE * size)).clamp(0.0, 1.0)
-    return [sums.volume(0) * ball, sums.volume(1) * ball]
+    return [[sums.volume(0) * ball, sums.volume(1) * ball] for sums in kinds]
 
 
 def _predictions(halves: list[Tensor], rotations: Tensor, half: Tensor) -> Tensor:
@@ -269,38 +262,57 @@ def _predictions(halves: list[Tensor], rotations: Tensor, half: Tensor) -> Tenso
     return posed
 
 
-class _Sums:
-    """Products of data and predictions per particle, shell and bin of sampling weights, divided by the noise variance.
+class _Bins:
+    """Shells and bins of sampling weights of the voxels of particles, and the noise variance in them.
 
     The noise variance of each shell and bin is the mean power of all particles.
     """
 
-    def __init__(self, spectra: Tensor, predicted: Tensor, weights: Tensor) -> None:
-        size = spectra.shape[-2]
-        device = spectra.device
+    def __init__(self, spectra: Tensor, weights: Tensor) -> None:
+        size, device = spectra.shape[-2], spectra.device
         shell = _shells(size).to(device)
-        self._shells, self._bins = size // 2, len(WEIGHT_EDGES) - 1
+        self.shells, self.bins = size // 2, len(WEIGHT_EDGES) - 1
         bins = torch.bucketize(weights, torch.tensor(WEIGHT_EDGES, device=device), right=True) - 1
         inside = (bins >= 0) & (shell >= LOWEST_SHELL) & (shell < size // 2) & (frequencies(size, device)[2] > 0)
-        key = shell.clamp(max=self._shells - 1) * self._bins + bins.clamp(min=0)
-        count = self._shells * self._bins
-
-        def summed(where: Tensor, values: Tensor) -> Tensor:
-            return torch.bincount(where, values.double(), count)
-
-        number = summed(key[inside], torch.ones(int(inside.sum()), device=device)).clamp(min=1.0)
-        variance = (summed(key[inside], spectra[inside].abs().square()) / number).clamp(min=1e-30)
-        self._log_weight = (summed(key[inside], weights[inside].log()) / number).cpu()
-        self._number = number.cpu()
-        self.voxels = float(inside.sum())
-        products, squares = [], []
+        key = shell.clamp(max=self.shells - 1) * self.bins + bins.clamp(min=0)
+        self.rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        power, number, log_weight = (torch.zeros(self.count, dtype=torch.float64, device=device) for _ in range(3))
         for row in range(len(spectra)):
-            where = inside[row]
-            data, model, at = spectra[row][where], predicted[row][where], key[row][where]
-            products.append(summed(at, (data.conj() * model).real) / variance)
-            squares.append(summed(at, model.abs().square()) / variance)
+            where = inside[row].flatten().nonzero().flatten()
+            at, data = key[row].flatten()[where], spectra[row].flatten()[where]
+            self.rows.append((where, at, data))
+            power += self.summed(at, data.abs().square())
+            number += torch.bincount(at, minlength=self.count)
+            log_weight += self.summed(at, weights[row].flatten()[where].log())
+        self.number = number.clamp(min=1.0)
+        self.variance = (power / self.number).clamp(min=1e-30)
+        self.log_weight = log_weight / self.number
+        self.voxels = float(inside.sum())
+        self.varied = len(torch.unique(bins[inside])) > 2
+
+    @property
+    def count(self) -> int:
+        """Number of bins in all shells."""
+        return self.shells * self.bins
+
+    def summed(self, at: Tensor, values: Tensor) -> Tensor:
+        """Return the sums of values over bins ``at``, float64."""
+        return torch.bincount(at, values.double(), self.count)
+
+
+class _Sums:
+    """Products of data and predictions of each particle in each shell and bin, divided by the noise variance."""
+
+    def __init__(self, bins: _Bins, predicted: Tensor) -> None:
+        self._shells, self._bins, self.voxels = bins.shells, bins.bins, bins.voxels
+        self._log_weight, self._number = bins.log_weight.cpu(), bins.number.cpu()
+        products, squares = [], []
+        for (where, at, data), particle in zip(bins.rows, predicted, strict=True):
+            model = particle.flatten()[where]
+            products.append(bins.summed(at, (data.conj() * model).real) / bins.variance)
+            squares.append(bins.summed(at, model.abs().square()) / bins.variance)
         self._product, self._square = torch.stack(products).cpu(), torch.stack(squares).cpu()
-        self.usable = bool(self._square.sum() > 0) and len(torch.unique(bins[inside])) > 2
+        self.usable = bool(self._square.sum() > 0) and bins.varied
 
     def gains_in_likelihood(self, exponent: float) -> Tensor:
         """Return what the model ``g(shell) · w^exponent`` gains in twice the log-likelihood, per particle."""
