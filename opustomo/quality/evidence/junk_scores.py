@@ -15,7 +15,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from scipy.stats import beta
-from torch import Tensor
 
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
@@ -69,6 +68,8 @@ class JunkClasses:
         Correlations of the half maps of classes, shape (K, K).
     gains
         Mean gain of each class over nothing in nats per member, shape (K,).
+    reference_class
+        Class that resembles the reference most; None without a reference.
     """
 
     labels: np.ndarray
@@ -76,6 +77,18 @@ class JunkClasses:
     particle: tuple[int, ...]
     correlations: np.ndarray
     gains: np.ndarray
+    reference_class: int | None = None
+
+    @cached_property
+    def compared(self) -> np.ndarray:
+        """Class with whose map the contrast of each particle is compared, -1 for nothing, shape (N,).
+
+        It is the own class. With a reference, it is the class of the reference for all particles of its molecule:
+        other objects show it with a fraction of the contrast, also if their own map contains the reference.
+        """
+        if self.reference_class is None:
+            return self.labels
+        return np.where(np.append(self.wanted, False)[self.labels], self.reference_class, self.labels)
 
     @property
     def wanted(self) -> np.ndarray:
@@ -116,8 +129,8 @@ class JunkResult:
     null
         Scores of subtomograms with random phases, shape (n,).
     contrast
-        Contrast at which each particle shows the map of its class beyond the coarse shells, shape (N,); NaN if it
-        shows nothing.
+        Contrast at which each particle shows the map of its class (`JunkClasses.compared`) beyond the coarse shells,
+        shape (N,); NaN if it shows nothing.
     distance
         Distance of each particle in the latent space to its nearest neighbors among the particles that are kept, in
         units of the median of these, shape (N,).
@@ -154,7 +167,7 @@ class JunkResult:
     @cached_property
     def mixed_classes(self) -> dict[int, ContrastGroups]:
         """The two groups of contrasts of the particles above the cut, for each class that has them."""
-        labels = np.where(self.above_cut, self.classes.labels, -1)
+        labels = np.where(self.above_cut, self.classes.compared, -1)
         found = {group: contrast_groups(self.contrast[labels == group]) for group in range(len(self.classes.families))}
         return {group: groups for group, groups in found.items() if groups is not None}
 
@@ -163,7 +176,7 @@ class JunkResult:
         """Whether each particle belongs to the lower group of contrasts of its class, bool, shape (N,)."""
         found = np.zeros(len(self.score), dtype=bool)
         for group, groups in self.mixed_classes.items():
-            found |= (self.classes.labels == group) & (self.contrast < groups.boundary)
+            found |= (self.classes.compared == group) & (self.contrast < groups.boundary)
         return found
 
     @property
@@ -335,7 +348,7 @@ def find_junk(request: JunkRequest) -> JunkResult:
     inside = np.nan_to_num(score, nan=-np.inf) >= cut
     usable = score[np.isfinite(score)]
     upper = float(expected_false_discoveries(usable, null, np.array([cut]), CONFIDENCE)[0])
-    contrast = np.where(labels >= 0, contrasts[np.arange(count), labels], np.nan)
+    contrast = np.where(labels >= 0, contrasts[np.arange(count), classes.compared], np.nan)
     volumes = np.stack(
         [
             sample.volumes(maps.halves[:, classes.families == family].mean((0, 1))[None])[0].numpy()
@@ -368,22 +381,19 @@ def _classes(
             "No class of particles shows a structure: their half maps do not explain the particles of the other half "
             "set. Train longer, or check the poses."
         )
-    particle = (0,) if request.particle is None else request.particle
+    particle, best = (0,) if request.particle is None else request.particle, None
     if not set(particle) <= set(range(families.max() + 1)):
         raise UserError(
             f"The molecules are 0 to {families.max()}, but --molecules is {','.join(map(str, particle))}. Give numbers "
             "of molecules."
         )
     if request.reference is not None and request.particle is None:
-        wanted = spectra.spectra(_on_box(request.reference, spectra.box)[None])[0]
+        reference = torch.from_numpy(np.asarray(request.reference, dtype=np.float32))
+        wanted = spectra.spectra(crop_in_fourier_space(reference, spectra.box)[None])[0]
         inner = maps.importance * (maps.shells > lowest)
         both = maps.halves.mean(0)
         overlap = ((both * inner) @ wanted.conj()).real / ((both.abs().square() * inner).sum(1).sqrt() + 1e-20)
         overlap[torch.from_numpy(families < 0)] = -torch.inf
-        particle = (int(families[int(overlap.argmax())]),)
-    return JunkClasses(labels, families, particle, correlations, mean)
-
-
-def _on_box(volume: np.ndarray, box: int) -> Tensor:
-    """Resample a density (D, D, D) to a box of `box` voxels of the same side in Å."""
-    return crop_in_fourier_space(torch.from_numpy(np.asarray(volume, dtype=np.float32)), box)
+        best = int(overlap.argmax())
+        particle = (int(families[best]),)
+    return JunkClasses(labels, families, particle, correlations, mean, best)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,18 @@ def result_of(
     contrast = np.random.default_rng(0).normal(1, 0.1, len(labels))
     null, volumes = np.full(100, -9.0), np.zeros((1, 4, 4, 4))
     return JunkResult(score, null, contrast, contrast, 0.0, 0.0, 0.02, classes, maps, volumes, APIX, doubts)
+
+
+def test_particles_are_compared_with_the_class_of_the_reference() -> None:
+    """Class 2 shows another object with half the contrast of the reference, which is class 0; class 1 shows it."""
+    result = result_of(np.full((3, 3), 0.95), (40, 30, 30), np.full(100, 20.0))
+    assert not result.mixed_classes and result.kept.all()
+    contrast = result.contrast * np.repeat([1.0, 1.0, 0.5], (40, 30, 30))
+    with_reference = replace(result.classes, reference_class=0)
+    assert replace(result, contrast=contrast).kept.all(), "each class has one contrast"
+    found = replace(result, contrast=contrast, classes=with_reference)
+    assert found.kept.tolist() == [True] * 70 + [False] * 30
+    assert found.mixed_classes[0].lower == 30
 
 
 def test_no_rate_is_given_where_classes_cannot_be_told() -> None:
