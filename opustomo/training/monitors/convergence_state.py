@@ -75,14 +75,15 @@ class Statement:
 
     def advice(self, folder: Path) -> str:
         """Return what to do about an overfitting run, whose best weights may not be in its folder; else nothing."""
-        if self.best is None:
+        best = self.best
+        if best is None:
             return ""
-        if (folder / f"weights.{self.best}.pkl").exists():
-            return f"; use epoch {self.best}"
-        return (
-            f"; epoch {self.best} is the best, but its weights were not written (--checkpoint) or removed, so "
-            f"train again with -n {self.best + 1}"
-        )
+        written = [int(path.name.split(".")[1]) for path in folder.glob("weights.*.pkl")]
+        if best in written:
+            return f"; use epoch {best}"
+        nearest = min(written, key=lambda epoch: abs(epoch - best), default=None)
+        instead = "" if nearest is None else f"use epoch {nearest}, the nearest with weights, or "
+        return f"; epoch {best} is the best, but its weights do not exist: {instead}train again with -n {best + 1}"
 
 
 def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:

@@ -101,7 +101,10 @@ def test_a_real_run_that_overfits() -> None:
 
 def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
     statement = Statement("overfitting", 3, "overfitting since epoch 3", best=2)
-    assert "train again with -n 3" in statement.advice(tmp_path)
+    assert statement.advice(tmp_path).endswith("do not exist: train again with -n 3")
+    (tmp_path / "weights.3.pkl").touch()
+    (tmp_path / "weights.7.pkl").touch()
+    assert "use epoch 3, the nearest with weights" in statement.advice(tmp_path)
     (tmp_path / "weights.2.pkl").touch()
     assert statement.advice(tmp_path) == "; use epoch 2"
     assert Statement("converged", 3, "converged").advice(tmp_path) == ""
