@@ -345,6 +345,23 @@ def molecules(
     return np.where(filled, rank[groups], -1)
 
 
+def join_classes(
+    gains: np.ndarray, labels: np.ndarray, correlations: np.ndarray, least: float = RELATED
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the molecule of each class (`molecules`) and the mean gain of its members over nothing, both (K,).
+
+    Parameters
+    ----------
+    gains, labels
+        As in `filled_classes`.
+    correlations, least
+        As in `molecules`.
+    """
+    mean, filled = filled_classes(gains, labels)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(filled))
+    return molecules(correlations, mean, filled, sizes, least), mean
+
+
 def lowest_compared_shell(mask: np.ndarray | None, box: int) -> float:
     """Return the shell of a box of `box` voxels up to which maps show the size of the particle only."""
     volume = float((mask_on_box(mask, box) > 0.5).sum())

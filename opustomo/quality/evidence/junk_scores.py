@@ -28,10 +28,9 @@ from opustomo.quality.evidence.junk_classes import (
     ClassMaps,
     class_contrasts,
     class_gains,
-    filled_classes,
+    join_classes,
     log_odds,
     lowest_compared_shell,
-    molecules,
     most_likely,
 )
 from opustomo.quality.evidence.mixed_classes import Division
@@ -368,14 +367,11 @@ def _classes(
     request: JunkRequest, labels: np.ndarray, gains: np.ndarray, maps: ClassMaps, spectra: ParticleSpectra
 ) -> JunkClasses:
     """Join the classes to molecules and determine which of these is the particle."""
-    number = len(maps.fractions)
-    sizes = np.bincount(labels[labels >= 0], minlength=number)
-    mean, filled = filled_classes(gains, labels)
     lowest = lowest_compared_shell(request.mask, spectra.box)
     correlations = maps.correlations(lowest)
     # A reference is one state of the particle, and classes of other states are not joined to it.
     least = RELATED if request.reference is None else SAME
-    families = molecules(correlations, mean, filled, sizes, least)
+    families, mean = join_classes(gains, labels, correlations, least)
     if families.max() < 0:
         raise UserError(
             "No class of particles shows a structure: their half maps do not explain the particles of the other half "

@@ -17,11 +17,10 @@ from opustomo.quality.evidence.junk_classes import (
     MEMBERS,
     ClassMaps,
     class_gains,
-    filled_classes,
+    join_classes,
     latent_classes,
     log_odds,
     mixture_likelihood,
-    molecules,
     most_likely,
     refined_classes,
 )
@@ -97,9 +96,7 @@ def divide_molecules(
     for _ in range(MOST_DIVISIONS):
         gains = class_gains(spectra, maps, halves)
         found = most_likely(gains, maps.fractions)
-        mean, filled = filled_classes(gains, found)
-        sizes = np.bincount(found[found >= 0], minlength=len(filled))
-        families = molecules(maps.correlations(lowest_shell), mean, filled, sizes)
+        families, _ = join_classes(gains, found, maps.correlations(lowest_shell))
         best = None
         for family in range(families.max() + 1):
             rows = np.flatnonzero((found >= 0) & (np.append(families, -1)[found] == family))
@@ -152,9 +149,7 @@ def _divided(
         labels, parts = refined_classes(spectra, labels, halves, mask, count)
         gains = class_gains(spectra, parts, halves)
         found = most_likely(gains, parts.fractions)
-        mean, filled = filled_classes(gains, found)
-        sizes = np.bincount(found[found >= 0], minlength=count)
-        families = molecules(parts.correlations(lowest_shell), mean, filled, sizes)
+        families, _ = join_classes(gains, found, parts.correlations(lowest_shell))
         likelihood = mixture_likelihood(gains, parts.fractions / max(parts.fractions.sum(), 1e-9))
         if families.max() >= 1 and likelihood > highest:
             highest, best = likelihood, found
@@ -197,9 +192,7 @@ class Division:
         maps = self.class_maps(seed)[0]
         gains = class_gains(self.spectra, maps, self.halves)
         labels = most_likely(gains, maps.fractions)
-        mean, filled = filled_classes(gains, labels)
-        sizes = np.bincount(labels[labels >= 0], minlength=len(filled))
-        families = molecules(maps.correlations(self.lowest_shell), mean, filled, sizes)
+        families, _ = join_classes(gains, labels, maps.correlations(self.lowest_shell))
         inside = kept[self.spectra.index]
         fewest = int(inside.sum())
         # The molecule that keeps most of these particles is the particle, whatever its number is.
