@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_y
-from opustomo.prepare.ctf_table_output import original_depth
+from opustomo.prepare.ctf_preparation import original_depth
 
 TILTS = np.arange(-60.0, 61.0, 2.0)
 ALONG_X, ALONG_Z = np.array([[3000.0, 0.0, 0.0]]), np.array([[0.0, 0.0, 1000.0]])

@@ -15,7 +15,7 @@ from opustomo.commands.registry import Command
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
     from opustomo.io.tilt_series.discovery import SeriesSource
-    from opustomo.prepare.extraction import ExtractionConfig
+    from opustomo.prepare.subtomogram_extraction import ExtractionConfig
 
 
 def add_extract_subtomos_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def run_extract_subtomos(args: argparse.Namespace) -> None:
     from opustomo.commands.closing_messages import print_next
     from opustomo.errors import UserError
     from opustomo.io.star_tables import read_particles
-    from opustomo.prepare.extraction import extract_subtomograms
+    from opustomo.prepare.subtomogram_extraction import extract_subtomograms
 
     if sum(option is not None for option in (args.tilts, args.tomograms, args.warp)) != 1:
         raise UserError(
@@ -131,8 +131,7 @@ def _source(args: argparse.Namespace) -> SeriesSource:
 
 
 def _config(args: argparse.Namespace) -> ExtractionConfig:
-    from opustomo.prepare.extraction import ExtractionConfig
-    from opustomo.prepare.subtomogram_reconstruction import ReconstructionConfig
+    from opustomo.prepare.subtomogram_extraction import ExtractionConfig, ReconstructionConfig
 
     return ExtractionConfig(
         folder=args.outdir,

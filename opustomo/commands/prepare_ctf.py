@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
 def _write_script(config: CtfConfig, apix: float | None) -> None:
     """Write the script with which RELION reconstructs CTF volumes."""
     from opustomo.io.star_tables import read_particles
-    from opustomo.prepare.ctf_table_output import SCRIPT_NAME, write_ctf_script
+    from opustomo.prepare.ctf_preparation import SCRIPT_NAME, write_ctf_script
 
     script = write_ctf_script(read_particles(config.out_star), config.folder, apix)
     if script is None:

@@ -287,7 +287,7 @@ def _next_commands(state: PipelineState) -> list[str]:
     import json
     import shlex
 
-    from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE, SUPPORTED
+    from opustomo.quality.evidence.verdicts import NO_EVIDENCE, SUPPORTED
 
     root, label, folder = str(state.results.root), state.which.label, state.clusters
     verdict_file = folder / "validation_verdict.json"

@@ -26,7 +26,7 @@ from opustomo.io.star_poses import doubtful_notes
 from opustomo.io.star_tables import ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
 from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.physics.slice_insertion import SliceInserter
-from opustomo.prepare.ctf_table_output import write_ctf_table
+from opustomo.prepare.ctf_preparation import write_ctf_table
 from opustomo.prepare.particle_tables import (
     TomogramPoses,
     check_kind,

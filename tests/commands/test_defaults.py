@@ -20,7 +20,7 @@ CONFIGS = {
     "dsd reconstruct": "data.config.DataConfig",
     "dsd simulate": "simulate.dataset.SimulationConfig simulate.acquisition.Optics",
     "dsd extract_subtomos": (
-        "prepare.subtomogram_reconstruction.ReconstructionConfig prepare.extraction.ExtractionConfig"
+        "prepare.subtomogram_extraction.ReconstructionConfig prepare.subtomogram_extraction.ExtractionConfig"
     ),
     "dsd prepare_ctf": "prepare.ctf_preparation.CtfConfig",
     "dsd prepare_subtomos": "prepare.particle_series.SeriesConfig",

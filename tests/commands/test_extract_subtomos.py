@@ -410,7 +410,7 @@ def test_several_tomograms(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     words = [*series.words, "--box", "20", "--apix", "4"]
     for name in ("one", "two"):
         if name == "two":
-            monkeypatch.setattr("opustomo.prepare.extraction.run_jobs", traveling)
+            monkeypatch.setattr("opustomo.prepare.subtomogram_extraction.run_jobs", traveling)
         assert main(["extract_subtomos", str(star), "-o", str(tmp_path / name), *words, "--workers", "1"]) == 0
         assert "4 subtomograms from 2 tomograms" in capsys.readouterr().out
     names = read_particles(tmp_path / "two" / "particles.star").strings("rlnImageName")

@@ -11,7 +11,7 @@ from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
-from opustomo.quality.evidence.class_verdicts import NO_EVIDENCE
+from opustomo.quality.evidence.verdicts import NO_EVIDENCE
 
 STEPS = 6
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.dynamics.body_star import BodyPoses, absolute_poses, body_origins_px, residual_angles, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
 from opustomo.geometry.rotations import euler_to_matrix, matrix_to_euler
+from opustomo.io.body_files import BodyPoses, absolute_poses, body_origins_px, residual_angles, write_body_stars
 from opustomo.io.poses import Poses
 from opustomo.io.star import read_blocks
 from opustomo.io.star_tables import read_particles

@@ -17,7 +17,7 @@ from opustomo.io.tilt_series.series import TiltOptics
 from opustomo.main import main
 from opustomo.physics.ctf import TiltBatch, ctf_volume, sampling_weights
 from opustomo.physics.fourier import centered_full
-from opustomo.prepare.ctf_table_output import write_ctf_table
+from opustomo.prepare.ctf_preparation import write_ctf_table
 from tests.commands.quick import train, use_tiny_networks
 from tests.commands.test_prepare_ctf import write_tomogram
 from tests.relion.programs import NEEDS_RELION, radius_px, relion

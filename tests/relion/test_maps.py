@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.dynamics.body_star import BodyPoses, write_body_stars
 from opustomo.geometry.rigid_bodies import BodyGeometry, RigidMotions
+from opustomo.io.body_files import BodyPoses, write_body_stars
 from opustomo.io.image_paths import resolve_images
 from opustomo.io.mrc import read_header, read_volume, write_volume
 from opustomo.io.star_conventions import format_fixed, with_columns

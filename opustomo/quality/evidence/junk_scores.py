@@ -19,7 +19,6 @@ from scipy.stats import beta
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
 from opustomo.physics.fourier import crop_in_fourier_space
-from opustomo.quality.evidence.contrast_groups import ContrastGroups, contrast_groups
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
     ALIKE,
@@ -33,7 +32,7 @@ from opustomo.quality.evidence.junk_classes import (
     lowest_compared_shell,
     most_likely,
 )
-from opustomo.quality.evidence.mixed_classes import Division
+from opustomo.quality.evidence.mixed_classes import ContrastGroups, Division, contrast_groups
 from opustomo.quality.evidence.particle_spectra import (
     MAX_PARTICLES,
     ParticleSpectra,

@@ -15,7 +15,6 @@ from opustomo.data.particles import ParticleSet, load_mask, load_particles
 from opustomo.errors import UserError
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
-from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.classification_tests import (
     Classification,
     cannot_tell,
@@ -32,7 +31,6 @@ from opustomo.quality.evidence.cluster_evidence import (
     validate_clusters,
 )
 from opustomo.quality.evidence.half_maps import ReadOptions
-from opustomo.quality.evidence.motion_verdict import MotionVerdict
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
     data_of_run,
@@ -44,6 +42,7 @@ from opustomo.quality.evidence.trained_model import (
     physics_of_run,
 )
 from opustomo.quality.evidence.validation_files import write_validation, write_verdict
+from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at

@@ -15,10 +15,9 @@ from opustomo.analysis.figures.figure_style import INK, PALE, cluster_colors, st
 from opustomo.io.atomic import atomic_path, write_csv, write_figure
 from opustomo.io.mrc import write_volume
 from opustomo.physics.fsc import FSC_THRESHOLD, ShellCorrelation
-from opustomo.quality.evidence.class_verdicts import RunVerdict
 from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
 from opustomo.quality.evidence.half_maps import THRESHOLDS, resolution_text
-from opustomo.quality.evidence.motion_verdict import MotionVerdict
+from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,6 @@ from opustomo.io.latents import write_latents
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.poses import Poses, write_poses
 from opustomo.io.star_tables import read_particles
-from opustomo.quality.evidence.contrast_groups import contrast_groups
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.junk_classes import (
     MOST_ROUNDS,
@@ -40,7 +39,7 @@ from opustomo.quality.evidence.junk_scores import (
     choose_cut,
     expected_false_discoveries,
 )
-from opustomo.quality.evidence.mixed_classes import divide_molecules
+from opustomo.quality.evidence.mixed_classes import contrast_groups, divide_molecules
 from opustomo.quality.evidence.particle_spectra import read_spectra
 from opustomo.simulate.acquisition import regular_scheme
 from opustomo.simulate.dataset import SimulationConfig, simulate_dataset

@@ -9,7 +9,6 @@ import torch
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
 from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
-from opustomo.quality.evidence.class_verdicts import combine_evidence, merged_groups
 from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
 from opustomo.quality.evidence.covariates import (
     Covariate,
@@ -20,7 +19,6 @@ from opustomo.quality.evidence.covariates import (
     propensity_strata,
     standardized,
 )
-from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
 from opustomo.quality.evidence.permutation_tests import SplitTest, matched_permutations
 from opustomo.quality.evidence.residual_features import (
@@ -30,6 +28,7 @@ from opustomo.quality.evidence.residual_features import (
     nuisance_maps,
     particle_features,
 )
+from opustomo.quality.evidence.verdicts import LatentCoordinate, combine_evidence, judge_motion, merged_groups
 
 BOX = 16
 
