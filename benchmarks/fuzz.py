@@ -157,8 +157,8 @@ def import_everything() -> None:
         "healpy", "matplotlib.pyplot", "pandas", "starfile", "sklearn.cluster", "sklearn.decomposition", "PIL.Image",
         "mrcfile", "scipy.ndimage", "tqdm", "opustomo.analysis.analyze_epoch", "opustomo.training.setup",
         "opustomo.quality.evidence.validation", "opustomo.quality.evidence.half_maps", "opustomo.simulate.dataset",
-        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.wedge", "opustomo.prepare.cubes",
-        "opustomo.prepare.mask", "opustomo.training.monitors.standard", "opustomo.convert.combine",
+        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.missing_wedge", "opustomo.prepare.cubes",
+        "opustomo.prepare.mask_creation", "opustomo.training.monitors.standard", "opustomo.convert.combine",
         "opustomo.convert.pytom", "torch.distributed", "torch._dynamo",
     ):  # fmt: skip
         importlib.import_module(name)

@@ -40,7 +40,7 @@ def measure(star: Path) -> dict[str, float]:
     from opustomo.data.voxels import VoxelSource, pooled_std
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.physics.boxes import Boxes
-    from opustomo.quality.checks.preflight import PlannedRun, inspect_particles
+    from opustomo.quality.checks.inspection import PlannedRun, inspect_particles
 
     particles, loading = timed(lambda: load_particles(DataConfig(star)))
     source = VoxelSource(particles.images)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, to stderr")
     args = parser.parse_args()
     helping = {"dsd -h": help_time("opustomo"), "dsdsh -h": help_time("analysis_scripts")}
-    _, importing = timed(lambda: __import__("opustomo.quality.checks.preflight"))
+    _, importing = timed(lambda: __import__("opustomo.quality.checks.inspection"))
     with tempfile.TemporaryDirectory(prefix="opustomo-startup-") as name:
         star, making = timed(lambda: make_set(Path(name), args.particles, args.tilts, args.box, args.shared_tables))
         profile = cProfile.Profile()

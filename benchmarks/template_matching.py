@@ -190,8 +190,8 @@ def peaks(scores: Tensor, search: Search, margin: int = 2) -> list[tuple[int, in
 
 def read_tilts(tlt: Path, defocus: Path, order: Path, tilt_sign: int = -1) -> TiltBatch:
     """Read the optics of a tilt series from files of IMOD (300 kV, 2.7 mm, amplitude contrast 0.07)."""
-    from opustomo.io.tilt_series.imod import Microscope, imod_optics
-    from opustomo.io.tilt_series.imod_files import read_defoci, read_dose, read_tlt
+    from opustomo.io.tilt_series.defocus_files import read_defoci
+    from opustomo.io.tilt_series.imod import Microscope, imod_optics, read_dose, read_tlt
 
     angles = read_tlt(tlt)
     optics = imod_optics(angles, read_defoci(defocus, angles), read_dose(order, angles, 3.0), Microscope())

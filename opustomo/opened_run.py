@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, load_labels
+from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import AnalyzedParticles
 from opustomo.io.pickles import load_pickle
@@ -52,7 +53,7 @@ class Volumes:
 
     def write(self, outdir: str | Path, prefix: str = "reference") -> list[Path]:
         """Write the volumes to ``{prefix}{i}.mrc`` in a folder and return the paths."""
-        from opustomo.io.mrc import write_series
+        from opustomo.analysis.volumes.decoding import write_series
 
         return write_series(Path(outdir), self.voxels, self.apix, self.origin_A, prefix)
 

@@ -251,8 +251,8 @@ class Run(OpenedRun):
         star
             Particle table for STAR files of the basins and classes; None writes none.
         """
+        from opustomo.analysis.volumes.focused_volumes import masked_volumes
         from opustomo.analysis.volumes.landscape_files import write_landscape
-        from opustomo.analysis.volumes.masked_volumes import masked_volumes
         from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, compute_landscape
 
         settings = LandscapeSettings() if settings is None else settings
@@ -281,7 +281,7 @@ class Run(OpenedRun):
         numpy.ndarray
             Scores along the principal components of the volumes, shape (N, C), float32.
         """
-        from opustomo.analysis.volumes.masked_volumes import focus_scores, masked_volumes
+        from opustomo.analysis.volumes.focused_volumes import focus_scores, masked_volumes
 
         number = self._epoch(epoch)
         latents = self.latents(number)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 import opustomo
+from opustomo.analysis.analyze_latents import LatentSet, Say, write_latent_report
 from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.figures.latent_figures import draw_losses
-from opustomo.analysis.latent_report import LatentSet, Say, write_latent_report
 from opustomo.analysis.latents.dimension_reduction import SEED, embed_all
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import ClusterChoice, chosen_particles, round_particles
-from opustomo.analysis.volumes.masked_volumes import write_focus
+from opustomo.analysis.volumes.focused_volumes import write_focus
 from opustomo.errors import UserError
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.atomic import atomic_path

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from opustomo.data.particles import ParticleSet
     from opustomo.data.voxels import VoxelSource
     from opustomo.model.config import ModelConfig
+    from opustomo.quality.checks.inspection import PlannedRun
     from opustomo.quality.checks.missing_inputs import Readiness
-    from opustomo.quality.checks.preflight import PlannedRun
     from opustomo.quality.checks.proposed_commands import Settings
     from opustomo.training.step_timing import StepTime
 
@@ -101,10 +101,10 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     from opustomo.physics.boxes import Boxes, crop_window
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
-    from opustomo.quality.checks.preflight import PlannedRun, contrast_of, inspect_particles, judge_particle_set
+    from opustomo.quality.checks.inspection import PlannedRun, contrast_of, inspect_particles, judge_particle_set
+    from opustomo.quality.checks.missing_wedge import wedge_planes
     from opustomo.quality.checks.proposed_commands import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
-    from opustomo.quality.checks.wedge import wedge_planes
 
     particles, mask = readiness.particles, readiness.mask
     assert particles is not None

@@ -35,8 +35,8 @@ def add_convert_artiax_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_convert_artiax(args: argparse.Namespace) -> None:
     """Convert the table and write the result."""
-    from opustomo.convert.template_matching import TomogramChoice, artiax_list
-    from opustomo.io.tomograms import tomogram_stem
+    from opustomo.convert.artiax import artiax_list
+    from opustomo.io.tomograms import TomogramChoice, tomogram_stem
     from opustomo.prepare.particle_tables import particles_of_block
 
     star = particles_of_block(args.star, args.data_block)
@@ -145,9 +145,9 @@ def add_convert_pytom_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_convert_pytom(args: argparse.Namespace) -> None:
     """Convert the table and write the result."""
-    from opustomo.convert.template_matching import TomogramChoice, warp_matching
+    from opustomo.convert.warp import warp_matching
     from opustomo.io.star_tables import read_particles
-    from opustomo.io.tomograms import base_name
+    from opustomo.io.tomograms import TomogramChoice, base_name
 
     result = warp_matching(read_particles(args.star), TomogramChoice(args.mic))
     name = base_name(args.mic).removesuffix(".tomostar")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from opustomo.prepare.mask import Mask, MaskRecipe
+    from opustomo.prepare.mask_creation import Mask, MaskRecipe
 
 RESAMPLING_BYTES = 12
 """Minimum memory per voxel of a resampled map: its spectrum and its density."""
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     """Create and write the mask, and print its properties."""
     from opustomo.errors import UserError
     from opustomo.io.mrc import write_volume
-    from opustomo.prepare.mask import make_mask
+    from opustomo.prepare.mask_creation import make_mask
 
     _check(args)
     density, apix = _map(args)
@@ -150,7 +150,7 @@ def _doubtful_header(args: argparse.Namespace) -> str | None:
 
 
 def _recipe(args: argparse.Namespace, apix: float) -> MaskRecipe:
-    from opustomo.prepare.mask import MaskRecipe
+    from opustomo.prepare.mask_creation import MaskRecipe
 
     return MaskRecipe(
         threshold=args.threshold,

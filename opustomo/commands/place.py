@@ -140,10 +140,12 @@ def add_artiax_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_artiax(args: argparse.Namespace) -> None:
     """Write the STAR files and print how to display them."""
-    from opustomo.analysis.clusters.clustering import Clustering, load_labels
-    from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, write_tomogram_stars
+    from opustomo.analysis.clusters.cluster_files import load_labels
+    from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.commands.options import selected_round
+    from opustomo.convert.artiax import write_tomogram_stars
     from opustomo.io.star_tables import read_particles
+    from opustomo.io.tomograms import TomogramScale
 
     results, which = selected_round(args.resdir, args.N)
     star = read_particles(args.star)

@@ -176,6 +176,7 @@ def _components(folder: Path) -> int:
 
 
 def _volumes(state: PipelineState) -> None:
+    from opustomo.analysis.volumes.decoding import series_paths
     from opustomo.analysis.volumes.volume_sets import (
         VolumeSet,
         cluster_volume_set,
@@ -183,7 +184,6 @@ def _volumes(state: PipelineState) -> None:
         holds_joint_volumes,
     )
     from opustomo.io.latents import read_latent_rows
-    from opustomo.io.mrc import series_paths
 
     results, which = state.results, state.which
     weights = results.epoch_file("weights", which.epoch)
@@ -210,7 +210,7 @@ def _particles(state: PipelineState) -> ParticleStar:
 
 
 def _star_files(state: PipelineState) -> None:
-    from opustomo.analysis.clusters.clustering import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.cluster_files import load_labels, write_cluster_stars
 
     labels = load_labels(state.clusters / "labels.pkl")
     star = _particles(state)

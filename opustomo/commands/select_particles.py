@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _masks(args: argparse.Namespace, particles: AnalyzedParticles) -> list[np.ndarray]:
     """Return one boolean mask over all particles for each criterion."""
-    from opustomo.analysis.latents.latent_paths import check_particles
+    from opustomo.analysis.latents.latent_traversals import check_particles
     from opustomo.analysis.selection import Neighborhood, parse_cluster_choice
     from opustomo.errors import UserError
 

@@ -100,7 +100,7 @@ def add_graph_traversal_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_graph_traversal(args: argparse.Namespace) -> None:
     """Compute the path and write its particles and latents."""
-    from opustomo.analysis.latents.latent_paths import GraphSettings, graph_path
+    from opustomo.analysis.latents.latent_traversals import GraphSettings, graph_path
     from opustomo.io.latents import read_latent_table, write_table
 
     latents = read_latent_table(args.latents, args.conformation)
@@ -139,7 +139,7 @@ def add_interpolate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_interpolate(args: argparse.Namespace) -> None:
     """Compute the path and write its latents."""
-    from opustomo.analysis.latents.latent_paths import check_particles, straight_path
+    from opustomo.analysis.latents.latent_traversals import check_particles, straight_path
     from opustomo.io.latents import read_latent_table, write_table
 
     latents = read_latent_table(args.latents, args.conformation)

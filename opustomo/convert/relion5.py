@@ -15,7 +15,6 @@ import numpy as np
 from opustomo.convert import Converted
 from opustomo.convert.conventions import FRAME_COLUMNS, compose_frames, coordinate_sizes
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
-from opustomo.convert.template_matching import TOMOGRAM_COLUMNS
 from opustomo.errors import UserError
 from opustomo.io.star import find_table, format_pixel_sizes, read_blocks
 from opustomo.io.star_conventions import (
@@ -33,7 +32,7 @@ from opustomo.io.star_conventions import (
     xyz_columns,
 )
 from opustomo.io.star_tables import MICROSCOPE_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
-from opustomo.io.tomograms import base_name, tomogram_stem
+from opustomo.io.tomograms import base_name, tomogram_column, tomogram_stem
 
 SIZES = tuple(f"rlnTomoSize{axis}" for axis in "XYZ")
 # Columns that particles receive from their tomogram.
@@ -204,9 +203,9 @@ def to_relion5(star: ParticleStar, tomograms: Tomograms, apix: float | None = No
         Coordinates in pixels or the pixel size are missing, or a tomogram is not in the set.
     """
     count = len(star)
-    column = next((name for name in reversed(TOMOGRAM_COLUMNS) if name in star), None)
+    column = tomogram_column(star)
     if column is None:
-        raise UserError(f"{star.path}: the particle table has neither {' nor '.join(TOMOGRAM_COLUMNS)}. Add one.")
+        raise UserError(f"{star.path}: the particle table has neither rlnTomoName nor rlnMicrographName. Add one.")
     rows = tomograms.rows_of(star, column)
     sizes = coordinate_sizes(star, apix)
     if sizes is None:

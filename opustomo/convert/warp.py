@@ -1,4 +1,4 @@
-"""Conversion of particle tables of M species (`wrp…` columns) to RELION 3.0.
+"""Particle tables of WARP and M: M species (`wrp…` columns) to RELION 3.0, and template matching of WARP.
 
 M stores coordinates in Å. Species with several poses over the exposure have one set of columns per pose
 (`wrpCoordinateX1`, `wrpCoordinateX2`, …), of which the first is used. Half sets are 1 and 2 as in RELION; old files
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.conventions import FRAME_COLUMNS
+from opustomo.convert.conventions import FRAME_COLUMNS, require_pixels
 from opustomo.convert.relion30 import PIXEL_SIZE_COLUMNS
 from opustomo.io.star import find_table, read_blocks
 from opustomo.io.star_conventions import (
@@ -22,10 +22,13 @@ from opustomo.io.star_conventions import (
     format_fixed,
     make_table,
     table_numbers,
+    with_columns,
     xyz_columns,
 )
 from opustomo.io.star_tables import EULER_COLUMNS, ORIGIN_ANGST_COLUMNS, ORIGIN_COLUMNS, ParticleStar
+from opustomo.io.tomograms import TomogramChoice
 
+_SCORE, _PYTOM_SCORE = "rlnAutopickFigureOfMerit", "rlnLCCmax"
 _PLACE = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
 _ANGLES = tuple(f"wrpAngle{name}1" for name in ("Rot", "Tilt", "Psi"))
 # Columns that would contradict the coordinates and pixel sizes of the output.
@@ -102,3 +105,26 @@ def relion_from_species(path: str | os.PathLike[str], apix: float, kv: float = 3
     columns |= {column: table[column].to_numpy(dtype=object) for column in table.columns if column not in translated}
     others = {key: value for key, value in blocks.items() if key != name}
     return Converted(ParticleStar(path, {name: make_table(columns), **others}, name), len(table), tuple(notes))
+
+
+def warp_matching(star: ParticleStar, choice: TomogramChoice) -> Converted:
+    """Return the particles of one tomogram for WARP, which calls a tilt series `{mic}.tomostar`.
+
+    All columns are kept; `rlnMicrographName` becomes the name of the tilt series. If `rlnAutopickFigureOfMerit` is
+    missing, it is the score of pytom-match-pick (`rlnLCCmax`), or else 1.
+
+    Raises
+    ------
+    UserError
+        As in `TomogramChoice.of`, or coordinates in pixels are missing.
+    """
+    require_pixels(star)
+    found = choice.of(star)
+    name = choice.tomogram.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".tomostar")
+    columns = {"rlnMicrographName": constant_column(f"{name}.tomostar", len(found))}
+    if _SCORE not in found:
+        own = _PYTOM_SCORE in found
+        columns[_SCORE] = (
+            found.particles[_PYTOM_SCORE].to_numpy(dtype=object) if own else constant_column("1.000000", len(found))
+        )
+    return Converted(with_columns(found, columns), len(star))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from opustomo.analysis.volumes.decoding import series_paths
 from opustomo.demo.plan import DemoPlan
-from opustomo.io.mrc import read_volume, series_paths
+from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_pickle
 from opustomo.io.poses import Poses, read_poses
 from opustomo.physics.resampling import resample

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from opustomo.analysis.volumes.decoding import series_paths
 from opustomo.dynamics.body_masks import BodyMasks, center_of_mass, geometry_of_densities, geometry_of_masks
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.io.body_files import check_inside
-from opustomo.io.mrc import read_volume, series_paths
+from opustomo.io.mrc import read_volume
 
 Array = npt.NDArray[np.float64]
 LARGEST_DISPERSION_DEG = 15.0

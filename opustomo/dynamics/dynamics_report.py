@@ -13,14 +13,13 @@ import numpy as np
 from opustomo.analysis.latents.dimension_reduction import fit_pca
 from opustomo.analysis.latents.latent_independence import predict_latent
 from opustomo.analysis.results import ResultDir, Round
-from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
+from opustomo.analysis.volumes.decoding import decode_batches, first_voxel, series_paths, write_series
 from opustomo.dynamics.motion import ComponentMotion, MotionModel, component_motion, particle_table
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import Array
 from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.body_files import BodyPoses, write_body_stars
 from opustomo.io.latents import read_latent_rows
-from opustomo.io.mrc import series_paths, write_series
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.model.device import choose_device
 

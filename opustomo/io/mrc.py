@@ -3,7 +3,6 @@
 import math
 import os
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,22 +163,3 @@ def _byte_order(header: bytes) -> str:
     """
     little, big = struct.unpack_from("<4I", header), struct.unpack_from(">4I", header)
     return "<" if max(little) <= max(big) else ">"
-
-
-def series_paths(folder: Path, count: int, prefix: str = "reference") -> list[Path]:
-    """Return the paths of the volumes of a series in a folder, ``{prefix}{i}.mrc`` with i counted from 0."""
-    return [folder / f"{prefix}{number}.mrc" for number in range(count)]
-
-
-def write_series(
-    folder: Path,
-    volumes: Sequence[np.ndarray] | np.ndarray,
-    apix: float,
-    origin_A: tuple[float, float, float],
-    prefix: str = "reference",
-) -> list[Path]:
-    """Write the volumes of a series to :func:`series_paths` and return the paths; see :func:`write_volume`."""
-    paths = series_paths(folder, len(volumes), prefix)
-    for path, volume in zip(paths, volumes, strict=True):
-        write_volume(path, volume, apix, origin_A)
-    return paths

@@ -1,4 +1,4 @@
-"""Tomograms of a particle table: names, rows, and the coordinates and scores of particles."""
+"""Tomograms of a particle table: names, rows, and the coordinates, centers and scores of particles."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.errors import UserError
+from opustomo.io.star_conventions import (
+    CENTERED_COORDINATES,
+    COORDINATES,
+    coordinate_sizes,
+)
 from opustomo.io.star_tables import ParticleStar
 
 # WARP appends _{pixel size}Apx and .mrc to the names of reconstructions.
@@ -180,3 +185,123 @@ def scores_of(star: ParticleStar) -> dict[str, np.ndarray]:
             if np.ptp(values) > 0:
                 found[column] = values
     return found
+
+
+@dataclass(frozen=True)
+class TomogramScale:
+    """Pixel sizes of the particle coordinates and of the displayed tomogram.
+
+    Attributes
+    ----------
+    coordinate_apix
+        Pixel size of the coordinates in the particle table in Å. None takes the pixel size of the tilt series if the
+        table contains it (RELION 4), and that of the subtomograms otherwise.
+    view_apix
+        Pixel size of the displayed tomogram in Å; None for that of the coordinates.
+    size
+        Size x, y, z of the displayed tomogram in voxels; required only for centered coordinates (RELION 5).
+    """
+
+    coordinate_apix: float | None = None
+    view_apix: float | None = None
+    size: tuple[int, int, int] | None = None
+
+
+def tomogram_names(star: ParticleStar) -> list[str]:
+    """Return the tomogram name of each particle from rlnTomoName or, if absent, rlnMicrographName.
+
+    Raises
+    ------
+    UserError
+        If the table has neither column.
+    """
+    if "rlnTomoName" in star:
+        return star.strings("rlnTomoName")
+    return star.strings("rlnMicrographName")
+
+
+def particle_centers(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the particle centers (coordinate - origin) in voxels of the displayed tomogram.
+
+    Parameters
+    ----------
+    star
+        Particle table.
+    scale
+        Pixel sizes of the coordinates and of the displayed tomogram.
+
+    Returns
+    -------
+    centers : numpy.ndarray
+        x, y, z of each particle in voxels, shape (N, 3).
+    apix : numpy.ndarray
+        Pixel size of the displayed tomogram in Å, shape (N,).
+
+    Raises
+    ------
+    UserError
+        If the coordinates, a pixel size or the size of the tomogram is missing.
+    """
+    table = star.path or "the particle table"
+    subtomogram = star.pixel_sizes()
+    origins = star.origins_px()
+    if origins.any() and subtomogram is None:
+        raise UserError(f"{table} has origins but no pixel size. Export it with the column rlnPixelSize.")
+    origins_A = np.zeros_like(origins) if subtomogram is None else origins * subtomogram[:, None]
+    centered = CENTERED_COORDINATES[0] in star
+    if scale.coordinate_apix is not None:
+        coordinate_apix: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
+    else:
+        coordinate_apix = coordinate_sizes(star)
+    view_apix = coordinate_apix if scale.view_apix is None else np.full(len(star), scale.view_apix)
+    if coordinate_apix is None or view_apix is None:
+        raise UserError(f"{table} does not state the pixel size of its coordinates. Give it with --coord-angpix.")
+    if centered:
+        if scale.size is None:
+            raise UserError(
+                f"{table} has coordinates relative to the center of the tomogram (RELION 5). "
+                "Give the size of the displayed tomogram with --tomo-size X Y Z."
+            )
+        coordinates_A = np.stack([star.numbers(column) for column in CENTERED_COORDINATES], axis=1)
+        centers = (coordinates_A - origins_A) / view_apix[:, None] + np.array(scale.size) / 2
+    else:
+        coordinates = np.stack([star.numbers(column) for column in COORDINATES], axis=1)
+        centers = (coordinates * coordinate_apix[:, None] - origins_A) / view_apix[:, None]
+    return centers, view_apix
+
+
+@dataclass(frozen=True)
+class TomogramChoice:
+    """Selection of the particles of one tomogram.
+
+    Attributes
+    ----------
+    tomogram
+        Name of the tomogram, with or without folders and suffixes.
+    column
+        Column with the names of tomograms; None uses `rlnMicrographName`, else `rlnTomoName`.
+    """
+
+    tomogram: str
+    column: str | None = None
+
+    def of(self, star: ParticleStar) -> ParticleStar:
+        """Return the particles of the tomogram.
+
+        Raises
+        ------
+        UserError
+            The column does not exist, or no particle belongs to the tomogram.
+        """
+        rows = rows_of_tomogram(star.strings(self.column_of(star)), self.tomogram, star.path or "the particle table")
+        return star.subset(rows)
+
+    def column_of(self, star: ParticleStar) -> str:
+        """Return the column with the names of tomograms."""
+        if self.column is not None:
+            return self.column.lstrip("_")
+        columns = RELION_TOMOGRAM_COLUMNS[::-1]
+        found = next((column for column in columns if column in star), None)
+        if found is None:
+            raise UserError(f"{star.path}: the particle table has neither {' nor '.join(columns)}. Add one.")
+        return found

@@ -22,7 +22,7 @@ from opustomo.io.star_conventions import (
     with_columns,
 )
 from opustomo.io.star_tables import ParticleStar
-from opustomo.io.tilt_series.imod_files import read_columns
+from opustomo.io.tilt_series.imod import read_columns
 from opustomo.io.tilt_series.series import TiltSeries
 from opustomo.io.tomograms import tomogram_column, tomogram_stem
 

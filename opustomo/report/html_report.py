@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from opustomo import __version__
-from opustomo.analysis.clusters.clustering import load_labels
+from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig

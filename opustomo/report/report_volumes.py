@@ -15,11 +15,11 @@ import torch
 
 from opustomo.analysis.figures.volume_display import contour_level
 from opustomo.analysis.results import ResultDir, Round
-from opustomo.analysis.volumes.decoding import VolumeDecoder
+from opustomo.analysis.volumes.decoding import VolumeDecoder, series_paths
 from opustomo.analysis.volumes.volume_sets import JOINT_TABLE, holds_joint_volumes, volume_set
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latent_rows
-from opustomo.io.mrc import read_volume, series_paths
+from opustomo.io.mrc import read_volume
 from opustomo.io.progress_bar import progress
 from opustomo.model.device import choose_device
 from opustomo.physics.fourier import crop_in_fourier_space

@@ -24,7 +24,7 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import DEFAULT_WINDOW, Boxes, crop_window, mask_on_crop
 from opustomo.physics.sampling import resample_cube
 from opustomo.quality.checks.gpu_memory import require_training_memory
-from opustomo.quality.checks.preflight import PlannedRun
+from opustomo.quality.checks.inspection import PlannedRun
 from opustomo.quality.checks.reconstruction_kind import Divided, ReconstructionKind, examine_reconstruction
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.resume import Start, checked_start, choose_start, earlier_split

@@ -17,7 +17,7 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device, keep_freed_memory, prepare_convolutions
 from opustomo.physics.fourier import centered_full
-from opustomo.quality.checks.preflight import inspect_particles
+from opustomo.quality.checks.inspection import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_line
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
 from opustomo.training.monitors.records import MonitorFactory

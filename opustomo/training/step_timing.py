@@ -15,7 +15,7 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource, pooled_std
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.physics.boxes import mask_on_crop
-from opustomo.quality.checks.preflight import PlannedRun
+from opustomo.quality.checks.inspection import PlannedRun
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.loop_state import TRAINING
 from opustomo.training.processes import StopRequest

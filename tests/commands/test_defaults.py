@@ -25,7 +25,7 @@ CONFIGS = {
     "dsd prepare_ctf": "prepare.ctf_preparation.CtfConfig",
     "dsd prepare_subtomos": "prepare.particle_series.SeriesConfig",
     "dsdsh extract_tomo_cubes": "prepare.cubes.CubeConfig",
-    "dsdsh create_mask": "prepare.mask.MaskRecipe",
+    "dsdsh create_mask": "prepare.mask_creation.MaskRecipe",
     "dsdsh export_relion": "data.config.DataConfig",
     "dsdsh validate": "quality.evidence.validation.ValidationRequest",
 }

@@ -10,12 +10,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, particle_centers
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
 from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.star_conventions import is_stack_set
 from opustomo.io.star_tables import ParticleStar, read_particles
+from opustomo.io.tomograms import TomogramScale, particle_centers
 from opustomo.main import main
 from tests.convert.tables import loop, star_of
 

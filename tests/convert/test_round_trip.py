@@ -8,13 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from opustomo.convert.artiax import artiax_list
 from opustomo.convert.combine import combine
 from opustomo.convert.dynamo import dynamo_from_relion_table, read_table, restore_poses, write_table
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
-from opustomo.convert.template_matching import TomogramChoice, artiax_list
 from opustomo.convert.warp import relion_from_species
 from opustomo.io.star_tables import ParticleStar, read_particles
+from opustomo.io.tomograms import TomogramChoice
 from tests.convert.tables import loop
 
 NUMBER = st.floats(0, 3000).map(lambda number: round(number, 3))

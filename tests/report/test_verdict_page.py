@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters.clustering import load_labels
+from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle

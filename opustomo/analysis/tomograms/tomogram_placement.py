@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis.clusters.clustering import Clustering, load_labels
+from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.figures.volume_display import contour_level
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors, find_chains, nearest_neighbors
@@ -23,7 +24,6 @@ from opustomo.analysis.tomograms.placed_volumes import (
     write_neighbor_table,
     write_placement_script,
 )
-from opustomo.analysis.tomograms.tomogram_positions import TomogramScale, particle_centers, tomogram_names
 from opustomo.analysis.volumes.decoding import VolumeDecoder, decode_batches
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
@@ -32,7 +32,7 @@ from opustomo.io.latents import read_latent_rows
 from opustomo.io.mrc import read_header, read_volume, write_volume
 from opustomo.io.progress_bar import progress
 from opustomo.io.star_tables import ParticleStar
-from opustomo.io.tomograms import rows_of_tomogram
+from opustomo.io.tomograms import TomogramScale, particle_centers, rows_of_tomogram, tomogram_names
 
 SCRIPT = "place.cxc"
 CHAIN_DISTANCE = 1.5

@@ -8,7 +8,7 @@ or the volume is cropped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from opustomo.checkpoint.weights import (
 )
 from opustomo.errors import UserError
 from opustomo.io.host_memory import require_memory
-from opustomo.io.mrc import series_paths, write_volume
+from opustomo.io.mrc import write_volume
 from opustomo.model.device import choose_device
 from opustomo.model.networks import Decoder
 from opustomo.model.posing import Correction, Posing
@@ -334,3 +334,22 @@ def evaluate_volumes(request: EvalRequest) -> list[Path]:
             write_set_script(script, written, level, request.names)
         draw_views(request.outdir / f"{request.prefix}.png", views)
     return written
+
+
+def series_paths(folder: Path, count: int, prefix: str = "reference") -> list[Path]:
+    """Return the paths of the volumes of a series in a folder, ``{prefix}{i}.mrc`` with i counted from 0."""
+    return [folder / f"{prefix}{number}.mrc" for number in range(count)]
+
+
+def write_series(
+    folder: Path,
+    volumes: Sequence[np.ndarray] | np.ndarray,
+    apix: float,
+    origin_A: tuple[float, float, float],
+    prefix: str = "reference",
+) -> list[Path]:
+    """Write the volumes of a series to :func:`series_paths` and return the paths; see :func:`write_volume`."""
+    paths = series_paths(folder, len(volumes), prefix)
+    for path, volume in zip(paths, volumes, strict=True):
+        write_volume(path, volume, apix, origin_A)
+    return paths

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.clusters.clustering import write_cluster_stars
+from opustomo.analysis.clusters.cluster_files import write_cluster_stars
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import (
     contour_level,
@@ -20,13 +20,13 @@ from opustomo.analysis.figures.volume_display import (
     write_series_script,
     write_set_script,
 )
-from opustomo.analysis.volumes.decoding import decode_batches, first_voxel
-from opustomo.analysis.volumes.masked_volumes import MaskedVolumes
+from opustomo.analysis.volumes.decoding import decode_batches, first_voxel, write_series
+from opustomo.analysis.volumes.focused_volumes import MaskedVolumes
 from opustomo.analysis.volumes.volume_landscape import LandscapeSettings, VolumeLandscape
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.latents import write_table
-from opustomo.io.mrc import write_series, write_volume
+from opustomo.io.mrc import write_volume
 from opustomo.io.pickles import dump_pickle
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from opustomo.analysis.latents.population_landscape import (
     paths_between,
     population_landscape,
 )
-from opustomo.analysis.volumes.masked_volumes import MaskedVolumes, VolumeComponents, fit_volume_components
+from opustomo.analysis.volumes.focused_volumes import MaskedVolumes, VolumeComponents, fit_volume_components
 from opustomo.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Tilt series in text files of IMOD: .tlt, .xf, tilt.com, .order and a defocus file.
+"""Text files of IMOD (.tlt, .xf, tilt.com, .order), and the tilt series that they describe with a defocus file.
 
 The tilt angles of IMOD are right-handed rotations about y: a point appears at `x cos t + z sin t` of the aligned image.
 RELION 5 uses the same angles (rlnTomoYTilt).
@@ -6,6 +6,9 @@ RELION 5 uses the same angles (rlnTomoYTilt).
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +16,167 @@ import numpy as np
 
 from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_x, rotation_y
-from opustomo.io.tilt_series.imod_files import TiltDefoci, read_com_options, read_defoci, read_dose, read_tlt, read_xf
+from opustomo.io.tilt_series.defocus_files import TiltDefoci, read_defoci
 from opustomo.io.tilt_series.series import TiltImage, TiltOptics, TiltSeries
+
+
+def read_columns(path: str | os.PathLike[str], columns: tuple[int, ...], what: str) -> np.ndarray:
+    """Read the numbers of a text file, separated by white space or commas; lines with # are comments.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Allowed numbers of columns.
+    what
+        Description of a line, for messages.
+
+    Raises
+    ------
+    UserError
+        The file is missing or has other content.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it must have {what} per line.") from error
+    try:
+        with warnings.catch_warnings():
+            # An empty file is reported below.
+            warnings.simplefilter("ignore", UserWarning)
+            table = np.loadtxt(text.replace(",", " ").splitlines(), ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{path}: the file must have {what} per line ({str(error).split(';')[0]}).") from error
+    if not table.size:
+        raise UserError(f"{path}: the file is empty; it must have {what} per line.")
+    if table.shape[1] not in columns:
+        raise UserError(f"{path}: the file must have {what} per line, but it has {table.shape[1]} columns.")
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise UserError(f"{path}: row {row + 1} has a number that is not finite; it must have {what}.")
+    return table
+
+
+def read_tlt(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read tilt angles in degrees from the first column of a .tlt, .rawtlt or _TLT.txt file, (T,).
+
+    Raises
+    ------
+    UserError
+        As in `read_columns`, or an angle is 90° or more.
+    """
+    tilt = read_columns(path, (1, 2, 3), _TLT_LINE)[:, 0]
+    if np.abs(tilt).max() >= 90:
+        raise UserError(
+            f"{path}: the angle {tilt[np.abs(tilt).argmax()]:g} is not between -90 and 90 degrees. Give a file of tilt "
+            "angles."
+        )
+    return tilt
+
+
+_TLT_LINE = "one tilt angle"
+
+
+def read_tlt_dose(path: str | os.PathLike[str], dose_per_tilt: float) -> np.ndarray | None:
+    """Read accumulated doses from the further columns of a .tlt file, (T,) e/Å²; None if there are none.
+
+    The second column is the index in the order of exposure, from 0 or 1, as for -AngFile of AreTomo, or else the
+    accumulated dose. The third column of AreTomo 3 (_TLT.txt) is the dose of each exposure; without it, or if it is 0,
+    an exposure adds `dose_per_tilt`.
+
+    Raises
+    ------
+    UserError
+        As in `read_tlt`, or the second column is neither.
+    """
+    table = read_columns(path, (1, 2, 3), _TLT_LINE)
+    if table.shape[1] == 1 or not table[:, 1].any():
+        # AreTomo writes 0 for unknown values.
+        return None
+    second = table[:, 1]
+    places = np.sort(second) - second.min()
+    if second.min() in (0, 1) and np.array_equal(places, np.arange(len(second))):
+        exposure = np.full(len(second), dose_per_tilt)
+        if table.shape[1] == 3 and table[:, 2].all():
+            exposure = table[:, 2]
+        order = np.argsort(second)
+        dose = np.empty(len(second))
+        dose[order] = np.cumsum(exposure[order])
+        return dose
+    if table.shape[1] == 3 or second.min() < 0 or len(np.unique(second)) < len(second):
+        raise UserError(
+            f"{path}: the second column is neither the order of exposure (each of 1 to {len(second)} once) nor an "
+            "accumulated dose that differs from tilt to tilt. Correct it or keep only the angles in the file."
+        )
+    return second
+
+
+def read_dose(path: str | os.PathLike[str], tilt_deg: np.ndarray, dose_per_tilt: float) -> np.ndarray:
+    """Read the accumulated dose of each tilt from an .order file, (T,) e/Å².
+
+    Two columns are tilt angle and accumulated dose, in rows of any order that are matched by angle, or the index in the
+    order of exposure and the tilt angle, as AreTomo writes it for RELION 4. One column is the index of each tilt in the
+    order of exposure, from 1 (or 0). Each exposure adds `dose_per_tilt`.
+
+    Raises
+    ------
+    UserError
+        As in `read_columns`, an angle has no match within 1°, or the indices are inconsistent with the tilts.
+    """
+    table = read_columns(path, (1, 2), "angle and accumulated dose, or the index in the order of exposure,")
+    if table.shape[1] == 2:
+        numbers = np.sort(table[:, 0])
+        if np.array_equal(numbers - numbers[0], np.arange(len(table))) and numbers[0] in (0, 1):
+            by_number = np.abs(table[None, :, 1] - tilt_deg[:, None])
+            by_angle = np.abs(table[None, :, 0] - tilt_deg[:, None])
+            if by_number.min(axis=1).max() <= 1.0 < by_angle.min(axis=1).max():
+                return (table[by_number.argmin(axis=1), 0] - numbers[0] + 1) * dose_per_tilt
+        distance = np.abs(table[None, :, 0] - tilt_deg[:, None])
+        if distance.min(axis=1).max() > 1.0:
+            lost = tilt_deg[distance.min(axis=1).argmax()]
+            raise UserError(f"{path}: no angle is within 1 degree of the tilt {lost:g}. Complete the file.")
+        return table[distance.argmin(axis=1), 1]
+    place = table[:, 0]
+    if len(place) != len(tilt_deg) or len(np.unique(place)) != len(place):
+        raise UserError(
+            f"{path}: there are {len(np.unique(place))} distinct indices but {len(tilt_deg)} tilts. Give one index for "
+            "each tilt."
+        )
+    return (place - place.min() + 1) * dose_per_tilt
+
+
+def read_xf(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read IMOD transforms `aligned - center = A (raw - center) + d`; A is (T, 2, 2), d is (T, 2) in pixels.
+
+    Raises
+    ------
+    UserError
+        As in `read_columns`, or a matrix cannot be inverted.
+    """
+    table = read_columns(path, (6,), "the six numbers of a transform")
+    matrices = table[:, :4].reshape(-1, 2, 2)
+    if np.abs(np.linalg.det(matrices)).min() < 1e-3:
+        raise UserError(f"{path}: a transform cannot be inverted. Align the tilt series again.")
+    return matrices, table[:, 4:]
+
+
+def read_com_options(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the lines `NAME value` of an IMOD command file such as tilt.com; names are converted to capitals.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the tilt.com of eTomo.") from error
+    pairs = (line.split(None, 1) for line in lines if re.match(r"[A-Za-z]", line))
+    return {pair[0].upper(): pair[1].strip() if len(pair) > 1 else "" for pair in pairs}
 
 
 @dataclass(frozen=True)
@@ -28,7 +190,7 @@ class ImodFiles:
     defocus
         Defoci from ctfplotter or CTFFIND.
     order
-        Doses, see :func:`opustomo.io.tilt_series.imod_files.read_dose`.
+        Doses, see :func:`opustomo.io.tilt_series.imod.read_dose`.
     xf
         Transforms from the raw to the aligned stack; if given, `stack` is the raw stack.
     com

@@ -18,12 +18,14 @@ from opustomo.errors import UserError
 from opustomo.geometry.tilt_geometry import TiltGeometry, rotation_y, rotation_z
 from opustomo.io.mrc import MrcHeader, read_header
 from opustomo.io.tilt_series.aretomo import read_aln_tilts
-from opustomo.io.tilt_series.imod import ImodFiles, ImodSettings, imod_optics, is_number, read_imod_series
-from opustomo.io.tilt_series.imod_files import (
-    TiltDefoci,
-    count_ctffind_rows,
-    read_defoci,
+from opustomo.io.tilt_series.defocus_files import TiltDefoci, count_ctffind_rows, read_defoci
+from opustomo.io.tilt_series.imod import (
+    ImodFiles,
+    ImodSettings,
+    imod_optics,
+    is_number,
     read_dose,
+    read_imod_series,
     read_tlt,
     read_tlt_dose,
 )

@@ -16,9 +16,9 @@ from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, wedge_only_table
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
+from opustomo.quality.checks.ctf_parameters import OpticsSummary, summarize_optics
 from opustomo.quality.checks.gpu_memory import bytes_per_particle, estimate_memory
-from opustomo.quality.checks.optics import OpticsSummary, summarize_optics
-from opustomo.quality.checks.preflight import PlannedRun, Preflight, inspect_particles
+from opustomo.quality.checks.inspection import PlannedRun, Preflight, inspect_particles
 from opustomo.quality.checks.set_contents import summarize_mask, summarize_views
 from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
 from tests.quality.checks.conftest import Load

@@ -8,7 +8,7 @@ import networkx
 import numpy as np
 import pytest
 
-from opustomo.analysis.latents.latent_paths import GraphSettings, graph_path, straight_path
+from opustomo.analysis.latents.latent_traversals import GraphSettings, graph_path, straight_path
 from opustomo.errors import UserError
 
 

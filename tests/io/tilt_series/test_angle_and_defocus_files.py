@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
-from opustomo.io.tilt_series.imod_files import (
-    read_com_options,
-    read_defoci,
-    read_dose,
-    read_tlt,
-    read_tlt_dose,
-    read_xf,
-)
+from opustomo.io.tilt_series.defocus_files import read_defoci
+from opustomo.io.tilt_series.imod import read_com_options, read_dose, read_tlt, read_tlt_dose, read_xf
 
 TILTS = np.array([-40.0, -20.0, 0.0, 20.0, 40.0])
 

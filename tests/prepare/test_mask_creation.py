@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from analysis_scripts.main import main
 from opustomo.io.mrc import read_volume, write_volume
-from opustomo.prepare.mask import MaskRecipe, make_mask, otsu_threshold, soften
+from opustomo.prepare.mask_creation import MaskRecipe, make_mask, otsu_threshold, soften
 
 N = 32
 

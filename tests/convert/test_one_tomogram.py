@@ -7,9 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opustomo.convert.template_matching import TomogramChoice, artiax_list, warp_matching
+from opustomo.convert.artiax import artiax_list
+from opustomo.convert.warp import warp_matching
 from opustomo.errors import UserError
 from opustomo.io.star_tables import read_particles
+from opustomo.io.tomograms import TomogramChoice
 from opustomo.prepare.particle_tables import particles_of_block
 from tests.convert.tables import loop, star_of
 
