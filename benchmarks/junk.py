@@ -22,7 +22,8 @@ import numpy as np
 from panel import density
 
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import load_mask, load_particles
+from opustomo.data.particles import load_particles
+from opustomo.io.masks import load_mask
 from opustomo.quality.evidence.half_maps import half_sets
 from opustomo.quality.evidence.junk_files import JunkInputs, score_run
 from opustomo.quality.evidence.junk_scores import JunkRequest, JunkResult, find_junk

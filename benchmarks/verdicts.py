@@ -50,7 +50,8 @@ from scipy.stats import beta
 
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import load_mask, load_particles
+from opustomo.data.particles import load_particles
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.quality.evidence.classification_tests import Classification, Material, judge_classes, read_material

@@ -11,7 +11,8 @@ import numpy as np
 from opustomo.analysis.clusters.cluster_number import automatic_clusters, write_number_choice
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
 from opustomo.analysis.figures import latent_figures
-from opustomo.analysis.latents.dimension_reduction import PrincipalComponents, fit_pca, pc_traversal
+from opustomo.analysis.latents.dimension_reduction import PrincipalComponents, fit_pca
+from opustomo.analysis.latents.latent_traversals import pc_traversal
 from opustomo.io.latents import write_table
 from opustomo.io.pickles import dump_pickle
 

@@ -42,7 +42,8 @@ def run_pc_traversal(args: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from opustomo.analysis.latents.dimension_reduction import fit_pca, pc_traversal
+    from opustomo.analysis.latents.dimension_reduction import fit_pca
+    from opustomo.analysis.latents.latent_traversals import pc_traversal
     from opustomo.errors import UserError
     from opustomo.io.latents import read_latent_table, write_table
 

@@ -12,7 +12,7 @@ from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table, wedge_only_table
 from opustomo.io.image_paths import find_images, resolve_ctf_tables, resolve_images
 from opustomo.io.indices import read_indices
-from opustomo.io.mrc import MrcHeader, read_header, read_volume
+from opustomo.io.mrc import APIX_TOLERANCE, MrcHeader, pixel_sizes_differ, read_header
 from opustomo.io.poses import Poses, angle_note, origin_note, read_poses, require_origins, require_unit
 from opustomo.io.star import format_pixel_sizes
 from opustomo.io.star_conventions import is_image_series, named_size_note
@@ -21,11 +21,7 @@ from opustomo.io.star_tables import ParticleStar, read_particles
 
 DEFAULT_RANGE_DEG, DEFAULT_STEP_DEG = 50.0, 2.0
 """Default tilts of the model of the missing wedge without CTF."""
-MASK_TOLERANCE = 1.0
-"""Maximum excess of mask values beyond the range 0 to 1."""
 MAX_BROKEN_FRACTION = 0.05
-APIX_TOLERANCE = 0.01
-"""Maximum relative difference of pixel sizes."""
 
 
 @dataclass(frozen=True)
@@ -185,11 +181,6 @@ def pixel_size(images: list[MrcHeader], star: ParticleStar, asked: float | None,
     return float(sizes[0])
 
 
-def pixel_sizes_differ(stated: float | None, used: float) -> bool:
-    """Return whether the pixel size stated in a file differs from the one used by more than 1 %."""
-    return stated is not None and abs(stated / used - 1.0) > APIX_TOLERANCE
-
-
 def load_poses(
     config: DataConfig, star: ParticleStar, box: int, apix: float, whole: int, selected: np.ndarray | None
 ) -> Poses:
@@ -261,36 +252,3 @@ def _limited(table: TiltTable, limit_deg: float) -> TiltTable:
     if not (table.scale[within] > 0).any():
         raise UserError(f"--tilt-limit {limit_deg:g} excludes all tilts of some particles. Give a higher limit.")
     return replace(table, scale=np.where(within, table.scale, 0.0))
-
-
-def load_mask(path: Path | None, box: int, apix: float, force: bool = False) -> np.ndarray | None:
-    """Read the solvent mask (N, N, N); return None without path.
-
-    Raises
-    ------
-    UserError
-        If the box or, without ``force``, the pixel size differs from that of the subtomograms, or values are invalid.
-    """
-    if path is None:
-        return None
-    mask, mask_apix = read_volume(path)
-    if mask.shape != (box, box, box):
-        shape = "×".join(str(n) for n in reversed(mask.shape))
-        raise UserError(
-            f"The mask {path} has {shape} voxels, but the subtomograms have {box}³. Resample it to their box."
-        )
-    if not force and pixel_sizes_differ(mask_apix, apix):
-        raise UserError(
-            f"The mask {path} has a pixel size of {mask_apix:.4g} Å, but the subtomograms have {apix:.4g} Å. "
-            "Resample it."
-        )
-    if not np.isfinite(mask).all():
-        raise UserError(f"The mask {path} contains values that are not finite. Create it again.")
-    lowest, highest = float(mask.min()), float(mask.max())
-    if lowest < -MASK_TOLERANCE or highest > 1 + MASK_TOLERANCE:
-        raise UserError(
-            f"The mask {path} has values from {lowest:.3g} to {highest:.3g}, but 0 to 1 is expected. Rescale it."
-        )
-    if not (mask > 0).any():
-        raise UserError(f"The mask {path} has no voxel above zero. Give a mask that covers the particle.")
-    return mask

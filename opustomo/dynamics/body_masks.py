@@ -11,6 +11,7 @@ import numpy.typing as npt
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import MIN_BODIES, BodyGeometry
 from opustomo.io.body_files import check_inside
+from opustomo.io.masks import require_density
 from opustomo.io.mrc import read_volume
 from opustomo.io.star import to_numbers
 from opustomo.io.star_tables import read_table
@@ -77,10 +78,7 @@ def read_bodies(star: Path, count: int | None = None) -> BodyMasks:
         if len(set(mask.shape)) != 1 or mask.shape[0] % 2:
             size = "×".join(str(n) for n in reversed(mask.shape))
             raise UserError(f"The mask {path} has {size} voxels, but it must be an even cube. Pad or crop it.")
-        if not np.isfinite(mask).all():
-            raise UserError(f"The mask {path} contains non-finite values. Create it again.")
-        if not (mask > 0).any():
-            raise UserError(f"The mask {path} is empty. Give a mask with voxels above 0.")
+        require_density(mask, path)
     first, first_apix = volumes[0][0], volumes[0][1]
     for path, (mask, apix) in zip(names, volumes, strict=True):
         if (apix is None) != (first_apix is None) or (apix and first_apix and abs(apix / first_apix - 1) > 1e-3):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from opustomo.analysis.latents.dimension_reduction import PrincipalComponents, pc_traversal
+from opustomo.analysis.latents.dimension_reduction import PrincipalComponents
+from opustomo.analysis.latents.latent_traversals import pc_traversal
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import Array, BodyGeometry, RigidMotions, Screw, screw_of

@@ -15,6 +15,9 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.host_memory import require_memory
 
+APIX_TOLERANCE = 0.01
+"""Maximum relative difference of pixel sizes."""
+
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADERS = {order: HEADER_DTYPE.newbyteorder(order) for order in "<>"}
 _WRITABLE = {np.dtype(code) for code in _MODES.values()}
@@ -163,3 +166,8 @@ def _byte_order(header: bytes) -> str:
     """
     little, big = struct.unpack_from("<4I", header), struct.unpack_from(">4I", header)
     return "<" if max(little) <= max(big) else ">"
+
+
+def pixel_sizes_differ(stated: float | None, used: float) -> bool:
+    """Return whether the pixel size stated in a file differs from the one used by more than 1 %."""
+    return stated is not None and abs(stated / used - 1.0) > APIX_TOLERANCE

@@ -17,10 +17,11 @@ from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import VolumeDecoder, decode_batches
 from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import load_mask, load_poses
+from opustomo.data.particles import load_poses
 from opustomo.errors import UserError
 from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses

@@ -14,9 +14,10 @@ from torch import Tensor
 from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import VolumeDecoder
 from opustomo.checkpoint.config import read_config
-from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.progress_bar import progress
 from opustomo.io.star_conventions import with_columns

@@ -16,10 +16,12 @@ from opustomo.checkpoint.epoch import STATE_FILE
 from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.batches import read_split, split_particles, training_count
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, load_mask, load_particles, pixel_sizes_differ
+from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import ScaleReport, VoxelSource, examine_scale, pooled_std
 from opustomo.errors import UserError
 from opustomo.io.body_files import load_bodies
+from opustomo.io.masks import load_mask
+from opustomo.io.mrc import pixel_sizes_differ
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import DEFAULT_WINDOW, Boxes, crop_window, mask_on_crop
 from opustomo.physics.sampling import resample_cube

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import common_box, load_mask, load_particles, pixel_size
+from opustomo.data.particles import common_box, load_particles, pixel_size
 from opustomo.errors import UserError
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import MrcHeader, write_volume
 from opustomo.io.poses import Poses, write_poses
 from opustomo.io.star_tables import ParticleStar, read_particles

@@ -20,7 +20,7 @@ from opustomo.analysis.figures.figure_style import (
     viewing_colors,
     viewing_map,
 )
-from opustomo.analysis.latents.dimension_reduction import PERCENTILES
+from opustomo.analysis.latents.latent_traversals import PERCENTILES
 from opustomo.io.atomic import write_figure
 from opustomo.io.run_logs import LossCurve
 

@@ -16,10 +16,10 @@ from scipy.ndimage import map_coordinates
 
 from opustomo.analysis.results import ResultDir
 from opustomo.analysis.volumes.decoding import BATCH, VolumeDecoder, first_voxel, on_pixels, volume_size
-from opustomo.data.particles import load_mask
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.host_memory import require_memory
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import write_volume
 from opustomo.io.progress_bar import progress
 from opustomo.model.device import choose_device

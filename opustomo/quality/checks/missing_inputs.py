@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, common_box, load_mask, load_particles, load_tilts, pixel_size
+from opustomo.data.particles import ParticleSet, common_box, load_particles, load_tilts, pixel_size
 from opustomo.errors import UserError
 from opustomo.io.ctf_tables import TiltTable, read_relion_table, read_warp_table
 from opustomo.io.image_paths import find_ctf_tables, find_images, resolve_ctf_tables, resolve_images
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_header
 from opustomo.io.poses import Poses, read_poses, require_origins
 from opustomo.io.star_conventions import (

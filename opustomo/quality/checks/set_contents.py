@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.data.particles import ParticleSet, pixel_sizes_differ
+from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import DIFFERENT_RATIO, ScaleReport
 from opustomo.geometry.rotations import viewing_groups
+from opustomo.io.mrc import pixel_sizes_differ
 from opustomo.io.star import format_pixel_sizes
 from opustomo.physics.boxes import Boxes
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.data.particles import ParticleSet, pixel_sizes_differ
+from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
 from opustomo.io.atomic import write_csv
-from opustomo.io.mrc import read_volume
+from opustomo.io.mrc import pixel_sizes_differ, read_volume
 from opustomo.io.tomograms import Tomograms, tomograms_of
 from opustomo.physics.fsc import ShellCorrelation, half_map_correlation, shell_correlation
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, Assignment, ReadOptions, back_project, half_sets

@@ -15,10 +15,11 @@ from torch import Tensor
 from opustomo.analysis.figures.figure_style import INK, PALE, style_axes
 from opustomo.data.batches import load_batches
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, load_mask, load_particles, max_broken
+from opustomo.data.particles import ParticleSet, load_particles, max_broken
 from opustomo.data.voxels import VoxelSource, examine_scale
 from opustomo.errors import UserError
 from opustomo.io.atomic import write_csv, write_figure
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import write_volume
 from opustomo.io.poses import Poses
 from opustomo.io.progress_bar import progress

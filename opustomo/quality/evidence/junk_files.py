@@ -10,8 +10,9 @@ import numpy as np
 
 from opustomo.analysis.results import ResultDir
 from opustomo.checkpoint.config import read_config
-from opustomo.data.particles import load_mask, load_particles
+from opustomo.data.particles import load_particles
 from opustomo.io.atomic import atomic_path, write_csv
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import ParticleStar
 from opustomo.model.device import choose_device

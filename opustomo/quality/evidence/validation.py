@@ -11,8 +11,9 @@ import numpy as np
 from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.checkpoint.config import read_config
-from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.errors import UserError
+from opustomo.io.masks import load_mask
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
 from opustomo.quality.evidence.classification_tests import (

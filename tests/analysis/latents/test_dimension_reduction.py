@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from opustomo.analysis.latents.dimension_reduction import fit_pca, pc_traversal
+from opustomo.analysis.latents.dimension_reduction import fit_pca
+from opustomo.analysis.latents.latent_traversals import pc_traversal
 
 
 def test_agrees_with_sklearn() -> None:

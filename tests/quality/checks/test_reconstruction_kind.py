@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import VoxelSource, examine_scale
+from opustomo.io.masks import load_mask
 from opustomo.physics.ctf import TiltBatch, ctf_volume
 from opustomo.physics.fourier import frequencies, irfft3, rfft3
 from opustomo.quality.checks.reconstruction_kind import (

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from opustomo.data.config import DataConfig
-from opustomo.data.particles import ParticleSet, load_mask, load_particles
+from opustomo.data.particles import ParticleSet, load_particles
+from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.io.tomograms import coordinates_of, scores_of, tomograms_of
 from opustomo.physics.fsc import shell_correlation
