@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.conventions import coordinate_sizes
 from opustomo.convert.optics_groups import (
     BINNING,
     NUMBER,
@@ -32,6 +31,7 @@ from opustomo.io.star_conventions import (
     Numbers,
     Texts,
     constant_column,
+    coordinate_sizes,
     format_fixed,
     is_image_series,
     is_stack_set,

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from opustomo.errors import UserError
-from opustomo.io import star_conventions
 from opustomo.io.star_conventions import (
     CENTERED_COORDINATES,
     COORDINATES,
     Numbers,
+    coordinate_sizes,
     with_columns,
     without_columns,
     xyz,
@@ -90,26 +90,6 @@ def compose_frames(star: ParticleStar) -> ParticleStar:
             origins = np.stack([star.numbers(name) if name in star else np.zeros(len(star)) for name in names], axis=1)
             columns |= xyz_columns(names, frames.apply(origins))
     return with_columns(without_columns(star, set(FRAME_COLUMNS)), columns)
-
-
-def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> Numbers | None:
-    """Return the pixel size of `rlnCoordinateX/Y/Z` of each particle in Å.
-
-    Parameters
-    ----------
-    star
-        The particles.
-    apix
-        Pixel size that the user gave, which is used for all particles.
-
-    Returns
-    -------
-    ndarray, (N,), or None
-        `apix`, or the value of :func:`opustomo.io.star_conventions.coordinate_sizes`; None if both are missing.
-    """
-    if apix is not None:
-        return np.full(len(star), apix)
-    return star_conventions.coordinate_sizes(star)
 
 
 def origins_in_coordinate_pixels(star: ParticleStar, apix: float | None = None) -> Numbers:

@@ -12,7 +12,6 @@ import numpy as np
 from opustomo.convert import Converted
 from opustomo.convert.conventions import (
     compose_frames,
-    coordinate_sizes,
     dynamo_from_relion,
     origins_in_coordinate_pixels,
     relion_from_dynamo,
@@ -26,6 +25,7 @@ from opustomo.io.star_conventions import (
     Numbers,
     Texts,
     constant_column,
+    coordinate_sizes,
     format_fixed,
     make_table,
     xyz,

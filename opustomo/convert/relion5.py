@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.convert import Converted
-from opustomo.convert.conventions import FRAME_COLUMNS, compose_frames, coordinate_sizes
+from opustomo.convert.conventions import FRAME_COLUMNS, compose_frames
 from opustomo.convert.optics_groups import NAME, NUMBER, SERIES_APIX, with_optics
 from opustomo.errors import UserError
 from opustomo.io.star import find_table, format_pixel_sizes, read_blocks
@@ -22,6 +22,7 @@ from opustomo.io.star_conventions import (
     COORDINATES,
     OWN_APIX,
     Numbers,
+    coordinate_sizes,
     counts_in_image_pixels,
     make_table,
     table_numbers,

@@ -63,8 +63,13 @@ OWN_APIX = "opusCoordinatePixelSize"
 """Column of opustomo for sets of 2D stacks whose coordinates are not in the units of WarpTools, Å."""
 
 
-def coordinate_sizes(star: ParticleStar) -> npt.NDArray[np.float64] | None:
-    """Return the pixel size of rlnCoordinateX, Y, Z of each particle, (N,) Å; None if the table does not state it."""
+def coordinate_sizes(star: ParticleStar, apix: float | None = None) -> npt.NDArray[np.float64] | None:
+    """Return the pixel size of rlnCoordinateX, Y, Z of each particle, (N,) Å.
+
+    It is `apix` if given, or else what the table states; None if both are missing.
+    """
+    if apix is not None:
+        return np.full(len(star), apix)
     if OWN_APIX in star:
         return star.numbers(OWN_APIX)
     series = star.value_per_particle(SERIES_APIX)

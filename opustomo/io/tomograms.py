@@ -249,10 +249,7 @@ def particle_centers(star: ParticleStar, scale: TomogramScale) -> tuple[np.ndarr
         raise UserError(f"{table} has origins but no pixel size. Export it with the column rlnPixelSize.")
     origins_A = np.zeros_like(origins) if subtomogram is None else origins * subtomogram[:, None]
     centered = CENTERED_COORDINATES[0] in star
-    if scale.coordinate_apix is not None:
-        coordinate_apix: np.ndarray | None = np.full(len(star), scale.coordinate_apix)
-    else:
-        coordinate_apix = coordinate_sizes(star)
+    coordinate_apix = coordinate_sizes(star, scale.coordinate_apix)
     view_apix = coordinate_apix if scale.view_apix is None else np.full(len(star), scale.view_apix)
     if coordinate_apix is None or view_apix is None:
         raise UserError(f"{table} does not state the pixel size of its coordinates. Give it with --coord-angpix.")

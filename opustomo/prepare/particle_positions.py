@@ -82,7 +82,7 @@ def in_series_pixels(star: ParticleStar, coord_apix: float | None = None) -> Par
     Other tables are returned unchanged. `coord_apix` is the pixel size of the coordinates that the user gave, Å.
     """
     series = star.value_per_particle(SERIES_APIX)
-    sizes = coordinate_sizes(star) if coord_apix is None else np.full(len(star), coord_apix)
+    sizes = coordinate_sizes(star, coord_apix)
     if COORDINATES[0] not in star or series is None or sizes is None:
         return star
     if not counts_in_image_pixels(star) and OWN_APIX not in star:

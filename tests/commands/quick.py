@@ -35,6 +35,12 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_figure, "draw_training", lambda *args: None)
 
 
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests of a module have tiny networks; import it where this is meant."""
+    use_tiny_networks(monkeypatch)
+
+
 def own_copy(whole: Path, folder: Path, count: int | None = None) -> Path:
     """A copy of a set to change, of its first ``count`` particles; the path of its table."""
     shutil.copytree(whole, folder)

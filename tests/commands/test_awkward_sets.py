@@ -12,15 +12,10 @@ from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latents
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.training.run_log import RunLog
-from tests.commands.quick import assert_sound, edit_rows, own_copy, train, use_tiny_networks
+from tests.commands.quick import assert_sound, edit_rows, own_copy, tiny_networks, train, use_tiny_networks  # noqa: F401
 
 ROT, TILT, PSI = 6, 7, 8
 """Columns of the angles in the tiny set's table."""
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 def rows_of(star: Path) -> list[str]:

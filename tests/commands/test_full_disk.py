@@ -17,15 +17,10 @@ from opustomo.io.mrc import write_volume
 from opustomo.main import main
 from opustomo.training.loop_state import LoopState
 from opustomo.training.run_log import RunLog
-from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
+from tests.commands.quick import assert_sound, own_copy, tiny_networks, train, use_tiny_networks  # noqa: F401
 
 Usage = namedtuple("Usage", "total used free")
 WORDS = "-b 6 --valfrac 0".split()
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture

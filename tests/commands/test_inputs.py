@@ -21,16 +21,11 @@ from opustomo.io.star_poses import poses_from_star
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 from tests import reference
-from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
+from tests.commands.quick import assert_sound, own_copy, tiny_networks, train  # noqa: F401
 
 COUNT, BOX, APIX = 6, 24, 12.0
 ONE_STEP = "-n 1 -b 6 --valfrac 0".split()
 ORIGINS = ["rlnOriginX", "rlnOriginY", "rlnOriginZ"]
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture

@@ -11,12 +11,7 @@ import torch
 
 from opustomo.checkpoint.config import read_config
 from opustomo.data.batches import read_split
-from tests.commands.quick import own_copy, train, use_tiny_networks
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
+from tests.commands.quick import own_copy, tiny_networks, train  # noqa: F401
 
 
 @pytest.fixture

@@ -3,18 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.quality.evidence.trained_model import load_model
-from tests.commands.quick import train, use_tiny_networks
-
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
+from tests.commands.quick import tiny_networks, train  # noqa: F401
 
 
 def half_mask(tiny_set: Path, path: Path, upper: bool) -> Path:

@@ -10,14 +10,9 @@ import torch
 
 from opustomo.io.latents import read_latents
 from opustomo.training.trainer import Trainer
-from tests.commands.quick import SMALL, own_copy, train, use_tiny_networks
+from tests.commands.quick import SMALL, own_copy, tiny_networks, train  # noqa: F401
 
 NO_POSES = [word for word in SMALL if word != "--estpose"]
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture

@@ -16,14 +16,9 @@ from opustomo.checkpoint.epoch import read_state, require_finite
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows
-from tests.commands.quick import assert_sound, own_copy, train, use_tiny_networks
+from tests.commands.quick import assert_sound, own_copy, tiny_networks, train  # noqa: F401
 
 INF, NAN = float("inf"), float("nan")
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture

@@ -11,15 +11,10 @@ import torch
 
 from opustomo.main import main
 from opustomo.training import setup
-from tests.commands.quick import SMALL, own_copy, train, use_tiny_networks
+from tests.commands.quick import SMALL, own_copy, tiny_networks, train  # noqa: F401
 from tests.dynamics.analytic import sphere, write_definition
 from tests.training.forked import ForkedRun
 from tests.training.tiny_run import stop_after
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,9 @@ from opustomo.io.pickles import load_torch
 from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.main import main
 from opustomo.training.run_identity import COMPARISON, CONTENTS, NETWORKS
-from tests.commands.quick import own_copy, train, use_tiny_networks
+from tests.commands.quick import own_copy, tiny_networks, train, use_tiny_networks  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture(scope="module")

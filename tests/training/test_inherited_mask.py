@@ -14,12 +14,7 @@ from opustomo.checkpoint.weights import read_weights
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
 from opustomo.training.inputs import InheritedSolvent
-from tests.commands.quick import own_copy, train, use_tiny_networks
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_networks(monkeypatch)
+from tests.commands.quick import own_copy, tiny_networks, train  # noqa: F401
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors
 from opustomo.io.atomic import atomic_path, write_csv, write_figure
 
@@ -142,11 +141,6 @@ class PlacedCluster:
     def name(self) -> str:
         """Model name in ChimeraX."""
         return f"cluster {self.number} ({self.placed.count} particles)"
-
-
-def colors_of_clusters(num_clusters: int) -> np.ndarray:
-    """Return the RGB color of each cluster, shape (K, 3), as in the figures of an analysis."""
-    return cluster_colors(num_clusters)
 
 
 def write_placement_script(path: Path, clusters: list[PlacedCluster], tomogram: Path | None) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 
 from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.clusters.clustering import Clustering
+from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import contour_level
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.tomograms.neighbor_statistics import Chains, Neighbors, find_chains, nearest_neighbors
 from opustomo.analysis.tomograms.placed_volumes import (
     PlacedCluster,
     TomogramGrid,
-    colors_of_clusters,
     draw_neighbors,
     draw_placement,
     place_volumes,
@@ -156,7 +156,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
     distance = CHAIN_DISTANCE * diameter if request.chain_distance_A is None else request.chain_distance_A
     chains = find_chains(centers_A, rotations, distance)
 
-    colors = colors_of_clusters(len(center_latents))
+    colors = cluster_colors(len(center_latents))
     stem = Path(request.tomogram).name.split(".")[0] or "tomogram"
     folder = path.parent / f"place_{stem}" if request.outdir is None else request.outdir
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SCRIPT).is_file():
