@@ -5,6 +5,7 @@ Errors list the available files."""
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -332,7 +333,10 @@ class ResultDir:
                 key=lambda name: (len(name), name),
             )
             if others:
-                raise UserError(f"{path} does not exist. {folder.name} contains {', '.join(others)}.")
+                raise UserError(
+                    f"{path} does not exist. {folder.name} contains {', '.join(others)}. Give one of these, or run "
+                    f"{self._analysis_command(which, parts[0])} first."
+                )
         if which.focused and not folder.is_dir():
             raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.epoch} with --focus first.")
         if which.filtered and not folder.is_dir():
@@ -344,7 +348,16 @@ class ResultDir:
             if (match := re.fullmatch(r"(?:def)?analyze\.(\d+)", sub.name)) is not None
         )
         instead = f", or give an analyzed epoch ({_ranges(analyzed)})" if analyzed and not folder.is_dir() else ""
-        raise UserError(f"{path} does not exist. Run dsdsh analyze {self.root} {which.label} first{instead}.")
+        raise UserError(f"{path} does not exist. Run {self._analysis_command(which, parts[0])} first{instead}.")
+
+    def _analysis_command(self, which: Round, wanted: str) -> str:
+        """Return the command that makes the folder `wanted` of an analysis, such as ``kmeans4`` or ``pc1``."""
+        found = re.fullmatch(r"(kmeans|gmm|hdbscan|pc)(\d+)", wanted)
+        method, number = ("", "") if found is None else (found[1], found[2])
+        words = ["dsdsh", "analyze", str(self.root), which.label, str(max(2, int(number))) if method == "pc" else "2"]
+        words += [number] if method in ("kmeans", "gmm") else [] if method == "hdbscan" else ["--k", "auto"]
+        words += ["--cluster", method] if method in ("gmm", "hdbscan") else []
+        return shlex.join(words)
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from opustomo.training.step_timing import StepTime
 
 HELP = "inspect a particle set, judge whether it is usable, and print the training command with proposed settings"
-PASSED_ON = "poses mask datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit".split()
+PASSED_ON = (
+    "poses mask masks datadir angpix force warp warp_bfactor_scale no_ctf tilt_range tilt_step tilt_limit"
+).split()
 """Options that the printed command repeats."""
 WORDS = {"mask": "-r"}
 DEFAULTS = {"warp_bfactor_scale": 0.25}
@@ -30,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("particles", type=Path, metavar="STAR", help="particle table of RELION, WARP or M")
     add("--poses", type=Path, help="pose pickle of dsdsh prepare (default: poses of the particle table)")
     add("-r", "--ref-vol", type=Path, dest="mask", metavar="MASK", help="solvent mask (MRC, box of the subtomograms)")
+    add(
+        "--masks",
+        type=Path,
+        metavar="PKL",
+        help="geometry of the bodies (mask_params.pkl of dsdsh prepare_multi), for a run in which they move",
+    )
     add_images(parser)
     add_ctf(parser, verifies=True)
     add(
@@ -97,6 +105,7 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
 
     from opustomo.data.voxels import VoxelSource, examine_scale
     from opustomo.errors import UserError
+    from opustomo.io.body_files import load_bodies
     from opustomo.model.config import PhysicsConfig
     from opustomo.physics.boxes import Boxes, crop_window
     from opustomo.quality.checks.check_figure import draw_check
@@ -116,12 +125,14 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     try:
         window = crop_window(mask, int(given.get("templateres", 160)))
-        extent = Extent(len(particles), particles.box, particles.apix, window)
+        extent = Extent(len(particles), particles.box, particles.apix, window, args.masks is not None)
         settings = propose_settings(extent, free_gpu_bytes(), normalizectf, given)
         boxes = Boxes.from_window(particles.box, particles.apix, settings.downfrac, window)
     except ValueError as error:
         raise UserError(f"The boxes are too small for training ({error}). Extract larger boxes.") from error
     model = replace(_model(settings.zdim, settings.templateres), encoderres=settings.encoderres)
+    if args.masks is not None:
+        model = replace(model, bodies=load_bodies(args.masks, particles.box, particles.apix))
     physics = PhysicsConfig(ctf_normalized=normalizectf, divide=not normalizectf and kind.plain)
     planes = wedge_planes(particles, source, normalizectf)
     run = PlannedRun(boxes, mask, physics, model, settings.batch_size, args.tilt_range, args.tilt_step)

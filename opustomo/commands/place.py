@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ def _clustering(results: ResultDir, which: Round, args: argparse.Namespace) -> C
         return Clustering.of_folder(found[0])
     names = ", ".join(found)
     if not found:
-        raise UserError(f"{folder} contains no clusters. Run dsdsh analyze {results.root} {which.label} first.")
+        analyze = shlex.join(["dsdsh", "analyze", str(results.root), which.label, "2", "--k", "auto"])
+        raise UserError(f"{folder} contains no clusters. Run {analyze} first.")
     raise UserError(f"{folder} contains several clusterings ({names}). Select one with -k and --cluster.")
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opustomo.commands.options import add_cluster_method, add_device, add_run, cluster_method
 from opustomo.commands.registry import Command
+
+if TYPE_CHECKING:
+    from opustomo.analysis.results import ResultDir
 
 
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,10 +93,6 @@ VALIDATE = Command(
 )
 
 
-NUM_CLUSTERS = 10
-"""Number of clusters if the run has not been analyzed."""
-
-
 def add_convergence_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh convergence``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
@@ -100,33 +100,51 @@ def add_convergence_arguments(parser: argparse.ArgumentParser) -> None:
         "-k",
         "--numk",
         type=int,
-        help=f"number of k-means clusters to compare (default: that of the latest analysis, or {NUM_CLUSTERS})",
+        help="number of k-means clusters to compare (default: that of the latest analysis, or chosen from the data)",
     )
 
 
 def run_convergence(args: argparse.Namespace) -> None:
     """Write ``convergence.csv`` and ``convergence.png`` to the result folder."""
-    from opustomo.analysis.clusters.clustering import Clustering
-    from opustomo.analysis.clusters.epoch_convergence import draw_convergence, measure_convergence, write_convergence
+    from opustomo.analysis.clusters.epoch_convergence import (
+        describe_convergence,
+        draw_convergence,
+        measure_convergence,
+        write_convergence,
+    )
     from opustomo.analysis.results import ResultDir
+    from opustomo.quality.evidence.validation import training_remark
+    from opustomo.training.monitors.metrics import EPOCHS_FILE
 
     results = ResultDir.open(args.resdir)
-    number = args.numk
-    if number is None:
-        found = results.clusterings()
-        number = Clustering.of_folder(found[-1].name).number if found else NUM_CLUSTERS
-        reason = f"as in {found[-1]}" if found else "the run has not been analyzed"
-        print(f"Comparing {number} clusters, {reason}. Give another number with -k.")
+    number = _number_to_compare(results) if args.numk is None else args.numk
     rows = measure_convergence(results, number)
     table, figure = results.root / "convergence.csv", results.root / "convergence.png"
     write_convergence(table, rows)
     draw_convergence(figure, rows, number)
-    last = rows[-1]
-    print(
-        f"Epoch {last.epoch} compared with epoch {last.previous}: adjusted Rand index {last.ari_previous:.3f}, "
-        f"RMS displacement {last.displacement:.3f} of the spread"
-    )
+    print("\n".join(describe_convergence(results, rows, number)))
+    print(training_remark(results.root / EPOCHS_FILE, rows[-1].epoch) or "By its losses, the training has converged.")
     print(f"Wrote {table}\nWrote {figure}")
+
+
+def _number_to_compare(results: ResultDir) -> int:
+    """Return the number of clusters of the latest analysis, or one that the latents of the last epoch suggest."""
+    from opustomo.analysis.clusters.cluster_number import automatic_clusters
+    from opustomo.analysis.clusters.clustering import Clustering
+
+    found = results.clusterings()
+    number = Clustering.of_folder(found[-1].name).number if found else None
+    if number is not None:
+        print(f"Comparing {number} clusters, as in {found[-1]}. Give another number with -k.")
+        return number
+    latents, _ = results.load_latents(results.epochs()[-1])
+    automatic = automatic_clusters(latents, Clustering(None))
+    number = automatic.clustering.number
+    if number is None or number < 2:
+        print("Comparing 2 clusters, although no division of the latents is stable. Give another number with -k.")
+        return 2
+    print(f"Comparing {automatic.messages[0]} Give another number with -k.")
+    return number
 
 
 CONVERGENCE = Command(

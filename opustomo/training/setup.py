@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from opustomo.model.device import choose_device, keep_freed_memory, prepare_conv
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.inspection import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_line
+from opustomo.training.config import TrainingConfig
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
 from opustomo.training.monitors.records import MonitorFactory
 from opustomo.training.processes import Place, join, lost_contact, stop_on_signal
 from opustomo.training.resume import resume_command
 from opustomo.training.run_log import RunLog
+from opustomo.training.schedules import MOTION_FIRST
 from opustomo.training.trainer import Trainer
 
 
@@ -104,7 +107,11 @@ def describe(inputs: Inputs, settings: RunSettings, log: RunLog, processes: int)
     """Log the command, what was ignored or decided, and the sizes of the run."""
     run, particles, boxes = settings.run, inputs.particles, inputs.boxes
     log.say("# " + " ".join(run.command))
-    for note in run.notes + particles.notes + about_conformations(inputs.model, inputs.physics):
+    trained = len(inputs.members(settings.training.valfrac)[0])
+    notes = about_conformations(inputs.model, inputs.physics)
+    if inputs.model.bodies is not None and not inputs.physics.original:
+        notes += about_short_runs(trained, settings.training, processes)
+    for note in run.notes + particles.notes + notes:
         log.say(f"# note: {note}")
     log.say(
         f"# {len(particles)} subtomograms, box {boxes.box}, {boxes.apix:g} Å/pixel; render box {boxes.render}, "
@@ -129,6 +136,19 @@ def about_conformations(model: ModelConfig, physics: PhysicsConfig) -> tuple[str
             "inferred without them",
         )
     return ()
+
+
+def about_short_runs(trained: int, config: TrainingConfig, processes: int) -> tuple[str, ...]:
+    """Return a note on a run with bodies that ends before its composition reaches full strength."""
+    start, full = MOTION_FIRST
+    per_epoch = math.ceil(trained / (config.batch_size * config.accum_step * processes))
+    updates = config.epochs * per_epoch
+    if updates >= full:
+        return ()
+    return (
+        f"with bodies, the composition is off during the first {start:,} updates and reaches full strength after "
+        f"{full:,}, but this run has {updates:,} updates; give -n {math.ceil(full / per_epoch)} or a smaller -b",
+    )
 
 
 def write_inputs(inputs: Inputs, settings: RunSettings, log: RunLog) -> None:

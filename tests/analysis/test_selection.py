@@ -37,7 +37,7 @@ def test_particles_of_the_chosen_clusters(tmp_path: Path) -> None:
         chosen_particles(results, Round(7), ClusterChoice(3, (1, 2)), 6)
     with pytest.raises(UserError, match=r"kmeans4.*analyze.7 contains kmeans3"):
         chosen_particles(results, Round(7), ClusterChoice(4, (1,)), 5)
-    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 8 first"):
+    with pytest.raises(UserError, match=r"[Rr]un dsdsh analyze .* 8 2 3 first"):
         chosen_particles(results, Round(8), ClusterChoice(3, (1,)), 5)
 
 

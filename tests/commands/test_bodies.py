@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,28 @@ def run(tiny_set: Path, geometry: Path, tmp_path_factory: pytest.TempPathFactory
     code, said = train(tiny_set, outdir, *words, "-n", "2", "--load", "latest")
     assert code == 0 and "resuming at epoch 1" in (outdir / "run.log").read_text(), said
     return outdir
+
+
+def test_check_proposes_a_run_with_bodies(
+    tiny_set: Path, geometry: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The command repeats --masks, and the run is long enough for the composition to come in."""
+    words = ["check", str(tiny_set / "particles.star"), "-r", str(tiny_set / "mask.mrc"), "--no-timing"]
+    assert main([*words, "--masks", str(geometry)]) == 0
+    said = capsys.readouterr().out
+    command = shlex.split(next(line for line in said.splitlines() if line.startswith("dsd train_tomo ")))
+    assert command[command.index("--masks") + 1] == str(geometry)
+    epochs, batch = (int(command[command.index(option) + 1]) for option in ("-n", "-b"))
+    assert epochs * -(-12 // batch) >= 2000  # at least 12 of 16 particles train
+    assert "the composition reaches full strength only after 2,000 updates" in said
+    assert main([*words, "--masks", str(tmp_path / "gone.pkl")]) == 1
+    assert "gone.pkl" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_before_the_composition_comes_in_says_so(run: Path) -> None:
+    log = (run / "run.log").read_text()
+    assert "with bodies, the composition is off during the first 1,000 updates" in log
+    assert "this run has 4 updates; give -n 1000" in log
 
 
 def test_the_checkpoint_knows_the_bodies(run: Path, geometry: Path) -> None:

@@ -1,5 +1,7 @@
 """``latest`` instead of an epoch, and box and pixel size that are known from the training."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -72,8 +74,20 @@ def test_latest_in_rounds_and_in_python(run: Path) -> None:
     assert results.round("latest") == Round(10) and results.round("filter.latest") == Round(10, 1)
     assert results.round("2") == Round(2)
     assert np.array_equal(Run(run).analyzed("latest").members, np.arange(COUNT))
-    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 7 first, or give an analyzed epoch \(2, 10\)"):
+    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 7 2 --k auto first, or give .* \(2, 10\)"):
         results.analyzed_file(Round(7), "pc.pkl")
+
+
+@pytest.mark.parametrize("folder", ["kmeans6", "gmm2", "pc3", "hdbscan2"])
+def test_the_command_named_for_missing_results_is_complete(run: Path, folder: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ResultDir.open(run).analyzed_file(Round(2), folder, "absent.txt")
+    match = re.search(r"[Rr]un dsdsh (.*?) first", str(caught.value))
+    assert match is not None
+    words = shlex.split(match[1])
+    assert words[:3] == ["analyze", str(run), "2"]
+    assert dsdsh([*words, "--skip-umap"]) == 0
+    assert folder == "hdbscan2" or (run / "analyze.2" / folder).is_dir()
 
 
 def test_box_and_pixel_size_are_those_of_the_training(

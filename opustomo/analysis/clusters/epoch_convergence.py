@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 SAMPLE = 20_000
 """Maximum number of particles compared, sampled once; more particles do not change the curves visibly."""
+LOW_INDEX = 0.8
+"""Adjusted Rand index below which smaller numbers of clusters are compared as well."""
+MOST_TRIED = 10
+LEAST_SPREAD = 0.1
+"""Least standard deviation per coordinate of latents that describe the particles; that of the prior is 1."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,67 @@ def measure_convergence(
             )
         )
     return stabilities
+
+
+def has_spread(latents: np.ndarray) -> bool:
+    """Return whether latents (N, zdim) vary between particles in any direction."""
+    deviations = np.sqrt(np.linalg.eigvalsh(np.atleast_2d(np.cov(latents.astype(np.float64), rowvar=False))))
+    return bool(deviations.max() >= LEAST_SPREAD)
+
+
+def describe_convergence(results: ResultDir, rows: Sequence[EpochStability], num_clusters: int) -> list[str]:
+    """Return sentences on the comparison of the last two epochs.
+
+    Parameters
+    ----------
+    results
+        Result directory of the run.
+    rows
+        Result of :func:`measure_convergence`.
+    num_clusters
+        Number of clusters that was compared.
+    """
+    last = rows[-1]
+    assert last.previous is not None
+    both = f"Epoch {last.epoch} compared with epoch {last.previous}"
+    before, after = (results.load_latents(epoch)[0] for epoch in (last.previous, last.epoch))
+    if not has_spread(after):
+        return [
+            f"{both}: adjusted Rand index {last.ari_previous:.3f} for {num_clusters} clusters.",
+            f"The latents have almost no spread (standard deviations below {LEAST_SPREAD:g}, where the prior has 1): "
+            "the likelihood finds nothing that divides the particles, as in a homogeneous set. Clusters of such "
+            "latents have no meaning, nor has their stability.",
+        ]
+    lines = [
+        f"{both}: adjusted Rand index {last.ari_previous:.3f} for {num_clusters} clusters; the latents moved by "
+        f"{100 * last.displacement:.0f} % of their spread."
+    ]
+    if last.ari_previous < LOW_INDEX:
+        lines.append(
+            "A low index alone does not mean that the training is too short: with more clusters than classes, the "
+            "boundaries of the superfluous clusters are arbitrary."
+        )
+        number, index = _largest_stable(before, after, num_clusters)
+        if index > last.ari_previous:
+            lines[-1] += f" With {number} clusters, the index is {index:.3f}."
+    return lines
+
+
+def _largest_stable(before: np.ndarray, after: np.ndarray, num_clusters: int) -> tuple[int, float]:
+    """Return a smaller number of clusters and the adjusted Rand index of two epochs for it.
+
+    It is the largest number with an index of at least `LOW_INDEX`; if there is none, the number of highest index.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    chosen = np.random.default_rng(0).permutation(len(after))[:SAMPLE]
+    best = (0, -1.0)
+    for number in range(min(num_clusters - 1, MOST_TRIED), 1, -1):
+        labels = [cluster_latents(latents[chosen], number).labels for latents in (before, after)]
+        best = max(best, (number, float(adjusted_rand_score(*labels))), key=lambda pair: pair[1])
+        if best[1] >= LOW_INDEX:
+            break
+    return best
 
 
 def _rms(vectors: np.ndarray) -> float:

@@ -192,6 +192,10 @@ TRAINED = 0.8
 """Fraction of the particles that train; the others are held out (``--valfrac``)."""
 BASE_LR, BASE_UPDATES, LARGEST_LR = 4.5e-5, 3_000, 4e-4
 KEPT = 3
+BODY_UPDATES = 2_000
+"""Updates until the composition of a run with bodies reaches full strength (`training.schedules.MOTION_FIRST`)."""
+BODY_BATCH_CPU = 4
+"""Batch size of runs with bodies on a CPU, where the number of updates and not that of visits is short."""
 WRITTEN_VISITS = 3_000
 """Number of visits on a GPU in about the time (5 s) that writing weights, latents and the figure of an epoch takes."""
 LATENT_BYTES = 250
@@ -200,12 +204,23 @@ LATENT_BYTES = 250
 
 @dataclass(frozen=True)
 class Extent:
-    """Number of particles, box size in voxels, pixel size in Å, and fraction of the box that the mask occupies."""
+    """Sizes of a set.
+
+    Attributes
+    ----------
+    particles, box, apix
+        Number of particles, box size in voxels, and pixel size in Å.
+    window
+        Fraction of the box that the mask occupies.
+    bodies
+        Whether the particle has bodies that move (``--masks``).
+    """
 
     particles: int
     box: int
     apix: float
     window: float
+    bodies: bool = False
 
     def boxes(self, downfrac: float) -> Boxes:
         """Return the boxes of a run."""
@@ -312,18 +327,22 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     number = 6 if particles < 300 else 8 if particles < 1000 else 12
     zdim = int(choose("zdim", number, f"{particles:,} particles determine few coordinates." if number < 12 else
                       "It is the value of published runs."))  # fmt: skip
-    batch = BATCH
+    batch = BODY_BATCH_CPU if extent.bodies and not gpu else BATCH
     if gpu:
         batch = max(1, min(BATCH, _largest_batch(extent.boxes(downfrac), templateres, gpu_bytes)))
     trained = max(1, math.floor(TRAINED * particles))
     batch = min(batch, trained)
-    fits = "Larger batches mean fewer updates." if batch == BATCH else "It is the largest batch that fits."
+    fits = "It is the largest batch that fits." if gpu and batch < BATCH else "Larger batches mean fewer updates."
     batch_size = int(choose("batch_size", batch, fits))
     visits, (fewest, most) = (VISITS_GPU, EPOCHS_GPU) if gpu else (VISITS_CPU, EPOCHS_CPU)
     number = min(most, max(fewest, math.ceil(visits / trained)))
     reason = f"The aim is {visits:,} visits of particles, within {fewest} to {most} epochs."
+    per_epoch = math.ceil(trained / batch_size)
+    if extent.bodies and number * per_epoch < BODY_UPDATES:
+        number = math.ceil(BODY_UPDATES / per_epoch)
+        reason = f"With bodies, the composition reaches full strength only after {BODY_UPDATES:,} updates."
     epochs = int(choose("num_epochs", number, reason))
-    updates = epochs * math.ceil(trained / batch_size)
+    updates = epochs * per_epoch
     lr = min(LARGEST_LR, max(BASE_LR, BASE_LR * BASE_UPDATES / updates))
     lr = float(f"{lr:.1e}")
     reasons["lr"] = f"{BASE_LR:g} for {BASE_UPDATES:,} updates or more, larger for the {updates:,} updates of this run."

@@ -63,6 +63,30 @@ def test_command_writes_table_and_picture(tmp_path: Path, capsys: pytest.Capture
     assert (root / "convergence.png").stat().st_size > 10_000
 
 
+def test_superfluous_clusters_are_no_reason_to_train_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three classes in ten clusters have a low index, although the latents are the same but for noise."""
+    run_of(tmp_path, [settled(1), settled(2)], [0, 1])
+    assert dsdsh(["convergence", str(tmp_path), "-k", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "With 3 clusters, the index is 1.000" in said
+    assert "A low index alone does not mean that the training is too short" in said
+    assert "epochs.csv" in said  # whose losses would tell
+    assert dsdsh(["convergence", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Comparing 3 clusters" in said and "stable" in said  # chosen from the latents, not ten
+    assert "adjusted Rand index 1.000" in said and "A low index" not in said
+
+
+def test_latents_without_spread_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Latents of a homogeneous set have next to no spread; their movement relative to it has no meaning."""
+    rng = np.random.default_rng(0)
+    run_of(tmp_path, [0.01 * rng.normal(size=(COUNT, 3)) + epoch for epoch in range(2)], [0, 1])
+    assert dsdsh(["convergence", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "almost no spread" in said and "homogeneous" in said
+    assert "% of the spread" not in said
+
+
 def test_errors_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_of(tmp_path / "one", [settled()], [3])
     assert dsdsh(["convergence", str(tmp_path / "one")]) == 1

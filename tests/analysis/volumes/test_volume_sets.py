@@ -62,7 +62,7 @@ def test_what_is_missing_is_named(run: ResultDir) -> None:
         volume_set(run, Round(5), "kmeans", 3)
     with pytest.raises(UserError, match=r"pc4.*analyze\.5 contains pc1"):
         volume_set(run, Round(5), "pc", 4)
-    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 6 first"):
+    with pytest.raises(UserError, match=r"Run dsdsh analyze .* 6 2 --k auto first"):
         volume_set(run, Round(6), "pc", 1)
     (run.root / "analyze.5/kmeans2/centers_joint.txt").unlink()
     with pytest.raises(UserError, match="Run the analysis with --joint"):

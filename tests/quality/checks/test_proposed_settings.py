@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 import pytest
 
 from opustomo.quality.checks.gpu_memory import GIB
-from opustomo.quality.checks.proposed_commands import Extent, Settings, command_line, propose_settings
+from opustomo.quality.checks.proposed_commands import BODY_UPDATES, Extent, Settings, command_line, propose_settings
+from opustomo.training.schedules import MOTION_FIRST
 
 
 def proposed(particles: int, box: int, apix: float, gpu_gib: float | None, **given: float) -> Settings:
@@ -59,6 +61,18 @@ def test_short_epochs_on_a_gpu_are_not_all_written() -> None:
     assert found.checkpoint == 4 and "--checkpoint 4" in command_line("p.star", [], found, "run")
     assert proposed(780, 48, 10.0, None).checkpoint == proposed(5_000, 48, 10.0, 80.0).checkpoint == 1
     assert "--checkpoint" not in command_line("p.star", [], proposed(780, 48, 10.0, None), "run")
+
+
+def test_runs_with_bodies_last_until_the_composition_is_at_full_strength() -> None:
+    """The rule for other runs would end before the composition is switched on."""
+    assert MOTION_FIRST[1] == BODY_UPDATES
+    for particles, gpu in ((100, None), (400, None), (400, 80.0), (60_000, 80.0)):
+        free = None if gpu is None else int(gpu * GIB)
+        found = propose_settings(Extent(particles, 32, 12.0, 0.9, bodies=True), free, True, {})
+        assert found.num_epochs * math.ceil(0.8 * particles / found.batch_size) >= BODY_UPDATES
+    short = propose_settings(Extent(400, 32, 12.0, 0.9), None, True, {})
+    assert short.num_epochs * math.ceil(320 / short.batch_size) < BODY_UPDATES
+    assert "2,000 updates" in propose_settings(Extent(400, 32, 12.0, 0.9, True), None, True, {}).reasons["num_epochs"]
 
 
 def test_disk_space_counts_the_kept_weights() -> None:
