@@ -31,7 +31,6 @@ INFORMATION_KEPT = 0.99
 """Share of the information on the components that the box of the comparison keeps."""
 INSPECTED = 32
 """Number of volumes from which this box is determined."""
-LEAST_SIZE = 16
 EM_STEPS = 20
 OVERSAMPLING = 2
 """Voxels of the components per voxel of the comparison, so that their interpolation attenuates little."""
@@ -102,6 +101,13 @@ def find_population(model: Autoencoder, latents: Tensor, size: int) -> Populatio
     return Population(latents, vectors * values.sqrt(), _finer(stacked), size)
 
 
+@torch.no_grad()
+def mean_volume(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
+    """Return the mean volume of compositions (M, zdim), on the grid of :class:`Population`, (1, F, F, F)."""
+    consensus = _on_grid(model.decoder.consensus[None], model, size)
+    return _finer(consensus + _differences(model, latents, size).mean(0))
+
+
 def _differences(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
     """Return what the network adds to the consensus for compositions (B, zdim), in a box of ``size`` voxels."""
     low_pass = (torch.arange(len(model.gain), device=latents.device) <= size // 2).to(model.gain)
@@ -117,7 +123,7 @@ def _finer(volumes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def comparison_size(model: Autoencoder, latents: Tensor) -> int:
-    """Return the smallest box, a multiple of four, that keeps 99 % of the information on differences of volumes.
+    """Return the smallest box, a multiple of eight, that keeps 99 % of the information on differences of volumes.
 
     The information of a shell is the power of the differences over that of the noise.
     """
@@ -129,7 +135,7 @@ def comparison_size(model: Autoencoder, latents: Tensor) -> int:
     power = torch.view_as_real(rfft3(volumes - volumes.mean(0))).square().sum((0, 4))
     information = (shell_sums(power) / model.noise.variance.clamp(min=1e-30)).cumsum(0)
     shell = int((information < INFORMATION_KEPT * information[-1]).sum())
-    return min(render, max(LEAST_SIZE, 4 * -(-(shell + 1) // 2)))
+    return min(render, 8 * -(-(shell + 1) // 4))
 
 
 def _on_grid(templates: Tensor, model: Autoencoder, size: int) -> Tensor:

@@ -18,11 +18,11 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from opustomo.model.composition_posterior import (
+    INSPECTED,
     OVERSAMPLING,
-    Population,
     compared_spectra,
     comparison_size,
-    find_population,
+    mean_volume,
     sampled,
 )
 from opustomo.model.posing import DEFAULT_ANGLE_DEG
@@ -35,7 +35,6 @@ DRAWS = 64
 """Number of poses drawn from the prior."""
 WIDE_DEG = 2.0 * DEFAULT_ANGLE_DEG
 """Standard deviation of the prior of rotations about an axis above which poses are searched: two of Newton's steps."""
-POPULATION = 256
 CHUNK = 16
 
 
@@ -71,18 +70,18 @@ def search_poses(
     say(f"# the given poses are wrong by many degrees; better ones are searched for {len(particles)} particles")
     model = engine.model
     model.eval()
-    latents = engine.latents.values[torch.from_numpy(particles[:POPULATION]).to(engine.device), : model.config.zdim]
-    size = comparison_size(model, latents)
-    population = find_population(model, latents, size)
+    ordered = np.sort(particles)
+    inspected = ordered[np.linspace(0, len(ordered) - 1, INSPECTED).round().astype(np.intp)]
+    latents = engine.latents.values[torch.from_numpy(inspected).to(engine.device), : model.config.zdim]
+    volume = mean_volume(model, latents, comparison_size(model, latents))
     deviation = float(engine.poses.prior_variance()[0]) ** 0.5
     vectors = np.random.default_rng(engine.config.seed).normal(scale=deviation, size=(DRAWS, 3))
     drawn = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float().to(engine.device)
     state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
 
     def best(batch: Batch) -> Tensor:
-        return best_poses(engine, population, batch, state, drawn)
+        return best_poses(engine, volume, batch, state, drawn)
 
-    ordered = np.sort(particles)
     rows, read = particle_rows(engine, reading, ordered, best, 4)
     index = torch.from_numpy(ordered).to(engine.device)
     chosen = read & (rows[:, 0] > 0)
@@ -92,13 +91,13 @@ def search_poses(
     say(f"# {int(chosen.sum())} of {len(particles)} poses are replaced by better ones")
 
 
-def best_poses(engine: Engine, population: Population, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:
-    """Return the pose of largest posterior of each particle, (B, 4).
+def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:
+    """Return the pose of largest posterior of each particle in a volume (1, F, F, F) of :func:`mean_volume`, (B, 4).
 
     The columns are the number of the drawn pose from 1, 0 for the current one, and the change of the origin (x, y, z)
     in pixels of the input box.
     """
-    model, poses, size = engine.model, engine.poses, population.size
+    model, poses, size = engine.model, engine.poses, volume.shape[-1] // OVERSAMPLING
     pixels = model.boxes.box / size
     target, filtering, unit = compared_spectra(model, batch, state, size)
     turn_variance, shift_variance = engine.poses.prior_variance()
@@ -111,7 +110,7 @@ def best_poses(engine: Engine, population: Population, batch: Batch, state: Step
     half = half_spectrum_weights(size, target.device)
     scores, at = [], []
     for part in rotations.split(CHUNK, 1):
-        posed = sampled(population.volumes[:1], part.mT.flatten(0, 1)[None], size, OVERSAMPLING, OVERSAMPLING * size)
+        posed = sampled(volume, part.mT.flatten(0, 1)[None], size, OVERSAMPLING, OVERSAMPLING * size)
         imaged = rfft3(posed[0]).unflatten(0, part.shape[:2]) * filtering[:, None]
         power = (torch.view_as_real(imaged).square().sum(-1) * half).sum((-3, -2, -1))
         cross = irfft3(imaged.conj() * target[:, None]).flatten(2)[:, :, places] * size**3

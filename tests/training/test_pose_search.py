@@ -14,7 +14,6 @@ from torch import Tensor
 from opustomo.geometry.rotations import matrix_to_euler
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.composition_posterior import Population
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes, mask_on_crop
@@ -68,8 +67,7 @@ def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.arange(4), 4.0 * clean / clean.std() + noise, tilts, table, given.float(), torch.zeros(4, 3))
     finer = irfft3(pad_spectrum(rfft3(density()[None]), 2 * SIZE))
-    population = Population(torch.zeros(1, 4), torch.zeros(1, 1), finer, SIZE)
-    found = best_poses(simulated, population, batch, STATE, drawn.float())
+    found = best_poses(simulated, finer, batch, STATE, drawn.float())
     assert found[:, 0].tolist() == [2, 5, 0, 0]  # numbers of the draws from 1
     assert found[0, 1:].tolist() == pytest.approx((-offset[0]).tolist())
 
