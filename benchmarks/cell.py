@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """From tilt series of a crowded cell to a clean set: simulate, pick, train, select clusters, reconstruct, score.
 
-usage: python benchmarks/cell.py [--reduced] [-o DIR] [--cell ribosome|rare|moving] [--seed 0] [--steps pick train ...]
+usage: python benchmarks/cell.py [--reduced] [-o DIR] [--cell ribosome|rare|rare-small|moving] [--seed 0] [--steps ...]
 
 The tilt series come from an independent simulator (--tools) with densities in --data. The target is a 70S ribosome
 with tRNAs among seven decoys: its two subunits, its mirror image, the mirror image of a subunit, and three other

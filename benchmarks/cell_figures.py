@@ -82,7 +82,7 @@ def draw_latents(folder: Path, clusters: Path, results: dict[str, Any], out: Pat
     for number, name in [(-1, "no molecule"), *enumerate(names)]:
         at = places[classes == number]
         if len(at):
-            color = "0.75" if number < 0 else plt.get_cmap("Dark2")(number % 8)
+            color = "0.75" if number < 0 else plt.get_cmap("tab10")(number)
             panels[1].scatter(at[:, 0], at[:, 1], s=6, color=color, label=f"{name} ({len(at)})")
     panels[1].set_title("what they are", fontsize=10)
     panels[1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)

@@ -1,7 +1,8 @@
 """Molecules of the cells of `benchmarks/cell.py`, and which of them are the target.
 
-The three cells share most molecules. In `ribosome`, the target is one molecule of eight; in `rare`, one of nine, with
-2 % of all molecules; in `moving`, a ribosome in two states, which differ by the rotation of one subunit by 12°.
+The cells share most molecules. In `ribosome`, the target is one molecule of eight. In `rare` and `rare-small`, it is
+one of nine, with 2 % of all molecules: a proteasome (3IPM, 0.7 MDa) or Hsp90 (2CG9, 0.2 MDa). In `moving`, it is a
+ribosome in two states, which differ by the rotation of one subunit by 12°.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Cell:
     second_round: int = 0
 
 
-RIBOSOME = Molecule("70S with tRNAs (target)", "comp_5_70S_APE_mRNA", False, 13)
+RIBOSOME = Molecule("70S with tRNAs", "comp_5_70S_APE_mRNA", False, 13)
 OTHERS = (
     Molecule("50S", "comp_0_50S", False, 14),
     Molecule("30S", "comp_2_30S", False, 12),
@@ -55,8 +56,18 @@ OTHERS = (
     Molecule("3CF3", "3cf3", False, 11),
 )
 CELLS = {
-    "ribosome": Cell((RIBOSOME, *OTHERS), (0,), "comp_3_70S_vacant"),
-    "rare": Cell((Molecule("2CG9 (target)", "2cg9", False, 2), RIBOSOME, *OTHERS), (0,), "2cg9", 3),
+    "ribosome": Cell((RIBOSOME._replace(name="70S with tRNAs (target)"), *OTHERS), (0,), "comp_3_70S_vacant"),
+    "rare": Cell(
+        (
+            Molecule("3IPM (target)", "3ipm", False, 2),
+            RIBOSOME,
+            *(one._replace(name="2CG9", map="2cg9") if one.map == "3ipm" else one for one in OTHERS),
+        ),
+        (0,),
+        "3ipm",
+        3,
+    ),
+    "rare-small": Cell((Molecule("2CG9 (target)", "2cg9", False, 2), RIBOSOME, *OTHERS), (0,), "2cg9", 3),
     "moving": Cell(
         (
             Molecule("70S, 30S not rotated (target)", "ratchet_00", False, 6.5),

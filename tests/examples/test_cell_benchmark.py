@@ -74,3 +74,50 @@ def test_scores_of_a_selection() -> None:
     assert scores["a"]["precision"] == 0.5 and scores["b"]["f1"] == 1.0
     kept = best_threshold(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), truth)
     assert kept.tolist() == [True, True, False, False, False, False]
+
+
+def test_cells_have_their_target_at_the_stated_frequency() -> None:
+    from cell_molecules import CELLS
+
+    for name, cell in CELLS.items():
+        share = sum(cell.molecules[i].percent for i in cell.targets) / sum(one.percent for one in cell.molecules)
+        assert share == pytest.approx(0.02 if name.startswith("rare") else 0.13, abs=0.001)
+        maps = [(one.map, one.mirrored) for one in cell.molecules]
+        assert len(maps) == len(set(maps)) >= 8
+        assert [one.name.endswith("(target)") for one in cell.molecules] == [
+            i in cell.targets for i in range(len(maps))
+        ]
+
+
+def test_last_complete_iteration_of_a_stopped_classification(tmp_path: Path) -> None:
+    from cell_relion import iterations_of
+
+    table = "data_\n\nloop_\n_rlnImageName #1\n_rlnClassNumber #2\n"
+    for number, rows in ((0, 3), (1, 3), (2, 3), (3, 1)):
+        text = table + "".join(f"{i}.mrc {1 + i % 2}\n" for i in range(rows))
+        (tmp_path / f"run_it{number:03d}_data.star").write_text(text)
+        for group in (1, 2) if number != 2 else (1,):
+            (tmp_path / f"run_it{number:03d}_class{group:03d}.mrc").write_bytes(b"")
+    assert iterations_of(tmp_path, classes=2, particles=3) == [0, 1]
+
+
+def test_rows_of_relion_return_to_the_order_of_the_particles(tmp_path: Path) -> None:
+    from cell_relion import in_order_of
+
+    from opustomo.io.star_tables import read_particles
+
+    head = "data_\n\nloop_\n_rlnImageName #1\n_rlnClassNumber #2\n"
+    (tmp_path / "particles.star").write_text(head + "TS_1/b.mrc 0\nTS_1/a.mrc 0\nTS_2/c.mrc 0\n")
+    (tmp_path / "relion.star").write_text(head + "TS_2/c.mrc 3\nTS_1/a.mrc 1\nTS_1/b.mrc 2\n")
+    table = in_order_of(read_particles(tmp_path / "particles.star"), read_particles(tmp_path / "relion.star"))
+    assert table.numbers("rlnClassNumber").tolist() == [2, 1, 3]
+
+
+def test_classes_with_the_best_f1() -> None:
+    from cell_relion import best_classes
+    from cell_scores import Truth
+
+    classes = np.array([0, 0, 0, 1, 0, 1, 1, 1])
+    truth = Truth(classes, np.array(["a"] * 8), {"a": 4}, np.zeros(8), np.zeros(8))
+    labels = np.array([0, 0, 1, 1, 2, 2, 2, 2])
+    assert best_classes(labels, 4, truth) == [0, 1]
