@@ -6,8 +6,9 @@ usage: python benchmarks/cell.py [--reduced] [-o DIR] [--cell ribosome|rare|rare
 The tilt series come from an independent simulator (--tools) with densities in --data. The target is a 70S ribosome
 with tRNAs among seven decoys: its two subunits, its mirror image, the mirror image of a subunit, and three other
 complexes (`benchmarks/cell_molecules.py` describes the other cells). Template matching at a low threshold gives picks
-of which at least two thirds are false. Everything from there on is done by the commands of opustomo, which are written
-to DIR/commands.sh as a user would type them. The truth is used only to simulate and in the last step, `score`.
+of which at least two thirds are false; the matcher is `benchmarks/template_matching.py` or, with --matcher pytom,
+pytom-match-pick. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as
+a user would type them. The truth is used only to simulate and in the last step, `score`.
 
 steps     simulate, pick, extract, check, train, analyze, validate, choose, second, maps, junk, score
 resuming  a finished step is skipped; --steps repeats the given ones
@@ -82,6 +83,8 @@ class Size:
 
 FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
 REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 30)
+PYTOM_APIX, PYTOM_ANGLE = 20.0, 15.0
+"""Pixel size in Å and angular step in degrees of pytom-match-pick."""
 STEPS = (
     "simulate",
     "pick",
@@ -189,7 +192,13 @@ class Bench:
         size = self.size
         (self.folder / "picks").mkdir(exist_ok=True)
 
-        def one(name: str) -> None:
+        def pytom(name: str) -> None:
+            words = f"{self.folder} {name} --angpix {PYTOM_APIX} --angle {PYTOM_ANGLE} --picks {size.picks}".split()
+            self.tool(ROOT / "benchmarks" / "cell_pytom.py", *words)
+            table = f"{name}_particles.star"
+            (self.folder / "picks" / table).write_text((self.folder / "pytom" / table).read_text())
+
+        def own(name: str) -> None:
             tilts = self.folder / "tilts" / name
             words = f"--angpix {size.match_apix} --rotations {size.rotations} --picks {size.picks} --invert".split()
             files = []
@@ -201,7 +210,7 @@ class Bench:
             self.tool(program, tomogram, "--template", self.folder / "template.mrc", *files, "-o", out, *words)
 
         with ThreadPoolExecutor(self.args.pick_workers) as pool:
-            list(pool.map(one, self.names))
+            list(pool.map(pytom if self.args.matcher == "pytom" else own, self.names))
 
     def extract(self) -> None:
         """Combine the picks and reconstruct their subtomograms."""
@@ -404,6 +413,9 @@ def main() -> None:
     add("--train-options", default="", help="options that are added to the printed command")
     add("--workers", type=int, default=2)
     add("--pick-workers", type=int, default=1)
+    add(
+        "--matcher", choices=("own", "pytom"), default="own", help="pytom: pytom-match-pick, which needs a GPU and CuPy"
+    )
     add("--simulate-on", default="cpu", help="device of the simulator; results differ between devices")
     args = parser.parse_args()
     args.tools, args.data = args.tools.resolve(), args.data.resolve()
