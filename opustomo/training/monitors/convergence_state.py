@@ -40,7 +40,8 @@ class EpochNumbers:
     training, held_out
         Mean generative loss of the particles that train and of those held out.
     latent_change
-        Root mean square displacement of the compositions since the previous epoch, divided by their spread.
+        Root mean square displacement of the compositions since the previous epoch, less that of their mean, divided
+        by the spread of their posteriors.
     volume_change
         One minus the correlation of the volume at the mean latent with that of the previous epoch.
     """
@@ -95,7 +96,8 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
       whole decrease and by more than its noise, while the training loss falls from its highest value since then;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
-    - *unclear*: the loss fluctuates between epochs by more than 10 % of the whole decrease;
+    - *unclear*: the held-out loss has risen like that, but the training loss does not fall, or the loss fluctuates
+      between epochs by more than 10 % of the whole decrease;
     - *converged since k*: otherwise; k is the first epoch after which loss, latents and volume are stable.
     """
     if len(history) < FEWEST_EPOCHS:
@@ -113,20 +115,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     after = judged[best + 1 :]
     if name == "held-out" and len(after) >= 2:
         rise = float(np.median(after) - judged[best])
-        if (
-            rise > max(RISE * decrease, NOISES * noise)
-            and float(after[-2:].min() - judged[best]) > NOISES * noise
-            and np.isfinite(training).all()
-            and float(training[best:].max() - training[-1]) > NOISES * _noise(training)
-        ):
-            since = history[best + 1].epoch
-            return Statement(
-                "overfitting",
-                since,
-                f"overfitting since epoch {since}: the held-out loss has risen by {rise:.3g} while the "
-                "training loss falls",
-                best=history[best].epoch,
-            )
+        risen = rise > max(RISE * decrease, NOISES * noise) and float(after[-2:].min() - judged[best]) > NOISES * noise
+        if risen and np.isfinite(training).all():
+            return _risen(history, best, rise, float(training[best:].max() - training[-1]) > NOISES * _noise(training))
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
     # The noise of a curve that still bends is overestimated, so that a fall in every epoch counts without it.
@@ -156,6 +147,24 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     return Statement("converged", since, f"converged since epoch {since}: {stable}")
 
 
+def _risen(history: Sequence[EpochNumbers], best: int, rise: float, training_falls: bool) -> Statement:
+    """Return the statement on a held-out loss that has risen clearly above its minimum at an index of the history."""
+    if training_falls:
+        since = history[best + 1].epoch
+        return Statement(
+            "overfitting",
+            since,
+            f"overfitting since epoch {since}: the held-out loss has risen by {rise:.3g} while the training loss falls",
+            best=history[best].epoch,
+        )
+    return Statement(
+        "unclear",
+        None,
+        f"convergence is unclear: since epoch {history[best].epoch} the held-out loss has risen by {rise:.3g}, but the "
+        "training loss does not fall either, as when the noise of the data is still estimated",
+    )
+
+
 def _noise(values: np.ndarray) -> float:
     """Return the standard deviation of fluctuations between epochs, from second differences."""
     second = np.abs(np.diff(values, 2))
@@ -174,10 +183,11 @@ def _still_moving(row: EpochNumbers) -> tuple[str, str]:
 
 def _stable_from(history: Sequence[EpochNumbers], judged: np.ndarray, small: float) -> int:
     """Return the first index after which the best loss hardly improves and nothing moves."""
-    final = float(judged.min())
+    final, level = float(judged.min()), float(np.median(judged[-WINDOW:]))
     first = len(history) - 1
     for index in range(len(history) - 1, 0, -1):
-        if float(judged[: index + 1].min()) - final > small or any(_still_moving(history[index])):
+        falls, risen = float(judged[: index + 1].min()) - final > small, level - judged[index] > 1.5 * small
+        if falls or risen or any(_still_moving(history[index])):
             break
         first = index
     return first
@@ -196,7 +206,7 @@ class ConvergenceMonitor:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
-        self._previous: tuple[np.ndarray, np.ndarray, int | None] | None = None
+        self._previous: tuple[Posteriors, np.ndarray, int | None] | None = None
         self.history: list[EpochNumbers] | None = None
         """Numbers of all epochs; None before the first epoch of this process."""
         self.statement = convergence_statement(())
@@ -208,8 +218,7 @@ class ConvergenceMonitor:
         """Judge the run after an epoch and log the line."""
         if self.history is None:
             self.history = [row for row in read_history(self._folder / EPOCHS_FILE) if row.epoch < record.epoch]
-        values = record.latents if record.encoded is None else record.encoded.means
-        latents = np.asarray(values, dtype=np.float64)[np.asarray(record.seen, dtype=bool), : record.zdim]
+        latents = _posteriors(record)
         volume = np.asarray(record.template, dtype=np.float64)
         latent_change = volume_change = math.nan
         first = self._previous is None
@@ -278,12 +287,42 @@ def _float(text: str) -> float:
         return math.nan
 
 
-def _displacement(before: np.ndarray, after: np.ndarray) -> float:
-    """Return the root mean square displacement over the larger spread of both; an untrained encoder has almost none."""
-    if before.shape != after.shape or not after.size:
+@dataclass(frozen=True)
+class Posteriors:
+    """Means of the compositions that have been visited, (n, zdim), and root mean square width of their posteriors."""
+
+    means: np.ndarray
+    width: float
+
+    @property
+    def spread(self) -> float:
+        """Root mean square distance of samples of all posteriors from their common mean."""
+        return math.hypot(float(np.sqrt(((self.means - self.means.mean(0)) ** 2).sum(1).mean())), self.width)
+
+
+def _posteriors(record: EpochRecord) -> Posteriors:
+    seen = np.asarray(record.seen, dtype=bool)
+    values = record.latents if record.encoded is None else record.encoded.means
+    means = np.asarray(values, dtype=np.float64)[seen, : record.zdim]
+    if record.encoded is None:
+        return Posteriors(means, 0.0)
+    variances = np.asarray(record.encoded.deviations, dtype=np.float64)[seen, : record.zdim] ** 2
+    known = variances[np.isfinite(variances).all(1)]
+    return Posteriors(means, float(np.sqrt(known.sum(1).mean())) if len(known) else 0.0)
+
+
+def _displacement(before: Posteriors, after: Posteriors) -> float:
+    """Return the root mean square displacement over the larger spread of both.
+
+    A shift of all means alike is no movement, because decoder and clusters follow it. Means that scatter by less than
+    the posteriors are wide do not tell particles apart, so that widths count as spread; those of particles of one
+    structure scatter anew in every epoch.
+    """
+    if before.means.shape != after.means.shape or not after.means.size:
         return math.nan
-    spread = max(float(np.sqrt(((values - values.mean(0)) ** 2).sum(1).mean())) for values in (before, after))
-    return float(np.sqrt(((after - before) ** 2).sum(1).mean())) / spread if spread > 0 else math.nan
+    moved = after.means - before.means
+    spread = max(before.spread, after.spread)
+    return float(np.sqrt(((moved - moved.mean(0)) ** 2).sum(1).mean())) / spread if spread > 0 else math.nan
 
 
 def _dissimilarity(before: np.ndarray, after: np.ndarray) -> float:

@@ -99,6 +99,21 @@ def test_a_real_run_that_overfits() -> None:
     assert states == ["improving", "unclear", "unclear", *["overfitting"] * 6]
 
 
+def test_a_real_run_whose_losses_both_rise() -> None:
+    """The 267 ribosomes: both losses rise after epoch 1, because the noise of the data is estimated meanwhile."""
+    held_out = np.array("-.03126 -.03265 -.03220 -.03201 -.03160 -.03141 -.03129 -.03128".split(), dtype=float)
+    training = np.array("-.04137 -.03618 -.03538 -.03461 -.03448 -.03419 -.03406 -.03421".split(), dtype=float)
+    found = convergence_statement(curve(held_out, training))
+    assert found.state == "unclear"
+    assert "since epoch 1 the held-out loss has risen by 0.00114" in found.sentence
+    assert "the training loss does not fall either" in found.sentence
+
+
+def test_a_loss_that_has_risen_a_little_is_stable_only_from_its_present_level_on() -> None:
+    found = convergence_statement(curve(np.array([-1.0, -2.0, -2.0, -2.0, *[-1.96] * 8])))
+    assert found.state == "converged" and found.since is not None and found.since >= 4
+
+
 def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
     statement = Statement("overfitting", 3, "overfitting since epoch 3", best=2)
     assert statement.advice(tmp_path).endswith("do not exist: train again with -n 3")
@@ -138,6 +153,29 @@ def test_the_means_of_the_encoder_decide_whether_latents_move(tmp_path: Path) ->
         monitor.epoch(replace(made, encoded=encoded))
     assert monitor.history is not None
     assert monitor.history[1].latent_change < 0.2
+
+
+def latent_changes(tmp_path: Path, means: list[np.ndarray], width: float) -> list[float]:
+    monitor = ConvergenceMonitor(tmp_path, lambda line: None)
+    for epoch, values in enumerate(means):
+        made = record(epoch, 1.0, values, np.ones((8, 8, 8)))
+        monitor.epoch(replace(made, encoded=Encoded(values, np.full_like(values, width))))
+    assert monitor.history is not None
+    return [row.latent_change for row in monitor.history][1:]
+
+
+def test_a_shift_of_all_latents_is_no_movement(tmp_path: Path) -> None:
+    """Encoders of 300 particles of one structure shift all their means by more than their spread in every epoch."""
+    means = np.random.default_rng(0).normal(size=(50, 3))
+    assert latent_changes(tmp_path, [means, means + 2.0, means + [0.0, 3.0, 1.0]], 0.1) == pytest.approx([0.0, 0.0])
+
+
+def test_latents_move_relative_to_the_widths_of_their_posteriors(tmp_path: Path) -> None:
+    """Means of particles without differences scatter by less than the posteriors are wide, in each epoch anew."""
+    rng = np.random.default_rng(0)
+    scatter = [0.1 * rng.normal(size=(50, 3)) for _ in range(4)]
+    assert max(latent_changes(tmp_path / "wide", scatter, 1.0)) < 0.2
+    assert min(latent_changes(tmp_path / "narrow", scatter, 0.01)) > 1.0
 
 
 def test_unknown_latents_and_volumes_are_not_called_stable() -> None:
