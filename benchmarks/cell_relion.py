@@ -71,8 +71,8 @@ def classify(folder: Path, variant: Variant, args: argparse.Namespace) -> dict[s
             f"relion_refine --i particles.star --o {variant.name}/run --ref ../template.mrc --solvent_mask ../mask.mrc"
         )
         words += f" --K {variant.classes} --iter {args.iterations} --firstiter_cc --ini_high 60 --ctf --zero_mask"
-        words += f" --flatten_solvent --particle_diameter {args.diameter} --dont_check_norm --pad 1 --j {args.threads}"
-        words += f" --random_seed {variant.seed + 1}"
+        words += f" --flatten_solvent --particle_diameter {args.diameter} --dont_check_norm --pad 1"
+        words += f" --pool 3 --j {args.threads} --random_seed {variant.seed + 1}"
         start = time.perf_counter()
         with (out / "run.log").open("w") as log:
             command = [*words.split(), *SEARCH[variant.search]]
