@@ -1,4 +1,4 @@
-"""What is possible on a simulated set: every particle goes to the known density that explains it best."""
+"""Upper bound of classification on a simulated set, where each particle gets the true density that explains it best.
 
 from __future__ import annotations
 

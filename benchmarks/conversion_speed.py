@@ -1,4 +1,4 @@
-"""How long every converter takes on a large table: each command runs as a user runs it, on tables made before.
+"""Time of every converter on a large table, measured on commands that run as a user runs them.
 
     python benchmarks/conversion_speed.py --rows 400000 [--only convert_star combine_star]
 

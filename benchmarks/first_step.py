@@ -1,4 +1,4 @@
-"""Where the time from the command to the first replayed steps of training goes.
+"""Time from the start of the command to the first replayed steps of training, divided into its parts.
 
     python benchmarks/first_step.py --particles 2000 --box 64 --batch 8 [--cold]
 

@@ -1,4 +1,4 @@
-"""Classes by one part of a particle: the mask of the part, and how well a run finds the classes (`panel.py`).
+"""Classification by one part of a particle: the mask of the part, and the accuracy of the classes (`panel.py`).
 
 python benchmarks/focus.py DATA RUN [N]      # scores of a run on a set with a part; prints JSON
 """

@@ -1,4 +1,4 @@
-"""Hostile runs of the commands: options, tables, maps, pickles, flipped bits, signals, disks, memory and streams.
+"""Run commands with faulty input: options, tables, maps, pickles, flipped bits, signals, disks, memory and streams.
 
     python benchmarks/fuzz.py --cases 500 --seed 0 [--kinds options star] [--only 17]
 

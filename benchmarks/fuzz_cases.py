@@ -1,4 +1,4 @@
-"""Cases of ``fuzz.py``: commands on a small set and run, and one thing wrong with each.
+"""Cases of ``fuzz.py``: commands on a small set and run, each with one fault.
 
 A case is drawn from its seed and number alone. It changes one input, option, limit or stream of a command that works
 as it stands, and says what must then not pass silently.

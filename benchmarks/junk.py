@@ -1,4 +1,4 @@
-"""False picks: what `dsdsh junk` keeps, and what it says of it, on simulated picks with known truth.
+"""Accuracy of `dsdsh junk` on simulated picks with known truth: the kept picks and the stated error rates.
 
     python benchmarks/junk.py --tools TOOLS --data DATA -o OUT [--targets ribosome 50S …] [--seeds 0] [--picks 300]
     python benchmarks/junk.py --runs SET/run … [--epochs 3 7]     # trained runs, the truth being in SET/truth.npz

@@ -1,4 +1,4 @@
-"""Time and memory of the work around training that grows with the number of particles.
+"""Time and memory of the parts of training that grow with the number of particles.
 
     python benchmarks/large_sets.py --particles 50000 200000 [--box 16 --tables 200]
 

@@ -1,4 +1,4 @@
-"""Proof of moving bodies on data with truth: a 30S that turns against the 50S, a still set, a body that is also absent.
+"""Accuracy of moving bodies on simulated data: a 30S that rotates against the 50S, a static set, and an absent body.
 
     python benchmarks/motion.py -o work --case ratchet --maps MAPS --ratchet --epochs 30 --device cuda
     python benchmarks/motion.py             # only shows that all cases run: tiny sizes, one epoch, a temporary folder

@@ -1,4 +1,4 @@
-"""Speed of training with moving bodies as a fraction of that with one rigid particle (at least 0.6 is wanted).
+"""Speed of training with moving bodies as a fraction of that with one rigid particle (target: at least 0.6).
 
     python benchmarks/multibody_step.py                                          # small sizes, CPU or GPU
     python benchmarks/multibody_step.py --box 128 --templateres 128 --batch 8 --bodies 3 --particles 256 --epochs 4

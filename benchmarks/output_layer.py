@@ -1,4 +1,4 @@
-"""Microseconds of the kernels of the decoder's last layer by the size of their tiles and their number of warps.
+"""Time of the kernels of the decoder's last layer for different tile sizes and numbers of warps.
 
     python benchmarks/output_layer.py --templateres 128 --batch 8 32
 

@@ -1,4 +1,4 @@
-"""Milliseconds and bytes per second of the parts of the forward model, by kernels and by plain torch.
+"""Time and bandwidth of the parts of the forward model, with kernels and in plain PyTorch.
 
     python benchmarks/physics_kernels.py                                # small sizes, CPU or GPU
     python benchmarks/physics_kernels.py --box 64 128 --batch 8 32 --tilts 41 --candidates 7

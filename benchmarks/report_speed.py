@@ -1,4 +1,4 @@
-"""How long the page of `dsdsh report` takes with many particles, in Chromium and Firefox without a GPU.
+"""Time that the page of `dsdsh report` takes with many particles, in Chromium and Firefox without a GPU.
 
     python benchmarks/report_speed.py --points 100000 [--repeats 21] [--save page.html]
 

@@ -1,4 +1,4 @@
-"""Time, bytes and FLOPs of every operation of a training step, against what the memory and matrix units would allow.
+"""Time, bytes and FLOPs of every operation of a training step, compared with the limits of memory and compute units.
 
     python benchmarks/roofline.py --box 64 128 --batch 8 32 --out roofline.json
 

@@ -1,4 +1,4 @@
-"""Time of pieces of work, on a GPU from idle to idle."""
+"""Timing of code, on a GPU from an idle device to an idle device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `dsd subtract` leaves of the removed density, on simulated sets with known truth.
+"""Power of the removed density that remains after `dsd subtract`, on simulated sets with known truth.
 
     python benchmarks/subtraction.py --tools TOOLS SET RUN SUBTRACTED --keep MASK
 

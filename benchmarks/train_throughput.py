@@ -1,4 +1,4 @@
-"""Subtomograms trained per second over whole epochs, everything included but checkpoints.
+"""Training visits per second over whole epochs, including everything except checkpoints.
 
     python benchmarks/train_throughput.py --box 64 --batch 8 [--templateres 128 --tilts 41 --particles 1024 --epochs 4]
 

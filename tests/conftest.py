@@ -1,4 +1,4 @@
-"""Settings all tests share."""
+"""Settings of all tests."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Energies of targets that are not filtered yet."""
+"""Energies of unfiltered targets."""
 
 from __future__ import annotations
 

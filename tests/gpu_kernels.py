@@ -1,4 +1,4 @@
-"""Where GPU kernels run in tests: on a GPU, or on the CPU through Triton's interpreter (``TRITON_INTERPRET=1``)."""
+"""Devices of kernel tests: a GPU, or the CPU with Triton's interpreter (``TRITON_INTERPRET=1``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs shell scripts whose ``dsd`` and ``dsdsh`` are those of this process, which has torch at hand already."""
+"""Run shell scripts in which ``dsd`` and ``dsdsh`` are those of this process, which has imported PyTorch already."""
 
 from __future__ import annotations
 

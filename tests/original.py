@@ -1,4 +1,4 @@
-"""A result folder as OPUS-TOMO writes it, built from its layer table with torch's plain layers.
+"""Result folder in the format of OPUS-TOMO, built from its layer table with plain PyTorch layers.
 
 Nothing here is taken from `opustomo`: what it reads must not come from what it writes.
 """

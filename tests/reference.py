@@ -1,4 +1,4 @@
-"""One validation step, written as the specification reads: particle by particle, candidate by candidate, in float64.
+"""Reference of one validation step: particle by particle and candidate by candidate, in float64.
 
 Nothing here is fast, and nothing is computed by `opustomo`: transforms are numpy's with the shifts that put the zero
 frequency in the middle, sampling is scipy's, networks are applied layer by layer from their state dictionaries. Arrays

@@ -1,4 +1,4 @@
-"""Moving bodies (docs/method.md, section 6), voxel by voxel in float64, independent of the package."""
+"""Reference of moving bodies (docs/method.md, section 6): voxel by voxel in float64, independent of the package."""
 
 from __future__ import annotations
 

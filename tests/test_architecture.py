@@ -1,4 +1,4 @@
-"""The arrows of docs/architecture.md, read from the imports."""
+"""The rules of docs/architecture.md, checked on the imports and sizes of all modules."""
 
 import ast
 import os

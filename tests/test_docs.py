@@ -1,4 +1,4 @@
-"""The pages: their commands are accepted by the parsers and run, links lead to pages and headings, the site builds."""
+"""Pages: their commands parse and run, links lead to pages and headings, and the site builds."""
 
 from __future__ import annotations
 

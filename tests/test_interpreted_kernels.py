@@ -1,4 +1,4 @@
-"""GPU kernels agree with plain torch on any machine: Triton's interpreter runs them on the CPU at tiny sizes."""
+"""GPU kernels agree with plain PyTorch on the CPU, run by Triton's interpreter at tiny sizes."""
 
 from __future__ import annotations
 

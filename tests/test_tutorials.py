@@ -1,4 +1,4 @@
-"""The pages of the tutorials show numbers and pictures of the runs that docs/tutorials/build.py made."""
+"""The tutorials show the numbers and pictures of the runs of docs/tutorials/build.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws docs/figures/handedness.png: python docs/figures/handedness.py."""
+"""Draw docs/figures/handedness.png: ``python docs/figures/handedness.py``."""
 
 from __future__ import annotations
 

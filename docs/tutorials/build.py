@@ -1,4 +1,4 @@
-"""Run the commands of the tutorials, and write their pages and pictures from what the runs gave.
+"""Run the commands of the tutorials, and write their pages and pictures from the results.
 
 usage: python docs/tutorials/build.py run {tutorial,ribosomes} [--work DIR] [--data DIR]
        python docs/tutorials/build.py pages

@@ -1,3 +1,3 @@
-"""Checkpoints hold narrow networks, except where a test asks for others."""
+"""Checkpoints of these tests contain narrow networks unless a test requests the original widths."""
 
 from tests.narrow_networks import narrow_networks, original_widths  # noqa: F401 - fixtures

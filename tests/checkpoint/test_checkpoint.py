@@ -1,4 +1,4 @@
-"""config.pkl and weights.N.pkl: written, read again, and read as the original writes them."""
+"""config.pkl and weights.N.pkl: round trips, and files of OPUS-TOMO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short trainings of narrow networks through the command line, shared by the tests of what they leave behind."""
+"""Short trainings of narrow networks through the command line, shared by the tests of their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings of a second through the command line: real commands, data, physics and files, but very small networks."""
+"""Trainings of about a second through the command line, with real data, physics and files but very small networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small and awkward sets through `dsd train_tomo`: no crash, no NaN among the weights, and the log says what is up."""
+"""Small and unusual sets through `dsd train_tomo`: no crash, finite weights, and a note in the log."""
 
 from __future__ import annotations
 

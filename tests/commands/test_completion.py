@@ -1,4 +1,4 @@
-"""Completion by the Tab key, as the shell asks for it."""
+"""Completion by the Tab key, requested as the shell requests it."""
 
 import os
 import subprocess

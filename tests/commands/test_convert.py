@@ -1,4 +1,4 @@
-"""Every converting command of `dsdsh` on every real table: done, or refused in one sentence with nothing written."""
+"""Every converter of `dsdsh` on every real table: it succeeds, or refuses in one sentence and writes nothing."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Defaults are stated once: those of the command line equal those of the configs."""
+"""Defaults of the command line equal those of the config dataclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the input of `dsd train_tomo`: one sentence, exit code 1, nothing written."""
+"""Errors in the input of `dsd train_tomo`: one sentence, exit code 1, and no files."""
 
 from __future__ import annotations
 

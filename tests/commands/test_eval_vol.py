@@ -1,4 +1,4 @@
-"""`dsd eval_vol` on a short training: latents from every source, valid files of true pixel size."""
+"""`dsd eval_vol` on a short training: latents of all sources, and valid files with the right pixel size."""
 
 from __future__ import annotations
 

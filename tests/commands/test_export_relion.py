@@ -1,4 +1,4 @@
-"""`dsdsh export_relion`, and the microscope columns that RELION asks for; RELION itself judges in tests/relion."""
+"""`dsdsh export_relion` and the microscope columns that RELION requires; tests/relion runs RELION itself."""
 
 from __future__ import annotations
 

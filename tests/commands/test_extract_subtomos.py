@@ -1,4 +1,4 @@
-"""`dsd extract_subtomos` on rendered tilt series: its subtomograms and tables must fit our forward model."""
+"""`dsd extract_subtomos` on rendered tilt series: subtomograms and tables agree with the forward model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of table through `dsd train_tomo`: what says the same trains the same, what differs is seen to differ."""
+"""All kinds of particle tables through `dsd train_tomo`: equivalent tables train equally, different tables differ."""
 
 from __future__ import annotations
 

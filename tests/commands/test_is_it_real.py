@@ -1,4 +1,4 @@
-"""The commands of docs/is-it-real.md, run on less."""
+"""Commands of docs/is-it-real.md, run on a smaller set."""
 
 import re
 import shlex

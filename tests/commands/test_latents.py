@@ -1,4 +1,4 @@
-"""What z.N.pkl of a trained run holds."""
+"""Content of z.N.pkl of a trained run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``latest`` instead of an epoch, and box and pixel size that are known from the training."""
+"""The word ``latest`` instead of an epoch, and box and pixel size taken from the training."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Mistyped commands, options and values: one line that suggests what was meant, and exit code 2."""
+"""Mistyped commands, options and values: one line with a suggestion, and exit code 2."""
 
 import pytest
 

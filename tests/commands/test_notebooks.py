@@ -1,4 +1,4 @@
-"""The notebooks in examples/ run on a short training; their settings are those of the test."""
+"""The notebooks in examples/ run on a short training, with the settings of the tests."""
 
 from __future__ import annotations
 

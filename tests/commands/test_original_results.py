@@ -1,4 +1,4 @@
-"""Results of the original through every command that reads results."""
+"""Results of OPUS-TOMO through every command that reads results."""
 
 from __future__ import annotations
 

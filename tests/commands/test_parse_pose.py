@@ -1,4 +1,4 @@
-"""`dsd parse_pose_star`, `dsdsh prepare`, and how the programs answer."""
+"""`dsd parse_pose_star` and `dsdsh prepare`: files, messages and exit codes."""
 
 import pickle
 import shutil

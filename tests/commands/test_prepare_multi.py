@@ -1,4 +1,4 @@
-"""`dsdsh prepare_multi` and `dsd parse_multi_pose_star` as a user types them."""
+"""`dsdsh prepare_multi` and `dsd parse_multi_pose_star` through the command line."""
 
 from __future__ import annotations
 

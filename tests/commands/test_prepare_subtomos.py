@@ -1,4 +1,4 @@
-"""`dsd prepare_subtomos` on rendered particle series: its subtomograms and tables must fit our forward model."""
+"""`dsd prepare_subtomos` on rendered particle series: subtomograms and tables agree with the forward model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--split F` names the file that keeps the split: written by the first run, read by all later ones."""
+"""`--split`: the first run writes the file of the split, and later runs read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of 2D stacks: pixels of WarpTools' coordinates, tilts that particles are seen in, and what refuses them."""
+"""Sets of 2D stacks: units of WarpTools' coordinates, visible tilts, and commands that refuse such sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dsd subtract` on data whose truth is the volumes of a trained model, simulated by an independent forward model."""
+"""`dsd subtract` on volumes of a trained model, simulated with an independent forward model."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Threads that wait for each other give up their core soon, which matters beside other work."""
+"""Waiting threads release their core soon, so that other programs can use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dsd train_tomo` on a tiny set: files, log, options, repeatability."""
+"""`dsd train_tomo` on a tiny set: files, log, options and reproducibility."""
 
 from __future__ import annotations
 

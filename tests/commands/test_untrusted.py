@@ -1,4 +1,4 @@
-"""Crafted pickles and torch files in every place where a command reads one: an error, and nothing in them runs."""
+"""Crafted pickles and torch files are refused by every command that reads one, and no code in them runs."""
 
 from __future__ import annotations
 

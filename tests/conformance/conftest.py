@@ -1,4 +1,4 @@
-"""One laboratory for all lines; every test works in its own copy."""
+"""Data shared by all command lines; every test works on its own copy."""
 
 from __future__ import annotations
 

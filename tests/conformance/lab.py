@@ -1,4 +1,4 @@
-"""A laboratory's folder in small: particle tables, subtomograms, a run of the original, lists of other programs."""
+"""Small folder of a laboratory: particle tables, subtomograms, a run of OPUS-TOMO, lists of other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines in use, one case each: what people type at the original, what must come of it, what differs.
+"""Command lines of users of OPUS-TOMO, one case each, with the expected result and the differences.
 
 ``docs/write_differences.py`` renders this list; ``test_lines.py`` runs it. Words in braces stand for the data at hand:
 ``{data}`` for the folder, ``{box}`` and ``{apix}`` for box and pixel size of the subtomograms, ``{vol}`` for the pixel

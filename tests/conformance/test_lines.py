@@ -1,4 +1,4 @@
-"""Every command line in use runs in a job script: in the folder of the data, and from another one.
+"""Every command line runs in a job script, from the folder of the data and from another one.
 
 Both folders have spaces in their names, which the script quotes. Trainings have very small networks and few epochs.
 """

@@ -1,4 +1,4 @@
-"""Particle lists as PyTom writes them."""
+"""Particle lists in the format of PyTom."""
 
 from collections.abc import Sequence
 from pathlib import Path

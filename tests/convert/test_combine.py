@@ -1,4 +1,4 @@
-"""Tables put one after the other."""
+"""Combination of particle tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Angles of other programs through matrices that scipy makes."""
+"""Euler angles of other programs compared with matrices made by SciPy."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Dynamo's tables."""
+"""Conversion of Dynamo tables."""
 
 from pathlib import Path
 

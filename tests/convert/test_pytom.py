@@ -1,4 +1,4 @@
-"""PyTom's particle lists."""
+"""Conversion of particle lists of PyTom."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Any RELION table in the form of RELION 3.0."""
+"""Conversion of tables of any RELION version to RELION 3.0."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""RELION 5 particle sets."""
+"""Conversion of RELION 5 particle sets."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One set of particles through all programs: M, RELION 5, RELION 4, Dynamo and RELION 3.0, one after the other."""
+"""One particle set converted through M, RELION 5, RELION 4, Dynamo and RELION 3.0."""
 
 from itertools import permutations
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every particle once per epoch, in batches of one viewing direction."""
+"""Each epoch visits every particle once, in batches of one viewing direction."""
 
 from __future__ import annotations
 

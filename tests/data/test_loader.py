@@ -1,4 +1,4 @@
-"""Batches read ahead: order, normalization, errors, leaving early."""
+"""Batches that are read ahead: order, normalization, errors and early termination."""
 
 from __future__ import annotations
 

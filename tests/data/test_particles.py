@@ -1,4 +1,4 @@
-"""The particle set: pixel size, poses, CTF tables and mask, and how its parts must agree."""
+"""Particle set: pixel size, poses, CTF tables and mask, and their consistency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which particles train and which are held out."""
+"""Division into training and held-out particles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voxels from files of every type, the cache, and the scale of the set."""
+"""Voxels of files of all types, the cache, and the scale of a set."""
 
 from __future__ import annotations
 

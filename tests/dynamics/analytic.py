@@ -1,4 +1,4 @@
-"""Bodies whose moments and motion are known in closed form."""
+"""Bodies with moments and motion in closed form."""
 
 from __future__ import annotations
 

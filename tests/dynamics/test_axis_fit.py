@@ -1,4 +1,4 @@
-"""Axes found from volumes of bodies that swing by known angles about known axes."""
+"""Rotation axes fitted to volumes of bodies that rotate by known angles about known axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported poses of bodies put a rigid body where the decoder's blended grid puts its density."""
+"""Exported body poses place a rigid body where the blended grid of the decoder places its density."""
 
 from __future__ import annotations
 

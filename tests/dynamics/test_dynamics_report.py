@@ -1,4 +1,4 @@
-"""`dsdsh dynamics` on fabricated runs of which the motion is known."""
+"""`dsdsh dynamics` on fabricated runs with known motion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What four pipelines leave behind of the same small sample: eight round particles in an otherwise empty tomogram.
+"""Output of four processing pipelines for the same small sample: eight round particles in an empty tomogram.
 
 Images are sums of Gaussian blobs at places that scipy's rotations give; nothing of the program makes them.
 """

@@ -1,4 +1,4 @@
-"""The command printed at the end of each step is the next step, and runs as printed from picks to maps."""
+"""The command printed at the end of each step runs as printed, from picks to maps."""
 
 from __future__ import annotations
 

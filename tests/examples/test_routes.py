@@ -1,4 +1,4 @@
-"""Every script in `examples/`, run as a user would, from picks to a trained network."""
+"""Every script in `examples/` runs from picks to a trained network."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Networks of these tests are narrow, where they are not smaller still."""
+"""Networks of these tests are narrow unless a test makes them smaller."""
 
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture

@@ -1,4 +1,4 @@
-"""A run whose latents carry nothing says so, however large they are; one whose latents do does not."""
+"""Detection of latent collapse does not depend on the scale of the latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that was damaged after it was written is refused, whichever bit is flipped."""
+"""Files that are damaged after writing are refused, whichever bit is flipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk is reported with the file that was asked for, never with a temporary one, and leaves nothing behind."""
+"""Messages about a full disk name the requested file, not a temporary one, and no partial files remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run agrees with the files: epochs, times and latents."""
+"""Epochs, times and latents in messages and figures agree with the files."""
 
 from __future__ import annotations
 

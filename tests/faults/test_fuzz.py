@@ -1,4 +1,4 @@
-"""A small sample of benchmarks/fuzz.py: every case ends in one sentence, or with sound files."""
+"""Sample of benchmarks/fuzz.py: every case ends with one sentence or with valid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that nothing reads are said or refused, and what no decoder reads is not written."""
+"""Options without effect are reported or refused, and output that no decoder reads is not written."""
 
 from __future__ import annotations
 

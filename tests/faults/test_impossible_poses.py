@@ -1,4 +1,4 @@
-"""Poses that no subtomogram can have are named before training, by row, and nothing is written."""
+"""Impossible poses are reported by row before training, and nothing is written."""
 
 from __future__ import annotations
 

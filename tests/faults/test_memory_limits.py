@@ -1,4 +1,4 @@
-"""Memory that is not there: one sentence with the size asked for and had, and nothing is made before it."""
+"""Insufficient memory is reported in one sentence with the required and available size, before files are written."""
 
 from __future__ import annotations
 

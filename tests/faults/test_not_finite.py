@@ -1,4 +1,4 @@
-"""What is not finite stays out of everything that a run remembers, and a run that cannot recover says so."""
+"""Values that are not finite do not enter the state of a run, and a run that cannot recover reports it."""
 
 from __future__ import annotations
 

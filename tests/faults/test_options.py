@@ -1,4 +1,4 @@
-"""Numbers and names of command lines: one table of ranges, and one sentence for what lies outside."""
+"""Ranges of the options of all commands: one table, and one sentence for a value outside of its range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output and error that are closed, full or not Unicode; interpreters without docstrings; lost folders."""
+"""Closed, full or non-Unicode output streams; interpreters without docstrings; missing working folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is stopped at any step, again and again, equals one that never was, bit for bit on the CPU."""
+"""A run that is interrupted at any step and resumed equals an uninterrupted run to the bit on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that goes on is what it was: what defines it cannot change, and what is not given is as before."""
+"""Options of resumed runs: identity-defining options cannot change, and omitted options keep their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subtomograms that do not belong to a set neither decide on its scale nor take part; clean sets stay as they were."""
+"""Subtomograms that do not belong to a set neither affect its scale nor take part; clean sets are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Screw axes of motions that were made from them."""
+"""Screw axes recovered from motions about known axes."""
 
 from __future__ import annotations
 

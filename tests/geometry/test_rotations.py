@@ -1,4 +1,4 @@
-"""Euler, matrix, Hopf and quaternion against scipy and against each other, poles included."""
+"""Euler angles, matrices, Hopf coordinates and quaternions compared with SciPy and each other, including poles."""
 
 import numpy as np
 import pytest

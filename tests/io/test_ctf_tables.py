@@ -1,4 +1,4 @@
-"""CTF tables of RELION and WARP: units, signs, and what is refused."""
+"""CTF tables of RELION and WARP: units, signs and invalid content."""
 
 from pathlib import Path
 

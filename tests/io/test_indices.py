@@ -1,4 +1,4 @@
-"""Index files in all forms, and what is wrong with bad ones."""
+"""Index files in all formats, and messages about invalid ones."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MRC volumes of every kind programs write."""
+"""MRC volumes of all kinds that programs write."""
 
 import io
 import struct

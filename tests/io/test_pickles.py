@@ -1,4 +1,4 @@
-"""Pickles and torch files: what is admitted comes back, anything else runs nothing."""
+"""Pickles and torch files: admitted content is restored, and other content is refused without running code."""
 
 import collections
 import datetime

@@ -1,4 +1,4 @@
-"""The quick reader gives what the general one gives, or nothing."""
+"""The fast reader of STAR loops agrees with the general one or declines."""
 
 from pathlib import Path
 

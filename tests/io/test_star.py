@@ -1,4 +1,4 @@
-"""STAR text: every value comes back as the characters it was written with."""
+"""STAR text: every value is restored with the characters with which it was written."""
 
 import gzip
 from pathlib import Path

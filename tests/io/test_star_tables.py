@@ -1,4 +1,4 @@
-"""Particle tables of every program."""
+"""Particle tables of all programs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rows of exactly one tomogram, however its name is written."""
+"""Selection of the rows of one tomogram for all spellings of its name."""
 
 import pytest
 

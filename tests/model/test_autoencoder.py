@@ -1,4 +1,4 @@
-"""The autoencoder's own choices: training draws, gradients, modes, and what it refuses."""
+"""The autoencoder: sampling in training, gradients, modes, and invalid input."""
 
 from __future__ import annotations
 

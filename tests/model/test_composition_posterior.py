@@ -1,4 +1,4 @@
-"""Posterior of compositions: the quadratic likelihood, and what it makes of a population."""
+"""Posterior of compositions: the quadratic likelihood, and the weights of the population."""
 
 from __future__ import annotations
 

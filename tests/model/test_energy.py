@@ -1,4 +1,4 @@
-"""Energies of candidates, their weights, and the draw of one for the gradient."""
+"""Energies of candidates, their weights, and the sampled candidate of the gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slope that kinds of composition share is found, and what tells kinds apart stays."""
+"""Separation: the slope within types of composition is found, and differences between types are kept."""
 
 from __future__ import annotations
 

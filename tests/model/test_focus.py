@@ -1,4 +1,4 @@
-"""`--focus` in the model: only the region inside the mask determines the compositions, and all of it is modeled."""
+"""`--focus` in the model: the region inside the mask determines compositions, but the whole particle is modeled."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The GPU kernels of the networks and the loss equal plain torch, values and gradients."""
+"""GPU kernels of the networks and the loss equal plain PyTorch in values and gradients."""
 
 from __future__ import annotations
 

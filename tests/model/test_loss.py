@@ -1,4 +1,4 @@
-"""Loss terms and prior against the plain reference."""
+"""Loss terms and prior compared with a plain reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies found in subtomograms that the independent simulator made: conventions, CTF, wedge and motion together.
+"""Body motion recovered from independently simulated subtomograms with CTF and missing wedge.
 
 Networks are replaced by what they would have learnt: the true consensus as template, and free rows for every particle,
 which descend the step's own energies.

@@ -1,4 +1,4 @@
-"""Encoder and decoder: the original's parameter names and sizes, and short paths that change no value."""
+"""Encoder and decoder: parameter names and sizes of OPUS-TOMO, and fast paths with equal values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise spectrum: found from residuals of known noise, also behind a mask and a missing wedge."""
+"""Noise spectrum estimated from residuals of known noise, also with a mask and a missing wedge."""
 
 from __future__ import annotations
 

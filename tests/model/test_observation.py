@@ -1,4 +1,4 @@
-"""The data side: centring, target, encoder input and its augmentation."""
+"""Observation: centering, target, encoder input and its augmentation."""
 
 from __future__ import annotations
 

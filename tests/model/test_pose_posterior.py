@@ -1,4 +1,4 @@
-"""Newton's step of a pose: exact for parabolas, right in sign and size on posed volumes; the prior it belongs to."""
+"""Newton step of a pose: exact for parabolas, right in sign and size for posed volumes; and its prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws belong to a step and to a particle's place in the global batch."""
+"""Random draws depend on the step and on the position of a particle in the global batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composition and conformation taken apart and put together again."""
+"""Composition and conformation are separated and joined again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole validation step equals the plain, unbatched reference in double precision."""
+"""A whole validation step equals a plain, unbatched reference in double precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random tilt lists for the tests of the CTF."""
+"""Random tilt lists for tests of the CTF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 2D CTF against torch-ctf and against what can be worked out by hand."""
+"""The 2D CTF compared with torch-ctf and with closed formulas."""
 
 from __future__ import annotations
 

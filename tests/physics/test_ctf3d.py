@@ -1,4 +1,4 @@
-"""The 3D CTF against a plain summation, torch-ctf, and geometry."""
+"""The 3D CTF compared with a plain summation, torch-ctf and geometry."""
 
 from __future__ import annotations
 

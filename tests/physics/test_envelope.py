@@ -1,4 +1,4 @@
-"""B-factor envelopes, written out at single frequencies."""
+"""B-factor envelopes at single frequencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forward model against simulators that share nothing with it: right physics agrees, wrong physics does not."""
+"""The forward model agrees with independent simulators, and wrong physics disagrees."""
 
 from __future__ import annotations
 

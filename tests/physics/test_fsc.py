@@ -1,4 +1,4 @@
-"""FSC against its definition in numpy, and against what closed formulas and phase randomization must give."""
+"""FSC compared with its definition in NumPy, closed formulas and phase randomization."""
 
 import math
 

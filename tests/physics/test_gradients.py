@@ -1,4 +1,4 @@
-"""Gradients through pose, CTF, envelopes and crop, against finite differences in double precision."""
+"""Gradients through pose, CTF, envelopes and crop compared with finite differences in double precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posed sampling: about voxel D/2, in the direction and order that RELION means."""
+"""Posed sampling: center at voxel D/2, and direction and order of rotations as in RELION."""
 
 from __future__ import annotations
 

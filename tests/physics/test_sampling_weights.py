@@ -1,4 +1,4 @@
-"""Plain back-projections, divided, are what an independent insertion of slices gives when it divides."""
+"""Back-projections divided by their sampling weights equal an independent insertion of slices that divides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The solvent mask: window, mask on the crop, voxel count, bounding box."""
+"""Solvent mask: window, mask on the crop, voxel count and bounding box."""
 
 from __future__ import annotations
 

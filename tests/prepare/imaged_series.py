@@ -1,4 +1,4 @@
-"""Tilt series of known particles at known places, rendered in real space from Gaussian blobs.
+"""Tilt series of known particles at known positions, rendered in real space from Gaussian blobs.
 
 Nothing of the program is used: places come from matrices that the tests make with scipy, images are sums of Gaussians,
 and CTFs are closed formulas. Particles are dark, as in a microscope.

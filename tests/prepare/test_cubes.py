@@ -1,4 +1,4 @@
-"""Cubes whose voxels tell where they came from."""
+"""Cubes cut from a tomogram whose voxels encode their position."""
 
 from __future__ import annotations
 

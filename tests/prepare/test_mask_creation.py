@@ -1,4 +1,4 @@
-"""Masks against balls whose masks can be written down, and independent morphology."""
+"""Masks of balls compared with closed formulas and with independent morphology."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of tilt images against images that are known everywhere."""
+"""Patches of analytic tilt images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in other processes."""
+"""Work in several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project whose tables RELION judges: every command that writes a STAR file has run in it."""
+"""Project folder in which every command that writes a STAR file has run, for RELION to read."""
 
 from __future__ import annotations
 

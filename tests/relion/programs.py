@@ -1,4 +1,4 @@
-"""RELION's programs as judges of what opustomo writes."""
+"""Programs of RELION that read and process the output of opustomo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines with RELION in them, as users type them."""
+"""Command lines that combine RELION and opustomo."""
 
 from __future__ import annotations
 

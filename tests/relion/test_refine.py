@@ -1,4 +1,4 @@
-"""`relion_convert_star`, our commands, then `relion_refine` on what they wrote."""
+"""`relion_convert_star`, commands of opustomo, and `relion_refine` on their output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From tomograms to training through RELION: the commands of docs/route-relion.md on a simulated tilt series."""
+"""From tomograms to training through RELION: commands of docs/route-relion.md on a simulated tilt series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every STAR file that a command writes, read by RELION."""
+"""RELION reads every STAR file that a command writes."""
 
 from __future__ import annotations
 

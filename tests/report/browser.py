@@ -1,4 +1,4 @@
-"""A headless Chromium, talked to through its debugging pipe; nothing but the standard library."""
+"""Control of a headless Chromium through its debugging pipe, with the standard library only."""
 
 from __future__ import annotations
 

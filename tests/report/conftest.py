@@ -1,4 +1,4 @@
-"""An analyzed run, fabricated, and its page."""
+"""A fabricated analyzed run and its report."""
 
 from __future__ import annotations
 

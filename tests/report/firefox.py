@@ -1,4 +1,4 @@
-"""Firefox, talked to through its Marionette protocol; nothing but the standard library.
+"""Control of Firefox through its Marionette protocol, with the standard library only.
 
 It runs on a screen of Xvfb, because headless Firefox offers no WebGL without a GPU."""
 

@@ -1,4 +1,4 @@
-"""What one looks at in the report, in Chromium and in Firefox, operated by real mouse events."""
+"""The main views of the report in Chromium and Firefox, operated by real mouse events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle of the report's libraries is that of its lock file, and its licenses are complete."""
+"""The bundled libraries of the report agree with the lock file, and their licenses are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's file: complete, needing nothing, and holding what the analysis holds."""
+"""The page of the report is self-contained and holds the content of the analysis."""
 
 import base64
 import csv

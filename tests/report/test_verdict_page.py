@@ -1,4 +1,4 @@
-"""The report opens with the verdict and the pictures that support it; classes have one color everywhere."""
+"""The report begins with the verdict and its pictures, and classes have the same color everywhere."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Densities with known answers, and particle sets to simulate."""
+"""Analytic densities, and particle sets to simulate."""
 
 from __future__ import annotations
 

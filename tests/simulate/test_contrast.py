@@ -1,4 +1,4 @@
-"""The 2D CTF against torch-ctf, an analytic zero, and the definition of astigmatism."""
+"""The 2D CTF of the simulator compared with torch-ctf, an analytic zero, and the definition of astigmatism."""
 
 from __future__ import annotations
 

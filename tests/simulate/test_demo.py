@@ -1,4 +1,4 @@
-"""The demo's scores, picture and report on a fabricated run, and how it fails."""
+"""Scores, figure and report of the demo on a fabricated run, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posed, noise-free subtomograms against what real-space geometry says."""
+"""Posed, noise-free subtomograms compared with real-space geometry."""
 
 from __future__ import annotations
 

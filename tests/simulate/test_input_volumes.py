@@ -1,4 +1,4 @@
-"""Resampling, masks, shipped densities and reading of volumes."""
+"""Resampling, masks, built-in densities and reading of volumes."""
 
 from __future__ import annotations
 

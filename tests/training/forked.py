@@ -1,5 +1,4 @@
-"""Processes of `dsd` with very small networks, forked from a server that has imported everything, so that they start
-in milliseconds."""
+"""Processes of `dsd` with very small networks, forked from a server that has imported everything to start quickly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consensus volume: a Wiener estimate of the common density, part of the model in all its files."""
+"""Consensus volume: a Wiener estimate of the common density that is part of the model and its files."""
 
 from __future__ import annotations
 

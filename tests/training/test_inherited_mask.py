@@ -1,4 +1,4 @@
-"""A run that goes on without ``-r`` keeps the solvent mask of the run it goes on with."""
+"""A run that is continued without ``-r`` keeps the solvent mask of the earlier run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run remembers: moving averages of latents, neighbors for the prior, composed poses."""
+"""Per-particle state: moving averages of latents, neighbors for the prior, and composed poses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search of poses: a particle that is given far from its pose is found, others stay."""
+"""Pose search: a particle far from its true pose is corrected, and others stay."""
 
 from __future__ import annotations
 

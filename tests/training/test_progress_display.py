@@ -1,4 +1,4 @@
-"""Progress within an epoch."""
+"""Display of the progress within an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes train as one would on the joint batch."""
+"""Training in several processes equals training in one process on the joint batch."""
 
 from __future__ import annotations
 

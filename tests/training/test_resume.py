@@ -1,4 +1,4 @@
-"""An interrupted and resumed run equals the uninterrupted one, whenever it was interrupted."""
+"""A run that is interrupted at any point and resumed equals an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resumed run is compared with."""
+"""Settings with which a resumed run is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""run.log in the original's format, read back by the analysis."""
+"""run.log in the format of OPUS-TOMO, read by the analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches of a step beside the networks change nothing."""
+"""Side streams of a step do not change its results."""
 
 from __future__ import annotations
 

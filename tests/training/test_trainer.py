@@ -1,4 +1,4 @@
-"""The loop: who is visited when, what is updated, what the schedules and files see.
+"""The training loop: order of visits, updates, schedules and files.
 
 A one-parameter model stands in for the networks, so that every number can be foretold.
 """

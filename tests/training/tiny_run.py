@@ -1,4 +1,4 @@
-"""`dsd` with very small networks, so that tests of the training loop do not wait for arithmetic or disk.
+"""`dsd` with very small networks, so that tests of the training loop take little time and disk space.
 
 Only the networks are replaced, and the figure of every epoch, which takes longer than the epoch, is left out;
 commands, trainer, physics, checkpoints and signals are the real ones.

@@ -1,4 +1,4 @@
-"""Stability of latents over epochs whose course is known."""
+"""Stability of clusters and latents over epochs of fabricated runs."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands in files for ChimeraX are those of its user guide: names, keywords and values.
+"""ChimeraX command files contain only names, keywords and values of the ChimeraX user guide.
 
 https://www.cgl.ucsf.edu/chimerax/docs/user/commands/ (open, volume, color, vseries, tile, view, lighting)
 """

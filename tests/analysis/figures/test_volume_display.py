@@ -1,4 +1,4 @@
-"""Command files for ChimeraX and the script that plays a series, in a session that only listens."""
+"""ChimeraX command files and the script that plays a series, run in a simulated session."""
 
 from __future__ import annotations
 

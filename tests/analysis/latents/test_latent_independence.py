@@ -1,4 +1,4 @@
-"""The check of two latents on pairs of which the share is known."""
+"""Statistical dependence of pairs of latents with known shared variance."""
 
 from __future__ import annotations
 

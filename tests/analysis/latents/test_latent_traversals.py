@@ -1,4 +1,4 @@
-"""Paths along real particles against networkx, and straight ones against their formula."""
+"""Graph paths compared with networkx, and straight paths compared with their formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded volumes: positions, pixel sizes and boxes, with a template of which everything is known.
+"""Decoded volumes of an analytic template: positions, pixel sizes and boxes.
 
 The network is replaced by one that draws a Gaussian blob where its weights say, moved by the latent.
 """

@@ -1,4 +1,4 @@
-"""Volumes with moving bodies: dpc, joint and --deform must really use the conformation latent.
+"""Volumes with moving bodies: dpc, joint and --deform use the conformation latent.
 
 The network is replaced by one that draws two blobs; the head is a linear map, so that all motion is known.
 """

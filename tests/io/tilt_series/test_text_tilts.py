@@ -1,4 +1,4 @@
-"""AreTomo's .aln, SerialEM's .mdoc and WARP's .tomostar files, beside independent readers of the first two."""
+"""AreTomo's .aln, SerialEM's .mdoc and WARP's .tomostar files, compared with independent readers of the first two."""
 
 from __future__ import annotations
 

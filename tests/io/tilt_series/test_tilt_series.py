@@ -1,4 +1,4 @@
-"""RELION 4, RELION 5 and IMOD tell the same geometry."""
+"""RELION 4, RELION 5 and IMOD describe the same geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WARP's XML against positions, angles and defoci that WARP itself computed, and against damage."""
+"""WARP's XML compared with positions, angles and defoci that WARP computed, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sign of the tilts, told by the missing wedge of the data."""
+"""The sign of the tilts, determined from the missing wedge of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How subtomograms were reconstructed, on simulated sets of every kind."""
+"""The kind of reconstruction of subtomograms, determined on simulated sets of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tilts, optics, views, mask, memory and the report made of them."""
+"""Summaries of tilts, optics, views, mask and memory, and the report of `dsd check`."""
 
 from __future__ import annotations
 

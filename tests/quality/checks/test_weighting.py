@@ -1,4 +1,4 @@
-"""Power of the data against the number of slices per voxel, and division by that number."""
+"""Power of the data compared with the number of slices per voxel, and division by that number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence for classes whose truth is known."""
+"""Evidence for clusters with known truth."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`dsdsh junk` on simulated picks: a molecule, two others and empty boxes, with latents that mix them up."""
+"""`dsdsh junk` on simulated picks: one molecule, two others and empty boxes, with latents that mix them."""
 
 import csv
 import shutil

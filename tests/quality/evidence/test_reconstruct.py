@@ -1,4 +1,4 @@
-"""Back-projection against the simulator's truth: independent physics on the other side."""
+"""Back-projection compared with the truth of an independent simulator."""
 
 import csv
 import math

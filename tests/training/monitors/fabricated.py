@@ -1,4 +1,4 @@
-"""Records of runs that never were."""
+"""Records of fabricated runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collapse of latents: found when they carry nothing, whatever their scale; never when they do; said once."""
+"""Latent collapse is detected whatever the scale of the latents, never without cause, and reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""metrics.csv and epochs.csv: what is in them, and that no interruption spoils them."""
+"""metrics.csv and epochs.csv: content, and robustness to interruptions."""
 
 from __future__ import annotations
 

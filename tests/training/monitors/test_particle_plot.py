@@ -1,4 +1,4 @@
-"""The picture of --plot."""
+"""Figure of one particle with --plot."""
 
 from __future__ import annotations
 

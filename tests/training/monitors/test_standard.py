@@ -1,4 +1,4 @@
-"""The monitors of every run together."""
+"""The standard monitors of a run together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard: which scalars at which steps; the event files themselves where it is installed."""
+"""TensorBoard: scalars and steps, and the event files if TensorBoard is installed."""
 
 from __future__ import annotations
 

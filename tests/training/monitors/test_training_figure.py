@@ -1,4 +1,4 @@
-"""training.png: drawn for every kind of epoch, with the history of a resumed run."""
+"""training.png: every kind of epoch, and the history of a resumed run."""
 
 from __future__ import annotations
 
