@@ -1,4 +1,4 @@
-"""Upper bound of classification on a simulated set, where each particle gets the true density that explains it best.
+"""Upper bound of classification on a simulated set: particles are assigned to the true density that fits best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 8
 def known_density_scores(
     star: Path, volumes: np.ndarray, eulers_deg: np.ndarray, origins_px: np.ndarray, normalized: bool
 ) -> np.ndarray:
-    """Index of the best density of each particle, (N,).
+    """Return the index of the best density of each particle, (N,).
 
     Least squares between each subtomogram's spectrum and CTF times the posed density, over the voxels that the CTF
     reaches; one amplitude for all, found in two rounds. White noise is assumed, so this is a likelihood but for the

@@ -2,34 +2,29 @@
 
     python benchmarks/fuzz.py --cases 500 --seed 0 [--kinds options star] [--only 17]
 
-Every case (``fuzz_cases.py``) is one command with one thing wrong, run in a process that is forked from one that has
-imported everything; networks are very small. Prints counts and what failed as JSON. The outcomes are
+Every case (``fuzz_cases.py``) is a command with one fault. It runs in a process that is forked from one that has
+imported everything (``fuzz_process.py``), with very small networks. The script prints the counts of all outcomes and
+the failed cases as JSON. The outcomes are
 
-sentence        refused in one sentence, or ended by the signal that was sent; nothing half-written
-fine            done, and what was written is sound: what a run without the fault writes, or finite
-traceback       a traceback, or an abort
-silent          done though it should not have been, or half-written, or wrong, without a word
-hang            not done in time
+sentence        The command refuses in one sentence or ends by the signal; no file is incomplete.
+fine            The command succeeds, and its files equal those of a run without the fault or are finite.
+traceback       The command ends with a traceback or is aborted.
+silent          The command succeeds although it should not, or writes an incomplete or wrong file without a message.
+hang            The command does not end in time.
 
-The tree that is tested is the one on ``PYTHONPATH``, so that an older one can be compared.
+The script tests the source tree on ``PYTHONPATH``, so that an older one can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import io
 import json
-import os
 import re
-import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,17 +37,15 @@ sys.path.append(str(ROOT))  # also from a source tree that is not installed
 
 import fuzz_cases  # noqa: E402
 from fuzz_cases import COMMANDS, LONG, SMALL, Case  # noqa: E402
+from fuzz_files import digests, unsound  # noqa: E402
+from fuzz_process import Finished, import_everything, in_child, run  # noqa: E402
 
-SPARE_MEMORY = 2 * 2**30
-"""What a case may take, so that others on the machine are left alone."""
 FINISH = LONG.replace("-n 4", "-n 4 --load latest")
-TIMED = (".log", ".csv", ".png", ".html", ".json")
-"""Files that hold times or pictures, and are not compared."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case."""
+    """Result of a case."""
 
     number: int
     kind: str
@@ -63,22 +56,13 @@ class Outcome:
     said: str
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A command that has ended: exit code (negative: a signal's number), output and errors."""
-
-    code: int | None
-    out: str
-    err: str
-
-
 def prepare(folder: Path) -> dict[str, dict[str, str]]:
-    """Make the files that the commands work on, and run each command as it is.
+    """Create the input files, and run each command without a fault.
 
     Returns
     -------
     dict
-        Digests of what each command writes when nothing is wrong.
+        Digests of the files that each command writes without a fault.
     """
 
     def must(line: str, within: Path = folder) -> None:
@@ -105,7 +89,7 @@ def prepare(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _make_inputs(folder: Path) -> None:
-    """Write a map, a tomogram with picks, another table and a PyTom list."""
+    """Write a map, a tomogram with picks, a second table and a PyTom list."""
     import numpy as np
 
     from opustomo.io.mrc import write_volume
@@ -136,260 +120,25 @@ def _make_embedding(folder: Path) -> None:
     dump_pickle(folder / "run" / "analyze.1" / "umap.pkl", np.random.default_rng(0).normal(size=(12, 2)))
 
 
-def import_everything() -> None:
-    """Import what the commands use, with very small networks and coarse pictures in their place."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    import importlib
-
-    import torch
-
-    from opustomo.analysis.figures import latent_figures
-    from opustomo.analysis.volumes import decoding
-    from opustomo.commands.registry import DSD, DSDSH, load_command
-    from opustomo.model import autoencoder
-    from opustomo.training.monitors import training_figure
-    from tests.training.tiny_run import TinyDecoder, TinyEncoder
-
-    torch.set_num_threads(1)
-    for entry in (*DSD.values(), *DSDSH.values()):
-        load_command(entry)
-    for name in (
-        "healpy", "matplotlib.pyplot", "pandas", "starfile", "sklearn.cluster", "sklearn.decomposition", "PIL.Image",
-        "mrcfile", "scipy.ndimage", "tqdm", "opustomo.analysis.analyze_epoch", "opustomo.training.setup",
-        "opustomo.quality.evidence.validation", "opustomo.quality.evidence.half_maps", "opustomo.simulate.dataset",
-        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.missing_wedge", "opustomo.prepare.cubes",
-        "opustomo.prepare.mask_creation", "opustomo.training.monitors.standard", "opustomo.convert.combine",
-        "opustomo.convert.pytom", "torch.distributed", "torch._dynamo",
-    ):  # fmt: skip
-        importlib.import_module(name)
-    autoencoder.Encoder, autoencoder.Decoder, decoding.Decoder = TinyEncoder, TinyDecoder, TinyDecoder  # type: ignore
-    training_figure.draw_training = lambda *args: None  # type: ignore[assignment]
-    latent_figures.DPI = 20
-
-
-# Running
-
-
-def in_child(work: Callable[[Path], None], folder: Path) -> None:
-    """Do something in a process of its own, so that this one starts no threads."""
-    if (child := os.fork()) == 0:
-        try:
-            work(folder)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    if os.waitpid(child, 0)[1]:
-        raise SystemExit("the files could not be prepared")
-
-
-def run(
-    words: list[str],
-    folder: Path,
-    limits: dict[str, Any] | None = None,
-    stop: tuple[int, float] | None = None,
-    patience: float = 120.0,
-) -> Finished:
-    """Run a command line in a folder, in a forked process."""
-    pipes = [os.pipe() for _ in range(2)]  # limits on the sizes of files do not hold for these
-    child = os.fork()
-    if child == 0:
-        try:
-            _become(words, folder, limits or {}, [writer for _, writer in pipes])
-        finally:  # a signal may come at any moment, and nothing of the parent is to be unwound here
-            os._exit(1)
-    texts = [b"", b""]
-    for reader, writer in pipes:
-        os.close(writer)
-        os.set_blocking(reader, False)
-
-    def read() -> None:
-        for place, (reader, _) in enumerate(pipes):
-            with contextlib.suppress(BlockingIOError):
-                while piece := os.read(reader, 2**16):
-                    texts[place] += piece
-
-    code, deadline, due = None, time.monotonic() + patience, None if stop is None else time.monotonic() + stop[1]
-    while code is None and time.monotonic() < deadline:
-        if due is not None and stop is not None and time.monotonic() >= due:
-            os.kill(child, stop[0])
-            due = None
-        read()
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-        else:
-            time.sleep(0.005)
-    if code is None:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    read()
-    for reader, _ in pipes:
-        os.close(reader)
-    return Finished(code, *(text.decode(errors="replace") for text in texts))
-
-
-def _become(words: list[str], folder: Path, limits: dict[str, Any], pipes: list[int]) -> None:
-    """Be the program: streams, limits and folder as asked for; never returns."""
-    os.chdir(folder)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        how = limits.get(name)
-        target = pipes[number - 1]
-        if how == "full":
-            target = os.open("/dev/full", os.O_WRONLY)
-        elif how == "pipe":  # whose reader has left
-            reader, target = os.pipe()
-            os.close(reader)
-        os.dup2(target, number)
-        stream = io.TextIOWrapper(
-            io.BufferedWriter(io.FileIO(number, "w", closefd=False)),
-            encoding="ascii" if how == "ascii" else "utf-8",
-            errors="strict" if number == 1 else "backslashreplace",
-            line_buffering=number == 2,
-        )
-        if how == "closed":
-            os.close(number)
-        setattr(sys, name, None if how == "closed" else stream)
-        setattr(sys, f"__{name}__", None if how == "closed" else stream)
-    if limits.get("cwd") == "gone":
-        os.mkdir("gone")
-        os.chdir("gone")
-        os.rmdir("../gone")
-    if "fsize" in limits:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits["fsize"], resource.RLIM_INFINITY))
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    spare = size + limits.get("memory", SPARE_MEMORY)
-    resource.setrlimit(resource.RLIMIT_AS, (spare, resource.RLIM_INFINITY))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = 1
-    try:
-        import analysis_scripts.main
-        import opustomo.main
-
-        program = {"dsd": opustomo.main.main, "dsdsh": analysis_scripts.main.main}[words[0]]
-        code = program(words[1:])
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:
-        with contextlib.suppress(BaseException):
-            text = traceback.format_exc()
-            os.write(pipes[1], text.encode(errors="replace"))
-    for stream in (sys.stdout, sys.stderr):  # as Python does at its end
-        try:
-            if stream is not None:
-                stream.flush()
-        except BaseException as error:
-            if stream is sys.stdout:
-                os.write(pipes[1], f"Exception ignored in: stdout {error!r}\n".encode())
-                code = 120
-    os._exit(code & 0xFF)
-
-
-# Judging
-
-
-def digests(target: Path) -> dict[str, str]:
-    """Digests of the content of the files at a place, but for times."""
-    files = [target] if target.is_file() else sorted(path for path in target.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(target)): hashlib.sha256(_lasting(path)).hexdigest()
-        for path in files
-        if path.suffix not in TIMED and path.name != "config.pkl"
-    }
-
-
-def _lasting(path: Path) -> bytes:
-    """Content of a file without comments, the labels of an MRC header and seconds of a state, which hold the time."""
-    data = path.read_bytes()
-    if path.name == "state.pkl":
-        return _state_without_times(path) or data
-    if path.suffix == ".star":
-        return b"\n".join(line for line in data.split(b"\n") if not line.startswith(b"#"))
-    return data[:220] + data[1024:] if path.suffix == ".mrc" else data
-
-
-def _state_without_times(path: Path) -> bytes | None:
-    """Values of a run's state but for its times; None if it cannot be read."""
-    from opustomo.io.pickles import load_torch
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items() if "second" not in str(key)}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value.numpy().tobytes() if hasattr(value, "numpy") else value
-
-    try:
-        return repr(plain(load_torch(path))).encode()
-    except Exception:
-        return None
-
-
-def unsound(path: Path) -> str | None:
-    """Return why a file that was written is not whole and finite."""
-    import mrcfile
-    import numpy as np
-    import torch
-
-    from opustomo.io.pickles import load_pickles, load_torch
-
-    def numbers(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            value = value.numpy()
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, dict):
-            for item in value.values():
-                yield from numbers(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                yield from numbers(item)
-        elif isinstance(value, float):
-            yield np.array(value)
-
-    try:
-        if path.suffix == ".mrc":
-            with mrcfile.open(path, permissive=False) as handle:
-                return None if np.isfinite(handle.data).all() else "not finite"
-        if path.suffix == ".pkl":
-            content = load_pickles(path) if path.name == "config.pkl" else load_torch(path)
-            for array in numbers(content):
-                if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    return "not finite"
-                if path.name.startswith(("pose", "z.")) and array.size and np.abs(array).max() > 1e5:
-                    return "beyond 1e5"
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        if path.suffix == ".txt" and re.search(r"\b(nan|inf)\b", path.read_text()):
-            return "not finite"
-        if path.suffix == ".star":
-            text = path.read_text()
-            if not text.endswith("\n") or "data_" not in text:
-                return "cut short"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
 def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clean: dict[str, str]) -> tuple[str, str]:
-    """Outcome of a case, and why."""
-    # Python's own words when its memory does not suffice to say what it ignores
+    """Return the outcome of a case and the reason."""
+    # message of Python itself if memory does not suffice to report an ignored exception
     text = re.sub(r"Exception ignored on building sys.unraisablehook arguments.*", "", done.out + done.err)
     target = folder / (COMMANDS[case.command][1] if case.command in COMMANDS else "out")
     if done.code is None:
-        return "hang", "not done in time"
+        return "hang", "the command did not end in time"
     if "Traceback (most recent" in text or "Exception ignored" in text:
         last = [line for line in text.splitlines() if line and not line.startswith(" ")]
         return "traceback", last[-1][:200] if last else ""
     if (folder / "witness").exists() or (folder.parent / "witness").exists():
-        return "silent", "what a pickle says was run"
+        return "silent", "code in a pickle was executed"
     sent = case.stop is not None and done.code in (-case.stop[0], 130, 0)
     if done.code < 0 and not sent:
         return "traceback", f"ended by {signal.Signals(-done.code).name}"
     killed = done.code == -signal.SIGKILL
     found = [path for path in folder.rglob("*") if path.is_file()]
     if not killed and done.code >= 0 and (left := [path.name for path in found if ".tmp" in path.suffixes]):
-        return "silent", f"{left[0]} is left"
+        return "silent", f"{left[0]} remains"
     outside = [path.name for path in folder.parent.iterdir() if path.name not in (folder.name, "base")]
     if outside:
         return "silent", f"{outside[0]} is written outside"
@@ -401,7 +150,7 @@ def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clea
         if clean.get(name) != now[name] and (reason := unsound(path)) is not None:
             return "silent", f"{path.relative_to(folder)}: {reason}"
     if done.code != 0 and not sent:
-        # a broken pipe is not told to a reader that has left, nor anything to a closed error stream
+        # a broken pipe and a closed error stream cannot receive a message
         mute = case.limits.get("stderr") in ("closed", "full", "pipe") or case.limits.get("stdout") == "pipe"
         lines = [line for line in done.err.splitlines() if ": error: " in line]
         if not mute and len(lines) != 1:
@@ -412,20 +161,20 @@ def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clea
     if sent and (done.code != 0 or "stopped by SIG" in text):
         return "sentence", f"exit code {done.code}"
     if case.must_refuse and not same:
-        return "silent", "done though it cannot be right"
+        return "silent", "the command succeeds although it must refuse"
     log = "".join(path.read_text(errors="replace") for path in found if path.suffix in (".log", ".json"))
     if case.named and not same and case.named not in text + log:
         return "silent", f"{case.named} is not named"
     other = [name for name in changed if clean.get(name) != now[name]]
     if case.kind == "memory" and other and all(name.endswith(".mrc") for name in other):
-        return "fine", "up to rounding"  # with little memory libraries take other ways to the same sums
+        return "fine", "up to rounding"  # with little memory, libraries sum in another order
     if case.kind in ("disks", "memory", "streams", "signals") and "-h" not in case.words and not same:
-        return "silent", "done, but not as without the fault"
-    return "fine", "as without the fault" if same else ""
+        return "silent", "the results differ from those without the fault"
+    return "fine", "equal to the results without the fault" if same else ""
 
 
 def try_case(case: Case, base: Path, clean: dict[str, dict[str, str]], patience: float) -> Outcome:
-    """Run a case on a copy of the files, and judge it."""
+    """Run a case on a copy of the files, and return its outcome."""
     folder = base.parent / "w"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder)
@@ -437,9 +186,9 @@ def try_case(case: Case, base: Path, clean: dict[str, dict[str, str]], patience:
     if case.command == "long" and case.stop is not None and outcome in ("sentence", "fine"):
         again = run(FINISH.split(), folder, patience=patience)
         if again.code != 0:
-            outcome, why = "silent", f"cannot go on: {again.err[-200:]}"
+            outcome, why = "silent", f"the run cannot be resumed: {again.err[-200:]}"
         elif digests(folder / "out") != clean["long"]:
-            outcome, why = "silent", "a run that went on differs from one without interruption"
+            outcome, why = "silent", "the resumed run differs from an uninterrupted one"
     for path in base.parent.iterdir():
         if path != base:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
@@ -454,7 +203,7 @@ def fuzz(
     only: list[int] | None = None,
     say: Callable[[Outcome], object] = lambda outcome: None,
 ) -> dict[str, Any]:
-    """Run cases; counts by outcome and kind, and what failed. ``say`` is told of each case."""
+    """Run cases and return counts by outcome and kind, and the failed cases; `say` receives each outcome."""
     began = time.monotonic()
     import_everything()
     found: list[Outcome] = []
@@ -488,8 +237,8 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=list(fuzz_cases.KINDS))
-    parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="these cases alone")
-    parser.add_argument("--log", type=argparse.FileType("w"), metavar="FILE", help="a line of JSON per case")
+    parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="run only these cases")
+    parser.add_argument("--log", type=argparse.FileType("w"), metavar="FILE", help="write a line of JSON per case")
     args = parser.parse_args()
 
     def say(outcome: Outcome) -> None:
