@@ -14,8 +14,8 @@ from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main
 from opustomo.prepare.particle_tables import header_note
-from tests.commands.test_extract_subtomos import AGREE, extracted, score, traveling
 from tests.prepare import imaged_series
+from tests.prepare.extracted_series import AGREE, extracted, score, traveling
 from tests.prepare.imaged_series import APIX, ASTIGMATISM_A, AZIMUTH_DEG, BOX, DEFOCUS_A, DOSE, TILTS
 
 FINE_APIX = APIX / 2

@@ -12,7 +12,8 @@ from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.mrc import write_volume
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main
-from tests.commands.test_extract_subtomos import (
+from tests.prepare import imaged_series
+from tests.prepare.extracted_series import (
     AGREE,
     IMAGE_APIX,
     LONG,
@@ -24,7 +25,6 @@ from tests.commands.test_extract_subtomos import (
     score,
     write_star,
 )
-from tests.prepare import imaged_series
 from tests.prepare.imaged_series import ASTIGMATISM_A, AZIMUTH_DEG, DEFOCUS_A, DOSE, TILTS
 
 AXIS_DEG, ALPHA_DEG = 84.0, 1.5

@@ -17,7 +17,7 @@ from opustomo.io.pickles import dump_pickle
 from opustomo.report.page import SCRIPTS, read_asset
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import CLUSTERS, COUNT
-from tests.report.test_page import content_of, unpacked
+from tests.report.page_content import content_of, unpacked
 
 SENTENCE = "Two of the classes are one."
 
