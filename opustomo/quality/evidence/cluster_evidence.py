@@ -193,7 +193,7 @@ class ReferenceMatch:
     mean_fsc
         Mean FSC of the back-projection of each cluster with the reference, shape (K,); NaN for empty clusters.
     kept
-        Numbers of the cluster with the largest mean FSC and of those that cannot be told from it, ascending.
+        Numbers of the cluster with the largest mean FSC and of those that cannot be distinguished from it, ascending.
     undecided
         Numbers of the clusters for which the evidence does not decide whether they differ from these, ascending.
     """
@@ -212,12 +212,12 @@ class ReferenceMatch:
         rest = np.where(np.isin(np.arange(len(self.mean_fsc)), self.kept), np.nan, self.mean_fsc)
         said = [f"Class {self.best} resembles {name} most, with a mean FSC of {self.mean_fsc[self.best]:.3f}."]
         if others := [number for number in self.kept if number != self.best]:
-            said.append(f"The evidence does not tell it from {self._named(others)}.")
+            said.append(f"The evidence does not distinguish it from {self._named(others)}.")
         if np.isfinite(rest).any():
             said.append(f"The next is {self._named([int(np.nanargmax(rest))])}.")
         if self.undecided:
             said.append(
-                f"The evidence does not decide about {self._named(self.undecided)}; fewer clusters may tell more."
+                f"The evidence does not decide about {self._named(self.undecided)}; fewer clusters may decide it."
             )
         return [" ".join(said)]
 
@@ -250,7 +250,7 @@ def match_reference(
     reference, mask
         Reference map and solvent mask, (D, D, D); no mask if it is None.
     same, unclear
-        Pairs of clusters that cannot be told from each other, and about which the evidence does not decide.
+        Pairs of clusters that cannot be distinguished from each other, and about which the evidence does not decide.
 
     Raises
     ------

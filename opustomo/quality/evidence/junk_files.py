@@ -144,7 +144,7 @@ def reliability(result: JunkResult) -> list[str]:
         said = ["How many of these are junk is not known:"]
         for group, found in result.mixed_classes.items():
             said.append(
-                f"    Class {group} mixes objects that were not told apart: {found.lower:,} of {found.particles:,} "
+                f"    Class {group} mixes objects that were not separated: {found.lower:,} of {found.particles:,} "
                 f"particles show its map with only {found.ratio:.2f} times the contrast of the others. They are other "
                 "objects, or their poses are wrong, and count as junk."
             )
@@ -156,7 +156,7 @@ def reliability(result: JunkResult) -> list[str]:
             )
         if result.doubts.divided:
             said.append(
-                "    The latents do not tell some objects apart. Their classes were divided by the images themselves, "
+                "    The latents do not separate some objects. Their classes were divided by the images themselves, "
                 "but others can still be mixed."
             )
         if result.doubts.unstable > MOST_UNSTABLE:

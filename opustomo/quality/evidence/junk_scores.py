@@ -101,12 +101,12 @@ class JunkClasses:
 
 @dataclass(frozen=True)
 class ClassDoubts:
-    """Signs that the classes are not told apart.
+    """Signs that the classes are not separated.
 
     Attributes
     ----------
     divided
-        Whether a molecule mixed objects that the latents do not tell apart, and was divided.
+        Whether a molecule mixed objects that the latents do not separate, and was divided.
     unstable
         Fraction of the kept particles that are not kept if the latents are divided into other classes; the largest of
         several divisions.
@@ -141,7 +141,7 @@ class JunkResult:
     volumes, apix
         Mean map of each molecule, shape (F, n, n, n), and its pixel size in Å.
     doubts
-        Signs that the classes are not told apart.
+        Signs that the classes are not separated.
     """
 
     score: np.ndarray
@@ -202,11 +202,11 @@ class JunkResult:
 
     @property
     def rate_is_known(self) -> bool:
-        """Whether the false-discovery rate can be relied on: classes are told apart, and there is junk to compare."""
+        """Whether the false-discovery rate can be relied on: classes are separated, and there is junk to compare."""
         pair = self.least_related
         alike = pair is None or pair[2] >= ALIKE
-        told = not self.doubts.divided and self.doubts.unstable <= MOST_UNSTABLE
-        return alike and told and not self.mixed_classes and not self.found_no_junk
+        separated = not self.doubts.divided and self.doubts.unstable <= MOST_UNSTABLE
+        return alike and separated and not self.mixed_classes and not self.found_no_junk
 
 
 def expected_false_discoveries(

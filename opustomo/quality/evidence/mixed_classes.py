@@ -1,4 +1,4 @@
-"""Mixed classes: detection and division of classes with objects that the latents do not tell apart.
+"""Mixed classes: detection and division of classes with objects that the latents do not separate.
 
 A particle that shows another object than the map of its class resembles it in part and shows it with a fraction of the
 contrast of the others. In a mixed class, the contrasts of the particles therefore form two groups, whereas ice
@@ -240,7 +240,7 @@ class Division:
     lowest_shell: float
 
     def class_maps(self, seed: int) -> tuple[ClassMaps, bool]:
-        """Return the maps of the classes, and whether a molecule was divided that the latents do not tell apart."""
+        """Return the maps of the classes, and whether a molecule was divided that the latents do not separate."""
         labels = latent_classes(self.latents, seed)
         refined = refined_classes(self.spectra, labels, self.halves, self.mask)
         maps = divide_molecules(self.spectra, refined, self.halves, self.mask, self.lowest_shell)[1]

@@ -315,7 +315,7 @@ def _displacement(before: Posteriors, after: Posteriors) -> float:
     """Return the root mean square displacement over the larger spread of both.
 
     A shift of all means alike is no movement, because decoder and clusters follow it. Means that scatter by less than
-    the posteriors are wide do not tell particles apart, so that widths count as spread; those of particles of one
+    the posteriors are wide do not separate particles, so that widths count as spread; those of particles of one
     structure scatter anew in every epoch.
     """
     if before.means.shape != after.means.shape or not after.means.size:

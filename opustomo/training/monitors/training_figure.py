@@ -41,7 +41,7 @@ class TrainingFigure:
     path
         Output image.
     convergence
-        Monitor that is told of each epoch before this one and judges the convergence; None draws no judgment.
+        Monitor that receives each epoch before this one and judges the convergence; None draws no judgment.
     """
 
     def __init__(self, path: Path, convergence: ConvergenceMonitor | None = None) -> None:

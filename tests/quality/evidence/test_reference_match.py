@@ -34,7 +34,7 @@ def test_the_cluster_of_the_molecule_is_kept_with_those_like_it(molecules: np.nd
     assert np.isnan(match.mean_fsc[1]) and min(match.mean_fsc[[2, 4]]) > max(match.mean_fsc[[0, 3]]) + 0.05
     (line,) = match.lines("template.mrc")
     assert line.startswith(f"Class {match.best} resembles template.mrc most")
-    assert f"does not tell it from class {6 - match.best} (" in line and "The next is class" in line
+    assert f"does not distinguish it from class {6 - match.best} (" in line and "The next is class" in line
     assert "The evidence does not decide about class 3 (" in line
     match.write(tmp_path / "found.csv")
     assert [row.split(",")[0::2] for row in (tmp_path / "found.csv").read_text().split()[1:]] == [
