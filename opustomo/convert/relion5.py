@@ -151,7 +151,7 @@ def to_pixels(star: ParticleStar, tomograms: Tomograms, keep_frames: bool = Fals
         Tomograms of the particles.
     keep_frames
         Whether `rlnTomoSubtomogram…` are unchanged, as required for RELION's own pseudo-subtomograms. Otherwise angles
-        and origins are rotated into the frame of the tomogram, as required to extract subtomograms anew.
+        and origins are rotated into the frame of the tomogram, as required to extract subtomograms again.
 
     Raises
     ------

@@ -114,7 +114,7 @@ TRAINING = (
         code=1,
         differs=(
             "A second start in the same folder is refused, so that no run is lost. `--overwrite` "
-            "starts the run anew, and `--load latest` resumes it."
+            "starts the run again, and `--load latest` resumes it."
         ),
     ),
     Line(

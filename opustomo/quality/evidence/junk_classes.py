@@ -219,7 +219,7 @@ def refined_classes(
     mask: np.ndarray | None,
     count: int | None = None,
 ) -> tuple[np.ndarray, ClassMaps]:
-    """Assign particles to the most likely class and reconstruct the classes anew until few particles change.
+    """Assign particles to the most likely class and reconstruct the classes again until few particles change.
 
     Of all rounds, that is returned in which the maps explain the particles of the other half set best: classes of which
     both half maps drift apart lose their particles to the class with the sharpest map.
