@@ -41,7 +41,7 @@ class EpochNumbers:
         Mean generative loss of the particles that train and of those held out.
     latent_change
         Root mean square displacement of the compositions since the previous epoch, less that of their mean, divided
-        by the spread of their posteriors.
+        by their spread or twice the width of their posteriors, whichever is larger.
     volume_change
         One minus the correlation of the volume at the mean latent with that of the previous epoch.
     """
@@ -296,8 +296,8 @@ class Posteriors:
 
     @property
     def spread(self) -> float:
-        """Root mean square distance of samples of all posteriors from their common mean."""
-        return math.hypot(float(np.sqrt(((self.means - self.means.mean(0)) ** 2).sum(1).mean())), self.width)
+        """Root mean square distance of the means from their mean, but at least twice the width of the posteriors."""
+        return max(float(np.sqrt(((self.means - self.means.mean(0)) ** 2).sum(1).mean())), 2.0 * self.width)
 
 
 def _posteriors(record: EpochRecord) -> Posteriors:
@@ -314,9 +314,8 @@ def _posteriors(record: EpochRecord) -> Posteriors:
 def _displacement(before: Posteriors, after: Posteriors) -> float:
     """Return the root mean square displacement over the larger spread of both.
 
-    A shift of all means alike is no movement, because decoder and clusters follow it. Means that scatter by less than
-    the posteriors are wide do not separate particles, so that widths count as spread; those of particles of one
-    structure scatter anew in every epoch.
+    A shift of all means alike is no movement, because decoder and clusters follow it. Means within the 95 % intervals
+    of the posteriors do not separate particles; those of particles of one structure scatter anew in every epoch.
     """
     if before.means.shape != after.means.shape or not after.means.size:
         return math.nan
