@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     _model(args.zdim or 12, args.templateres or 160)
     readiness = examine_inputs(data_config(args))
     if readiness.particles is None:
-        print("Pre-flight: no subtomogram can be read")
+        print("Pre-flight: the set cannot be inspected")
         _print_missing(readiness)
         content: dict[str, Any] = {"preflight": None}
         usable = False

@@ -112,7 +112,7 @@ def test_missing_images_are_counted_and_the_rest_looked_at(
 def test_nothing_there_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "particles.star").write_text("data_\nloop_\n_rlnImageName\n_rlnCoordinateX\na.mrc 1\nb.mrc 2\n")
     code, said = check(capsys, tmp_path)
-    assert code == 1 and "no subtomogram can be read" in said
+    assert code == 1 and "the set cannot be inspected" in said
     assert "2 of 2 subtomograms are missing, the first is a.mrc" in said
     assert "no poses: the particle table has no rlnAngleRot" in said and "dsdsh prepare" in said
 
@@ -154,6 +154,7 @@ def test_truncated_images_and_wrong_masks(own_set: Path, capsys: pytest.CaptureF
 def test_pixel_size_mismatch_stops_unless_forced(tiny_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = check(capsys, tiny_set, "--angpix", "10")
     assert code == 1 and "--angpix is 10 Å, but the header" in said and "--force" in said
+    assert "remedy: --angpix" not in said and "no subtomogram" not in said  # the sentence says what to do
     code, said = check(capsys, tiny_set, "--angpix", "10", "--force", "-r", str(tiny_set / "mask.mrc"))
     assert code == 0 and "warning: the headers say 12 Å/pixel, but 10 is used" in said
 

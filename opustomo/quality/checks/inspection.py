@@ -215,7 +215,7 @@ def judge_particle_set(
     if contrast_of(kind) == "dark":
         faults.append(
             "the particles are darker than their surroundings, but density must be bright: invert the contrast of the "
-            "subtomograms"
+            "subtomograms in the program that made them, or of each file with IMOD (newstack -multadd -1,0 IN OUT)"
         )
     reservations = [
         text for text in report.warnings if text not in report.wedge.warnings or report.wedge.verdict != "mirrored"

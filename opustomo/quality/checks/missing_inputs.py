@@ -35,7 +35,17 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Missing:
-    """Missing input: what it is, the command that creates it, and whether training cannot start without it."""
+    """Missing or wrong input.
+
+    Attributes
+    ----------
+    what
+        Sentence about the input.
+    remedy
+        What to do; empty if the sentence says it.
+    blocks
+        Whether training cannot start without it.
+    """
 
     what: str
     remedy: str
@@ -43,8 +53,9 @@ class Missing:
 
     @property
     def line(self) -> str:
-        """One line of text."""
-        return f"{'missing' if self.blocks else 'warning'}: {self.what}\n         remedy: {self.remedy}"
+        """Sentence, and the remedy in a second line."""
+        remedy = f"\n         remedy: {self.remedy}" if self.remedy else ""
+        return f"{'missing' if self.blocks else 'warning'}: {self.what}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,7 @@ def _search(config: DataConfig, star: ParticleStar) -> tuple[list[Missing], Part
     headers = _readable(_images_there(config, star), read_header, "subtomograms", found)
     there = [header for header in headers if header is not None]
     box = tried(lambda: common_box(there), _AGAIN) if there else None
-    apix = tried(lambda: pixel_size(there, star, config.apix, config.force), "--angpix Å") if there else None
+    apix = tried(lambda: pixel_size(there, star, config.apix, config.force), "") if there else None
 
     with_tables = config.use_ctf and "rlnCtfImage" in star
     tables: list[TiltTable | None] = []

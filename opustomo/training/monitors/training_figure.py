@@ -229,7 +229,7 @@ def _draw_slices(figure: Figure, volume: np.ndarray) -> None:
 
 
 def _draw_latents(figure: Figure, record: EpochRecord) -> None:
-    axes = figure.add_axes((0.7, 0.1, 0.27, 0.335))
+    axes = figure.add_axes((0.725, 0.1, 0.25, 0.335))
     style_axes(axes)
     latents = np.asarray(record.latents)[np.asarray(record.seen, dtype=bool), : record.zdim]
     latents = latents[np.isfinite(latents).all(axis=1)]
