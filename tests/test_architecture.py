@@ -104,6 +104,7 @@ SAME_ROLE = {
 }
 NO_COMMANDS = (
     "closing_messages",
+    "completion",
     "option_ranges",
     "options",
     "parser",

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from opustomo import __version__
+from opustomo.commands.completion import complete, completion_requested
 from opustomo.commands.option_ranges import check_options
-from opustomo.commands.parser import CommandParser, complete, completion_requested, suggestion
+from opustomo.commands.parser import CommandParser, HelpFormatter, suggestion
 from opustomo.commands.registry import DSD, DSDSH, load_command
 from opustomo.errors import UserError
 from opustomo.io.host_memory import limit_to_available_memory, memory_error_message
@@ -113,15 +114,6 @@ def _discard(stream: TextIO) -> None:
         stream.flush()
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help formatter that omits defaults without meaning for the user (None, False and empty lists)."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
-
-
 SPINS = "1000"
 """Tries of a waiting OpenMP thread before it sleeps; the default of libgomp is 300,000 and more."""
 
@@ -195,7 +187,7 @@ def _run_command(prog: str, name: str, path: str, words: list[str]) -> None:
     parser = CommandParser(
         prog=f"{prog} {name}",
         description=command.help,
-        formatter_class=_Formatter,
+        formatter_class=HelpFormatter,
     )
     command.add_arguments(parser)
     args = parser.parse_args(words[1:])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.checkpoint.epoch import WEIGHTS_NAME
+from opustomo.checkpoint.epoch_files import WEIGHTS_NAME
 from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opustomo.checkpoint.config import dataset_settings, read_config, run_settings
-from opustomo.checkpoint.epoch import STATE_FILE
+from opustomo.checkpoint.epoch_files import STATE_FILE
 from opustomo.checkpoint.weights import read_weights, solvent_mask
 from opustomo.data.batches import read_split, split_particles, training_count
 from opustomo.data.config import DataConfig

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from opustomo.checkpoint.epoch import STATE_FILE, WEIGHTS_NAME, read_state
+from opustomo.checkpoint.epoch_files import STATE_FILE, WEIGHTS_NAME, read_state
 from opustomo.checkpoint.weights import (
     describe_mismatch,
     load_decoder,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from opustomo.checkpoint.config import SELECTED_STAR, write_config
-from opustomo.checkpoint.epoch import checkpoint_bytes, require_space
+from opustomo.checkpoint.epoch_files import checkpoint_bytes, require_space
 from opustomo.data.batches import write_split
 from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path, remove_leftovers

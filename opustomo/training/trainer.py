@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opustomo.checkpoint.epoch import prune_weights, require_room, write_epoch, write_state
+from opustomo.checkpoint.epoch_files import prune_weights, require_room, write_epoch, write_state
 from opustomo.data.batches import load_batches, viewing_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
@@ -141,7 +141,7 @@ class Trainer:
         self.ranks.close()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that training changes, for :func:`opustomo.checkpoint.epoch.write_state`."""
+        """Return everything that training changes, for :func:`opustomo.checkpoint.epoch_files.write_state`."""
         return {
             "progress": self.progress.as_dict(),
             "config": {k: str(v) for k, v in asdict(self.config).items()},

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from opustomo.checkpoint.config import dataset_settings, read_config, run_settings, write_config
-from opustomo.checkpoint.epoch import write_epoch
+from opustomo.checkpoint.epoch_files import write_epoch
 from opustomo.checkpoint.weights import read_separation, read_weights, separation_state, write_weights
 from opustomo.errors import UserError
 from opustomo.geometry.rigid_bodies import BodyGeometry

@@ -53,7 +53,7 @@ def test_completions(line: str, wanted: list[str], folder: Path) -> None:
 def test_completion_and_help_import_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from opustomo.commands.parser import completion_parser\n"
+        "from opustomo.commands.completion import completion_parser\n"
         "from opustomo.commands.registry import DSD, DSDSH, load_command\n"
         "from opustomo.main import main\n"
         "for program, commands in (('dsd', DSD), ('dsdsh', DSDSH)):\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.checkpoint.epoch import prune_weights, read_state
+from opustomo.checkpoint.epoch_files import prune_weights, read_state
 from opustomo.io import pickles
 from opustomo.io.mrc import write_volume
 from opustomo.main import main

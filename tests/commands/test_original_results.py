@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 import opustomo
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
-from opustomo.checkpoint.epoch import read_state
+from opustomo.checkpoint.epoch_files import read_state
 from opustomo.io.mrc import read_volume
 from opustomo.io.poses import read_poses
 from opustomo.io.star_poses import poses_from_star

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.checkpoint.epoch import STATE_FILE, read_state, write_state
+from opustomo.checkpoint.epoch_files import STATE_FILE, read_state, write_state
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents, write_latents
 from opustomo.io.pickles import (

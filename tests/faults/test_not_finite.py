@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from opustomo.checkpoint.epoch import read_state, require_finite
+from opustomo.checkpoint.epoch_files import read_state, require_finite
 from opustomo.errors import UserError
 from opustomo.io.latents import read_latents
 from opustomo.training.finite_values import add_if_finite, average_if_finite, finite_rows, replace_rows

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.epoch import read_state
+from opustomo.checkpoint.epoch_files import read_state
 from opustomo.data.voxels import OUTLIER_FACTOR, BrokenSubtomogramError, VoxelSource, examine_scale, pooled_std
 from opustomo.io.mrc import MrcHeader, read_header, read_volume, write_volume
 from opustomo.main import main

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from opustomo.checkpoint.config import read_config
-from opustomo.checkpoint.epoch import read_state
+from opustomo.checkpoint.epoch_files import read_state
 from opustomo.checkpoint.weights import read_weights
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.physics.boxes import Boxes, crop_window, mask_on_crop
