@@ -42,7 +42,7 @@ def run_watched(words: list[str]) -> None:
     events.append({"part": "start of Python", "at": 0.0, "seconds": round(began - started, 3)})
     import torch
 
-    from opustomo.training import graphs, inputs, setup
+    from opustomo.training import cuda_graphs, inputs, setup
 
     events.append({"part": "import", "at": round(began - started, 3), "seconds": round(time.time() - began, 3)})
     cuda = torch.cuda.is_available()
@@ -71,8 +71,8 @@ def run_watched(words: list[str]) -> None:
             setattr(module, name, watched(name, getattr(module, name)))
     setup.Trainer.update_consensus = watched("consensus", setup.Trainer.update_consensus)
     setup.Trainer.__init__ = watched("Trainer", setup.Trainer.__init__)
-    graphs.Steps._capture = watched("capture", graphs.Steps._capture)
-    graphs.Steps.__call__ = watched("step", graphs.Steps.__call__)
+    cuda_graphs.Steps._capture = watched("capture", cuda_graphs.Steps._capture)
+    cuda_graphs.Steps.__call__ = watched("step", cuda_graphs.Steps.__call__)
     compiled: list[float] = []
     try:
         from triton.runtime.jit import JITFunction

@@ -55,7 +55,7 @@ def train_without_steps(words: list[str]) -> None:
     import torch
 
     from opustomo.model.step import StepOutput
-    from opustomo.training import graphs, trainer
+    from opustomo.training import cuda_graphs, trainer
 
     events: dict[str, float] = {}
 
@@ -72,7 +72,7 @@ def train_without_steps(words: list[str]) -> None:
         engine.latents.encoded = None
         return drawn
 
-    graphs.Steps.__call__ = no_step  # type: ignore[method-assign]
+    cuda_graphs.Steps.__call__ = no_step  # type: ignore[method-assign]
     trainer.infer_latents = random_latents  # type: ignore[assignment]
     trainer.Trainer.update_consensus = lambda self: None  # type: ignore[method-assign]
     from opustomo.main import main as dsd

@@ -22,7 +22,7 @@ def main() -> None:
     import torch
     import triton
 
-    from opustomo.model.kernels import output
+    from opustomo.model.kernels import convolution
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--templateres", type=int, default=128)
@@ -38,22 +38,22 @@ def main() -> None:
         weight, bias = 0.1 * torch.randn(16, 4, 4, 4, device="cuda"), torch.zeros(1, device="cuda")
         grad = torch.randn(batch, 2 * n, 2 * n, 2 * n, device="cuda")
         out, to_x = torch.empty_like(grad), torch.empty_like(x)
-        spread = output.neighbor_weights(weight).to(x.dtype).contiguous()
+        spread = convolution.neighbor_weights(weight).to(x.dtype).contiguous()
         taps = weight.flatten(1).t().to(x.dtype).contiguous()
         forward, backward = {}, {}
-        for rows in (output.ROWS, 64, 256):
+        for rows in (convolution.ROWS, 64, 256):
             for warps in (4, 8):
                 grid = (triton.cdiv(n * n * ((n + 1) // 2), rows), batch)
                 work = partial(
-                    output._forward_kernel[grid], out, x, spread, bias, bias, n, rows, False, num_warps=warps
+                    convolution._output_layer_kernel[grid], out, x, spread, bias, bias, n, rows, False, num_warps=warps
                 )
                 forward[f"rows {rows}, warps {warps}"] = round(1e3 * triton.testing.do_bench(work, 20, 100), 1)
-        for rows in (output.ROWS, 64, 32):
+        for rows in (convolution.ROWS, 64, 32):
             for warps in (4, 8):
-                for chunks in (output.CHUNKS, 64, 256):
+                for chunks in (convolution.CHUNKS, 64, 256):
                     per_chunk = triton.cdiv(triton.cdiv(n**3, rows), chunks)
                     sums = torch.empty(batch * chunks, 16, 64, device="cuda")
-                    kernel = output._backward_kernel[(chunks, batch)]
+                    kernel = convolution._output_layer_gradient_kernel[(chunks, batch)]
                     work = partial(kernel, to_x, sums, grad, x, taps, per_chunk, n, rows, chunks, num_warps=warps)
                     name = f"rows {rows}, warps {warps}, chunks {chunks}"
                     backward[name] = round(1e3 * triton.testing.do_bench(work, 20, 100), 1)

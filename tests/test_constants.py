@@ -28,7 +28,7 @@ NOT_OF_THE_METHOD = {
     # keys of random draws
     "VALIDATION_KEY", "POOL_KEY",
 }  # fmt: skip
-ELSEWHERE = {("graphs", "WARM_UP")}
+ELSEWHERE = {("cuda_graphs", "WARM_UP")}
 """Constants that have the name of a constant of the method."""
 
 

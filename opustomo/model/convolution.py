@@ -144,7 +144,7 @@ class Upsample(nn.Module):
         x = _computed(x)
         weight = self.weight.flatten(0, 1).to(x.dtype, memory_format=_memory_format(x))
         if _has_kernels(x):
-            from opustomo.model.kernels.grids import Interleave
+            from opustomo.model.kernels.convolution import Interleave
 
             phases = nn.functional.conv3d(x, weight, padding=1)
             out = Interleave.apply(phases, self.bias, 1.0 if slope is None else slope)
@@ -164,7 +164,7 @@ class Upsample(nn.Module):
         """
         x = _computed(x)
         if _has_kernels(x) and x.dtype != torch.float32 and self.in_channels == 16 and self.out_channels == 1:
-            from opustomo.model.kernels.output import OutputLayer
+            from opustomo.model.kernels.convolution import OutputLayer
 
             density: Tensor = OutputLayer.apply(x, unsort_taps(self.weight)[:, 0], self.bias, added)
             return density
@@ -210,7 +210,7 @@ class Downsample(nn.Conv3d):
         weight = taps.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(self.out_channels, -1, 2, 2, 2)
         weight = weight.to(x.dtype, memory_format=torch.channels_last_3d)
         if _has_kernels(x):
-            from opustomo.model.kernels.grids import Activate, Blocks
+            from opustomo.model.kernels.convolution import Activate, Blocks
 
             out = nn.functional.conv3d(Blocks.apply(x), weight)
             return cast(Tensor, Activate.apply(out, self.bias, 1.0 if slope is None else slope))

@@ -26,7 +26,7 @@ class Energies(NamedTuple):
 def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
     """Return ``Σ_k w |S|²``, (B, P), of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
     if kernels.usable(weights):
-        from opustomo.physics.kernels.sums import weighted_power
+        from opustomo.model.kernels.energy import weighted_power
 
         return weighted_power(spectra, weights)
     squares = torch.view_as_real(spectra).square().sum(-1)
@@ -36,7 +36,7 @@ def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
 def cross_sums(posed: Tensor, filtered: Tensor) -> Tensor:
     """Return ``Σ_x V h``: (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
     if kernels.usable(posed, filtered):
-        from opustomo.physics.kernels.sums import cross
+        from opustomo.model.kernels.energy import cross
 
         return cross(posed, filtered)
     return torch.bmm(posed.flatten(2), filtered.flatten(1)[:, :, None])[:, :, 0]
@@ -53,7 +53,7 @@ def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
         (B, n, n, n) h.
     """
     if kernels.usable(posed, filtered):
-        from opustomo.physics.kernels.sums import shifted_cross as in_one_pass
+        from opustomo.model.kernels.energy import shifted_cross as in_one_pass
 
         return in_one_pass(posed, filtered)
     moved = [filtered.roll(step, axis) for step in (1, -1) for axis in (3, 2, 1)]

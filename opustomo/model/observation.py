@@ -29,18 +29,18 @@ def centered_spectrum(volumes: Tensor, origin_px: Tensor, boxes: Boxes) -> Tenso
     """Return half spectra (B, Dr, Dr, Dr/2+1) of subtomograms (B, D, D, D), shifted by their origins (pixels)."""
     spectrum = crop_spectrum(rfft3(volumes), boxes.render)
     if kernels.usable(volumes):
-        from opustomo.physics.kernels import spectra
+        from opustomo.model.kernels import observation
 
-        return spectra.move(spectrum, origin_px, boxes.box)
+        return observation.move(spectrum, origin_px, boxes.box)
     return spectrum * shift_phases(origin_px, boxes.box, boxes.render)
 
 
 def sharpened(spectrum: Tensor, bfactor_px: Tensor) -> Tensor:
     """Return spectra (B, Dr, Dr, Dr/2+1) times ``exp(π² b k²)``, b (B,)."""
     if kernels.usable(bfactor_px):
-        from opustomo.physics.kernels import spectra
+        from opustomo.model.kernels import observation
 
-        return spectra.sharpen(spectrum, bfactor_px)
+        return observation.sharpen(spectrum, bfactor_px)
     return spectrum * sharpening(spectrum.shape[1], bfactor_px)
 
 
@@ -64,9 +64,9 @@ def target_and_transfer(
         ``F⁻¹{exp(π² b k²) · sign(c)|c|^α · Y}`` (B, Dr, Dr, Dr), and ``|c|^β`` times the model's envelope.
     """
     if kernels.usable(ctf, data_px):
-        from opustomo.physics.kernels import spectra
+        from opustomo.model.kernels import observation
 
-        filtered, transfer = spectra.observe(spectrum, ctf, data_px, model_px, alpha, beta)
+        filtered, transfer = observation.observe(spectrum, ctf, data_px, model_px, alpha, beta)
         return irfft3(filtered), transfer
     size = spectrum.shape[1]
     phase = torch.sign(ctf) if alpha == 0 else torch.sign(ctf) * ctf.abs() ** alpha

@@ -98,7 +98,7 @@ def model_residual_sums(
 ) -> NoiseSums:
     """Compute :func:`residual_sums` of a target R and a model H F, spectra R and F and filter H (B, n, n, n/2+1)."""
     if kernels.usable(transfer, measured, mask_power):
-        from opustomo.physics.kernels.sums import residual_bins
+        from opustomo.model.kernels.energy import residual_bins
 
         size = transfer.shape[1]
         weight = torch.ones_like(mask_power) if weight is None else weight

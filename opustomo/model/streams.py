@@ -1,8 +1,8 @@
-"""Parts of a step that run beside the networks on a GPU.
+"""Parts of a step that run concurrently with the networks on a GPU.
 
-Many kernels of the networks are too small to occupy a GPU. What they do not depend on therefore runs at the same time,
-on streams of its own: the target and its filter while the networks generate the template, and the slopes of the poses
-and all running averages during the backward pass. Recorded steps (:mod:`opustomo.training.graphs`) keep these branches.
+Many kernels of the networks are too small to occupy a GPU. Independent computations therefore run at the same time, on
+separate streams: the target and its filter while the networks generate the template, and the slopes of the poses and
+all running averages during the backward pass. Recorded steps (:mod:`opustomo.training.cuda_graphs`) keep branches.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squ
 from opustomo.physics.fsc import FSC_THRESHOLD, measured_shells, shell_correlation
 from opustomo.physics.sampling import to_template
 from opustomo.training.encoding import particles_per_batch
-from opustomo.training.engine import Engine
+from opustomo.training.training_step import Engine
 
 MOST_PARTICLES = 4096
 """Largest number of particles, drawn at random, that a consensus is computed from."""

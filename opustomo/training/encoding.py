@@ -29,8 +29,8 @@ from opustomo.model.composition_posterior import (
 from opustomo.model.device import release_unused_memory
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes
-from opustomo.training.engine import Engine
 from opustomo.training.monitors.records import Encoded
+from opustomo.training.training_step import Engine
 
 VOXELS_PER_BATCH = 2**23
 """Voxels of the render boxes that are compared at a time, so that memory does not depend on the size of the box."""

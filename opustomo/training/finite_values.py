@@ -15,7 +15,7 @@ from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
 
 if TYPE_CHECKING:
-    from opustomo.training.engine import Engine
+    from opustomo.training.training_step import Engine
 
 
 def finite_rows(*parts: Tensor) -> Tensor:

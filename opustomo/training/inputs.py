@@ -30,7 +30,7 @@ from opustomo.quality.checks.inspection import PlannedRun
 from opustomo.quality.checks.reconstruction_kind import Divided, ReconstructionKind, examine_reconstruction
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.resume import Start, checked_start, choose_start, earlier_split
-from opustomo.training.run_identity import content_entries
+from opustomo.training.resume_checks import content_entries
 
 
 @dataclass(frozen=True)

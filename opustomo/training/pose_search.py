@@ -29,7 +29,7 @@ from opustomo.model.posing import DEFAULT_ANGLE_DEG
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3
 from opustomo.training.encoding import Reading, particle_rows
-from opustomo.training.engine import Engine
+from opustomo.training.training_step import Engine
 
 DRAWS = 64
 """Number of poses drawn from the prior."""

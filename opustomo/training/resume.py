@@ -31,7 +31,7 @@ from opustomo.model.separation import Separation
 from opustomo.training.config import RunConfig
 from opustomo.training.consensus import updates_due
 from opustomo.training.loop_state import TRAINING, LoopState
-from opustomo.training.run_identity import changes, listed, require_same_networks, require_same_run
+from opustomo.training.resume_checks import changes, listed, require_same_networks, require_same_run
 from opustomo.training.run_log import RunLog
 from opustomo.training.trainer import Trainer
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from opustomo.errors import UserError
 from opustomo.training.loop_state import TRAINING, LoopState
+from opustomo.training.monitors.records import IntervalRecord
 
 SECONDS_BETWEEN_LINES = 20.0
 FRACTION_BETWEEN_LINES = 0.02
@@ -225,3 +226,23 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._say(record.getMessage())
+
+
+class SpeedMeter:
+    """Training visits per second since the last reading."""
+
+    def __init__(self, visits: int = 0) -> None:
+        self._at, self._visits = time.monotonic(), visits
+
+    def read(self, visits: int) -> float:
+        """Return the visits per second since the last reading, and begin anew."""
+        now, then, before = time.monotonic(), self._at, self._visits
+        self._at, self._visits = now, visits
+        return (visits - before) / max(now - then, 1e-9)
+
+
+def term_line(record: IntervalRecord) -> str:
+    """Return the line of the log for a record; terms that the run does not use are omitted."""
+    used = {name: value for name, value in record.terms.items() if value != 0.0}
+    terms = ", ".join(f"{name} {value:.5g}" for name, value in used.items())
+    return f"# [epoch {record.epoch}, {record.particles_seen} particles] {terms}"

@@ -28,18 +28,18 @@ from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules
 from opustomo.training.config import RunConfig, TrainingConfig
 from opustomo.training.consensus import missing_consensus, updates_due
+from opustomo.training.cuda_graphs import Steps
 from opustomo.training.encoding import Reading, infer_latents
-from opustomo.training.engine import Engine, Schedule, Visit
 from opustomo.training.finite_values import Recovery
-from opustomo.training.graphs import Steps
 from opustomo.training.loop_state import TRAINING, VALIDATION, LoopState, note_broken
+from opustomo.training.monitoring import epoch_record, interval_record, notify, write_template
 from opustomo.training.monitors.records import Monitor
 from opustomo.training.optimizer import AdamW
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.pose_search import search_poses, wide_prior
 from opustomo.training.processes import OneProcess, Ranks, StopRequest
-from opustomo.training.reports import SpeedMeter, epoch_record, interval_record, notify, term_line, write_template
-from opustomo.training.run_log import RunLog, RunProgress, epoch_line, visits_left
+from opustomo.training.run_log import RunLog, RunProgress, SpeedMeter, epoch_line, term_line, visits_left
+from opustomo.training.training_step import Engine, Schedule, Visit
 
 AUTOSAVE_SECONDS = 600.0
 VALIDATION_KEY = 1_000_000

@@ -20,7 +20,7 @@ from opustomo.io.latents import read_latents
 from opustomo.io.pickles import load_torch
 from opustomo.io.poses import Poses, read_poses, write_poses
 from opustomo.main import main
-from opustomo.training.run_identity import COMPARISON, CONTENTS, NETWORKS
+from opustomo.training.resume_checks import COMPARISON, CONTENTS, NETWORKS
 from tests.commands.quick import own_copy, tiny_networks, train, use_tiny_networks  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]

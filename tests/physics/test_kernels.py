@@ -101,40 +101,42 @@ def test_rotation_about_z() -> None:
 
 
 def test_spectra_are_moved_and_filtered() -> None:
-    from opustomo.physics.kernels import spectra
+    from opustomo.model.kernels import observation
 
     torch.manual_seed(0)
     y, origin, b = torch.randn(2, 10, 10, 6, dtype=torch.complex64), torch.randn(2, 3), torch.tensor([0.3, -0.2])
     close(
-        torch.view_as_real(spectra.move(y.to(DEVICE), origin.to(DEVICE), 12)),
+        torch.view_as_real(observation.move(y.to(DEVICE), origin.to(DEVICE), 12)),
         torch.view_as_real(y * shift_phases(origin, 12, 10)),
     )
-    close(torch.view_as_real(spectra.sharpen(y.to(DEVICE), b.to(DEVICE))), torch.view_as_real(y * sharpening(10, b)))
+    close(
+        torch.view_as_real(observation.sharpen(y.to(DEVICE), b.to(DEVICE))), torch.view_as_real(y * sharpening(10, b))
+    )
     ctf = torch.randn(2, 10, 10, 6)
     ctf[:, 3] = 0
     beta, model_b = torch.tensor([1.0, 0.9]), torch.tensor([3.0, 2.5])
     for alpha in (0.0, 0.5):
         phase = ctf.sign() if alpha == 0 else ctf.sign() * ctf.abs() ** alpha
-        sharp, transfer = spectra.observe(*(t.to(DEVICE) for t in (y, ctf, b, model_b)), alpha, beta.to(DEVICE))
+        sharp, transfer = observation.observe(*(t.to(DEVICE) for t in (y, ctf, b, model_b)), alpha, beta.to(DEVICE))
         close(torch.view_as_real(sharp), torch.view_as_real(y * phase * sharpening(10, b)))
         close(transfer, ctf.abs() ** beta.view(-1, 1, 1, 1) * model_envelope(10, model_b), 1e-4)
 
 
 def test_sums() -> None:
-    from opustomo.physics.kernels import sums
+    from opustomo.model.kernels import energy
 
     torch.manual_seed(0)
     spectra, weights = torch.randn(2, 3, 6, 6, 4, dtype=torch.complex64), torch.rand(2, 6, 6, 4)
     close(
-        sums.weighted_power(spectra.to(DEVICE), weights.to(DEVICE)),
+        energy.weighted_power(spectra.to(DEVICE), weights.to(DEVICE)),
         torch.einsum("bpzyx,bzyx->bp", spectra.abs() ** 2, weights),
     )
     posed, field = torch.randn(2, 3, 12, 12, 12), torch.randn(2, 12, 12, 12)
-    close(sums.cross(posed.to(DEVICE), field.to(DEVICE)), torch.einsum("bpzyx,bzyx->bp", posed, field))
+    close(energy.cross(posed.to(DEVICE), field.to(DEVICE)), torch.einsum("bpzyx,bzyx->bp", posed, field))
     inner = functional.pad(posed[..., 1:-1, 1:-1, 1:-1], (1,) * 6)
     with plain_torch():
         plain = shifted_cross(inner[:, 1], field)
-    close(sums.shifted_cross(inner.to(DEVICE)[:, 1], field.to(DEVICE)), plain)
+    close(energy.shifted_cross(inner.to(DEVICE)[:, 1], field.to(DEVICE)), plain)
 
 
 def test_residual_sums() -> None:

@@ -1,1 +1,1 @@
-"""GPU kernels (Triton) of the networks and of the loss; the modules above hold the same in plain torch."""
+"""GPU kernels (Triton) of the model; the module of the same name in the parent package has each in plain PyTorch."""

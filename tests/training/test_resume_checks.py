@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opustomo.io.pickles import dump_pickles
-from opustomo.training.run_identity import changes
+from opustomo.training.resume_checks import changes
 
 
 @pytest.mark.parametrize("name", ["ctf_normalized", "ctf_normalised"])

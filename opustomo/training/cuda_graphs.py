@@ -14,7 +14,7 @@ from torch import Tensor
 from opustomo.model.global_batch import StepRandom
 from opustomo.model.step import StepOutput, StepState
 from opustomo.model.streams import POSES
-from opustomo.training.engine import Engine, Schedule, Visit
+from opustomo.training.training_step import Engine, Schedule, Visit
 
 WARM_UP, WARM_UP_PARALLEL = 3, 11
 """Number of eager steps before one is recorded: libraries select algorithms and allocate memory in them, and

@@ -1,8 +1,7 @@
-"""Reports of a run in progress: records for monitors, lines of the log, the current template."""
+"""Records of a run in progress for its monitors, and the current template."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.step import StepState
-from opustomo.training.engine import Engine, Visit
 from opustomo.training.loop_state import LoopState
 from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Monitor, Projections
+from opustomo.training.training_step import Engine, Visit
 
 
 @torch.no_grad()
@@ -46,26 +45,6 @@ def write_template(path: Path, model: Autoencoder, latent: Tensor, say: Callable
         write_volume(path, template, spacing)
     except OSError as error:
         say(f"# warning: the current template is not written: {error}")
-
-
-class SpeedMeter:
-    """Training visits per second since the last reading."""
-
-    def __init__(self, visits: int = 0) -> None:
-        self._at, self._visits = time.monotonic(), visits
-
-    def read(self, visits: int) -> float:
-        """Return the visits per second since the last reading, and begin anew."""
-        now, then, before = time.monotonic(), self._at, self._visits
-        self._at, self._visits = now, visits
-        return (visits - before) / max(now - then, 1e-9)
-
-
-def term_line(record: IntervalRecord) -> str:
-    """Return the line of the log for a record; terms that the run does not use are omitted."""
-    used = {name: value for name, value in record.terms.items() if value != 0.0}
-    terms = ", ".join(f"{name} {value:.5g}" for name, value in used.items())
-    return f"# [epoch {record.epoch}, {record.particles_seen} particles] {terms}"
 
 
 def interval_record(engine: Engine, state: LoopState, visit: Visit, speed: float, plot: bool) -> IntervalRecord:
