@@ -17,8 +17,8 @@ from opustomo.geometry.rotations import (
 )
 from opustomo.io.poses import Poses
 from opustomo.model.global_batch import StepRandom
+from opustomo.model.loss import Neighbors
 from opustomo.model.pose_posterior import prior_variance
-from opustomo.model.prior import Neighbors
 from opustomo.training.monitors.records import Encoded
 
 NEW_SHARE = 0.3

@@ -15,10 +15,9 @@ from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.global_batch import StepRandom
-from opustomo.model.loss import kl_divergence
+from opustomo.model.loss import Neighbors, kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.posing import candidate_rotations
-from opustomo.model.prior import Neighbors
 from opustomo.model.step import Batch, StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters

@@ -10,13 +10,16 @@ from opustomo.model.loss import (
     TERM_NAMES,
     BatchTerms,
     LossWeights,
+    Neighbors,
     ParticleTerms,
+    PriorTerms,
     combine,
     kl_divergence,
+    prior_terms,
     reconstruction,
     smoothness,
+    squared_distances,
 )
-from opustomo.model.prior import Neighbors, PriorTerms, prior_terms, squared_distances
 from tests import reference
 
 

@@ -10,8 +10,7 @@ from scipy.spatial.transform import Rotation
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.loss import TERM_NAMES
-from opustomo.model.prior import Neighbors
+from opustomo.model.loss import TERM_NAMES, Neighbors
 from opustomo.model.step import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import FIELDS, TiltBatch

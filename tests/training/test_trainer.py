@@ -22,8 +22,7 @@ from opustomo.io.latents import read_latents
 from opustomo.io.poses import read_poses
 from opustomo.io.run_logs import read_training_log
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.loss import LossTerms
-from opustomo.model.prior import Neighbors
+from opustomo.model.loss import LossTerms, Neighbors
 from opustomo.model.residual_spectra import NoiseSums
 from opustomo.model.step import Batch, StepOutput, StepState
 from opustomo.model.streams import SideStreams
