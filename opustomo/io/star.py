@@ -121,7 +121,7 @@ def _parse_block(path: Path, name: str, lines: list[str], number: int) -> pd.Dat
         if not words or words[0][0] == "#":
             continue
         if words[0].lower() == "loop_":
-            return _parse_loop(path, name, lines[start + 1 :], number + start + 1)
+            return _parse_loop(path, name, lines[start + 1 :])
         if words[0][0] == "_":
             return _parse_values(path, name, lines[start:], number + start)
         raise UserError(
@@ -149,7 +149,7 @@ def _parse_values(path: Path, name: str, lines: list[str], number: int) -> dict[
     return values
 
 
-def _parse_loop(path: Path, name: str, lines: list[str], number: int) -> pd.DataFrame:
+def _parse_loop(path: Path, name: str, lines: list[str]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 

@@ -124,7 +124,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
     results.require_same_particles(star, len(labels), path)
     file = Path(request.tomogram) if Path(request.tomogram).is_file() else None
     rows = rows_of_tomogram(tomogram_names(star), request.tomogram, star.path or "the particle table")
-    grid = _grid(request, file, star)
+    grid = _grid(request, file)
     chosen = range(request.clustering.number or 0) if request.chosen is None else request.chosen
     rows = rows[np.isin(labels[rows], list(chosen))]
     if not len(rows):
@@ -189,7 +189,7 @@ def place_run(request: PlacementRequest, decoder: VolumeDecoder, say: Callable[[
     return Placement(rows, own_labels, centers_A, neighbors, chains, folder)
 
 
-def _grid(request: PlacementRequest, file: Path | None, star: ParticleStar) -> TomogramGrid:
+def _grid(request: PlacementRequest, file: Path | None) -> TomogramGrid:
     if file is not None:
         header = read_header(file)
         apix = request.tomogram_apix or header.apix
