@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree 
 STARTED = "OPUSTOMO_FIRST_STEP_STARTED"
 PARTS = {
     "inputs": "load_particles content_entries examine_scale pooled_std examine_reconstruction".split(),
-    "setup": ["inspect_particles"],
+    "run_training": ["inspect_particles"],
 }
 """Functions whose time is told, by the module that calls them."""
 STEPS = 30
@@ -42,7 +42,7 @@ def run_watched(words: list[str]) -> None:
     events.append({"part": "start of Python", "at": 0.0, "seconds": round(began - started, 3)})
     import torch
 
-    from opustomo.training import cuda_graphs, inputs, setup
+    from opustomo.training import cuda_graphs, inputs, run_training
 
     events.append({"part": "import", "at": round(began - started, 3), "seconds": round(time.time() - began, 3)})
     cuda = torch.cuda.is_available()
@@ -66,11 +66,11 @@ def run_watched(words: list[str]) -> None:
 
         return call
 
-    for module, names in ((inputs, PARTS["inputs"]), (setup, PARTS["setup"])):
+    for module, names in ((inputs, PARTS["inputs"]), (run_training, PARTS["run_training"])):
         for name in names:
             setattr(module, name, watched(name, getattr(module, name)))
-    setup.Trainer.update_consensus = watched("consensus", setup.Trainer.update_consensus)
-    setup.Trainer.__init__ = watched("Trainer", setup.Trainer.__init__)
+    run_training.Trainer.update_consensus = watched("consensus", run_training.Trainer.update_consensus)
+    run_training.Trainer.__init__ = watched("Trainer", run_training.Trainer.__init__)
     cuda_graphs.Steps._capture = watched("capture", cuda_graphs.Steps._capture)
     cuda_graphs.Steps.__call__ = watched("step", cuda_graphs.Steps.__call__)
     compiled: list[float] = []

@@ -54,7 +54,7 @@ def train_without_steps(words: list[str]) -> None:
     began = time.time()
     import torch
 
-    from opustomo.model.step import StepOutput
+    from opustomo.model.step_records import StepOutput
     from opustomo.training import cuda_graphs, trainer
 
     events: dict[str, float] = {}

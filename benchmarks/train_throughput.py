@@ -110,7 +110,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         return result, round(best, 3)
 
     from opustomo.model.global_batch import StepRandom
-    from opustomo.model.step import StepState
+    from opustomo.model.step_records import StepState
 
     def state() -> StepState:
         engine.seed((0,))

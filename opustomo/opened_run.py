@@ -14,8 +14,8 @@ from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import AnalyzedParticles
+from opustomo.io.log_files import LossCurve, read_training_log
 from opustomo.io.pickles import load_pickle
-from opustomo.io.run_logs import LossCurve, read_training_log
 from opustomo.io.star_tables import ParticleStar, read_particles
 
 if TYPE_CHECKING:

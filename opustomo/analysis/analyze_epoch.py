@@ -21,9 +21,9 @@ from opustomo.errors import UserError
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.atomic import atomic_path
 from opustomo.io.latents import write_table
+from opustomo.io.log_files import read_training_log
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import write_poses
-from opustomo.io.run_logs import read_training_log
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def _record(args: argparse.Namespace) -> None:
     """Append a finished command to the log of the result directory on which it worked."""
     folder = getattr(args, "resdir", None)
     if isinstance(folder, Path) and folder.is_dir():
-        from opustomo.io.run_logs import COMMAND_LOG, record_command
+        from opustomo.io.log_files import COMMAND_LOG, record_command
 
         try:
             record_command(folder, args.command_line)

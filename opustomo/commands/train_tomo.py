@@ -202,8 +202,8 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.training.inputs import RunSettings
     from opustomo.training.monitors.standard import standard_monitors
     from opustomo.training.processes import launch, place_from_environment
+    from opustomo.training.run_training import train
     from opustomo.training.schedules import beta_at
-    from opustomo.training.setup import train
 
     place = place_from_environment()
     notes: list[str] = []

@@ -22,7 +22,7 @@ from opustomo.model.pose_posterior import (
 )
 from opustomo.model.posing import DEFAULT_ANGLE_DEG, Correction, Posing, candidate_rotations
 from opustomo.model.residual_spectra import NoiseSums, gain_sums, model_residual_sums, no_gain, shell_count, whitening
-from opustomo.model.step import Batch, Generated, Inference, StepOutput, StepState
+from opustomo.model.step_records import Batch, Generated, Inference, StepOutput, StepState
 from opustomo.model.streams import POSES, TARGET, SideStreams
 from opustomo.physics.boxes import Boxes, bounding_box, mask_norm
 from opustomo.physics.ctf import TiltBatch, ctf_volume, division_filters, sharpening

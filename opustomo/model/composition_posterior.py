@@ -23,7 +23,7 @@ from torch import Tensor
 
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.residual_spectra import apply_gain, shell_sums
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.fourier import crop_spectrum, half_spectrum_weights, irfft3, pad_spectrum, rfft3
 from opustomo.physics.sampling import sample_posed, to_template
 

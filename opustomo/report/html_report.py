@@ -21,8 +21,8 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import atomic_path
 from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
+from opustomo.io.log_files import read_commands
 from opustomo.io.pickles import load_pickle
-from opustomo.io.run_logs import read_commands
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
 from opustomo.report.page import packed_size, render

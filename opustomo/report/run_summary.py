@@ -21,11 +21,11 @@ from opustomo.data.particles import load_poses
 from opustomo.errors import UserError
 from opustomo.io.indices import read_indices
 from opustomo.io.latents import read_latent_rows
+from opustomo.io.log_files import read_training_log
 from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses
-from opustomo.io.run_logs import read_training_log
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.physics.fsc import half_map_correlation
 

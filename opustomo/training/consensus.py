@@ -17,7 +17,7 @@ from torch import Tensor
 from opustomo.data.batches import load_batches
 from opustomo.data.voxels import VoxelSource
 from opustomo.model.device import release_unused_memory
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.backprojection import Backprojection
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import crop_center, irfft3, pad_center, rfft3, squared_radius

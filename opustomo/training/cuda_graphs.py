@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opustomo.model.global_batch import StepRandom
-from opustomo.model.step import StepOutput, StepState
+from opustomo.model.step_records import StepOutput, StepState
 from opustomo.model.streams import POSES
 from opustomo.training.training_step import Engine, Schedule, Visit
 

@@ -27,7 +27,7 @@ from opustomo.model.composition_posterior import (
     posterior_means,
 )
 from opustomo.model.device import release_unused_memory
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.training.monitors.records import Encoded
 from opustomo.training.training_step import Engine

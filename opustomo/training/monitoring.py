@@ -13,7 +13,7 @@ from torch import Tensor
 from opustomo.io.mrc import write_volume
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
-from opustomo.model.step import StepState
+from opustomo.model.step_records import StepState
 from opustomo.training.loop_state import LoopState
 from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Monitor, Projections
 from opustomo.training.training_step import Engine, Visit

@@ -26,7 +26,7 @@ from opustomo.model.composition_posterior import (
     sampled,
 )
 from opustomo.model.posing import DEFAULT_ANGLE_DEG
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3
 from opustomo.training.encoding import Reading, particle_rows
 from opustomo.training.training_step import Engine

@@ -22,7 +22,7 @@ from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.residual_spectra import gain_from
 from opustomo.model.separation import separate_latents
-from opustomo.model.step import StepOutput
+from opustomo.model.step_records import StepOutput
 from opustomo.physics import kernels
 from opustomo.physics.ctf import TiltBatch
 from opustomo.training import schedules

@@ -66,10 +66,10 @@ def test_the_room_asked_for_is_that_of_a_checkpoint(
     star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the files turn out, but for the little that pickling adds."""
-    from opustomo.training import setup
+    from opustomo.training import run_training
 
     asked: list[int] = []
-    monkeypatch.setattr(setup, "require_space", lambda folder, needed, advice: asked.append(needed))
+    monkeypatch.setattr(run_training, "require_space", lambda folder, needed, advice: asked.append(needed))
     assert train(star, tmp_path / "run", *WORDS, "-n", "1", "--zdim", "500")[0] == 0
     names = ("state.pkl", "weights.0.pkl", "z.0.pkl", "pose.0.pkl")
     written = sum((tmp_path / "run" / name).stat().st_size for name in names)

@@ -19,11 +19,12 @@ from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.data.batches import read_split
 from opustomo.io.latents import read_latents
+from opustomo.io.log_files import read_training_log
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses
-from opustomo.io.run_logs import read_training_log
 from opustomo.main import main
+from opustomo.training import run_training
 from tests.commands.conftest import SMALL
 
 Train = Callable[..., str]
@@ -46,6 +47,13 @@ def with_parts(names: list[str]) -> set[str]:
 def results_in(folder: Path) -> set[str]:
     """Names of all files but the reports (csv, png, json), which are not the subject here."""
     return {path.name for path in folder.iterdir() if path.suffix not in (".csv", ".png", ".json")}
+
+
+def settings_of_train(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Replace the training by a function that appends its settings to the list that is returned."""
+    seen: list = []
+    monkeypatch.setattr(run_training, "train", lambda run, *others: seen.extend([*vars(run).values(), *others]))
+    return seen
 
 
 def test_the_files_of_a_run_are_there_and_no_others(trained_run: Path) -> None:
@@ -216,11 +224,9 @@ INERT = (
 def test_every_inert_option_is_accepted_and_named(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opustomo.training import setup
     from opustomo.training.config import RunConfig
 
-    seen: list[object] = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     assert main(["train_tomo", str(tiny_set / "particles.star"), *INERT, "-o", str(tmp_path / "o")]) == 0
     (run,) = (part for part in seen if isinstance(part, RunConfig))
     named = [note.removesuffix(" has no effect") for note in run.notes]
@@ -229,10 +235,8 @@ def test_every_inert_option_is_accepted_and_named(
 
 def test_defaults_are_the_originals(tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from opustomo.data import particles
-    from opustomo.training import setup
 
-    seen: list = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o")]) == 0
     data, model, physics, downfrac, config, run = seen[:6]
     assert (model.zdim, model.zaffinedim, model.templateres, model.encoderres) == (12, 4, 160, 12)
@@ -261,11 +265,9 @@ def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytes
     """The original's list, and what it may be given with."""
     from opustomo.data.config import DataConfig
     from opustomo.model.config import ModelConfig, PhysicsConfig
-    from opustomo.training import setup
     from opustomo.training.config import RunConfig, TrainingConfig
 
-    seen: list = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     star = tiny_set / "particles.star"
     assert main(["train_tomo", str(star), *EVERY, "-o", str(tmp_path / "o")]) == 0
     data, model, physics, downfrac, config, run = seen[:6]
@@ -306,10 +308,8 @@ def test_presets(
     words: list[str], original: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from opustomo.model.config import ORIGINAL_PHYSICS, PhysicsConfig
-    from opustomo.training import setup
 
-    seen: list = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     assert main(["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), *words]) == 0
     physics, config = seen[2], seen[4]
     assert physics == PhysicsConfig(**(ORIGINAL_PHYSICS if original else {}))
@@ -321,10 +321,7 @@ def test_presets(
 def test_options_of_earlier_versions_are_accepted_and_said(
     option: str, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opustomo.training import setup
-
-    seen: list = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     words = [str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), option, "0.5"]
     assert main(["train_tomo", *words]) == 0
     assert f"{option} has no effect" in seen[5].notes
@@ -371,10 +368,7 @@ def test_the_data_tell_whether_they_are_divided(
 def test_dividing_is_one_option_away(
     preset: str, word: str, wanted: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opustomo.training import setup
-
-    seen: list = []
-    monkeypatch.setattr(setup, "train", lambda settings, *others: seen.extend([*vars(settings).values(), *others]))
+    seen = settings_of_train(monkeypatch)
     words = ["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), "--preset", preset, word]
     assert main(words) == 0
     assert seen[2].divide is wanted

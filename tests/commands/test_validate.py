@@ -18,7 +18,7 @@ from opustomo.data.particles import load_particles
 from opustomo.data.voxels import VoxelSource
 from opustomo.io.latents import read_latent_rows
 from opustomo.io.pickles import dump_pickle, dump_pickles, load_pickles, load_torch
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.ctf import TiltBatch
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from opustomo.io.latents import read_latents
-from opustomo.io.run_logs import read_training_log
+from opustomo.io.log_files import read_training_log
 from opustomo.training import trainer
 from opustomo.training.monitors import training_figure
 from opustomo.training.monitors.metrics import MetricsFile

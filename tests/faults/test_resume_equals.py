@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from opustomo.main import main
-from opustomo.training import setup
+from opustomo.training import run_training
 from tests.commands.quick import SMALL, own_copy, tiny_networks, train  # noqa: F401
 from tests.dynamics.analytic import sphere, write_definition
 from tests.training.forked import ForkedRun
@@ -37,7 +37,7 @@ def train_in_parts(star: Path, run: Path, steps: int, words: list[str], monkeypa
     """Train with a stop after every few steps; in how many parts."""
     for part in range(1, 100):
         with monkeypatch.context() as patch:
-            patch.setattr(setup, "stop_on_signal", lambda: stop_after(steps))
+            patch.setattr(run_training, "stop_on_signal", lambda: stop_after(steps))
             code, said = train(star, run, *words, *(["--load", "latest"] if part > 1 else []))
         assert code == 0, said
         if "# finished" in said:

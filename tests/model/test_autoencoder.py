@@ -18,7 +18,7 @@ from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import Neighbors, kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.posing import candidate_rotations
-from opustomo.model.step import Batch, StepOutput, StepState
+from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture

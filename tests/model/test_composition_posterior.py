@@ -18,7 +18,7 @@ from opustomo.model.composition_posterior import (
     posterior_means,
 )
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.step import Batch, Inference, StepState
+from opustomo.model.step_records import Batch, Inference, StepState
 from opustomo.physics.boxes import Boxes, mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from tests.physics.optics import tilt_table

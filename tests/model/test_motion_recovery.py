@@ -24,7 +24,7 @@ from opustomo.geometry.rigid_bodies import RigidMotions, screw_of
 from opustomo.model import autoencoder
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.step import Batch, Inference, StepState
+from opustomo.model.step_records import Batch, Inference, StepState
 from opustomo.physics.body_motion import nominal_motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch

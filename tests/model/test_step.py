@@ -11,7 +11,7 @@ from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import TERM_NAMES, Neighbors
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import FIELDS, TiltBatch
 from tests import reference

@@ -16,9 +16,9 @@ from opustomo.analysis.clusters.cluster_files import load_labels
 from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.latents import read_latents, write_table
+from opustomo.io.log_files import read_commands
 from opustomo.io.pickles import dump_pickle, load_pickle
 from opustomo.io.poses import read_poses
-from opustomo.io.run_logs import read_commands
 from opustomo.io.star_tables import read_particles
 from opustomo.physics.boxes import Boxes
 from opustomo.report import html_report, report_volumes

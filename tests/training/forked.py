@@ -17,7 +17,7 @@ _SERVER.set_forkserver_preload(
     [
         "tests.training.tiny_run",
         "opustomo.commands.train_tomo",
-        "opustomo.training.setup",
+        "opustomo.training.run_training",
         "opustomo.training.monitors.training_figure",
         "torch._dynamo",  # which DistributedDataParallel imports
         "starfile",

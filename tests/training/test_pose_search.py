@@ -15,7 +15,7 @@ from opustomo.geometry.rotations import matrix_to_euler
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.boxes import Boxes, mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import irfft3, pad_spectrum, rfft3, shift_phases

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from opustomo.errors import UserError
-from opustomo.io.run_logs import read_training_log
+from opustomo.io.log_files import read_training_log
 from opustomo.training.run_log import RunLog, epoch_line
 
 NOW = datetime(2026, 1, 31, 9, 5, 7)

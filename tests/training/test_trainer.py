@@ -19,12 +19,12 @@ from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.data.voxels import BrokenSubtomogramError, VoxelSource
 from opustomo.io.latents import read_latents
+from opustomo.io.log_files import read_training_log
 from opustomo.io.poses import read_poses
-from opustomo.io.run_logs import read_training_log
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.loss import LossTerms, Neighbors
 from opustomo.model.residual_spectra import NoiseSums
-from opustomo.model.step import Batch, StepOutput, StepState
+from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.model.streams import SideStreams
 from opustomo.physics.boxes import Boxes
 from opustomo.training.config import RunConfig, TrainingConfig

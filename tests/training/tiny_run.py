@@ -103,12 +103,12 @@ def main(argv: list[str]) -> int:
     """Run `dsd` with the small networks."""
     from opustomo.main import main as dsd
     from opustomo.model import autoencoder
-    from opustomo.training import setup, trainer
+    from opustomo.training import run_training, trainer
     from opustomo.training.monitors import training_figure
 
     if "STOP_AFTER" in os.environ:
         trainer.AGREE_STEPS = 3
-        setup.stop_on_signal = lambda: stop_after(int(os.environ["STOP_AFTER"]))  # type: ignore[assignment]
+        run_training.stop_on_signal = lambda: stop_after(int(os.environ["STOP_AFTER"]))  # type: ignore[assignment]
     torch.set_num_threads(1)
     autoencoder.Encoder = TinyEncoder  # type: ignore[misc, assignment]
     autoencoder.Decoder = TinyDecoder  # type: ignore[misc, assignment]

@@ -22,7 +22,7 @@ from opustomo.analysis.figures.figure_style import (
 )
 from opustomo.analysis.latents.latent_traversals import PERCENTILES
 from opustomo.io.atomic import write_figure
-from opustomo.io.run_logs import LossCurve
+from opustomo.io.log_files import LossCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

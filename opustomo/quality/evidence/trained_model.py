@@ -30,7 +30,7 @@ from opustomo.io.pickles import load_pickles
 from opustomo.io.progress_bar import progress
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import PhysicsConfig
-from opustomo.model.step import Batch, StepState
+from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.ctf import TiltBatch
 
 USUAL_VALFRAC = 0.2

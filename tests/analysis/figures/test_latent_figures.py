@@ -7,7 +7,7 @@ from matplotlib.image import imread
 from opustomo.analysis.clusters.clustering import Clusters
 from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.figures.figure_style import cluster_colors, viewing_colors, viewing_map
-from opustomo.io.run_logs import LossCurve
+from opustomo.io.log_files import LossCurve
 
 SITES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
 

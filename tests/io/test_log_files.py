@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.io.run_logs import read_training_log
+from opustomo.io.log_files import read_training_log
 
 
 def line(epoch: int, part: str, gen: str, snr: str, total: str) -> str:

@@ -1,4 +1,4 @@
-"""Batch, state and results of a step of the model: what inference, generation and the step receive and return."""
+"""Records of a step of the model: its batch and state, and the results of inference, generation and the step."""
 
 from __future__ import annotations
 
