@@ -39,7 +39,7 @@ demo: $(READY)
 
 # from simulated tilt series to a clean set, reduced to what two cores do in about ten minutes
 cell: $(READY)
-	OMP_NUM_THREADS=1 $(PY) benchmarks/cell.py --reduced -o cell --pick-workers 2
+	$(PY) benchmarks/cell.py --reduced -o cell --pick-workers 2
 
 # the documentation site in build/site, with its own requirements on top; pictures and numbers of the tutorials come from
 # runs that it makes: of the first tutorial always, of the second if RIBOSOMES names the folder of the data

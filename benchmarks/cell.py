@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -138,8 +139,10 @@ class Bench:
         return in_program(line, self.folder)
 
     def tool(self, *words: object) -> None:
-        """Run a Python program that is not part of opustomo."""
-        done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+        """Run a Python program that is not part of opustomo, with one thread, because several run at the same time."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *map(str, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"error: {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
 
