@@ -19,7 +19,7 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.device import choose_device, keep_freed_memory, prepare_convolutions
 from opustomo.physics.fourier import centered_full
 from opustomo.quality.checks.inspection import inspect_particles
-from opustomo.quality.checks.reconstruction_kind import training_line
+from opustomo.quality.checks.reconstruction_kind import training_lines
 from opustomo.training.config import TrainingConfig
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
 from opustomo.training.monitors.records import MonitorFactory
@@ -121,7 +121,8 @@ def describe(inputs: Inputs, settings: RunSettings, log: RunLog, processes: int)
     if inputs.inherited is not None:
         log.say(f"# note: no mask is given with -r; the solvent mask in {inputs.inherited.source} is used")
     if inputs.kind is not None:
-        log.say(f"# {training_line(inputs.kind, bool(inputs.physics.divide))}")
+        for line in training_lines(inputs.kind, bool(inputs.physics.divide)):
+            log.say(f"# {line}")
 
 
 def about_conformations(model: ModelConfig, physics: PhysicsConfig) -> tuple[str, ...]:

@@ -350,7 +350,7 @@ def test_the_data_tell_whether_they_are_divided(
     assert main(["train_tomo", str(folder / "particles.star"), "-o", str(out), *words, "-n", "1"]) == 0
     said = (out / "run.log").read_text()
     assert ("they are divided by w and compared as with --normalizectf" in said) is plain
-    assert ("train with --normalizectf instead" in said) is not plain
+    assert ("Train with --normalizectf instead" in said) is not plain
     assert said.count("the power of the data scales with the number of slices") == 1
     assert physics_of_run(read_config(out / "config.pkl")[2]).divide is plain
     # a run goes on as it began, whatever its data would say now

@@ -276,15 +276,19 @@ def _many_views(particles: ParticleSet) -> bool:
     return bool(np.linalg.eigvalsh(tensor)[-1] < ONE_VIEW)
 
 
-def training_line(kind: ReconstructionKind, divide: bool) -> str:
-    """Return the line of the log about subtomograms that are trained without ``--normalizectf``."""
+def training_lines(kind: ReconstructionKind, divide: bool) -> list[str]:
+    """Return the lines of the log about subtomograms that are trained without ``--normalizectf``."""
+    found = f"subtomograms: {NAMES[kind.weighting]}; {kind.evidence}"
     if divide:
-        advice = "they are divided by w and compared as with --normalizectf; --no-divide disables this"
-    elif kind.weighted:
-        advice = "warning: they are compared with the CTF of plain back-projections; train with --normalizectf instead"
-    else:
-        advice = (
-            "warning: they are compared as plain back-projections that are not divided; give --normalizectf if the "
-            "program that made them weights them, else --divide"
-        )
-    return f"subtomograms: {NAMES[kind.weighting]}; {kind.evidence}; {advice}"
+        return [f"{found}; they are divided by w and compared as with --normalizectf; --no-divide disables this"]
+    if kind.weighted:
+        return [
+            found,
+            "warning: the subtomograms are weighted, but they are compared with the CTF of plain back-projections. "
+            "Train with --normalizectf instead",
+        ]
+    return [
+        found,
+        "warning: the subtomograms are compared as plain back-projections that are not divided. Give --normalizectf if "
+        "the program that made them weights them, else --divide",
+    ]

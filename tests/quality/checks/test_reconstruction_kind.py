@@ -23,7 +23,7 @@ from opustomo.quality.checks.reconstruction_kind import (
     ReconstructionKind,
     decide_kind,
     examine_reconstruction,
-    training_line,
+    training_lines,
 )
 from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
 
@@ -212,9 +212,13 @@ def test_ctf_multiplication_needs_noise_and_different_defocus() -> None:
 
 
 def test_lines_of_the_log() -> None:
-    assert "they are divided by w" in training_line(decide_kind(1.0, shape(1.0, 9.0)), True)
-    assert "train with --normalizectf instead" in training_line(decide_kind(1.64, shape(0.4, -6.7)), False)
-    assert "else --divide" in training_line(decide_kind(math.nan, None), False)
+    (plain,) = training_lines(decide_kind(1.0, shape(1.0, 9.0)), True)
+    assert "they are divided by w" in plain
+    # the advice is a line of its own, because the finding is long
+    _, weighted = training_lines(decide_kind(1.64, shape(0.4, -6.7)), False)
+    assert weighted.startswith("warning: ") and weighted.endswith("Train with --normalizectf instead")
+    _, unknown = training_lines(decide_kind(math.nan, None), False)
+    assert unknown.startswith("warning: ") and "else --divide" in unknown
 
 
 def test_real_ribosomes_are_weighted(shared_data: Path) -> None:
