@@ -113,8 +113,7 @@ def run_convergence(args: argparse.Namespace) -> None:
         write_convergence,
     )
     from opustomo.analysis.results import ResultDir
-    from opustomo.quality.evidence.validation import training_remark
-    from opustomo.training.monitors.metrics import EPOCHS_FILE
+    from opustomo.quality.evidence.validation import training_state
 
     results = ResultDir.open(args.resdir)
     number = _number_to_compare(results) if args.numk is None else args.numk
@@ -123,7 +122,7 @@ def run_convergence(args: argparse.Namespace) -> None:
     write_convergence(table, rows)
     draw_convergence(figure, rows, number)
     print("\n".join(describe_convergence(results, rows, number)))
-    print(training_remark(results.root / EPOCHS_FILE, rows[-1].epoch) or "By its losses, the training has converged.")
+    print(training_state(results.root, rows[-1].epoch))
     print(f"Wrote {table}\nWrote {figure}")
 
 

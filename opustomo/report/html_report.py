@@ -25,6 +25,7 @@ from opustomo.io.log_files import read_commands
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
+from opustomo.quality.evidence.validation import training_state
 from opustomo.report.page import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
 from opustomo.report.report_volumes import BUDGET_BYTES, ShownVolumes, collect_volumes
@@ -131,6 +132,7 @@ def write_report(request: ReportRequest, say: Callable[[str], None] = print) -> 
         "losses": describe_losses(results),
         "kl": describe_kl(results),
         "convergence": read_convergence(results.root / "convergence.csv"),
+        "state": training_state(results.root, which.epoch),
         "poses": _pose_corrections(results, which, analyzed.total, star, data, notes),
         "variance": describe_variance(results.analysis(which) / "explained_variance_ratio.txt"),
         "points": points,
@@ -182,14 +184,15 @@ def _clustering(request: ReportRequest) -> Path:
 
 
 def _commands(results: ResultDir, which: Round, folder: Path, number: int, star: ParticleStar | None) -> dict[str, str]:
-    """Return the commands that add what is missing and that select particles."""
+    """Return the commands that add what is missing and that select particles; empty where none can help."""
     given = "STAR" if star is None else str(star.path)
     method = re.sub(r"\d+$", "", folder.name)
     words = ["dsdsh", "validate", str(results.root), which.label, str(number)]
     words += [] if method == "kmeans" else ["--cluster", method]
+    compare = ["dsdsh", "convergence", str(results.root), "-k", str(number)]
     return {
         "validate": shlex.join(words),
-        "convergence": shlex.join(["dsdsh", "convergence", str(results.root), "-k", str(number)]),
+        "convergence": shlex.join(compare) if len(results.epochs()) > 1 else "",
         "select": shlex.join(
             ["dsdsh", "select", given, str(results.root), which.label, "--ind", "selection.json", "-o", "selected.star"]
         ),

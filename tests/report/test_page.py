@@ -225,6 +225,23 @@ def test_evidence_is_shown_and_stale_evidence_is_not(run: Path, tmp_path: Path) 
     ]
 
 
+def test_the_state_of_the_training_is_shown(run: Path, tmp_path: Path) -> None:
+    """A run with the latents of one epoch gets no command that would compare epochs and fail."""
+    root = tmp_path / "copy"
+    shutil.copytree(run, root)
+
+    def content(words: tuple[str, ...] = ()) -> dict[str, Any]:
+        assert dsdsh(["report", str(root), "4", "--star", str(root / "all.star"), "--skip-vol", *words]) == 0
+        return content_of(root / "analyze.4" / "report.html")
+
+    assert content()["commands"]["convergence"] == "" and "no epochs.csv" in content()["state"]
+    shutil.copy(root / "z.4.pkl", root / "z.3.pkl")
+    rows = [f"{epoch},{loss},{loss}" for epoch, loss in enumerate((-0.1, -0.2, -0.3, -0.4, -0.5))]
+    (root / "epochs.csv").write_text("\n".join(["epoch,training_gen,validation_gen", *rows]) + "\n")
+    assert content()["commands"]["convergence"] == shlex.join(["dsdsh", "convergence", str(root), "-k", "3"])
+    assert "still improving: the held-out loss fell by 0.3" in content()["state"]
+
+
 def test_a_second_round_keeps_the_numbers_of_the_table(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(run, root)

@@ -174,6 +174,11 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     return match
 
 
+def training_state(root: Path, epoch: int) -> str:
+    """Return a sentence about the convergence of the training in the folder `root`, as of an epoch."""
+    return training_remark(root / EPOCHS_FILE, epoch) or f"By its losses, the training had converged in epoch {epoch}."
+
+
 def training_remark(epochs_file: Path, epoch: int) -> str:
     """Return a sentence about a training that had not converged or overfits in an epoch; empty if it had converged."""
     history = [row for row in read_history(epochs_file) if row.epoch <= epoch]

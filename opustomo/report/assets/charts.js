@@ -79,9 +79,12 @@ function showTraining(report, host) {
       lineChart([{ x: epoch, y: last, color: HELD_OUT, name: "last epoch", label: "with last epoch" }, { x: epoch, y: previous, color: TRAINING, name: "previous epoch", label: "with previous" }],
         { title: "Convergence: adjusted Rand index of clusters", ...options, width: 400, yRange: [-0.05, 1.05] }),
       lineChart([{ x: epoch, y: displacement, color: TRAINING, name: "displacement" }], { title: "Convergence: displacement of latents / spread", ...options }));
-  } else {
+  } else if (report.commands.convergence) {
     host.append(element("p", {}, "Convergence over epochs has not been measured. This command measures it:"), commandBlock(report.commands.convergence));
+  } else {
+    host.append(element("p", {}, "The clusters of different epochs cannot be compared, because the run has written the latents of one epoch only."));
   }
+  if (report.state) host.append(element("p", {}, report.state));
 }
 
 // Histograms of the corrections of the input poses
