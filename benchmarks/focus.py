@@ -35,23 +35,27 @@ def write_part(first: np.ndarray, second: np.ndarray, folder: Path, apix: float)
 
 
 def focus_scores(data: Path, out: Path, epoch: int | None = None) -> dict[str, dict[str, float]]:
-    """Return the adjusted Rand index of two classes, by k-means and by a Gaussian mixture.
+    """Return the adjusted Rand index of two classes by k-means and by a Gaussian mixture, and of joined clusters.
 
-    They are computed for the latents of a run, and for its decoded volumes inside the mask (``dsdsh analyze --focus``).
+    They are computed for the latents of a run, and for its decoded volumes inside the mask (``dsdsh analyze --focus``),
+    which are written to ``focus_values.npy`` in the folder of the run. *joined8* is the index of eight clusters of
+    k-means that are joined to two classes by the truth: the best that joining clusters can reach.
     """
-    from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
-    from sklearn.mixture import GaussianMixture
 
     import opustomo
+    from opustomo.analysis.clusters.clustering import cluster_latents
 
-    labels = np.load(data / "focus_labels.npy")
+    truth = np.load(data / "focus_labels.npy")
     run = opustomo.Run(out)
+    decoded = run.focus(data / "focus.mrc", epoch, 4)
+    np.save(out / "focus_values.npy", decoded)
     found = {}
-    for name, values in (("latents", run.latents(epoch)), ("decoded", run.focus(data / "focus.mrc", epoch, 4))):
-        methods = KMeans(2, n_init=10, random_state=0), GaussianMixture(2, n_init=5, random_state=0)
-        scores = [adjusted_rand_score(labels, method.fit_predict(values.astype(np.float64))) for method in methods]
-        found[name] = dict(zip(("kmeans", "gmm"), (round(float(score), 3) for score in scores), strict=True))
+    for name, values in (("latents", run.latents(epoch)), ("decoded", decoded)):
+        labels = {method: cluster_latents(values, 2, method=method).labels for method in ("kmeans", "gmm")}
+        eight = cluster_latents(values, 8).labels
+        labels["joined8"] = np.array([truth[eight == cluster].mean() > 0.5 for cluster in range(8)])[eight]
+        found[name] = {key: round(float(adjusted_rand_score(truth, part)), 3) for key, part in labels.items()}
     return found
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -67,6 +68,10 @@ STATES = tuple(
 )
 TRNA = STATES[4:]
 RATCHET = tuple(f"ratchet_{step:02d}" for step in range(11))
+A_AND_E = f"+{STATES[5]}-{STATES[4]}"
+"""Two tRNAs, as a difference of densities of the same frame."""
+TRNA_PROTUBERANCE = tuple(f"{state}{part}" for state in TRNA for part in ("", f"-{STATES[0]}+{STATES[1]}"))
+TRNA_RATCHET = tuple(f"{step}{part}" for step in RATCHET for part in ("", A_AND_E))
 MATCHING = ("comp_5_70S_APE_mRNA", "1qvr", "2cg9", "3cf3", "3ipm", "mirror:1qvr", "mirror:3cf3", "empty")
 MATCHING_1QVR = ("1qvr", "comp_2_30S", "2cg9", "3cf3", "3ipm", "mirror:3ipm", "mirror:3cf3", "empty")
 MATCHING_50S = ("comp_0_50S", "comp_2_30S", "1qvr", "3cf3", "3ipm", "mirror:comp_0_50S", "mirror:1qvr", "empty")
@@ -85,6 +90,12 @@ SETS = {
     "unequal": PanelSet(STATES, f"--snr 0.05 {OFF}", weights=(60, 30, 6, 2, 1, 1)),
     "trna": PanelSet(TRNA, f"--snr 0.05 {OFF}", part=TRNA),
     "trna-focus": PanelSet(TRNA, f"--snr 0.05 {OFF}", part=TRNA, focus=True),
+    "trna-0.01": PanelSet(TRNA, f"--snr 0.01 {OFF}", part=TRNA),
+    "trna-0.01-focus": PanelSet(TRNA, f"--snr 0.01 {OFF}", part=TRNA, focus=True),
+    "trna-protuberance": PanelSet(TRNA_PROTUBERANCE, f"--snr 0.05 {OFF}", part=TRNA),
+    "trna-protuberance-focus": PanelSet(TRNA_PROTUBERANCE, f"--snr 0.05 {OFF}", part=TRNA, focus=True),
+    "trna-ratchet": PanelSet(TRNA_RATCHET, f"--snr 0.05 {OFF}", part=TRNA_RATCHET[10:12]),
+    "trna-ratchet-focus": PanelSet(TRNA_RATCHET, f"--snr 0.05 {OFF}", part=TRNA_RATCHET[10:12], focus=True),
     "protuberance": PanelSet(STATES, f"--snr 0.05 {OFF}", part=STATES[:2]),
     "protuberance-focus": PanelSet(STATES, f"--snr 0.05 {OFF}", part=STATES[:2], focus=True),
     "matching-1qvr": PanelSet(MATCHING_1QVR, "--snr 0.03 --rot-err 6 --shift-err 1.0", weights=PICKS),
@@ -105,12 +116,17 @@ SETS = {
 
 
 def density(name: str, data: Path, reduced: bool) -> np.ndarray:
-    """Return one density (D, D, D) of the panel, in units of the standard deviation of its voxels."""
+    """Return one density (D, D, D) of the panel, in units of the standard deviation of its voxels.
+
+    A name such as ``a+b-c`` is the sum of the densities a and b less c, where it is positive.
+    """
     import mrcfile
 
-    plain = name.removeprefix("mirror:")
-    path = next(p for p in (data / "maps" / f"{plain}.mrc", data / "decoys" / f"{plain}.mrc") if p.exists())
-    volume = np.array(mrcfile.read(path), dtype=np.float32)
+    volume: np.ndarray = np.float32(0)
+    for sign, plain in re.findall(r"([+-]?)([^+-]+)", name.removeprefix("mirror:")):
+        path = next(p for p in (data / "maps" / f"{plain}.mrc", data / "decoys" / f"{plain}.mrc") if p.exists())
+        volume = volume + (-1 if sign == "-" else 1) * np.array(mrcfile.read(path), dtype=np.float32)
+    volume = np.maximum(volume, 0)
     if reduced:
         volume = volume.reshape(32, 2, 32, 2, 32, 2).mean((1, 3, 5))
     volume /= np.abs(volume[volume != 0]).std()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opustomo.analysis.clusters.cluster_files import load_labels
-from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
+from opustomo.analysis.clusters.clustering import Clustering, Clusters
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import AnalyzedParticles
 from opustomo.io.log_files import LossCurve, read_training_log
@@ -117,6 +117,13 @@ class OpenedRun:
         """Return the conformation latents, shape (N, zaffinedim), or None if the run has none."""
         return self.results.load_latents(self._epoch(epoch))[1]
 
+    def coordinates(self, epoch: int | None = None) -> npt.NDArray[np.float32] | None:
+        """Return the coordinates of the compositions in units of their standard errors, shape (N, K).
+
+        They are NaN for particles that were not read in training. None if the run did not write them.
+        """
+        return self.results.load_coordinates(self._epoch(epoch), len(self.latents(epoch)))
+
     def poses(self, epoch: int | None = None) -> Poses:
         """Return the refined poses: Euler angles in degrees and origins as fractions of the box."""
         return self.results.load_poses(self._epoch(epoch), len(self.latents(epoch)))
@@ -167,12 +174,10 @@ class OpenedRun:
         max_number
             Largest number of clusters that is tried if `number` is None.
         """
-        if method == "hdbscan" or number is None:
-            from opustomo.analysis.clusters.cluster_number import automatic_clusters
+        from opustomo.analysis.clusters.cluster_number import find_clusters
 
-            clustering = Clustering(None, method, max_number, min_cluster_size)
-            return automatic_clusters(self.latents(epoch), clustering).clusters
-        return cluster_latents(self.latents(epoch), number, method=method)
+        clustering = Clustering(None if method == "hdbscan" else number, method, max_number, min_cluster_size)
+        return find_clusters(self.latents(epoch), clustering, self.coordinates(epoch)).clusters
 
     def analyzed(self, which: int | str | None = None) -> AnalyzedParticles:
         """Return the particles of a round of analysis for selection by latents, cluster or distance."""

@@ -129,8 +129,13 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     dump_pickle(results.root / "groups.pkl", groups)
     _write_losses(results, say)
     if request.focus is None:
-        tables = [table for table in (mu, multi_mu) if table is not None]
-        subjects = [LatentSet(table[indices], groups[indices], indices, len(table)) for table in tables]
+        coordinates = results.load_coordinates(epoch, len(mu))
+        if coordinates is None and request.clustering.method != "kmeans" and not request.composition_only:
+            say(f"{results.root} has no coordinates.{epoch}.npy, so {request.clustering.title} uses the latents.")
+        coordinates = None if coordinates is None else coordinates[indices]
+        subjects = [LatentSet(mu[indices], groups[indices], indices, len(mu), coordinates=coordinates)]
+        if multi_mu is not None:
+            subjects.append(LatentSet(multi_mu[indices], groups[indices], indices, len(mu)))
     else:
         scores = write_focus(results, epoch, request.focus, mu, request.folder(), say)
         subjects = [LatentSet(scores, groups, indices, len(mu), decoded=mu)]

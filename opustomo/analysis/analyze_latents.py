@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis.clusters.cluster_number import automatic_clusters, write_number_choice
-from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents
+from opustomo.analysis.clusters.cluster_number import find_clusters, write_number_choice
+from opustomo.analysis.clusters.clustering import Clustering, Clusters
 from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.latents.dimension_reduction import PrincipalComponents, fit_pca
 from opustomo.analysis.latents.latent_traversals import pc_traversal
@@ -35,6 +35,8 @@ class LatentSet:
         Number of particles of the run.
     decoded
         Latents from which volumes are decoded, shape (n, zdim), if these are not `latents`.
+    coordinates
+        Coordinates of the compositions in units of their standard errors, shape (n, K), if the run has them.
     """
 
     latents: np.ndarray
@@ -42,6 +44,7 @@ class LatentSet:
     indices: np.ndarray
     total: int
     decoded: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
 
 
 def write_latent_report(
@@ -88,16 +91,12 @@ def write_latent_report(
             f"instead of {num_pcs}."
         )
         num_pcs = dimension
-    choice = None
-    if clustering.number is None:
-        say(f"{outdir.name}: {clustering.title} of {len(subject.latents):,} particles.")
-        found = automatic_clusters(subject.latents, clustering)
-        clustering, clusters, choice = found.clustering, found.clusters, found.choice
-        for message in found.messages:
-            say(f"{outdir.name}: {message}")
-    else:
-        say(f"{outdir.name}: {clustering.title}, {clustering.number} clusters of {len(subject.latents):,} particles.")
-        clusters = cluster_latents(subject.latents, clustering.number, method=clustering.method)
+    number = "" if clustering.number is None else f"{clustering.number} clusters of "
+    say(f"{outdir.name}: {clustering.title}, {number}{len(subject.latents):,} particles.")
+    found = find_clusters(subject.latents, clustering, subject.coordinates)
+    clustering, clusters, choice = found.clustering, found.clusters, found.choice
+    for message in found.messages:
+        say(f"{outdir.name}: {message}")
     num_filled = int((clusters.sizes > 0).sum())
     if num_filled < len(clusters):
         say(

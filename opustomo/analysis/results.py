@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from opustomo.errors import UserError
-from opustomo.io.latents import read_latents
+from opustomo.io.latents import read_coordinates, read_latents
 from opustomo.io.pickles import load_torch
 from opustomo.io.poses import Poses, read_poses
 
@@ -164,6 +164,10 @@ class ResultDir:
             If the epoch is missing or its latents are not finite.
         """
         return read_latents(self.epoch_file("z", epoch))
+
+    def load_coordinates(self, epoch: int, count: int) -> np.ndarray | None:
+        """Read the coordinates (N, K) of compositions in units of their standard errors; None if the run has none."""
+        return read_coordinates(self.root / f"coordinates.{epoch}.npy", count)
 
     def load_plain_latents(self, epoch: int) -> np.ndarray:
         """Read the composition latents (N, zdim), float32; ``z.N.pkl`` may be a plain array as written by cryoDRGN."""

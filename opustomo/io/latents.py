@@ -123,6 +123,42 @@ def write_latents(path: str | os.PathLike[str], mu: npt.ArrayLike, multi_mu: npt
     dump_torch(path, content)
 
 
+def write_coordinates(path: Path, values: npt.ArrayLike | None) -> None:
+    """Write coordinates of compositions (N, K) in units of their standard errors, atomically.
+
+    NaN marks particles without coordinates. None removes the file of an earlier run.
+    """
+    if values is None:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        np.save(file, np.asarray(values, dtype=np.float32))
+
+
+def read_coordinates(path: Path, count: int) -> npt.NDArray[np.float32] | None:
+    """Read what :func:`write_coordinates` wrote for ``count`` particles; None if there is no such file.
+
+    Raises
+    ------
+    UserError
+        The file is damaged or belongs to another number of particles.
+    """
+    if not path.exists():
+        return None
+    try:
+        values = np.load(path, allow_pickle=False)
+        if values.ndim != 2 or values.dtype.kind != "f":
+            raise ValueError(f"a table of numbers is expected, not {values.dtype} of shape {values.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Remove the file to cluster latents instead.") from error
+    if len(values) != count:
+        raise UserError(
+            f"{path}: the file has {len(values)} rows, but the run has {count} particles. Remove the file to cluster "
+            "latents instead."
+        )
+    return np.asarray(values, dtype=np.float32)
+
+
 def _table(path: str | os.PathLike[str], name: str, values: Any) -> npt.NDArray[np.float32]:
     try:
         if hasattr(values, "detach"):  # a tensor that requires gradients, or of a type that NumPy does not have

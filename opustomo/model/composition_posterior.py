@@ -36,6 +36,8 @@ OVERSAMPLING = 2
 """Voxels of the components per voxel of the comparison, so that their interpolation attenuates little."""
 BATCH = 16
 ROWS = 4096
+PRIOR_PRECISION = 0.01
+"""Precision of the coordinates before the data are seen, relative to that of the data, so that they are finite."""
 
 
 class Population(NamedTuple):
@@ -206,3 +208,20 @@ def posterior_means(found: Evidence, population: Population) -> Tensor:
     prior = weights.clamp(min=1e-300).log()
     parts = zip(found.linear.split(ROWS), found.quadratic.split(ROWS), strict=True)
     return torch.cat([torch.softmax(Evidence(*part).of(coordinates) + prior, 1) @ latents for part in parts])
+
+
+def likelihood_coordinates(found: Evidence) -> Tensor:
+    """Return the coordinates (N, K) that maximize the likelihood of each particle, in units of their standard errors.
+
+    The axes are the eigenvectors of the mean information Ḡ = mean of G_i, scaled so that Ḡ is the identity. The
+    coordinates of identical particles therefore scatter with a standard deviation of about 1, and the squared distance
+    between two compositions is twice the mean log-likelihood ratio of a particle. Unlike posterior means, they do not
+    gather at the compositions of the population, so that their density is meaningful.
+    """
+    information, axes = torch.linalg.eigh(found.quadratic.mean(0))
+    kept = information > torch.finfo(torch.float32).eps * information[-1]
+    axes = (axes[:, kept] / information[kept].sqrt()).flip(1)
+    linear = found.linear @ axes
+    quadratic = axes.T @ found.quadratic @ axes
+    prior = PRIOR_PRECISION * torch.eye(len(quadratic[0]), dtype=quadratic.dtype, device=quadratic.device)
+    return torch.linalg.solve(quadratic + prior, linear)

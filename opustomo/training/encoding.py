@@ -24,6 +24,7 @@ from opustomo.model.composition_posterior import (
     comparison_size,
     evidence,
     find_population,
+    likelihood_coordinates,
     posterior_means,
 )
 from opustomo.model.device import release_unused_memory
@@ -61,7 +62,8 @@ def infer_latents(
 
     Compositions are posterior means given the data and a population of the encoder's compositions, where these can be
     inferred. All other latents are means of the encoder, and running averages for particles that cannot be read.
-    ``engine.latents.encoded`` keeps means and standard deviations of the encoder.
+    ``engine.latents.encoded`` keeps means and standard deviations of the encoder, and ``engine.latents.coordinates``
+    what :func:`likelihood_coordinates` returns, with NaN for particles without evidence.
 
     Parameters
     ----------
@@ -75,6 +77,7 @@ def infer_latents(
         B factor of the comparison.
     """
     model, every = engine.model, np.sort(np.concatenate(members))
+    engine.latents.coordinates = None
     if model.encoder is None or not len(every):
         averages = engine.latents.values.cpu().numpy()
         engine.latents.encoded = Encoded(averages, np.full_like(averages, np.nan))
@@ -93,6 +96,9 @@ def infer_latents(
         population = _of_first_process(engine, compositions.float())
         found, usable = compare(engine, reading, every, population, bfactor_A2)
         means[at[usable], : model.config.zdim] = posterior_means(found, population).to(means)
+        coordinates = likelihood_coordinates(found).float().cpu().numpy()
+        engine.latents.coordinates = np.full((len(means), coordinates.shape[1]), np.nan, dtype=np.float32)
+        engine.latents.coordinates[every[usable.cpu().numpy()]] = coordinates
         del found, population
     release_unused_memory(engine.device)
     return means.cpu().numpy()

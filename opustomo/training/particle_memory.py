@@ -45,6 +45,8 @@ class LatentMemory:
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
         self.encoded: Encoded | None = None
         """Latents encoded at the end of the last epoch, until :meth:`take_encoded` returns them."""
+        self.coordinates: np.ndarray | None = None
+        """Coordinates of compositions in units of their standard errors at the end of the last epoch, (N, K)."""
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 

@@ -18,6 +18,7 @@ from opustomo.data.batches import load_batches, viewing_batches
 from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.geometry.rotations import viewing_groups
+from opustomo.io.latents import write_coordinates
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.residual_spectra import gain_from
@@ -206,6 +207,7 @@ class Trainer:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
                 poses = self.engine.poses.poses()
+                write_coordinates(self.run.outdir / f"coordinates.{epoch}.npy", self.engine.latents.coordinates)
                 self._written = epoch, write_epoch(self.run.outdir, epoch, self.model, latents, poses, separation)
             progress.note_written(epoch, None if validation is None else validation["gen"])
             self.save_state()

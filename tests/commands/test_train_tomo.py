@@ -18,7 +18,7 @@ import torch
 from opustomo.checkpoint.config import read_config
 from opustomo.checkpoint.weights import read_weights
 from opustomo.data.batches import read_split
-from opustomo.io.latents import read_latents
+from opustomo.io.latents import read_coordinates, read_latents
 from opustomo.io.log_files import read_training_log
 from opustomo.io.mrc import read_volume
 from opustomo.io.pickles import SEAL_LENGTH
@@ -58,6 +58,7 @@ def settings_of_train(monkeypatch: pytest.MonkeyPatch) -> list:
 
 def test_the_files_of_a_run_are_there_and_no_others(trained_run: Path) -> None:
     epochs = {f"{kind}.{n}.pkl" for kind in ("weights", "z", "pose") for n in range(2)}
+    epochs |= {f"coordinates.{n}.npy" for n in range(2)}
     assert results_in(trained_run) == epochs | {"config.pkl", "run.log", "split.pkl", "state.pkl", "tmp.mrc"}
 
 
@@ -111,6 +112,8 @@ def test_latents_poses_and_split_are_of_all_particles(trained_run: Path, tiny_se
         assert set(raw) == {"mu", "nn", "multi_mu"} and raw["nn"] is None
         assert raw["mu"].shape == (16, 2) and raw["multi_mu"].shape == (16, 3)
         assert raw["mu"].dtype == torch.float32
+        coordinates = read_coordinates(trained_run / f"coordinates.{epoch}.npy", 16)
+        assert coordinates is not None and coordinates.shape == (16, 2) and np.isfinite(coordinates).all()
         rot, trans, euler = pickle.loads((trained_run / f"pose.{epoch}.pkl").read_bytes())
         assert (rot.dtype, trans.dtype, euler.dtype) == (np.float32, np.float64, np.float64)
         assert (rot.shape, trans.shape, euler.shape) == ((16, 3, 3), (16, 3), (16, 3))

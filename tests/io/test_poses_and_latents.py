@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.errors import UserError
-from opustomo.io.latents import read_latents, write_latents
+from opustomo.io.latents import read_coordinates, read_latents, write_coordinates, write_latents
 from opustomo.io.pickles import dump_pickle, dump_torch, load_pickle
 from opustomo.io.poses import Poses, read_poses, write_poses
 
@@ -121,3 +121,31 @@ def test_wrong_latent_files(tmp_path: Path, content: object, reason: str) -> Non
 def test_latents_must_be_tables(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two axes"):
         write_latents(tmp_path / "z.pkl", np.zeros(3))
+
+
+def test_coordinates_round_trip_and_are_removed_with_none(tmp_path: Path) -> None:
+    path = tmp_path / "coordinates.3.npy"
+    assert read_coordinates(path, 7) is None
+    values = RNG.standard_normal((7, 4)).astype(np.float32)
+    values[2] = np.nan
+    write_coordinates(path, values)
+    np.testing.assert_array_equal(read_coordinates(path, 7), values)
+    with pytest.raises(UserError, match="has 7 rows, but the run has 8 particles"):
+        read_coordinates(path, 8)
+    write_coordinates(path, None)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", np.lib.format.magic(1, 0) + b"\x10\x00{'descr': '<f4'"])
+def test_damaged_coordinates(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "coordinates.0.npy").write_bytes(content)
+    with pytest.raises(UserError, match="Remove the file to cluster latents instead"):
+        read_coordinates(tmp_path / "coordinates.0.npy", 7)
+
+
+def test_coordinates_are_no_pickles_and_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "coordinates.0.npy"
+    for values in (np.array([object()]), np.zeros(7), np.zeros((7, 2), dtype=int)):
+        np.save(path, values)
+        with pytest.raises(UserError, match="cannot be read"):
+            read_coordinates(path, 7)

@@ -14,6 +14,7 @@ from opustomo.model.composition_posterior import (
     comparison_size,
     evidence,
     find_population,
+    likelihood_coordinates,
     population_weights,
     posterior_means,
 )
@@ -138,3 +139,19 @@ def test_data_without_information_leave_the_mean_of_the_population() -> None:
     nothing = Evidence(torch.zeros(7, 3, dtype=torch.float64), torch.zeros(7, 3, 3, dtype=torch.float64))
     inferred = posterior_means(nothing, population(latents))
     torch.testing.assert_close(inferred, latents.double().mean(0).expand(7, -1))
+
+
+def test_coordinates_scatter_by_their_standard_errors_and_do_not_gather() -> None:
+    """Two states in three components, seen with very different errors; the third component is hardly seen at all."""
+    errors = torch.tensor([0.05, 2.0, 1e6], dtype=torch.float64)
+    true = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]], dtype=torch.float64)[torch.arange(2000) % 2]
+    noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64) * errors
+    quadratic = torch.diag(errors**-2).expand(2000, -1, -1)
+    turned = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64))[0]
+    linear = ((true + noise) / errors**2) @ turned.T
+    found = likelihood_coordinates(Evidence(linear, turned @ quadratic @ turned.T))
+    assert found.shape == (2000, 2)
+    states = found[::2], found[1::2]
+    for state in states:
+        assert state.std(0).tolist() == pytest.approx([1.0, 1.0], abs=0.06)
+    assert float((states[0].mean(0) - states[1].mean(0)).norm()) == pytest.approx(0.5 / 0.05, abs=0.2)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
-from opustomo.analysis.clusters.density_clusters import density_clusters, jaccard_with_best
+from opustomo.analysis.clusters.density_clusters import jaccard_with_best
+from opustomo.analysis.clusters.nested_clusters import nested_clusters, varying_components
 from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.progress_bar import progress
 
@@ -157,49 +158,83 @@ def write_number_choice(path: Path, choice: NumberChoice, title: str) -> None:
 
 
 @dataclass(frozen=True)
-class AutomaticClusters:
-    """Clusters with the number that was chosen, and messages for the user.
+class FoundClusters:
+    """Clusters, and what the user is told about their number.
 
     Attributes
     ----------
     clustering
-        Clustering method and chosen number of clusters.
+        Clustering method and number of clusters, which may have been chosen from the data.
     clusters
         The clusters.
     choice
-        Scores of the numbers that were tried; None for HDBSCAN.
+        Scores of the numbers that were tried; None for HDBSCAN and for a number that was given.
     messages
         Sentences that state why this number was chosen and how many particles belong to no cluster.
     """
 
     clustering: Clustering
     clusters: Clusters
-    choice: NumberChoice | None
-    messages: tuple[str, ...]
+    choice: NumberChoice | None = None
+    messages: tuple[str, ...] = ()
 
 
-def automatic_clusters(latents: np.ndarray, clustering: Clustering) -> AutomaticClusters:
-    """Cluster latents (N, zdim) and choose the number of clusters; ``clustering.number`` is ignored.
+def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.ndarray | None = None) -> FoundClusters:
+    """Cluster particles with the given number of clusters, or choose the number from the data.
+
+    Parameters
+    ----------
+    latents
+        Latents, shape (N, zdim).
+    clustering
+        Clustering method and number of clusters. HDBSCAN ignores the number.
+    coordinates
+        Coordinates of the compositions in units of their standard errors, shape (N, K), with NaN for particles without
+        coordinates. If they are given, Gaussian mixtures and HDBSCAN use them instead of the latents, whose posterior
+        means gather at points.
 
     Raises
     ------
     UserError
-        If the size of the smallest cluster is not possible.
+        If the number of clusters or the size of the smallest cluster is not possible.
     """
+    if clustering.method == "kmeans":
+        coordinates = None
+    known = np.ones(len(latents), dtype=bool) if coordinates is None else np.isfinite(coordinates).all(axis=1)
+    values = (latents if coordinates is None else coordinates)[known].astype(np.float64)
     if clustering.method == "hdbscan":
-        return _by_density(latents, clustering)
-    choice = choose_number(latents, _mixture_fit if clustering.method == "gmm" else _kmeans_fit, clustering.max_number)
-    chosen = replace(clustering, number=choice.chosen)
-    clusters = cluster_latents(latents, choice.chosen, method=clustering.method)
-    return AutomaticClusters(chosen, clusters, choice, (choice.reason,))
+        found = _by_density(values, clustering, standardized=coordinates is not None)
+    else:
+        if coordinates is not None:
+            components = varying_components(values)
+            values = components if components.shape[1] else values
+        found = _by_centers(values, clustering)
+    if coordinates is None:
+        return found
+    number = len(found.clusters)
+    labels = np.full(len(latents), number, dtype=np.int64)
+    labels[known] = found.clusters.labels
+    indices = np.flatnonzero(known)[found.clusters.center_indices]
+    messages = found.messages
+    if not known.all():
+        missing = f"{(~known).sum():,} particles were not read in training; they have the label {number}."
+        messages = (*messages, missing)
+    return replace(found, clusters=Clusters(labels, latents[indices], indices), messages=messages)
 
 
-def _by_density(latents: np.ndarray, clustering: Clustering) -> AutomaticClusters:
-    found = density_clusters(latents, clustering.min_cluster_size)
+def _by_centers(values: np.ndarray, clustering: Clustering) -> FoundClusters:
+    if clustering.number is not None:
+        return FoundClusters(clustering, cluster_latents(values, clustering.number, method=clustering.method))
+    choice = choose_number(values, _mixture_fit if clustering.method == "gmm" else _kmeans_fit, clustering.max_number)
+    clusters = cluster_latents(values, choice.chosen, method=clustering.method)
+    return FoundClusters(replace(clustering, number=choice.chosen), clusters, choice, (choice.reason,))
+
+
+def _by_density(values: np.ndarray, clustering: Clustering, standardized: bool) -> FoundClusters:
+    found = nested_clusters(values, clustering.min_cluster_size, standardized)
     labels, number = found.labels, len(found)
-    values = latents.astype(np.float64)
     centers = np.array([values[labels == cluster].mean(axis=0) for cluster in range(number)])
-    clusters = numbered_clusters(latents, labels, centers)
+    clusters = numbered_clusters(values, labels, centers)
     messages = []
     if len(found.stability):
         plural = "cluster" if number == 1 else "clusters"
@@ -215,7 +250,7 @@ def _by_density(latents: np.ndarray, clustering: Clustering) -> AutomaticCluster
             f"{clusters.unassigned:,} particles lie between clusters or far from all; they belong to no cluster and "
             f"have the label {number}."
         )
-    return AutomaticClusters(replace(clustering, number=number), clusters, None, tuple(messages))
+    return FoundClusters(replace(clustering, number=number), clusters, None, tuple(messages))
 
 
 def _kmeans_fit(values: np.ndarray, number: int) -> Fit:

@@ -105,7 +105,7 @@ def density_clusters(latents: np.ndarray, min_cluster_size: int | None = None, s
     dropped = len(stability) - len(kept)
     if len(kept) == 0:
         return DensityClusters(np.zeros(count, dtype=np.int64), np.zeros(0), dropped)
-    return DensityClusters(_with_borders(values, renumbered[labels]), stability[kept], dropped)
+    return DensityClusters(join_borders(values, renumbered[labels]), stability[kept], dropped)
 
 
 def jaccard_with_best(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _clusters_with_borders(values: np.ndarray, min_cluster_size: int) -> np.ndar
     # Half of a rare state: fewer neighbors break up populous states, more blur rare ones (docs/evidence.md).
     min_samples = min(max(LEAST_NEIGHBORS, min_cluster_size // 2), len(values))
     model = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True)
-    return _with_borders(values, model.fit_predict(values).astype(np.int64))
+    return join_borders(values, model.fit_predict(values).astype(np.int64))
 
 
 def _stability(values: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +148,7 @@ def _stability(values: np.ndarray, labels: np.ndarray, size: int, rng: np.random
     return indices.mean(axis=0)
 
 
-def _with_borders(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def join_borders(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Assign unassigned particles that are close to one cluster only."""
     from scipy.spatial import KDTree
 

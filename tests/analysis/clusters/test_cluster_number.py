@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.clusters.cluster_number import automatic_clusters, write_number_choice
+from opustomo.analysis.clusters.cluster_number import find_clusters, write_number_choice
 from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
 
 
@@ -17,7 +17,7 @@ def four_states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("method", ["kmeans", "gmm"])
 def test_number_of_separate_states_is_found(method: str, tmp_path: Path) -> None:
     latents, truth = four_states()
-    found = automatic_clusters(latents, Clustering(None, method, max_number=8))
+    found = find_clusters(latents, Clustering(None, method, max_number=8))
     assert found.choice is not None
     assert found.choice.chosen == len(found.clusters) == 4
     assert found.clustering.folder == f"{method}4"
@@ -36,12 +36,12 @@ def test_number_of_separate_states_is_found(method: str, tmp_path: Path) -> None
 
 def test_one_state_is_not_divided() -> None:
     latents = np.random.default_rng(1).normal(size=(400, 4)).astype(np.float32)
-    found = automatic_clusters(latents, Clustering(None, "gmm", max_number=6))
+    found = find_clusters(latents, Clustering(None, "gmm", max_number=6))
     assert len(found.clusters) == 1
 
 
 def test_few_particles_limit_the_numbers_that_are_tried() -> None:
-    found = automatic_clusters(np.random.default_rng(2).normal(size=(12, 2)), Clustering(None, "kmeans"))
+    found = find_clusters(np.random.default_rng(2).normal(size=(12, 2)), Clustering(None, "kmeans"))
     assert found.choice is not None
     assert found.choice.numbers.tolist() == [1]
 
@@ -51,7 +51,7 @@ def test_outliers_are_no_clusters_of_their_own() -> None:
     rng = np.random.default_rng(3)
     centers = np.repeat([[0, 0, 0], [30, 0, 0], [0, 60, 0], [0, 0, 60]], (120, 108, 6, 6), axis=0)
     latents = (centers + rng.normal(size=(240, 3))).astype(np.float32)
-    found = automatic_clusters(latents, Clustering(None, "kmeans", max_number=8))
+    found = find_clusters(latents, Clustering(None, "kmeans", max_number=8))
     assert found.choice is not None
     assert found.choice.stability[3] > 0.95, "four clusters are stable"
     assert min(found.clusters.sizes) >= 20

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from opustomo.analysis.clusters.cluster_number import automatic_clusters
+from opustomo.analysis.clusters.cluster_number import find_clusters
 from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.clusters.density_clusters import density_clusters, jaccard_with_best
 from opustomo.errors import UserError
@@ -79,10 +79,10 @@ def test_few_particles_and_identical_latents() -> None:
         assert (found.labels == 0).all()
 
 
-def test_automatic_clusters_label_particles_far_from_all_with_the_number_of_clusters() -> None:
+def test_find_clusters_label_particles_far_from_all_with_the_number_of_clusters() -> None:
     latents, _ = unequal_mixture(4)
     latents[0] += 300.0
-    found = automatic_clusters(latents, Clustering(None, "hdbscan"))
+    found = find_clusters(latents, Clustering(None, "hdbscan"))
     assert found.clustering.folder == "hdbscan6"
     assert found.clusters.labels[0] == 6
     assert found.clusters.unassigned == (found.clusters.labels == 6).sum() >= 1
