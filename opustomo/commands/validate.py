@@ -128,7 +128,7 @@ def run_convergence(args: argparse.Namespace) -> None:
 
 def _number_to_compare(results: ResultDir) -> int:
     """Return the number of clusters of the latest analysis, or one that the latents of the last epoch suggest."""
-    from opustomo.analysis.clusters.cluster_number import automatic_clusters
+    from opustomo.analysis.clusters.cluster_number import find_clusters
     from opustomo.analysis.clusters.clustering import Clustering
 
     found = results.clusterings()
@@ -137,7 +137,7 @@ def _number_to_compare(results: ResultDir) -> int:
         print(f"Comparing {number} clusters, as in {found[-1]}. Give another number with -k.")
         return number
     latents, _ = results.load_latents(results.epochs()[-1])
-    automatic = automatic_clusters(latents, Clustering(None))
+    automatic = find_clusters(latents, Clustering(None))
     number = automatic.clustering.number
     if number is None or number < 2:
         print("Comparing 2 clusters, although no division of the latents is stable. Give another number with -k.")

@@ -70,7 +70,8 @@ def nested_clusters(values: np.ndarray, min_cluster_size: int | None, standardiz
     level = _divide(values.astype(np.float64), size, standardized)
     if not len(level.stability):
         return level
-    labels, stability, dropped = np.full(len(values), UNASSIGNED, dtype=np.int64), [], level.dropped
+    labels, dropped = np.full(len(values), UNASSIGNED, dtype=np.int64), level.dropped
+    stability: list[float] = []
     for cluster in range(len(level)):
         members = np.flatnonzero(level.labels == cluster)
         inner = DensityClusters(np.zeros(len(members), dtype=np.int64), np.zeros(0), 0)
@@ -131,7 +132,8 @@ def _divide(values: np.ndarray, size: int, standardized: bool) -> DensityCluster
 
 def _joined(groups: list[_Group], pairs: list[tuple[int, int]]) -> list[_Group]:
     """Join pairs in their order, each group once, so that a group grows before it is compared with farther ones."""
-    joined, used = [], set()
+    joined: list[_Group] = []
+    used: set[int] = set()
     for pair in pairs:
         if used.isdisjoint(pair):
             used |= set(pair)
