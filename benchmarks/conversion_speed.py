@@ -2,8 +2,8 @@
 
     python benchmarks/conversion_speed.py --rows 400000 [--only convert_star combine_star]
 
-Prints one JSON object. "wall" is what the user waits, start of Python included, "cpu" the computing of all processes,
-in seconds; on a busy machine the first is more than the command's own. "peak_GB" is the most memory of one process.
+The script prints one JSON object. "wall" is the time in seconds until a command ends, including the start of Python, and
+"cpu" the CPU time of all its processes; "wall" is longer on a busy machine. "peak_GB" is the largest memory of one process.
 The tables have the columns of RELION 4 after a refinement, with two optics groups and long names.
 """
 
@@ -40,12 +40,12 @@ def loop(block: str, columns: str, prefix: str = "rln") -> str:
 
 
 def tomogram(row: int) -> str:
-    """Name of a row's tomogram."""
+    """Return the name of the tomogram of a row."""
     return f"TS_{row % TOMOGRAMS + 1:03d}"
 
 
 def relion4(numbers: np.ndarray, places: str, one: bool = False) -> str:
-    """A table of RELION 4, or 5 with centered places; of one tomogram if asked for."""
+    """Return a table of RELION 4, or of RELION 5 with centered coordinates, optionally of one tomogram."""
     groups = "".join(f"{group} optics{group} 2.7 300.0 {APIX} {BINNED} 64\n" for group in (1, 2))
     rows = (
         f"{x:.6f} {y:.6f} {z:.6f} {rot:.5f} {tilt:.5f} {psi:.5f} {(name := tomogram(0 if one else row))} {name}/{row} "
@@ -90,7 +90,7 @@ def dynamo(numbers: np.ndarray) -> str:
 
 
 def make_inputs(folder: Path, rows: int) -> None:
-    """Write every table that the commands read."""
+    """Write all tables that the commands read."""
     rng = np.random.default_rng(0)
     numbers = rng.uniform(-180, 180, (rows, 9))
     numbers[:, :3] = rng.uniform(100, 4000, (rows, 3))
@@ -154,10 +154,12 @@ def measure(folder: Path, words: str) -> dict[str, float | str]:
 
 
 def main() -> None:
-    """Make the tables, run the commands, print."""
+    """Write the tables, run the commands, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="commands that begin with this")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="NAME", help="run only commands that begin with these words"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="opustomo conversion ") as name:
         folder = Path(name)

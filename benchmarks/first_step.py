@@ -26,16 +26,16 @@ PARTS = {
     "inputs": "load_particles content_entries examine_scale pooled_std examine_reconstruction".split(),
     "run_training": ["inspect_particles"],
 }
-"""Functions whose time is told, by the module that calls them."""
+"""Functions that are timed, by the module that calls them."""
 STEPS = 30
 
 
 class EnoughError(Exception):
-    """Ends the run after enough steps."""
+    """Exception that ends the run after enough steps."""
 
 
 def run_watched(words: list[str]) -> None:
-    """Train in this process, noting times; prints them as JSON at the end."""
+    """Train in this process, and print the times of all parts as JSON."""
     started = float(os.environ[STARTED])
     events: list[dict[str, Any]] = []
     began = time.time()
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--shared-tables", type=int, default=0, help="distinct CTF tables (0: one per particle)")
     parser.add_argument("--cold", action="store_true", help="start with empty caches of compiled kernels")
     parser.add_argument("--caches", type=Path, help="folder of the caches of compiled kernels")
-    parser.add_argument("--star", type=Path, help="a set that is there already")
+    parser.add_argument("--star", type=Path, help="use an existing set")
     args = parser.parse_args()
     from noise_set import make_set
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def write_part(first: np.ndarray, second: np.ndarray, folder: Path, apix: float) -> None:
-    """Write the soft mask of where two densities differ, ``focus.mrc``, and the classes by it, ``focus_labels.npy``.
+    """Write a soft mask of the region where two densities differ, ``focus.mrc``, and the classes, ``focus_labels.npy``.
 
     A particle of the set in `folder` belongs to the class of the density that is nearer inside the mask.
     """

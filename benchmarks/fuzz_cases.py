@@ -1,7 +1,7 @@
 """Cases of ``fuzz.py``: commands on a small set and run, each with one fault.
 
-A case is drawn from its seed and number alone. It changes one input, option, limit or stream of a command that works
-as it stands, and says what must then not pass silently.
+A case is drawn from its seed and number alone. It changes one input, option, limit or stream of a valid
+command, and states which outcome would be wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESUME = f"dsd train_tomo set/particles.star -o run --poses set/poses.pkl -r set
 LONG = f"dsd train_tomo set/particles.star -o out --poses set/poses.pkl -r set/mask.mrc {SMALL} -n 4"
 
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    # name: (line, what it writes, what it reads)
+    # name: (command line, output, inputs)
     "train": (TRAIN, "out", ("set/particles.star", "set/poses.pkl", "set/mask.mrc", "SUB", "CTF")),
     "resume": (RESUME, "run", ("run/state.pkl", "run/config.pkl", "set/particles.star", "SUB")),
     "check": (
@@ -101,20 +101,20 @@ KINDS = {"options": 0.26, "star": 0.18, "mrc": 0.16, "pickles": 0.18, "signals":
 
 @dataclass
 class Case:
-    """One command with one thing wrong.
+    """A command with one fault.
 
     Attributes
     ----------
     kind, number, command, words
         Kind of fault, number of the case, name in :data:`COMMANDS`, and the command line.
     what
-        What was done, for the report.
+        Description of the fault for the report.
     prepare
         Changes the files in a folder.
     must_refuse
         Exit code 0 without a word about ``named`` would be wrong.
     named
-        Text that the output or the log must hold if the command goes on.
+        Text that the output or the log must contain if the command continues.
     limits
         ``fsize``, ``memory`` in bytes; ``stdout``, ``stderr``: ``closed``, ``full`` or ``ascii``; ``cwd``: ``gone``.
     stop
@@ -194,7 +194,7 @@ def _options(rng: random.Random, case: Case) -> None:
 
 
 def _drop(words: list[str], names: list[str] | tuple[str, ...]) -> None:
-    """Take an option and its value out of a line."""
+    """Remove an option and its value from a command line."""
     for name in names:
         while name in words:
             at = words.index(name)
@@ -208,7 +208,7 @@ def _drop(words: list[str], names: list[str] | tuple[str, ...]) -> None:
 
 
 def _pick(rng: random.Random, case: Case, fits: Callable[[str], bool]) -> str:
-    """A file that the command reads, of a kind; SUB and CTF stand for one of the set."""
+    """Return an input file of a kind; SUB and CTF denote files of the set."""
     name = rng.choice([name for name in COMMANDS[case.command][2] if fits(name)])
     one = f"set/subtomo/p{rng.randrange(12):06d}"
     return {"SUB": f"{one}.mrc", "CTF": f"{one}_ctf.star"}.get(name, name)
@@ -231,7 +231,7 @@ def _edit(case: Case, path: str, change: Callable[[bytes], bytes]) -> None:
 
 
 def flip(data: bytes, place: int, bit: int) -> bytes:
-    """Return data with one bit turned."""
+    """Return data with one bit flipped."""
     changed = bytearray(data)
     changed[place % len(changed)] ^= 1 << bit
     return bytes(changed)
@@ -331,7 +331,7 @@ def _mrc(rng: random.Random, case: Case) -> None:
 
 
 class _Payload:
-    """Would make a file if it were run."""
+    """Object whose pickle creates a file if code in it is executed."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch witness",)

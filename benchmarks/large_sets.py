@@ -28,7 +28,7 @@ DISTINCT = 64
 
 
 def make_linked_set(folder: Path, particles: int, tilts: int, box: int, tables: int) -> Path:
-    """Write a set whose subtomograms are links to ``DISTINCT`` files."""
+    """Write a set whose subtomograms are symbolic links to ``DISTINCT`` files."""
     from noise_set import PARTICLE_COLUMNS, make_set, write_loop
 
     make_set(folder, DISTINCT, tilts, box, 0)
@@ -50,7 +50,7 @@ def make_linked_set(folder: Path, particles: int, tilts: int, box: int, tables: 
 
 
 def train_without_steps(words: list[str]) -> None:
-    """Run ``dsd train_tomo`` without what it computes for each subtomogram."""
+    """Run ``dsd train_tomo`` without the computations for each subtomogram."""
     began = time.time()
     import torch
 
@@ -84,7 +84,7 @@ def train_without_steps(words: list[str]) -> None:
 
 
 def measured(command: list[str], log: Path) -> dict[str, Any]:
-    """Run a command; seconds and peak memory."""
+    """Run a command, and return its seconds and peak memory."""
     started = time.time()
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)

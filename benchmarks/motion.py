@@ -3,15 +3,15 @@
     python benchmarks/motion.py -o work --case ratchet --maps MAPS --ratchet --epochs 30 --device cuda
     python benchmarks/motion.py             # only shows that all cases run: tiny sizes, one epoch, a temporary folder
 
-MAPS holds comp_0_50S.mrc and comp_2_30S.mrc, and with --ratchet the steps ratchet_00.mrc … that are used as they are;
-without MAPS the densities shipped with opustomo serve. The 30S turns about the line through the centers of both
-subunits, through its own center, by -SWEEP … SWEEP degrees. Poses in the table are off by --rot-err and --shift-err.
-Simulated by ``dsd simulate``, or with --simulator by another program of that command line (VOLS.npy -o DIR -n N …).
-Finished sets and runs in the folder are used again. Prints one JSON object and writes it to {outdir}/scores.json.
+MAPS contains comp_0_50S.mrc and comp_2_30S.mrc, and with --ratchet the steps ratchet_00.mrc, …; without MAPS, the
+built-in densities are used. The 30S rotates about the line through the centers of both subunits, through its own
+center, by -SWEEP to SWEEP degrees. Poses in the table have errors of --rot-err and --shift-err. The sets are simulated
+by ``dsd simulate``, or with --simulator by another program with the same command line (VOLS.npy -o DIR -n N …).
+Finished sets and runs in the folder are reused. The script prints one JSON object and writes it to scores.json.
 
-Wanted: axis within 10°; Pearson r of the angles ≥ 0.9; FSC area above the run without bodies; still set: ≤ 0.5°
-reported; absent body: R² of a linear probe on its own latent ≥ 0.9 and on the other one ≤ 0.2. A forest is told beside
-it: it also sees that an absent body has no turn.
+Targets: axis within 10°; Pearson r of the angles ≥ 0.9; FSC area above that of the run without bodies; static set:
+≤ 0.5° reported; absent body: R² of a linear probe on its own latent ≥ 0.9 and on the other one ≤ 0.2. The R² of a
+random forest is reported as well; the forest also detects that an absent body does not rotate.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python benchmarks/physics_kernels.py --box 64 128 --batch 8 32 --tilts 41 --candidates 7
 
 Prints one JSON object per box and batch. "kernel" is what a run uses (Triton where it can), "plain" the same in torch;
-"gb_per_s" counts each input and output once, so that it can be held against the memory of the device.
+"gb_per_s" counts each input and output once, so that it can be compared with the memory bandwidth of the device.
 """
 
 from __future__ import annotations

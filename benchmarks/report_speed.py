@@ -5,7 +5,7 @@
 The page has 20 clusters, two movies and 60 sampled particles, whose volumes have 64³ voxels, and 50 tomograms. Prints
 one JSON object, times in milliseconds of the page's own clock from the navigation: "started" when its script starts,
 "opened" when all sections are shown and what is in view is drawn, "volumes" when the volumes are unpacked. "drawing"
-draws all points anew, as every step of zooming and panning does. "lasso" finds the points within a circle and draws the
+redraws all points, as every step of zooming and panning does. "lasso" finds the points within a circle and draws the
 selection, as the page does when the mouse button is released. "hover" finds the point under the pointer. These three
 times are medians. Browsers that are not installed are omitted.
 """
@@ -44,7 +44,7 @@ TIMED = """(() => {
 
 
 def fabricate(count: int) -> Any:
-    """An analyzed run: 20 clusters in six components."""
+    """Write an analyzed run with 20 clusters in six components."""
     from opustomo.report.particle_points import Analyzed
 
     rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def fabricate(count: int) -> Any:
 
 
 def make_star(count: int) -> Any:
-    """A table with a score and places in 50 tomograms."""
+    """Write a table with a score and positions in 50 tomograms."""
     import pandas as pd
 
     from opustomo.io.star_tables import read_particles
@@ -86,7 +86,7 @@ def make_star(count: int) -> Any:
 
 
 def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Volumes of 64³ voxels: balls with waves."""
+    """Return volumes of 64³ voxels: balls with waves."""
     from scipy.ndimage import gaussian_filter
 
     from opustomo.report.report_volumes import VolumeGroup, describe_surfaces, sample_particles
@@ -112,7 +112,7 @@ def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def make_page(analyzed: Any, star: Any = None, volumes: bool = False) -> str:
-    """The page of a run of which nothing but its points, its tomograms and its volumes is known."""
+    """Write the page of a run that has only points, tomograms and volumes."""
     from opustomo.report.page import render
     from opustomo.report.particle_points import describe_points
     from opustomo.report.run_summary import describe_clusters
@@ -134,7 +134,7 @@ def make_page(analyzed: Any, star: Any = None, volumes: bool = False) -> str:
 
 
 def measure(browser: Any, page: Path, repeats: int) -> dict[str, Any]:
-    """What the page says of itself in one browser."""
+    """Return the times that the page measures in one browser."""
     with tempfile.TemporaryDirectory(prefix="opustomo report ") as name, browser(Path(name) / "profile") as opened:
         opened.open(page)
         opened.run("window.opustomoReport.ready.then(() => true)")
@@ -142,7 +142,7 @@ def measure(browser: Any, page: Path, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Find the browsers, measure, print."""
+    """Find the browsers, and print the measured times."""
     from tests.report.browser import CHROMIUM, Browser
     from tests.report.firefox import FIREFOX, XVFB, Firefox
 

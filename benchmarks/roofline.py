@@ -29,7 +29,7 @@ VIEWS = ("view", "expand", "permute", "transpose", "slice", "select", "detach", 
 
 @dataclass
 class Cost:
-    """What the calls of one operation move and compute, and the time of its kernels."""
+    """Bytes and FLOPs of the calls of one operation, and the time of its kernels."""
 
     calls: int = 0
     bytes: float = 0.0
@@ -38,7 +38,7 @@ class Cost:
 
 
 def _tensor_bytes(values: Any) -> int:
-    """Bytes of the distinct elements of all tensors in a nest of lists; tensors with the same start count once."""
+    """Return the bytes of all distinct tensors in nested lists; tensors with the same start count once."""
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -88,7 +88,7 @@ def _recorder(costs: dict[str, Cost]) -> Any:
 
 @contextmanager
 def _count_triton(costs: dict[str, Cost]) -> Iterator[None]:
-    """Count the tensors that kernels of Triton are given."""
+    """Count the bytes of the arguments of Triton kernels."""
     try:
         from triton.runtime.jit import JITFunction
     except ImportError:
@@ -111,7 +111,7 @@ def _count_triton(costs: dict[str, Cost]) -> Iterator[None]:
 
 
 def profile_step(trainer: Any, batch: int, warm_up: int = 4, repeats: int = 3) -> dict[str, Cost]:
-    """Costs of a training step by operation, means over ``repeats`` steps."""
+    """Return the costs of a training step by operation, averaged over ``repeats`` steps."""
     import numpy as np
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -174,11 +174,11 @@ def _add_times(recorded: Any, costs: dict[str, Cost], cuda: bool, repeats: int) 
 
 
 KERNELS: dict[str, tuple[float, float]] = {}
-"""Microseconds and launches per step of each kernel of the last profile, by its own name."""
+"""Return the microseconds and launches per step of each kernel of the last profile by its name."""
 
 
 def table(costs: dict[str, Cost], bandwidth: float, rate: float) -> list[dict[str, Any]]:
-    """Rows sorted by microseconds lost against the bound."""
+    """Return rows sorted by the time in excess of the bound."""
     rows = []
     for name, cost in costs.items():
         if name == "(all kernels)" or cost.microseconds == 0.0:
@@ -201,7 +201,7 @@ def table(costs: dict[str, Cost], bandwidth: float, rate: float) -> list[dict[st
 
 
 def main() -> None:
-    """Make sets, profile, print."""
+    """Make sets, and print the profiles."""
     from train_throughput import add_size_options, make_trainer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,10 +1,12 @@
-"""How long training takes to start: reads and inspects a set of many small subtomograms, made in a temporary folder.
-And how long the lists of commands take: "dsd -h" and "dsdsh -h", start of Python included, the best of three.
+"""Time that training takes to start, and time of `dsd -h` and `dsdsh -h`.
+
+The set consists of many small subtomograms in a temporary folder. Times of help include the start of Python and are the
+shortest of three.
 
     python benchmarks/startup.py --particles 20000 --tilts 41 --box 16 [--shared-tables 0] [--profile]
 
-Prints one JSON object; times in seconds, with files warm in the system's cache; "cpu" is what of the total was
-computing, which on a busy machine is less than the clock says.
+The script prints one JSON object with times in seconds; files are in the cache of the system. "cpu" is the CPU time,
+which is shorter than the wall time on a busy machine.
 """
 
 from __future__ import annotations
@@ -57,19 +59,19 @@ def measure(star: Path) -> dict[str, float]:
 
 
 def help_time(package: str) -> float:
-    """Seconds until a program has told its commands."""
+    """Return the seconds until a program has printed its commands."""
     command = [sys.executable, "-c", f"from {package}.main import main; main(['-h'])"]
     return min(timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))[1] for _ in range(3))
 
 
 def main() -> None:
-    """Make a set, measure, print."""
+    """Make a set, and print the measured times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--particles", type=int, default=20_000)
     parser.add_argument("--tilts", type=int, default=41)
     parser.add_argument("--box", type=int, default=16)
     parser.add_argument("--shared-tables", type=int, default=0, help="distinct CTF tables (0: one per particle)")
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, to stderr")
+    parser.add_argument("--profile", action="store_true", help="print a profile to stderr")
     args = parser.parse_args()
     helping = {"dsd -h": help_time("opustomo"), "dsdsh -h": help_time("analysis_scripts")}
     _, importing = timed(lambda: __import__("opustomo.quality.checks.inspection"))

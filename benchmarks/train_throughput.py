@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # also from a source tree 
 
 
 def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int, bodies: Any = None) -> Any:
-    """A trainer as ``dsd train_tomo`` makes it; with the geometry of bodies as with ``--masks``."""
+    """Return the trainer of ``dsd train_tomo``; with a geometry of bodies, that of ``--masks``."""
     import numpy as np
     import torch
 
@@ -65,7 +65,7 @@ def make_trainer(star: Path, outdir: Path, args: argparse.Namespace, batch: int,
 
 
 def measure(trainer: Any, epochs: int) -> dict[str, float]:
-    """Train; medians over the epochs after the first two."""
+    """Train, and return medians over the epochs after the first two."""
     import torch
 
     from opustomo.training.processes import StopRequest
@@ -94,7 +94,7 @@ def measure(trainer: Any, epochs: int) -> dict[str, float]:
 
 
 def stages(trainer: Any, batch: int) -> dict[str, float]:
-    """Milliseconds of the parts of a step, run one by one without a graph."""
+    """Return the milliseconds of the parts of a step that run one after another without a graph."""
     import numpy as np
     import torch
     from stopwatch import best_of
@@ -143,19 +143,19 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Make sets, measure, print."""
+    """Make sets, and print the measured speeds."""
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_size_options(parser)
     parser.add_argument("--particles", type=int, default=1024)
     parser.add_argument("--gpus", type=int, default=1, help="processes, one per GPU; --batch is for each")
-    parser.add_argument("--star", type=Path, help="a set that is there already")
+    parser.add_argument("--star", type=Path, help="use an existing set")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--profile", action="store_true", help="print the kernels that take most time, to stderr")
+    parser.add_argument("--profile", action="store_true", help="print the slowest kernels to stderr")
     args = parser.parse_args()
     from noise_set import make_set
 
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def print_profile(trainer: Any) -> None:
-    """Kernels of a pass by the time they take."""
+    """Return the kernels of a pass, sorted by their time."""
     from torch.profiler import ProfilerActivity, profile
 
     from opustomo.training.processes import StopRequest
