@@ -2,9 +2,9 @@
 
     python benchmarks/conversion_speed.py --rows 400000 [--only convert_star combine_star]
 
-The script prints one JSON object. "wall" is the time in seconds until a command ends, including the start of Python, and
-"cpu" the CPU time of all its processes; "wall" is longer on a busy machine. "peak_GB" is the largest memory of one process.
-The tables have the columns of RELION 4 after a refinement, with two optics groups and long names.
+The script prints one JSON object. "wall" is the time in seconds until a command ends, including the start of Python,
+and "cpu" the CPU time of all its processes; "wall" is longer on a busy machine. "peak_GB" is the largest memory of one
+process. The tables have the columns of RELION 4 after a refinement, with two optics groups and long names.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Truth:
 
 
 def turned(volume: np.ndarray, axis: np.ndarray, center: np.ndarray, angle_deg: float) -> np.ndarray:
-    """Density turned about an axis (x, y, z) through ``center`` (voxels from D/2), cubic interpolation."""
+    """Return a density rotated about an axis (x, y, z) through ``center`` (voxels from D/2), cubic interpolation."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 
@@ -53,7 +53,7 @@ def turned(volume: np.ndarray, axis: np.ndarray, center: np.ndarray, angle_deg: 
 
 
 def make_truth(case: str, args: argparse.Namespace) -> Truth:
-    """Densities of all states of a case."""
+    """Return the densities of all states of a case."""
     from opustomo.dynamics.body_masks import center_of_mass
     from opustomo.simulate.volumes import gather_volumes
 
@@ -79,7 +79,7 @@ def make_truth(case: str, args: argparse.Namespace) -> Truth:
 
 
 def body_masks(truth: Truth, apix: float) -> list[np.ndarray]:
-    """Soft masks of both bodies; where they meet, the place belongs to the one whose density is larger there."""
+    """Return soft masks of both bodies; a voxel of both belongs to the body of larger density."""
     from scipy import ndimage
 
     smooth = np.stack([ndimage.gaussian_filter(body, max(1.0, 8.0 / apix)) for body in truth.bodies])
@@ -92,7 +92,7 @@ def body_masks(truth: Truth, apix: float) -> list[np.ndarray]:
 
 
 def run_dsd(*words: object) -> None:
-    """A command as a user types it; a failure ends the benchmark."""
+    """Run a command line; a failure ends the benchmark."""
     from analysis_scripts.main import main as dsdsh
     from opustomo.main import main as dsd
 
@@ -105,7 +105,7 @@ def run_dsd(*words: object) -> None:
 
 
 def simulate(truth: Truth, folder: Path, case: str, args: argparse.Namespace) -> None:
-    """The set, unless it is there."""
+    """Simulate the set unless it exists."""
     if (folder / "particles.star").exists():
         return
     stack = folder.parent / "volumes.npy"
@@ -124,7 +124,7 @@ def simulate(truth: Truth, folder: Path, case: str, args: argparse.Namespace) ->
 
 
 def train(folder: Path, data: Path, args: argparse.Namespace, masks: Path | None) -> None:
-    """One run, with bodies or only --estpose, unless it is there."""
+    """Train with bodies or only with --estpose unless the run exists."""
     if (folder / f"weights.{args.epochs - 1}.pkl").exists():
         return
     words: list[object] = ["dsd", "train_tomo", data / "particles.star", "-o", folder, "-r", data / "mask.mrc"]
@@ -138,7 +138,7 @@ def train(folder: Path, data: Path, args: argparse.Namespace, masks: Path | None
 
 
 def fsc(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean FSC over the shells up to Nyquist."""
+    """Return the mean FSC over the shells up to Nyquist."""
     size = len(a)
     at = np.fft.fftfreq(size) * size
     shell = np.round(np.sqrt(at[:, None, None] ** 2 + at[None, :, None] ** 2 + at[None, None, :] ** 2)).astype(int)
@@ -149,7 +149,7 @@ def fsc(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def best_rigid(volumes: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """One rotation vector (°) and shift (voxels) that brings all volumes to the truths: the frame of a run is free."""
+    """Return the rotation vector (°) and shift (voxels) that align all volumes to the truth; a run may use any frame."""
     from scipy import ndimage, optimize
 
     smooth = [ndimage.gaussian_filter(stack, (0, 1.5, 1.5, 1.5)) for stack in (volumes, truths)]
@@ -163,7 +163,7 @@ def best_rigid(volumes: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 def placed(volume: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Volume turned about its middle by a rotation vector (°) and shifted (voxels)."""
+    """Return a volume rotated about its center by a rotation vector (°) and shifted (voxels)."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 
@@ -173,7 +173,7 @@ def placed(volume: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def volume_scores(run: Path, truth: Truth, labels: np.ndarray, data: Path, deform: bool, args: argparse.Namespace):
-    """Mean FSC area, as decoded and after one rigid alignment for all, of volumes at one typical particle per state."""
+    """Return the mean FSC area of one volume per state, as decoded and after a common rigid alignment."""
     from opustomo.analysis.volumes.decoding import VolumeDecoder
     from opustomo.io.latents import read_latents
     from opustomo.io.mrc import read_volume
@@ -199,7 +199,7 @@ def volume_scores(run: Path, truth: Truth, labels: np.ndarray, data: Path, defor
 
 
 def motion_scores(run: Path, truth: Truth, labels: np.ndarray, args: argparse.Namespace) -> dict[str, object]:
-    """Axis and angles of the moving body relative to the fixed one, for all particles and along PC1."""
+    """Return axis and angles of the moving body relative to the fixed one, for all particles and along PC1."""
     from opustomo.dynamics.motion import MotionModel
     from opustomo.io.latents import read_latents
 
@@ -247,7 +247,7 @@ def error_deg(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def probe(latent: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """Held-out R² of a linear probe (ridge) and of a random forest."""
+    """Return the held-out R² of a linear probe (ridge) and of a random forest."""
     from opustomo.analysis.latents.latent_independence import predict_latent
 
     found = predict_latent(latent, wanted[:, None], ("latent", "truth"), 0)
@@ -255,7 +255,7 @@ def probe(latent: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
 
 
 def score_case(case: str, args: argparse.Namespace) -> dict[str, object]:
-    """Simulate, prepare, train with and without bodies, score."""
+    """Simulate, prepare, train with and without bodies, and return the scores."""
     from opustomo.io.latents import read_latents
     from opustomo.io.mrc import write_volume
 
