@@ -149,7 +149,7 @@ def fsc(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def best_rigid(volumes: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """Return the rotation vector (°) and shift (voxels) that align all volumes to the truth; a run may use any frame."""
+    """Return the rotation vector (°) and shift (voxels) that align all volumes to the truth."""
     from scipy import ndimage, optimize
 
     smooth = [ndimage.gaussian_filter(stack, (0, 1.5, 1.5, 1.5)) for stack in (volumes, truths)]
