@@ -109,7 +109,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
         result, best = best_of(4 if cuda else 1, work, cuda)
         return result, round(best, 3)
 
-    from opustomo.model.global_batch import StepRandom
+    from opustomo.model.random_draws import StepRandom
     from opustomo.model.step_records import StepState
 
     def state() -> StepState:

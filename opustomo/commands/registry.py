@@ -39,8 +39,8 @@ DSD = {
     "graph_traversal": "traversals:GRAPH_TRAVERSAL",
     "interpolate": "traversals:INTERPOLATE",
     "view_config": "report:VIEW_CONFIG",
-    "reconstruct": "reconstruct:RECONSTRUCT",
-    "subtract": "reconstruct:SUBTRACT",
+    "reconstruct": "reconstruct",
+    "subtract": "subtract",
     "simulate": "simulate:SIMULATE",
     "demo": "simulate:DEMO",
     # Scripts for the original's programs for several processes use these names.

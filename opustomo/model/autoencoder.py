@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from opustomo.model import energy, loss, observation
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import BatchTerms, Neighbors, prior_terms
 from opustomo.model.networks import Decoder, Encoder
 from opustomo.model.pose_posterior import (
@@ -21,6 +20,7 @@ from opustomo.model.pose_posterior import (
     start_variance,
 )
 from opustomo.model.posing import DEFAULT_ANGLE_DEG, Correction, Posing, candidate_rotations
+from opustomo.model.random_draws import StepRandom
 from opustomo.model.residual_spectra import NoiseSums, gain_sums, model_residual_sums, no_gain, shell_count, whitening
 from opustomo.model.step_records import Batch, Generated, Inference, StepOutput, StepState
 from opustomo.model.streams import POSES, TARGET, SideStreams

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opustomo.model.global_batch import ALONE, Collective, shared_by
+from opustomo.model.collective import ALONE, Collective, shared_by
 
 TV_WEIGHT = 0.1
 L1_WEIGHT = 0.3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from opustomo.geometry.rotations import matrix_to_quaternion, quaternion_to_matrix
-from opustomo.model.global_batch import StepRandom
+from opustomo.model.random_draws import StepRandom
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import model_envelope, sharpening

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from opustomo.model import energy, loss
-from opustomo.model.global_batch import ALONE, Collective, StepRandom
+from opustomo.model.collective import ALONE, Collective
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.posing import Correction
+from opustomo.model.random_draws import StepRandom
 from opustomo.model.residual_spectra import NoiseSums
 from opustomo.physics.ctf import TiltBatch
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opustomo.model.global_batch import StepRandom
+from opustomo.model.random_draws import StepRandom
 from opustomo.model.step_records import StepOutput, StepState
 from opustomo.model.streams import POSES
 from opustomo.training.training_step import Engine, Schedule, Visit

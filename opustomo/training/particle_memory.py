@@ -16,9 +16,9 @@ from opustomo.geometry.rotations import (
     quaternion_to_matrix,
 )
 from opustomo.io.poses import Poses
-from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import Neighbors
 from opustomo.model.pose_posterior import prior_variance
+from opustomo.model.random_draws import StepRandom
 from opustomo.training.monitors.records import Encoded
 
 NEW_SHARE = 0.3

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from opustomo.errors import UserError
-from opustomo.model.global_batch import Alone
+from opustomo.model.collective import Alone
 
 
 class StopRequest:

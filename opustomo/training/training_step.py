@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from opustomo.model.autoencoder import Autoencoder
-from opustomo.model.global_batch import StepRandom, seed_of
 from opustomo.model.loss import TERM_NAMES
+from opustomo.model.random_draws import StepRandom, seed_of
 from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.model.streams import POSES
 from opustomo.physics import kernels

@@ -14,10 +14,10 @@ from opustomo.geometry.rotations import matrix_to_quaternion
 from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import Neighbors, kl_divergence
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.posing import candidate_rotations
+from opustomo.model.random_draws import StepRandom
 from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.global_batch import StepRandom
 from opustomo.model.observation import (
     VIEW_JITTER_DEG,
     centered_spectrum,
@@ -15,6 +14,7 @@ from opustomo.model.observation import (
     target_and_transfer,
     view_jitter,
 )
+from opustomo.model.random_draws import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import model_envelope
 from opustomo.physics.fourier import irfft3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opustomo.model.global_batch import StepRandom
+from opustomo.model.random_draws import StepRandom
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rotations import euler_to_matrix
 from opustomo.io.poses import Poses
-from opustomo.model.global_batch import StepRandom
 from opustomo.model.loss import Neighbors, prior_terms
+from opustomo.model.random_draws import StepRandom
 from opustomo.training import particle_memory
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 

@@ -1,56 +1,10 @@
-"""Sums and random draws over the batch of all processes.
-
-They do not depend on the number of processes among which the batch is divided."""
+"""Random draws of a step, which depend on seed, epoch and step but not on the number of processes."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-class Collective(Protocol):
-    """Processes that each have a part of a batch."""
-
-    @property
-    def size(self) -> int:
-        """Number of processes."""
-
-    def total(self, value: Tensor) -> Tensor:
-        """Return the sum over the processes, without gradient."""
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (B, ...) of all processes in their order; only those of this process keep a gradient."""
-
-
-class Alone:
-    """One process that has the whole batch."""
-
-    size = 1
-
-    def total(self, value: Tensor) -> Tensor:
-        """Return the value, detached."""
-        return value.detach()
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows."""
-        return rows
-
-
-ALONE = Alone()
-
-
-def shared_by(ranks: Collective, value: Tensor) -> Tensor:
-    """Scale the gradient of a scalar that every process computes from the whole batch.
-
-    Each process has the gradient of its own rows only, and averaging gradients over processes divides their sum by the
-    number of processes.
-    """
-    if ranks.size == 1:
-        return value
-    return value.detach() + ranks.size * (value - value.detach())
 
 
 def seed_of(key: tuple[int, ...]) -> int:
