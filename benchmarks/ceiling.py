@@ -78,17 +78,20 @@ def known_density_scores(
     return (products - 0.5 * amplitude * squares).argmax(1).cpu().numpy()
 
 
-def ceilings(data: Path, normalized: bool) -> dict[str, float]:
-    """ARI of that choice at the true and at the given poses, and R² of the chosen index (for ordered densities)."""
+def ceilings(data: Path, normalized: bool, refined: Path | None = None) -> dict[str, float]:
+    """ARI of that choice at true, given and refined (pose.N.pkl) poses; R² of the chosen index of ordered densities."""
     from sklearn.metrics import adjusted_rand_score
+
+    from opustomo.io.poses import read_poses
 
     truth = np.load(data / "truth.npz")
     volumes, labels = np.load(data / "volumes.npy"), truth["labels"]
+    poses = {"true": (truth["eulers"], truth["origin"]), "given": (truth["eulers_used"], truth["origin_used"])}
+    if refined is not None:
+        read = read_poses(refined)
+        poses["refined"] = read.eulers_deg, read.origins * volumes.shape[-1]
     found = {}
-    for name, eulers, origins in (
-        ("true", truth["eulers"], truth["origin"]),
-        ("given", truth["eulers_used"], truth["origin_used"]),
-    ):
+    for name, (eulers, origins) in poses.items():
         chosen = known_density_scores(data / "particles.star", volumes, eulers, origins, normalized)
         found[f"ari_{name}_poses"] = float(adjusted_rand_score(labels, chosen))
         found[f"r2_{name}_poses"] = float(1 - np.square(chosen - labels).mean() / labels.var())

@@ -420,7 +420,11 @@ def main() -> None:
     add("--reduced", action="store_true", help="32³ boxes and a fifth of the particles, for a CPU")
     add("--reduced-snr", type=float, default=6.0, help="factor of the SNR of reduced sets")
     add("--only-make", action="store_true", help="only simulate the sets")
-    add("--bounds", action="store_true", help="only print the bounds of poses and the ceilings of classes")
+    add(
+        "--bounds",
+        action="store_true",
+        help="only print the bounds of poses and the ceilings of classes; also at the poses of runs that exist",
+    )
     add("--jobs", type=int, default=1, help="how many runs at a time")
     add("--minutes", type=float, default=1e6, help="begin no run after this time")
     args = parser.parse_args()
@@ -438,7 +442,9 @@ def main() -> None:
 
             for (name, seed), data in zip(sets, made, strict=True):
                 if (data / "truth.npz").exists():
-                    found = ceilings(data, normalized=True) | pose_bound(data)
+                    folder = args.folder / "runs" / f"{name}-{seed}-{variants[0].name}"
+                    refined = max(folder.glob("pose.*.pkl"), key=lambda path: path.stat().st_mtime, default=None)
+                    found = ceilings(data, normalized=True, refined=refined) | pose_bound(data)
                     print(json.dumps({"set": name, "seed": seed, **found}), flush=True)
             return
         jobs = [(name, seed, variant) for variant in variants for name, seed in sets]

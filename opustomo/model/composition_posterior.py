@@ -104,10 +104,10 @@ def find_population(model: Autoencoder, latents: Tensor, size: int) -> Populatio
 
 
 @torch.no_grad()
-def mean_volume(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
-    """Return the mean volume of compositions (M, zdim), on the grid of :class:`Population`, (1, F, F, F)."""
+def volumes_of(model: Autoencoder, latents: Tensor, size: int) -> Tensor:
+    """Return the volumes of compositions (M, zdim), on the grid of :class:`Population`, (M, F, F, F)."""
     consensus = _on_grid(model.decoder.consensus[None], model, size)
-    return _finer(consensus + _differences(model, latents, size).mean(0))
+    return _finer(consensus + _differences(model, latents, size))
 
 
 def _differences(model: Autoencoder, latents: Tensor, size: int) -> Tensor:

@@ -2,15 +2,18 @@
 
 Steps of the poses are local: a particle that is given far from its pose can end at a wrong maximum of its likelihood.
 Where the prior of the rotations is wide, poses drawn from this prior are therefore compared with the current one before
-the consensus volume is updated, and the one of largest posterior is kept. The volume is the mean of the particles, with
-the few frequencies that hold most information on it, and shifts are found by cross-correlation. OPUS-TOMO has no such
-search. See docs/method.md, section 5.
+the consensus volume is updated. The one of largest posterior is found in the mean volume of the particles, with the few
+frequencies that hold most information on it, and shifts are found by cross-correlation. It is kept if its posterior is
+also larger in the volumes of the particle's own compositions, which the encoder finds at either pose. Otherwise false
+picks and particles of rare compositions would be aligned to the others. OPUS-TOMO has no such search. See
+docs/method.md, section 5.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,8 +25,8 @@ from opustomo.model.composition_posterior import (
     OVERSAMPLING,
     compared_spectra,
     comparison_size,
-    mean_volume,
     sampled,
+    volumes_of,
 )
 from opustomo.model.posing import DEFAULT_ANGLE_DEG
 from opustomo.model.step_records import Batch, StepState
@@ -73,14 +76,16 @@ def search_poses(
     ordered = np.sort(particles)
     inspected = ordered[np.linspace(0, len(ordered) - 1, INSPECTED).round().astype(np.intp)]
     latents = engine.latents.values[torch.from_numpy(inspected).to(engine.device), : model.config.zdim]
-    volume = mean_volume(model, latents, comparison_size(model, latents))
+    size = comparison_size(model, latents)
+    volume = volumes_of(model, latents, size).mean(0, keepdim=True)
     deviation = float(engine.poses.prior_variance()[0]) ** 0.5
     vectors = np.random.default_rng(engine.config.seed).normal(scale=deviation, size=(DRAWS, 3))
     drawn = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float().to(engine.device)
     state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
 
     def best(batch: Batch) -> Tensor:
-        return best_poses(engine, volume, batch, state, drawn)
+        found = best_poses(engine, volume, batch, state, drawn)
+        return found if model.encoder is None else confirmed(engine, found, batch, state, drawn, size)
 
     rows, read = particle_rows(engine, reading, ordered, best, 4)
     index = torch.from_numpy(ordered).to(engine.device)
@@ -92,21 +97,18 @@ def search_poses(
 
 
 def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:
-    """Return the pose of largest posterior of each particle in a volume (1, F, F, F) of :func:`mean_volume`, (B, 4).
+    """Return the pose of largest posterior of each particle in a volume (1, F, F, F) of :func:`volumes_of`, (B, 4).
 
     The columns are the number of the drawn pose from 1, 0 for the current one, and the change of the origin (x, y, z)
     in pixels of the input box.
     """
-    model, poses, size = engine.model, engine.poses, volume.shape[-1] // OVERSAMPLING
-    pixels = model.boxes.box / size
-    target, filtering, unit = compared_spectra(model, batch, state, size)
-    turn_variance, shift_variance = engine.poses.prior_variance()
+    poses, size = engine.poses, volume.shape[-1] // OVERSAMPLING
+    pixels = engine.model.boxes.box / size
+    target, filtering, unit = compared_spectra(engine.model, batch, state, size)
     rotations = torch.cat([batch.rotation[:, None], poses.start[batch.index][:, None] @ drawn], 1)
-    relative = poses.start[batch.index][:, None].mT @ rotations
-    squares = (3.0 - relative.diagonal(dim1=-2, dim2=-1).sum(-1)).clamp(min=0.0)  # 4 sin²(angle / 2)
-    shifts, places = _window(size, 3.0 * float(shift_variance) ** 0.5 / pixels, batch.index.device)
-    moved = poses.shift_px[batch.index][:, None] - pixels * shifts  # (B, W, 3)
-    shift_prior = -0.5 * moved.square().sum(-1) / shift_variance
+    radius = 3.0 * float(poses.prior_variance()[1]) ** 0.5 / pixels
+    shifts, places = _window(size, radius, batch.index.device)
+    turn_prior, shift_prior = log_priors(engine, batch.index, rotations, batch.origin_px[:, None] - pixels * shifts)
     half = half_spectrum_weights(size, target.device)
     scores, at = [], []
     for part in rotations.split(CHUNK, 1):
@@ -118,10 +120,46 @@ def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, d
         highest = values.max(-1)
         scores.append(highest.values)
         at.append(highest.indices)
-    score = torch.cat(scores, 1) - 0.5 * squares / turn_variance
-    found = score.argmax(1)
+    found = (torch.cat(scores, 1) + turn_prior).argmax(1)
     shift = shifts[torch.cat(at, 1).gather(1, found[:, None])[:, 0]]
     return torch.cat([found[:, None], -pixels * shift], 1)
+
+
+def confirmed(engine: Engine, found: Tensor, batch: Batch, state: StepState, drawn: Tensor, size: int) -> Tensor:
+    """Return the poses (B, 4) of :func:`best_poses`, with number 0 where the particle's own volume contradicts them."""
+    number, start = found[:, 0].long(), engine.poses.start[batch.index]
+    rotation = torch.where((number > 0)[:, None, None], start @ drawn[number - 1], batch.rotation)
+    moved = replace(batch, rotation=rotation, origin_px=batch.origin_px + found[:, 1:])
+    better = log_posterior(engine, moved, state, size) > log_posterior(engine, batch, state, size)
+    return torch.where(better[:, None], found, 0.0)
+
+
+def log_posterior(engine: Engine, batch: Batch, state: StepState, size: int) -> Tensor:
+    """Return the logarithm of the posterior of poses, given the volumes of the particles' own compositions, (B,).
+
+    Compositions are those that the encoder finds at the poses of the batch. A constant per particle is left out.
+    """
+    model = engine.model
+    mu, _ = model.posterior(batch.volumes, batch.rotation, batch.origin_px, batch.tilts, batch.table)
+    volumes = volumes_of(model, mu[:, : model.config.zdim], size)
+    target, filtering, unit = compared_spectra(model, batch, state, size)
+    posed = sampled(volumes, batch.rotation.mT[:, None], size, OVERSAMPLING, OVERSAMPLING * size)
+    imaged = rfft3(posed[:, 0]) * filtering
+    products = torch.view_as_real(imaged) * torch.view_as_real(target - 0.5 * imaged)
+    half = half_spectrum_weights(size, target.device)
+    likelihood = unit.float() * (products.sum(-1) * half).sum((-3, -2, -1))
+    turn, shift = log_priors(engine, batch.index, batch.rotation[:, None], batch.origin_px[:, None])
+    return likelihood + turn[:, 0] + shift[:, 0]
+
+
+def log_priors(engine: Engine, index: Tensor, rotations: Tensor, origins_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of the priors of rotations (B, P, 3, 3) and of origins (B, W, 3) up to a constant."""
+    poses = engine.poses
+    turn_variance, shift_variance = poses.prior_variance()
+    relative = poses.start[index][:, None].mT @ rotations
+    squares = (3.0 - relative.diagonal(dim1=-2, dim2=-1).sum(-1)).clamp(min=0.0)  # 4 sin²(angle / 2)
+    moved = origins_px - poses.origin_px[index][:, None]
+    return -0.5 * squares / turn_variance, -0.5 * moved.square().sum(-1) / shift_variance
 
 
 def _window(size: int, radius: float, device: torch.device) -> tuple[Tensor, Tensor]:
