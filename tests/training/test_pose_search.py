@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,8 +21,9 @@ from opustomo.physics.boxes import Boxes, mask_on_crop
 from opustomo.physics.ctf import TiltBatch
 from opustomo.physics.fourier import irfft3, pad_spectrum, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed
+from opustomo.training import pose_search
 from opustomo.training.particle_memory import PoseMemory
-from opustomo.training.pose_search import best_poses, wide_prior
+from opustomo.training.pose_search import best_poses, confirmed, wide_prior
 from tests.physics.optics import tilt_table
 
 SIZE = 24
@@ -45,8 +47,22 @@ def engine(poses: PoseMemory) -> Any:
     return SimpleNamespace(model=model, poses=poses, infers_poses=True)
 
 
-def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
-    """Particles 0 and 1 are given 25° and 35° from their poses, one of them also two voxels off; 2 and 3 are right."""
+@dataclass(frozen=True)
+class Searched:
+    """Four simulated particles of two densities, and the rotations of the given poses that are drawn."""
+
+    engine: Any
+    batch: Batch
+    finer: Tensor
+    drawn: Tensor
+    offset: Tensor
+
+
+def searched(kind: list[int]) -> Searched:
+    """Simulate particles of densities 0 or 1: particles 0 and 1 are given 25° and 35° from their poses, 2 and 3 right.
+
+    Particle 0 is also two voxels off.
+    """
     rng = np.random.default_rng(0)
     true = torch.from_numpy(Rotation.random(4, rng).as_matrix())
     vectors = rng.normal(size=(6, 3))
@@ -61,15 +77,34 @@ def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
     tilts = TiltBatch.pad([tilt_table(np.arange(-60.0, 61, 4))])
     table = torch.zeros(4, dtype=torch.long)
     ctf = simulated.model.ctf(tilts, table)
-    posed = sample_posed(density().expand(4, -1, -1, -1), true.float().mT[:, None], SIZE)[:, 0]
+    densities = torch.stack([density(), density().flip(0).transpose(1, 2)])
+    posed = sample_posed(densities[kind], true.float().mT[:, None], SIZE)[:, 0]
     offset = torch.tensor([[2.0, 0.0, -1.0], [0.0] * 3, [0.0] * 3, [0.0] * 3])  # of particle 0, x, y, z
     clean = irfft3(rfft3(posed) * ctf * shift_phases(offset, SIZE, SIZE))
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.arange(4), 4.0 * clean / clean.std() + noise, tilts, table, given.float(), torch.zeros(4, 3))
-    finer = irfft3(pad_spectrum(rfft3(density()[None]), 2 * SIZE))
-    found = best_poses(simulated, finer, batch, STATE, drawn.float())
+    finer = irfft3(pad_spectrum(rfft3(densities), 2 * SIZE))
+    return Searched(simulated, batch, finer, drawn.float(), offset)
+
+
+def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
+    case = searched([0, 0, 0, 0])
+    found = best_poses(case.engine, case.finer[:1], case.batch, STATE, case.drawn)
     assert found[:, 0].tolist() == [2, 5, 0, 0]  # numbers of the draws from 1
-    assert found[0, 1:].tolist() == pytest.approx((-offset[0]).tolist())
+    assert found[0, 1:].tolist() == pytest.approx((-case.offset[0]).tolist())
+
+
+def test_a_particle_of_another_kind_is_not_aligned_to_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A false pick at its own pose resembles the mean more in another one; its own volume contradicts that."""
+    kind = torch.tensor([0, 0, 1, 1])
+    case = searched(kind.tolist())
+    mu = torch.nn.functional.one_hot(kind, 4).float()
+    monkeypatch.setattr(case.engine.model, "posterior", lambda *args: (mu, mu))
+    monkeypatch.setattr(pose_search, "volumes_of", lambda model, latents, size: case.finer[latents.argmax(1)])
+    found = best_poses(case.engine, case.finer[:1], case.batch, STATE, case.drawn)
+    assert (found[:, 0] > 0).all()
+    kept = confirmed(case.engine, found, case.batch, STATE, case.drawn, SIZE)
+    assert kept[:, 0].tolist() == [2, 5, 0, 0]
 
 
 @pytest.mark.parametrize(
