@@ -61,5 +61,7 @@ def run(args: argparse.Namespace) -> None:
         mask = "without mask" if result.curve.masked is None else "masked, corrected by phase randomization"
         resolutions = ", ".join(f"{resolution_text(result.curve.resolution_A(t))} at {t:g}" for t in THRESHOLDS)
         print(f"Resolution by FSC ({mask}): {resolutions}")
+        if any(result.curve.reaches_nyquist(threshold) for threshold in THRESHOLDS):
+            print("The FSC does not fall below every threshold, so the pixel size limits the resolution.")
     for path in result.written:
         print(f"Wrote {path}")

@@ -66,6 +66,10 @@ class ShellCorrelation:
         """Return the resolution in Å at which the corrected FSC first falls below ``threshold``."""
         return resolution_A(self.corrected, self.frequencies, threshold)
 
+    def reaches_nyquist(self, threshold: float = FSC_THRESHOLD) -> bool:
+        """Return whether the corrected FSC stays above ``threshold`` up to the last shell."""
+        return bool((self.corrected[1:] >= threshold).all())
+
 
 def shell_numbers(size: int, device: torch.device | str | None = None) -> Tensor:
     """Return the shell of each voxel of a half spectrum, int64, (D, D, D/2+1); corners have shells above D/2."""

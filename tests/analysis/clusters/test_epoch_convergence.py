@@ -32,7 +32,8 @@ def test_a_run_that_settles(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     still = settled()
     moved = still.copy()
-    moved[:, 0] += 1.0  # every particle by the same step of 1
+    moved[:, 0] += 5.0  # a step of all particles alike is no movement
+    moved[::2, 1] += 1.0  # half of the particles by a step of 1, which is half a step relative to the mean
     rows = measure_convergence(run_of(tmp_path, [rng.normal(size=(COUNT, 3)), still, still, moved], [0, 2, 4, 11]), 3)
     assert [(row.epoch, row.previous) for row in rows] == [(0, None), (2, 0), (4, 2), (11, 4)]
     assert np.isnan(rows[0].ari_previous) and np.isnan(rows[0].displacement)
@@ -41,7 +42,7 @@ def test_a_run_that_settles(tmp_path: Path) -> None:
     assert rows[2].displacement == pytest.approx(0.0, abs=1e-6)
     spread = np.sqrt(((moved - moved.mean(0)) ** 2).sum(1).mean())
     assert rows[3].spread == pytest.approx(spread, rel=1e-5)
-    assert rows[3].displacement == pytest.approx(1.0 / spread, rel=1e-5)
+    assert rows[3].displacement == pytest.approx(0.5 / spread, rel=1e-5)
 
 
 def test_large_sets_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

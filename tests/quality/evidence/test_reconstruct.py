@@ -156,6 +156,19 @@ def test_command_writes_valid_maps_and_the_curve(made: Path, simulated: Simulate
     assert np.abs(np.sqrt(2 * plain / (1 + plain)) - truth.numpy())[1:10].mean() < 0.1
 
 
+def test_a_resolution_that_the_pixel_size_limits_is_called_so(
+    simulated: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With little noise and true poses, the FSC is high up to Nyquist, so that its number says nothing of the data."""
+    write_poses(tmp_path / "true.pkl", simulated.true_poses)
+    words = ["reconstruct", str(simulated.star), "--halves", "--normalizectf", "-o", str(tmp_path / "map.mrc")]
+    assert main([*words, "--poses", str(tmp_path / "true.pkl"), "--device", "cpu"]) == 0
+    assert "the pixel size limits the resolution" in capsys.readouterr().out
+    (tmp_path / "few.txt").write_text("1\n2\n3\n4\n")
+    assert main([*words, "--ind", str(tmp_path / "few.txt"), "--device", "cpu"]) == 0
+    assert "the pixel size limits" not in capsys.readouterr().out
+
+
 def test_a_subset_by_index_file(made: Path, simulated: Simulated, tmp_path: Path) -> None:
     (tmp_path / "few.json").write_text('{"particles": 80, "indices": [3, 5, 8, 13, 21]}')
     words = ["reconstruct", str(simulated.star), "-o", str(tmp_path / "few"), "--device", "cpu"]
