@@ -156,7 +156,8 @@ def pose_bound(data: Path, normalized: bool = True, sample: int = 64) -> dict[st
         left = torch.view_as_real(spectrum - amplitude * model).square().sum(-1) * twice
         power.index_add_(0, shells.flatten(), left.flatten().double())
         voxels.index_add_(0, shells.flatten(), (there * twice).flatten().double())
-    precision = (voxels / power.clamp(min=1e-30)).float()[shells] * twice
+    # slices end at Nyquist: the voxels outside of that sphere have neither signal nor noise
+    precision = (voxels / power.clamp(min=1e-30)).float()[shells] * twice * (shells < box // 2)
     given = np.concatenate(_given_errors(truth), 1)
     prior = np.diag(1.0 / np.maximum(np.square(given).mean(0), 1e-12))
     rng, turn_errors, shift_errors = np.random.default_rng(0), [], []

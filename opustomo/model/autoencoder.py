@@ -79,9 +79,7 @@ class Autoencoder(nn.Module):
             self.encoder.start_deviation(physics.grain)
         self.decoder = Decoder(model.zdim, model.templateres, model.zaffinedim, model.head_rows)
         self.posing = Posing(boxes, model.bodies)
-        if model.bodies is not None and not physics.original:
-            self.decoder.fix_body(model.bodies.largest)  # its pose is that of the particle
-        elif not physics.original:
+        if model.bodies is None and not physics.original:
             self.decoder.freeze_head()  # poses are inferred; the head stays for checkpoints of the original's form
         self.norm = mask_norm(mask)
         self._inside = bounding_box(mask, model.templateres)

@@ -242,22 +242,6 @@ class Decoder(nn.Module):
         difference: Tensor = self.template(composition * self.composition_scale)
         return difference
 
-    def fix_body(self, body: int) -> None:
-        """Keep a body in place: its rows of the pose head are zero, and training does not change them."""
-        head = self.template.affine_out
-        if head is None:
-            return
-        rows = slice(6 * body, 6 * body + 6)
-
-        def without_rows(gradient: Tensor) -> Tensor:
-            kept = gradient.clone()
-            kept[rows] = 0.0
-            return kept
-
-        for parameter in head[2].parameters():
-            parameter.data[rows] = 0.0
-            parameter.register_hook(without_rows)
-
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialized."""
         if self.template.affine_out is not None:

@@ -101,16 +101,13 @@ def test_the_checkpoint_knows_the_bodies(run: Path, geometry: Path) -> None:
     assert load_torch(run / "z.1.pkl")["multi_mu"].shape == (16, 3)
 
 
-def test_training_moves_the_smaller_body(run: Path, geometry: Path) -> None:
-    """The largest body and, as poses are inferred, the whole particle keep still."""
+def test_training_moves_the_bodies_rows(run: Path) -> None:
     first, second = (
         read_weights(run / f"weights.{epoch}.pkl")["decoder_state_dict"]["template.affine_out.2.weight"]
         for epoch in (0, 1)
     )
     moved = (first - second).abs().amax(1) > 0
-    largest = load_bodies(geometry).largest
-    assert moved.view(3, 6).all(1).tolist() == moved.view(3, 6).any(1).tolist() == [largest != 0, largest != 1, False]
-    assert not second[6 * largest : 6 * largest + 6].any()
+    assert bool(moved[:-6].all()) and not bool(moved[-6:].any())  # the pose of the whole particle is inferred
     assert bool(torch.isfinite(second).all())
 
 

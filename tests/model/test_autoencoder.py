@@ -89,9 +89,9 @@ def test_every_parameter_is_trained(model: Autoencoder) -> None:
         assert float(parameter.grad.abs().max()) > 0, name
 
 
-def with_bodies(model: Autoencoder, physics: PhysicsConfig | None = None) -> Autoencoder:
+def with_bodies(model: Autoencoder) -> Autoencoder:
     """The same networks with bodies; their rows of the head give no motion yet."""
-    moving = Autoencoder(replace(SIZES, bodies=BODIES), physics or PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
+    moving = Autoencoder(replace(SIZES, bodies=BODIES), PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
     state = model.state_dict()
     for name in ("weight", "bias"):
         key = f"decoder.template.affine_out.2.{name}"
@@ -111,10 +111,10 @@ def test_bodies_that_do_not_move_change_nothing(model: Autoencoder) -> None:
 
 
 @pytest.mark.parametrize("original", [False, True])
-def test_the_largest_body_keeps_the_frame(original: bool, model: Autoencoder) -> None:
-    """Only the smaller body turns and swings; with OPUS-TOMO's way both do, and the pose has a row, too."""
+def test_every_row_of_the_head_is_trained(original: bool, model: Autoencoder) -> None:
+    """Turns and swings of both bodies get a gradient, and with OPUS-TOMO's way the pose, too."""
+    moving = with_bodies(model)
     physics = replace(PhysicsConfig(), original=original)
-    moving = with_bodies(model, physics)
     moving.candidates = candidate_rotations("original" if original else "symmetric")
     step(moving, StepRandom((0,), "cpu", COUNT), physics).terms.total.backward()
     head = moving.decoder.template.affine_out
@@ -122,10 +122,8 @@ def test_the_largest_body_keeps_the_frame(original: bool, model: Autoencoder) ->
     gradient = head[2].weight.grad
     assert isinstance(gradient, torch.Tensor)
     assert gradient.shape == (18, networks.HIDDEN)
-    trained = (gradient.abs().amax(1) > 0).view(3, 6)
-    moves = [original or body != BODIES.largest for body in range(2)] + [original]
-    assert trained.all(1).tolist() == trained.any(1).tolist() == moves
-    assert torch.isfinite(gradient).all()
+    trained = gradient.abs().amax(1) > 0
+    assert trained[:12].all() and (trained[12:] == original).all() and torch.isfinite(gradient).all()
 
 
 def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:

@@ -43,7 +43,7 @@ def turned(volume: np.ndarray, axis: np.ndarray, centre: np.ndarray, angle_deg: 
 
 
 class KnownTemplate(nn.Module):
-    """Gives one volume, and rows that are parameters; one body keeps still, so that the frame is defined."""
+    """Gives one volume, and rows that are parameters; body 1 keeps still, so that the particle's frame is fixed."""
 
     def __init__(self, volume: Tensor) -> None:
         super().__init__()
@@ -84,10 +84,6 @@ def test_turned_bodies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         def forward(self, composition: Tensor) -> Tensor:
             return self.template(composition)
-
-        def fix_body(self, body: int) -> None:
-            """Body 0 is the largest, and has no row here."""
-            assert body == 0
 
     monkeypatch.setattr(autoencoder, "Decoder", Known)
     model = Autoencoder(

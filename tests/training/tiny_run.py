@@ -73,9 +73,6 @@ class TinyDecoder(nn.Module):
         """Return the difference from the consensus volume."""
         return self.template(composition)
 
-    def fix_body(self, body: int) -> None:
-        """Bodies of this decoder all move."""
-
     def freeze_head(self) -> None:
         """Keep the pose head as it was initialized."""
         if self.template.affine_out is not None:
