@@ -91,6 +91,8 @@ class Stability:
         )
         if self.most_stable == self.num_clusters:
             return f"{text}, which is the most stable number."
+        if self.ari[self.most_stable] <= own:
+            return f"{text}; {self.most_stable} clusters agree as well (ARI {self.ari[self.most_stable]:.2f})."
         return f"{text}; the most stable number is {self.most_stable} (ARI {self.ari[self.most_stable]:.2f})."
 
 

@@ -232,6 +232,11 @@ def stability_of(*agreement: float) -> Stability:
     return Stability(number, {number: 0.8}, 0.7, 0.9, np.full(number, 0.8), np.array(agreement), np.full(40, 0.3))
 
 
+def test_a_number_that_agrees_less_is_not_called_more_stable() -> None:
+    found = Stability(3, {2: 0.3, 3: 0.61, 4: 0.6}, 0.3, 0.8, np.ones(3), np.ones(3), np.zeros(3))
+    assert found.sentence().endswith("for 3 clusters; 4 clusters agree as well (ARI 0.60).")
+
+
 def pair_of(first: int, second: int, outcome: str) -> PairTest:
     change, p_value = {"different": (0.2, 1e-9), "same": (0.0, 0.5), "unclear": (0.0, 0.5)}[outcome]
     error = 0.2 if outcome == "unclear" else 0.001
