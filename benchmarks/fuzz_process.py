@@ -49,7 +49,7 @@ def import_everything() -> None:
         "healpy", "matplotlib.pyplot", "pandas", "starfile", "sklearn.cluster", "sklearn.decomposition", "PIL.Image",
         "mrcfile", "scipy.ndimage", "tqdm", "opustomo.analysis.analyze_epoch", "opustomo.training.run_training",
         "opustomo.quality.evidence.validation", "opustomo.quality.evidence.half_maps", "opustomo.simulate.dataset",
-        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.missing_wedge", "opustomo.prepare.cubes",
+        "opustomo.quality.checks.missing_inputs", "opustomo.quality.checks.wedge_comparison", "opustomo.prepare.cubes",
         "opustomo.prepare.mask_creation", "opustomo.training.monitors.standard", "opustomo.convert.combine",
         "opustomo.convert.pytom", "torch.distributed", "torch._dynamo",
     ):  # fmt: skip

@@ -111,9 +111,9 @@ def _check(args: argparse.Namespace, readiness: Readiness, repeated: list[str]) 
     from opustomo.quality.checks.check_figure import draw_check
     from opustomo.quality.checks.gpu_memory import free_gpu_bytes
     from opustomo.quality.checks.inspection import PlannedRun, contrast_of, inspect_particles, judge_particle_set
-    from opustomo.quality.checks.missing_wedge import wedge_planes
     from opustomo.quality.checks.proposed_commands import Extent, command_line, propose_settings
     from opustomo.quality.checks.reconstruction_kind import examine_reconstruction
+    from opustomo.quality.checks.wedge_comparison import wedge_planes
 
     particles, mask = readiness.particles, readiness.mask
     assert particles is not None

@@ -10,8 +10,8 @@ import numpy as np
 
 from opustomo.io.atomic import write_figure
 from opustomo.quality.checks.inspection import Verdict, contrast_of
-from opustomo.quality.checks.missing_wedge import WedgePlanes, WedgeSummary, full_plane
 from opustomo.quality.checks.reconstruction_kind import NAMES, ReconstructionKind
+from opustomo.quality.checks.wedge_comparison import WedgePlanes, WedgeSummary, full_plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

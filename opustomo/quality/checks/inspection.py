@@ -14,7 +14,6 @@ from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.physics.boxes import Boxes
 from opustomo.quality.checks.ctf_parameters import OpticsSummary, summarize_optics
 from opustomo.quality.checks.gpu_memory import MemorySummary, estimate_memory, free_gpu_bytes
-from opustomo.quality.checks.missing_wedge import WedgePlanes, WedgeSummary, summarize_wedge, wedge_planes
 from opustomo.quality.checks.reconstruction_kind import ReconstructionKind
 from opustomo.quality.checks.set_contents import (
     MaskSummary,
@@ -27,6 +26,7 @@ from opustomo.quality.checks.set_contents import (
     summarize_views,
 )
 from opustomo.quality.checks.tilt_scheme import TiltSummary, summarize_tilts
+from opustomo.quality.checks.wedge_comparison import WedgePlanes, WedgeSummary, summarize_wedge, wedge_planes
 
 Section = (
     SetSummary | ScaleSummary | MaskSummary | TiltSummary | OpticsSummary | WedgeSummary | ViewSummary | MemorySummary

@@ -25,8 +25,8 @@ from opustomo.data.particles import ParticleSet
 from opustomo.data.voxels import VoxelSource
 from opustomo.physics.ctf import TiltBatch, division_filters, sampling_weights
 from opustomo.physics.fourier import frequencies, irfft3, rfft3, squared_radius
-from opustomo.quality.checks.missing_wedge import mean_power, sample_of
 from opustomo.quality.checks.signal_shape import SignalShape, measure_signal
+from opustomo.quality.checks.wedge_comparison import mean_power, sample_of
 
 BAND = (0.5, 0.9)
 """Shells of the comparison, as fractions of Nyquist; most of their power is noise."""

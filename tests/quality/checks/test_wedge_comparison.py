@@ -15,7 +15,7 @@ from opustomo.data.voxels import VoxelSource
 from opustomo.errors import UserError
 from opustomo.io.mrc import write_volume
 from opustomo.physics.ctf import TiltBatch, ctf_volume
-from opustomo.quality.checks.missing_wedge import (
+from opustomo.quality.checks.wedge_comparison import (
     WedgeSummary,
     correlation,
     full_plane,
