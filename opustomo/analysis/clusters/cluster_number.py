@@ -19,8 +19,10 @@ from opustomo.io.progress_bar import progress
 
 STABLE = 0.75
 """Smallest stability of valid clusters; see Hennig (2007), doi:10.1016/j.csda.2006.11.025."""
-SMALLEST_CLUSTER = 20
-"""Least number of particles in each cluster of k-means; smaller ones are too few for half maps and controls."""
+LEAST_IN_HALF = 5
+"""Least number of particles of each cluster that a random half has on average; with fewer, stability has no meaning."""
+SMALLEST_CLUSTER = 2 * LEAST_IN_HALF
+"""Least number of particles in each cluster of k-means."""
 RESAMPLINGS = 5
 SAMPLE_LIMIT = 20_000
 """Largest number of particles from which the number of clusters is chosen."""
@@ -105,8 +107,7 @@ def choose_number(
         values = values[np.sort(rng.choice(len(values), SAMPLE_LIMIT, replace=False))]
     half = max(len(values) // 2, 1)
     halves = [np.sort(rng.choice(len(values), half, replace=False)) for _ in range(RESAMPLINGS)]
-    # Every half must contain several particles per cluster.
-    numbers = np.arange(1, max(1, min(max_number, half // 5)) + 1)
+    numbers = np.arange(1, max(1, min(max_number, half // LEAST_IN_HALF)) + 1)
     bic, stability = np.full(len(numbers), np.nan), np.ones(len(numbers))
     smallest = np.full(len(numbers), len(latents))
     with progress(len(numbers), "numbers of clusters tried") as advance:

@@ -26,6 +26,8 @@ from opustomo.analysis.clusters.density_clusters import (
 
 GAP_PROBABILITY = 0.005
 """Largest probability of a gap in continuous density, for two clusters that are kept apart; less for more clusters."""
+STABLE, STABLE_GAP_PROBABILITY = 0.95, 0.02
+"""Largest probability of a gap between two clusters of at least this stability, whatever the number of clusters."""
 GAP_WIDTHS = 0.3, 0.5, 0.7, 0.85
 """Widths of gaps that are tried, relative to the distance between the medians of two clusters."""
 SIDE_WIDTH = 0.3
@@ -162,7 +164,8 @@ def _pairs_without_gap(
         one = points[i][np.argsort(trees[j].query(points[i])[0], kind="stable")[:count]]
         other = points[j][np.argsort(trees[i].query(points[j])[0], kind="stable")[:count]]
         between = outside[np.isin(closest, (i, j)).all(axis=0)]
-        limit = GAP_PROBABILITY / (len(groups) - 1)
+        stable = min(groups[i].stability, groups[j].stability) >= STABLE
+        limit = STABLE_GAP_PROBABILITY if stable else GAP_PROBABILITY / (len(groups) - 1)
         if distances[i, j] < resolution or gap_probability(one, other, between) > limit:
             found.append((i, j))
     return sorted(found, key=lambda pair: float(distances[pair]))

@@ -54,5 +54,15 @@ def test_outliers_are_no_clusters_of_their_own() -> None:
     found = find_clusters(latents, Clustering(None, "kmeans", max_number=8))
     assert found.choice is not None
     assert found.choice.stability[3] > 0.95, "four clusters are stable"
-    assert min(found.clusters.sizes) >= 20
-    assert "at least 20 particles" in found.messages[0]
+    assert min(found.clusters.sizes) >= 10
+    assert "at least 10 particles" in found.messages[0]
+
+
+@pytest.mark.parametrize("small", [(10,), (10, 15), (30,)])
+def test_small_states_are_clusters_of_their_own(small: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    sizes = (80, 80, 80, *small)
+    centers = np.repeat(12 * np.eye(6)[: len(sizes)], sizes, axis=0)
+    latents = (centers + rng.normal(size=centers.shape)).astype(np.float32)
+    found = find_clusters(latents, Clustering(None, "kmeans", max_number=8))
+    assert sorted(found.clusters.sizes) == sorted(sizes)
