@@ -292,11 +292,15 @@ def _next_commands(state: PipelineState) -> list[str]:
     root, label, folder = str(state.results.root), state.which.label, state.clusters
     verdict_file = folder / "validation_verdict.json"
     lines, other, to_select = [], state.number + 1, True
+    motion: dict[str, str] = {}
     reason = "another number of clusters"
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
         lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
         to_select = not verdict["summary"].startswith(NO_EVIDENCE)  # a remark on the training may follow
+        motion = verdict.get("motion") or {}
+        if motion:
+            lines.append(f"Change along {motion['coordinate']}: {motion['verdict'].upper()}. {motion['reason']}")
         stable = (verdict.get("stability") or {}).get("most_stable")
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
@@ -305,6 +309,12 @@ def _next_commands(state: PipelineState) -> list[str]:
     lines.append("Next:")
     lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
+    if motion.get("verdict") == SUPPORTED and "conformation" in motion["coordinate"]:
+        lines.append(f"  {shlex.join(['dsdsh', 'dynamics', root, label])}    # axes, angles and movies of the motion")
+    elif motion.get("verdict") == SUPPORTED:
+        series = state.results.analysis(state.which) / "pc1" / "reference.cxc"
+        advice = "If parts move as rigid bodies, train with --masks."
+        lines.append(f"  Open {series} in ChimeraX to see the change. {advice}")
     star = state.results.particle_table(state.args.star)
     name = folder.name.removeprefix("kmeans")
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]

@@ -79,6 +79,22 @@ def test_one_command_makes_all_results_and_resumes(run: Path, capsys: pytest.Cap
     assert out.count("Up to date") == 3 and "Verdict: " not in out
 
 
+def test_a_motion_is_part_of_the_last_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["results", str(run), "-k", "2", "--pc", "1", "--skip-umap"]
+    assert dsdsh(words) == 0
+    path = run / "analyze.1" / "kmeans2" / "validation_verdict.json"
+    verdict = json.loads(path.read_text())
+    assert verdict["verdict"] == "cannot tell"  # of 16 particles
+    for latents, following in (("conformation", f"dsdsh dynamics '{run}' 1"), ("composition", "train with --masks")):
+        name = f"the first principal component of the {latents} latents"
+        motion = {"coordinate": name, "verdict": "supported", "reason": "The change is continuous."}
+        path.write_text(json.dumps(verdict | {"motion": motion}))
+        capsys.readouterr()
+        assert dsdsh(words) == 0
+        said = capsys.readouterr().out.split("Verdict: CANNOT TELL")[1]
+        assert f"Change along {name}: SUPPORTED. The change is continuous." in said and following in said
+
+
 def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """16 particles are too few for two clusters of 20: the number of an earlier analysis is not kept."""
     words = ["results", str(run), "--pc", "1", "--skip-umap", "--skip-validation"]
