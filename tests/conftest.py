@@ -19,7 +19,7 @@ _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of the example sets beside the repository; tests that need them are skipped elsewhere."""
+    """Return the folder of the example sets next to the repository; skip the test if it does not exist."""
     if not _SHARED.is_dir():
         pytest.skip("the shared example sets are not on this machine")
     return _SHARED
@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of 16 simulated subtomograms, 24³ voxels of 12 Å in float16, of two states; do not write into it."""
+    """Return a folder of 16 simulated subtomograms of two states, 24³ voxels of 12 Å; tests must not write into it."""
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
@@ -51,7 +51,7 @@ def full_precision(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; skip the GPU tests where there is no GPU."""
+    """Run the longest files first, and skip GPU tests without a GPU."""
     # so that no process of tests is left alone with one of them at the end; make test keeps this order
     first = [
         *("test_lines.py", "test_ranks.py", "test_resume.py", "test_docs.py", "test_reconstruction_kind.py"),

@@ -16,7 +16,7 @@ _plain = False
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Compute without kernels inside the context; on a GPU the tests do so by taking tensors on the CPU."""
+    """Compute without kernels inside the context; on a GPU, tests use tensors on the CPU for this."""
     global _plain
     _plain = True
     try:
@@ -27,7 +27,7 @@ def plain_torch() -> Iterator[None]:
 
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let kernels take tensors on the CPU if they are interpreted."""
+    """Let interpreted kernels accept tensors on the CPU."""
     if not INTERPRETED:
         return
     import torch

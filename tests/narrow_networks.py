@@ -19,7 +19,7 @@ NARROW_WIDTHS = 32, (64, 32, 16, 8, 8, 4, 4, 4), (4, 6, 8, 16, 32, 32)
 
 
 def use_widths(patch: pytest.MonkeyPatch, hidden: int, growing: tuple[int, ...], shrinking: tuple[int, ...]) -> None:
-    """Let networks that are made from now on have these widths, until `patch` is undone."""
+    """Give these widths to networks that are created from now on, until `patch` is undone."""
     for module in (networks, original):
         patch.setattr(module, "HIDDEN", hidden)
         patch.setattr(module, "DECODER_CHANNELS", growing)
@@ -28,7 +28,7 @@ def use_widths(patch: pytest.MonkeyPatch, hidden: int, growing: tuple[int, ...],
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow_networks() -> Iterator[None]:
-    """Networks of the tests of a module, and of its fixtures, are narrow; import it where this is meant."""
+    """Use narrow networks in the tests and fixtures of a module; import this fixture to use it."""
     with pytest.MonkeyPatch.context() as patch:
         use_widths(patch, *NARROW_WIDTHS)
         yield
@@ -36,5 +36,5 @@ def narrow_networks() -> Iterator[None]:
 
 @pytest.fixture
 def original_widths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks of this test have the widths of OPUS-TOMO."""
+    """Use the widths of OPUS-TOMO in a test."""
     use_widths(monkeypatch, *ORIGINAL_WIDTHS)

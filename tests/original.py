@@ -32,12 +32,12 @@ ENCODER_CHANNELS = (32, 64, 128, 256, 512, 512)
 
 
 def layers(kind: Callable[[int, int], nn.Module], channels: Sequence[int]) -> nn.Sequential:
-    """Layers from each number of channels to the next, with their activations."""
+    """Return layers with activations from each number of channels to the next."""
     return nn.Sequential(*(part for pair in pairwise(channels) for part in (kind(*pair), nn.LeakyReLU(0.2))))
 
 
 class Encoder(nn.Module):
-    """Convolutions, resize, convolutions, max-pool, heads."""
+    """Encoder: convolutions, resizing, convolutions, max pooling and heads."""
 
     def __init__(self, latents: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
 
 
 class ConvTemplate(nn.Module):
-    """Composition latent (B, zdim) to volumes (B, T, T, T); conformation head."""
+    """Decoder from compositions (B, zdim) to volumes (B, T, T, T), with the head of the conformation."""
 
     def __init__(self, zdim: int, size: int, zaffinedim: int, head_rows: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class ConvTemplate(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Template and the buffers that the original stores with it, the solvent mask ``ref_mask`` among them."""
+    """Template and the buffers that OPUS-TOMO stores with it, including the solvent mask ``ref_mask``."""
 
     def __init__(self, template: nn.Module, crop: int, masked: bool) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
 
 
 def soft_ball(size: int) -> Tensor:
-    """An off-centre ball with a soft edge in a cube (size, size, size), with values between 0 and 1."""
+    """Return an off-center ball with a soft edge in a cube (size, size, size), with values between 0 and 1."""
     at = torch.linspace(-1.0, 1.0, size)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
     return ((0.75 - ((x - 0.1) ** 2 + (y + 0.05) ** 2 + z**2).sqrt()) / 0.15).clamp(0.0, 1.0)
@@ -142,7 +142,7 @@ class Look:
 
 
 class OriginalRun:
-    """Writes the folder; knows what its decoder gives."""
+    """Result folder of OPUS-TOMO, with the expected output of its decoder."""
 
     zdim, templateres, apix = 12, 32, 12.0
 
@@ -168,7 +168,7 @@ class OriginalRun:
         self._write_epoch(look)
 
     def _add_bodies(self, centers: np.ndarray) -> None:
-        """Geometry of bodies, lengths as fractions of the box but for the centers, which are voxels."""
+        """Add the geometry of bodies; lengths are fractions of the box except centers, which are in voxels."""
         axes = torch.eye(3).repeat(len(centers), 1, 1)
         levers = torch.tensor((centers - centers[::-1]) / self.box, dtype=torch.float32)
         self.decoder.register_buffer("com_bodies", torch.tensor(centers, dtype=torch.float32))
@@ -178,12 +178,12 @@ class OriginalRun:
         self.decoder.register_buffer("principal_axes", axes.clone())
 
     def template(self, z: np.ndarray) -> np.ndarray:
-        """Volumes (K, T, T, T) of the plain network."""
+        """Return volumes (K, T, T, T) of the plain network."""
         with torch.no_grad():
             return self.decoder.template.float()(torch.from_numpy(np.asarray(z, np.float32))).numpy()
 
     def volume(self, z: np.ndarray, apix: float, masked: bool = True) -> np.ndarray:
-        """Volumes of a pixel size within the crop, voxel n/2 at its voxel Dc/2, times the solvent mask, by scipy."""
+        """Return volumes within the crop, with voxel n/2 at its voxel Dc/2, times the solvent mask, by SciPy."""
         size = 2 * round(self.crop * self.apix / apix / 2)
         last = self.templateres - 1
         at = ((np.arange(size) - size // 2) * apix / self.apix + self.crop / 2) * last / (self.crop - 1)

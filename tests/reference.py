@@ -24,7 +24,7 @@ MEAN_BLUR = 0.125
 
 @dataclass(frozen=True)
 class Sizes:
-    """Input box D, pixel size, render box Dr, crop Dc; sizes of the template and of the encoder's inner grid."""
+    """Input box D, pixel size, render box Dr, crop Dc; sizes of the template and the grid of the encoder."""
 
     box: int
     apix: float
@@ -41,7 +41,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Tilt:
-    """One tilt image; B-factor in Å² damps when positive."""
+    """One tilt image; a positive B factor in Å² damps."""
 
     angle: float
     defocus_u: float
@@ -57,7 +57,7 @@ class Tilt:
 
 @dataclass(frozen=True)
 class Particle:
-    """One subtomogram (D, D, D), divided by the data's standard deviation, with RELION A and origin in voxels of D."""
+    """One subtomogram (D, D, D) divided by the deviation of the data, with RELION A and origin in voxels."""
 
     voxels: np.ndarray
     rotation: np.ndarray
@@ -69,7 +69,7 @@ class Particle:
 
 @dataclass(frozen=True)
 class Settings:
-    """What enters a step besides networks and particles; ``snr`` is the running value, ``bfactor`` in Å²."""
+    """Settings of a step apart from networks and particles; ``snr`` is the running value, ``bfactor`` in Å²."""
 
     alpha: float = 0.0
     beta_ctf: float = 1.0
@@ -88,38 +88,38 @@ class Settings:
 
 
 def rfft3(y: np.ndarray) -> np.ndarray:
-    """Half spectrum, zero frequency at (D/2, D/2, 0)."""
+    """Return the half spectrum, with zero frequency at (D/2, D/2, 0)."""
     return np.fft.fftshift(np.fft.rfftn(np.fft.fftshift(y)), axes=(0, 1))
 
 
 def irfft3(spectrum: np.ndarray) -> np.ndarray:
-    """Inverse of rfft3."""
+    """Return the inverse of rfft3."""
     size = spectrum.shape[0]
     return np.fft.fftshift(np.fft.irfftn(np.fft.ifftshift(spectrum, axes=(0, 1)), s=(size,) * 3, axes=(0, 1, 2)))
 
 
 def frequencies(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """kz, ky, kx in voxels, each of the half spectrum's shape."""
+    """Return kz, ky and kx in 1/voxel, each of the shape of the half spectrum."""
     full = np.arange(size) - size // 2
     kz, ky, kx = np.meshgrid(full, full, np.arange(size // 2 + 1), indexing="ij")
     return kz.astype(float), ky.astype(float), kx.astype(float)
 
 
 def crop_spectrum(spectrum: np.ndarray, size: int) -> np.ndarray:
-    """Low frequencies; densities keep their values."""
+    """Return the low frequencies; densities keep their values."""
     full = spectrum.shape[0]
     start = full // 2 - size // 2
     return spectrum[start : start + size, start : start + size, : size // 2 + 1] * (size / full) ** 3
 
 
 def crop_center(y: np.ndarray, size: int) -> np.ndarray:
-    """Central cube."""
+    """Return the central cube."""
     start = y.shape[0] // 2 - size // 2
     return y[(slice(start, start + size),) * 3]
 
 
 def pad_center(y: np.ndarray, size: int) -> np.ndarray:
-    """Zeros around."""
+    """Add zeros around a cube."""
     out = np.zeros((size,) * 3)
     start = size // 2 - y.shape[0] // 2
     out[(slice(start, start + y.shape[0]),) * 3] = y
@@ -127,7 +127,7 @@ def pad_center(y: np.ndarray, size: int) -> np.ndarray:
 
 
 def cubic(d: np.ndarray) -> np.ndarray:
-    """Cubic convolution kernel, a = -0.75."""
+    """Return the cubic convolution kernel, a = -0.75."""
     a, d = -0.75, np.abs(d)
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
@@ -135,12 +135,12 @@ def cubic(d: np.ndarray) -> np.ndarray:
 
 
 def linear(d: np.ndarray) -> np.ndarray:
-    """Linear interpolation kernel."""
+    """Return the linear interpolation kernel."""
     return np.clip(1 - np.abs(d), 0, None)
 
 
 def ctf_2d(tilt: Tilt, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """CTF and envelope of a tilt at in-plane frequencies, 1/Å."""
+    """Return CTF and envelope of a tilt at in-plane frequencies in 1/Å."""
     volt = tilt.kilovolt * 1e3
     wavelength = 12.2643247 / np.sqrt(volt + 0.978466e-6 * volt**2)
     s, azimuth = np.hypot(x, y), np.arctan2(y, x)
@@ -152,7 +152,7 @@ def ctf_2d(tilt: Tilt, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ctf_3d(tilts: list[Tilt], sizes: Sizes, normalized: bool) -> np.ndarray:
-    """3D CTF on the render grid."""
+    """Return the 3D CTF on the render grid."""
     kz, ky, kx = frequencies(sizes.render)
     length = sizes.render * sizes.render_apix
     total, sampling = np.zeros_like(kz), np.zeros_like(kz)
@@ -182,7 +182,7 @@ def sample(volume: np.ndarray, matrix: np.ndarray, size: int, shift: np.ndarray 
 
 
 def rotate_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Bicubic (a = -0.75) turn of every x, y plane about voxel D/2; zero outside."""
+    """Rotate every x, y plane about voxel D/2 by bicubic interpolation (a = -0.75), with zeros outside."""
     size = volume.shape[0]
     axis = np.arange(size) - size // 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -197,7 +197,7 @@ def rotate_about_z(volume: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def split_turn(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A = (turn about z) · (turn out of plane): (2, 2) and (3, 3)."""
+    """Split A into a rotation about z, (2, 2), and one out of the plane, (3, 3)."""
     _, _, z, w = Rotation.from_matrix(rotation).as_quat()
     angle = 2 * np.arctan2(z, w)
     about_z = Rotation.from_euler("z", angle).as_matrix()
@@ -212,7 +212,7 @@ def _leaky(x: torch.Tensor) -> torch.Tensor:
 
 
 def encode(weights: Weights, volume: np.ndarray, inner: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mu and logstd of one standardised, masked subtomogram."""
+    """Return mu and logstd of one standardized, masked subtomogram."""
     w = weights
     x = torch.from_numpy(volume)[None, None]
     for layer in ("down1.0", "down1.2", "down1.4"):
@@ -226,7 +226,7 @@ def encode(weights: Weights, volume: np.ndarray, inner: int) -> tuple[np.ndarray
 
 
 def decode(weights: Weights, composition: np.ndarray, templateres: int) -> np.ndarray:
-    """Template (T, T, T) of one composition."""
+    """Return the template (T, T, T) of one composition."""
     w = weights
 
     def transposed(x: torch.Tensor, layer: str, padding: int) -> torch.Tensor:
@@ -248,7 +248,7 @@ def decode(weights: Weights, composition: np.ndarray, templateres: int) -> np.nd
 
 
 def head_rows(weights: Weights, conformation: np.ndarray) -> np.ndarray:
-    """Rows of six: one per body, the last for the particle (quaternion's a; t in voxels of the input box)."""
+    """Return rows of six numbers, one per body, the last for the particle (quaternion a; t in input voxels)."""
     w = weights
     x = torch.from_numpy(conformation)[None]
     x = _leaky(functional.linear(x, w["template.affine_out.0.weight"], w["template.affine_out.0.bias"]))
@@ -260,7 +260,7 @@ def head_rows(weights: Weights, conformation: np.ndarray) -> np.ndarray:
 
 
 def candidates() -> list[np.ndarray]:
-    """OPUS-TOMO's eight turns R(φ, θ, 0), by the quaternion of Hopf angles."""
+    """Return the eight rotations R(φ, θ, 0) of OPUS-TOMO from quaternions of Hopf angles."""
     found = []
     for theta, phis in ((1.46, (135, 225, 315)), (2.92, (22.5, 67.5, 112.5, 337.5)), (4.39, (45,))):
         for phi in np.radians(phis):
@@ -270,25 +270,25 @@ def candidates() -> list[np.ndarray]:
 
 
 def candidate_weights(energies: np.ndarray, crop: int) -> np.ndarray:
-    """Softmax at temperature max(½ std E, Dc/8)."""
+    """Return the softmax at temperature max(½ std E, Dc/8)."""
     temperature = max(0.5 * np.std(energies, ddof=1), crop / 8) if len(energies) > 1 else crop / 8
     shifted = np.exp(-(energies - energies.min()) / temperature)
     return shifted / shifted.sum()
 
 
 def kl_divergence(mu: np.ndarray, logstd: np.ndarray) -> float:
-    """KL of one particle's latent."""
+    """Return the KL divergence of the latent of one particle."""
     return float(sum(-s + 0.5 * np.exp(2 * s) + 0.5 * m * m for m, s in zip(mu, logstd, strict=True)))
 
 
 def smoothness(template: np.ndarray) -> tuple[float, float]:
-    """Mean of sqrt(1e-8 + |∇V|²), backward differences, and mean |V|."""
+    """Return the mean of sqrt(1e-8 + |∇V|²), from backward differences, and the mean of |V|."""
     squares = sum((template[1:, 1:, 1:] - np.roll(template, 1, axis)[1:, 1:, 1:]) ** 2 for axis in range(3))
     return float(np.sqrt(1e-8 + squares).mean()), float(np.abs(template).mean())
 
 
 def inside(template: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The part of a template that the mask's bounding box covers."""
+    """Return the part of a template that the bounding box of the mask covers."""
     scale = (template.shape[0] - 1) / (mask.shape[0] - 1)
     used = np.argwhere(mask > 0)
     first, last = np.floor(used.min(0) * scale).astype(int), np.ceil(used.max(0) * scale).astype(int)
@@ -296,7 +296,7 @@ def inside(template: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def prior_terms(mu: np.ndarray, z: np.ndarray, near: np.ndarray, far: np.ndarray) -> dict[str, float]:
-    """The four terms of the disentanglement prior, pair by pair; mu, z (B, L), near (B, n, L), far (B, m, L)."""
+    """Return the four terms of the disentanglement prior, pair by pair; mu, z (B, L), near (B, n, L), far (B, m, L)."""
     epsilon, count = 1e-3, len(mu)
     attract = [np.log(1 + np.sum((mu[i] - other) ** 2) + epsilon) for i in range(count) for other in near[i]]
     repel = [np.log(1 + 1 / (np.sum((mu[i] - other) ** 2) + epsilon)) for i in range(count) for other in far[i]]
@@ -320,7 +320,7 @@ def combine(
     energies: list[np.ndarray], powers: list[np.ndarray], target2: list[float], mask: np.ndarray,
     kl: list[float], smooth: tuple[float, float], prior: dict[str, float], settings: Settings,
 ) -> dict[str, float]:  # fmt: skip
-    """All terms of a batch from the candidates' energies and Σx² of each particle."""
+    """Return all terms of a batch from the energies of the candidates and Σx² of each particle."""
     crop = mask.shape[0]
     norm = max(np.count_nonzero(mask > 0), 0.05 * np.pi * crop**3)
     gen, mse, snr = [], [], []
@@ -345,7 +345,7 @@ def combine(
 
 
 def encoder_input(spectrum: np.ndarray, rotation: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The centred subtomogram, blurred, turned into the reference frame, standardised, masked."""
+    """Return the centered subtomogram, blurred, rotated into the reference frame, standardized and masked."""
     kz, ky, kx = frequencies(spectrum.shape[0])
     k2 = (kz**2 + ky**2 + kx**2) / spectrum.shape[0] ** 2
     volume = crop_center(irfft3(spectrum * np.exp(-(np.pi**2) * MEAN_BLUR * k2)), mask.shape[0])
@@ -358,7 +358,7 @@ def encoder_input(spectrum: np.ndarray, rotation: np.ndarray, mask: np.ndarray) 
 def validation_step(
     particles: list[Particle], encoder: Weights, decoder: Weights, mask: np.ndarray, sizes: Sizes, settings: Settings
 ) -> dict[str, float]:
-    """All loss terms of a batch in validation: no augmentation, z = mu."""
+    """Return all loss terms of a batch in validation: no augmentation, z = mu."""
     encoder, decoder = ({name: value.double() for name, value in part.items()} for part in (encoder, decoder))
     kz, ky, kx = frequencies(sizes.render)
     k2 = (kz**2 + ky**2 + kx**2) / sizes.render**2

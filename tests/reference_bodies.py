@@ -21,19 +21,19 @@ class Grid:
 
     @property
     def unit(self) -> float:
-        """Grid units per voxel of the input box: divided by D, times 2 Dr/(Dc - 1)."""
+        """Return the grid units per voxel of the input box: divided by D, times 2 Dr/(Dc - 1)."""
         return 2.0 * self.render / (self.crop - 1) / self.box
 
     @property
     def e(self) -> float:
-        """Voxel Dc/2 on the grid."""
+        """Return voxel Dc/2 on the grid."""
         return 1.0 / (self.crop - 1)
 
 
 def slow_grid(
     rotation: np.ndarray, turns: np.ndarray, swings: np.ndarray, geometry: BodyGeometry, boxes: Grid
 ) -> np.ndarray:
-    """g on Dc/2 points a side, (z, y, x, 3), counted from voxel Dc/2; rotations (K, 3, 3) in the bodies' frames."""
+    """Return g on Dc/2 points per side, (z, y, x, 3), from voxel Dc/2; rotations (K, 3, 3) in frames of bodies."""
     at = np.linspace(-1.0, 1.0, boxes.crop // 2)
     grid = np.zeros((len(at),) * 3 + (3,))
     for place in np.ndindex(grid.shape[:3]):
@@ -55,24 +55,24 @@ def slow_grid(
 
 
 def upsampled(grid: np.ndarray, size: int) -> np.ndarray:
-    """Trilinear, end points kept: (size³, 3)."""
+    """Interpolate trilinearly to (size³, 3); end points are kept."""
     fine = np.linspace(0, len(grid) - 1, size)
     at = np.stack(np.meshgrid(fine, fine, fine, indexing="ij"))
     return np.stack([map_coordinates(grid[..., c], at, order=1).ravel() for c in range(3)], -1)
 
 
 def rotation_of(numbers: np.ndarray) -> np.ndarray:
-    """Quaternion (16, a)."""
+    """Return the rotation of the quaternion (16, a)."""
     return Rotation.from_quat([*numbers, 16.0]).as_matrix()
 
 
 def pulled_grid(rotation: np.ndarray, rows: np.ndarray, geometry: BodyGeometry, boxes: Grid) -> np.ndarray:
-    """g at all voxels of the crop from the head's rows of the bodies (K, 6): (Dc³, 3)."""
+    """Return g at all voxels of the crop from the rows of the head of the bodies (K, 6): (Dc³, 3)."""
     turns, swings = (np.stack([rotation_of(row[part]) for row in rows]) for part in (slice(0, 3), slice(3, 6)))
     return upsampled(slow_grid(rotation, turns, swings, geometry, boxes), boxes.crop)
 
 
 def sample_at(volume: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Trilinear samples of a volume that spans [-1, 1] at grid positions (n, 3), x, y, z; zero outside."""
+    """Sample a volume that spans [-1, 1] trilinearly at grid positions (n, 3), x, y, z; zero outside."""
     index = (positions[:, ::-1] + 1.0) * (len(volume) - 1) / 2
     return map_coordinates(volume, index.T, order=1, mode="grid-constant")

@@ -24,7 +24,7 @@ Train = Callable[..., str]
 
 
 def _train(folder: Path, outdir: Path, *words: str) -> str:
-    """Train on ``folder``; what appeared on stderr. Later words override the small settings."""
+    """Train on ``folder`` and return the text of stderr. Later words override the small settings."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = main(["train_tomo", str(folder / "particles.star"), "-o", str(outdir), *SMALL, *words])
@@ -34,7 +34,7 @@ def _train(folder: Path, outdir: Path, *words: str) -> str:
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Result folder of two epochs with pose estimation, of narrow networks; do not write into it."""
+    """Return the result folder of two epochs with pose estimation and narrow networks; tests must not write into it."""
     outdir = tmp_path_factory.mktemp("trained") / "my run"
     words = ["-r", str(tiny_set / "mask.mrc"), "--estpose", "-n", "2", "--group", "7", "--lazy-single"]
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +46,7 @@ def trained_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="session")
 def homogeneous_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Result folder of one epoch with one volume for all, without mask, CTF and held-out particles, split reversed."""
+    """Return the result folder of one epoch with one volume for all, without mask, CTF and held-out particles."""
     folder = tmp_path_factory.mktemp("homogeneous")
     split = folder / "my split.pkl"
     torch.save(torch.arange(16).flip(0), split)
@@ -60,7 +60,7 @@ def homogeneous_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def train(tiny_set: Path, tmp_path: Path) -> Iterator[Train]:
-    """Train on the tiny set into ``tmp_path/name``: ``train(name, *words)``, gives what appeared on stderr."""
+    """Return a function ``train(name, *words)`` that trains on the tiny set and returns stderr."""
     made: list[Path] = []
 
     def run(name: str, *words: str) -> str:

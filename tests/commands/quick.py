@@ -28,7 +28,7 @@ SMALL = (
 
 
 def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the networks, and leave out the figure of every epoch, which takes longer than the epoch."""
+    """Replace the networks, and omit the figure of every epoch, which takes longer than the epoch."""
     monkeypatch.setattr(autoencoder, "Encoder", TinyEncoder)
     monkeypatch.setattr(autoencoder, "Decoder", TinyDecoder)
     monkeypatch.setattr(decoding, "Decoder", TinyDecoder)
@@ -42,7 +42,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def own_copy(whole: Path, folder: Path, count: int | None = None) -> Path:
-    """A copy of a set to change, of its first ``count`` particles; the path of its table."""
+    """Copy a set, or its first ``count`` particles, and return the path of the table."""
     shutil.copytree(whole, folder)
     star = folder / "particles.star"
     if count is not None:
@@ -58,7 +58,7 @@ def edit_rows(star: Path, rows: list[str]) -> None:
 
 
 def train(star: Path, outdir: Path, *words: str) -> tuple[int, str]:
-    """Run ``dsd train_tomo``; its exit code and what it said on stderr. Later words override the small settings."""
+    """Run ``dsd train_tomo`` and return its exit code and stderr. Later words override the small settings."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = main(["train_tomo", str(star), "-o", str(outdir), *SMALL, *words])
@@ -66,7 +66,7 @@ def train(star: Path, outdir: Path, *words: str) -> tuple[int, str]:
 
 
 def assert_sound(outdir: Path, count: int, epoch: int = 1) -> None:
-    """All files of an epoch are there for ``count`` particles, and every number in them is finite."""
+    """Check that all files of an epoch exist for ``count`` particles and contain only finite numbers."""
     content = read_weights(outdir / f"weights.{epoch}.pkl")
     for part in ("encoder_state_dict", "decoder_state_dict"):
         for name, value in content.get(part, {}).items():

@@ -30,7 +30,7 @@ def _leave_out_figures(patch: pytest.MonkeyPatch) -> None:
 
 
 def _copy_or_link(source: str, target: str) -> str:
-    """Copy small files, to which programs may append; large ones are only ever replaced and can be shared."""
+    """Copy small files, to which programs may append, and link large ones, which are only replaced."""
     if os.path.getsize(source) < SHARED_BYTES:
         return shutil.copy2(source, target)
     os.link(source, target)
@@ -39,7 +39,7 @@ def _copy_or_link(source: str, target: str) -> str:
 
 @pytest.fixture(scope="session")
 def laboratory(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that lab.build makes; do not write into it."""
+    """Return the folder of lab.build; tests must not write into it."""
     folder = tmp_path_factory.mktemp("lab") / "the lab"
     with pytest.MonkeyPatch.context() as patch:
         _leave_out_figures(patch)

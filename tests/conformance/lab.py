@@ -109,7 +109,7 @@ def _other_programs(folder: Path) -> None:
 
 
 def _original_run(folder: Path, bodies: bool) -> None:
-    """Epoch 16 of the original, analyzed; epoch 39 are the same files under other names."""
+    """Write epoch 16 of OPUS-TOMO with its analysis; epoch 39 consists of the same files under other names."""
     look = Look(encoder=False, head_rows=3 if bodies else 1, bodies=BODIES if bodies else None)
     OriginalRun(folder, PARTICLES, BOX, CROP, EPOCH, look)
     for number in ("16", "20"):

@@ -10,7 +10,7 @@ from opustomo.io.mrc import write_volume
 
 
 def ellipsoid(size: int, center: np.ndarray, half_axes: np.ndarray, turn: np.ndarray | None = None) -> np.ndarray:
-    """Solid ellipsoid with a one-voxel edge; center (x, y, z) in voxels from size/2, half-axes along ``turn`` e_k."""
+    """Return an ellipsoid with an edge of a voxel; center (x, y, z) from size/2, half-axes along ``turn`` e_k."""
     at = np.arange(size) - size // 2
     z, y, x = np.meshgrid(at, at, at, indexing="ij")
     relative = np.stack([x, y, z], -1) - np.asarray(center)
@@ -22,12 +22,12 @@ def ellipsoid(size: int, center: np.ndarray, half_axes: np.ndarray, turn: np.nda
 
 
 def sphere(size: int, center: np.ndarray, radius: float) -> np.ndarray:
-    """Solid sphere."""
+    """Return a solid sphere."""
     return ellipsoid(size, center, np.full(3, radius))
 
 
 def write_definition(folder: Path, masks: list[np.ndarray], apix: float | list[float], parents: list[int]) -> Path:
-    """Masks and the STAR file that defines them as bodies; parents count from 1."""
+    """Write masks and the STAR file that defines them as bodies; parents count from 1."""
     sizes = apix if isinstance(apix, list) else [apix] * len(masks)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -24,12 +24,12 @@ ANGLES = np.stack([np.linspace(-170, 170, 8), np.linspace(15, 165, 8), np.linspa
 
 
 def corner_px() -> np.ndarray:
-    """Places in pixels from the corner of the tomogram, (8, 3)."""
+    """Return positions in pixels from the corner of the tomogram, (8, 3)."""
     return PLACES / APIX + VOLUME // 2
 
 
 def _images(rotations: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Dark blobs and a little noise: a point x is seen at the first two components of M x."""
+    """Return images of dark blobs with a little noise: a point x appears at the first two components of M x."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: size[1], : size[0]]
     images = rng.normal(size=(len(rotations), size[1], size[0])) * 0.05
@@ -51,7 +51,7 @@ def _right_handed_about_y() -> np.ndarray:
 
 
 def warp_project(root: Path) -> dict[str, str]:
-    """An M species, and a tilt series of WARP with its tilt axis along y."""
+    """Write an M species, and a tilt series of WARP with its tilt axis along y."""
     folder = root / "warp tilt series"
     (folder / "tiltstack" / "TS_1").mkdir(parents=True)
     names = "_wrpCoordinateX1 _wrpCoordinateY1 _wrpCoordinateZ1 _wrpAngleRot1 _wrpAngleTilt1 _wrpAnglePsi1"
@@ -94,7 +94,7 @@ def warp_project(root: Path) -> dict[str, str]:
 
 
 def relion5_project(root: Path) -> dict[str, str]:
-    """Picks in pixels with quoted names, tomograms.star and one tilt series of single images."""
+    """Write picks in pixels with quoted names, tomograms.star and one tilt series of single images."""
     folder = root / "Tomograms" / "job9" / "tilt_series"
     folder.mkdir(parents=True)
     rotations = _right_handed_about_y()
@@ -128,7 +128,7 @@ def relion5_project(root: Path) -> dict[str, str]:
 
 
 def pytom_project(root: Path) -> dict[str, str]:
-    """Two particle lists, two tomograms of four particles each, and IMOD's text files."""
+    """Write two particle lists, two tomograms of four particles each, and text files of IMOD."""
     y, x = np.mgrid[: VOLUME[1], : VOLUME[0]]
     z = np.arange(VOLUME[2])[:, None, None]
     for folder in ("lists", "tomograms", "tilts"):
@@ -156,7 +156,7 @@ def pytom_project(root: Path) -> dict[str, str]:
 
 
 def imod_project(root: Path) -> dict[str, str]:
-    """A Dynamo table of picks binned twice, and an aligned stack with IMOD's text files."""
+    """Write a Dynamo table of picks binned twice, and an aligned stack with text files of IMOD."""
     folder = root / "series"
     folder.mkdir(parents=True)
     size = (int(VOLUME[0]), int(VOLUME[1]))

@@ -12,7 +12,7 @@ from opustomo.physics.ctf import FIELDS, TiltBatch
 
 
 def tilt_table(tilt_deg: np.ndarray, seed: int = 0) -> TiltTable:
-    """Optics in every respect different from tilt to tilt."""
+    """Return optics in which all parameters differ from tilt to tilt."""
     rng = np.random.default_rng(seed)
     count = len(tilt_deg)
     return TiltTable(
@@ -30,7 +30,7 @@ def tilt_table(tilt_deg: np.ndarray, seed: int = 0) -> TiltTable:
 
 
 def one_tilt(**values: float) -> TiltBatch:
-    """A single tilt without any contrast transfer but what ``values`` say; fields () in float64."""
+    """Return a single tilt without contrast transfer except for `values`; fields () in float64."""
     plain = dict.fromkeys(FIELDS, 0.0) | {"voltage_kv": 300.0, "scale": 1.0} | values
     return TiltBatch(**{name: torch.tensor(value, dtype=torch.float64) for name, value in plain.items()})
 
@@ -59,7 +59,7 @@ def torch_ctf_image(tilt: TiltBatch, size: int, apix: float) -> np.ndarray:
 
 
 def slice_grid(size: int, apix: float) -> tuple[Tensor, Tensor]:
-    """Frequencies x (1, size/2+1) and y (size, 1) of an image's half transform, native order, 1/Å, float64."""
+    """Return frequencies x (1, size/2+1) and y (size, 1) of a half transform, native order, 1/Å, float64."""
     y = torch.fft.fftfreq(size, d=apix, dtype=torch.float64)[:, None]
     x = torch.fft.rfftfreq(size, d=apix, dtype=torch.float64)[None]
     return x, y

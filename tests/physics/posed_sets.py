@@ -36,7 +36,7 @@ OPTICS = Optics(300.0, 2.7, 0.07)
 
 @dataclass(frozen=True)
 class PosedSet:
-    """Subtomograms ``images`` (N, D, D, D) of one ``density`` (D, D, D), and what a STAR file says of them."""
+    """Subtomograms ``images`` (N, D, D, D) of one ``density`` (D, D, D), with the content of their STAR file."""
 
     density: np.ndarray
     apix: float
@@ -48,14 +48,14 @@ class PosedSet:
 
 
 def band_limit(density: np.ndarray) -> np.ndarray:
-    """Roll off above 0.8 of the Nyquist frequency."""
+    """Attenuate frequencies above 0.8 of the Nyquist frequency."""
     k = np.fft.fftfreq(density.shape[0])
     radius = np.sqrt(k[:, None, None] ** 2 + k[:, None] ** 2 + k**2)
     return np.fft.ifftn(np.fft.fftn(density) / (1.0 + np.exp((radius - 0.4) / 0.02))).real.astype(np.float32)
 
 
 def fourier_resize(density: np.ndarray, size: int) -> np.ndarray:
-    """Density on a coarser or finer grid of the same field of view; voxel D/2 goes to size/2, values stay."""
+    """Resample a density to a coarser or finer grid of the same field of view; voxel D/2 becomes size/2."""
     full = density.shape[0]
     spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(density)))
     if size < full:
@@ -68,13 +68,13 @@ def fourier_resize(density: np.ndarray, size: int) -> np.ndarray:
 
 
 def ribosome(name: str, size: int) -> np.ndarray:
-    """One of the shared maps (64³, 6 Å) on ``size`` voxels."""
+    """Return one of the shared maps (64³, 6 Å) with ``size`` voxels."""
     (path,) = (SHARED / "data" / "maps").glob(f"{name}_*.mrc")
     return band_limit(fourier_resize(read_volume(path)[0], size))
 
 
 def blobs(seed: int, size: int) -> np.ndarray:
-    """A handed density without symmetry: 40 Gaussians of 12 Å within 110 Å of the center."""
+    """Return an asymmetric density: 40 Gaussians of 12 Å within 110 Å of the center."""
     rng = np.random.default_rng(seed)
     centers = rng.normal(size=(40, 3))
     centers *= 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centers, axis=1, keepdims=True)
@@ -84,7 +84,7 @@ def blobs(seed: int, size: int) -> np.ndarray:
 
 
 def shared_simulator():
-    """The referee's simulator; skips the test where it is not beside the repository."""
+    """Return the independent simulator; skip the test if it is not next to the repository."""
     path = SHARED / "tools" / "simulate_subtomograms.py"
     if not path.exists():
         pytest.skip("the shared simulator (../shared/tools/simulate_subtomograms.py) is not on this machine")
@@ -150,7 +150,7 @@ def _tables(particles: ParticleSet) -> list[TiltTable]:
 
 
 def from_own_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bool, count: int) -> PosedSet:
-    """Per-tilt projection and back-insertion by `opustomo.simulate`."""
+    """Simulate with `opustomo.simulate`: projection of each tilt and insertion."""
     apix = FIELD_OF_VIEW_A / density.shape[0]
     particles = _acquisition(tilt_deg, count, seed=4)
     simulator = SubtomogramSimulator(density[None], apix, particles, normalize=normalized)
@@ -162,7 +162,7 @@ def from_own_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bo
 
 
 def from_shared_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized: bool, count: int) -> PosedSet:
-    """The shared simulator's core, with tilt angles that its command line does not offer."""
+    """Simulate with the core of the independent simulator, with tilt angles that its command line does not offer."""
     module = shared_simulator()
     apix = FIELD_OF_VIEW_A / density.shape[0]
     particles = _acquisition(tilt_deg, count, seed=4)
@@ -190,18 +190,18 @@ def from_shared_simulator(density: np.ndarray, tilt_deg: np.ndarray, normalized:
 
 
 def finer(density: np.ndarray) -> Tensor:
-    """Density on a twice finer grid whose end voxels are those of the density."""
+    """Return a density on a grid of twice the sampling whose end voxels are those of the density."""
     size = FINER * density.shape[0]
     return torch.from_numpy(fourier_resize(density, size))[(slice(0, size - FINER + 1),) * 3].contiguous()
 
 
 def mirror_z(density: np.ndarray) -> np.ndarray:
-    """The other hand: z to -z about voxel D/2."""
+    """Mirror a density in z about voxel D/2."""
     return np.roll(density[::-1], 1, axis=0).copy()
 
 
 def predict(particles: PosedSet, posed: Tensor, tables: list[TiltTable], origins_px: np.ndarray) -> Tensor:
-    """Posed densities (N, D, D, D) imaged by our 3D CTF and moved off center by the origins."""
+    """Image posed densities (N, D, D, D) with the 3D CTF and shift them off center by the origins."""
     size = posed.shape[-1]
     ctf = ctf_volume(TiltBatch.pad(tables), size, particles.apix, normalized=particles.normalized)
     phases = shift_phases(torch.from_numpy(-origins_px).float(), size, size)
@@ -209,13 +209,13 @@ def predict(particles: PosedSet, posed: Tensor, tables: list[TiltTable], origins
 
 
 def pose(density: np.ndarray, matrices: Tensor) -> Tensor:
-    """The density turned by RELION matrices A (N, 3, 3): y(x) = V(Aᵀ x)."""
+    """Rotate a density by RELION matrices A (N, 3, 3): y(x) = V(Aᵀ x)."""
     volume = finer(density).expand(len(matrices), -1, -1, -1)
     return sample_posed(volume, matrices.mT[:, None], density.shape[0])[:, 0]
 
 
 def inside(particles: PosedSet) -> np.ndarray:
-    """Voxels where the posed particle is: what a solvent mask covers."""
+    """Return the voxels of the posed particles, as a solvent mask covers them."""
     size = particles.density.shape[0]
     turned = pose(particles.density, euler_to_matrix(torch.from_numpy(particles.eulers_deg)).float())
     moved = irfft3(rfft3(turned) * shift_phases(torch.from_numpy(-particles.origins_px).float(), size, size))
@@ -224,7 +224,7 @@ def inside(particles: PosedSet) -> np.ndarray:
 
 
 def correlations(particles: PosedSet, model: Tensor) -> np.ndarray:
-    """Correlation of model and subtomogram inside the particle, (N,)."""
+    """Return the correlation of model and subtomogram inside the particle, (N,)."""
     return np.array(
         [
             np.corrcoef(a[where], b[where])[0, 1]
@@ -234,5 +234,5 @@ def correlations(particles: PosedSet, model: Tensor) -> np.ndarray:
 
 
 def matrices_of(particles: PosedSet) -> Tensor:
-    """RELION matrices A, (N, 3, 3)."""
+    """Return RELION matrices A, (N, 3, 3)."""
     return euler_to_matrix(torch.from_numpy(particles.eulers_deg)).float()

@@ -25,14 +25,14 @@ ASTIGMATISM_A, AZIMUTH_DEG = 3000.0, 25.0
 
 
 def blob_centers() -> np.ndarray:
-    """(40, 3) x, y, z in Å from the center: a handed arrangement without symmetry, within 110 Å."""
+    """Return x, y, z of 40 blobs in Å from the center, (40, 3): asymmetric, within 110 Å."""
     rng = np.random.default_rng(1)
     centers = rng.normal(size=(40, 3))
     return centers * 110.0 * rng.uniform(0.1, 1.0, (40, 1)) ** (1 / 3) / np.linalg.norm(centers, axis=1, keepdims=True)
 
 
 def density() -> np.ndarray:
-    """The particle on the grid of the subtomograms, (BOX, BOX, BOX), from its structure factors."""
+    """Return the particle on the grid of the subtomograms, (BOX, BOX, BOX), from its structure factors."""
     k = np.fft.fftfreq(BOX, APIX)
     waves = np.exp(-2j * np.pi * k * blob_centers()[..., None])  # (40, 3, BOX)
     s2 = k[:, None, None] ** 2 + k[:, None] ** 2 + k**2
@@ -54,12 +54,12 @@ class Particles:
 
     @property
     def matrices(self) -> np.ndarray:
-        """RELION's A: intrinsic zyz turns, transposed."""
+        """Return the matrices A of RELION from intrinsic zyz rotations, transposed."""
         return Rotation.from_euler("ZYZ", self.eulers_deg, degrees=True).as_matrix().swapaxes(1, 2)
 
 
 def draw_particles(far_A: float) -> Particles:
-    """Three particles apart along y and up to `far_A` from the tilt axis along x."""
+    """Return three particles at different y and up to `far_A` from the tilt axis along x."""
     rng = np.random.default_rng(5)
     coordinates = np.array([[-far_A, -330.0, 120.0], [far_A, 0.0, -90.0], [0.8 * far_A, 330.0, 60.0]])
     eulers = np.stack([rng.uniform(-180, 180, 3), rng.uniform(20, 160, 3), rng.uniform(-180, 180, 3)], axis=1)
@@ -117,7 +117,7 @@ def _projection(centers: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _transfer(tilt: int, depth_A: float, apix: float) -> np.ndarray:
-    """CTF, dose and cos t: Reimer's formulas with an azimuth by arctangent."""
+    """Return CTF, dose filter and cos t by the formulas of Reimer, with the azimuth from the arctangent."""
     x, y = np.fft.rfftfreq(WINDOW, apix)[None, :], np.fft.fftfreq(WINDOW, apix)[:, None]
     s2, azimuth = x**2 + y**2, np.arctan2(y, x)
     volt = 1e3 * VOLTAGE_KV

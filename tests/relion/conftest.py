@@ -44,7 +44,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fabricated_run(tmp_path_factory: pytest.TempPathFactory, simulated: Path) -> Path:
-    """Result folder of epoch 0 with two clusters, whose poses are those of the set turned by up to 1°."""
+    """Return the result folder of epoch 0 with two clusters, with poses of the set rotated by up to 1°."""
     root = tmp_path_factory.mktemp("results") / "run"
     root.mkdir()
     rng = np.random.default_rng(0)

@@ -99,7 +99,7 @@ class Browser:
             self._receive()
 
     def run(self, script: str) -> Any:
-        """Value of a JavaScript expression; promises are awaited."""
+        """Return the value of a JavaScript expression; promises are awaited."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -112,7 +112,7 @@ class Browser:
         )
 
     def mouse(self, kind: str, x: float, y: float, button: str = "left", modifiers: int = 0) -> None:
-        """A real mouse event: ``Pressed``, ``Moved`` or ``Released``."""
+        """Send a real mouse event: ``Pressed``, ``Moved`` or ``Released``."""
         held = 1 if button == "left" and kind != "Released" else 0
         self.call(
             "Input.dispatchMouseEvent",
@@ -137,7 +137,7 @@ class Browser:
         self.mouse("Released", *path[-1], modifiers=modifiers)
 
     def click(self, selector: str) -> None:
-        """Click the middle of an element."""
+        """Click at the center of an element."""
         x, y = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
@@ -146,7 +146,7 @@ class Browser:
         self.drag([(x, y)])
 
     def picture(self, path: Path, whole: bool = False) -> None:
-        """Save what is seen, or the whole page, as PNG."""
+        """Save the visible part or the whole page as PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 

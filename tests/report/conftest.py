@@ -27,7 +27,7 @@ TOMOGRAMS = ("TS_01.tomostar", "TS & </script><b>02</b>", "TS_03.tomostar")
 
 
 def write_star(path: Path, eulers: np.ndarray, places: np.ndarray, scores: np.ndarray) -> None:
-    """A table with tomograms whose names would break a careless page."""
+    """Write a table whose tomogram names contain characters that must be escaped in HTML."""
     import pandas as pd
     import starfile
 
@@ -42,7 +42,7 @@ def write_star(path: Path, eulers: np.ndarray, places: np.ndarray, scores: np.nd
 
 
 def fabricate(root: Path) -> Path:
-    """Result folder of epoch 4 with three clusters, an embedding and volumes."""
+    """Write the result folder of epoch 4 with three clusters, an embedding and volumes."""
     rng = np.random.default_rng(3)
     truth = rng.integers(0, CLUSTERS, COUNT)
     mu = (8.0 * np.eye(CLUSTERS, 5)[truth] + rng.normal(scale=0.4, size=(COUNT, 5))).astype(np.float32)
@@ -68,12 +68,12 @@ def fabricate(root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fabricated run; do not write into it."""
+    """Return the fabricated run; tests must not write into it."""
     return fabricate(tmp_path_factory.mktemp("report") / "a <run>")
 
 
 def balls(latents: np.ndarray, apix: float) -> torch.Tensor:
-    """Stand-in of a decoder: a ball whose radius in voxels is that of the first latent plus 2."""
+    """Decode each latent to a ball whose radius in voxels is the first latent plus 2."""
     at = torch.arange(16.0) - 8
     radius = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2).sqrt()
     return torch.stack([torch.sigmoid(2 + float(abs(z[0])) / 4 - radius) for z in latents])
@@ -81,7 +81,7 @@ def balls(latents: np.ndarray, apix: float) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its page."""
+    """Return the page of the fabricated run."""
     path = tmp_path_factory.mktemp("page") / "my page.html"
     decoder = SimpleNamespace(boxes=Boxes(16, 6.0, 16, 16), bodies=None, volumes=balls)
     with pytest.MonkeyPatch.context() as patch:

@@ -84,7 +84,7 @@ class Firefox:
 
     @property
     def errors(self) -> list[str]:
-        """Errors and warnings of the page that Firefox has printed."""
+        """Return errors and warnings of the page that Firefox has printed."""
         lines = self._log.read_text(errors="replace").splitlines()
         page = [line for line in lines if line.startswith("JavaScript") and "file://" in line]
         # RSLoader is a part of the browser that wants the network
@@ -107,7 +107,7 @@ class Firefox:
         self.call("WebDriver:Navigate", url=path.resolve().as_uri())
 
     def run(self, script: str) -> Any:
-        """Value of a JavaScript expression; promises are awaited."""
+        """Return the value of a JavaScript expression; promises are awaited."""
         return self.call("WebDriver:ExecuteScript", script=f"return ({script});", args=[], newSandbox=False)
 
     def wait(self, condition: str) -> None:
@@ -128,7 +128,7 @@ class Firefox:
         self._pointer([*steps, {"type": "pointerUp", "button": 0}])
 
     def picture(self, path: Path, whole: bool = False) -> None:
-        """Save what is seen, or the whole page, as PNG."""
+        """Save the visible part or the whole page as PNG."""
         path.write_bytes(base64.b64decode(self.call("WebDriver:TakeScreenshot", full=whole)))
 
     def _pointer(self, actions: list[dict[str, Any]]) -> None:

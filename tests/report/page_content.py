@@ -15,7 +15,7 @@ VOID = {"meta", "input", "br", "img", "link"}
 
 
 class Outline(HTMLParser):
-    """Identifiers, contents of scripts, and whether every element is closed."""
+    """Identifiers, links and contents of scripts of a page; fails if an element is not closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +62,6 @@ def unpacked(packed: dict[str, Any]) -> np.ndarray:
 
 
 def inflated(packed: dict[str, Any]) -> np.ndarray:
-    """Bytes of volumes that are stored as differences."""
+    """Return the bytes of volumes that are stored as differences."""
     data = zlib.decompress(base64.b64decode(packed["data"]))
     return np.cumsum(np.frombuffer(data, dtype=np.uint8).reshape(packed["shape"]), axis=0, dtype=np.uint8)

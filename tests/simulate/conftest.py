@@ -18,7 +18,7 @@ BOX = 32
 
 
 def _gaussian_blob(center_xyz: np.ndarray, sigma: float = 1.6, box: int = BOX) -> np.ndarray:
-    """Density (box, box, box) of one Gaussian at `center_xyz` voxels from the center of the box."""
+    """Return a density (box, box, box) of one Gaussian at `center_xyz` voxels from the center of the box."""
     axis = np.arange(box) - box // 2
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     squared = (x - center_xyz[0]) ** 2 + (y - center_xyz[1]) ** 2 + (z - center_xyz[2]) ** 2
@@ -26,7 +26,7 @@ def _gaussian_blob(center_xyz: np.ndarray, sigma: float = 1.6, box: int = BOX) -
 
 
 def _centroid(density: np.ndarray) -> np.ndarray:
-    """Center of mass x, y, z of |density|^3, in voxels from the center of the box."""
+    """Return the center of mass x, y, z of |density|³ in voxels from the center of the box."""
     weight = np.abs(density.astype(np.float64)) ** 3
     axis = np.arange(density.shape[0]) - density.shape[0] // 2
     sums = [weight.sum(axis=other) @ axis for other in ((0, 1), (0, 2), (1, 2))]
@@ -35,19 +35,19 @@ def _centroid(density: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def gaussian_blob() -> Callable[..., np.ndarray]:
-    """Makes the density of one Gaussian: center x, y, z from the center of the box; sigma; box."""
+    """Return the function that makes the density of a Gaussian from its center, sigma and box."""
     return _gaussian_blob
 
 
 @pytest.fixture
 def centroid() -> Callable[[np.ndarray], np.ndarray]:
-    """Finds the center of mass x, y, z of |density|³."""
+    """Return the function that computes the center of mass x, y, z of |density|³."""
     return _centroid
 
 
 @pytest.fixture
 def make_particles() -> Callable[..., ParticleSet]:
-    """A set of given labels and poses; by default without CTF, dose and scale effects but cos t."""
+    """Return a function that makes a set with given labels and poses, by default without CTF and dose."""
 
     def make(
         labels: list[int],

@@ -47,7 +47,7 @@ class ForkedRun:
 
     @property
     def said(self) -> str:
-        """What the process has written so far."""
+        """Return the output of the process so far."""
         return self._log.read_bytes()[self._begin :].decode()
 
     def finish(self) -> tuple[int | None, str]:

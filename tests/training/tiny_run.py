@@ -18,7 +18,7 @@ from opustomo.training.processes import StopRequest
 
 
 class TinyEncoder(nn.Module):
-    """A linear map of the coarse volume makes the latents."""
+    """Encoder that maps the coarse volume linearly to the latents."""
 
     def __init__(self, latent_dim: int, inner_size: int) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class TinyEncoder(nn.Module):
         return self.mu(features), self.logstd(features)
 
     def start_deviation(self, value: float) -> None:
-        """Let untrained posteriors have a standard deviation of ``value``."""
+        """Set the standard deviation of untrained posteriors to ``value``."""
         nn.init.constant_(self.logstd.bias, math.log(value))
 
 
 class TinyTemplate(nn.Module):
-    """A linear map to a coarse grid, interpolated to the template."""
+    """Decoder that maps latents linearly to a coarse grid, which is interpolated to the template."""
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TinyTemplate(nn.Module):
 
 
 class TinyDecoder(nn.Module):
-    """The place of ConvTemplate."""
+    """Decoder with the interface of ConvTemplate."""
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
@@ -74,13 +74,13 @@ class TinyDecoder(nn.Module):
         return self.template(composition)
 
     def freeze_head(self) -> None:
-        """Keep the pose head as it was initialized."""
+        """Keep the initial weights of the pose head."""
         if self.template.affine_out is not None:
             self.template.affine_out.requires_grad_(False)
 
 
 class CountedStop(StopRequest):
-    """A request to stop that comes when a run has asked for it a number of times."""
+    """Request to stop that becomes true after a number of queries."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class CountedStop(StopRequest):
 
 @contextmanager
 def stop_after(times: int) -> Iterator[StopRequest]:
-    """Stand in for the handler of signals: stop after that many steps."""
+    """Replace the handler of signals by one that stops after the given number of steps."""
     yield CountedStop(times)
 
 

@@ -16,7 +16,7 @@ Load = Callable[[float, float, bool], ParticleSet]
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Read (made at the first call) 16 subtomograms of 32³ with tilts from … to …, normalized or not."""
+    """Return a function that reads 16 simulated subtomograms of 32³ voxels with given tilts, normalized or not."""
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes
@@ -37,5 +37,5 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Load:
 
 
 def reversed_tilts(particles: ParticleSet) -> ParticleSet:
-    """The set with CTF tables whose tilts have the wrong sign."""
+    """Return the set with CTF tables whose tilts have the wrong sign."""
     return replace(particles, tables=[replace(table, tilt_deg=-table.tilt_deg) for table in particles.tables])

@@ -13,7 +13,7 @@ from opustomo.io.poses import Poses
 
 @dataclass(frozen=True)
 class Simulated:
-    """A set of one state: its folder, particles as told, true poses, true density (D, D, D)."""
+    """Set of one state: its folder, particles with given poses, true poses, and true density (D, D, D)."""
 
     folder: Path
     particles: ParticleSet
@@ -27,7 +27,7 @@ class Simulated:
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
-    """80 subtomograms, 24³ voxels of 12 Å, of the large subunit; poses told are 6° off; do not write into it."""
+    """Return 80 subtomograms of the large subunit with poses off by 6°; tests must not write into it."""
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset
     from opustomo.simulate.volumes import gather_volumes

@@ -11,7 +11,7 @@ from opustomo.training.monitors.records import EpochRecord, IntervalRecord
 
 
 def terms(value: float) -> dict[str, float]:
-    """All loss terms: ``value``, ``value`` + 0.01, …"""
+    """Return all loss terms: ``value``, ``value`` + 0.01, …"""
     return {name: value + 0.01 * place for place, name in enumerate(TERM_NAMES)}
 
 
@@ -30,7 +30,7 @@ def interval(particles_seen: int, epoch: int = 0, **changes: Any) -> IntervalRec
 
 
 def epoch(number: int, **changes: Any) -> EpochRecord:
-    """Epoch ``number`` of 40 particles in two states; latents (40, 5), three of them composition."""
+    """Return the record of an epoch of 40 particles in two states; latents (40, 5), three of composition."""
     rng = np.random.default_rng(number)
     latents = rng.normal(size=(40, 5)).astype(np.float32)
     latents[20:, 0] += 5.0
