@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,6 @@ WORDS = "-b 6 --valfrac 0".split()
 @pytest.fixture
 def star(tiny_set: Path, tmp_path: Path) -> Path:
     return own_copy(tiny_set, tmp_path / "a set", 6)
-
-
-@pytest.fixture
-def size_limit() -> Iterator[Callable[[int], None]]:
-    """A function that lets no file of this process outgrow a size: writes then fail as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

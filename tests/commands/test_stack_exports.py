@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 from analysis_scripts.main import main as dsdsh
 from opustomo.convert.relion5 import read_tomograms, to_pixels, to_relion5
 from opustomo.convert.relion30 import to_relion30
-from opustomo.io.ctf_tables import TiltTable, read_relion_table
 from opustomo.io.star_conventions import is_stack_set
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.io.tomograms import TomogramScale, particle_centers
 from opustomo.main import main
+from tests.commands.test_prepare_ctf import tables
 from tests.convert.tables import loop, star_of
 
 SERIES, IMAGE, SIZE = 1.5, 6.0, (400, 600, 200)
@@ -57,11 +57,6 @@ def warptools_set(folder: Path, frames: tuple[str, ...] = FRAMES, general: str =
     return folder / "set.star"
 
 
-def tables_of(star: Path) -> list[TiltTable]:
-    names = read_particles(star).strings("rlnCtfImage")
-    return [read_relion_table((star.parent / name).with_suffix(".star")) for name in names]
-
-
 def prepare(star: Path, out: Path, *words: str) -> int:
     tomograms = str(star.with_name("set_tomograms.star"))
     start = ["prepare_ctf", str(star), "--tomograms", tomograms, "-o", str(out), "--workers", "1"]
@@ -75,7 +70,7 @@ def test_defoci_of_a_warptools_export(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "read in pixels of the images, 6 Å, as WarpTools writes them" in said
     assert "rlnTomoVisibleFrames hides tilts of 2 of 3 particles, which keep 2 to 4 tilts" in said
-    center, right, up = tables_of(tmp_path / "ctf" / "all.star")
+    center, right, up = tables(tmp_path / "ctf" / "all.star")
     np.testing.assert_allclose(center.defocus_u_A, 30000, atol=1e-3)
     # seen along the beam a point lies at -x sin t + z cos t, and the hand is -1
     along_x, along_z = 60 * np.sin(np.deg2rad(TILTS)), -60 * np.cos(np.deg2rad(TILTS))
@@ -171,7 +166,7 @@ def test_real_exports_of_warptools(shared_data: Path, tmp_path: Path, capsys: py
     tomograms.write_bytes((source / f"{name}_tomograms.star").read_bytes())
     assert prepare(star, tmp_path / "ctf", "--allow-2d-stacks") == 0
     assert "hides tilts of 20 of 40 particles, which keep 34 to 35 tilts" in capsys.readouterr().out
-    table = tables_of(tmp_path / "ctf" / "all.star")[10]
+    table = tables(tmp_path / "ctf" / "all.star")[10]
     assert table.defocus_u_A[7] == pytest.approx(33347.09, abs=0.01)
     sets = ((star, tomograms), (source / "warp2_particles_matching.star", source / "warp2_matching_tomograms.star"))
     for particles, whole in sets:
@@ -194,6 +189,6 @@ def test_real_frames_of_relion5(shared_data: Path, tmp_path: Path, capsys: pytes
     assert "dsd extract_subtomos" in (said := capsys.readouterr().err) and "--tomograms" in said
     assert main(["prepare_ctf", *words, "--workers", "1", "--allow-2d-stacks"]) == 0
     assert "rlnTomoVisibleFrames hides tilts of" in capsys.readouterr().out
-    found = tables_of(tmp_path / "ctf" / "all.star")
+    found = tables(tmp_path / "ctf" / "all.star")
     frames = [text.count("1") for text in star.strings("rlnTomoVisibleFrames")]
     assert [len(one) for one in found] == frames and frames[0] == 17

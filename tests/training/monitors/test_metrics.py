@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -205,14 +204,6 @@ def test_killed_in_the_middle_every_line_is_whole(path: Path) -> None:
     again.resume_from(10**7)
     seen = column(path, "particles")
     assert len(seen) > 50 and seen == list(range(1, len(seen) + 1))
-
-
-@pytest.fixture
-def size_limit(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """A function that lets no file of this process outgrow a size, like a disk that is full."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_leaves_no_half_line(path: Path, size_limit) -> None:  # type: ignore[no-untyped-def]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,26 +17,18 @@ from opustomo.training.monitors.training_figure import draw_particle
 DISC = (np.hypot(*np.mgrid[-12:12, -12:12]) < 6).astype(np.float32)
 
 
-def test_two_rows_show_input_model_and_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def spy(self: Figure, *arguments: Any, **settings: Any) -> None:
-        figures.append(self)
-        save(self, *arguments, **settings)
-
-    monkeypatch.setattr(Figure, "savefig", spy)
+def test_two_rows_show_input_model_and_target(tmp_path: Path, drawn: list[Figure]) -> None:
     noise = np.random.default_rng(0).normal(size=DISC.shape).astype(np.float32)
     path = tmp_path / "my tmp.png"
     draw_particle(path, Projections(DISC + noise, DISC, 0.5 * DISC + 2.0))
     assert imread(path).ndim == 3
-    shown = [np.asarray(axes.images[0].get_array()) for axes in figures[0].axes]
+    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes]
     assert len(shown) == 6
     np.testing.assert_allclose(shown[0], DISC + noise, rtol=1e-6)
     np.testing.assert_allclose(shown[2], DISC, rtol=1e-6)
     np.testing.assert_allclose(shown[4], 0.5 * DISC + 2.0, rtol=1e-6)
     assert shown[1].std() < 0.7 * shown[0].std() and shown[1].mean() == pytest.approx(shown[0].mean(), abs=0.02)
-    assert "correlation of model and target 1.00" in figures[0].texts[0].get_text()
+    assert "correlation of model and target 1.00" in drawn[0].texts[0].get_text()
     before = path.read_bytes()
     draw_particle(path, Projections(DISC, DISC, noise))
     assert path.read_bytes() != before

@@ -30,20 +30,6 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_figure, "DPI", 25)
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were saved, to look into."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def spy(self: Figure, *arguments: Any, **settings: Any) -> None:
-        figures.append(self)
-        save(self, *arguments, **settings)
-
-    monkeypatch.setattr(Figure, "savefig", spy)
-    return figures
-
-
 def panel(figure: Figure, start: str) -> Axes:
     (found,) = (axes for axes in figure.axes if axes.get_title(loc="left").startswith(start))
     return found
