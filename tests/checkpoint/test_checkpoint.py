@@ -114,7 +114,7 @@ def test_reads_the_originals_config(folder: Path) -> None:
 
 
 def test_the_originals_grid_is_one_more_or_less_than_the_box(folder: Path) -> None:
-    """config.pkl holds 159 or 161 for subtomograms of 160 voxels; only the subtomograms tell which."""
+    """config.pkl contains 159 or 161 for subtomograms of 160 voxels; the subtomograms decide."""
     config = original_config()
     for grid in (159, 161):
         config["lattice_args"]["D"] = grid
@@ -127,7 +127,7 @@ def test_the_originals_grid_is_one_more_or_less_than_the_box(folder: Path) -> No
 
 
 def test_reads_a_config_without_the_later_entries(folder: Path) -> None:
-    """Older runs of the original know no conformation latent."""
+    """Older runs of OPUS-TOMO have no conformation latent."""
     config = original_config(z_affine_dim=None, encode_mode=None)
     del config["model_args"]["encoderres"]
     config["dataset_args"]["downfrac"] = None
@@ -186,7 +186,7 @@ def test_weights_round_trip(mode: str, folder: Path) -> None:
 
 
 def test_bodies_are_in_config_and_weights(folder: Path) -> None:
-    """Evaluation needs no --masks: both files know the bodies, the weights under the original's names."""
+    """Evaluation requires no --masks, because both files contain the bodies."""
     eyes = np.stack([np.eye(3)] * 2)
     centers = np.array([[-6.0, 0.0, 1.0], [5.0, 2.0, 0.0]])
     geometry = BodyGeometry(centers, centers[::-1], centers - centers[::-1], eyes, np.full((2, 3), 2.0), eyes, (1, 0))
@@ -212,7 +212,7 @@ def make_separation(zdim: int = 3, zaffinedim: int = 2) -> Separation:
 
 
 def test_separation_round_trip(model: Autoencoder, folder: Path) -> None:
-    """z.N.pkl holds compositions without what the weights say they share with conformations."""
+    """z.N.pkl contains compositions without the part that the weights predict from conformations."""
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(6, 5)).astype(np.float32)
     separation, path = make_separation(), folder / "weights.4.pkl"
@@ -264,7 +264,7 @@ def test_a_separation_of_other_latents_is_refused(folder: Path) -> None:
 
 
 def test_weights_are_in_pytorchs_layout(original_widths: None, folder: Path) -> None:
-    """Whatever the layers hold inside, files have the shapes that the original's files have."""
+    """Files have the shapes of OPUS-TOMO, independent of the layout inside the layers."""
     write_weights(folder / "weights.0.pkl", make_model(), 0)
     state = read_weights(folder / "weights.0.pkl")["decoder_state_dict"]
     assert {name for name in state if name.endswith("weight")} == {

@@ -146,7 +146,7 @@ def test_too_many_broken_subtomograms_stop_the_run(
 
 
 def test_latents_at_one_point_are_reported(tiny_set: Path, tmp_path: Path) -> None:
-    """Eight times the same subtomogram leaves nothing to tell apart."""
+    """Eight copies of one subtomogram have equal latents."""
     star = own_copy(tiny_set, tmp_path / "a set", 8)
     first = tmp_path / "a set" / "subtomo" / "p000000.mrc"
     for index in range(1, 8):

@@ -32,7 +32,7 @@ from tests.training.tiny_run import TinyDecoder
 
 @pytest.fixture(scope="module")
 def geometry(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """mask_params.pkl of two bodies in the box of the tiny set (24³, 12 Å); poses beside it."""
+    """Write mask_params.pkl of two bodies in the box of the tiny set (24³, 12 Å), with poses."""
     folder = tmp_path_factory.mktemp("bodies") / "my bodies"
     masks = [sphere(24, np.array([-3.0, 1.0, 0.0]), 3.5), sphere(24, np.array([4.0, -1.0, 0.0]), 3.5)]
     star = write_definition(folder, masks, 12.0, [2, 1])
@@ -70,7 +70,7 @@ def run(tiny_set: Path, geometry: Path, tmp_path_factory: pytest.TempPathFactory
 def test_check_proposes_a_run_with_bodies(
     tiny_set: Path, geometry: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The command repeats --masks, and the run is long enough for the composition to come in."""
+    """The command repeats --masks, and the run is long enough for the composition to reach full strength."""
     words = ["check", str(tiny_set / "particles.star"), "-r", str(tiny_set / "mask.mrc"), "--no-timing"]
     assert main([*words, "--masks", str(geometry)]) == 0
     said = capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_early_checkpoints_decode_what_was_trained(run: Path) -> None:
 
 
 def test_a_scale_that_was_reached_is_kept(tiny_set: Path, geometry: Path, run: Path, tmp_path: Path) -> None:
-    """Weights of a run in which the composition had come in go on with it, although updates count anew."""
+    """A run from weights with a composition keeps it, although updates are counted from zero."""
     content = load_torch(run / "weights.0.pkl")
     content["composition_scale"] = torch.tensor(0.75)
     dump_torch(tmp_path / "weights.0.pkl", content)
@@ -174,7 +174,7 @@ def ways(tiny_set: Path, geometry: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_training_separates_composition_and_conformation(ways: dict[str, Path]) -> None:
-    """Files hold mu' and f; decoders and what is decoded are those of a run that separates nothing."""
+    """Files contain mu' and f; decoders and volumes are those of a run without separation."""
     content = {name: read_weights(run / "weights.0.pkl") for name, run in ways.items()}
     assert "separation" in content["apart"]
     assert "separation" not in content["plain"] and "separation" not in content["original"]
@@ -202,7 +202,7 @@ def test_weights_of_a_separated_epoch_give_back_what_was_encoded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whichever weights are loaded, latents are put together by what took them apart."""
+    """Latents are joined by the separation that divided them, whichever weights are loaded."""
     memories: list[np.ndarray] = []
 
     def noted(trainer: Trainer, stop: object) -> bool:

@@ -266,7 +266,7 @@ def test_premultiplied_subtomograms(own_set: Path, capsys: pytest.CaptureFixture
 
 
 def test_tilt_series_that_lie_beside(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command names what is there: text files of IMOD, XML files of WARP."""
+    """The command names the existing files: text files of IMOD, XML files of WARP."""
     star = own_set / "particles.star"
     star.write_text(star.read_text().replace("rlnCtfImage", "myNote"))
     (own_set / "tilts").mkdir()

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def completions(line: str, folder: Path) -> list[str]:
-    """What the program answers to the Tab key at the end of a line."""
+    """Return the completions of the program at the end of a line."""
     program = {"dsd": "opustomo", "dsdsh": "analysis_scripts"}[line.split()[0]]
     answer = folder / "answer"
     asked = {

@@ -176,7 +176,7 @@ ON_REAL = (
 def test_real_tables(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
 ) -> None:
-    """Done, with all that is doubtful said, or refused in one sentence with nothing written."""
+    """The command succeeds and reports doubtful values, or refuses in one sentence and writes nothing."""
     source = Path(shutil.copy(shared_data / "star_real" / f"{name}.star", tmp_path / "particles.star"))
     out = tmp_path / "the results" / ("out.tbl" if command.startswith("convert_dynamo") else "out.star")
     values = {

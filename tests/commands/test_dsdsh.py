@@ -111,7 +111,7 @@ def decoded(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[EvalRequest]:
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """Run `dsdsh` with a mistake in the input; its one line of complaint."""
+    """Run `dsdsh` with an error in the input and return its message."""
     capsys.readouterr()
     assert dsdsh([str(word) for word in words]) == 1
     message = capsys.readouterr().err.strip()

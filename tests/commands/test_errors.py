@@ -26,7 +26,7 @@ CASES: dict[str, tuple[Damage, str]] = {}
 
 
 def case(reason: str) -> Callable[[Damage], Damage]:
-    """Collect a mistake and what the sentence must hold."""
+    """Collect an error and the text that its message must contain."""
 
     def add(damage: Damage) -> Damage:
         CASES[damage.__name__] = damage, reason
@@ -36,7 +36,7 @@ def case(reason: str) -> Callable[[Damage], Damage]:
 
 
 def option(name: str, words: str, reason: str) -> None:
-    """Collect a mistake that lies in an option alone."""
+    """Collect an error in an option."""
     CASES[name] = (lambda folder: words.format(set=folder).split("|")), reason
 
 
@@ -298,7 +298,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
 
 
 def test_the_undamaged_set_would_train(tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the cases break is whole before: the same command reaches the training."""
+    """The same command on the undamaged set reaches the training."""
     from opustomo.training.trainer import Trainer
 
     reached: list[int] = []

@@ -75,7 +75,7 @@ def test_refined_poses_and_chosen_rows(tiny_set: Path, tmp_path: Path) -> None:
 def test_tables_without_pixel_size_and_shared_ctf(
     tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The headers' pixel size stands in; one CTF table for all gives one volume."""
+    """The pixel size of the headers is used; a common CTF table gives one volume."""
     folder = tmp_path / "set"
     shutil.copytree(tiny_set, folder)
     star = read_particles(folder / "particles.star")
@@ -94,7 +94,7 @@ def test_tables_without_pixel_size_and_shared_ctf(
 
 
 def test_without_ctf_volumes(tiny_set: Path, tmp_path: Path) -> None:
-    """rlnCtfImage leads to the files beside the tables of the set, where RELION's own volumes may lie."""
+    """rlnCtfImage refers to files next to the tables of the set, where volumes of RELION may exist."""
     assert export(tiny_set / "particles.star", "-o", tmp_path / "out", "--no-ctf-volumes") == 0
     star = read_particles(tmp_path / "out" / "particles.star")
     assert not list((tmp_path / "out").rglob("*_ctf.mrc"))
@@ -142,7 +142,7 @@ def test_names_that_relion_reads() -> None:
 
 
 def test_ignored_origins_are_reported(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """RELION 3.1 takes origins in pixels for columns of no meaning unless every row tells voltage and aberration."""
+    """RELION 3.1 ignores origins in pixels unless every row has voltage and aberration."""
     star = read_particles(tiny_set / "particles.star")
     assert ignored_origins(star) is None
     names = [name for name in star.particles if name != "rlnSphericalAberration"]

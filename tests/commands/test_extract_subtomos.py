@@ -48,7 +48,7 @@ def series(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def fitting(series: Series) -> PosedSet:
-    """What is extracted with the right options."""
+    """Return the subtomograms that are extracted with the right options."""
     return extracted(extract(series))
 
 
@@ -147,7 +147,7 @@ def small_series(folder: Path) -> Series:
 
 
 def test_images_are_brought_to_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By default each image has mean 0 and deviation 1, whatever it was; and picks without angles are taken."""
+    """By default, each image has mean 0 and standard deviation 1; picks without angles are accepted."""
     series = small_series(tmp_path / "a series")
     images = mrcfile.read(series.folder / "TS_1.ali").copy()
     words = [*series.words, "--box", "20", "--apix", "4"]

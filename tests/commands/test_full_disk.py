@@ -69,7 +69,7 @@ def test_the_room_asked_for_is_that_of_a_checkpoint(
 
 
 def test_a_disk_that_fills_during_a_run(star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before the checkpoint of the second epoch touches that of the first; then the run goes on."""
+    """The error is reported before the checkpoint of the second epoch affects the first; the run can be resumed."""
     states: list[dict[str, bytes]] = []
     raw = RunLog.raw
 

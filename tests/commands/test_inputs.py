@@ -36,7 +36,7 @@ def star(tiny_set: Path, tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Result:
-    """One step over all particles: loss, latents, poses and what was said."""
+    """One step over all particles: loss, latents, poses and messages."""
 
     gen: float
     latents: np.ndarray
@@ -97,7 +97,7 @@ def relion31(table: pd.DataFrame, folder: Path, groups: int = 1) -> dict[str, pd
 
 
 def pseudo_subtomograms(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Names as `relion_tomo_subtomo` gives them; tables of tilts stand beside, named for the weights."""
+    """Rename subtomograms as `relion_tomo_subtomo` does, with tables of tilts named for the weights."""
     table = in_angstrom(table, 2)
     place = Path("Extract/job007/Subtomograms/TS_01")
     (folder / place).mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_a_table_of_another_program_trains_the_same(star: Path, tmp_path: Path, 
 
 
 def test_ctf_volumes_without_tables(star: Path, tmp_path: Path) -> None:
-    """RELION's own pseudo-subtomograms come with 3D CTF volumes: say what to do; without CTF they train."""
+    """Pseudo-subtomograms of RELION have 3D CTF volumes: a message gives the remedy; without CTF they train."""
     blocks = relion4(starfile.read(star), star.parent)
     starfile.write(blocks, star, overwrite=True)
     for path in star.parent.rglob("*_weights.star"):
@@ -186,7 +186,7 @@ def tilts_of(table: pd.DataFrame) -> list[reference.Tilt]:
 
 
 def test_every_tilt_of_every_table_counts(star: Path, tmp_path: Path) -> None:
-    """Other lengths, pre-tilted, asymmetric, with astigmatism and phase plate: nothing is snapped or dropped."""
+    """Tables of different lengths, pre-tilted, asymmetric, with astigmatism and phase plate: all tilts are used."""
     tables = {}
     for i in range(3):
         path = star.parent / "subtomo" / f"p{i:06d}_ctf.star"

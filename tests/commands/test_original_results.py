@@ -122,7 +122,7 @@ def test_training_goes_on(
     original: OriginalRun, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """One more epoch with a rate of almost nothing: all of the original's numbers are still there at its end."""
+    """All values of OPUS-TOMO are unchanged after an epoch with a learning rate of almost zero."""
     monkeypatch.setattr(training_figure, "draw_training", lambda *args: None)
     star = own_copy(tiny_set, tmp_path / "a set", COUNT)
     outdir, last = tmp_path / "new run", EPOCH + 1

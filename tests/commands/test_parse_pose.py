@@ -319,7 +319,7 @@ def test_sizes_that_the_table_contradicts_are_said(
 def test_refined_origins_are_not_scaled_by_another_box(
     star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Poses of a run are fractions of its box, which config.pkl beside them tells."""
+    """Poses of a run are fractions of its box, which config.pkl contains."""
     run = tmp_path / "a run"
     run.mkdir()
     write_poses(run / "pose.3.pkl", Poses(np.zeros((3, 3)), np.full((3, 3), 0.1)))

@@ -91,7 +91,7 @@ def test_fits_the_forward_model(folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_other_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several jobs, plain, half precision, bigger pixels, stacks elsewhere, particles told by a column."""
+    """Several jobs, back-projection, half precision, larger pixels, other folders, and particles given by a column."""
     monkeypatch.setattr("opustomo.prepare.particle_series.PARTICLES_PER_JOB", 1)
     monkeypatch.setattr("opustomo.prepare.particle_series.run_jobs", traveling)
     (folder / "sub").mkdir()

@@ -179,7 +179,7 @@ def test_errors(run: Path, star: Path, tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("refined", [False, True])
 @pytest.mark.parametrize("name", [*TABLES, "relion31_6optics"])
 def test_every_kind_of_table_goes_back(shared_data: Path, tmp_path: Path, name: str, refined: bool) -> None:
-    """What starfile reads of the part is what it reads of the whole, types and optics groups included."""
+    """starfile reads the same types and optics groups from the selection as from the whole table."""
     source = shared_data / "star" / f"{name}.star"
     whole = starfile.read(source, always_dict=True)
     block = read_particles(source).particle_block

@@ -64,7 +64,7 @@ def prepare(star: Path, out: Path, *words: str) -> int:
 
 
 def test_defoci_of_a_warptools_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first particle lies at the center of the tomogram, the others 60 Å along x and z: images of 6 Å/pixel."""
+    """The first particle is at the center of the tomogram, the others 60 Å along x and z: images of 6 Å/pixel."""
     star = warptools_set(tmp_path / "my set")
     assert prepare(star, tmp_path / "ctf", "--allow-2d-stacks") == 0
     said = capsys.readouterr().out

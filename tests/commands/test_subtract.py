@@ -23,7 +23,7 @@ COUNT, BOX, APIX = 10, 24, 12.0
 
 
 def smooth_templates(decoder: VolumeDecoder, latents: np.ndarray) -> torch.Tensor:
-    """Five blobs in place of the volume of a short training, which contains mostly noise."""
+    """Five blobs instead of the volume of a short training, which contains mostly noise."""
     side = 32
     at = torch.linspace(-1, 1, side)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")

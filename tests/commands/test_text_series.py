@@ -48,7 +48,7 @@ def mdoc(tilts: np.ndarray, doses: np.ndarray, sections: np.ndarray) -> str:
 
 
 def aretomo_series(folder: Path) -> Series:
-    """A raw stack in the order of nothing, AreTomo 3's alignment of it, the doses of SerialEM, CTFFIND's defoci."""
+    """Write an unordered raw stack, its alignment by AreTomo 3, doses of SerialEM and defoci of CTFFIND."""
     folder.mkdir(parents=True)
     particles = imaged_series.draw_particles(4000.0)
     rotations = np.stack([Rotation.from_euler("yz", [t, AXIS_DEG], degrees=True).as_matrix() for t in TILTS])
@@ -95,7 +95,7 @@ def test_subtomograms_of_an_alignment_by_aretomo(series: Series, capsys: pytest.
 
 
 def test_the_stack_elsewhere_and_transforms_of_imod(series: Series, tmp_path: Path) -> None:
-    """With --images; and the .xf and .tlt files that AreTomo writes for IMOD tell the same as its .aln file."""
+    """With --images; the .xf and .tlt files of AreTomo agree with its .aln file."""
     folder = tmp_path / "imod"
     folder.mkdir()
     for name in ("TS_1.aln", "TS_1.mdoc", "TS_1_ctffind.txt"):
@@ -160,7 +160,7 @@ def test_what_contradicts_the_options_is_reported(series: Series, capsys: pytest
 
 
 def coords(folder: Path, name: str = "TS_1") -> Path:
-    """Two particles, at the center and 100 Å along x, and what every series needs."""
+    """Write two particles, at the center and 100 Å along x, and return the common options."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.coords").write_text("50 50 20\n60 50 20\n")
     rows = (f"{i + 1} {d} {d - 1000} 30 0 0.1 9" for i, d in enumerate(DEFOCI))
@@ -199,7 +199,7 @@ def test_ctf_tables_from_an_mdoc(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_pixel_size_and_flipped_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """SerialEM's pixel size is used where nothing else tells one, and axes that may be exchanged are mentioned."""
+    """The pixel size of SerialEM is used if there is no other, and possibly exchanged axes are mentioned."""
     path = coords(tmp_path / "t")
     (tmp_path / "t" / "TS_1.mdoc").write_text(mdoc(ANGLES, np.array([9.0, 4, 2, 6]), np.arange(4)))
     words = [str(path), "-o", str(tmp_path / "out"), "--hand", "-1", "--workers", "1"]
@@ -213,7 +213,7 @@ def test_pixel_size_and_flipped_volumes(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_ctf_tables_from_a_tomostar(tmp_path: Path) -> None:
-    """Its angles are those that CTF tables take; those of .tlt beside it are IMOD's, and doses are found by angle."""
+    """Its angles have the sign of CTF tables, those of .tlt that of IMOD; doses are matched by angle."""
     path = coords(tmp_path / "t")
     head = "data_\n\nloop_\n_wrpMovieName\n_wrpAngleTilt\n_wrpAxisAngle\n_wrpDose\n"
     rows = [f"../f/{i}.tif {-t} {AXIS_DEG} {d}" for i, (t, d) in enumerate(zip(ANGLES, (9, 3, 0, 6), strict=True))]

@@ -265,7 +265,7 @@ EVERY = """
 
 
 def test_every_option_arrives(tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The original's list, and what it may be given with."""
+    """All options of OPUS-TOMO with permitted values."""
     from opustomo.data.config import DataConfig
     from opustomo.model.config import ModelConfig, PhysicsConfig
     from opustomo.training.config import RunConfig, TrainingConfig
@@ -334,7 +334,7 @@ def test_options_of_earlier_versions_are_accepted_and_said(
 def test_the_data_tell_whether_they_are_divided(
     plain: bool, tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --normalizectf plain back-projections are, others are not; config.pkl says which."""
+    """Without --normalizectf, only back-projections are divided; config.pkl records it."""
     from opustomo.quality.evidence.trained_model import physics_of_run
     from opustomo.simulate.acquisition import regular_scheme
     from opustomo.simulate.dataset import SimulationConfig, simulate_dataset

@@ -85,7 +85,7 @@ CASES = {  # name: (the file that is crafted, the command that reads it)
 
 
 class Payload:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -119,7 +119,7 @@ def places(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def run_case(root: Path, words: str | list[str]) -> tuple[int, str]:
-    """Run a command of the table; exit code and what it said."""
+    """Run a command of the table and return its exit code and output."""
     where = {name: root / name for name in ("set", "run", "old", "new")}
     program, *rest = [word.format(**where) for word in (words.split() if isinstance(words, str) else words)]
     main = opustomo.main.main if program == "dsd" else analysis_scripts.main.main
@@ -164,7 +164,7 @@ def test_text_lists_of_indices_are_no_pickles(tmp_path: Path) -> None:
 
 
 def test_nothing_else_unpickles() -> None:
-    """Calls that could run what a file says stand in one module only; numpy's reader admits no pickles unless told."""
+    """Only one module calls functions that can execute code in files; NumPy reads no pickles."""
     risky = {("pickle", "load"), ("pickle", "loads"), ("pickle", "Unpickler"), ("torch", "load"), ("pd", "read_pickle")}
     found = set()
     for path in [*(ROOT / "opustomo").rglob("*.py"), *(ROOT / "analysis_scripts").rglob("*.py")]:

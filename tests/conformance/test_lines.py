@@ -56,7 +56,7 @@ CASES = [
 
 
 class Job:
-    """A line as a job script, with the folder where it is started."""
+    """Command line as a job script, with its working folder."""
 
     def __init__(self, line: Line, data: Path, folder: Path) -> None:
         self.line, self.folder = line, folder
@@ -85,7 +85,7 @@ class Job:
 
 @pytest.fixture
 def run_line(own_lab: Callable[[str], Path], tmp_path: Path) -> Callable[[Line, str], Job]:
-    """Run a line through sh and check its exit code, its files and what it says."""
+    """Run a line with sh and check its exit code, files and messages."""
 
     def run(line: Line, place: str) -> Job:
         data = own_lab("my data")
@@ -163,7 +163,7 @@ def test_a_line_of_several_processes(own_lab: Callable[[str], Path], tmp_path: P
 def test_a_line_of_several_processes_in_one(
     line: Line, run_line: Callable[[Line, str], Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its options do what they say; processes are those of torchrun, which the case before runs."""
+    """Its options work in one process; the case before runs several processes with torchrun."""
     use_tiny_networks(monkeypatch)
     (tmp_path / "torchrun").mkdir()
     torchrun = tmp_path / "torchrun" / "torchrun"

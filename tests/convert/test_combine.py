@@ -18,7 +18,7 @@ GROUPS = ("one 1.5 300", "one 2.5 300", "two 1.5 200", "three 4 300")
 
 
 def modern(folder: Path, name: str, groups: list[int], rows: list[tuple[int, float]]) -> ParticleStar:
-    """A 3.1 table; a row is (place of its group in the optics table, origin x)."""
+    """Return a RELION 3.1 table with rows (index of the optics group, origin x)."""
     optics = loop(
         "optics",
         "OpticsGroup OpticsGroupName ImagePixelSize Voltage",
@@ -82,7 +82,7 @@ def test_relion30_joins_relion31(tmp_path: Path) -> None:
 
 
 def test_tomograms_and_premultiplication_of_different_versions(tmp_path: Path) -> None:
-    """Either column names the tomogram; a table that says nothing of it is not multiplied by the CTF."""
+    """Both columns name tomograms; a table without the column of premultiplication is not premultiplied."""
     optics = loop("optics", "OpticsGroup OpticsGroupName ImagePixelSize CtfDataAreCtfPremultiplied", "1 a 4 1")
     four = star_of(tmp_path, optics + loop("particles", "ImageName TomoName OpticsGroup", "x TS_1 1"), "4.star")
     columns = "ImageName MicrographName DetectorPixelSize Magnification"
@@ -103,7 +103,7 @@ def test_old_tables_stay_old(tmp_path: Path) -> None:
 
 
 def test_rows_of_other_tables_get_the_microscope_of_their_optics_group(tmp_path: Path) -> None:
-    """A RELION 3.0 table has voltage and Cs in its rows; rows of later tables then must not say 0."""
+    """A RELION 3.0 table has voltage and Cs in its rows; rows of later tables must not get 0."""
     old = star_of(
         tmp_path,
         loop("", "ImageName DetectorPixelSize Magnification Voltage SphericalAberration", "o 5 10000 300.0 2.7"),
@@ -162,7 +162,7 @@ def test_old_tables_without_voltage(tmp_path: Path) -> None:
 
 
 def test_microscope_in_the_rows_of_a_table_with_optics_groups(tmp_path: Path) -> None:
-    """Values that stand in rows beside an optics table without them belong to the group of these rows."""
+    """Values in rows belong to the optics group of these rows if the optics table lacks them."""
     optics = loop("optics", "OpticsGroup OpticsGroupName ImagePixelSize", "1 a 4")
     rows = star_of(
         tmp_path, optics + loop("particles", "ImageName OpticsGroup Voltage", "x 1 200", "z 1 200"), "r.star"
@@ -186,7 +186,7 @@ def test_microscope_in_the_rows_of_a_table_with_optics_groups(tmp_path: Path) ->
 
 
 def test_no_pixel_size_is_invented(tmp_path: Path) -> None:
-    """A table without a pixel size of its images is refused beside one that has it."""
+    """A table without pixel size is refused next to one with it."""
     picks = "OpticsGroup OpticsGroupName Voltage TomoTiltSeriesPixelSize"
     columns = "TomoName CoordinateX CoordinateY CoordinateZ OpticsGroup"
     four = star_of(tmp_path, loop("optics", picks, "1 a 300 1.17") + loop("particles", columns, "t 1 2 3 1"), "4.star")
@@ -317,7 +317,7 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, other: str) ->
 
 
 def test_real_tables_of_four_versions(shared_data: Path, tmp_path: Path) -> None:
-    """2,049 of 2,052 rows once had voltage 0 beside optics groups of 300 kV."""
+    """An earlier version gave 2,049 of 2,052 rows a voltage of 0 with optics groups of 300 kV."""
     folder = shared_data / "star_real"
     names = ("cryocat_relion_3.0", "cryocat_relion_4.0", "relion2dynamo_refine", "cryocat_relion_3.1_optics2")
     found = combine([read_particles(folder / f"{name}.star") for name in names]).star
@@ -348,7 +348,7 @@ def test_an_image_without_scale_keeps_its_weight(tmp_path: Path) -> None:
 
 
 def test_the_box_comes_from_the_subtomograms_where_they_are(tmp_path: Path) -> None:
-    """A RELION 3.0 table does not tell its box, and that of another table is a guess."""
+    """A RELION 3.0 table has no box, and that of another table may differ."""
     write_volume(tmp_path / "old.mrc", np.ones((12, 12, 12), np.float32), 4.0)
     old = star_of(tmp_path, loop("", "ImageName PixelSize", "old.mrc 4"), "old.star")
     optics = "OpticsGroup OpticsGroupName ImagePixelSize ImageSize ImageDimensionality"

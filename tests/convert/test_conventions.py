@@ -58,7 +58,7 @@ def test_dynamo(zxz: np.ndarray) -> None:
 
 
 def test_dynamo_by_numbers_of_eulerangles() -> None:
-    """What eulerangles 1.0.2 gives for convert_eulers(…, 'relion', 'dynamo')."""
+    """Values of eulerangles 1.0.2, convert_eulers(…, 'relion', 'dynamo')."""
     found = dynamo_from_relion(np.array([[49.30620744, 50.86374134, -165.24953138]]))
     np.testing.assert_allclose(found, [[104.75046862, 50.86374134, 139.30620744]], atol=1e-8)
 

@@ -24,7 +24,7 @@ ROWS = st.lists(st.tuples(TRIPLE, TRIPLE, TRIPLE), min_size=1, max_size=5)
     st.lists(st.tuples(TRIPLE, TRIPLE, TRIPLE), min_size=1, max_size=5), st.floats(1, 20), st.sampled_from([1, 2, 4])
 )
 def test_a_list(tmp_path: Path, rows: list[tuple], apix: float, binning: int) -> None:
-    """Angles as matrices, places and shifts times the binning, the place in Å as in the binned tomogram."""
+    """Angles as matrices, positions and shifts times the binning, and the position in Å as in the binned tomogram."""
     angles, places, shifts = (list(values) for values in zip(*rows, strict=True))
     write_list(tmp_path / "l.xml", angles, places, shifts)
     relion_from_pytom_lists([tmp_path / "l.xml"], PytomScale(apix, binning)).star.write(tmp_path / "l.star")
@@ -72,7 +72,7 @@ def test_a_particle_without_origin_is_of_the_list(tmp_path: Path) -> None:
 
 
 def test_elements_that_some_particles_lack(tmp_path: Path) -> None:
-    """Each value stays with its particle, whichever have an element and in whatever order; of two, the last counts."""
+    """Values stay with their particle, for missing elements and any order; of two, the last counts."""
     place = '<PickPosition X="{}" Y="0" Z="0"/>'
     shift, score = '<Shift X="{}" Y="0" Z="0"/>', '<Score Value="{}"/>'
     parts = [(place.format(0),), (score.format(1), place.format(1), shift.format(1)), (place.format(2),)]

@@ -85,7 +85,7 @@ def test_pixel_size_of_pytom_match_pick(tmp_path: Path) -> None:
 
 
 def test_the_optics_table_decides_about_the_microscope(tmp_path: Path) -> None:
-    """Rows of 0 kV, as an earlier version of this program wrote them beside optics of 300 kV."""
+    """Rows of 0 kV, which an earlier version wrote, with optics of 300 kV."""
     optics = loop("optics", "OpticsGroup ImagePixelSize Voltage SphericalAberration", "1 4 300 2.7")
     columns = "ImageName OpticsGroup Voltage SphericalAberration"
     star = star_of(tmp_path, optics + loop("particles", columns, "a 1 0 0", "b 1 300.000 2.7"))
@@ -134,7 +134,7 @@ def test_real_files(shared_data: Path, name: str) -> None:
 
 
 def test_relion4_coordinates_are_of_the_tilt_series(shared_data: Path) -> None:
-    """Rescaling brings coordinates (unbinned) and origins into one pixel size; else a note tells them apart."""
+    """Rescaling converts coordinates (unbinned) and origins to one pixel size; otherwise a note says so."""
     star = read_particles(shared_data / "star" / "relion4_300.star")
     kept = to_relion30(star, 10.632)
     assert kept.star.strings("rlnCoordinateX") == star.strings("rlnCoordinateX")

@@ -74,7 +74,7 @@ def test_to_pixels_and_back(tmp_path: Path, rows: list[tuple], frames: bool) -> 
 @HERE
 @given(ROWS)
 def test_frames_are_composed(tmp_path: Path, rows: list[tuple]) -> None:
-    """In the tomogram: rotation S A, place c − S o; scipy's S and A, without this package."""
+    """In the tomogram: rotation S A, position c − S o; compared with SciPy."""
     star, known = relion5_set(tmp_path, rows, True), tomograms(tmp_path)
     found = to_pixels(star, known).star
     outer = relion_rotations(np.array([row[3] for row in rows]))

@@ -43,7 +43,7 @@ def places_A(star: ParticleStar) -> np.ndarray:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, min_size=1, max_size=6), st.floats(0.8, 12).map(lambda size: round(size, 3)))
 def test_all_programs_in_turn(tmp_path: Path, rows: list[tuple], apix: float) -> None:
-    """Places in Å, rotations, half-sets, optics and an unknown column of any text come out as they went in."""
+    """Positions in Å, rotations, half sets, optics and an unknown text column are restored."""
     place = "_wrpCoordinateX1 _wrpCoordinateY1 _wrpCoordinateZ1 _wrpAngleRot1 _wrpAngleTilt1 _wrpAnglePsi1"
     lines = [
         " ".join(map(str, (*at, *angles, half, f"D:\\x\\TS_0{series}.tomostar"))) + f" '{own}'"

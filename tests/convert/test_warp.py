@@ -51,7 +51,7 @@ def test_half_sets_that_count_from_0(tmp_path: Path) -> None:
 
 
 def test_columns_of_relion_beside_those_of_m_give_way(tmp_path: Path) -> None:
-    """M's columns are the newer ones; what is left of an import must not be taken for the place."""
+    """Columns of M replace older columns of RELION."""
     old = {
         **{f"rlnCoordinate{axis}": "77" for axis in "XYZ"},
         "rlnMicrographName": "old.mrc",

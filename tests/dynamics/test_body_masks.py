@@ -60,7 +60,7 @@ def definition(tmp_path: Path) -> Path:
 
 
 def test_lengths_follow_the_pixel_sizes(definition: Path) -> None:
-    """Masks of 40 voxels of 4 Å for subtomograms of 64 voxels of 2.5 Å; boxes of 64 would not tell."""
+    """Masks of 40 voxels of 4 Å for subtomograms of 64 voxels of 2.5 Å."""
     geometry = geometry_of_masks(read_bodies(definition, 2), 64, 2.5)
     np.testing.assert_allclose(geometry.com_bodies[0], np.array([-8.0, 2.0, 0.0]) * 1.6, atol=0.05)
     np.testing.assert_allclose(geometry.com_bodies[1], np.array([7.0, 2.0, 0.0]) * 1.6, atol=0.05)

@@ -100,7 +100,7 @@ def test_the_screw_is_found(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_mere_swing_is_called_a_shift(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """t₃ moves the center about the parent's but turns nothing: no axis is named."""
+    """t₃ moves the center about that of the parent without rotation, so no axis is reported."""
     state = {**head_weights(), **body_buffers(make_geometry(), BOXES)}
     dump_torch(run / "weights.0.pkl", {"decoder_state_dict": state})
     assert dsdsh(["dynamics", str(run), "0", "--num-pcs", "1", "--points", "3", "--permutations", "0"]) == 0

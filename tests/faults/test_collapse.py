@@ -22,7 +22,7 @@ class BlownUp(TinyEncoder):
 
 
 class Telling(TinyEncoder):
-    """Latents that tell particles apart by more than their posteriors' width."""
+    """Latents that separate particles by more than the width of their posteriors."""
 
     def forward(self, volumes: Tensor) -> tuple[Tensor, Tensor]:
         mu, logstd = super().forward(volumes)

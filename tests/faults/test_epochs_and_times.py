@@ -24,7 +24,7 @@ Drawn = list[tuple[EpochRecord, dict]]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    """What training.png would have shown."""
+    """Return the records that training.png would show."""
     use_tiny_networks(monkeypatch)
     seen: Drawn = []
     monkeypatch.setattr(

@@ -80,7 +80,7 @@ def test_latents_that_are_not_there_or_not_read_are_refused(star: Path, tmp_path
 def test_pose_refinement_goes_on_from_the_poses_of_an_epoch(
     star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The spread of the corrections found so far is part of it; from a spread of nothing, nothing would move."""
+    """The spread of earlier corrections is restored; poses with a spread of zero would not move."""
     run = tmp_path / "run"
     assert train(star, run, "-n", "2", "--lr", "1e-2")[0] == 0
     deviations: list[torch.Tensor] = []

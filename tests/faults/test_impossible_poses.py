@@ -37,7 +37,7 @@ def change(folder: Path, **columns: dict[int, object]) -> None:
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Check that `dsd check` and training refuse the set for the same reason; return what they said."""
+    """Check that `dsd check` and training refuse the set for the same reason; return their messages."""
     star = str(folder / "particles.star")
     assert main(["check", star, "--normalizectf", *words]) == 1
     checked = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_notes_on_plain_poses_are_silent() -> None:
 
 
 def test_pixels_in_a_table_of_angstroms(own_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table of RELION 3.1 has origins in Å; those in pixels are taken as such, and that is said."""
+    """A RELION 3.1 table has origins in Å; origins in pixels are converted, and a note reports it."""
     path = own_set / "particles.star"
     optics = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnVoltage\n1 300\n\n"
     path.write_text(optics + path.read_text().replace("data_\n", "data_particles\n", 1))

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def sparse_map(path: Path, side: int) -> None:
-    """A map whose header and length are those of ``side``³ voxels, though the disk holds next to nothing."""
+    """Write a sparse file with the header and length of a map of ``side``³ voxels."""
     write_volume(path, np.zeros((2, 2, 2), np.float32), 4.0)
     header = bytearray(path.read_bytes()[:1024])
     struct.pack_into("<3i", header, 0, side, side, side)

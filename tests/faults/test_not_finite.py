@@ -23,7 +23,7 @@ INF, NAN = float("inf"), float("nan")
 
 @pytest.fixture
 def star(tiny_set: Path, tmp_path: Path) -> Path:
-    """A set whose fourth subtomogram holds one absurd value, where the scale of the set is not measured."""
+    """Write a set whose fourth subtomogram contains one huge value outside of the sample for the scale."""
     star = own_copy(tiny_set, tmp_path / "a set")
     path = sorted((tmp_path / "a set").glob("subtomo/*.mrc"))[3]
     with mrcfile.open(path) as file:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def begun(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a set and, in ``run``, one epoch of training on it; copy it to go on."""
+    """Return a folder with a set and, in ``run``, one epoch of training; tests resume a copy."""
     folder = tmp_path_factory.mktemp("begun") / "here"
     star = own_copy(tiny_set, folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -162,7 +162,7 @@ def test_what_may_change_is_noted(folder: Path) -> None:
 
 
 def test_data_may_move(begun: Path, folder: Path) -> None:
-    """Paths are not what a run is about: the same set elsewhere, under another name."""
+    """Paths do not define a run: the same set can be in another folder under another name."""
     (folder / "particles.star").rename(folder / "moved.star")
     words = ["-r", str(folder / "mask.mrc"), "--datadir", str(folder), "-n", "2"]
     code, said = go_on(str(folder / "moved.star"), "-o", str(folder / "run"), *words)
@@ -171,7 +171,7 @@ def test_data_may_move(begun: Path, folder: Path) -> None:
 
 
 def test_a_run_of_an_earlier_version_goes_on(folder: Path) -> None:
-    """Its config.pkl holds the command line instead of the options."""
+    """Its config.pkl contains the command line instead of the options."""
     path = folder / "run" / "config.pkl"
     with path.open("rb") as handle:
         settings, about = pickle.load(handle), pickle.load(handle)

@@ -109,7 +109,7 @@ def test_the_attack_would_work(tmp_path: Path) -> None:
 
 
 def test_pickles_cannot_change_the_constructors(tmp_path: Path) -> None:
-    """BUILD sets attributes on whatever object it is given."""
+    """The opcode BUILD can set attributes of any object."""
     # (GLOBAL _frombuffer) (None, {"__defaults__": (1,)}) BUILD
     text = b"cnumpy._core.numeric\n_frombuffer\n(N(dV__defaults__\n(I1\ntstb."
     path = tmp_path / "build.pkl"

@@ -75,7 +75,7 @@ def test_awkward_values(tmp_path: Path) -> None:
 
 
 def test_values_are_written_as_other_programs_read_them(tmp_path: Path) -> None:
-    """Blanks and empty strings are quoted, nothing else is."""
+    """Only values with blanks and empty strings are quoted."""
     path = tmp_path / "o.star"
     row = ["a b", "", "001", "C:\\x\\y.mrc", "it's"]
     write_blocks(path, {"x": pd.DataFrame([row], columns=list("abcde"), dtype=object), "g": {"k": "a b", "e": ""}})

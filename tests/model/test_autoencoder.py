@@ -127,7 +127,7 @@ def test_every_row_of_the_head_is_trained(original: bool, model: Autoencoder) ->
 
 
 def test_the_conformation_moves_the_bodies(model: Autoencoder) -> None:
-    """Only the conformation part of the latent; what the model shows changes with it."""
+    """The conformation moves the bodies, and the image of the model follows."""
     moving = with_bodies(model)
     with torch.no_grad():
         moving.decoder.template.affine_out[2].weight[:12].normal_(std=5.0)  # type: ignore[index]
@@ -161,7 +161,7 @@ def test_a_template_without_detail_leaves_poses_where_they_were_given(model: Aut
 
 
 def test_held_out_losses_do_not_gain_by_their_own_poses(model: Autoencoder) -> None:
-    """Validation adds what inferred poses gain: nothing without curvature, six numbers with much of it."""
+    """Validation adds the gain of inferred poses: zero without curvature, six numbers with large curvature."""
     batch = replace(make_batch(), deviation=torch.zeros(COUNT, 6))
     flat = PoseSlopes(torch.zeros(COUNT, 6), torch.zeros(COUNT, 6), torch.ones(6))
     sharp = flat._replace(curvature=torch.full((COUNT, 6), 1e9))

@@ -92,7 +92,7 @@ def test_the_quadratic_equals_the_energies_of_training(
 def test_a_small_box_keeps_the_likelihood_of_smooth_differences(
     model: Autoencoder, batch: Batch, compositions: torch.Tensor
 ) -> None:
-    """With a gain of zero above shell 5, a box of 16 voxels gives what the whole box gives."""
+    """With zero gain above shell 5, a box of 16 voxels gives the likelihood of the whole box."""
     kept = model.gain.clone()
     try:
         model.gain.copy_((torch.arange(13) <= 5).float())

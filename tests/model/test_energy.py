@@ -129,7 +129,7 @@ def test_candidates_are_symmetric_about_the_identity() -> None:
 
 
 def test_shifted_products() -> None:
-    """By whole voxels, both ways along each axis."""
+    """Shifts by whole voxels in both directions along each axis."""
     generator = torch.Generator().manual_seed(3)
     posed = torch.zeros(2, 8, 8, 8)
     posed[:, 1:-1, 1:-1, 1:-1] = torch.randn(2, 6, 6, 6, generator=generator)

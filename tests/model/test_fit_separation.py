@@ -20,7 +20,7 @@ ZDIM, ZAFFINE = 4, 3
 
 @dataclass
 class Planted:
-    """Latents of which is known what they share."""
+    """Latents with known shared part."""
 
     mu: np.ndarray
     conformation: np.ndarray

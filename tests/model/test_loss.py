@@ -175,7 +175,7 @@ def test_a_conformation_counts_in_full() -> None:
 
 
 def test_snr_carries_no_gradient() -> None:
-    """Total = gen + what does not depend on the energies."""
+    """The total is the generative loss plus terms that do not depend on the energies."""
     energy = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
     power = torch.tensor([5.0, 6.0], dtype=torch.float64, requires_grad=True)
     batch = BatchTerms(torch.tensor(0.1), torch.tensor(0.2), *[torch.tensor(1.0)] * 4)

@@ -78,7 +78,7 @@ def test_encoder_has_the_originals_parameters(encoder: Encoder) -> None:
 
 
 def test_decoder_has_the_originals_parameters(decoder: Decoder) -> None:
-    """And nothing else is stored: what can be rebuilt stays out of checkpoints."""
+    """Geometry that can be rebuilt is not stored in checkpoints."""
     assert shapes_of(decoder) == expected_state(DECODER_SHAPES | HEAD_SHAPES, "template.")
     assert millions(decoder) == 33.21
 
@@ -233,7 +233,7 @@ def test_encoder_equals_plain_layers(crop: int, inner: int, encoder: Encoder) ->
 
 
 def test_first_output_is_smooth(decoder: Decoder) -> None:
-    """No checkerboard: all eight phases of every upsampling start alike, so neighbors differ little."""
+    """The first output has no checkerboard, because all eight phases of an upsampling start with equal weights."""
     state = decoder.state_dict()
     upsampling = [name for name, value in state.items() if value.dim() == 5]
     assert len(upsampling) == 8
@@ -292,7 +292,7 @@ def test_pose_rows(decoder: Decoder) -> None:
 
 
 def test_small_rotation() -> None:
-    """Quaternion (16, a): nothing at zero; about the axis a by 2 atan(|a|/16)."""
+    """Quaternion (16, a): no rotation at zero; about the axis a by 2 atan(|a|/16)."""
     assert torch.equal(small_rotation(torch.zeros(2, 3)), torch.eye(3).expand(2, 3, 3))
     about_z = small_rotation(torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64))
     angle = 2 * math.atan(3 / 16)

@@ -31,7 +31,7 @@ def blob(size: int, at: np.ndarray, width: float) -> torch.Tensor:
 
 
 def peak(volume: torch.Tensor) -> np.ndarray:
-    """Centre of mass x, y, z from the centre voxel, of what is above a third of the maximum."""
+    """Return the center of mass x, y, z, from the center voxel, of voxels above a third of the maximum."""
     size = volume.shape[-1]
     weight = (volume - volume.max() / 3).clamp(min=0).double().numpy()
     at = np.arange(size) - size // 2
@@ -39,7 +39,7 @@ def peak(volume: torch.Tensor) -> np.ndarray:
 
 
 def test_origin_centers_the_particle() -> None:
-    """Content moves by +origin, pixels of the input box, whatever the render size."""
+    """The content moves by +origin, in pixels of the input box, for any render size."""
     away = np.array([3.0, -2.0, 1.5])
     spectrum = centered_spectrum(blob(24, away, 2.0)[None], torch.tensor([[-3.0, 2.0, -1.5]]), BOXES)
     assert spectrum.shape == (1, 20, 20, 11)

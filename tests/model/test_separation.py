@@ -40,7 +40,7 @@ def test_together_undoes_apart(sizes: tuple[int, int, int, int]) -> None:
 @settings(max_examples=20, deadline=None)
 @given(SIZES)
 def test_nothing_is_taken_on_average(sizes: tuple[int, int, int, int]) -> None:
-    """So composition alone means composition at the mean of what was taken."""
+    """The mean of the removed part is zero, so composition alone is decoded at the mean conformation."""
     count, zdim, zaffinedim, seed = sizes
     rng = np.random.default_rng(seed)
     conformation = rng.normal(-1.0, 2.0, (count, zaffinedim))

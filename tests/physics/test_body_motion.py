@@ -184,7 +184,7 @@ def test_gradients() -> None:
 
 
 def test_weights_carry_no_gradient() -> None:
-    """With R_b = 1 for both bodies, moving them by one shift moves the grid by just that, whatever the weights."""
+    """With R_b = 1 for both bodies, a common shift moves the grid by this shift for any weights."""
     bodies = Bodies.on_crop(make_geometry(), BOXES)
     shifts = torch.zeros(1, 2, 3, requires_grad=True)
     grid = blended_grid(torch.eye(3)[None], Motion(torch.eye(3).expand(1, 2, 3, 3), shifts), bodies, BOXES.crop)
@@ -194,7 +194,7 @@ def test_weights_carry_no_gradient() -> None:
 
 
 def test_effective_motion_of_bodies_far_apart() -> None:
-    """Alone, a body moves as R_b and s_b say: p ↦ R (p - c - s) + c."""
+    """A distant body moves as R_b and s_b describe: p ↦ R (p - c - s) + c."""
     bodies = Bodies.on_crop(make_geometry(radii=1.2), BOXES)
     motion = body_motion(rotations(3, 14.0, 0).float(), rotations(3, 6.0, 1).float(), bodies)
     turns, shifts = effective_motion(motion, bodies)
@@ -209,7 +209,7 @@ def test_effective_motion_of_bodies_far_apart() -> None:
 
 
 def test_effective_motion_of_bodies_that_touch() -> None:
-    """One body turns by 12°: the density's own turn, found by superposing its points, is what is reported."""
+    """One body rotates by 12°: the reported rotation superposes the points of the density."""
     bodies = Bodies.on_crop(make_geometry(radii=6.5), BOXES)
     turn = torch.from_numpy(Rotation.from_rotvec([0.0, np.radians(12.0), 0.0]).as_matrix()).float()
     motion = Motion(torch.stack([torch.eye(3), turn])[None], torch.zeros(1, 2, 3))

@@ -46,7 +46,7 @@ def test_agrees_with_shared_simulator(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tilts", [SYMMETRIC, ONE_SIDED], ids=["symmetric", "one-sided"])
 def test_agrees_with_own_simulator(tilts: np.ndarray, size: int, normalized: bool) -> None:
-    """Needs nothing beside the repository."""
+    """This test needs no files outside of the repository."""
     particles = posed_sets.from_own_simulator(posed_sets.blobs(1, size), tilts, normalized, count=3)
     assert score(particles).min() > AGREE
 
@@ -90,7 +90,7 @@ def other_hand(particles: PosedSet) -> torch.Tensor:
 
 @pytest.fixture(scope="module", params=["own", "shared"])
 def one_sided_sets(request: pytest.FixtureRequest) -> list[PosedSet]:
-    """Sets of a one-sided tilt series (a symmetric one hardly knows the sign of its tilts), both weightings."""
+    """Return sets of one-sided tilt series with both weightings; symmetric ones hardly show the sign of tilts."""
     density = posed_sets.blobs(1, 32)
     make = posed_sets.from_own_simulator if request.param == "own" else posed_sets.from_shared_simulator
     return [make(density, ONE_SIDED, normalized, count=8) for normalized in (True, False)]
@@ -98,7 +98,7 @@ def one_sided_sets(request: pytest.FixtureRequest) -> list[PosedSet]:
 
 @pytest.mark.parametrize("wrong", [mirrored_tilts, reversed_eulers, flipped_origin, other_hand])
 def test_wrong_convention_disagrees(wrong: Callable[[PosedSet], torch.Tensor], one_sided_sets: list[PosedSet]) -> None:
-    """A pose that is almost its own inverse hardly tells the order of Euler angles, all others do."""
+    """Only a pose that is almost its own inverse fits with the wrong order of Euler angles."""
     for particles in one_sided_sets:
         right = score(particles)
         broken = posed_sets.correlations(particles, wrong(particles))

@@ -33,7 +33,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def base_rotations(count: int) -> Tensor:
-    """Poses at which no sampled point lies on a voxel, where trilinear samples have a kink."""
+    """Return poses without sampled points on voxels, where trilinear samples are not differentiable."""
     return torch.from_numpy(Rotation.random(count, random_state=2).as_matrix())
 
 

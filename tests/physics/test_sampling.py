@@ -20,7 +20,7 @@ QUARTER_TURNS = [m.round() for m in Rotation.create_group("O").as_matrix()]
 
 
 def random_volume(size: int = SIZE, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Random voxels, zero on the outermost layers, so that turns lose nothing."""
+    """Return random voxels with zeros on the outermost layers, so that rotations lose nothing."""
     volume = torch.rand(size, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     volume[:2] = volume[-2:] = 0
     volume[:, :2] = volume[:, -2:] = 0
@@ -69,7 +69,7 @@ def test_identity() -> None:
 
 
 def test_posed_by_relion_angles_moves_density_forwards() -> None:
-    """A takes reference to subtomogram: what stands at (3, 0, 0) of the reference goes to A·(3, 0, 0)."""
+    """A maps the reference to the subtomogram: density at (3, 0, 0) moves to A·(3, 0, 0)."""
     volume = torch.zeros(SIZE, SIZE, SIZE, dtype=torch.float64)
     half = SIZE // 2
     volume[half, half, half + 3] = 1.0
@@ -175,7 +175,7 @@ def test_two_turns_equal_the_one_rotation(seed: int) -> None:
 
 
 def test_two_turns_undo_a_pose() -> None:
-    """A density posed by A is back in the reference frame, to what interpolating three times leaves."""
+    """A density posed by A returns to the reference frame up to the error of three interpolations."""
     matrix = torch.from_numpy(Rotation.random(4, random_state=8).as_matrix())
     volume = smooth_volume(32).expand(4, -1, -1, -1)
     posed = sample_posed(volume, matrix.mT[:, None], 32)[:, 0]

@@ -19,7 +19,7 @@ TABLE = TiltBatch.pad([tilt_table(TILTS)])
 
 
 def spectra(normalized: bool, count: int = 8) -> torch.Tensor:
-    """Spectra (N, D, D, D/2+1) of subtomograms that hold nothing but white noise of their tilt images."""
+    """Return spectra (N, D, D, D/2+1) of subtomograms that contain only white noise of their tilt images."""
     images = torch.randn(count, len(TILTS), BOX, BOX, generator=torch.Generator().manual_seed(0))
     inserter = SliceInserter(TILTS, BOX, normalize=normalized)
     return rfft3(inserter.insert(torch.fft.rfft2(images)))
@@ -64,7 +64,7 @@ def test_weights_are_sums_over_the_slices(nyquist: float | None) -> None:
 
 
 def test_tilts_that_do_not_count_change_nothing() -> None:
-    """Padding, and tilts of no scale; no tilt at all divides by nothing."""
+    """Padding and tilts of scale 0 have no effect; without tilts, nothing is divided."""
     tables = TiltBatch.pad([tilt_table(TILTS), tilt_table(np.arange(-60.0, 61.0, 1.0))])
     torch.testing.assert_close(division_filters(tables, BOX)[:1], division_filters(TABLE, BOX))
     limited = TiltBatch.pad([tilt_table(TILTS[np.abs(TILTS) <= 30])])

@@ -152,7 +152,7 @@ def test_errors(words: tuple[str, ...], expected: str, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("words", [("--box", "32", "--apix", "13.1"), ("--apix", "13.1")])
 def test_headers_that_say_one_angstrom(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple) -> None:
-    """A map of 13.1 Å whose header says 1 Å shrinks to nothing; the remedy is --map-apix."""
+    """A map of 13.1 Å with 1 Å in its header gives an empty mask; --map-apix corrects it."""
     write_volume(tmp_path / "map.mrc", ndimage.gaussian_filter(ball(9.0), 1.0), 1.0)
     command = ["create_mask", str(tmp_path / "map.mrc"), "-o", str(tmp_path / "out.mrc"), *words, "--threshold", "0.5"]
     command += ["--open", "1"]

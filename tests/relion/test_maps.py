@@ -35,7 +35,7 @@ def our_map(star: Path, *words: str) -> np.ndarray:
 
 
 def equal_weights_map(star: Path) -> np.ndarray:
-    """Our back-projection with every Fourier coefficient of every particle counted alike, as RELION without --ctf."""
+    """Return the back-projection with equal weights of all Fourier coefficients, as RELION without --ctf."""
     table = read_particles(star)
     paths = resolve_images(table, None)
     volumes = torch.from_numpy(np.stack([read_volume(path)[0] for path in paths]))

@@ -138,7 +138,7 @@ def test_names_and_notes_with_spaces(tmp_path: Path) -> None:
 
 
 def test_tables_whose_origins_relion_ignores(simulated: Path, tmp_path: Path) -> None:
-    """A table of RELION 3.0 without voltage: its origins count for nothing in RELION 3.1, and we say so."""
+    """RELION 3.1 ignores the origins of a RELION 3.0 table without voltage, and a note reports it."""
     star = read_particles(simulated / "relion30" / "particles.star")
     names = [name for name in star.particles.columns if name not in ("rlnVoltage", "rlnSphericalAberration")]
     bare = tmp_path / "bare.star"

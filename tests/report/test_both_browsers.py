@@ -49,7 +49,7 @@ def middle(browser: Browser | Firefox, element: str) -> tuple[float, float]:
 
 
 def picture(browser: Browser | Firefox, element: str, path: Path) -> np.ndarray:
-    """Return what is seen of an element, (rows, columns, 3)."""
+    """Return the visible image of an element, (rows, columns, 3)."""
     left, top, width, height = browser.run(
         f"(() => {{ const b = document.getElementById('{element}').getBoundingClientRect();"
         "return [b.left, b.top, b.width, b.height]; })()"

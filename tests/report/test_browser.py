@@ -20,7 +20,7 @@ EXPLORER = "opustomoReport.explorer"
 
 
 def place_of(browser: Browser, point: int, plot: str = "latent") -> tuple[float, float]:
-    """Where a point lies in the window."""
+    """Return the position of a point in the window."""
     browser.run("document.getElementById('latents').scrollIntoView()")
     x, y = browser.run(
         f"(() => {{ const p = {EXPLORER}.{plot}, b = p.over.getBoundingClientRect(), q = p.pixelOf({point});"

@@ -131,7 +131,7 @@ def command(*words: object) -> None:
 def test_the_commands_are_shown_and_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A failing step ends the demo; what was to come is not run."""
+    """A failing step ends the demo; later steps are not run."""
     ran: list[str] = []
 
     def program(name: str, failing: str) -> object:

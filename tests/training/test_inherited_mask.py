@@ -54,7 +54,7 @@ def test_from_weights_without_a_state(star: Path, masked: Path, tmp_path: Path) 
 
 
 def test_from_the_state_of_an_interrupted_run(star: Path, masked: Path) -> None:
-    """The mask file is taken as before, or the mask in the state once the file is gone."""
+    """The mask file is used as before, or the mask in the state if the file is missing."""
     star.with_name("mask.mrc").unlink()
     code, said = train(star, masked, "--load", "latest")
     assert code == 0 and f"the solvent mask in {masked / 'state.pkl'} is used" in said, said

@@ -35,7 +35,7 @@ def test_steps_are_those_of_adamw_of_torch() -> None:
 
 
 def test_a_state_of_adamw_of_torch_is_resumed() -> None:
-    """State files of earlier versions hold such states."""
+    """State files of earlier versions contain such states."""
     ours, theirs = pair()
     reference = torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.1)
     for _ in range(3):

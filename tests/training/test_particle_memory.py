@@ -32,7 +32,7 @@ def neighbors(latents: LatentMemory, index: torch.Tensor, seed: int = 0) -> Neig
 
 
 def rows_of(table: torch.Tensor, rows: torch.Tensor) -> np.ndarray:
-    """For each row of ``rows`` (M, L) the place of the equal row in ``table``, -1 where there is none."""
+    """Return for each row of ``rows`` (M, L) the index of the equal row in ``table``, -1 if there is none."""
     equal = torch.cdist(rows.double(), table.double(), compute_mode="donot_use_mm_for_euclid_dist") < 1e-5
     return torch.where(equal.any(1), equal.int().argmax(1), -1).numpy()
 
@@ -137,7 +137,7 @@ def test_neighbors_belong_to_the_generator() -> None:
 
 @pytest.mark.parametrize("others", [4, 100, 255, 256, 400])
 def test_a_padded_pool_means_the_same(others: int) -> None:
-    """GPU steps keep one shape: what is beyond the count must not matter."""
+    """GPU steps have fixed shapes; entries beyond the count have no effect."""
     latents = make_latents(np.repeat([0, 9], [6, others]))
     index, pool = torch.tensor([1, 2]), torch.arange(6, 6 + others)
     padded = torch.cat([pool, torch.zeros(latents.pool_capacity - others, dtype=torch.long)])
@@ -213,7 +213,7 @@ def test_one_visit_takes_in_three_tenths_of_turn_and_shift() -> None:
 
 
 def test_residual_corrections_lead_to_the_true_pose() -> None:
-    """A network that always predicts what is missing is followed all the way, not half of it."""
+    """Predictions of the remaining correction are applied completely."""
     poses = make_poses()
     true_rotation = matrices(poses).float() @ turns(12.0)
     true_origin = torch.from_numpy(poses.origins * BOX).float() + torch.randn(COUNT, 3, generator=draws())
@@ -293,7 +293,7 @@ def test_inferred_corrections_are_taken_in_full_with_their_variance() -> None:
 
 
 def test_deviations_of_loaded_poses_count_from_the_given_ones() -> None:
-    """So that the pose prior of a run that starts from weights knows how far poses have moved."""
+    """The pose prior of a run from weights includes the deviations of its poses."""
     poses = make_poses()
     found = PoseMemory(poses, BOX, CPU)
     found.update(EVERY, turns(20.0), torch.ones(COUNT, 3))

@@ -37,7 +37,7 @@ def words(data: Path, outdir: Path, batch: int, *more: str) -> list[str]:
 
 
 def run_ranks(count: int, arguments: list[str], folder: Path) -> list[tuple[int | None, str]]:
-    """The processes as torchrun would start them; their exit codes and what they said."""
+    """Start processes as torchrun does, and return their exit codes and outputs."""
     meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 500)}
     started = [
         ForkedRun(folder / f"said{count}.{rank}", arguments, meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -78,7 +78,7 @@ def test_more_processes_than_held_out_particles(data: Path, tmp_path: Path) -> N
 
 
 def test_the_end_of_processes(tmp_path: Path) -> None:
-    """Every process is told its place, and the exit code is 0 only if that of every process is."""
+    """Every process knows its rank, and the exit code is 0 only if that of every process is."""
     program = "import os, pathlib, sys; pathlib.Path(sys.argv[1], os.environ['RANK']).write_text("
     program += "os.environ['WORLD_SIZE'] + os.environ['LOCAL_RANK']); sys.exit(sys.argv[2] == os.environ['RANK'])"
     for failing, code in (("none", 0), ("1", 1)):

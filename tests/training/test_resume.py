@@ -129,7 +129,7 @@ def test_weights_and_latents_of_the_newest_epoch_restore_everything(data: Path, 
 
 
 def test_what_a_run_starts_from(whole: Path, tmp_path: Path) -> None:
-    """The whole state wherever it belongs to the requested epoch, otherwise the weights."""
+    """A run starts from the whole state if it belongs to the requested epoch, otherwise from the weights."""
     last, other = EPOCHS - 1, tmp_path / "other.pkl"
     other.touch()
 

@@ -130,7 +130,7 @@ class Session:
         self.updates: list[float] = []
 
     def use_plain_descent(self) -> PlainDescent:
-        """Let the trainer take steps of the learning rate times the gradient."""
+        """Replace the optimizer by steps of the learning rate times the gradient."""
         optimizer = PlainDescent(self.model.w)
         self.trainer.engine.optimizer, self.updates = optimizer, optimizer.gradients
         return optimizer
@@ -243,7 +243,7 @@ def test_a_batch_of_broken_subtomograms_lets_no_old_gradient_in(
 
 @pytest.mark.parametrize("accum_step", [5, 8, 100])
 def test_batches_that_do_not_fill_an_update_count_in_their_own_epoch(session: MakeSession, accum_step: int) -> None:
-    """Six batches per epoch: none may be forgotten, nor leak into the next epoch's first update."""
+    """With six batches per epoch, none is lost or added to the first update of the next epoch."""
     run = session(epochs=2, batch_size=2, accum_step=accum_step)
     run.use_plain_descent()
     run.fit()

@@ -17,7 +17,7 @@ MOVIE = Path(__file__).resolve().parents[3] / "analysis_scripts" / "movie.py"
 
 
 class ChimeraXUserError(Exception):
-    """Stands in for ChimeraX's own."""
+    """Replacement of the exception of ChimeraX."""
 
 
 @pytest.fixture

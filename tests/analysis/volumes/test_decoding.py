@@ -46,7 +46,7 @@ def center_of(volume: np.ndarray, apix: float) -> np.ndarray:
 
 
 class BlobDecoder(nn.Module):
-    """Stands in for the network: a blob at ``center`` Å, moved along x by the first latent in Å."""
+    """Decoder of a blob at ``center`` Å, which the first latent moves along x in Å."""
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_the_full_box_overlays_the_consensus_map(apix: float) -> None:
 
 
 def test_native_voxels_are_those_of_the_crop() -> None:
-    """A template of the crop's own size comes back as it is."""
+    """A template of the size of the crop is unchanged."""
     template = torch.randn(2, 30, 30, 30, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(on_pixels(template, BOXES, BOXES.render_apix, 30), template, rtol=0, atol=1e-4)
 
@@ -197,7 +197,7 @@ def test_runs_of_the_original_decode_too(request_of: EvalRequest) -> None:
 def test_volumes_overlay_the_consensus_map_in_a_viewer(
     request_of: EvalRequest, apix: float, full_box: bool, flip: bool
 ) -> None:
-    """By the places in the header, the blob lies where it is from voxel D/2 = 24 of a map of 48 voxels of 4 Å."""
+    """With the header, the blob has its position from voxel D/2 = 24 of a map of 48 voxels of 4 Å."""
     (path,) = evaluate_volumes(replace(request_of, apix=apix, full_box=full_box, flip=flip))
     with mrcfile.open(path) as handle:
         corner = np.array([float(handle.header.origin[axis]) for axis in "xyz"])

@@ -50,7 +50,7 @@ class Template(nn.Module):
 
 
 class Blobs(nn.Module):
-    """The place of the decoder; the first composition number is the height of the second blob."""
+    """Decoder of two blobs; the first composition coordinate is the height of the second one."""
 
     def __init__(self, zdim: int, templateres: int, zaffinedim: int = 0, poses: int = 0) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ def test_ctfplotter_of_every_version(tmp_path: Path) -> None:
 
 
 def test_ctfplotter_ranges_of_views(tmp_path: Path) -> None:
-    """Views that several lines cover get their mean; those between, what their angle says."""
+    """Views in several lines get the mean; views without line are interpolated by angle."""
     text = "1 2 -40 -20 3000\n2 2 -20 -20 3200\n5 5 40 40 3700\n"
     defoci = read_defoci(write(tmp_path / "a.defocus", text), TILTS)
     assert defoci.u_A == pytest.approx([30000, 31000, 33000, 35000, 37000])

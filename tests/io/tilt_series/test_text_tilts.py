@@ -250,7 +250,7 @@ def test_tomostar(tmp_path: Path) -> None:
 
 
 def test_tilts_of_two_lists(tmp_path: Path) -> None:
-    """By section and a common offset, else by angle; angles of the opposite sign are told."""
+    """Tilts are matched by section and common offset, or by angle; opposite signs are reported."""
     tilts = TextTilts(Path("a.aln"), np.array([-18.0, 2, 22, 42]), np.zeros(4))
     sections = replace(tilts, sections=np.array([1, 3, 2, 4]), stack_size=(9, 9, 5))
     listed = np.array([-40.0, -20.1, 20.2, 0.1, 40])

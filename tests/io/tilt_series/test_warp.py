@@ -87,7 +87,7 @@ def test_excluded_tilts(tmp_path: Path) -> None:
 
 
 def test_volume_warp_and_sizes_in_the_file(tmp_path: Path) -> None:
-    """A warp that is linear over x and dose moves the specimen; sizes may stand in the file."""
+    """A warp that is linear in x and dose moves the specimen; the file may contain sizes."""
     text = (DATA / "TS_1.xml").read_text()
     start, end = text.index("<GridVolumeWarpX"), text.index("</GridVolumeWarpX>")
     nodes = "".join(f'<Node X="{x}" Y="0" Z="0" W="{w}" Value="{30 * x + 7 * w}"/>' for x in (0, 1) for w in (0, 1))

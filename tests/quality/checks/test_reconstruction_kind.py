@@ -95,7 +95,7 @@ Examine = Callable[[str, Filter | None], ReconstructionKind]
 
 @pytest.fixture(scope="module")
 def examined(sets: dict[str, ParticleSet]) -> Examine:
-    """Examines a set after a filter, each once."""
+    """Examine each set once after a filter."""
 
     @cache
     def examine(made: str, filter_of: Filter | None) -> ReconstructionKind:
@@ -160,7 +160,7 @@ def test_contrast(sets: dict[str, ParticleSet], examined: Examine) -> None:
 
 
 def test_one_view_leaves_the_decision_to_the_power(sets: dict[str, ParticleSet]) -> None:
-    """The average of particles in one pose has their missing wedge and weights, and says nothing."""
+    """The average of particles in one pose has their missing wedge and weights, so it is not used."""
     particles = sets["plain"]
     poses = replace(particles.poses, eulers_deg=np.zeros((COUNT, 3)))
     kind = examine_reconstruction(replace(particles, poses=poses), VoxelSource(particles.images))

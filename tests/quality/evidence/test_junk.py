@@ -117,7 +117,7 @@ def test_a_reference_chooses_the_molecule(picks: Path) -> None:
 
 
 def test_states_of_one_molecule_are_not_junk(picks: Path, tmp_path: Path) -> None:
-    """A molecule with and without a part, in equal numbers, and nothing else."""
+    """A molecule with and without a part, in equal numbers."""
     whole = molecule(0)
     part = whole * (np.arange(BOX)[:, None, None] < BOX // 2 + 1)
     scheme = regular_scheme(-60.0, 60.0, 6.0, 3.0)
@@ -142,7 +142,7 @@ def particle_set(volumes: list[np.ndarray], weights: tuple[float, ...], count: i
 
 
 def test_a_class_that_mixes_objects_is_named(picks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Latents that separate nothing: the rate of junk is unknown, and no small rate is reported."""
+    """If latents separate nothing, the rate of junk is unknown, and no small rate is reported."""
     labels = particle_set([molecule(0), molecule(1)], (0.6, 0.4), 48, tmp_path / "set")
     shutil.copytree(picks / "run", tmp_path / "run")
     truth = np.load(tmp_path / "set" / "truth.npz")

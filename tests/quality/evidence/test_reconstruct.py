@@ -159,7 +159,7 @@ def test_command_writes_valid_maps_and_the_curve(made: Path, simulated: Simulate
 def test_a_resolution_that_the_pixel_size_limits_is_called_so(
     simulated: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With little noise and true poses, the FSC is high up to Nyquist, so that its number says nothing of the data."""
+    """With little noise and true poses, the FSC is high up to Nyquist, so the resolution is a limit of the sampling."""
     write_poses(tmp_path / "true.pkl", simulated.true_poses)
     words = ["reconstruct", str(simulated.star), "--halves", "--normalizectf", "-o", str(tmp_path / "map.mrc")]
     assert main([*words, "--poses", str(tmp_path / "true.pkl"), "--device", "cpu"]) == 0

@@ -171,7 +171,7 @@ def test_a_shift_of_all_latents_is_no_movement(tmp_path: Path) -> None:
 
 
 def test_latents_move_relative_to_the_widths_of_their_posteriors(tmp_path: Path) -> None:
-    """Means of particles without differences scatter by less than the posteriors are wide, in each epoch anew."""
+    """Means of equal particles scatter in every epoch by less than the widths of the posteriors."""
     rng = np.random.default_rng(0)
     scatter = [0.1 * rng.normal(size=(50, 3)) for _ in range(4)]
     assert max(latent_changes(tmp_path / "wide", scatter, 1.0)) < 0.2

@@ -20,7 +20,7 @@ from tests.training.monitors import fabricated
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """Rows as any other reader sees them; all lines are whole."""
+    """Return the rows as other readers see them; all lines are complete."""
     text = path.read_text()
     assert text.endswith("\n")
     rows = list(csv.DictReader(text.splitlines()))

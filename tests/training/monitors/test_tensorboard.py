@@ -14,7 +14,7 @@ from tests.training.monitors import fabricated
 
 
 class Recorder:
-    """Stands in for SummaryWriter."""
+    """Replacement of SummaryWriter."""
 
     def __init__(self, log_dir: str, purge_step: int | None = None) -> None:
         self.log_dir, self.purge_step = log_dir, purge_step
