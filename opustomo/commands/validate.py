@@ -136,8 +136,9 @@ def _number_to_compare(results: ResultDir) -> int:
     if number is not None:
         print(f"Comparing {number} clusters, as in {found[-1]}. Give another number with -k.")
         return number
-    latents, _ = results.load_latents(results.epochs()[-1])
-    automatic = find_clusters(latents, Clustering(None))
+    epoch = results.epochs()[-1]
+    latents, _ = results.load_latents(epoch)
+    automatic = find_clusters(latents, Clustering(None), results.load_coordinates(epoch, len(latents)))
     number = automatic.clustering.number
     if number is None or number < 2:
         print("Comparing 2 clusters, although no division of the latents is stable. Give another number with -k.")

@@ -32,7 +32,7 @@ def placed(trained_run: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathF
     return root
 
 
-def test_files_of_a_placement(placed: Path) -> None:
+def test_files_of_a_placement(placed: Path, caplog: pytest.LogCaptureFixture) -> None:
     epoch = str(opustomo.Run(placed / "run").epochs[-1])
     words = ["place", str(placed / "run"), epoch, "--star", str(placed / "places.star")]
     assert dsdsh([*words, "--tomogram", str(placed / "TS_1.mrc")]) == 0
@@ -53,6 +53,7 @@ def test_files_of_a_placement(placed: Path) -> None:
     # each particle's own volume, one cluster, coarser, and the tomogram by its name: replaces the first
     size = ["--tomo-size", "60", "50", "40", "--tomo-angpix", "12"]
     assert dsdsh([*words, "--tomogram", "TS_1.mrc", "--own", "--only", "0", "--angpix", "24", "--refined", *size]) == 0
+    assert not caplog.records, "the colors of the picture are within their range"
     assert read_header(folder / "particles.mrc").shape == (20, 25, 30)
     assert not (folder / "cluster1.mrc").exists()
     whole, part = read_volume(folder / "particles.mrc")[0], read_volume(folder / "cluster0.mrc")[0]

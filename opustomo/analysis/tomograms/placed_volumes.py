@@ -236,7 +236,8 @@ def draw_placement(path: Path, grid: TomogramGrid, clusters: list[PlacedCluster]
             part = (slice(at[0], at[0] + shade.shape[0]), slice(at[1], at[1] + shade.shape[1]))
             image[part] = image[part] * (1 - shade[..., None]) + cluster.color * shade[..., None]
             opacity[part] = np.maximum(opacity[part], shade)
-        axes.imshow(np.dstack([image, opacity]), origin="lower", extent=extent, aspect="equal")
+        colors = np.dstack([image, opacity]).clip(0.0, 1.0)
+        axes.imshow(colors, origin="lower", extent=extent, aspect="equal")
         axes.set_ylabel(label)
     side.set_xlabel("x (nm)")
     for cluster in clusters:

@@ -112,7 +112,7 @@ def test_gap_probability() -> None:
     assert gap_probability(whole[:10], whole[10:], none) > 0.05
 
 
-@pytest.mark.parametrize("method", ["hdbscan", "gmm"])
+@pytest.mark.parametrize("method", ["hdbscan", "gmm", "kmeans"])
 def test_coordinates_are_used_instead_of_latents_where_they_are_known(method: str) -> None:
     coordinates, truth = nested_states(3, 10.0, np.array([0.4, 0.3, 0.3, 0, 0, 0]))
     latents = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_coordinates_are_used_instead_of_latents_where_they_are_known(method: st
     assert any("1 particles were not read" in message for message in found.messages)
 
 
-def test_kmeans_uses_latents() -> None:
+def test_kmeans_with_a_given_number_uses_latents() -> None:
     coordinates, _ = nested_states(0, 8.0)
     latents = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
     with_both = find_clusters(latents, Clustering(4), coordinates).clusters
