@@ -1,7 +1,7 @@
 // Charts, drawn by Observable Plot: training, resolution, distributions.
 "use strict";
 
-const { plot: drawPlot, line: lineMark, dot: dotMark, text: textMark, ruleX, ruleY, rectY, axisX, gridY } = libraries;
+const { plot: drawPlot, line: lineMark, dot: dotMark, text: textMark, cell: cellMark, ruleX, ruleY, rectY, axisX, axisY, gridY } = libraries;
 
 // Shades of slate, because hues denote clusters everywhere on the page
 const TRAINING = "#2f3b49", HELD_OUT = "#8794a5";

@@ -71,6 +71,13 @@ function inkOn(hex) {
 
 const badge = (number, color) => element("span", { class: "badge", style: `background:${color};color:${inkOn(color)}` }, String(number));
 
+// Bar of the numbers of particles per cluster
+function clusterStack(members, { codes, labels, colors }) {
+  const counts = new Int32Array(labels.length);
+  for (const i of members) counts[codes[i]]++;
+  return element("div", { class: "stack" }, ...Array.from(counts, (count, k) => (count ? element("div", { style: `background:${colors[k]};flex:${count}`, title: `${labels[k]}: ${whole(count)}` }) : null)));
+}
+
 // viridis, perceptually uniform and color-blind safe, without its last yellow, which is invisible on white
 const rampColor = (part) => libraries.interpolateViridis(0.9 * part);
 

@@ -204,11 +204,7 @@ class Explorer {
     const chosen = this.selected ? this.every.filter((i) => this.selected[i]) : [];
     const host = byId("selected");
     host.replaceChildren(element("span", { class: "count" }, whole(chosen.length), element("small", {}, ` of ${whole(this.count)} particles` + (chosen.length ? `, ${percent(chosen.length / this.count)}` : ""))));
-    const clusters = this.points.categories[0], counts = new Int32Array(clusters.labels.length);
-    for (const i of chosen) counts[clusters.codes[i]]++;
-    const stack = element("div", { class: "stack" });
-    counts.forEach((count, k) => { if (count) stack.append(element("div", { style: `background:${clusters.colors[k]};flex:${count}`, title: `${clusters.labels[k]}: ${whole(count)}` })); });
-    host.append(stack);
+    host.append(clusterStack(chosen, this.points.categories[0]));
     for (const id of ["json", "text", "clear"]) byId(id).disabled = !chosen.length;
   }
 

@@ -31,8 +31,9 @@ class Scatter {
   constructor(host, callbacks = {}) {
     Object.assign(this, { host, callbacks, tool: "lasso", path: null, hovered: -1, marked: -1, labels: [], transform: libraries.zoomIdentity });
     this.base = element("canvas");
+    this.axes = element("div", { class: "frame" });
     this.over = element("canvas", { tabindex: "-1" });
-    host.append(this.base, this.over);
+    host.append(this.base, this.axes, this.over);
     this.x = this.y = this.members = this.order = new Int32Array(0);
     this.drawSoon = whenVisible(host, () => this.draw());
     this.listen();
@@ -145,7 +146,7 @@ class Scatter {
       for (const i of this.order) {
         if (!wanted(i)) continue;
         const px = Math.round((ox + this.x[i] * sx) * ratio), py = Math.round((oy + this.y[i] * sy) * ratio);
-        if (px < -20 || py < -20 || px > wide + 20 || py > tall + 20) continue;
+        if (px < MARGIN.left * ratio || py < -20 || px > wide + 20 || py > tall - MARGIN.bottom * ratio) continue;
         const color = tint === null ? this.colors[i] : tint;
         const red = color & 255, green = (color >> 8) & 255, blue = (color >> 16) & 255;
         for (const [dx, dy, part] of cover) {
@@ -165,6 +166,7 @@ class Scatter {
       layer((i) => shown[i] && selected[i], null, 0.95);
     } else layer((i) => shown[i], null, solid);
     context.putImageData(image, 0, 0);
+    this.drawAxes();
     this.drawOver();
   }
 
@@ -173,7 +175,6 @@ class Scatter {
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     if (!this.box) return;
-    this.drawAxes(context);
     const { sx, sy, ox, oy } = this.scales();
     context.font = "600 13px system-ui, 'Liberation Sans', sans-serif";
     context.textAlign = "center";
@@ -221,33 +222,19 @@ class Scatter {
     }
   }
 
-  drawAxes(context) {
-    const bottom = this.height - MARGIN.bottom, right = this.width - MARGIN.right, { sx, sy, ox, oy } = this.scales();
-    context.fillStyle = "rgba(255,255,255,0.92)";
-    context.fillRect(0, bottom, this.width, MARGIN.bottom);
-    context.fillRect(0, 0, MARGIN.left, this.height);
-    context.strokeStyle = "#c5ccd5";
-    context.lineWidth = 1;
-    context.beginPath();
-    context.moveTo(MARGIN.left - 0.5, MARGIN.top);
-    context.lineTo(MARGIN.left - 0.5, bottom + 0.5);
-    context.lineTo(right, bottom + 0.5);
-    context.stroke();
-    context.fillStyle = "#5a6675";
-    context.font = "11px system-ui, 'Liberation Sans', sans-serif";
-    context.textBaseline = "alphabetic";
-    context.textAlign = "center";
-    const across = libraries.scaleLinear([(MARGIN.left - ox) / sx, (right - ox) / sx], [MARGIN.left, right]);
-    for (const value of across.ticks(this.width / 90)) context.fillText(short(+value.toPrecision(12)), across(value), bottom + 14);
-    context.textAlign = "right";
-    const upward = libraries.scaleLinear([(bottom - oy) / sy, (MARGIN.top - oy) / sy], [bottom, MARGIN.top]);
-    for (const value of upward.ticks(this.height / 60)) context.fillText(short(+value.toPrecision(12)), MARGIN.left - 5, upward(value) + 4);
-    context.font = "12.5px system-ui, 'Liberation Sans', sans-serif";
-    context.fillText(this.names[0], right, this.height - 5);
-    context.translate(13, MARGIN.top);
-    context.rotate(-Math.PI / 2);
-    context.fillText(this.names[1], 0, 0);
-    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+  // frame and ticks, between the points and what is drawn over them
+  drawAxes() {
+    const { left, right, top, bottom } = MARGIN, { width, height } = this, { sx, sy, ox, oy } = this.scales();
+    const x = { domain: [(left - ox) / sx, (width - right - ox) / sx] }, y = { domain: [(height - bottom - oy) / sy, (top - oy) / sy] };
+    const common = { tickSize: 0, tickFormat: short, labelArrow: "none", color: "#5a6675", fontSize: 11 };
+    this.axes.replaceChildren(drawPlot({
+      width, height, marginLeft: left, marginRight: right, marginTop: top, marginBottom: bottom, x, y,
+      marks: [
+        axisX({ ...common, ticks: width / 90, label: this.names[0], labelAnchor: "right", labelOffset: 30 }),
+        axisY({ ...common, ticks: height / 60, label: this.names[1], labelAnchor: "center" }),
+        ruleX([x.domain[0]], { stroke: "#c5ccd5" }), ruleY([y.domain[0]], { stroke: "#c5ccd5" }),
+      ],
+    }));
   }
 
   // pointer events

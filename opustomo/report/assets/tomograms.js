@@ -21,12 +21,8 @@ class Places {
   list() {
     const host = byId("tomogram-list"), clusters = this.explorer.points.categories[0];
     this.rows = this.category.labels.map((label, k) => {
-      const counts = new Int32Array(clusters.labels.length);
-      for (const i of this.members[k]) counts[clusters.codes[i]]++;
-      const stack = element("div", { class: "stack" });
-      counts.forEach((count, c) => { if (count) stack.append(element("div", { style: `background:${clusters.colors[c]};flex:${count}`, title: `${clusters.labels[c]}: ${whole(count)}` })); });
       const row = element("button", { class: "row", onclick: () => this.choose(k), title: label },
-        element("span", { class: "name" }, label), element("span", {}, whole(this.members[k].length)), stack);
+        element("span", { class: "name" }, label), element("span", {}, whole(this.members[k].length)), clusterStack(this.members[k], clusters));
       host.append(row);
       return row;
     });

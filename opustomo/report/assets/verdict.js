@@ -46,30 +46,27 @@ const OUTCOMES = {
 };
 
 // Difference of each pair of classes, as found in the subtomograms
-function pairMatrix(report) {
-  const { clusters, pairs } = report, cell = Math.max(30, Math.min(64, Math.floor(460 / clusters.length))), edge = 34;
-  const size = edge + cell * clusters.length;
-  const svg = svgElement("svg", { width: size, height: size, viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "differences between classes" });
-  for (const { number, color } of clusters) {
-    const at = edge + (number + 0.5) * cell;
-    for (const [x, y] of [[at, edge / 2], [edge / 2, at]]) {
-      svg.append(svgElement("circle", { cx: x, cy: y, r: 11, fill: color }));
-      svg.append(svgElement("text", { x, y: y + 4, "text-anchor": "middle", style: `fill:${inkOn(color)};font-weight:650` }, String(number)));
-    }
-  }
-  const seen = new Set();
-  for (const { first, second, outcome, difference, error } of pairs) {
+function pairMatrix({ clusters, pairs }) {
+  const side = Math.max(30, Math.min(64, Math.floor(460 / clusters.length))), edge = 34, size = edge + side * clusters.length;
+  const cells = pairs.flatMap(({ first, second, outcome, difference, error }) => {
     const [color, words] = OUTCOMES[outcome] || ["#e8ebef", outcome];
-    seen.add(words);
-    for (const [row, column] of [[first, second], [second, first]]) {
-      const box = svgElement("rect", { x: edge + column * cell + 1, y: edge + row * cell + 1, width: cell - 2, height: cell - 2, rx: 3, fill: color });
-      box.append(svgElement("title", {}, `classes ${first} and ${second}: ${words}, difference ${short(difference)} ± ${short(error)}`));
-      svg.append(box);
-      if (cell >= 40 && Number.isFinite(difference))
-        svg.append(svgElement("text", { x: edge + (column + 0.5) * cell, y: edge + (row + 0.5) * cell + 4, "text-anchor": "middle", style: `fill:${inkOn(color)}` }, `${short(Math.round(100 * difference))} %`));
-    }
-  }
-  const key = element("div", { class: "key" });
-  for (const [color, words] of Object.values(OUTCOMES)) if (seen.has(words)) key.append(element("span", {}, element("i", { style: `background:${color}` }), words));
-  return element("figure", {}, element("figcaption", {}, "Do two classes differ? Power of the difference map, in % of that of the map"), svg, key);
+    const text = side >= 40 && Number.isFinite(difference) ? `${short(Math.round(100 * difference))} %` : "";
+    const title = `classes ${first} and ${second}: ${words}, difference ${short(difference)} ± ${short(error)}`;
+    return [[first, second], [second, first]].map(([row, column]) => ({ row, column, color, words, text, title }));
+  });
+  const badges = [["x", { frameAnchor: "top", dy: -edge / 2 }], ["y", { frameAnchor: "left", dx: -edge / 2 }]].flatMap(([axis, place]) => [
+    dotMark(clusters, { [axis]: "number", ...place, r: 11, fill: "color", stroke: null }),
+    textMark(clusters, { [axis]: "number", ...place, text: "number", textAnchor: "middle", lineAnchor: "middle", fill: ({ color }) => inkOn(color), fontSize: 13, fontWeight: 650 }),
+  ]);
+  const scale = { axis: null, domain: clusters.map(({ number }) => number), padding: 0 };
+  const drawing = drawPlot({
+    width: size, height: size, margin: 0, marginTop: edge, marginLeft: edge, x: scale, y: scale, r: { type: "identity" },
+    marks: [
+      cellMark(cells, { x: "column", y: "row", fill: "color", inset: 1, rx: 3, title: "title" }),
+      textMark(cells, { x: "column", y: "row", text: "text", fill: ({ color }) => inkOn(color), fontSize: 12, pointerEvents: "none" }), ...badges,
+    ],
+  });
+  const key = element("div", { class: "key" }, ...Object.values(OUTCOMES).filter(([, words]) => cells.some((one) => one.words === words))
+    .map(([color, words]) => element("span", {}, element("i", { style: `background:${color}` }), words)));
+  return figure("Do two classes differ? Power of the difference map, in % of that of the map", drawing, key);
 }

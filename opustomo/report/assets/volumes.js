@@ -173,10 +173,10 @@ class ParticleVolume {
     const volume = sampled.volumes[points.columns.nearest[i]], color = colors[code];
     const surfaces = [{ volume, color }];
     if (this.compare.checked && center) surfaces.push({ volume: center, color: "#39424e", opacity: 0.28 });
-    const own = sampled.particles[points.columns.nearest[i]] === i;
+    const distance = points.columns.distance[i], own = sampled.particles[points.columns.nearest[i]] === i;
     byId("particle-text").replaceChildren(
       element("b", {}, `Particle ${whole(this.explorer.indexOf(i))}`), `, ${labels[code]}. `,
-      own ? "The volume is decoded at its own latent." : `The volume is that of ${volume.name}, the nearest of the ${sampled.volumes.length} sampled particles. The distance of the latents is ${short(+points.columns.distance[i].toPrecision(2))} of their spread.`);
+      own ? "The volume is decoded at its own latent." : `The volume is that of ${volume.name}, the nearest of the ${sampled.volumes.length} sampled particles. The distance of the latents is ${distance < 0.001 ? "less than 0.001" : short(+distance.toPrecision(2))} of their spread.`);
     this.view.setPanes([{ label: element("div"), surfaces }]);
   }
 }

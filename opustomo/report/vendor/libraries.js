@@ -1,5 +1,5 @@
 // What the scripts of the report use of their libraries. The bundle defines it as the global `libraries`.
-export { axisX, dot, gridY, line, plot, rectY, ruleX, ruleY, text } from "@observablehq/plot";
+export { axisX, axisY, cell, dot, gridY, line, plot, rectY, ruleX, ruleY, text } from "@observablehq/plot";
 export { polygonContains } from "d3-polygon";
 export { quadtree } from "d3-quadtree";
 export { scaleLinear } from "d3-scale";
