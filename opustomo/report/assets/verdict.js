@@ -12,6 +12,8 @@ function showVerdict(report, host, pictures) {
   }
   const mark = (text) => element("b", { class: `verdict ${text.replaceAll(" ", "-")}` }, text);
   host.append(element("p", {}, mark(verdict.verdict), element("span", {}, verdict.summary)));
+  if (verdict.motion)
+    host.append(element("p", {}, mark(verdict.motion.verdict), element("span", {}, `Change along ${verdict.motion.coordinate}. ${verdict.motion.reason}`)));
   host.append(pictures);
   if (report.volumes) pictures.append(classMaps(report, verdict));
   if (report.pairs.length) pictures.append(pairMatrix(report));
@@ -23,8 +25,6 @@ function showVerdict(report, host, pictures) {
       element("td", {}, mark(one.verdict)), element("td", {}, one.reasons.join(" "))));
   }
   host.append(table);
-  if (verdict.motion)
-    host.append(element("p", {}, mark(verdict.motion.verdict), element("span", {}, `Change along ${verdict.motion.coordinate}. ${verdict.motion.reason}`)));
 }
 
 // Projections of the maps of all classes
