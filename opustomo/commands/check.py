@@ -220,7 +220,7 @@ def _print_proposal(
     cost = [memory, f"{settings.disk_bytes(particles) / 1e9:.1f} GB of disk space"]
     if timing is not None:
         seconds = timing.seconds_per_particle
-        rate, total = 1.0 / seconds, seconds * particles * settings.num_epochs
+        rate, total = 1.0 / seconds, settings.run_seconds(particles, seconds)
         cost.insert(0, f"{_duration(total)} on this machine ({rate:.3g} particles per second, from a measured step)")
     print(textwrap.fill(f"It takes {'; '.join(cost)}.", 118))
     if timing is not None:

@@ -198,6 +198,10 @@ BODY_BATCH_CPU = 4
 """Batch size of runs with bodies on a CPU, where the number of updates and not that of visits is short."""
 WRITTEN_VISITS = 3_000
 """Number of visits on a GPU in about the time (5 s) that writing weights, latents and the figure of an epoch takes."""
+INFERENCE_FRACTION = 0.3
+"""Time to infer the latents of a particle at the end of an epoch, relative to a training step (measured on a CPU)."""
+WRITING_SECONDS = 5.0
+"""Time to write weights, state and figures of an epoch (about 1 GB; measured on a local disk)."""
 LATENT_BYTES = 250
 """Bytes per particle and epoch of latents and poses."""
 
@@ -266,6 +270,12 @@ class Settings:
         if self.checkpoint > 1:
             words += ["--checkpoint", str(self.checkpoint)]
         return [*words, "-n", str(self.num_epochs), "--keep", str(self.keep)]
+
+    def run_seconds(self, particles: int, seconds_per_visit: float) -> float:
+        """Return the time of the run: all visits, and the inference of latents and writing after each written epoch."""
+        visits = seconds_per_visit * particles
+        written = math.ceil(self.num_epochs / self.checkpoint)
+        return visits * self.num_epochs + written * (INFERENCE_FRACTION * visits + WRITING_SECONDS)
 
     def disk_bytes(self, particles: int) -> float:
         """Return the size of the output folder at the end of the run.

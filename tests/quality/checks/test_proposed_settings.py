@@ -75,6 +75,15 @@ def test_runs_with_bodies_last_until_the_composition_is_at_full_strength() -> No
     assert "2,000 updates" in propose_settings(Extent(400, 32, 12.0, 0.9, True), None, True, {}).reasons["num_epochs"]
 
 
+def test_the_time_includes_inference_and_writing_of_the_written_epochs() -> None:
+    """On a CPU, the end of an epoch of 300 particles takes 11 s or more, and its training half a minute."""
+    found = proposed(300, 32, 12.0, None)
+    visits = 0.125 * 300 * found.num_epochs
+    assert found.run_seconds(300, 0.125) == pytest.approx(visits + found.num_epochs * (0.3 * 37.5 + 5.0))
+    rarely = proposed(780, 48, 10.0, 80.0)  # writes every fourth epoch
+    assert rarely.run_seconds(780, 0.001) < 0.78 * rarely.num_epochs * 1.3 + 5.0 * (rarely.num_epochs / 4 + 1)
+
+
 def test_disk_space_counts_the_kept_weights() -> None:
     found = proposed(240, 48, 8.0, None)
     assert 1.4e9 < found.disk_bytes(240) < 1.6e9  # state.pkl of 735 MB and three times 245 MB
