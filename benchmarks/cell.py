@@ -239,8 +239,11 @@ class Bench:
         (self.folder / "train.txt").write_text(lines[-1])
 
     def train(self) -> None:
-        """Train with the command that `dsd check` printed."""
-        self.command(f"{(self.folder / 'train.txt').read_text()} {self.args.train_options}".strip())
+        """Train with the command that `dsd check` printed, or resume a training that was stopped."""
+        words = [(self.folder / "train.txt").read_text(), self.args.train_options]
+        if (self.folder / "run/state.pkl").exists():
+            words.append("--overwrite" if "train" in (self.args.steps or ()) else "--load latest")
+        self.command(" ".join(filter(None, words)))
 
     def analyze(self) -> None:
         """Cluster the latents, decode the clusters, and let the program judge them."""

@@ -121,3 +121,23 @@ def test_classes_with_the_best_f1() -> None:
     truth = Truth(classes, np.array(["a"] * 8), {"a": 4}, np.zeros(8), np.zeros(8))
     labels = np.array([0, 0, 1, 1, 2, 2, 2, 2])
     assert best_classes(labels, 4, truth) == [0, 1]
+
+
+def test_a_training_that_was_stopped_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import argparse
+
+    from cell import Bench
+
+    values = dict.fromkeys(("tomograms", "epochs", "clusters", "snr"))
+    args = argparse.Namespace(folder=tmp_path, cell="ribosome", reduced=True, steps=None, train_options="", **values)
+    bench, lines = Bench(args), []
+    monkeypatch.setattr(bench, "command", lines.append)
+    (tmp_path / "train.txt").write_text("dsd train_tomo particles.star -o run")
+    bench.train()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/state.pkl").touch()
+    bench.train()
+    args.steps = ["train"]
+    bench.train()
+    command = "dsd train_tomo particles.star -o run"
+    assert lines == [command, f"{command} --load latest", f"{command} --overwrite"]
