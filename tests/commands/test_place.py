@@ -9,6 +9,9 @@ import pytest
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
+from opustomo.analysis.clusters.clustering import Clustering
+from opustomo.analysis.results import Round
+from opustomo.analysis.tomograms.tomogram_placement import PlacementRequest
 from opustomo.io.mrc import read_header, read_volume, write_volume
 from opustomo.io.star import write_blocks
 from opustomo.io.star_tables import read_particles
@@ -58,6 +61,19 @@ def test_files_of_a_placement(placed: Path, caplog: pytest.LogCaptureFixture) ->
     assert not (folder / "cluster1.mrc").exists()
     whole, part = read_volume(folder / "particles.mrc")[0], read_volume(folder / "cluster0.mrc")[0]
     assert whole.max() == part.max() > 0
+
+
+def test_a_placement_in_python(placed: Path, tmp_path: Path) -> None:
+    run = opustomo.Run(placed / "run", star=placed / "places.star", device="cpu")
+    tomogram, clustering = str(placed / "TS_1.mrc"), Clustering(2)
+    which = Round(run.epochs[-1])
+    found = run.place(
+        PlacementRequest(run.results, which, run.particles, tomogram, clustering, (1,), outdir=tmp_path / "placed")
+    )
+    expected = np.flatnonzero(run.clusters(2).labels[:10] == 1)
+    assert found.rows.tolist() == expected.tolist()
+    assert (tmp_path / "placed" / "place.cxc").is_file()
+    assert not (tmp_path / "placed" / "cluster0.mrc").exists()
 
 
 @pytest.mark.parametrize(
