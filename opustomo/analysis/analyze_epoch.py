@@ -16,7 +16,7 @@ from opustomo.analysis.figures.latent_figures import draw_losses
 from opustomo.analysis.latents.dimension_reduction import SEED, embed_all
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import ClusterChoice, chosen_particles, round_particles
-from opustomo.analysis.volumes.focused_volumes import write_focus
+from opustomo.analysis.volumes.focused_volumes import coordinates_inside, write_focus
 from opustomo.errors import UserError
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.atomic import atomic_path
@@ -128,17 +128,18 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     groups = viewing_groups(poses.eulers_deg)
     dump_pickle(results.root / "groups.pkl", groups)
     _write_losses(results, say)
+    coordinates = results.load_coordinates(epoch, len(mu))
+    if coordinates is None and request.clustering.method != "kmeans" and not request.composition_only:
+        say(f"{results.root} has no coordinates.{epoch}.npy, so {request.clustering.title} uses the latents.")
     if request.focus is None:
-        coordinates = results.load_coordinates(epoch, len(mu))
-        if coordinates is None and request.clustering.method != "kmeans" and not request.composition_only:
-            say(f"{results.root} has no coordinates.{epoch}.npy, so {request.clustering.title} uses the latents.")
         coordinates = None if coordinates is None else coordinates[indices]
         subjects = [LatentSet(mu[indices], groups[indices], indices, len(mu), coordinates=coordinates)]
         if multi_mu is not None:
             subjects.append(LatentSet(multi_mu[indices], groups[indices], indices, len(mu)))
     else:
         scores = write_focus(results, epoch, request.focus, mu, request.folder(), say)
-        subjects = [LatentSet(scores, groups, indices, len(mu), decoded=mu)]
+        inside = None if coordinates is None else coordinates_inside(coordinates, scores)
+        subjects = [LatentSet(scores, groups, indices, len(mu), decoded=mu, coordinates=inside)]
     embeddings = _embeddings(request, subjects, say)
     written = []
     for dynamics, subject, embedding in zip((False, True), subjects, embeddings, strict=False):

@@ -209,6 +209,34 @@ def focus_scores(
     return volumes.scores(latents, components).astype(np.float32), components
 
 
+def coordinates_inside(coordinates: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the part of the coordinates of compositions that changes the volumes inside the mask.
+
+    A regression of the scores inside the mask on the coordinates, of which they are linear functions, gives the
+    directions that change them. Errors are 1 along the direction of the largest change, and less along others in
+    proportion to the change.
+
+    Parameters
+    ----------
+    coordinates
+        Coordinates in units of their standard errors, shape (N, K), with NaN for particles without coordinates.
+    scores
+        Scores of all particles along the principal components of the volumes inside the mask, shape (N, C).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, C), or (N, K) if K < C, with NaN for the same particles.
+    """
+    known = np.isfinite(coordinates).all(axis=1)
+    centered = (coordinates[known] - coordinates[known].mean(axis=0)).astype(np.float64)
+    slope = np.linalg.lstsq(centered, scores[known] - scores[known].mean(axis=0), rcond=None)[0]
+    directions, change, _ = np.linalg.svd(slope, full_matrices=False)
+    inside = np.full((len(coordinates), len(change)), np.nan)
+    inside[known] = centered @ (directions * (change / max(change[0], np.finfo(float).tiny)))
+    return inside
+
+
 def write_focus(
     results: ResultDir, epoch: int, mask: Path, latents: np.ndarray, outdir: Path, say: Callable[[str], None]
 ) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 from opustomo.analysis.clusters.cluster_number import find_clusters
 from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.clusters.nested_clusters import gap_probability, nested_clusters, varying_components
+from opustomo.analysis.volumes.focused_volumes import coordinates_inside
 from tests.analysis.clusters.test_density_clusters import f1_scores
 
 FRACTIONS = np.array([60, 30, 6, 2, 1, 1]) / 100
@@ -131,3 +132,18 @@ def test_kmeans_with_a_given_number_uses_latents() -> None:
     latents = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
     with_both = find_clusters(latents, Clustering(4), coordinates).clusters
     np.testing.assert_array_equal(with_both.labels, find_clusters(latents, Clustering(4)).clusters.labels)
+
+
+def test_states_inside_a_mask_are_found_beside_larger_differences_outside() -> None:
+    rng = np.random.default_rng(4)
+    inside, outside = rng.integers(2, size=900), rng.integers(3, size=900)
+    axes = np.linalg.qr(rng.normal(size=(10, 10)))[0]
+    coordinates = 9.0 * inside[:, None] * axes[0] + 30.0 * outside[:, None] * axes[1] + rng.normal(size=(900, 10))
+    scores = np.stack([40.0 * inside + outside, 0.1 * outside], axis=1) + rng.normal(0, 0.1, (900, 2))
+    assert len(find_clusters(scores, Clustering(None, "hdbscan"), coordinates).clusters) == 6
+    coordinates[7] = np.nan
+    found = find_clusters(scores, Clustering(None, "hdbscan"), coordinates_inside(coordinates, scores)).clusters
+    assert len(found) == 2 and found.labels[7] == 2
+    assert (f1_scores(np.delete(inside, 7), np.delete(found.labels, 7)) > 0.95).all()
+    nothing = coordinates_inside(coordinates, np.zeros((900, 2)))
+    assert (np.delete(nothing, 7, axis=0) == 0).all()
