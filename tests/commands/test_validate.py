@@ -47,6 +47,18 @@ def run(trained_run: Path, tmp_path: Path) -> Path:
     return root
 
 
+def test_the_best_epoch_of_a_run_that_overfits_is_not_said_to_improve(tmp_path: Path) -> None:
+    """Judged by the epochs before it, the epoch that the log recommends seems to be one of a run that is too short."""
+    table = tmp_path / "epochs.csv"
+    held_out = [-1.0, -1.5, -1.7, -1.8, -1.85, *[-1.6] * 6]
+    rows = [f"{epoch},{-1.0 - 0.1 * epoch},{loss}" for epoch, loss in enumerate(held_out)]
+    table.write_text("\n".join(["epoch,training_gen,validation_gen", *rows]) + "\n")
+    assert "overfits (overfitting since epoch 5" in training_remark(table, 10)
+    assert "overfits (overfitting since epoch 5" in training_remark(table, 6)  # as later epochs show
+    assert training_remark(table, 4).startswith("Epoch 4 has the lowest held-out loss")
+    assert "had not converged in epoch 3" in training_remark(table, 3)
+
+
 def test_the_verdict_mentions_the_state_of_the_training(tmp_path: Path) -> None:
     table = tmp_path / "epochs.csv"
     assert "not known" in training_remark(table, 3)

@@ -182,10 +182,15 @@ def training_state(root: Path, epoch: int) -> str:
 
 def training_remark(epochs_file: Path, epoch: int) -> str:
     """Return a sentence about a training that had not converged or overfits in an epoch; empty if it had converged."""
-    history = [row for row in read_history(epochs_file) if row.epoch <= epoch]
+    whole_run = read_history(epochs_file)
+    history = [row for row in whole_run if row.epoch <= epoch]
     if not history:
         return f"Whether the training had converged is not known, because there is no {epochs_file.name}."
-    statement = convergence_statement(history)
+    whole = convergence_statement(whole_run)
+    if whole.best == epoch:
+        return f"Epoch {epoch} has the lowest held-out loss of the training, which overfits afterwards."
+    # what later epochs show holds for this epoch as well
+    statement = whole if whole.since is not None and epoch >= whole.since else convergence_statement(history)
     match statement.state:
         case "converged":
             return ""
