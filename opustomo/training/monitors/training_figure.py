@@ -103,7 +103,7 @@ def draw_training(
     changes = convergence.history if convergence is not None and convergence.history is not None else []
     _draw_changes(figure.add_axes((0.784, 0.575, 0.195, 0.29)), changes, record.epoch)
     if convergence is not None:
-        sentence = convergence.statement.sentence
+        sentence = convergence.statement.sentence + convergence.statement.advice(path.parent)
         figure.text(0.052, 0.917, sentence[0].upper() + re.sub(r"-(?=\d)", "−", sentence[1:]), fontsize=11, color=INK)
     _draw_slices(figure, np.asarray(record.template, dtype=np.float32))
     _draw_latents(figure, record)

@@ -73,6 +73,20 @@ def test_the_state_of_the_run_is_drawn(tmp_path: Path, drawn: list[Figure]) -> N
     assert changes["latents / spread"][:, 0].tolist() == list(range(8))
 
 
+def test_the_epoch_to_use_is_drawn_for_a_run_that_overfits(tmp_path: Path, drawn: list[Figure]) -> None:
+    convergence = ConvergenceMonitor(tmp_path, lambda line: None)
+    figure = TrainingFigure(tmp_path / "training.png", convergence)
+    (tmp_path / "weights.3.pkl").touch()
+    for number, held_out in enumerate([-1.0, -1.5, -1.7, -1.8, -1.6, -1.5, -1.5, -1.4]):
+        record = fabricated.epoch(number)
+        training = {name: -1.0 - 0.1 * number for name in record.training}
+        record = replace(record, training=training, validation={name: held_out for name in training})
+        convergence.epoch(record)
+        figure.epoch(record)
+    (text,) = [text.get_text() for text in drawn[-1].texts if "verfitting since epoch 4" in text.get_text()]
+    assert text.endswith("; use epoch 3")
+
+
 def test_the_picture_shows_central_slices(tmp_path: Path, drawn: list[Figure]) -> None:
     record = fabricated.epoch(0)
     TrainingFigure(tmp_path / "training.png").epoch(record)
