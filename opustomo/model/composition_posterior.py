@@ -221,7 +221,8 @@ def likelihood_coordinates(found: Evidence) -> Tensor:
     information, axes = torch.linalg.eigh(found.quadratic.mean(0))
     kept = information > torch.finfo(torch.float32).eps * information[-1]
     axes = (axes[:, kept] / information[kept].sqrt()).flip(1)
-    linear = found.linear @ axes
-    quadratic = axes.T @ found.quadratic @ axes
-    prior = PRIOR_PRECISION * torch.eye(len(quadratic[0]), dtype=quadratic.dtype, device=quadratic.device)
-    return torch.linalg.solve(quadratic + prior, linear)
+    prior = PRIOR_PRECISION * torch.eye(axes.shape[1], dtype=axes.dtype, device=axes.device)
+    parts = zip(found.linear.split(ROWS), found.quadratic.split(ROWS), strict=True)
+    return torch.cat(
+        [torch.linalg.solve(axes.T @ quadratic @ axes + prior, linear @ axes) for linear, quadratic in parts]
+    )

@@ -97,8 +97,9 @@ def infer_latents(
         found, usable = compare(engine, reading, every, population, bfactor_A2)
         means[at[usable], : model.config.zdim] = posterior_means(found, population).to(means)
         coordinates = likelihood_coordinates(found).float().cpu().numpy()
-        engine.latents.coordinates = np.full((len(means), coordinates.shape[1]), np.nan, dtype=np.float32)
-        engine.latents.coordinates[every[usable.cpu().numpy()]] = coordinates
+        if coordinates.shape[1]:  # the volumes of the population differ
+            engine.latents.coordinates = np.full((len(means), coordinates.shape[1]), np.nan, dtype=np.float32)
+            engine.latents.coordinates[every[usable.cpu().numpy()]] = coordinates
         del found, population
     release_unused_memory(engine.device)
     return means.cpu().numpy()

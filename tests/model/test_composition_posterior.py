@@ -155,3 +155,8 @@ def test_coordinates_scatter_by_their_standard_errors_and_do_not_gather() -> Non
     for state in states:
         assert state.std(0).tolist() == pytest.approx([1.0, 1.0], abs=0.06)
     assert float((states[0].mean(0) - states[1].mean(0)).norm()) == pytest.approx(0.5 / 0.05, abs=0.2)
+
+
+def test_data_without_information_have_no_coordinates() -> None:
+    nothing = Evidence(torch.zeros(7, 3, dtype=torch.float64), torch.zeros(7, 3, 3, dtype=torch.float64))
+    assert likelihood_coordinates(nothing).shape == (7, 0)
