@@ -205,7 +205,8 @@ def judge_continuum(material: Material, latents: np.ndarray, seed: int = 0) -> M
     Returns
     -------
     MotionVerdict or None
-        None if the change is not supported, or not shown to be continuous.
+        None if the change is not supported, not shown to be continuous, or so small that errors of poses, CTF and
+        imaging model can cause it.
     """
     verdict = judge_motion(
         material.features,

@@ -236,6 +236,8 @@ class MotionVerdict:
     p_continuous
         Probability that the map changes in the same way within the lower and the upper half of the coordinate if
         there are only two states.
+    between_halves
+        Difference of the maps of both halves of the coordinate, as a fraction of the signal's power.
     """
 
     name: str
@@ -243,11 +245,12 @@ class MotionVerdict:
     sentence: str
     split: SplitTest | None
     p_continuous: float
+    between_halves: float = float("nan")
 
     @property
     def continuous(self) -> bool:
-        """Whether a continuous change is supported."""
-        return self.verdict == SUPPORTED and self.p_continuous <= SIGNIFICANT
+        """Whether a continuous change is supported that is larger than errors of poses, CTF and model can be."""
+        return self.verdict == SUPPORTED and self.p_continuous <= SIGNIFICANT and self.between_halves >= SYSTEMATIC
 
     def lines(self) -> list[str]:
         """Return the verdict as lines of text."""
@@ -341,7 +344,7 @@ def judge_motion(
             else "It is not shown to be continuous; two states would explain it as well."
         )
         sentence = f"{subject} changes by {size} from the 5th to the 95th percentile, {chance}. {kind}"
-        return MotionVerdict(name, SUPPORTED, sentence, split, p_continuous)
+        return MotionVerdict(name, SUPPORTED, sentence, split, p_continuous, between_halves)
     if split.upper < SMALL and (split.p_value > SIGNIFICANT or not split.confirmed_low > 0):
         sentence = (
             f"{subject} changes no more than with matched random coordinates ({chance}), or this is "

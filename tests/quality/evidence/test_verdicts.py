@@ -318,6 +318,7 @@ def test_a_continuous_change_of_the_composition_is_reported(
     moving = synthetic(3.0, noise=1.0, continuous=True)
     found = judged(moving, moving.state)
     assert found is not None and found.continuous
+    assert not replace(found, between_halves=0.02).continuous  # which errors of poses can cause
     assert found.sentence.startswith("The map changes by ") and "The change is continuous" in found.sentence
     assert "composition latents" in found.name
     assert judged(two_states, two_states.state) is None  # two states are classes
