@@ -113,7 +113,7 @@ def make_surfaces(analyzed: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 def make_page(analyzed: Any, star: Any = None, volumes: bool = False) -> str:
     """Write the page of a run that has only points, tomograms and volumes."""
-    from opustomo.report.page import render
+    from opustomo.report.page_assembly import render
     from opustomo.report.particle_points import describe_points
     from opustomo.report.run_summary import describe_clusters
 

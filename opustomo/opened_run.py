@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.clustering import Clustering, Clusters
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import AnalyzedParticles

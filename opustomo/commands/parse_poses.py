@@ -121,7 +121,7 @@ def _perturbed(poses: Poses, args: argparse.Namespace, box: int) -> Poses:
 
 
 def _write_clusters(star: ParticleStar, labels: Path, outdir: Path) -> None:
-    from opustomo.analysis.clusters.cluster_files import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.cluster_stars import load_labels, write_cluster_stars
 
     written = write_cluster_stars(star, load_labels(labels), outdir)
     print(f"Wrote {len(written)} STAR files to {outdir}")
@@ -188,7 +188,7 @@ def add_parse_pose_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_parse_pose(args: argparse.Namespace) -> None:
     """Write one STAR file per cluster to ``kmeans{K}``, ``gmm{K}`` or ``hdbscan{K}``."""
-    from opustomo.analysis.clusters.cluster_files import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.cluster_stars import load_labels, write_cluster_stars
     from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.commands.closing_messages import print_maps
     from opustomo.commands.options import selected_round

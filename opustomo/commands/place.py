@@ -142,7 +142,7 @@ def add_artiax_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_artiax(args: argparse.Namespace) -> None:
     """Write the STAR files and print how to display them."""
-    from opustomo.analysis.clusters.cluster_files import load_labels
+    from opustomo.analysis.clusters.cluster_stars import load_labels
     from opustomo.analysis.clusters.clustering import Clustering
     from opustomo.commands.options import selected_round
     from opustomo.convert.artiax import write_tomogram_stars

@@ -210,7 +210,7 @@ def _particles(state: PipelineState) -> ParticleStar:
 
 
 def _star_files(state: PipelineState) -> None:
-    from opustomo.analysis.clusters.cluster_files import load_labels, write_cluster_stars
+    from opustomo.analysis.clusters.cluster_stars import load_labels, write_cluster_stars
 
     labels = load_labels(state.clusters / "labels.pkl")
     star = _particles(state)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from opustomo import __version__
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.checkpoint.config import read_config
 from opustomo.data.config import DataConfig
@@ -26,7 +26,7 @@ from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
 from opustomo.quality.evidence.validation import training_state
-from opustomo.report.page import packed_size, render
+from opustomo.report.page_assembly import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
 from opustomo.report.report_volumes import BUDGET_BYTES, ShownVolumes, collect_volumes
 from opustomo.report.run_summary import (

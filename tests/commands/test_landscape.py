@@ -9,7 +9,7 @@ import pytest
 
 import opustomo
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.io.mrc import read_volume, write_volume
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import read_particles

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from opustomo.report.page import LIBRARIES, SCRIPTS, read_asset
+from opustomo.report.page_assembly import LIBRARIES, SCRIPTS, read_asset
 
 VENDOR = Path(__file__).resolve().parents[2] / "opustomo" / "report" / "vendor"
 

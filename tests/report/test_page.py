@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.epoch_convergence import EpochStability, write_convergence
 from opustomo.geometry.rotations import viewing_groups
 from opustomo.io.latents import read_latents, write_table

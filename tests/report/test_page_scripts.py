@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.report.page import LIBRARIES, SCRIPTS, pack_array, read_asset, script_json
+from opustomo.report.page_assembly import LIBRARIES, SCRIPTS, pack_array, read_asset, script_json
 from tests.report.page_content import outline, unpacked
 
 

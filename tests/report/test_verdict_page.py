@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_hex
 
 from analysis_scripts.main import main as dsdsh
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import write_set_script
 from opustomo.io.pickles import dump_pickle
-from opustomo.report.page import SCRIPTS, read_asset
+from opustomo.report.page_assembly import SCRIPTS, read_asset
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.conftest import CLUSTERS, COUNT
 from tests.report.page_content import content_of, unpacked

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
-from opustomo.analysis.clusters.density_clusters import jaccard_with_best
+from opustomo.analysis.clusters.hdbscan_clusters import jaccard_with_best
 from opustomo.analysis.clusters.nested_clusters import nested_clusters, varying_components
 from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.progress_bar import progress

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opustomo.analysis.clusters.density_clusters import (
+from opustomo.analysis.clusters.hdbscan_clusters import (
     UNASSIGNED,
     DensityClusters,
     default_min_cluster_size,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import contour_level

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.clusters.cluster_files import write_cluster_stars
+from opustomo.analysis.clusters.cluster_stars import write_cluster_stars
 from opustomo.analysis.figures.figure_style import cluster_colors
 from opustomo.analysis.figures.volume_display import (
     contour_level,

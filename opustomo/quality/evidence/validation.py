@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opustomo.analysis.clusters.cluster_files import load_labels
+from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import ParticleSet, load_particles

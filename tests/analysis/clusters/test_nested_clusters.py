@@ -9,7 +9,7 @@ from opustomo.analysis.clusters.cluster_number import find_clusters
 from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.clusters.nested_clusters import gap_probability, nested_clusters, varying_components
 from opustomo.analysis.volumes.focused_volumes import coordinates_inside
-from tests.analysis.clusters.test_density_clusters import f1_scores
+from tests.analysis.clusters.test_hdbscan_clusters import f1_scores
 
 FRACTIONS = np.array([60, 30, 6, 2, 1, 1]) / 100
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opustomo.analysis.clusters.cluster_files import load_labels, write_cluster_stars
+from opustomo.analysis.clusters.cluster_stars import load_labels, write_cluster_stars
 from opustomo.errors import UserError
 from opustomo.io.pickles import dump_pickle
 from opustomo.io.star_tables import read_particles

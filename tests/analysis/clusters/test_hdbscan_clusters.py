@@ -3,7 +3,7 @@ import pytest
 
 from opustomo.analysis.clusters.cluster_number import find_clusters
 from opustomo.analysis.clusters.clustering import Clustering
-from opustomo.analysis.clusters.density_clusters import density_clusters, jaccard_with_best
+from opustomo.analysis.clusters.hdbscan_clusters import density_clusters, jaccard_with_best
 from opustomo.errors import UserError
 
 FRACTIONS = np.array([60, 30, 6, 2, 1, 1]) / 100
