@@ -34,12 +34,12 @@ def load_mask(path: Path | None, box: int, apix: float, force: bool = False) -> 
             f"The mask {path} has a pixel size of {mask_apix:.4g} Å, but the subtomograms have {apix:.4g} Å. "
             "Resample it."
         )
-    require_density(mask, path)
     lowest, highest = float(mask.min()), float(mask.max())
-    if lowest < -MASK_TOLERANCE or highest > 1 + MASK_TOLERANCE:
+    if np.isfinite((lowest, highest)).all() and (lowest < -MASK_TOLERANCE or highest > 1 + MASK_TOLERANCE):
         raise UserError(
             f"The mask {path} has values from {lowest:.3g} to {highest:.3g}, but 0 to 1 is expected. Rescale it."
         )
+    require_density(mask, path)
     return mask
 
 

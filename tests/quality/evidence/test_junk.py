@@ -218,7 +218,7 @@ def test_no_rate_is_given_where_classes_cannot_be_told() -> None:
     assert "not known" in said and "Classes 0 and 2 of the particle have maps that correlate by only 0.05" in said
     assert "at most 2 %" in reliability(result_of(bridged, (60, 30, 0), score))[0], "an empty class joins nothing"
     for doubts, reason in (
-        (ClassDoubts(True, 0.0), "do not tell some objects apart"),
+        (ClassDoubts(True, 0.0), "do not separate some objects"),
         (ClassDoubts(False, 0.3), "30 % of the kept particles"),
     ):
         said = " ".join(reliability(result_of(related, (30, 30, 30), score, doubts)))
