@@ -18,14 +18,12 @@ copies      the same for two classes that differ in contrast only
 random      normal random latents; k-means with 2 or 3 clusters
 noise       the first two principal components of the particles' own residuals; k-means with 2 clusters
 view        the viewing direction; k-means with 2 clusters
-continuum   the true step plus noise and two random numbers; k-means with 2 clusters
 motion      coordinate: the true step plus noise
 no motion   coordinate: normal random numbers
 noise axis  coordinate: the first principal component of the particles' own residuals
 
 A trial of true classes is right if all classes are supported. Any other trial is right if the classification is not
-supported and none of the wrong classes is, and if no continuous change is reported instead; in trials of a continuum,
-it must be. A trial of a motion is right if it is supported, and of none if it is not.
+supported and none of the wrong classes is. A trial of a motion is right if it is supported, and of none if it is not.
 `--json` writes the trials, and `--table` prints the table of one or several such files.
 """
 
@@ -56,13 +54,7 @@ from opustomo.data.particles import load_particles
 from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
-from opustomo.quality.evidence.classification_tests import (
-    Classification,
-    Material,
-    judge_classes,
-    judge_continuum,
-    read_material,
-)
+from opustomo.quality.evidence.classification_tests import Classification, Material, judge_classes, read_material
 from opustomo.quality.evidence.covariates import imaging_covariates
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.residual_features import fit_residuals, particle_features
@@ -93,7 +85,7 @@ class SimulatedSet:
 TURN_DEG = 15.0
 TURNED = tuple(f"3cf3@{TURN_DEG * step / 10:g}" for step in range(11))
 HOMOGENEOUS = ("noise", "random", "view")
-MOTION = ("continuum", "motion", "no motion")
+MOTION = ("motion", "no motion")
 STILL = ("no motion", "noise axis")
 SETS = (
     SimulatedSet("three states", (S50, S30, S70), "-n 300 --snr 0.05"),
@@ -187,9 +179,7 @@ def classification(
         return Classification(np.where(divided, number, labels), number + 1, latents), set(range(number)) - {largest}
     latents = np.zeros((count, 3))
     number = 2
-    if kind == "continuum":
-        latents = np.stack([truth + rng.normal(size=count), *rng.normal(0, 0.5, (2, count))], 1)
-    elif kind == "random":
+    if kind == "random":
         latents, number = rng.normal(size=(count, 3)), int(rng.integers(2, 4))
     elif kind == "noise":
         values, vectors = np.linalg.eigh(material.features.gram)
@@ -223,12 +213,7 @@ def class_trial(kind: str, truth: np.ndarray, material: Material, seed: int) -> 
     supported = {one.number for one in verdict.classes if one.verdict == "supported"}
     if kind == "truth":
         return verdict.verdict == "supported", verdict.verdict, verdict.lines()
-    assert classes.latents is not None
-    change = judge_continuum(part, classes.latents, seed) if verdict.verdict == "cannot tell" else None
-    short = verdict.verdict + (", continuous" if change is not None else "")
-    lines = verdict.lines() + ([] if change is None else change.lines())
-    fits = (change is not None) == (kind == "continuum")
-    return fits and verdict.verdict != "supported" and supported <= right, short, lines
+    return verdict.verdict != "supported" and supported <= right, verdict.verdict, verdict.lines()
 
 
 def motion_trial(kind: str, truth: np.ndarray, material: Material, seed: int) -> tuple[bool, str, list[str]]:
@@ -259,7 +244,7 @@ def trials(one: SimulatedSet, simulator: Path, maps: Path, folder: Path, seed: i
     assert material is not None
     found = []
     for kind in one.kinds:
-        trial = motion_trial if kind in ("motion", *STILL) else class_trial
+        trial = motion_trial if kind in (*MOTION, *STILL) else class_trial
         right, verdict, lines = trial(kind, truth, material, seed)
         found.append(Trial(one.name, one.other, seed, kind, right, verdict, () if right else tuple(lines)))
     if not keep:
@@ -291,7 +276,6 @@ def table(found: Iterable[dict[str, Any]]) -> list[str]:
         "true classes": ("truth",),
         "wrong classes": ("permuted", "over-split", "copies", *HOMOGENEOUS),
         "motions": ("motion",),
-        "continua divided into classes": ("continuum",),
         "coordinates without motion": STILL,
         "all": tuple({one["kind"] for one in found}),
     }

@@ -173,58 +173,21 @@ def judge_conformation(
     seed
         Random seed of all permutations.
     """
+    values = conformation[material.index].astype(np.float64)
+    values -= values.mean(0)
+    coordinate = values @ np.linalg.svd(values, full_matrices=False)[2][0]
     latents = classification.latents
     return judge_motion(
         material.features,
         LatentCoordinate(
             "the first principal component of the conformation latents",
-            first_component(conformation[material.index]),
+            coordinate,
             composition=None if latents is None else latents[material.index],
         ),
         classification.labels[material.index],
         imaging_covariates(material.particles, material.index, material.held_out),
         seed,
     )
-
-
-def judge_continuum(material: Material, latents: np.ndarray, seed: int = 0) -> MotionVerdict | None:
-    """Return the verdict on the first principal component of the compositions if the map changes continuously along it.
-
-    Classes that divide a continuous change differ, but where the boundary lies is arbitrary. The change itself can be
-    supported nevertheless.
-
-    Parameters
-    ----------
-    material
-        Particles that were read.
-    latents
-        Composition latents of all particles of the set, (N, zdim).
-    seed
-        Random seed of all permutations.
-
-    Returns
-    -------
-    MotionVerdict or None
-        None if the change is not supported, not shown to be continuous, or so small that errors of poses, CTF and
-        imaging model can cause it.
-    """
-    verdict = judge_motion(
-        material.features,
-        LatentCoordinate(
-            "the first principal component of the composition latents", first_component(latents[material.index])
-        ),
-        np.zeros(len(material.index)),
-        imaging_covariates(material.particles, material.index, material.held_out),
-        seed,
-    )
-    return verdict if verdict.continuous else None
-
-
-def first_component(latents: np.ndarray) -> np.ndarray:
-    """Return the scores (n,) of latents (n, d) on their first principal component."""
-    values = latents.astype(np.float64)
-    values -= values.mean(0)
-    return np.asarray(values @ np.linalg.svd(values, full_matrices=False)[2][0])
 
 
 def cannot_tell(counts: list[int]) -> RunVerdict:

@@ -21,7 +21,6 @@ from opustomo.quality.evidence.classification_tests import (
     cannot_tell,
     judge_classes,
     judge_conformation,
-    judge_continuum,
     print_verdicts,
     read_material,
 )
@@ -44,7 +43,7 @@ from opustomo.quality.evidence.trained_model import (
     physics_of_run,
 )
 from opustomo.quality.evidence.validation_files import write_validation, write_verdict
-from opustomo.quality.evidence.verdicts import CANNOT_TELL, MotionVerdict, RunVerdict
+from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at
@@ -235,11 +234,7 @@ def _judge(
     mask: np.ndarray | None,
     reading: ReadOptions,
 ) -> tuple[RunVerdict, MotionVerdict | None]:
-    """Return the verdicts on the classes and on a motion.
-
-    The motion is that of the conformation latents if a decoder reads them. Otherwise, where classes cannot be told, it
-    is a continuous change along the first principal component of the compositions, if there is one.
-    """
+    """Return the verdicts on the classes and, if a decoder reads the conformation latents, on the motion."""
     latents, conformation = request.results.load_latents(request.which.epoch)
     material = read_material(
         particles,
@@ -252,10 +247,10 @@ def _judge(
         return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
     method = "kmeans" if request.folder.startswith("kmeans") else "gmm"  # HDBSCAN takes no number of clusters
     classes = Classification(labels, request.num_clusters, latents, method)
-    judged = judge_classes(material, classes)
+    motion = None
     if conformation is not None and _conformation_is_read(request.results.config()):
-        return judged, judge_conformation(material, classes, conformation)
-    return judged, judge_continuum(material, latents) if judged.verdict == CANNOT_TELL else None
+        motion = judge_conformation(material, classes, conformation)
+    return judge_classes(material, classes), motion
 
 
 def _held_out(

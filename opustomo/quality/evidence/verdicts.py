@@ -236,8 +236,6 @@ class MotionVerdict:
     p_continuous
         Probability that the map changes in the same way within the lower and the upper half of the coordinate if
         there are only two states.
-    between_halves
-        Difference of the maps of both halves of the coordinate, as a fraction of the signal's power.
     """
 
     name: str
@@ -245,12 +243,6 @@ class MotionVerdict:
     sentence: str
     split: SplitTest | None
     p_continuous: float
-    between_halves: float = float("nan")
-
-    @property
-    def continuous(self) -> bool:
-        """Whether a continuous change is supported that is larger than errors of poses, CTF and model can be."""
-        return self.verdict == SUPPORTED and self.p_continuous <= SIGNIFICANT and self.between_halves >= SYSTEMATIC
 
     def lines(self) -> list[str]:
         """Return the verdict as lines of text."""
@@ -293,7 +285,7 @@ def judge_motion(
     covariates: list[Covariate],
     seed: int = 0,
 ) -> MotionVerdict:
-    """Judge whether the map changes along a coordinate (beyond composition, if given), and whether continuously.
+    """Judge whether the map changes along a coordinate beyond composition, and whether it does so continuously.
 
     Parameters
     ----------
@@ -322,7 +314,6 @@ def judge_motion(
     split = compare_split(features, np.arange(len(scaled)), scaled, strata, seed)
     p_continuous = _continuation(features, scaled, strata, seed)
     extent = np.sqrt(np.clip(split.change + Z95 * split.change_error * np.array([-1, 0, 1]), 0, None))
-    subject = "The map" if composition is None else "Beyond composition, the map"
     size = f"{extent[1]:.1%} of its amplitude ({extent[0]:.1%} to {extent[2]:.1%})"
     chance = f"p = {split.p_value:.2g}" if split.p_value >= 1e-10 else "p < 1e-10"
     upper = scaled > np.median(scaled)
@@ -330,7 +321,7 @@ def judge_motion(
     confirmed = split.p_value <= SIGNIFICANT and split.confirmed >= 0.5 and split.confirmed_low > 0
     if confirmed and between_halves < SYSTEMATIC and split.confirmed_high < 1:
         sentence = (
-            f"{subject} changes by {size} from the 5th to the 95th percentile, {chance}. But maps of "
+            f"Beyond composition, the map changes by {size} from the 5th to the 95th percentile, {chance}. But maps of "
             f"both halves of the coordinate differ in only {max(between_halves, 0):.1%} of the signal's power, of "
             f"which independent noise confirms at most {split.confirmed_high:.0%}. Errors of CTF, poses and "
             f"imaging model can cause differences of up to {SYSTEMATIC:.1%}."
@@ -343,15 +334,19 @@ def judge_motion(
             if p_continuous <= SIGNIFICANT
             else "It is not shown to be continuous; two states would explain it as well."
         )
-        sentence = f"{subject} changes by {size} from the 5th to the 95th percentile, {chance}. {kind}"
-        return MotionVerdict(name, SUPPORTED, sentence, split, p_continuous, between_halves)
+        sentence = (
+            f"Beyond composition, the map changes by {size} from the 5th to the 95th percentile, {chance}. {kind}"
+        )
+        return MotionVerdict(name, SUPPORTED, sentence, split, p_continuous)
     if split.upper < SMALL and (split.p_value > SIGNIFICANT or not split.confirmed_low > 0):
         sentence = (
-            f"{subject} changes no more than with matched random coordinates ({chance}), or this is "
+            f"Beyond composition, the map changes no more than with matched random coordinates ({chance}), or this is "
             f"not confirmed by independent noise; it is at most {np.sqrt(split.upper):.0%} of its amplitude."
         )
         return MotionVerdict(name, NOT_SUPPORTED, sentence, split, p_continuous)
-    sentence = f"{subject} may change by {size}, {chance}, but this is not confirmed by independent noise."
+    sentence = (
+        f"Beyond composition, the map may change by {size}, {chance}, but this is not confirmed by independent noise."
+    )
     return MotionVerdict(name, CANNOT_TELL, sentence, split, p_continuous)
 
 

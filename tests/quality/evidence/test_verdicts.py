@@ -1,8 +1,6 @@
 """Verdicts on synthetic spectra: particles of one or two states under a missing wedge, with contrast and noise."""
 
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,9 +8,7 @@ import torch
 
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
-from opustomo.quality.evidence import classification_tests
 from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
-from opustomo.quality.evidence.classification_tests import judge_continuum
 from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
 from opustomo.quality.evidence.covariates import (
     Covariate,
@@ -32,13 +28,7 @@ from opustomo.quality.evidence.residual_features import (
     nuisance_maps,
     particle_features,
 )
-from opustomo.quality.evidence.verdicts import (
-    LatentCoordinate,
-    MotionVerdict,
-    combine_evidence,
-    judge_motion,
-    merged_groups,
-)
+from opustomo.quality.evidence.verdicts import LatentCoordinate, combine_evidence, judge_motion, merged_groups
 
 BOX = 16
 
@@ -62,13 +52,7 @@ def blob(center: tuple[float, float, float], width: float) -> torch.Tensor:
 
 
 def synthetic(
-    extra: float,
-    *,
-    count: int = 240,
-    noise: float = 2.0,
-    contrast: np.ndarray | None = None,
-    seed: int = 0,
-    continuous: bool = False,
+    extra: float, *, count: int = 240, noise: float = 2.0, contrast: np.ndarray | None = None, seed: int = 0
 ) -> Synthetic:
     """Simulate particles; those of state 1 have a blob of height `extra` more (or a fraction, for state 0 to 1)."""
     rng = np.random.default_rng(seed)
@@ -82,7 +66,7 @@ def synthetic(
     bare = ParticleSpectra(np.arange(count), torch.zeros(count, 0), weight, at, places, BOX, 10.0)
     base = blob((0, 0, 0), 3.0) + blob((2, -2, 1), 1.5) + 0.8 * blob((-3, 1, -2), 1.2)
     maps = bare.spectra(torch.stack([base, blob((1, 3, -3), 1.2)]))
-    state = rng.uniform(size=count) if continuous else rng.integers(0, 2, count)
+    state = rng.integers(0, 2, count)
     amplitude = torch.from_numpy(np.ones(count) if contrast is None else contrast).float()
     truth = amplitude[:, None] * (maps[0] + extra * torch.from_numpy(state).float()[:, None] * maps[1])
     white = bare.spectra(torch.from_numpy(rng.normal(0, noise, (count, BOX, BOX, BOX)).astype(np.float32)))
@@ -298,28 +282,3 @@ def test_motion_is_reported_from_none_and_two_states_from_a_continuum(
     assert judge_motion(small.features, whole, classes, []).verdict == "supported"
     none = judge_motion(one_state.features, LatentCoordinate("it", rng.normal(size=240)), classes, [])
     assert none.verdict == "not supported"
-
-
-def test_a_continuous_change_of_the_composition_is_reported(
-    two_states: Synthetic, one_state: Synthetic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run without bodies encodes a motion as composition, whose classes have arbitrary boundaries."""
-    monkeypatch.setattr(classification_tests, "imaging_covariates", lambda *given: [])
-    rng = np.random.default_rng(4)
-
-    def judged(particles: Synthetic, coordinate: np.ndarray) -> MotionVerdict | None:
-        material = SimpleNamespace(
-            features=particles.features, index=np.arange(240), particles=None, held_out=np.empty(0, dtype=int)
-        )
-        latents = 0.3 * rng.normal(size=(240, 3))
-        latents[:, 1] += 5.0 * coordinate
-        return judge_continuum(cast(Any, material), latents)
-
-    moving = synthetic(3.0, noise=1.0, continuous=True)
-    found = judged(moving, moving.state)
-    assert found is not None and found.continuous
-    assert not replace(found, between_halves=0.02).continuous  # which errors of poses can cause
-    assert found.sentence.startswith("The map changes by ") and "The change is continuous" in found.sentence
-    assert "composition latents" in found.name
-    assert judged(two_states, two_states.state) is None  # two states are classes
-    assert judged(one_state, rng.normal(size=240)) is None
