@@ -6,7 +6,7 @@ Every case (``fuzz_cases.py``) is a command with one fault. It runs in a process
 imported everything (``fuzz_process.py``), with very small networks. The script prints the counts of all outcomes and
 the failed cases as JSON. The outcomes are
 
-sentence        The command refuses in one sentence or ends by the signal; no file is incomplete.
+sentence        The command reports an error of one sentence or ends by the signal; no file is incomplete.
 fine            The command succeeds, and its files equal those of a run without the fault or are finite.
 traceback       The command ends with a traceback or is aborted.
 silent          The command succeeds although it should not, or writes an incomplete or wrong file without a message.

@@ -1,4 +1,4 @@
-"""Every converter of `dsdsh` on every real table: it succeeds, or refuses in one sentence and writes nothing."""
+"""Every converter of `dsdsh` on every real table: it succeeds, or reports an error and writes nothing."""
 
 import re
 import shutil
@@ -176,7 +176,7 @@ ON_REAL = (
 def test_real_tables(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
 ) -> None:
-    """The command succeeds and reports doubtful values, or refuses in one sentence and writes nothing."""
+    """The command succeeds and reports doubtful values, or reports an error of one sentence and writes nothing."""
     source = Path(shutil.copy(shared_data / "star_real" / f"{name}.star", tmp_path / "particles.star"))
     out = tmp_path / "the results" / ("out.tbl" if command.startswith("convert_dynamo") else "out.star")
     values = {

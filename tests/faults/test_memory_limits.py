@@ -1,4 +1,4 @@
-"""Insufficient memory is reported in one sentence with the required and available size, before files are written."""
+"""The error for insufficient memory names the required and the available size, and no file has been written."""
 
 from __future__ import annotations
 
