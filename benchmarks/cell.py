@@ -10,8 +10,8 @@ of which at least two thirds are false; the matcher is `benchmarks/template_matc
 pytom-match-pick. Everything from there on is done by the commands of opustomo, which are written to DIR/commands.sh as
 a user would type them. The truth is used only to simulate and in the last step, `score`.
 
-steps     simulate, pick, extract, check, train, analyze, validate, choose, second, maps, junk, score
-resuming  a finished step is skipped; --steps repeats the given ones
+steps     simulate, pick, extract, check, train, analyze, volumes, validate, choose, second, maps, junk, score
+resuming  a finished step is skipped; --steps repeats the given ones; no step needs volumes or junk, which --skip omits
 results   DIR/results.json, DIR/results.md, DIR/steps.json (seconds of each step, and of its processors)
 
 Clusters are selected without the truth, as `dsdsh validate --reference` does: the cluster whose back-projected map
@@ -23,69 +23,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shlex
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cell_tomograms
 import numpy as np
-from cell_molecules import CELLS, low_passed, read_density
+from cell_molecules import CELLS
+from cell_tomograms import FULL, REDUCED, Size
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTENT_A = 480.0
-"""Box of the densities, the template and the subtomograms."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of the benchmark.
-
-    Attributes
-    ----------
-    tomograms, molecules
-        Number of tomograms, and of molecules in each.
-    shape
-        Size x, y, z of a tomogram in voxels.
-    apix
-        Pixel size in Å.
-    snr
-        Variance of the signal of all molecules over that of the noise, per tilt image.
-    picks
-        Number of picks per tomogram.
-    match_apix, rotations
-        Pixel size and number of rotations of template matching.
-    clusters
-        Number of clusters.
-    epochs
-        Number of epochs; None takes the proposal of `dsd check`.
-    """
-
-    tomograms: int
-    molecules: int
-    shape: tuple[int, int, int]
-    apix: float
-    snr: float
-    picks: int
-    match_apix: float
-    rotations: int
-    clusters: int
-    epochs: int | None = None
-
-    @property
-    def box(self) -> int:
-        return round(EXTENT_A / self.apix)
-
-
-FULL = Size(6, 300, (512, 512, 128), 10.0, 0.005, 130, 40 / 3, 5000, 8)
-REDUCED = Size(3, 110, (192, 192, 48), 15.0, 0.05, 50, 20.0, 1500, 6, 30)
-PYTOM_APIX, PYTOM_ANGLE = 20.0, 15.0
-"""Pixel size in Å and angular step in degrees of pytom-match-pick."""
 STEPS = (
     "simulate",
     "pick",
@@ -93,6 +46,7 @@ STEPS = (
     "check",
     "train",
     "analyze",
+    "volumes",
     "validate",
     "choose",
     "second",
@@ -115,7 +69,6 @@ class Bench:
         }
         self.size: Size = replace(size, **given)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.names = [f"TS_{number + 1:02d}" for number in range(self.size.tomograms)]
 
     def step(self, name: str) -> None:
         """Run a step unless it is finished, and record its duration."""
@@ -138,87 +91,18 @@ class Bench:
         print(f"$ {line}", flush=True)
         return in_program(line, self.folder)
 
-    def tool(self, *words: object) -> None:
-        """Run a Python program that is not part of opustomo, with one thread, because several run at the same time."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *map(str, words)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"error: {words[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
-
     def simulate(self) -> None:
         """Simulate the tilt series and write them as files of IMOD, and the search template."""
-        from opustomo.io.mrc import write_volume
-
-        size, folder = self.size, self.folder
-        density = partial(read_density, self.args.data, size.box, EXTENT_A)
-        np.save(folder / "densities.npy", np.stack([density(one.map, one.mirrored) for one in self.cell.molecules]))
-        write_volume(folder / "template.mrc", low_passed(density(self.cell.template), size.apix, 30.0), size.apix)
-        write_volume(folder / "target.mrc", density(self.cell.molecules[self.cell.targets[0]].map), size.apix)
-        (folder / "tilts").mkdir(exist_ok=True)
-        with ThreadPoolExecutor(self.args.workers) as pool:
-            list(pool.map(self._simulate_one, range(size.tomograms)))
-
-    def _simulate_one(self, number: int) -> None:
-        from opustomo.io.mrc import read_volume, write_volume
-
-        size, name = self.size, self.names[number]
-        out = self.folder / "simulated" / name
-        words = f"-n {size.molecules} --apix {size.apix} --snr {size.snr} --gap {260 / size.apix:.1f} --misalign 0.3 "
-        words += f"--seed {1000 * self.args.seed + number} --device {self.args.simulate_on} "
-        words += "--weights " + " ".join(str(one.percent) for one in self.cell.molecules)
-        words += " --size " + " ".join(map(str, size.shape))
-        program = self.args.tools / "simulate_tilt_series.py"
-        self.tool(program, self.folder / "densities.npy", "-o", out, *words.split())
-        # Particles are dark in real images and tomograms.
-        for path, target in (
-            (out / "series.mrcs", f"tilts/{name}.ali"),
-            (out / "tomogram.mrc", f"tilts/{name}_rec.mrc"),
-        ):
-            volume, _ = read_volume(path)
-            write_volume(self.folder / target, -volume, size.apix)
-            path.unlink()
-        table = np.genfromtxt(out / "tilts.csv", delimiter=",", names=True)
-        # The angles of IMOD have the opposite sign to those of the simulator.
-        tilts = self.folder / "tilts"
-        (tilts / f"{name}.tlt").write_text("".join(f"{-t:.2f}\n" for t in table["tilt_deg"]))
-        (tilts / f"{name}.order").write_text(
-            "".join(f"{-t:.2f} {d:.2f}\n" for t, d in zip(table["tilt_deg"], table["dose"], strict=True))
-        )
-        rows = zip(table["tilt_deg"], table["defocus_A"], strict=True)
-        (tilts / f"{name}.defocus").write_text(
-            "".join(f"{i + 1} {i + 1} {-t:.2f} {-t:.2f} {d / 10:.1f}\n" for i, (t, d) in enumerate(rows))
-        )
+        cell_tomograms.simulate(self.folder, self.cell, self.size, self.args)
 
     def pick(self) -> None:
         """Pick particles in every tomogram."""
-        size = self.size
-        (self.folder / "picks").mkdir(exist_ok=True)
-
-        def pytom(name: str) -> None:
-            words = f"{self.folder} {name} --angpix {PYTOM_APIX} --angle {PYTOM_ANGLE} --picks {size.picks}".split()
-            self.tool(ROOT / "benchmarks" / "cell_pytom.py", *words)
-            table = f"{name}_particles.star"
-            (self.folder / "picks" / table).write_text((self.folder / "pytom" / table).read_text())
-
-        def own(name: str) -> None:
-            tilts = self.folder / "tilts" / name
-            words = f"--angpix {size.match_apix} --rotations {size.rotations} --picks {size.picks} --invert".split()
-            files = []
-            for option, suffix in (("tilts", "tlt"), ("defocus", "defocus"), ("order", "order")):
-                files += [f"--{option}", f"{tilts}.{suffix}"]
-            out = self.folder / "picks" / f"{name}_particles.star"
-            tomogram = tilts.with_name(f"{name}_rec.mrc")
-            program = ROOT / "benchmarks" / "template_matching.py"
-            self.tool(program, tomogram, "--template", self.folder / "template.mrc", *files, "-o", out, *words)
-
-        with ThreadPoolExecutor(self.args.pick_workers) as pool:
-            list(pool.map(pytom if self.args.matcher == "pytom" else own, self.names))
+        cell_tomograms.pick(self.folder, self.size, self.args)
 
     def extract(self) -> None:
         """Combine the picks and reconstruct their subtomograms."""
         size = self.size
-        tables = " ".join(f"picks/{name}_particles.star" for name in self.names)
+        tables = " ".join(f"picks/{name}_particles.star" for name in size.names)
         self.command(f"dsdsh combine_star {tables} picks.star")
         self.command(
             f"dsd extract_subtomos picks.star --tilts tilts --hand 1 --box {size.box} --apix {size.apix:g} "
@@ -246,10 +130,12 @@ class Bench:
         self.command(" ".join(filter(None, words)))
 
     def analyze(self) -> None:
-        """Cluster the latents, decode the clusters, and let the program judge them."""
-        number = self.size.clusters
-        self.command(f"dsdsh analyze run latest 4 {number}")
-        self.command(f"dsdsh eval_vol run latest kmeans {number} {self.size.apix:g} --full-box")
+        """Cluster the latents."""
+        self.command(f"dsdsh analyze run latest 4 {self.size.clusters}")
+
+    def volumes(self) -> None:
+        """Decode the volumes of the clusters."""
+        self.command(f"dsdsh eval_vol run latest kmeans {self.size.clusters} {self.size.apix:g} --full-box")
 
     def junk(self) -> None:
         """Let the program find false picks without clusters that anybody selects."""
@@ -408,6 +294,7 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--steps", nargs="+", choices=STEPS, help="repeat these steps")
     add("--only", choices=STEPS, help="repeat only this step")
+    add("--skip", nargs="+", choices=STEPS, default=[], help="omit these steps")
     add("--until", choices=STEPS, default=STEPS[-1], help="last step")
     add("--tools", type=Path, default=ROOT.parent / "shared/tools")
     add("--data", type=Path, default=ROOT.parent / "shared/data")
@@ -430,7 +317,8 @@ def main() -> None:
         args.steps = [args.only]
     bench = Bench(args)
     for name in [args.only] if args.only else STEPS[: STEPS.index(args.until) + 1]:
-        bench.step(name)
+        if name not in args.skip:
+            bench.step(name)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def main() -> None:
     small = crop_tomogram(torch.from_numpy(-volume), apix / args.angpix)
     write_volume(out / f"{args.name}.mrc", small.numpy(), args.angpix)
     reference, _ = resample(torch.from_numpy(template), template_apix, args.angpix)
+    # pytom-match-pick rotates templates about (D - 1)/2, which is the central voxel D // 2 only if D is odd
+    reference = torch.nn.functional.pad(reference, (0, 1 - len(reference) % 2) * 3)
     write_volume(out / "template.mrc", reference.numpy(), args.angpix)
     write_volume(out / "mask.mrc", soft_ball(len(reference), args.radius / args.angpix).numpy(), args.angpix)
     table = np.genfromtxt(args.folder / "simulated" / args.name / "tilts.csv", delimiter=",", names=True)

@@ -196,11 +196,14 @@ class ReferenceMatch:
         Numbers of the cluster with the largest mean FSC and of those that cannot be distinguished from it, ascending.
     undecided
         Numbers of the clusters for which the evidence does not decide whether they differ from these, ascending.
+    displacement_px
+        Displacement z, y, x of the clusters from the reference in whole pixels, for which ``mean_fsc`` was computed.
     """
 
     mean_fsc: np.ndarray
     kept: list[int]
     undecided: list[int]
+    displacement_px: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def best(self) -> int:
@@ -219,7 +222,15 @@ class ReferenceMatch:
             said.append(
                 f"The evidence does not decide about {self._named(self.undecided)}; fewer clusters may decide it."
             )
-        return [" ".join(said)]
+        lines = [" ".join(said)]
+        if any(self.displacement_px):
+            x, y, z = reversed(self.displacement_px)
+            lines.append(
+                f"Note: the maps are displaced by ({x}, {y}, {z}) px (x, y, z) from {name}, and were compared at this "
+                "displacement. The picks are displaced in the frame of the particle, or the reference is not that of "
+                "the picking."
+            )
+        return lines
 
     def _named(self, numbers: list[int]) -> str:
         named = ", ".join(f"{number} ({self.mean_fsc[number]:.3f})" for number in numbers)
@@ -243,6 +254,10 @@ def match_reference(
 ) -> ReferenceMatch:
     """Compare clusters with a reference inside a mask.
 
+    All clusters are compared at one displacement from the reference. It is zero unless a map resembles the reference
+    more at another one than all maps do at zero: programs of template matching may displace the frame of the particle
+    by a part of a voxel of a binned tomogram.
+
     Parameters
     ----------
     volumes
@@ -259,15 +274,39 @@ def match_reference(
     """
     soft = torch.ones(reference.shape) if mask is None else torch.from_numpy(mask)
     template = torch.from_numpy(reference) * soft
-    found = np.full(len(volumes), np.nan)
-    for number, volume in enumerate(volumes):
-        if volume is not None:
-            found[number] = float(shell_correlation(volume.float() * soft, template)[1:].mean())
-    if not np.isfinite(found).any():
+
+    def resemblance(volume: Tensor, displacement: tuple[int, int, int]) -> float:
+        moved = volume.float().roll([-step for step in displacement], (0, 1, 2))
+        return float(shell_correlation(moved * soft, template)[1:].mean())
+
+    maps = {number: volume for number, volume in enumerate(volumes) if volume is not None}
+    if not maps:
         raise UserError("All clusters are empty, so that none can be compared with the reference.")
+    tried = [displacement_px(volume.float(), template) for volume in maps.values()]
+    displacement = max(
+        [(0, 0, 0), *tried],
+        key=lambda one: max(resemblance(volume, one) for volume in maps.values()),
+    )
+    found = np.full(len(volumes), np.nan)
+    for number, volume in maps.items():
+        found[number] = resemblance(volume, displacement)
     best = int(np.nanargmax(found))
     kept = {best}
     while grown := [pair for pair in same if len(kept.intersection(pair)) == 1]:
         kept.update(*grown)
     undecided = set().union(*(pair for pair in unclear if kept.intersection(pair))) - kept
-    return ReferenceMatch(found, sorted(kept), sorted(undecided))
+    return ReferenceMatch(found, sorted(kept), sorted(undecided), displacement)
+
+
+def displacement_px(volume: Tensor, template: Tensor) -> tuple[int, int, int]:
+    """Return the displacement z, y, x in whole pixels at which a volume (D, D, D) correlates most with a template.
+
+    The displacement is at most an eighth of the box along each axis.
+    """
+    size = len(template)
+    product = torch.fft.rfftn(volume) * torch.fft.rfftn(template - template.mean()).conj()
+    correlation = torch.fft.fftshift(torch.fft.irfftn(product, s=template.shape))
+    reach, center = size // 8, size // 2
+    near = correlation[(slice(center - reach, center + reach + 1),) * 3]
+    z, y, x = (int(index) - reach for index in np.unravel_index(int(near.argmax()), near.shape))
+    return z, y, x

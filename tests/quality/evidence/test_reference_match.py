@@ -49,6 +49,20 @@ def test_without_a_pair_only_the_best_is_kept(molecules: np.ndarray) -> None:
         match_reference([None, None], molecules[2], None, same=[(0, 1)])
 
 
+def test_clusters_displaced_from_the_reference_are_compared_at_their_displacement(molecules: np.ndarray) -> None:
+    whole, vacant, part = molecules
+    mirror = np.roll(whole[:, :, ::-1], 1, axis=2)
+    placed = [noisy(part, 0), noisy(mirror, 1), noisy(whole, 2), None]
+    moved = [None if volume is None else volume.roll((1, -2, 2), (0, 1, 2)) for volume in placed]
+    ball = np.linalg.norm(np.indices((BOX,) * 3) - BOX // 2, axis=0)
+    mask = np.clip(7 - ball, 0, 1).astype(np.float32)
+    before, after = (match_reference(volumes, vacant, mask) for volumes in (placed, moved))
+    assert before.displacement_px == (0, 0, 0) and len(before.lines("template.mrc")) == 1
+    assert after.displacement_px == (1, -2, 2) and after.kept == before.kept == [2]
+    np.testing.assert_allclose(after.mean_fsc, before.mean_fsc, atol=1e-5)
+    assert "displaced by (2, -2, 1) px (x, y, z) from template.mrc" in after.lines("template.mrc")[1]
+
+
 def test_a_reference_of_another_box_is_refused(molecules: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "template.mrc"
     write_volume(path, molecules[0], APIX)
