@@ -36,7 +36,8 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 sys.path.append(str(ROOT))  # also from a source tree that is not installed
 
 import fuzz_cases  # noqa: E402
-from fuzz_cases import COMMANDS, LONG, SMALL, Case  # noqa: E402
+from fuzz_cases import Case  # noqa: E402
+from fuzz_commands import COMMANDS, LONG, SMALL  # noqa: E402
 from fuzz_files import digests, unsound  # noqa: E402
 from fuzz_process import Finished, import_everything, in_child, run  # noqa: E402
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from panel import density
+from panel_sets import density
 
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import load_particles

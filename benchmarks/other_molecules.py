@@ -1,6 +1,7 @@
 """Sets of molecules on which nothing was chosen, trained with the command that ``dsd check`` prints.
 
     python benchmarks/other_molecules.py --tools TOOLS --data DATA [--sets clpb-unequal …] [--jobs 6]
+    python benchmarks/other_molecules.py --reduced --sets clpb-small          # small boxes, few epochs, for a CPU
 
 TOOLS and DATA are those of ``benchmarks/panel.py``. States are a complex and the same complex without one or two of its
 parts (k-means of the positions of its density), or with one part turned about its hinge. Every set is simulated,
@@ -23,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from panel import ROOT, density, referee
+from panel import ROOT, referee
+from panel_sets import FULL_APIX, REDUCED_APIX, density
 
 SEED = 77
-APIX = 6.0
+REDUCED = "-n 120 --gap 16"
+"""Words for the simulator that shorten a set; its boxes have half the size."""
+REDUCED_EPOCHS = 3
 EDGE = 0.8
 """Standard deviation in voxels of the soft edge of a part."""
 INSIDE = 0.15
@@ -82,12 +86,12 @@ def soft(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.gaussian_filter(mask.astype(np.float32), EDGE).clip(0, 1))
 
 
-def states(kind: OtherSet, data: Path) -> np.ndarray:
-    """Return the densities (K, D, D, D) of a set."""
+def states(kind: OtherSet, data: Path, reduced: bool) -> np.ndarray:
+    """Return the densities (K, D, D, D) of a set, in boxes of half the size if it is reduced."""
     from scipy import ndimage
     from scipy.spatial.transform import Rotation
 
-    whole = np.maximum(density(kind.complex, data, False), 0)
+    whole = np.maximum(density(kind.complex, data, reduced), 0)
     label, centers = divided(whole, kind.parts)
     if kind.turned is None:
         kept = [whole * (1 - soft(np.isin(label, parts))) for parts in kind.without]
@@ -124,11 +128,13 @@ def judge(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     kind, folder, started = SETS[name], Path(args.folder / name), time.time()
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "volumes.npy", states(kind, args.data))
-    referee(args.tools, "simulate_subtomograms.py", folder / "volumes.npy", "-o", folder, "--apix", APIX,
-            "--seed", SEED, *shlex.split(kind.simulate))  # fmt: skip
+    np.save(folder / "volumes.npy", states(kind, args.data, args.reduced))
+    size = ["--apix", REDUCED_APIX, *REDUCED.split()] if args.reduced else ["--apix", FULL_APIX]
+    referee(args.tools, "simulate_subtomograms.py", folder / "volumes.npy", "-o", folder, "--seed", SEED,
+            *shlex.split(kind.simulate), *size)  # fmt: skip
     run = folder / "run"
     check: list[object] = ["check", folder / "particles.star", "-r", folder / "mask.mrc", "--no-timing", "-o", run]
+    check += ["-n", REDUCED_EPOCHS] if args.reduced else []
     said = run_module("opustomo.main", check, folder / "check.txt")
     command = next(line for line in said.splitlines() if line.startswith("dsd train_tomo "))
     run_module("opustomo.main", [*shlex.split(command)[1:], "--overwrite"], folder / "train.txt")
@@ -153,6 +159,7 @@ def main() -> None:
     parser.add_argument("--tools", type=Path, default=ROOT.parent / "shared/tools")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--reduced", action="store_true", help="120 particles in small boxes and few epochs, for a CPU")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/opustomo-other"), help="where sets and runs go")
     parser.add_argument("--jobs", type=int, default=1, help="how many sets at a time")
     args = parser.parse_args()

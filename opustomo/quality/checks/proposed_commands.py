@@ -196,8 +196,9 @@ BODY_UPDATES = 2_000
 """Updates until the composition of a run with bodies reaches full strength (`training.schedules.MOTION_FIRST`)."""
 BODY_BATCH_CPU = 4
 """Batch size of runs with bodies on a CPU, where the number of updates and not that of visits is short."""
-WRITTEN_VISITS = 3_000
-"""Number of visits on a GPU in about the time (5 s) that writing weights, latents and the figure of an epoch takes."""
+WRITTEN_VISITS_GPU, WRITTEN_VISITS_CPU = 3_000, 750
+"""Number of visits between two written epochs. On a GPU they take as long as inference and writing of an epoch (5 s on
+an H200), on a CPU five times as long (9 s for 150 particles on two cores, at 16 visits per second)."""
 INFERENCE_FRACTION = 0.3
 """Time to infer the latents of a particle at the end of an epoch, relative to a training step (measured on a CPU)."""
 WRITING_SECONDS = 5.0
@@ -357,9 +358,10 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     lr = float(f"{lr:.1e}")
     reasons["lr"] = f"{BASE_LR:g} for {BASE_UPDATES:,} updates or more, larger for the {updates:,} updates of this run."
     reasons["keep"] = f"Weights of the newest {KEPT} epochs suffice to decode volumes and save disk space."
-    checkpoint = max(1, min(WRITTEN_VISITS // trained, epochs // 5)) if gpu else 1
+    checkpoint = max(1, min((WRITTEN_VISITS_GPU if gpu else WRITTEN_VISITS_CPU) // trained, epochs // 5))
     if checkpoint > 1:
-        reasons["checkpoint"] = f"Writing the files of an epoch takes longer than training on {trained:,} particles."
+        longer = "longer than" if gpu else "about as long as"
+        reasons["checkpoint"] = f"Writing the files of an epoch takes {longer} training on {trained:,} particles."
     return Settings(
         downfrac=downfrac,
         templateres=templateres,
