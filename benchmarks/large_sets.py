@@ -56,6 +56,8 @@ def train_without_steps(words: list[str]) -> None:
 
     from opustomo.model.step_records import StepOutput
     from opustomo.training import cuda_graphs, trainer
+    from opustomo.training.encoding import InferredLatents
+    from opustomo.training.monitors.records import Encoded
 
     events: dict[str, float] = {}
 
@@ -69,8 +71,7 @@ def train_without_steps(words: list[str]) -> None:
         drawn = np.random.default_rng(0).normal(size=engine.latents.values.shape).astype(np.float32)
         drawn[:, 0] += 4.0 * (np.arange(len(drawn)) % 2)
         engine.latents.values.copy_(torch.from_numpy(drawn))
-        engine.latents.encoded = None
-        return drawn
+        return InferredLatents(drawn, Encoded(drawn, np.full_like(drawn, np.nan)))
 
     cuda_graphs.Steps.__call__ = no_step  # type: ignore[method-assign]
     trainer.infer_latents = random_latents  # type: ignore[assignment]

@@ -8,7 +8,7 @@ what the disentanglement prior compares with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,16 +54,32 @@ class Reading:
     workers: int
 
 
+@dataclass(frozen=True)
+class InferredLatents:
+    """Latents of all particles at the end of an epoch.
+
+    Attributes
+    ----------
+    values
+        (N, L) posterior means of compositions where these can be inferred, else means of the encoder; running averages
+        of particles that cannot be read.
+    encoded
+        Means and standard deviations of the encoder.
+    coordinates
+        (N, K) results of :func:`likelihood_coordinates`, NaN for particles without evidence; None if the compositions
+        cannot be inferred or all have the same volume.
+    """
+
+    values: np.ndarray
+    encoded: Encoded
+    coordinates: np.ndarray | None = None
+
+
 @torch.no_grad()
 def infer_latents(
-    engine: Engine, reading: Reading, members: tuple[np.ndarray, np.ndarray], bfactor_A2: float
-) -> np.ndarray:
-    """Return the latents (N, L) of all particles at the end of an epoch.
-
-    Compositions are posterior means given the data and a population of the encoder's compositions, where these can be
-    inferred. All other latents are means of the encoder, and running averages for particles that cannot be read.
-    ``engine.latents.encoded`` keeps means and standard deviations of the encoder, and ``engine.latents.coordinates``
-    what :func:`likelihood_coordinates` returns, with NaN for particles without evidence.
+    engine: Engine, reading: Reading, members: Iterable[np.ndarray], bfactor_A2: float
+) -> InferredLatents:
+    """Infer the latents of all particles at the end of an epoch, from the encoder and the likelihood.
 
     Parameters
     ----------
@@ -76,12 +92,10 @@ def infer_latents(
     bfactor_A2
         B factor of the comparison.
     """
-    model, every = engine.model, np.sort(np.concatenate(members))
-    engine.latents.coordinates = None
+    model, every = engine.model, np.sort(np.concatenate(list(members)))
     if model.encoder is None or not len(every):
         averages = engine.latents.values.cpu().numpy()
-        engine.latents.encoded = Encoded(averages, np.full_like(averages, np.nan))
-        return averages.copy()
+        return InferredLatents(averages.copy(), Encoded(averages, np.full_like(averages, np.nan)))
     model.eval()
     chosen = np.sort(np.random.default_rng(engine.config.seed).permutation(every)[:MOST_COMPOSITIONS])
     encoded, read = encode(engine, reading, chosen)
@@ -91,18 +105,18 @@ def infer_latents(
     at = torch.from_numpy(every).to(engine.device)
     means, deviations = engine.latents.values.clone(), torch.full_like(engine.latents.values, torch.nan)
     means[at[read]], deviations[at[read]] = encoded[read].float().chunk(2, 1)
-    engine.latents.encoded = Encoded(means.cpu().numpy().copy(), deviations.cpu().numpy())
+    posteriors, placed = Encoded(means.cpu().numpy().copy(), deviations.cpu().numpy()), None
     if applies(model) and len(compositions) > 1:
         population = _of_first_process(engine, compositions.float())
         found, usable = compare(engine, reading, every, population, bfactor_A2)
         means[at[usable], : model.config.zdim] = posterior_means(found, population).to(means)
         coordinates = likelihood_coordinates(found).float().cpu().numpy()
         if coordinates.shape[1]:  # the volumes of the population differ
-            engine.latents.coordinates = np.full((len(means), coordinates.shape[1]), np.nan, dtype=np.float32)
-            engine.latents.coordinates[every[usable.cpu().numpy()]] = coordinates
+            placed = np.full((len(means), coordinates.shape[1]), np.nan, dtype=np.float32)
+            placed[every[usable.cpu().numpy()]] = coordinates
         del found, population
     release_unused_memory(engine.device)
-    return means.cpu().numpy()
+    return InferredLatents(means.cpu().numpy(), posteriors, placed)
 
 
 def encode(engine: Engine, reading: Reading, particles: np.ndarray) -> tuple[Tensor, Tensor]:

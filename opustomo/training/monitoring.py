@@ -83,7 +83,7 @@ def epoch_record(
     seen: np.ndarray,
     written: tuple[int, np.ndarray] | None,
 ) -> EpochRecord:
-    """Return the record of an epoch.
+    """Return the record of an epoch, without posteriors of the encoder.
 
     Parameters
     ----------
@@ -108,7 +108,6 @@ def epoch_record(
         latents=latents,
         zdim=engine.model.config.zdim,
         seen=seen,
-        encoded=engine.latents.take_encoded(),
         template=template_of(engine.model, mean),
         written=number,
     )

@@ -19,7 +19,6 @@ from opustomo.io.poses import Poses
 from opustomo.model.loss import Neighbors
 from opustomo.model.pose_posterior import prior_variance
 from opustomo.model.random_draws import StepRandom
-from opustomo.training.monitors.records import Encoded
 
 NEW_SHARE = 0.3
 POOL_GROUPS = 8
@@ -43,10 +42,6 @@ class LatentMemory:
     def __init__(self, groups: np.ndarray, dim: int, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.values = torch.randn(len(groups), dim, generator=generator).to(device)
-        self.encoded: Encoded | None = None
-        """Latents encoded at the end of the last epoch, until :meth:`take_encoded` returns them."""
-        self.coordinates: np.ndarray | None = None
-        """Coordinates of compositions in units of their standard errors at the end of the last epoch, (N, K)."""
         self._groups = np.asarray(groups, dtype=np.int64)
         self._members = {int(group): np.flatnonzero(self._groups == group) for group in np.unique(self._groups)}
 
@@ -54,11 +49,6 @@ class LatentMemory:
         """Update the averages with means (B, L) of the particles ``index`` whose ``weight`` (B,) is not 0."""
         share, mu = _share(weight), mu.to(self.values)
         self.values[index] = (1.0 - share) * self.values[index] + share * mu
-
-    def take_encoded(self) -> Encoded | None:
-        """Return the latents encoded since the last call; None if there are none."""
-        encoded, self.encoded = self.encoded, None
-        return encoded
 
     @property
     def pool_capacity(self) -> int:

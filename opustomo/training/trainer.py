@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -173,9 +173,8 @@ class Trainer:
         bfactor_A2 = schedules.bfactor_at(self.model.physics.bfactor_A2, self.progress.epoch)
         members = self.members[TRAINING]
         if self.progress.particles_seen and wide_prior(self.engine):
-            reading = Reading(self.source, self.norm, self.run.workers)
             every = np.concatenate(list(self.members.values()))
-            search_poses(self.engine, reading, every, bfactor_A2, self.log.say)
+            search_poses(self.engine, self._reading(), every, bfactor_A2, self.log.say)
         found = missing_consensus(self.engine, self.source, members, self.norm, bfactor_A2, self.run.workers)
         consensus += found
         share = float(found.norm() / consensus.norm().clamp(min=1e-12))
@@ -184,6 +183,9 @@ class Trainer:
         )
         self.progress.consensus_updates = updates_due(self.progress.particles_seen, len(members))
         self.model.train(training)
+
+    def _reading(self) -> Reading:
+        return Reading(self.source, self.norm, self.run.workers)
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -195,19 +197,17 @@ class Trainer:
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
         progress.start_pass(TRAINING)
+        encoded = None
         if progress.epoch == self.config.epochs or progress.epoch % self.run.checkpoint == 0:
-            latents = infer_latents(
-                self.engine,
-                Reading(self.source, self.norm, self.run.workers),
-                (self.members[TRAINING], self.members[VALIDATION]),
-                schedules.bfactor_at(self.model.physics.bfactor_A2, epoch),
-            )
-            latents = self._recovery.finite_latents(epoch, latents, self.engine.latents.values.cpu().numpy())
+            reading, bfactor_A2 = self._reading(), schedules.bfactor_at(self.model.physics.bfactor_A2, epoch)
+            inferred = infer_latents(self.engine, reading, self.members.values(), bfactor_A2)
+            encoded = inferred.encoded
+            latents = self._recovery.finite_latents(epoch, inferred.values, self.engine.latents.values.cpu().numpy())
             if self.leads:
                 require_room(self.run.outdir, self.model, len(self.particles))
                 separation = separate_latents(latents, self.model.config) if self.config.separate else None
                 poses = self.engine.poses.poses()
-                write_coordinates(self.run.outdir / f"coordinates.{epoch}.npy", self.engine.latents.coordinates)
+                write_coordinates(self.run.outdir / f"coordinates.{epoch}.npy", inferred.coordinates)
                 self._written = epoch, write_epoch(self.run.outdir, epoch, self.model, latents, poses, separation)
             progress.note_written(epoch, None if validation is None else validation["gen"])
             self.save_state()
@@ -219,7 +219,7 @@ class Trainer:
         if self.monitors:
             losses = training, validation
             record = epoch_record(self.engine, epoch, losses, seconds, self._seen(), self._written)
-            notify(self.monitors, record, self.log.say)
+            notify(self.monitors, replace(record, encoded=encoded), self.log.say)
 
     # One pass over the training or the validation particles
 
