@@ -71,6 +71,22 @@ class Evidence(NamedTuple):
         return self.linear @ coordinates.T - 0.5 * self.quadratic.flatten(1) @ outer.T
 
 
+class ComparedSpectra(NamedTuple):
+    """Targets and filters of a batch in a small box, with white noise.
+
+    Attributes
+    ----------
+    target, filtering
+        Half spectra (B, n, n, n/2+1).
+    unit
+        Float64 scalar that turns products of spectra, summed over the full spectrum, to log-likelihoods.
+    """
+
+    target: Tensor
+    filtering: Tensor
+    unit: Tensor
+
+
 def applies(model: Autoencoder) -> bool:
     """Return whether compositions are inferred: not without an encoder, for moving bodies or OPUS-TOMO's algorithm."""
     return model.encoder is not None and model.config.bodies is None and not model.physics.original
@@ -156,17 +172,13 @@ def sampled(volumes: Tensor, matrices: Tensor, size: int, spacing: float, width:
     return sample_posed(volumes, matrices * scale, size, shift.expand(*matrices.shape[:2], 3))
 
 
-def compared_spectra(model: Autoencoder, batch: Batch, state: StepState, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return targets and filters of a batch in a box of ``size`` voxels, and the factor of their products.
-
-    Targets and filters are half spectra (B, n, n, n/2+1) with white noise. The factor, a float64 scalar, turns products
-    of spectra, summed over the full spectrum, to log-likelihoods.
-    """
+def compared_spectra(model: Autoencoder, batch: Batch, state: StepState, size: int) -> ComparedSpectra:
+    """Return what volumes are compared with in a box of ``size`` voxels, at the poses of a batch."""
     target, filtering = model.whitened_comparison(batch, state)
     grown = (model.boxes.render / size) ** 3
     # squares of the spectra of the render box sum to those of its voxels
     unit = grown**2 / model.boxes.render**3 / model.noise.reference_variance.double().clamp(min=1e-30)
-    return crop_spectrum(target, size), crop_spectrum(filtering, size) * grown, unit
+    return ComparedSpectra(crop_spectrum(target, size), crop_spectrum(filtering, size) * grown, unit)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from torch import Tensor
 from opustomo.model.composition_posterior import (
     INSPECTED,
     OVERSAMPLING,
+    ComparedSpectra,
     compared_spectra,
     comparison_size,
     sampled,
@@ -84,8 +85,12 @@ def search_poses(
     state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
 
     def best(batch: Batch) -> Tensor:
-        found = best_poses(engine, volume, batch, state, drawn)
-        return found if model.encoder is None else confirmed(engine, found, batch, state, drawn, size)
+        spectra = compared_spectra(model, batch, state, size)
+        found = best_poses(engine, volume, batch, spectra, drawn)
+        if model.encoder is None:
+            return found
+        moved = moved_batch(engine, found, batch, drawn)
+        return confirmed(engine, found, (batch, spectra), (moved, compared_spectra(model, moved, state, size)))
 
     rows, read = particle_rows(engine, reading, ordered, best, 4)
     index = torch.from_numpy(ordered).to(engine.device)
@@ -96,7 +101,7 @@ def search_poses(
     say(f"# {int(chosen.sum())} of {len(particles)} poses are replaced by better ones")
 
 
-def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, drawn: Tensor) -> Tensor:
+def best_poses(engine: Engine, volume: Tensor, batch: Batch, spectra: ComparedSpectra, drawn: Tensor) -> Tensor:
     """Return the pose of largest posterior of each particle in a volume (1, F, F, F) of :func:`volumes_of`, (B, 4).
 
     The columns are the number of the drawn pose from 1, 0 for the current one, and the change of the origin (x, y, z)
@@ -104,7 +109,7 @@ def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, d
     """
     poses, size = engine.poses, volume.shape[-1] // OVERSAMPLING
     pixels = engine.model.boxes.box / size
-    target, filtering, unit = compared_spectra(engine.model, batch, state, size)
+    target, filtering, unit = spectra
     rotations = torch.cat([batch.rotation[:, None], poses.start[batch.index][:, None] @ drawn], 1)
     radius = 3.0 * float(poses.prior_variance()[1]) ** 0.5 / pixels
     shifts, places = _window(size, radius, batch.index.device)
@@ -125,24 +130,31 @@ def best_poses(engine: Engine, volume: Tensor, batch: Batch, state: StepState, d
     return torch.cat([found[:, None], -pixels * shift], 1)
 
 
-def confirmed(engine: Engine, found: Tensor, batch: Batch, state: StepState, drawn: Tensor, size: int) -> Tensor:
-    """Return the poses (B, 4) of :func:`best_poses`, with number 0 where the particle's own volume contradicts them."""
+def moved_batch(engine: Engine, found: Tensor, batch: Batch, drawn: Tensor) -> Batch:
+    """Return the batch at the poses (B, 4) of :func:`best_poses`."""
     number, start = found[:, 0].long(), engine.poses.start[batch.index]
     rotation = torch.where((number > 0)[:, None, None], start @ drawn[number - 1], batch.rotation)
-    moved = replace(batch, rotation=rotation, origin_px=batch.origin_px + found[:, 1:])
-    better = log_posterior(engine, moved, state, size) > log_posterior(engine, batch, state, size)
+    return replace(batch, rotation=rotation, origin_px=batch.origin_px + found[:, 1:])
+
+
+def confirmed(
+    engine: Engine, found: Tensor, current: tuple[Batch, ComparedSpectra], moved: tuple[Batch, ComparedSpectra]
+) -> Tensor:
+    """Return the poses (B, 4) of :func:`best_poses`, with number 0 where the particle's own volume contradicts them."""
+    better = log_posterior(engine, *moved) > log_posterior(engine, *current)
     return torch.where(better[:, None], found, 0.0)
 
 
-def log_posterior(engine: Engine, batch: Batch, state: StepState, size: int) -> Tensor:
+def log_posterior(engine: Engine, batch: Batch, spectra: ComparedSpectra) -> Tensor:
     """Return the logarithm of the posterior of poses, given the volumes of the particles' own compositions, (B,).
 
     Compositions are those that the encoder finds at the poses of the batch. A constant per particle is left out.
     """
+    target, filtering, unit = spectra
+    size = target.shape[-2]
     model = engine.model
     mu, _ = model.posterior(batch.volumes, batch.rotation, batch.origin_px, batch.tilts, batch.table)
     volumes = volumes_of(model, mu[:, : model.config.zdim], size)
-    target, filtering, unit = compared_spectra(model, batch, state, size)
     posed = sampled(volumes, batch.rotation.mT[:, None], size, OVERSAMPLING, OVERSAMPLING * size)
     imaged = rfft3(posed[:, 0]) * filtering
     products = torch.view_as_real(imaged) * torch.view_as_real(target - 0.5 * imaged)

@@ -15,6 +15,7 @@ from torch import Tensor
 from opustomo.geometry.rotations import matrix_to_euler
 from opustomo.io.poses import Poses
 from opustomo.model.autoencoder import Autoencoder
+from opustomo.model.composition_posterior import ComparedSpectra, compared_spectra
 from opustomo.model.config import ModelConfig, PhysicsConfig
 from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.boxes import Boxes, mask_on_crop
@@ -23,7 +24,7 @@ from opustomo.physics.fourier import irfft3, pad_spectrum, rfft3, shift_phases
 from opustomo.physics.sampling import sample_posed
 from opustomo.training import pose_search
 from opustomo.training.particle_memory import PoseMemory
-from opustomo.training.pose_search import best_poses, confirmed, wide_prior
+from opustomo.training.pose_search import best_poses, confirmed, moved_batch, wide_prior
 from tests.physics.optics import tilt_table
 
 SIZE = 24
@@ -57,6 +58,10 @@ class Searched:
     drawn: Tensor
     offset: Tensor
 
+    def spectra(self, batch: Batch) -> ComparedSpectra:
+        """Return what volumes are compared with at the poses of a batch."""
+        return compared_spectra(self.engine.model, batch, STATE, SIZE)
+
 
 def searched(kind: list[int]) -> Searched:
     """Simulate particles of densities 0 or 1: particles 0 and 1 are given 25° and 35° from their poses, 2 and 3 right.
@@ -89,7 +94,7 @@ def searched(kind: list[int]) -> Searched:
 
 def test_the_drawn_pose_of_a_particle_is_found_and_right_poses_stay() -> None:
     case = searched([0, 0, 0, 0])
-    found = best_poses(case.engine, case.finer[:1], case.batch, STATE, case.drawn)
+    found = best_poses(case.engine, case.finer[:1], case.batch, case.spectra(case.batch), case.drawn)
     assert found[:, 0].tolist() == [2, 5, 0, 0]  # numbers of the draws from 1
     assert found[0, 1:].tolist() == pytest.approx((-case.offset[0]).tolist())
 
@@ -101,9 +106,10 @@ def test_a_particle_of_another_kind_is_not_aligned_to_the_mean(monkeypatch: pyte
     mu = torch.nn.functional.one_hot(kind, 4).float()
     monkeypatch.setattr(case.engine.model, "posterior", lambda *args: (mu, mu))
     monkeypatch.setattr(pose_search, "volumes_of", lambda model, latents, size: case.finer[latents.argmax(1)])
-    found = best_poses(case.engine, case.finer[:1], case.batch, STATE, case.drawn)
+    found = best_poses(case.engine, case.finer[:1], case.batch, case.spectra(case.batch), case.drawn)
     assert (found[:, 0] > 0).all()
-    kept = confirmed(case.engine, found, case.batch, STATE, case.drawn, SIZE)
+    moved = moved_batch(case.engine, found, case.batch, case.drawn)
+    kept = confirmed(case.engine, found, (case.batch, case.spectra(case.batch)), (moved, case.spectra(moved)))
     assert kept[:, 0].tolist() == [2, 5, 0, 0]
 
 
