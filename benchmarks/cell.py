@@ -129,31 +129,40 @@ class Bench:
             words.append("--overwrite" if "train" in (self.args.steps or ()) else "--load latest")
         self.command(" ".join(filter(None, words)))
 
+    @property
+    def epoch(self) -> str:
+        """Epoch that the training proposes in its last line: if it overfits, an earlier one than the last."""
+        last = (self.folder / "run/run.log").read_text().strip().splitlines()[-1]
+        return str(last.partition("dsdsh results run")[2].strip() or "latest")
+
     def analyze(self) -> None:
         """Cluster the latents."""
-        self.command(f"dsdsh analyze run latest 4 {self.size.clusters}")
+        self.command(f"dsdsh analyze run {self.epoch} 4 {self.size.clusters}")
 
     def volumes(self) -> None:
         """Decode the volumes of the clusters."""
-        self.command(f"dsdsh eval_vol run latest kmeans {self.size.clusters} {self.size.apix:g} --full-box")
+        self.command(f"dsdsh eval_vol run {self.epoch} kmeans {self.size.clusters} {self.size.apix:g} --full-box")
 
     def junk(self) -> None:
         """Let the program find false picks without clusters that anybody selects."""
-        self.command("dsdsh junk run latest --reference template.mrc")
+        self.command(f"dsdsh junk run {self.epoch} --reference template.mrc")
 
     def validate(self) -> None:
         """Let the program judge the clusters."""
-        self.command(f"dsdsh validate run latest {self.size.clusters} --reference template.mrc")
+        self.command(f"dsdsh validate run {self.epoch} {self.size.clusters} --reference template.mrc")
 
     @property
     def clusters(self) -> Path:
-        """Folder of the clusters of the last epoch."""
-        return next(self.folder.glob(f"run/analyze.*/kmeans{self.size.clusters}"))
+        """Folder of the clusters of the analyzed epoch."""
+        number = "[0-9]*" if self.epoch == "latest" else self.epoch
+        return next(self.folder.glob(f"run/analyze.{number}/kmeans{self.size.clusters}"))
 
     def choose(self) -> None:
         """Export the particles of the clusters that `dsdsh validate` names."""
         which = self._kept(self.clusters)
-        self.command(f"dsdsh select subtomos/particles.star run latest --clusters {which} --refined -o clean.star")
+        self.command(
+            f"dsdsh select subtomos/particles.star run {self.epoch} --clusters {which} --refined -o clean.star"
+        )
 
     def second(self) -> None:
         """Divide the kept clusters once more, and export the clusters that `dsdsh validate` names then."""
@@ -191,8 +200,7 @@ class Bench:
         best = np.sort(np.argsort(-particles.numbers("rlnLCCmax"))[: kept.sum()])
         for name, rows in (("best", best), ("filtered", np.flatnonzero(kept))):
             (self.folder / f"{name}.txt").write_text("\n".join(map(str, rows)))
-        pose = max(self.folder.glob("run/pose.*.pkl"), key=lambda path: int(path.suffixes[-2][1:]))
-        refined = f" --poses {pose.relative_to(self.folder)}"
+        refined = f" --poses run/pose.{self.clusters.parent.name.removeprefix('analyze.')}.pkl"
 
         def one(name: str) -> None:
             part, _, poses = name.partition("_")
@@ -221,8 +229,8 @@ class Bench:
         sets = {"all picks": np.ones(len(kept), dtype=bool), "best-scoring, same number": best, "filtered": kept}
         if self.cell.second_round:
             sets["filtered, second round"] = cell_scores.kept_rows(self.folder / "second.star", particles)
-        for path in self.folder.glob("run/analyze.*/junk/particles.star"):
-            sets["dsdsh junk"] = cell_scores.kept_rows(path, particles)
+        if (junk := self.clusters.parent / "junk/particles.star").exists():
+            sets["dsdsh junk"] = cell_scores.kept_rows(junk, particles)
         sets["best score threshold (uses the truth)"] = cell_scores.best_threshold(score, truth)
         results = {
             "size": vars(self.size),

@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path())
     args = parser.parse_args()
     results = json.loads((args.folder / "results.json").read_text())
-    clusters = next(args.folder.glob(f"run/analyze.*/kmeans{results['size']['clusters']}"))
+    clusters = next(args.folder.glob(f"run/analyze.[0-9]*/kmeans{results['size']['clusters']}"))
     draw_picks(args.folder, args.output / "cell-picks.png")
     draw_latents(args.folder, clusters, results, args.output / "cell-latents.png")
     draw_volumes(args.folder, clusters, results, args.output / "cell-volumes.png")

@@ -22,7 +22,7 @@ from opustomo.quality.checks.inspection import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_lines
 from opustomo.training.config import TrainingConfig
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
-from opustomo.training.monitors.records import MonitorFactory
+from opustomo.training.monitors.records import EpochProposer, MonitorFactory
 from opustomo.training.processes import Place, join, lost_contact, stop_on_signal
 from opustomo.training.resume import resume_command
 from opustomo.training.run_log import RunLog
@@ -205,5 +205,7 @@ def fit(trainer: Trainer, inputs: Inputs) -> None:
     if broken := inputs.source.not_finite:
         first = inputs.particles.images[min(broken)].path
         log.say(f"# warning: {len(broken)} subtomograms (first: {first}) contain values that are not finite (set to 0)")
-    after = shlex.join(["dsdsh", "results", str(run.outdir)])
+    proposed = [monitor.proposed_epoch() for monitor in trainer.monitors if isinstance(monitor, EpochProposer)]
+    epochs = [str(epoch) for epoch in proposed if epoch is not None]
+    after = shlex.join(["dsdsh", "results", str(run.outdir), *epochs[:1]])
     log.say(f"# finished: results in {run.outdir}; evaluate them with: {after}")

@@ -25,6 +25,7 @@ from opustomo.io.pickles import SEAL_LENGTH
 from opustomo.io.poses import read_poses
 from opustomo.main import main
 from opustomo.training import run_training
+from opustomo.training.monitors.convergence_state import Statement
 from tests.commands.conftest import SMALL
 
 Train = Callable[..., str]
@@ -383,3 +384,13 @@ def test_what_is_divided_already_is_not_divided_again(
     words = ["train_tomo", str(tiny_set / "particles.star"), "-o", str(tmp_path / "o"), "--normalizectf", "--divide"]
     assert main(words) == 1
     assert "--divide" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_the_next_command_names_the_epoch_to_use_if_the_run_overfits(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["-n", "2", "-b", "8"]
+    assert re.search(r"evaluate them with: dsdsh results \S+/converged\n", train("converged", *words))
+    overfits = Statement("overfitting", 1, "overfitting since epoch 1", best=0)
+    monkeypatch.setattr("opustomo.training.monitors.convergence_state.convergence_statement", lambda history: overfits)
+    assert re.search(r"evaluate them with: dsdsh results \S+/overfitting 0\n", train("overfitting", *words))

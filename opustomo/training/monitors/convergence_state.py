@@ -74,15 +74,21 @@ class Statement:
     sentence: str
     best: int | None = None
 
-    def advice(self, folder: Path) -> str:
-        """Return what to do about an overfitting run, whose best weights may not be in its folder; else nothing."""
+    def epoch_to_use(self, folder: Path) -> int | None:
+        """Return the epoch with weights in a folder that is nearest to the best one; None unless the run overfits."""
         best = self.best
         if best is None:
-            return ""
+            return None
         written = [int(path.name.split(".")[1]) for path in folder.glob("weights.*.pkl")]
-        if best in written:
+        return min(written, key=lambda epoch: abs(epoch - best), default=None)
+
+    def advice(self, folder: Path) -> str:
+        """Return what to do about an overfitting run, whose best weights may not be in its folder; else nothing."""
+        best, nearest = self.best, self.epoch_to_use(folder)
+        if best is None:
+            return ""
+        if nearest == best:
             return f"; use epoch {best}"
-        nearest = min(written, key=lambda epoch: abs(epoch - best), default=None)
         instead = "" if nearest is None else f"use epoch {nearest}, the nearest with weights, or "
         return f"; epoch {best} is the best, but its weights do not exist: {instead}train again with -n {best + 1}"
 
@@ -245,6 +251,10 @@ class ConvergenceMonitor:
         """Return the numbers of the last epoch that ``epochs.csv`` holds beside the losses."""
         last = self.history[-1] if self.history else None
         return {name: math.nan if last is None else getattr(last, name) for name in COLUMNS}
+
+    def proposed_epoch(self) -> int | None:
+        """Return the epoch to use instead of the last one if the run overfits, else None."""
+        return self.statement.epoch_to_use(self._folder)
 
     def close(self) -> None:
         """Do nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -119,3 +119,11 @@ class Monitor(Protocol):
 
     def close(self) -> None:
         """Finish at the end of the run."""
+
+
+@runtime_checkable
+class EpochProposer(Protocol):
+    """Monitor that may propose an epoch for the analysis."""
+
+    def proposed_epoch(self) -> int | None:
+        """Return the epoch to analyze instead of the last one, or None."""

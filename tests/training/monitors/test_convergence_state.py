@@ -120,9 +120,11 @@ def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
     (tmp_path / "weights.3.pkl").touch()
     (tmp_path / "weights.7.pkl").touch()
     assert "use epoch 3, the nearest with weights" in statement.advice(tmp_path)
+    assert statement.epoch_to_use(tmp_path) == 3
     (tmp_path / "weights.2.pkl").touch()
     assert statement.advice(tmp_path) == "; use epoch 2"
-    assert Statement("converged", 3, "converged").advice(tmp_path) == ""
+    converged = Statement("converged", 3, "converged")
+    assert converged.advice(tmp_path) == "" and converged.epoch_to_use(tmp_path) is None
 
 
 def test_a_loss_that_falls_in_every_epoch_improves_although_its_curve_bends() -> None:
