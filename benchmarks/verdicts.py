@@ -55,6 +55,7 @@ from opustomo.io.masks import load_mask
 from opustomo.io.mrc import read_volume
 from opustomo.physics.fourier import crop_spectrum, irfft3, rfft3
 from opustomo.quality.evidence.classification_tests import Classification, Material, judge_classes, read_material
+from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.covariates import imaging_covariates
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.residual_features import fit_residuals, particle_features
@@ -164,19 +165,24 @@ def classification(
 ) -> tuple[Classification, set[int]]:
     """Return the classes of a trial for all particles of the set, and the numbers of those that are right."""
     count = len(truth)
+
+    def made(labels: np.ndarray, number: int) -> Classification:
+        outside = (labels == number)[:, None]  # particles that could not be read
+        return Classification(labels, number, latents, ClusteredValues(np.where(outside, np.nan, latents)))
+
     if kind in ("truth", "permuted", "over-split", "copies"):
         number = int(truth.max()) + 1
         latents = np.eye(number)[truth] + 0.12 * np.sqrt(2) * rng.normal(size=(count, number))
         labels = cluster_latents(latents, number).labels
         if kind == "truth":
-            return Classification(labels, number, latents), set(range(number))
+            return made(labels, number), set(range(number))
         if kind == "copies":
-            return Classification(labels, number, latents), set()
+            return made(labels, number), set()
         if kind == "permuted":
-            return Classification(rng.permutation(labels), number, latents), set()
+            return made(rng.permutation(labels), number), set()
         largest = int(np.bincount(labels).argmax())
         divided = (labels == largest) & (rng.random(count) < 0.5)
-        return Classification(np.where(divided, number, labels), number + 1, latents), set(range(number)) - {largest}
+        return made(np.where(divided, number, labels), number + 1), set(range(number)) - {largest}
     latents = np.zeros((count, 3))
     number = 2
     if kind == "random":
@@ -188,7 +194,7 @@ def classification(
         latents = material.particles.poses.rotations[:, 2].astype(np.float64)
     labels = np.full(count, number)
     labels[material.index] = cluster_latents(latents[material.index], number).labels
-    return Classification(labels, number, latents), set()
+    return made(labels, number), set()
 
 
 @dataclass(frozen=True)

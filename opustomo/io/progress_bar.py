@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Protocol
 
 
@@ -12,6 +13,19 @@ class Advance(Protocol):
     """Function that is called with the number of items that have just been finished."""
 
     def __call__(self, count: int, /) -> object: ...
+
+
+_SHOWN = ContextVar("shown", default=True)
+
+
+@contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Show no progress of loops inside this context, because a loop around it shows its own."""
+    token = _SHOWN.set(False)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
 
 
 @contextmanager
@@ -30,6 +44,9 @@ def progress(total: int, label: str) -> Iterator[Advance]:
     Advance
         Function to call after each item or batch of items.
     """
+    if not _SHOWN.get():
+        yield lambda count, /: None
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from opustomo.data.particles import ParticleSet
 from opustomo.quality.evidence.class_pair_test import CONTROLS, Gain, compare_pair, mixture_gain
-from opustomo.quality.evidence.cluster_stability import cluster_stability
+from opustomo.quality.evidence.cluster_stability import ClusteredValues, cluster_stability
 from opustomo.quality.evidence.covariates import effect_sizes, imaging_covariates, matched_fsc
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
 from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
@@ -38,15 +38,15 @@ class Classification:
     num_clusters
         Number of classes, K.
     latents
-        Latents from which the classes were made, (N, zdim); None if they are unknown.
-    method
-        Clustering method, ``kmeans`` or ``gmm``.
+        Composition latents, (N, zdim); None if they are unknown.
+    clustered
+        Values that were clustered, and the method; None if they are unknown.
     """
 
     labels: np.ndarray
     num_clusters: int
     latents: np.ndarray | None = None
-    method: str = "kmeans"
+    clustered: ClusteredValues | None = None
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,8 @@ def judge_classes(material: Material, classification: Classification, seed: int 
         ]
         gain = Gain.over_controls(gains[0], gains[1:])
     stability = None
-    if classification.latents is not None:
-        member = classification.labels < number
-        stability = cluster_stability(
-            classification.latents[member], classification.labels[member], number, classification.method, seed
-        )
+    if classification.clustered is not None:
+        stability = cluster_stability(classification.clustered, classification.labels, number, seed)
     within = imaging_covariates(material.particles, material.index[inside], material.held_out)
     fsc = [matched_fsc(material.residuals, labels, cluster, covariates, seed) for cluster in range(number)]
     return combine_evidence(

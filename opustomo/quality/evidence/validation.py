@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis.clusters.cluster_stars import load_labels
+from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
+from opustomo.analysis.clusters.nested_clusters import varying_components
 from opustomo.analysis.results import ResultDir, Round
+from opustomo.analysis.selection import round_particles
+from opustomo.analysis.volumes.focused_volumes import coordinates_inside
 from opustomo.checkpoint.config import read_config
 from opustomo.data.particles import ParticleSet, load_particles
 from opustomo.errors import UserError
 from opustomo.io.masks import load_mask
+from opustomo.io.pickles import load_pickle
 from opustomo.model.device import choose_device
 from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
 from opustomo.quality.evidence.classification_tests import (
@@ -31,6 +36,7 @@ from opustomo.quality.evidence.cluster_evidence import (
     read_reference,
     validate_clusters,
 )
+from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
@@ -245,12 +251,60 @@ def _judge(
     )
     if material is None:
         return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
-    method = "kmeans" if request.folder.startswith("kmeans") else "gmm"  # HDBSCAN takes no number of clusters
-    classes = Classification(labels, request.num_clusters, latents, method)
+    clustered = clustered_values(request.results, request.which, request.folder, labels)
+    classes = Classification(labels, request.num_clusters, latents, clustered)
     motion = None
     if conformation is not None and _conformation_is_read(request.results.config()):
         motion = judge_conformation(material, classes, conformation)
     return judge_classes(material, classes), motion
+
+
+def clustered_values(results: ResultDir, which: Round, folder: str, labels: np.ndarray) -> ClusteredValues:
+    """Return the values from which the clusters of a round of analysis were made, so that they can be made again.
+
+    These are the coordinates of the compositions, or the latents of runs without coordinates and of k-means with a
+    given number. With ``--focus``, they are the part of the coordinates that changes the volumes inside the mask, or
+    the scores of these volumes. Which ones k-means divided is found by dividing both: the number of clusters may have
+    been chosen with ``--k auto``.
+
+    Parameters
+    ----------
+    results, which
+        Result directory and round of analysis.
+    folder
+        Folder name of the clustering, for example ``hdbscan6``.
+    labels
+        Clusters of all particles, (N,).
+    """
+    clustering = Clustering.of_folder(folder)
+    latents = results.load_latents(which.epoch)[0].astype(np.float64)
+    coordinates = results.load_coordinates(which.epoch, len(labels))
+    if which.focused:
+        latents = np.asarray(load_pickle(results.analyzed_file(which, "pc.pkl")), dtype=np.float64)
+        coordinates = None if coordinates is None else coordinates_inside(coordinates, latents)
+    outside = np.ones(len(labels), dtype=bool)
+    outside[round_particles(results, which, len(labels))] = False
+    latents[outside] = np.nan
+    of_latents = ClusteredValues(latents, clustering.method)
+    if coordinates is None:
+        return of_latents
+    values = np.where(outside[:, None], np.nan, coordinates.astype(np.float64))
+    if clustering.method == "kmeans":
+        known = np.isfinite(values).all(axis=1)
+        components = varying_components(values[known])
+        if not components.shape[1] or _agreement(latents[known], labels[known]) >= _agreement(
+            components, labels[known]
+        ):
+            return of_latents
+    return ClusteredValues(values, clustering.method, standardized=True)
+
+
+def _agreement(values: np.ndarray, labels: np.ndarray) -> float:
+    """Return the adjusted Rand index of k-means of values (n, C) and labels (n,)."""
+    from sklearn.metrics import adjusted_rand_score
+
+    number = min(int(labels.max()) + 1, len(values))
+    return float(adjusted_rand_score(labels, cluster_latents(values, number).labels))
 
 
 def _held_out(

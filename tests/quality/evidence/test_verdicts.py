@@ -9,7 +9,12 @@ import torch
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.physics.backprojection import sphere_frequencies
 from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
-from opustomo.quality.evidence.cluster_stability import Stability, cluster_stability, effective_dimension
+from opustomo.quality.evidence.cluster_stability import (
+    ClusteredValues,
+    Stability,
+    cluster_stability,
+    effective_dimension,
+)
 from opustomo.quality.evidence.covariates import (
     Covariate,
     categories,
@@ -189,12 +194,12 @@ def test_stability_finds_the_number_of_separate_clusters() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
     latents = 4.0 * np.eye(3)[labels] + 0.5 * rng.normal(size=(200, 3))
-    stability = cluster_stability(latents, labels, 3)
+    stability = cluster_stability(ClusteredValues(latents), labels, 3)
     assert stability is not None and stability.most_stable == 3 and stability.ari[3] > 0.95
     assert (stability.jaccard > 0.9).all()
     assert (stability.agreement > 0.9).all() and all(stability.comes_back(number) for number in range(3))
     assert "is reproduced" in stability.class_sentence(0)
-    shapeless = cluster_stability(rng.normal(size=(200, 3)), rng.integers(0, 4, 200), 4)
+    shapeless = cluster_stability(ClusteredValues(rng.normal(size=(200, 3))), rng.integers(0, 4, 200), 4)
     assert shapeless is not None and shapeless.ari[4] < 0.7 and (shapeless.jaccard < 0.5).all()
     assert "Jaccard" in shapeless.class_sentence(0)
 
@@ -205,11 +210,44 @@ def test_clusters_of_latents_without_structure_do_not_come_back() -> None:
     for seed in range(3):
         latents = np.random.default_rng(seed).normal(size=(200, 2))
         labels = cluster_latents(latents, 2).labels
-        stability = cluster_stability(latents, labels, 2, seed=seed)
+        stability = cluster_stability(ClusteredValues(latents), labels, 2, seed=seed)
         assert stability is not None
         comes_back.append(stability.comes_back(0))
         assert stability.comes_back(0) or "latents without clusters reach" in stability.class_sentence(0)
     assert sum(comes_back) <= 1
+
+
+def unequal_states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N, 4) with unit errors of four states of 150, 60, 24 and 20 particles, and the states."""
+    truth = np.repeat(np.arange(4), (150, 60, 24, 20))
+    return 10.0 * np.eye(4)[truth] + np.random.default_rng(seed).normal(size=(254, 4)), truth
+
+
+def test_stability_of_density_clusters_is_that_of_density_clusters() -> None:
+    """Rare states of HDBSCAN are reproduced by HDBSCAN."""
+    values, truth = unequal_states()
+    stability = cluster_stability(ClusteredValues(values, "hdbscan", standardized=True), truth, 4)
+    assert stability is not None and all(stability.comes_back(number) for number in range(4))
+    assert (
+        "HDBSCAN of disjoint halves of the coordinates" in stability.sentence() and "4 clusters" in stability.sentence()
+    )
+    assert stability.found == (4, 4) and stability.most_stable == 4
+    assert not stability.chance.any()
+    without = np.random.default_rng(1).normal(scale=3.0, size=(254, 4))
+    shapeless = cluster_stability(ClusteredValues(without, "hdbscan", standardized=True), truth, 4)
+    assert (
+        shapeless is not None
+        and shapeless.ari == {4: 0.0}
+        and not any(shapeless.comes_back(number) for number in range(4))
+    )
+
+
+def test_stability_of_density_clusters_regards_particles_in_no_cluster() -> None:
+    values, truth = unequal_states(1)
+    values[7] = np.nan  # was not clustered
+    labels = np.where(np.arange(254) % 50 == 0, 4, truth)
+    stability = cluster_stability(ClusteredValues(values, "hdbscan", standardized=True), labels, 4)
+    assert stability is not None and (stability.jaccard[:2] > 0.9).all()
 
 
 def test_effective_dimension_counts_directions_of_similar_variance() -> None:
