@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.clustering import Clustering, Clusters
-from opustomo.analysis.results import ResultDir, Round
+from opustomo.analysis.results import ResultDir, Round, parse_round
 from opustomo.analysis.selection import AnalyzedParticles
 from opustomo.io.log_files import LossCurve, read_training_log
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
+from opustomo.training.monitors.convergence_state import latest_epoch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,11 @@ class OpenedRun:
     def epochs(self) -> list[int]:
         """Epochs with saved latents, ascending, counted from 0."""
         return self.results.epochs()
+
+    @property
+    def latest(self) -> int:
+        """Epoch that is used if none is given: the last saved one, or the best one if the training overfits."""
+        return latest_epoch(self.results.root, self.epochs[-1])
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -232,7 +238,7 @@ class OpenedRun:
         return self._decoders[epoch]
 
     def _epoch(self, epoch: int | None) -> int:
-        return self.epochs[-1] if epoch is None else epoch
+        return self.latest if epoch is None else epoch
 
     def _round(self, which: int | str | None) -> Round:
-        return Round(self.epochs[-1]) if which is None else self.results.round(which)
+        return Round(self.latest) if which is None else parse_round(which, self.latest)

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class Run(OpenedRun):
     """Output folder of ``dsd train_tomo``.
 
-    The parameter `epoch` of the methods is an epoch counted from 0; None selects the last one. The parameter `which`
-    is an epoch or a round of analysis such as ``"filter.29"`` or ``"focus.29"``; None selects the last epoch. Methods
-    that compute a step of ``dsdsh`` write the files of that step into the folder of the run.
+    The parameter `epoch` of the methods is an epoch counted from 0; None selects `latest`, which is the last one, or
+    the one of lowest held-out loss if the training overfits. The parameter `which` is an epoch or a round of analysis
+    such as ``"filter.29"`` or ``"focus.29"``; None selects `latest` as well. Methods that compute a step of ``dsdsh``
+    write the files of that step into the folder of the run.
 
     Parameters
     ----------

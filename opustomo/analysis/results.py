@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ROUND = re.compile(r"(focus\.)?((?:filter\.)*)(\d+|latest)")
 _STEP = "filter."
 LATEST = "latest"
-"""Name of the last saved epoch on the command line."""
+"""Name of the last saved epoch on the command line, or of the best one if the training overfits."""
 
 
 @dataclass(frozen=True)

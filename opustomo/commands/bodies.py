@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from opustomo.commands.options import add_device
+from opustomo.commands.options import LATEST_HELP, add_device
 from opustomo.commands.registry import Command
 from opustomo.errors import UserError
 
@@ -203,7 +203,7 @@ ANALYZE_DYNAMICS = Command(
 def add_dynamics_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``dsdsh dynamics``."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo --masks")
-    parser.add_argument("N", help="epoch N (counted from 0), or latest for the last saved epoch")
+    parser.add_argument("N", help=f"epoch N (counted from 0), or {LATEST_HELP}")
     parser.add_argument("--num-pcs", type=int, default=2, help="number of components of the conformation latent")
     parser.add_argument("--points", type=int, default=20, help="number of volumes along each component")
     parser.add_argument("--apix", type=float, help="pixel size of the volumes in Å (default: that of the template)")

@@ -78,8 +78,11 @@ def _cluster_numbers(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     folder, epoch = _folder(parsed_args), getattr(parsed_args, "N", None)
     if folder is None or epoch is None:
         return []
-    if epoch == "latest":
-        epoch = _epochs(parsed_args)[-1]
+    saved = _epochs(parsed_args)[1:]
+    if epoch == "latest" and saved:
+        from opustomo.training.monitors.convergence_state import latest_epoch
+
+        epoch = str(latest_epoch(folder, int(saved[-1])))
     names = [path.name for path in (folder / f"analyze.{epoch}").glob("*")]
     numbers = {int(match[2]) for name in names if (match := re.fullmatch(r"(kmeans|gmm)(\d+)", name))}
     return [str(number) for number in sorted(numbers)]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Adder = argparse.ArgumentParser | argparse._ArgumentGroup
 """Parser or group of options."""
 
-EPOCH_HELP = "epoch N (counted from 0), latest for the last saved epoch, or filter.N for a second round"
+LATEST_HELP = "latest for the last saved epoch (the best one if the training overfits)"
+EPOCH_HELP = f"epoch N (counted from 0), {LATEST_HELP}, or filter.N for a second round"
 
 _OPTIONS = {
     "star": "particles", "apix": "angpix", "tilt_range_deg": "tilt_range", "tilt_step_deg": "tilt_step",
@@ -37,19 +38,28 @@ def data_config(args: argparse.Namespace, **more: Any) -> DataConfig:
 
 def selected_round(folder: Path, name: str) -> tuple[ResultDir, Round]:
     """Open a result directory and parse the name of an epoch or round; print the epoch that ``latest`` denotes."""
-    from opustomo.analysis.results import LATEST, ResultDir
+    from opustomo.analysis.results import LATEST, ResultDir, parse_round
+    from opustomo.training.monitors.convergence_state import latest_epoch
 
     results = ResultDir.open(folder)
-    which = results.round(name)
-    if name.strip().endswith(LATEST):
-        print(f"The last saved epoch of {folder} is {which.epoch}.")
+    if not name.strip().endswith(LATEST):
+        return results, results.round(name)
+    last = results.epochs()[-1]
+    which = parse_round(name, latest_epoch(folder, last))
+    if which.epoch == last:
+        print(f"The last saved epoch of {folder} is {last}.")
+    else:
+        print(
+            f"The training overfits, so epoch {which.epoch} of {folder}, which has a lower held-out loss, is used "
+            f"instead of the last saved epoch. To use that, give {last} instead of {name.strip()}."
+        )
     return results, which
 
 
 def add_run(parser: argparse.ArgumentParser, rounds: bool = True) -> None:
     """Add the arguments for the output folder of a run and an epoch of it, or a round of analysis with `rounds`."""
     parser.add_argument("resdir", type=Path, help="output folder of dsd train_tomo")
-    epoch = "epoch N (counted from 0), or latest for the last saved epoch"
+    epoch = f"epoch N (counted from 0), or {LATEST_HELP}"
     parser.add_argument("N", help=EPOCH_HELP if rounds else epoch)
 
 

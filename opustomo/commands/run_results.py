@@ -282,6 +282,25 @@ def _one_map(state: PipelineState) -> list[str]:
     return reconstruct_words(results, state.results.particle_table(state.args.star), output, poses, state.args.mask)
 
 
+def _difference_lines(folder: Path) -> list[str]:
+    """Return the line that names the difference maps; none if there are none that show a difference."""
+    import csv
+
+    from opustomo.quality.evidence.validation_files import DIFFERENCE_TABLE
+
+    table = folder / DIFFERENCE_TABLE
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        shown = [row["class"] for row in csv.DictReader(file) if float(row["fraction_beyond"]) > 0]
+    shown = [number for number in shown if (folder / f"difference{number}.cxc").is_file()]
+    if not shown:
+        return []
+    first = folder / f"difference{shown[0]}.cxc"
+    others = f"; likewise {', '.join(shown[1:])}" if shown[1:] else ""
+    return [f"  Open {first} in ChimeraX to see where class {shown[0]} differs from the others{others}."]
+
+
 def _next_commands(state: PipelineState) -> list[str]:
     """Return what the user may do next, as lines of which the commands can be copied."""
     import json
@@ -309,12 +328,9 @@ def _next_commands(state: PipelineState) -> list[str]:
     lines.append("Next:")
     lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
-    if motion.get("verdict") == SUPPORTED and "conformation" in motion["coordinate"]:
+    lines += _difference_lines(folder) if to_select else []
+    if motion.get("verdict") == SUPPORTED:
         lines.append(f"  {shlex.join(['dsdsh', 'dynamics', root, label])}    # axes, angles and movies of the motion")
-    elif motion.get("verdict") == SUPPORTED:
-        series = state.results.analysis(state.which) / "pc1" / "reference.cxc"
-        advice = "If parts move as rigid bodies, train with --masks."
-        lines.append(f"  Open {series} in ChimeraX to see the change. {advice}")
     star = state.results.particle_table(state.args.star)
     name = folder.name.removeprefix("kmeans")
     select = ["dsdsh", "select", str(star), root, label, "--clusters", f"{name}:0", "-o", "class0.star"]

@@ -127,16 +127,17 @@ def run_convergence(args: argparse.Namespace) -> None:
 
 
 def _number_to_compare(results: ResultDir) -> int:
-    """Return the number of clusters of the latest analysis, or one that the latents of the last epoch suggest."""
+    """Return the number of clusters of the latest analysis, or one that the latents of the epoch ``latest`` suggest."""
     from opustomo.analysis.clusters.cluster_number import find_clusters
     from opustomo.analysis.clusters.clustering import Clustering
+    from opustomo.training.monitors.convergence_state import latest_epoch
 
     found = results.clusterings()
     number = Clustering.of_folder(found[-1].name).number if found else None
     if number is not None:
         print(f"Comparing {number} clusters, as in {found[-1]}. Give another number with -k.")
         return number
-    epoch = results.epochs()[-1]
+    epoch = latest_epoch(results.root, results.epochs()[-1])
     latents, _ = results.load_latents(epoch)
     automatic = find_clusters(latents, Clustering(None), results.load_coordinates(epoch, len(latents)))
     number = automatic.clustering.number

@@ -118,6 +118,7 @@ def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> lis
         int(parse_number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts)
     )
     curves = [] if stale else read_rows(folder / "validation_fsc.csv")
+    differences = {row.get("class"): row for row in read_rows(folder / "validation_differences.csv")}
     total = max(1, sum(counts))
     clusters = []
     for i, (count, color) in enumerate(zip(counts, colors, strict=True)):
@@ -128,7 +129,7 @@ def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> lis
                 "count": count,
                 "share": count / total,
                 "color": color,
-                "evidence": [] if row is None else _evidence(row),
+                "evidence": [] if row is None else [*_evidence(row), *_difference(i, differences.get(str(i)))],
                 "curve": _curve(curves, i),
             }
         )
@@ -174,6 +175,15 @@ def _evidence(row: Row) -> list[tuple[str, str]]:
         largest = f", at most {100 * fraction:.0f} % in one" if row.get("tomograms") != "1" else ""
         lines.append(("tomograms", f"{row.get('tomograms')}{largest}"))
     return lines
+
+
+def _difference(cluster: int, row: Row | None) -> list[tuple[str, str]]:
+    """Return the line on the difference map of a cluster from the others."""
+    fraction = math.nan if row is None else parse_number(row.get("fraction_beyond"))
+    if row is None or not math.isfinite(fraction):
+        return []
+    threshold = parse_number(row.get("threshold"))
+    return [(f"difference{cluster}.mrc", f"{100 * fraction:.1f} % of the mask beyond ±{threshold:.1f} σ")]
 
 
 def _curve(rows: list[Row], cluster: int) -> dict[str, Any] | None:

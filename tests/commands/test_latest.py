@@ -69,6 +69,28 @@ def test_every_command_that_takes_an_epoch_takes_latest(
     assert "'lates' is not an epoch. Give a number such as 16, latest" in capsys.readouterr().err
 
 
+def test_latest_is_the_best_epoch_of_a_run_that_overfits(
+    run: Path, star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = [-1.0, -1.5, -1.7, *[-1.6] * 8]
+    rows = [f"{epoch},{-1.0 - 0.1 * epoch},{loss}" for epoch, loss in enumerate(held_out)]
+    (run / "epochs.csv").write_text("\n".join(["epoch,training_gen,validation_gen", *rows]) + "\n")
+    words = ["analyze", str(run), "latest", "1", "3", "--skip-umap"]
+    assert dsdsh(words) == 0  # there are no weights of epoch 2
+    assert f"The last saved epoch of {run} is 10." in capsys.readouterr().out
+    (run / "weights.2.pkl").touch()
+    assert Run(run, star).latest == 2
+    assert dsdsh(words) == 0
+    said = capsys.readouterr().out
+    assert f"The training overfits, so epoch 2 of {run}, which has a lower held-out loss, is used" in said
+    assert "give 10 instead of latest" in said and f"Wrote the analysis to {run / 'analyze.2'}" in said
+    table = tmp_path / "s.star"
+    assert dsdsh(["select", str(star), str(run), "filter.latest", "--clusters", "3:0", "-o", str(table)]) == 1
+    assert "analyze.filter.2" in capsys.readouterr().err
+    assert dsdsh(["analyze", str(run), "10", "1", "3", "--skip-umap"]) == 0
+    assert "overfits" not in capsys.readouterr().out
+
+
 def test_latest_in_rounds_and_in_python(run: Path) -> None:
     results = ResultDir.open(run)
     assert results.round("latest") == Round(10) and results.round("filter.latest") == Round(10, 1)

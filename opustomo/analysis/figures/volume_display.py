@@ -171,6 +171,31 @@ def write_set_script(path: Path, volumes: Sequence[Path], level: float, names: S
     _write(path, [*lines, "view", "tile"])
 
 
+def write_difference_script(path: Path, shown: tuple[Path, float], difference: tuple[Path, float]) -> None:
+    """Write a command file that shows a volume with the surfaces of a difference map.
+
+    Parameters
+    ----------
+    path
+        See `write_series_script`.
+    shown
+        MRC file of the volume in the folder of `path`, and its contour level.
+    difference
+        MRC file of the difference map in the same folder, and the absolute value at which it is contoured.
+    """
+    (volume, level), (compared, threshold) = shown, difference
+    lines = [
+        "# A class and its difference from the other classes: open this file in an empty ChimeraX session.",
+        f"# Blue: more density than the others, red: less, beyond {threshold:.3g} standard deviations.",
+        f"open {_quoted(volume.name)} id 1",
+        f"volume #1 style surface step 1 level {level:.5g} color #c0c0c0 transparency 0.6",
+        f"open {_quoted(compared.name)} id 2",
+        f"volume #2 style surface step 1 level {-threshold:.5g} color #d62728 level {threshold:.5g} color #1f77b4",
+        "view",
+    ]
+    _write(path, lines)
+
+
 def _quoted(text: str) -> str:
     return f'"{text}"' if any(character.isspace() for character in text) else text
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from opustomo.quality.evidence.covariates import SIGNIFICANT, Covariate, propensity_strata
 from opustomo.quality.evidence.permutation_tests import SplitTest, compare_split, matched_permutations
@@ -59,6 +60,14 @@ class Gain:
         return f"{self.mean:+.3g} ± {self.error:.2g} nats per particle"
 
 
+def difference_prior(residuals: Residuals) -> Tensor:
+    """Return the weight (M,) that is added to that of the particles to regularize maps of differences."""
+    spectra, consensus = residuals.spectra, residuals.consensus
+    power = shell_mean(consensus.spectrum.abs().square(), spectra)
+    floor = 1e-6 * float(power.max())
+    return (consensus.noise / (EXPECTED_DIFFERENCE * power.clamp(min=floor)))[spectra.shells]
+
+
 @torch.no_grad()
 def mixture_gain(residuals: Residuals, chosen: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
     """Return the gain of a mixture of maps over one map for each of the particles `chosen`, (n,).
@@ -75,9 +84,7 @@ def mixture_gain(residuals: Residuals, chosen: np.ndarray, groups: np.ndarray, c
         Number of classes.
     """
     spectra, consensus = residuals.spectra, residuals.consensus
-    power = shell_mean(consensus.spectrum.abs().square(), spectra)
-    floor = 1e-6 * float(power.max())
-    prior = (consensus.noise / (EXPECTED_DIFFERENCE * power.clamp(min=floor)))[spectra.shells]
+    prior = difference_prior(residuals)
     importance = consensus.importance(spectra)
     halves = residuals.halves[chosen]
     gain = np.zeros(len(chosen))

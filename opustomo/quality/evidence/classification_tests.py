@@ -12,6 +12,7 @@ from opustomo.data.particles import ParticleSet
 from opustomo.quality.evidence.class_pair_test import CONTROLS, Gain, compare_pair, mixture_gain
 from opustomo.quality.evidence.cluster_stability import ClusteredValues, cluster_stability
 from opustomo.quality.evidence.covariates import effect_sizes, imaging_covariates, matched_fsc
+from opustomo.quality.evidence.difference_maps import DifferenceMap, difference_map
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
 from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
 from opustomo.quality.evidence.residual_features import ParticleFeatures, Residuals, fit_residuals, particle_features
@@ -152,6 +153,24 @@ def judge_classes(material: Material, classification: Classification, seed: int 
     return combine_evidence(
         all_counts.tolist(), pairs, effect_sizes(within, labels[inside], seed), stability, gain, fsc
     )
+
+
+def class_differences(material: Material, classification: Classification, seed: int = 0) -> list[DifferenceMap]:
+    """Compute the difference map of each class from the others; classes with too few particles have none.
+
+    Parameters
+    ----------
+    material
+        Particles that were read.
+    classification
+        Classes to compare.
+    seed
+        Random seed of the splits.
+    """
+    labels, number = classification.labels[material.index], classification.num_clusters
+    covariates = imaging_covariates(material.particles, material.index, material.held_out)
+    maps = [difference_map(material.residuals, labels, one, covariates, number, seed) for one in range(number)]
+    return [found for found in maps if found is not None]
 
 
 def judge_conformation(

@@ -24,6 +24,7 @@ from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
 from opustomo.quality.evidence.classification_tests import (
     Classification,
     cannot_tell,
+    class_differences,
     judge_classes,
     judge_conformation,
     print_verdicts,
@@ -37,6 +38,7 @@ from opustomo.quality.evidence.cluster_evidence import (
     validate_clusters,
 )
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
+from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
@@ -48,7 +50,7 @@ from opustomo.quality.evidence.trained_model import (
     particle_losses,
     physics_of_run,
 )
-from opustomo.quality.evidence.validation_files import write_validation, write_verdict
+from opustomo.quality.evidence.validation_files import write_differences, write_validation, write_verdict
 from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
@@ -154,12 +156,15 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         say(f"{len(validation.left_out)} subtomograms are left out, the first because {validation.left_out[0]}.")
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     written = write_validation(path.parent, validation, particles.apix)
-    judged, motion = _judge(request, particles, labels, mask, reading)
+    judged, motion, differences = _judge(request, particles, labels, mask, reading)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
     judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
+    written += write_differences(path.parent, differences, request.num_clusters)
     for file in [*written, *write_verdict(path.parent, judged, motion)]:
         say(f"Wrote {file}")
+    for difference in differences:
+        say(difference.sentence())
     print_verdicts(judged, motion, say)
     table = path.with_name(REFERENCE_FILE)
     if named is None or reference is None:
@@ -239,8 +244,8 @@ def _judge(
     labels: np.ndarray,
     mask: np.ndarray | None,
     reading: ReadOptions,
-) -> tuple[RunVerdict, MotionVerdict | None]:
-    """Return the verdicts on the classes and, if a decoder reads the conformation latents, on the motion."""
+) -> tuple[RunVerdict, MotionVerdict | None, list[DifferenceMap]]:
+    """Return the verdicts on the classes and on the motion, if a decoder reads conformations; and difference maps."""
     latents, conformation = request.results.load_latents(request.which.epoch)
     material = read_material(
         particles,
@@ -250,13 +255,14 @@ def _judge(
         reading,
     )
     if material is None:
-        return cannot_tell(np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters].tolist()), None
+        counts = np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters]
+        return cannot_tell(counts.tolist()), None, []
     clustered = clustered_values(request.results, request.which, request.folder, labels)
     classes = Classification(labels, request.num_clusters, latents, clustered)
     motion = None
     if conformation is not None and _conformation_is_read(request.results.config()):
         motion = judge_conformation(material, classes, conformation)
-    return judge_classes(material, classes), motion
+    return judge_classes(material, classes), motion, class_differences(material, classes)
 
 
 def clustered_values(results: ResultDir, which: Round, folder: str, labels: np.ndarray) -> ClusteredValues:

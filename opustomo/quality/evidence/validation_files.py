@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opustomo.analysis.figures.figure_style import INK, PALE, cluster_colors, style_axes
+from opustomo.analysis.figures.volume_display import contour_level, write_difference_script
 from opustomo.io.atomic import atomic_path, write_csv, write_figure
-from opustomo.io.mrc import write_volume
+from opustomo.io.mrc import read_volume, write_volume
 from opustomo.physics.fsc import FSC_THRESHOLD, ShellCorrelation
 from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
+from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import THRESHOLDS, resolution_text
 from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+DIFFERENCE_TABLE = "validation_differences.csv"
 MOST_TOMOGRAMS = 40
 """Maximum number of tomograms in the figure; the table contains all."""
 
@@ -236,6 +239,37 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
     write_csv(written[1], _pair_rows(verdict))
     write_csv(written[2], _imaging_rows(verdict))
     return written
+
+
+def write_differences(folder: Path, differences: Sequence[DifferenceMap], num_clusters: int) -> list[Path]:
+    """Write ``difference{i}.mrc``, scripts that show them in ChimeraX, and their table; return their paths.
+
+    Files of an earlier validation are removed where a class has no difference map any more.
+    """
+    table = folder / DIFFERENCE_TABLE
+    for number in range(num_clusters):
+        for ending in ("mrc", "cxc"):
+            (folder / f"difference{number}.{ending}").unlink(missing_ok=True)
+    written = [table]
+    write_csv(table, _difference_rows(differences))
+    for one in differences:
+        path = folder / f"difference{one.number}.mrc"
+        write_volume(path, one.deviations, one.apix)
+        written.append(path)
+        names = (f"reference{one.number}.mrc", f"backprojection{one.number}.mrc")
+        shown = next((folder / name for name in names if (folder / name).is_file()), None)
+        if shown is not None:
+            level = contour_level(read_volume(shown)[0])
+            write_difference_script(path.with_suffix(".cxc"), (shown, level), (path, one.threshold))
+            written.append(path.with_suffix(".cxc"))
+    return written
+
+
+def _difference_rows(differences: Sequence[DifferenceMap]) -> Iterable[Sequence[object]]:
+    yield ("class", "threshold", "fraction_beyond", "lowest", "highest", "half_set_correlation")
+    for one in differences:
+        values = (one.threshold, one.fraction, one.deviations.min(), one.deviations.max(), one.half_correlation)
+        yield (one.number, *(number_text(float(value)) for value in values))
 
 
 def _pair_rows(verdict: RunVerdict) -> Iterable[Sequence[object]]:

@@ -65,31 +65,33 @@ class Statement:
         First epoch of the state; None while the run improves.
     sentence
         State and reason.
-    best
-        Epoch to use instead of the last one if the run overfits, else None.
+    ranking
+        Epochs of a run that overfits, in ascending order of their held-out losses; empty for other runs.
     """
 
     state: str
     since: int | None
     sentence: str
-    best: int | None = None
+    ranking: tuple[int, ...] = ()
+
+    @property
+    def best(self) -> int | None:
+        """Epoch of lowest held-out loss if the run overfits, else None."""
+        return self.ranking[0] if self.ranking else None
 
     def epoch_to_use(self, folder: Path) -> int | None:
-        """Return the epoch with weights in a folder that is nearest to the best one; None unless the run overfits."""
-        best = self.best
-        if best is None:
-            return None
-        written = [int(path.name.split(".")[1]) for path in folder.glob("weights.*.pkl")]
-        return min(written, key=lambda epoch: abs(epoch - best), default=None)
+        """Return the epoch of lowest held-out loss whose files exist if the run in `folder` overfits, else None."""
+        written = {int(path.name.split(".")[1]) for path in folder.glob("weights.*.pkl")}  # the last file of an epoch
+        return next((epoch for epoch in self.ranking if epoch in written), None)
 
     def advice(self, folder: Path) -> str:
         """Return what to do about an overfitting run, whose best weights may not be in its folder; else nothing."""
-        best, nearest = self.best, self.epoch_to_use(folder)
+        best, usable = self.best, self.epoch_to_use(folder)
         if best is None:
             return ""
-        if nearest == best:
+        if usable == best:
             return f"; use epoch {best}"
-        instead = "" if nearest is None else f"use epoch {nearest}, the nearest with weights, or "
+        instead = "" if usable is None else f"use epoch {usable}, the best with weights, or "
         return f"; epoch {best} is the best, but its weights do not exist: {instead}train again with -n {best + 1}"
 
 
@@ -98,12 +100,13 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
 
     The held-out loss decides (the training loss if no particle is held out):
 
-    - *overfitting since k*: after its minimum before epoch k, the held-out loss lies above it by more than 5 % of the
-      whole decrease and by more than its noise, while the training loss falls from its highest value since then;
+    - *overfitting since k*: after its minimum before epoch k, the held-out loss has risen: its median in the newest
+      three epochs lies above the minimum by more than 5 % of the whole decrease and by more than its noise. Since
+      then, the training loss has fallen from its highest value by more than the held-out loss has;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
-    - *unclear*: the held-out loss has risen like that, but the training loss does not fall, or the loss fluctuates
-      between epochs by more than 10 % of the whole decrease;
+    - *unclear*: the held-out loss has risen like that, but the training loss has not fallen more, or the loss
+      fluctuates between epochs by more than 10 % of the whole decrease;
     - *converged since k*: otherwise; k is the first epoch after which loss, latents and volume are stable.
     """
     if len(history) < FEWEST_EPOCHS:
@@ -120,10 +123,11 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     decrease = float(judged[: best + 1].max() - judged[best])
     after = judged[best + 1 :]
     if name == "held-out" and len(after) >= 2:
-        rise = float(np.median(after) - judged[best])
-        risen = rise > max(RISE * decrease, NOISES * noise) and float(after[-2:].min() - judged[best]) > NOISES * noise
-        if risen and np.isfinite(training).all():
-            return _risen(history, best, rise, float(training[best:].max() - training[-1]) > NOISES * _noise(training))
+        rise = float(np.median(after[-WINDOW:]) - judged[best])
+        if rise > max(RISE * decrease, NOISES * noise) and np.isfinite(training).all():
+            # both fall again after a search for poses, or while the noise of the data is estimated
+            apart = float(training[best:].max() - training[-1]) - float(after.max() - after[-1])
+            return _risen(history, best, rise, apart > NOISES * _noise(training))
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
     # The noise of a curve that still bends is overestimated, so that a fall in every epoch counts without it.
@@ -153,21 +157,22 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     return Statement("converged", since, f"converged since epoch {since}: {stable}")
 
 
-def _risen(history: Sequence[EpochNumbers], best: int, rise: float, training_falls: bool) -> Statement:
+def _risen(history: Sequence[EpochNumbers], best: int, rise: float, overfits: bool) -> Statement:
     """Return the statement on a held-out loss that has risen clearly above its minimum at an index of the history."""
-    if training_falls:
+    if overfits:
         since = history[best + 1].epoch
         return Statement(
             "overfitting",
             since,
             f"overfitting since epoch {since}: the held-out loss has risen by {rise:.3g} while the training loss falls",
-            best=history[best].epoch,
+            tuple(row.epoch for row in sorted(history, key=lambda row: row.held_out)),
         )
     return Statement(
         "unclear",
         None,
         f"convergence is unclear: since epoch {history[best].epoch} the held-out loss has risen by {rise:.3g}, but the "
-        "training loss does not fall either, as when the noise of the data is still estimated",
+        "training loss does not fall away from it, as while the noise of the data is estimated or after a search for "
+        "poses",
     )
 
 
@@ -288,6 +293,15 @@ def read_history(path: Path) -> list[EpochNumbers]:
         held_out = (validation or {}).get("gen", math.nan)
         history.append(EpochNumbers(epoch, training.get("gen", math.nan), held_out, *changes))
     return history
+
+
+def latest_epoch(folder: Path, last: int) -> int:
+    """Return the epoch that ``latest`` denotes in the folder of a run.
+
+    It is the last saved epoch, or the one of lowest held-out loss if the run overfits and its files exist.
+    """
+    usable = convergence_statement(read_history(folder / EPOCHS_FILE)).epoch_to_use(folder)
+    return last if usable is None else usable
 
 
 def _float(text: str) -> float:

@@ -1,12 +1,15 @@
 """Verdicts on synthetic spectra: particles of one or two states under a missing wedge, with contrast and noise."""
 
+import csv
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from opustomo.analysis.clusters.clustering import cluster_latents
+from opustomo.io.mrc import read_volume, write_volume
 from opustomo.physics.backprojection import sphere_frequencies
 from opustomo.quality.evidence.class_pair_test import Gain, PairTest, compare_pair, mixture_gain
 from opustomo.quality.evidence.cluster_stability import (
@@ -24,6 +27,7 @@ from opustomo.quality.evidence.covariates import (
     propensity_strata,
     standardized,
 )
+from opustomo.quality.evidence.difference_maps import difference_map
 from opustomo.quality.evidence.particle_spectra import ParticleSpectra, mask_on_box
 from opustomo.quality.evidence.permutation_tests import SplitTest, matched_permutations
 from opustomo.quality.evidence.residual_features import (
@@ -33,6 +37,7 @@ from opustomo.quality.evidence.residual_features import (
     nuisance_maps,
     particle_features,
 )
+from opustomo.quality.evidence.validation_files import write_differences
 from opustomo.quality.evidence.verdicts import LatentCoordinate, combine_evidence, judge_motion, merged_groups
 
 BOX = 16
@@ -95,6 +100,55 @@ def test_true_classes_differ(two_states: Synthetic) -> None:
     assert pair.outcome == "different" and pair.gain.positive
     assert pair.split.confirmed == pytest.approx(1.0, abs=0.35)
     assert "It differs from class 1" in pair.sentence(0) and "class 0" in pair.sentence(1)
+
+
+def test_a_difference_map_shows_where_a_class_differs(two_states: Synthetic) -> None:
+    """Particles of state 1 have a further blob, at (z, y, x) = (1, 3, -3) from the center."""
+    found = difference_map(two_states.residuals, two_states.state, 1, [], 2)
+    assert found is not None and found.deviations.shape == (BOX,) * 3
+    z, y, x = (int(i) - BOX // 2 for i in np.unravel_index(found.deviations.argmax(), found.deviations.shape))
+    assert max(abs(z - 1), abs(y - 3), abs(x + 3)) <= 1
+    assert found.deviations.max() > 2 * found.threshold and found.half_correlation > 0.5 and found.fraction > 0
+    assert "Class 1 differs from the others in" in found.sentence()
+    other = difference_map(two_states.residuals, two_states.state, 0, [], 2)
+    assert other is not None  # the same splits with exchanged sides
+    np.testing.assert_allclose(other.deviations, -found.deviations, atol=0.5 * found.threshold)
+    few = np.where(np.arange(len(two_states.state)) < 5, 1, 0)
+    assert difference_map(two_states.residuals, few, 1, [], 2) is None
+
+
+def test_difference_maps_are_written_with_scripts_for_chimerax(two_states: Synthetic, tmp_path: Path) -> None:
+    found = [difference_map(two_states.residuals, two_states.state, number, [], 2) for number in (0, 1)]
+    maps = [one for one in found if one is not None]
+    write_volume(tmp_path / "reference0.mrc", np.maximum(blob((0, 0, 0), 3.0).numpy(), 0.1), 10.0)
+    write_volume(tmp_path / "backprojection1.mrc", blob((0, 0, 0), 3.0).numpy(), 10.0)
+    (tmp_path / "difference2.mrc").touch()  # of an earlier validation
+    names = [path.name for path in write_differences(tmp_path, maps, 3)]
+    assert names == [
+        *("validation_differences.csv", "difference0.mrc", "difference0.cxc", "difference1.mrc", "difference1.cxc")
+    ]
+    assert not (tmp_path / "difference2.mrc").exists()
+    values, apix = read_volume(tmp_path / "difference1.mrc")
+    np.testing.assert_array_equal(values, maps[1].deviations)
+    assert apix == pytest.approx(10.0)
+    script = (tmp_path / "difference1.cxc").read_text()
+    assert "open backprojection1.mrc" in script and f"level {maps[1].threshold:.5g} color" in script
+    assert "open reference0.mrc" in (tmp_path / "difference0.cxc").read_text()
+    rows = list(csv.DictReader((tmp_path / "validation_differences.csv").open()))
+    assert [row["class"] for row in rows] == ["0", "1"]
+    assert float(rows[1]["half_set_correlation"]) == pytest.approx(maps[1].half_correlation, abs=1e-4)
+
+
+def test_difference_maps_of_random_classes_exceed_their_threshold_rarely(two_states: Synthetic) -> None:
+    """At most six of 40 do with a probability of 99 % if each does with one of 5 %."""
+    beyond = 0
+    for seed in range(40):
+        labels = np.random.default_rng(1000 + seed).permutation(two_states.state)
+        found = difference_map(two_states.residuals, labels, 0, [], 2, seed)
+        assert found is not None
+        beyond += found.fraction > 0
+        assert found.fraction > 0 or "differs nowhere" in found.sentence()
+    assert beyond <= 6
 
 
 def test_permuted_classes_do_not_differ(two_states: Synthetic) -> None:

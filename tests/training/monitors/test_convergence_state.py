@@ -15,6 +15,7 @@ from opustomo.training.monitors.convergence_state import (
     Statement,
     convergence_statement,
     epoch_summary,
+    latest_epoch,
     read_history,
 )
 from opustomo.training.monitors.metrics import MetricsFile
@@ -105,8 +106,58 @@ def test_a_real_run_whose_losses_both_rise() -> None:
     training = np.array("-.04137 -.03618 -.03538 -.03461 -.03448 -.03419 -.03406 -.03421".split(), dtype=float)
     found = convergence_statement(curve(held_out, training))
     assert found.state == "unclear"
-    assert "since epoch 1 the held-out loss has risen by 0.00114" in found.sentence
-    assert "the training loss does not fall either" in found.sentence
+    assert "since epoch 1 the held-out loss has risen by 0.00136" in found.sentence
+    assert "the training loss does not fall away from it" in found.sentence
+
+
+# Six states of ribosomes at low signal, which overfit late, and picks of template matching whose poses were searched
+# after epochs 6 and 14.
+LATE = (
+    "-.01373 -.01943 -.02989 -.03652 -.03920 -.04031 -.04150 -.04208 -.04278 -.04317 -.04434 -.04552 -.04655 -.04748 "
+    "-.04821 -.04903 -.04905 -.05021 -.05036 -.05046 -.05062 -.05000 -.04985 -.05020 -.04937 -.04823 -.04679 -.04622"
+)
+LATE_TRAINING = (
+    "-.01430 -.01916 -.02531 -.03370 -.03904 -.04124 -.04262 -.04348 -.04434 -.04519 -.04616 -.04762 -.04913 -.05048 "
+    "-.05196 -.05338 -.05466 -.05632 -.05831 -.06012 -.06183 -.06380 -.06615 -.06888 -.07173 -.07499 -.07845 -.08217"
+)
+SEARCHED = (
+    "-.0132 -.0640 -.1158 -.1725 -.2126 -.2373 -.2529 -.2384 -.2234 -.2440 -.2609 -.2716 -.2771 -.2813 -.2872 -.2616 "
+    "-.2421 -.2587 -.2729 -.2821 -.2895 -.2939 -.2951 -.2991 -.3013 -.3046 -.3034 -.3049"
+)
+SEARCHED_TRAINING = (
+    "-.0115 -.0495 -.0983 -.1512 -.2029 -.2360 -.2554 -.2704 -.2357 -.2441 -.2660 -.2783 -.2866 -.2915 -.2962 -.3011 "
+    "-.2566 -.2629 -.2796 -.2934 -.3012 -.3073 -.3103 -.3127 -.3166 -.3195 -.3218 -.3229"
+)
+
+
+def test_a_rise_at_the_end_of_a_real_run_is_overfitting() -> None:
+    """Most of the epochs after the minimum lie close to it, the last ones do not."""
+    states = [real(LATE, epochs, LATE_TRAINING) for epochs in range(4, 29)]
+    assert states[-2:] == ["overfitting"] * 2 and "overfitting" not in states[:-2]
+    losses = [np.array(text.split(), dtype=float) for text in (LATE, LATE_TRAINING)]
+    assert convergence_statement(curve(*losses)).best == 20
+
+
+def test_a_search_for_poses_is_no_overfitting() -> None:
+    """Both losses rise when poses are replaced, and fall again together."""
+    states = [real(SEARCHED, epochs, SEARCHED_TRAINING) for epochs in range(4, 29)]
+    assert "overfitting" not in states and states[-1] == "converged"
+
+
+def overfitted_run(folder: Path, weights: range) -> None:
+    held_out, training = LATE.split(), LATE_TRAINING.split()
+    rows = [f"{epoch},{training[epoch]},{held_out[epoch]}" for epoch in range(28)]
+    (folder / "epochs.csv").write_text("\n".join(["epoch,training_gen,validation_gen", *rows]) + "\n")
+    for epoch in weights:
+        (folder / f"weights.{epoch}.pkl").touch()
+
+
+def test_the_epoch_to_use_is_the_best_one_with_weights_if_the_run_overfits(tmp_path: Path) -> None:
+    assert latest_epoch(tmp_path, 27) == 27  # nothing is known of this run
+    overfitted_run(tmp_path, range(24, 28))
+    assert latest_epoch(tmp_path, 27) == 24
+    overfitted_run(tmp_path, range(20, 28))
+    assert latest_epoch(tmp_path, 27) == 20
 
 
 def test_a_loss_that_has_risen_a_little_is_stable_only_from_its_present_level_on() -> None:
@@ -115,11 +166,11 @@ def test_a_loss_that_has_risen_a_little_is_stable_only_from_its_present_level_on
 
 
 def test_the_advice_names_an_epoch_whose_weights_exist(tmp_path: Path) -> None:
-    statement = Statement("overfitting", 3, "overfitting since epoch 3", best=2)
+    statement = Statement("overfitting", 3, "overfitting since epoch 3", ranking=(2, 5, 3, 7))
     assert statement.advice(tmp_path).endswith("do not exist: train again with -n 3")
     (tmp_path / "weights.3.pkl").touch()
     (tmp_path / "weights.7.pkl").touch()
-    assert "use epoch 3, the nearest with weights" in statement.advice(tmp_path)
+    assert "use epoch 3, the best with weights" in statement.advice(tmp_path)
     assert statement.epoch_to_use(tmp_path) == 3
     (tmp_path / "weights.2.pkl").touch()
     assert statement.advice(tmp_path) == "; use epoch 2"
