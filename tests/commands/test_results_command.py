@@ -1,5 +1,6 @@
 """`dsdsh results`: from a trained run to the report in one command."""
 
+import argparse
 import json
 import shlex
 import shutil
@@ -9,6 +10,8 @@ import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
+from opustomo.commands.options import selected_round
+from opustomo.commands.run_results import PipelineState, _next_commands, add_arguments
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from opustomo.quality.evidence.verdicts import NO_EVIDENCE
@@ -93,6 +96,26 @@ def test_a_motion_is_part_of_the_last_lines(run: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out.split("Verdict: CANNOT TELL")[1]
     assert f"Change along {name}: SUPPORTED. The change is continuous." in said
     assert f"dsdsh dynamics '{run}' 1" in said
+
+
+def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["results", str(run), "-k", "3", "--pc", "1", "--skip-umap", "--skip-validation"]
+    assert dsdsh(words) == 0
+    path = run / "analyze.1" / "kmeans3" / "validation_verdict.json"
+    verdict = {"verdict": "not supported", "summary": "3 classes are more than the data support.", "motion": None}
+    path.write_text(json.dumps(verdict | {"groups": [[0, 1], [2]], "stability": {"most_stable": 4}, "reasons": []}))
+    table = path.with_name("validation_differences.csv")
+    table.write_text("class,threshold,fraction_beyond\n0,4.1,0\n1,4.2,0.1\n2,4.3,0.2\n")
+    for name in ("difference1.cxc", "difference2.cxc"):
+        path.with_name(name).touch()
+    capsys.readouterr()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    state = PipelineState(parser.parse_args(words[1:]), *selected_round(run, "1"), folder=path.parent)
+    lines = _next_commands(state)
+    assert any(line.endswith("-k 2    # the number of groups of classes that differ") for line in lines)
+    named = f"Open {path.with_name('difference1.cxc')} in ChimeraX to see where class 1 differs from the others"
+    assert f"  {named}; likewise 2." in lines
 
 
 def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

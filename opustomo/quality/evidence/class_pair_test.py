@@ -118,6 +118,9 @@ excluded and none was found, a class is not supported. If larger ones could have
 SYSTEMATIC = 0.025
 """Power of a difference relative to that of the map that errors of the imaging model (CTF, interpolation, poses) can
 cause: 2 % for classes of simulated ribosomes of one state that were made from the residuals themselves."""
+EQUIVALENT = 0.005
+"""Power of a difference relative to that of the map below which classes are called the same, even if the difference is
+significant: a quarter of that of a single tRNA of a ribosome, and a fifth of what the imaging model can cause."""
 CONTROLS = 5
 """Number of matched random splits for which the likelihood is computed."""
 MATCHABLE = 0.25
@@ -162,6 +165,8 @@ class PairTest:
         split = self.split
         if not self.enough or split.movable < MATCHABLE:
             return UNCLEAR
+        if split.upper < EQUIVALENT:
+            return SAME
         if split.p_value <= SIGNIFICANT:
             made_of_noise = split.confirmed_high < MOSTLY_CONFIRMED
             if self.gain.positive and not made_of_noise:
@@ -204,6 +209,11 @@ class PairTest:
                 return (
                     f"It is a copy of class {other} with {ratio:.2f} times the contrast: beyond contrast, at most "
                     f"{split.upper:.1%} of the signal's power differs ({chance})."
+                )
+            case "same" if split.p_value <= SIGNIFICANT:
+                return (
+                    f"It differs from class {other} in only {change} ({chance}), far less than the {SYSTEMATIC:.1%} "
+                    "that errors of CTF, poses and imaging model can cause: the data show one class, not two."
                 )
             case "same":
                 return (

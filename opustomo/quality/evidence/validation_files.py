@@ -222,6 +222,7 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
             }
             for one in verdict.classes
         ],
+        "groups": verdict.groups,
         "stability": None
         if verdict.stability is None
         else {

@@ -82,6 +82,11 @@ class RunVerdict:
     stability: Stability | None = field(default=None, repr=False)
     gain: Gain | None = None
 
+    @property
+    def groups(self) -> list[list[int]]:
+        """Groups of classes that cannot be distinguished; a class that differs from all others is a group."""
+        return merged_groups([one.number for one in self.classes if one.particles], self.pairs)
+
     def lines(self) -> list[str]:
         """Return the verdicts as lines of text."""
         found = []

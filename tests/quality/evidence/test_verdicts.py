@@ -38,7 +38,13 @@ from opustomo.quality.evidence.residual_features import (
     particle_features,
 )
 from opustomo.quality.evidence.validation_files import write_differences
-from opustomo.quality.evidence.verdicts import LatentCoordinate, combine_evidence, judge_motion, merged_groups
+from opustomo.quality.evidence.verdicts import (
+    NO_EVIDENCE,
+    LatentCoordinate,
+    combine_evidence,
+    judge_motion,
+    merged_groups,
+)
 
 BOX = 16
 
@@ -334,6 +340,21 @@ def pair_of(first: int, second: int, outcome: str) -> PairTest:
     error = 0.2 if outcome == "unclear" else 0.001
     split = SplitTest(change, error, p_value, 1.0, 0.9, 1.1, 1.0)
     return PairTest(first, second, split, Gain(1.0, 0.1), 1.0, 0.5, True)
+
+
+def test_a_difference_far_below_systematic_errors_is_none() -> None:
+    """Classes of one proteasome differ in 0.1 to 0.3 % of the power with p < 1e-10, those of a single tRNA in 2 %."""
+    divided = SplitTest(0.003, 0.0003, 1e-12, 1.0, 0.9, 1.1, 1.0)
+    pair = PairTest(0, 1, divided, Gain(1.3, 0.3), 1.0, 0.5, True)
+    assert pair.outcome == "same" and "in only 0.3% of the signal's power (p < 1e-10)" in pair.sentence(0)
+    alone = combine_evidence([50, 50], [pair], [], stability_of(0.9, 0.9), Gain(1.3, 0.3))
+    assert alone.verdict == "not supported" and alone.summary == NO_EVIDENCE and alone.groups == [[0, 1]]
+    assert replace(pair, split=replace(divided, change=0.019)).outcome == "unclear"
+    # one of three classes was divided: the others remain supported, and the groups are named
+    pairs = [pair, pair_of(0, 2, "different"), pair_of(1, 2, "different")]
+    three = combine_evidence([50, 50, 20], pairs, [], stability_of(0.9, 0.9, 0.9), Gain(1.3, 0.3))
+    assert "2 groups that differ (0 + 1, 2)" in three.summary and three.groups == [[0, 1], [2]]
+    assert [one.verdict for one in three.classes] == ["not supported", "not supported", "supported"]
 
 
 def test_verdicts_follow_the_pairs() -> None:
