@@ -1,6 +1,7 @@
 """Choice of the number of clusters from the data: HDBSCAN, or k-means and Gaussian mixtures with ``--k auto``.
 
-The latter use the Bayesian information criterion and the stability over resamplings.
+The latter use the Bayesian information criterion and the stability over resamplings. K-means of coordinates, whose
+errors are known, also needs gaps between its clusters, because halves of a populous state are stable as well.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import numpy as np
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
 from opustomo.analysis.clusters.hdbscan_clusters import jaccard_with_best
-from opustomo.analysis.clusters.nested_clusters import nested_clusters, varying_components
+from opustomo.analysis.clusters.nested_clusters import are_separated, nested_clusters, varying_components
 from opustomo.io.atomic import atomic_path, write_figure
-from opustomo.io.progress_bar import progress
+from opustomo.io.progress_bar import hidden_progress, progress
 
 STABLE = 0.75
 """Smallest stability of valid clusters; see Hennig (2007), doi:10.1016/j.csda.2006.11.025."""
@@ -26,6 +27,8 @@ SMALLEST_CLUSTER = 2 * LEAST_IN_HALF
 RESAMPLINGS = 5
 SAMPLE_LIMIT = 20_000
 """Largest number of particles from which the number of clusters is chosen."""
+DENSITY_LIMIT = 5_000
+"""Largest number of particles in which clusters of k-means are compared with those of HDBSCAN."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,15 @@ class NumberChoice:
         random halves of the particles.
     chosen
         Chosen number of clusters.
+    separated
+        Whether the clusters are separated by gaps, shape (M,); None if this was not examined.
     """
 
     numbers: np.ndarray
     bic: np.ndarray
     stability: np.ndarray
     chosen: int
+    separated: np.ndarray | None = None
 
     @property
     def reason(self) -> str:
@@ -76,19 +82,30 @@ class NumberChoice:
             return f"{self.chosen} cluster, because with more clusters at least one is not stable{small}."
         if np.isnan(self.bic[at]):
             size = f"have at least {SMALLEST_CLUSTER} particles"
+            if self.separated is not None and not self.separated[at]:
+                return (
+                    f"{self.chosen} clusters, the largest number with which {stable} and {size}, but no number gives "
+                    "clusters with gaps between them: the population is continuous, and any number is a matter of "
+                    "convenience."
+                )
+            size += " and are separated by gaps" if self.separated is not None else ""
             return f"{self.chosen} clusters, the largest number with which {stable} and {size}."
         return f"{self.chosen} clusters, the number of lowest BIC with which {stable}."
 
 
 def choose_number(
-    latents: np.ndarray, fit: Callable[[np.ndarray, int], Fit], max_number: int, seed: int = 0
+    latents: np.ndarray,
+    fit: Callable[[np.ndarray, int], Fit],
+    max_number: int,
+    seed: int = 0,
+    separated: Callable[[np.ndarray, np.ndarray], bool] | None = None,
 ) -> NumberChoice:
     """Choose the number of clusters.
 
     For every number, the particles are clustered, and again random halves of them. The stability of a cluster is its
     mean Jaccard index with the most similar cluster of a half. Among the numbers with which all clusters are stable,
     the one of lowest BIC is chosen for a mixture model. For a method without likelihood, it is the largest one with
-    which every cluster has at least `SMALLEST_CLUSTER` particles.
+    which every cluster has at least `SMALLEST_CLUSTER` particles, and with which the clusters are separated, if any is.
 
     Parameters
     ----------
@@ -100,6 +117,8 @@ def choose_number(
         Largest number of clusters that is tried.
     seed
         Random seed of samples and halves.
+    separated
+        Function that returns whether the clusters (N,) of latents (N, zdim) are separated; None not to examine this.
     """
     rng = np.random.default_rng(seed)
     values = latents.astype(np.float64)
@@ -109,7 +128,7 @@ def choose_number(
     halves = [np.sort(rng.choice(len(values), half, replace=False)) for _ in range(RESAMPLINGS)]
     numbers = np.arange(1, max(1, min(max_number, half // LEAST_IN_HALF)) + 1)
     bic, stability = np.full(len(numbers), np.nan), np.ones(len(numbers))
-    smallest = np.full(len(numbers), len(latents))
+    smallest, apart = np.full(len(numbers), len(latents)), np.zeros(len(numbers), dtype=bool)
     with progress(len(numbers), "numbers of clusters tried") as advance:
         for at, number in enumerate(numbers):
             whole = fit(values, int(number))
@@ -120,13 +139,15 @@ def choose_number(
                 smallest[at] = members.min() * len(latents) // len(values)
                 indices = [jaccard_with_best(labels, fit(values[part], int(number)).predict(values)) for part in halves]
                 stability[at] = np.mean(indices, axis=0).min()
+                apart[at] = separated is not None and stability[at] >= STABLE and separated(values, labels)
             advance(1)
     stable = stability >= STABLE
     if np.isnan(bic).any():
-        best = np.flatnonzero(stable & ((smallest >= SMALLEST_CLUSTER) | (numbers == 1)))[-1]
+        possible = stable & ((smallest >= SMALLEST_CLUSTER) | (numbers == 1))
+        best = np.flatnonzero(possible & apart if (possible & apart).any() else possible)[-1]
     else:
         best = np.flatnonzero(stable)[bic[stable].argmin()]
-    return NumberChoice(numbers, bic, stability, int(numbers[best]))
+    return NumberChoice(numbers, bic, stability, int(numbers[best]), None if separated is None else apart)
 
 
 def write_number_choice(path: Path, choice: NumberChoice, title: str) -> None:
@@ -209,7 +230,7 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
         if coordinates is not None:
             components = varying_components(values)
             values = components if components.shape[1] else values
-        found = _by_centers(values, clustering)
+        found = _by_centers(values, clustering, standardized=coordinates is not None)
     if coordinates is None:
         return found
     number = len(found.clusters)
@@ -217,18 +238,40 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
     labels[known] = found.clusters.labels
     indices = np.flatnonzero(known)[found.clusters.center_indices]
     messages = found.messages
+    if found.choice is not None:
+        messages = (*messages, *_density_message(coordinates[known].astype(np.float64), number))
     if not known.all():
         missing = f"{(~known).sum():,} particles were not read in training; they have the label {number}."
         messages = (*messages, missing)
     return replace(found, clusters=Clusters(labels, latents[indices], indices), messages=messages)
 
 
-def _by_centers(values: np.ndarray, clustering: Clustering) -> FoundClusters:
+def _by_centers(values: np.ndarray, clustering: Clustering, standardized: bool) -> FoundClusters:
     if clustering.number is not None:
         return FoundClusters(clustering, cluster_latents(values, clustering.number, method=clustering.method))
-    choice = choose_number(values, _mixture_fit if clustering.method == "gmm" else _kmeans_fit, clustering.max_number)
+    if clustering.method == "gmm":
+        choice = choose_number(values, _mixture_fit, clustering.max_number)
+    else:
+        separated = are_separated if standardized else None
+        choice = choose_number(values, _kmeans_fit, clustering.max_number, separated=separated)
     clusters = cluster_latents(values, choice.chosen, method=clustering.method)
     return FoundClusters(replace(clustering, number=choice.chosen), clusters, choice, (choice.reason,))
+
+
+def _density_message(coordinates: np.ndarray, chosen: int) -> list[str]:
+    """Return a sentence on HDBSCAN if it finds more clusters than were chosen in coordinates (N, K) with unit errors."""
+    count, sample = len(coordinates), coordinates
+    if count > DENSITY_LIMIT:
+        sample = coordinates[np.sort(np.random.default_rng(0).choice(count, DENSITY_LIMIT, replace=False))]
+    with hidden_progress():
+        found = nested_clusters(sample, None, standardized=True)
+    if len(found) <= chosen:
+        return []
+    least = np.bincount(found.labels[found.labels >= 0]).min() * count // len(sample)
+    return [
+        f"HDBSCAN finds {len(found)} clusters in the same coordinates, the smallest with about {least:,} particles. "
+        "Rare states may be merged here; use --cluster hdbscan to find them."
+    ]
 
 
 def _by_density(values: np.ndarray, clustering: Clustering, standardized: bool) -> FoundClusters:

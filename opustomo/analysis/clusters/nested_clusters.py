@@ -100,6 +100,15 @@ def varying_components(coordinates: np.ndarray) -> np.ndarray:
     return (left * singular)[:, varying]
 
 
+def are_separated(coordinates: np.ndarray, labels: np.ndarray) -> bool:
+    """Return whether clusters (N,) of coordinates (N, K) with unit errors are far enough apart, with gaps between them.
+
+    This is the condition under which :func:`nested_clusters` keeps clusters apart.
+    """
+    groups = [_Group(np.flatnonzero(labels == cluster), 0.0) for cluster in np.unique(labels)]
+    return not _pairs_without_gap(coordinates, groups, np.zeros((0, coordinates.shape[1])), RESOLUTION)
+
+
 @dataclass(frozen=True)
 class _Group:
     """Members of a cluster, and its stability."""

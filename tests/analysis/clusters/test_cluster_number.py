@@ -66,3 +66,34 @@ def test_small_states_are_clusters_of_their_own(small: tuple[int, ...]) -> None:
     latents = (centers + rng.normal(size=centers.shape)).astype(np.float32)
     found = find_clusters(latents, Clustering(None, "kmeans", max_number=8))
     assert sorted(found.clusters.sizes) == sorted(sizes)
+
+
+def unequal_states(sizes: tuple[int, ...], spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of states 12 standard errors from each other, of which the first has a spread, and the states."""
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    errors = np.random.default_rng(0).normal(size=(len(truth), 8))
+    errors[truth == 0, 0] *= spread
+    return (12 / np.sqrt(2) * np.eye(8)[1 : len(sizes) + 1][truth] + errors).astype(np.float32), truth
+
+
+def test_kmeans_does_not_divide_a_populous_state_in_coordinates() -> None:
+    """Five clusters are stable here, but two of them are halves of the largest state."""
+    coordinates, truth = unequal_states((700, 300, 70, 50), spread=2.5)
+    found = find_clusters(coordinates, Clustering(None, max_number=8), coordinates)
+    assert found.choice is not None and found.choice.stability[4] > 0.75
+    assert len(set(zip(truth.tolist(), found.clusters.labels.tolist(), strict=True))) == 4
+    assert "separated by gaps" in found.messages[0] and len(found.messages) == 1
+
+
+def test_kmeans_says_where_a_population_is_continuous() -> None:
+    coordinates = np.random.default_rng(1).normal(size=(400, 6)).astype(np.float32)
+    coordinates[:, 0] += np.linspace(0, 60, 400)
+    found = find_clusters(coordinates, Clustering(None, max_number=6), coordinates)
+    assert len(found.clusters) > 1 and "the population is continuous" in found.messages[0]
+
+
+def test_kmeans_names_hdbscan_where_it_merges_rare_states() -> None:
+    coordinates, _ = unequal_states((900, 420, 14, 8), spread=2.5)
+    found = find_clusters(coordinates, Clustering(None, max_number=8), coordinates)
+    assert len(found.clusters) < 4
+    assert "HDBSCAN finds 4 clusters" in found.messages[1] and "--cluster hdbscan" in found.messages[1]
