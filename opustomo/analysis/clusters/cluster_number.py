@@ -28,7 +28,9 @@ RESAMPLINGS = 5
 SAMPLE_LIMIT = 20_000
 """Largest number of particles from which the number of clusters is chosen."""
 DENSITY_LIMIT = 5_000
-"""Largest number of particles in which clusters of k-means are compared with those of HDBSCAN."""
+"""Largest number of particles whose clusters are compared with those of HDBSCAN."""
+SIMILAR = 0.9
+"""Least adjusted Rand index with clusters of HDBSCAN of which nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
     indices = np.flatnonzero(known)[found.clusters.center_indices]
     messages = found.messages
     if found.choice is not None:
-        messages = (*messages, *_density_message(coordinates[known].astype(np.float64), number))
+        messages = (*messages, *_density_message(coordinates[known].astype(np.float64), found.clusters.labels))
     if not known.all():
         missing = f"{(~known).sum():,} particles were not read in training; they have the label {number}."
         messages = (*messages, missing)
@@ -258,19 +260,24 @@ def _by_centers(values: np.ndarray, clustering: Clustering, standardized: bool) 
     return FoundClusters(replace(clustering, number=choice.chosen), clusters, choice, (choice.reason,))
 
 
-def _density_message(coordinates: np.ndarray, chosen: int) -> list[str]:
-    """Return a sentence on HDBSCAN if it finds more clusters than were chosen in coordinates (N, K) with unit errors."""
-    count, sample = len(coordinates), coordinates
+def _density_message(coordinates: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Return a sentence on HDBSCAN if it divides coordinates (N, K) with unit errors otherwise than labels (N,)."""
+    from sklearn.metrics import adjusted_rand_score
+
+    count = len(coordinates)
+    sample = np.arange(count)
     if count > DENSITY_LIMIT:
-        sample = coordinates[np.sort(np.random.default_rng(0).choice(count, DENSITY_LIMIT, replace=False))]
+        sample = np.sort(np.random.default_rng(0).choice(count, DENSITY_LIMIT, replace=False))
     with hidden_progress():
-        found = nested_clusters(sample, None, standardized=True)
-    if len(found) <= chosen:
+        found = nested_clusters(coordinates[sample], None, standardized=True)
+    agreement = adjusted_rand_score(labels[sample], found.labels)
+    if not len(found.stability) or (len(found) <= labels.max() + 1 and agreement >= SIMILAR):
         return []
     least = np.bincount(found.labels[found.labels >= 0]).min() * count // len(sample)
     return [
-        f"HDBSCAN finds {len(found)} clusters in the same coordinates, the smallest with about {least:,} particles. "
-        "Rare states may be merged here; use --cluster hdbscan to find them."
+        f"HDBSCAN finds {len(found)} clusters in the same coordinates, the smallest with about {least:,} particles "
+        f"(adjusted Rand index {agreement:.2f} with these). Rare states may be merged here, or populous ones divided; "
+        "compare with --cluster hdbscan."
     ]
 
 
