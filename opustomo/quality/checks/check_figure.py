@@ -46,7 +46,8 @@ def draw_check(
     reasons = [*verdict.faults, *verdict.reservations]
     if reasons:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        figure.text(0.03, 0.885, textwrap.shorten(reasons[0], 190, placeholder=" …") + more, fontsize=9.5, color=PALE)
+        text = textwrap.fill(reasons[0] + more, 190, max_lines=2, placeholder=" …")
+        figure.text(0.03, 0.91, text, fontsize=9.5, color=PALE, va="top")
     panels = [figure.add_axes((0.045 + 0.248 * column, 0.285, 0.155, 0.49)) for column in range(4)]
     sign = {
         "right": "The dark wedges agree, so the sign of the tilts is right",
