@@ -360,7 +360,7 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
     reasons["keep"] = f"Weights of the newest {KEPT} epochs suffice to decode volumes and save disk space."
     checkpoint = max(1, min((WRITTEN_VISITS_GPU if gpu else WRITTEN_VISITS_CPU) // trained, epochs // 5))
     if checkpoint > 1:
-        reasons["checkpoint"] = f"Epochs of {trained:,} particles are short compared with the time to write their files."
+        reasons["checkpoint"] = f"Epochs of {trained:,} particles are short compared with the writing of their files."
     return Settings(
         downfrac=downfrac,
         templateres=templateres,
