@@ -319,6 +319,8 @@ def main() -> None:
     )
     add("--simulate-on", default="cpu", help="device of the simulator; results differ between devices")
     args = parser.parse_args()
+    if args.tomograms is not None and args.tomograms < 2:
+        parser.error(f"--tomograms is {args.tomograms}, but picks are combined from several. Give at least 2.")
     args.tools, args.data = args.tools.resolve(), args.data.resolve()
     sys.path[:0] = [str(ROOT)]
     if args.only:

@@ -28,6 +28,14 @@ def entry_point(name: str, *words: object) -> None:
     subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True)
 
 
+def in_odd_box(volume: torch.Tensor) -> torch.Tensor:
+    """Return a volume (D, D, D) padded to an odd box, with its central voxel D // 2 at the same index.
+
+    pytom-match-pick rotates templates about (D - 1)/2, which is the central voxel only if D is odd.
+    """
+    return torch.nn.functional.pad(volume, (0, 1 - len(volume) % 2) * 3)
+
+
 def main() -> None:
     """Prepare the files of one tomogram, match, and extract the candidates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,8 +55,7 @@ def main() -> None:
     small = crop_tomogram(torch.from_numpy(-volume), apix / args.angpix)
     write_volume(out / f"{args.name}.mrc", small.numpy(), args.angpix)
     reference, _ = resample(torch.from_numpy(template), template_apix, args.angpix)
-    # pytom-match-pick rotates templates about (D - 1)/2, which is the central voxel D // 2 only if D is odd
-    reference = torch.nn.functional.pad(reference, (0, 1 - len(reference) % 2) * 3)
+    reference = in_odd_box(reference)
     write_volume(out / "template.mrc", reference.numpy(), args.angpix)
     write_volume(out / "mask.mrc", soft_ball(len(reference), args.radius / args.angpix).numpy(), args.angpix)
     table = np.genfromtxt(args.folder / "simulated" / args.name / "tilts.csv", delimiter=",", names=True)

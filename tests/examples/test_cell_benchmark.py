@@ -141,3 +141,36 @@ def test_a_training_that_was_stopped_is_resumed(tmp_path: Path, monkeypatch: pyt
     bench.train()
     command = "dsd train_tomo particles.star -o run"
     assert lines == [command, f"{command} --load latest", f"{command} --overwrite"]
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_the_center_of_rotation_of_a_template_in_an_odd_box_is_its_central_voxel(size: int) -> None:
+    from cell_pytom import in_odd_box
+
+    volume = torch.zeros(size, size, size)
+    volume[size // 2, size // 2, size // 2] = 1.0
+    padded = in_odd_box(volume)
+    center = (len(padded) - 1) // 2
+    assert padded.shape == (9, 9, 9) and padded[center, center, center] == 1.0
+
+
+def test_a_single_tomogram_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import cell
+
+    monkeypatch.setattr("sys.argv", ["cell.py", "--tomograms", "1"])
+    with pytest.raises(SystemExit):
+        cell.main()
+    assert "--tomograms is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("last", "epoch"), [("dsdsh results run", "latest"), ("dsdsh results run 12", "12")])
+def test_the_epoch_of_the_analysis_is_that_of_the_last_line(tmp_path: Path, last: str, epoch: str) -> None:
+    import argparse
+
+    from cell import Bench
+
+    values = dict.fromkeys(("tomograms", "epochs", "clusters", "snr"))
+    bench = Bench(argparse.Namespace(folder=tmp_path, cell="ribosome", reduced=True, steps=None, **values))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.log").write_text(f"epoch 38\n     # finished: results in run; evaluate them with: {last}\n")
+    assert bench.epoch == epoch
