@@ -49,7 +49,7 @@ def draw_picks(folder: Path, out: Path, name: str = "TS_01") -> None:
     slab = gaussian_filter(volume[middle - SLICES // 2 : middle + SLICES // 2].mean(0), 1.0)
     low, high = np.percentile(slab, (1, 99))
     figure, panels = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
-    tables = (("all picks", "picks.star", OTHER), ("after the selection", "clean.star", CHOSEN))
+    tables = (("all picks", "subtomos/particles.star", OTHER), ("after the selection", "clean.star", CHOSEN))
     for axes, (title, table, color) in zip(panels, tables, strict=True):
         star = read_particles(folder / table)
         here = np.array([Path(text).stem == name for text in star.strings("rlnMicrographName")])
