@@ -324,7 +324,7 @@ def _next_commands(state: PipelineState) -> list[str]:
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
         elif to_select and 1 < (groups := len(verdict.get("groups") or [])) < state.number:
-            other, reason = groups, "the number of groups of classes that differ"
+            other, reason = groups, "the number of groups that the verdict names"
         elif stable is not None and stable != state.number:
             other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")

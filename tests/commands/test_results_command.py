@@ -113,7 +113,7 @@ def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: py
     add_arguments(parser)
     state = PipelineState(parser.parse_args(words[1:]), *selected_round(run, "1"), folder=path.parent)
     lines = _next_commands(state)
-    assert any(line.endswith("-k 2    # the number of groups of classes that differ") for line in lines)
+    assert any(line.endswith("-k 2    # the number of groups that the verdict names") for line in lines)
     named = f"Open {path.with_name('difference1.cxc')} in ChimeraX to see where class 1 differs from the others"
     assert f"  {named}; likewise 2." in lines
 

@@ -28,7 +28,7 @@ from opustomo.quality.evidence.trained_model import (
     norm_of_run,
     particle_losses,
 )
-from opustomo.quality.evidence.validation import training_remark
+from opustomo.quality.evidence.validation import continuum_remark, training_remark
 from opustomo.report.report_volumes import volume_images
 from opustomo.training.schedules import bfactor_at
 
@@ -57,6 +57,20 @@ def test_the_best_epoch_of_a_run_that_overfits_is_not_said_to_improve(tmp_path: 
     assert "overfits (overfitting since epoch 5" in training_remark(table, 6)  # as later epochs show
     assert training_remark(table, 4).startswith("Epoch 4 has the lowest held-out loss")
     assert "had not converged in epoch 3" in training_remark(table, 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_that_divide_a_continuum_are_said_to_have_no_gap(seed: int) -> None:
+    """500 particles whose coordinates have unit errors: thirds of a continuous change, and three separate states."""
+    rng = np.random.default_rng(seed)
+    errors, place = rng.normal(size=(500, 6)), rng.uniform(-8, 8, 500)
+    labels = np.digitize(place, [-2.67, 2.67])
+    said = continuum_remark(errors + place[:, None] * np.eye(6)[0], labels, [0, 1, 2])
+    assert said.startswith("No gap in the coordinates separates the classes 0 and 1, 1 and 2, so they may be parts")
+    states = errors + 9 * np.eye(6)[labels]
+    states[::50] = np.nan  # not read in training
+    assert continuum_remark(states, labels, [0, 1, 2]) == ""
+    assert continuum_remark(states, labels, [1]) == continuum_remark(states, labels, []) == ""
 
 
 def test_the_verdict_mentions_the_state_of_the_training(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
-from opustomo.analysis.clusters.nested_clusters import varying_components
+from opustomo.analysis.clusters.nested_clusters import are_separated, varying_components
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import round_particles
 from opustomo.analysis.volumes.focused_volumes import coordinates_inside
@@ -40,6 +41,7 @@ from opustomo.quality.evidence.cluster_evidence import (
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.particle_spectra import sampled_particles
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
     data_of_run,
@@ -51,7 +53,7 @@ from opustomo.quality.evidence.trained_model import (
     physics_of_run,
 )
 from opustomo.quality.evidence.validation_files import write_differences, write_validation, write_verdict
-from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
+from opustomo.quality.evidence.verdicts import SUPPORTED, MotionVerdict, RunVerdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at
@@ -159,7 +161,13 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     judged, motion, differences = _judge(request, particles, labels, mask, reading)
     if not _conformation_is_read(config):
         say("The conformation latents are not judged because no decoder of this run reads them.")
-    judged = replace(judged, summary=f"{judged.summary} {training_remark(results.root / EPOCHS_FILE, epoch)}".strip())
+    supported = [one.number for one in judged.classes if one.verdict == SUPPORTED]
+    coordinates = results.load_coordinates(epoch, len(labels))
+    remarks = [
+        "" if coordinates is None else continuum_remark(coordinates, labels, supported),
+        training_remark(results.root / EPOCHS_FILE, epoch),
+    ]
+    judged = replace(judged, summary=" ".join([judged.summary, *filter(None, remarks)]))
     written += write_differences(path.parent, differences, request.num_clusters)
     for file in [*written, *write_verdict(path.parent, judged, motion)]:
         say(f"Wrote {file}")
@@ -183,6 +191,35 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     match.write(table)
     say(f"Wrote {table}")
     return match
+
+
+def continuum_remark(coordinates: np.ndarray, labels: np.ndarray, supported: list[int]) -> str:
+    """Return a sentence that names supported classes without a gap between them; empty if gaps separate all.
+
+    Parameters
+    ----------
+    coordinates
+        Coordinates of the compositions in units of their standard errors, (N, K), with NaN where they are unknown.
+    labels
+        Class of each particle, (N,).
+    supported
+        Numbers of the classes that are supported.
+    """
+    known = sampled_particles(np.flatnonzero(np.isfinite(coordinates).all(1) & np.isin(labels, supported)))
+    values = coordinates[known].astype(np.float64)
+    components = varying_components(values) if len(known) > 1 else values
+    values = components if components.shape[1] else values
+    joined = []
+    for pair in combinations(supported, 2):
+        rows = np.isin(labels[known], pair)
+        if len(set(labels[known][rows])) == 2 and not are_separated(values[rows], labels[known][rows]):
+            joined.append(f"{pair[0]} and {pair[1]}")
+    if not joined:
+        return ""
+    return (
+        f"No gap in the coordinates separates the classes {', '.join(joined)}, so they may be parts of a continuous "
+        "change."
+    )
 
 
 def training_state(root: Path, epoch: int) -> str:

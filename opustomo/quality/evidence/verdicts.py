@@ -200,11 +200,12 @@ def _judge_run(classes: Sequence[ClassVerdict], pairs: Sequence[PairTest]) -> tu
     groups = merged_groups([one.number for one in present], pairs)
     names = ", ".join(" + ".join(map(str, group)) for group in groups)
     if NOT_SUPPORTED in verdicts:
-        return (
-            NOT_SUPPORTED,
-            f"{len(present)} classes are more than the data support: they form {len(groups)} groups that differ "
-            f"({names}).",
-        )
+        place = {number: at for at, group in enumerate(groups) for number in group}
+        apart = [pair.outcome == DIFFERENT for pair in pairs if place[pair.first] != place[pair.second]]
+        formed = f"{len(groups)} groups that differ ({names})"
+        if not all(apart):
+            formed = f"at most {len(groups)} groups ({names}), of which not all are shown to differ"
+        return NOT_SUPPORTED, f"{len(present)} classes are more than the data support: they form {formed}."
     doubtful = ", ".join(str(one.number) for one in present if one.verdict != SUPPORTED)
     return CANNOT_TELL, f"Some classes differ, but it is not clear whether these are real: {doubtful}."
 
