@@ -224,12 +224,16 @@ def _star_files(state: PipelineState) -> None:
 
 def _validate(state: PipelineState) -> None:
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+    from opustomo.quality.evidence.validation_files import DIFFERENCE_TABLE
 
     if state.args.skip_validation:
         print("Skipped because of --skip-validation. The report will have no verdict.")
         return
     verdict = state.clusters / "validation_verdict.json"
-    if state.current([verdict, state.clusters / "validation.csv"], [state.clusters / "labels.pkl"]):
+    if state.current(
+        [verdict, *(state.clusters / name for name in ("validation.csv", DIFFERENCE_TABLE))],
+        [state.clusters / "labels.pkl"],
+    ):
         _skip(verdict)
         return
     validate_run(
