@@ -1,7 +1,7 @@
 // Charts, drawn by Observable Plot: training, resolution, distributions.
 "use strict";
 
-const { plot: drawPlot, line: lineMark, dot: dotMark, text: textMark, cell: cellMark, ruleX, ruleY, rectY, axisX, axisY, gridY } = libraries;
+const { plot: drawPlot, line: lineMark, dot: dotMark, text: textMark, cell: cellMark, link: linkMark, binX, normalizeY, ruleX, ruleY, rectY, axisX, axisY, gridY } = libraries;
 
 // Shades of slate, because hues denote clusters everywhere on the page
 const TRAINING = "#2f3b49", HELD_OUT = "#8794a5";
@@ -160,29 +160,19 @@ class Distributions {
   }
 
   draw() {
-    const { categories, columns } = this.points, { codes, labels, colors } = categories[0], { shown, selected } = this.explorer;
-    const fractions = byId("scale").value === "fractions";
+    const { categories, columns } = this.points, { codes, labels, colors } = categories[0], { every, shown, selected } = this.explorer;
+    const fractions = byId("scale").value === "fractions", members = every.filter((i) => shown[i]);
     this.host.replaceChildren(...this.measures.map(({ name, column, unit }) => {
-      const [low, high] = percentiles(columns[column], 0.002, 0.998), bins = this.bins, step = (high - low) / bins;
-      const counts = labels.map(() => new Float64Array(bins)), chosen = new Float64Array(bins), totals = new Float64Array(labels.length + 1);
-      for (let i = 0; i < codes.length; i++) {
-        const bin = Math.floor((columns[column][i] - low) / step);
-        if (!shown[i] || !(bin >= 0 && bin <= bins)) continue;
-        counts[codes[i]][Math.min(bin, bins - 1)]++;
-        totals[codes[i]]++;
-        if (selected && selected[i]) { chosen[Math.min(bin, bins - 1)]++; totals[labels.length]++; }
-      }
-      const series = labels.map((label, c) => ({ label, color: colors[c], bins: counts[c], total: totals[c] })).filter(({ total }) => total);
-      if (selected) series.push({ label: "selection", color: "#1c2530", bins: chosen, total: totals[labels.length] });
-      const rows = series.flatMap(({ label, color, bins: values, total }) => Array.from(values, (value, k) =>
-        ({ label, color, x: low + (k + 0.5) * step, y: fractions ? value / Math.max(total, 1) : value })));
+      const domain = percentiles(columns[column], 0.002, 0.998), values = columns[column], step = (domain[1] - domain[0]) / this.bins;
+      const bins = { value: (i) => values[i], domain, thresholds: Array.from({ length: this.bins - 1 }, (_, k) => domain[0] + (k + 1) * step) };
+      const histogram = (chosen, stroke, label) => lineMark(chosen, normalizeY(fractions ? "sum" : () => 1, binX({ y: "count", title: () => label, filter: null }, { x: bins, curve: "step", strokeWidth: 1.8, stroke, title: stroke })));
       return figure(`${name}${unit ? ` (${unit})` : ""}`, drawPlot({
         width: 410, height: 210, marginLeft: 48, marginTop: 10, marginBottom: 24,
-        x: { domain: [low, high], label: null, ticks: 6, tickFormat: short, tickSize: 3 },
-        y: { label: null, ticks: 4, tickFormat: fractions ? (value) => `${short(100 * value)} %` : short, tickSize: 0, grid: true, domain: [0, Math.max(...rows.map(({ y }) => y), 1e-9)] },
+        x: { domain, label: null, ticks: 6, tickFormat: short, tickSize: 3 },
+        y: { label: null, ticks: 4, tickFormat: fractions ? (value) => `${short(100 * value)} %` : short, tickSize: 0, grid: true, zero: true },
         marks: [
-          ruleY([0]),
-          lineMark(rows, { x: "x", y: "y", z: "label", stroke: "color", strokeWidth: 1.8, curve: "step", title: "label" }),
+          ruleY([0]), labels.map((label, c) => [label, colors[c], members.filter((i) => codes[i] === c)]).filter(([, , own]) => own.length).map(([label, color, own]) => histogram(own, color, label)),
+          selected && histogram(members.filter((i) => selected[i]), "#1c2530", "selection"),
         ],
       }));
     }));

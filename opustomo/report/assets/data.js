@@ -81,13 +81,9 @@ function clusterStack(members, { codes, labels, colors }) {
 // viridis, perceptually uniform and color-blind safe, without its last yellow, which is invisible on white
 const rampColor = (part) => libraries.interpolateViridis(0.9 * part);
 
-function percentiles(values, low, high) {
-  const finite = Float32Array.from(values.filter((value) => Number.isFinite(value))).sort();
-  if (!finite.length) return [0, 1];
-  const at = (part) => finite[Math.min(finite.length - 1, Math.round(part * (finite.length - 1)))];
-  const ends = [at(low), at(high)];
-  if (ends[1] <= ends[0]) ends[1] = ends[0] + 1;
-  return ends;
+function percentiles(values, ...parts) {
+  const [low = 0, high = 1] = parts.map((part) => libraries.quantile(values, part));
+  return [low, high > low ? high : low + 1];
 }
 
 // A function that requests work for the next frame in which an element is in view or nearly so

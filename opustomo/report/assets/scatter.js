@@ -4,14 +4,10 @@
 const MARGIN = { left: 52, right: 12, top: 12, bottom: 36 };
 const FAINT = packedColor("#dde2e8");
 
+// range of the values of the members, with a margin
 function range(values, members) {
-  // range of the values of the members, with a margin
-  let low = Infinity, high = -Infinity;
-  for (const i of members) {
-    if (values[i] < low) low = values[i];
-    if (values[i] > high) high = values[i];
-  }
-  if (!(high >= low)) return [-1, 1];
+  const [low, high] = libraries.extent(members, (i) => values[i]);
+  if (low === undefined) return [-1, 1];
   const room = (high - low) * 0.03 || 1;
   return [low - room, high + room];
 }
@@ -29,10 +25,10 @@ function discOffsets(radius) {
 
 class Scatter {
   constructor(host, callbacks = {}) {
-    Object.assign(this, { host, callbacks, tool: "lasso", path: null, hovered: -1, marked: -1, labels: [], transform: libraries.zoomIdentity });
+    Object.assign(this, { host, callbacks, tool: "lasso", path: null, hovered: -1, marked: -1, labels: [], placed: [], transform: libraries.zoomIdentity });
     this.base = element("canvas");
     this.axes = element("div", { class: "frame" });
-    this.over = element("canvas", { tabindex: "-1" });
+    this.over = element("div", { class: "over", tabindex: "-1" });
     host.append(this.base, this.axes, this.over);
     this.x = this.y = this.members = this.order = new Int32Array(0);
     this.drawSoon = whenVisible(host, () => this.draw());
@@ -48,13 +44,7 @@ class Scatter {
     Object.assign(this, { x, y, members, equal, names, scale, tree: null });
     this.box = [range(x, members), range(y, members)];
     // fixed random order, so that no color covers the others
-    this.order = Int32Array.from(members);
-    let state = 12345;
-    for (let k = this.order.length - 1; k > 0; k--) {
-      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-      const other = (state >>> 1) % (k + 1);
-      [this.order[k], this.order[other]] = [this.order[other], this.order[k]];
-    }
+    this.order = libraries.shuffler(libraries.randomLcg(0.5))(Int32Array.from(members));
     this.resetView();
   }
 
@@ -66,7 +56,7 @@ class Scatter {
 
   setLabels(labels) {
     this.labels = labels;
-    this.drawOver();
+    this.drawSoon();
   }
 
   resetView() {
@@ -79,10 +69,7 @@ class Scatter {
     const { clientWidth: width, clientHeight: height } = this.host;
     if (!width || !height) return;
     Object.assign(this, { width, height, tree: null, ratio: Math.min(window.devicePixelRatio || 1, 2) });
-    for (const canvas of [this.base, this.over]) {
-      canvas.width = Math.round(width * this.ratio);
-      canvas.height = Math.round(height * this.ratio);
-    }
+    Object.assign(this.base, { width: Math.round(width * this.ratio), height: Math.round(height * this.ratio) });
     this.drawSoon();
   }
 
@@ -167,59 +154,26 @@ class Scatter {
     } else layer((i) => shown[i], null, solid);
     context.putImageData(image, 0, 0);
     this.drawAxes();
+    // labels near their points, moved apart until they do not overlap
+    this.placed = this.labels.map(({ x, y, text, color }) => ({ text, color, x: ox + x * sx, y: oy + y * sy, from: [ox + x * sx, oy + y * sy] }));
+    libraries.forceSimulation(this.placed).stop()
+      .force("apart", libraries.forceCollide(13)).force("x", libraries.forceX(({ from }) => from[0])).force("y", libraries.forceY(({ from }) => from[1])).tick(80);
     this.drawOver();
   }
 
   drawOver() {
-    const context = this.over.getContext("2d");
-    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
-    if (!this.box) return;
-    const { sx, sy, ox, oy } = this.scales();
-    context.font = "600 13px system-ui, 'Liberation Sans', sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    const placed = spreadLabels(this.labels.map(({ x, y, text }) => [ox + x * sx, oy + y * sy, Math.max(22, context.measureText(text).width + 12)]));
-    context.lineWidth = 1;
-    context.strokeStyle = "#5a6675";
-    this.labels.forEach(({ x, y }, k) => {
-      // line from a moved label to its point
-      if (Math.hypot(placed[k][0] - ox - x * sx, placed[k][1] - oy - y * sy) < 9) return;
-      context.beginPath();
-      context.moveTo(ox + x * sx, oy + y * sy);
-      context.lineTo(placed[k][0], placed[k][1]);
-      context.stroke();
-    });
-    for (const [k, { text, color }] of this.labels.entries()) {
-      const [px, py, wide] = placed[k];
-      context.beginPath();
-      context.roundRect(px - wide / 2, py - 11, wide, 22, 11);
-      context.fillStyle = "rgba(255,255,255,0.92)";
-      context.fill();
-      context.lineWidth = 2;
-      context.strokeStyle = color;
-      context.stroke();
-      context.fillStyle = "#1c2530";
-      context.fillText(text, px, py + 0.5);
-    }
-    for (const [i, width] of [[this.marked, 3.5], [this.hovered, 2]]) {
-      if (i < 0 || !this.members.includes(i)) continue;
-      context.beginPath();
-      context.arc(...this.pixelOf(i), this.radius() + 3.5, 0, 2 * Math.PI);
-      context.lineWidth = width;
-      context.strokeStyle = "#1c2530";
-      context.stroke();
-    }
-    if (this.path) {
-      context.beginPath();
-      this.path.forEach(([px, py], k) => (k ? context.lineTo(px, py) : context.moveTo(px, py)));
-      context.closePath();
-      context.fillStyle = "rgba(11,79,138,0.10)";
-      context.fill();
-      context.lineWidth = 1.5;
-      context.strokeStyle = "#0b4f8a";
-      context.stroke();
-    }
+    if (!this.box || !this.width) return;
+    const { width, height, placed } = this, ink = "#1c2530", at = { x: "x", y: "y" };
+    const rings = [[this.marked, 3.5], [this.hovered, 2]].filter(([i]) => i >= 0 && this.members.includes(i)).map(([i, strokeWidth]) => dotMark([this.pixelOf(i)], { x: "0", y: "1", r: this.radius() + 3.5, stroke: ink, strokeWidth }));
+    this.over.replaceChildren(drawPlot({
+      width, height, margin: 0, x: { axis: null, domain: [0, width] }, y: { axis: null, domain: [height, 0] },
+      marks: [
+        linkMark(placed.filter(({ x, y, from }) => Math.hypot(x - from[0], y - from[1]) > 9), { x1: ({ from }) => from[0], y1: ({ from }) => from[1], x2: "x", y2: "y", stroke: "#5a6675" }),
+        dotMark(placed, { ...at, r: 11, fill: "#fff", fillOpacity: 0.92, stroke: "color", strokeWidth: 2 }),
+        textMark(placed, { ...at, text: "text", fill: ink, fontSize: 13, fontWeight: 600 }), ...rings,
+        this.path && lineMark(this.path, { x: "0", y: "1", curve: "linear-closed", fill: "#0b4f8a", fillOpacity: 0.1, stroke: "#0b4f8a" }),
+      ],
+    }));
   }
 
   // frame and ticks, between the points and what is drawn over them
@@ -284,25 +238,4 @@ class Scatter {
     }
     if (this.callbacks.hover) this.callbacks.hover(i, event);
   }
-}
-
-function spreadLabels(places) {
-  // Move labels [x, y, width] of height 22 pixels apart until they do not overlap.
-  const moved = places.map((place) => [...place]);
-  for (let round = 0; round < 80; round++) {
-    let touching = false;
-    for (let a = 0; a < moved.length; a++)
-      for (let b = 0; b < a; b++) {
-        const dx = moved[a][0] - moved[b][0], dy = moved[a][1] - moved[b][1];
-        const overX = (moved[a][2] + moved[b][2]) / 2 + 3 - Math.abs(dx), overY = 25 - Math.abs(dy);
-        if (overX <= 0 || overY <= 0) continue;
-        touching = true;
-        const axis = overX < overY ? 0 : 1, by = (axis ? overY : overX) / 2 + 0.5;
-        const sign = (axis ? dy : dx) < 0 ? -1 : 1;
-        moved[a][axis] += sign * by;
-        moved[b][axis] -= sign * by;
-      }
-    if (!touching) break;
-  }
-  return moved;
 }
