@@ -162,6 +162,8 @@ class Distributions {
   draw() {
     const { categories, columns } = this.points, { codes, labels, colors } = categories[0], { every, shown, selected } = this.explorer;
     const fractions = byId("scale").value === "fractions", members = every.filter((i) => shown[i]);
+    const series = labels.map((label, c) => [members.filter((i) => codes[i] === c), colors[c], label]).filter(([own]) => own.length);
+    if (selected) series.push([members.filter((i) => selected[i]), "#1c2530", "selection"]);
     this.host.replaceChildren(...this.measures.map(({ name, column, unit }) => {
       const domain = percentiles(columns[column], 0.002, 0.998), values = columns[column], step = (domain[1] - domain[0]) / this.bins;
       const bins = { value: (i) => values[i], domain, thresholds: Array.from({ length: this.bins - 1 }, (_, k) => domain[0] + (k + 1) * step) };
@@ -170,10 +172,7 @@ class Distributions {
         width: 410, height: 210, marginLeft: 48, marginTop: 10, marginBottom: 24,
         x: { domain, label: null, ticks: 6, tickFormat: short, tickSize: 3 },
         y: { label: null, ticks: 4, tickFormat: fractions ? (value) => `${short(100 * value)} %` : short, tickSize: 0, grid: true, zero: true },
-        marks: [
-          ruleY([0]), labels.map((label, c) => [label, colors[c], members.filter((i) => codes[i] === c)]).filter(([, , own]) => own.length).map(([label, color, own]) => histogram(own, color, label)),
-          selected && histogram(members.filter((i) => selected[i]), "#1c2530", "selection"),
-        ],
+        marks: [ruleY([0]), series.map((one) => histogram(...one))],
       }));
     }));
   }
