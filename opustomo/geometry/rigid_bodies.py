@@ -69,6 +69,11 @@ class BodyGeometry:
     def __len__(self) -> int:
         return len(self.com_bodies)
 
+    @property
+    def largest(self) -> int:
+        """Index of the body with the largest ellipsoid of inertia."""
+        return int(self.array("radii_bodies").prod(1).argmax())
+
     def array(self, name: str) -> npt.NDArray[np.float64]:
         """Return an attribute as an array."""
         return np.asarray(getattr(self, name), dtype=np.float64)

@@ -263,19 +263,13 @@ class Autoencoder(nn.Module):
     ) -> loss.LossTerms:
         """Return the loss of a batch from the terms of its particles."""
         gen, mse, snr = self.reconstruction(generated, held_out=state.random is None)
-        kl = conformation_kl = torch.zeros_like(mse)
+        kl = torch.zeros_like(mse)
         if inferred.logstd is not None:
             kl = loss.kl_divergence(inferred.mu, inferred.logstd)
-            if self.config.bodies is not None and state.random is not None and not self.physics.original:
-                moved = slice(self.config.zdim, None)  # counts in full, as in the evidence lower bound
-                conformation_kl = loss.kl_divergence(inferred.mu[:, moved], inferred.logstd[:, moved])
-                conformation_kl = conformation_kl * self.decoder.composition_scale
         weight = torch.ones_like(mse) if batch.weight is None else batch.weight
         share = loss.share_of_mean(weight, state.ranks)
-        particles = loss.ParticleTerms(gen, mse, snr, kl, conformation_kl)
-        weights = loss.LossWeights(
-            state.beta, state.beta_control, state.lamb, state.snr, self.norm, self.noise.reference_variance
-        )
+        particles = loss.ParticleTerms(gen, mse, snr, kl)
+        weights = loss.LossWeights(state.beta, state.beta_control, state.lamb, state.snr, self.norm)
         return loss.combine(
             particles, self._batch_terms(inferred, generated, neighbors, share, state), weights, share, state.ranks
         )
@@ -312,6 +306,7 @@ class Autoencoder(nn.Module):
                     self.pose_prior,
                     self.boxes.box / self.boxes.render,
                 )
+                turn, shift_px = self.posing.step_with_largest_body(generated.correction.motion, turn, shift_px)
         gain = self._gain_sums(batch, generated) if state.random is None and not self.physics.original else None
         return StepOutput(terms, mu, turn, shift_px, variance, generated.noise, gain)
 

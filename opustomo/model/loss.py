@@ -30,8 +30,6 @@ class LossWeights:
         Running ratio of model power to residual power, scalar.
     norm
         Number of voxels of the mask, N_norm.
-    noise_variance
-        Mean variance N̄ of the noise per voxel; an energy over 2 N̄ is a negative log-likelihood.
     """
 
     beta: float | Tensor
@@ -39,7 +37,6 @@ class LossWeights:
     lamb: float
     snr: Tensor
     norm: float
-    noise_variance: float | Tensor = 1.0
 
 
 class ParticleTerms(NamedTuple):
@@ -55,15 +52,12 @@ class ParticleTerms(NamedTuple):
         Ratio of model power to residual power.
     kl
         KL divergence of the latents.
-    conformation_kl
-        KL divergence of the conformation where it counts in full; zeros elsewhere.
     """
 
     gen: Tensor
     mse: Tensor
     snr: Tensor
     kl: Tensor
-    conformation_kl: Tensor
 
 
 class BatchTerms(NamedTuple):
@@ -167,7 +161,6 @@ def combine(
     gen, mse, kl = ((share * term).sum() for term in (particles.gen, particles.mse, particles.kl))
     snr = ranks.total((share * particles.snr).sum()) / ranks.size
     total = gen + weights.beta_control * weights.snr * weights.beta * kl / weights.norm
-    total = total + 2.0 * weights.noise_variance * (share * particles.conformation_kl).sum() / weights.norm
     if batch is None:
         zero = torch.zeros_like(gen)
         return LossTerms(total, gen, mse, snr, kl, *[zero] * len(BatchTerms._fields))

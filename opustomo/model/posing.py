@@ -77,6 +77,7 @@ class Posing(nn.Module):
         super().__init__()
         self.boxes = boxes
         self._names: tuple[str, ...] = ()
+        self.largest = 0 if geometry is None else geometry.largest
         if geometry is not None:
             bodies = Bodies.on_crop(geometry, boxes)
             self._names = tuple(f.name for f in fields(bodies))
@@ -98,6 +99,23 @@ class Posing(nn.Module):
             own = rows[:, : len(bodies)]
             motion = body_motion(small_rotation(own[..., :3]), small_rotation(own[..., 3:]), bodies)
         return Correction(small_rotation(rows[:, -1, :3]), rows[:, -1, 3:], motion)
+
+    def step_with_largest_body(self, motion: Motion | None, turn: Tensor, shift_px: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a step of the pose that includes the motion of the largest body, which defines the frame.
+
+        Parameters
+        ----------
+        motion
+            Motion of the bodies; None for a rigid particle, whose step does not change.
+        turn, shift_px
+            Step δA (B, 3, 3) and t (B, 3) in the reference frame, pixels of the input box.
+        """
+        bodies = self.bodies
+        if motion is None or bodies is None:
+            return turn, shift_px
+        own, center = motion.rotations[:, self.largest].detach(), bodies.centers[self.largest]
+        moved = motion.shifts[:, self.largest].detach() + center - center @ own  # V is read at ownᵀ x + moved
+        return own @ turn, shift_px + (moved[:, None] @ turn)[:, 0] / self.boxes.grid_per_pixel
 
     def no_correction(self, count: int, device: torch.device) -> Correction:
         """Return the correction of a model without a head: none."""

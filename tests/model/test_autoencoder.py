@@ -14,11 +14,12 @@ from opustomo.geometry.rotations import matrix_to_quaternion
 from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
-from opustomo.model.loss import Neighbors, kl_divergence
+from opustomo.model.loss import Neighbors
 from opustomo.model.pose_posterior import PoseSlopes
-from opustomo.model.posing import candidate_rotations
+from opustomo.model.posing import Correction, Posing, candidate_rotations
 from opustomo.model.random_draws import StepRandom
 from opustomo.model.step_records import Batch, StepOutput, StepState
+from opustomo.physics.body_motion import Motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
@@ -344,20 +345,39 @@ def test_candidates_of_a_preset(kind: str) -> None:
     np.testing.assert_allclose(turn, expected, atol=0.03)
 
 
-def test_the_conformation_of_bodies_counts_in_full(model: Autoencoder) -> None:
-    """Twice the noise variance times the KL of the last two numbers, as the evidence lower bound asks."""
-    moving = with_bodies(model)
-    moving.noise.power.fill_(3.0)
-    batch, neighbors, now = make_batch(), make_neighbors(), state(StepRandom((0,), "cpu", COUNT))
-    with torch.no_grad():
-        inferred = moving.inference(batch, now)
-        generated = moving.generative(batch, inferred, now)
-        totals = []
-        for scale in (0.0, 0.5):
-            moving.decoder.composition_scale.fill_(scale)
-            totals.append(moving.loss(batch, inferred, generated, neighbors, now))
-    assert inferred.logstd is not None
-    kl = kl_divergence(inferred.mu[:, SIZES.zdim :], inferred.logstd[:, SIZES.zdim :]).mean()
-    expected = 0.5 * 2.0 * 3.0 * kl / moving.norm
-    torch.testing.assert_close(totals[1].total - totals[0].total, expected, rtol=1e-3, atol=1e-7)
-    assert float(expected) > 1e-4 and float(totals[0].kl) == float(totals[1].kl)
+@pytest.mark.parametrize("angle_deg", [0.0, 2.0])
+def test_a_pose_step_takes_over_the_motion_of_the_largest_body(angle_deg: float) -> None:
+    """If all bodies move alike, the new pose without any motion gives the same image."""
+    posing, rng, still = Posing(BOXES, BODIES), np.random.default_rng(0), torch.zeros(COUNT, 3)
+    bodies = posing.bodies
+    assert bodies is not None
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 24)] * 3, indexing="ij")
+    density = torch.exp(-((z - 0.2) ** 2 + 3 * (y + 0.1) ** 2 + 2 * (x - 0.1) ** 2) / 0.1).expand(COUNT, -1, -1, -1)
+
+    def rotations(deg: float) -> torch.Tensor:
+        return torch.from_numpy(Rotation.from_rotvec(np.radians(deg) * rng.normal(size=(COUNT, 3))).as_matrix()).float()
+
+    pose, common, step, moved = rotations(90.0), rotations(8.0), rotations(angle_deg), 0.05 * torch.randn(COUNT, 3)
+    shifts = torch.stack([((center - moved)[:, None] @ common)[:, 0] - center for center in bodies.centers], 1)
+    motion = Motion(common[:, None].expand(-1, len(bodies), -1, -1), shifts)
+    identity = torch.eye(3).expand(COUNT, 3, 3)
+    expected = posing.sampler(density, pose, Correction(identity, still, motion))(step[:, None], still)
+    turn, shift_px = posing.step_with_largest_body(motion, step, still)
+    found = posing.sampler(density, pose, Correction(turn, still, None))(torch.eye(3)[None], shift_px)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    unmoved = posing.sampler(density, pose, Correction(step, still, None))(torch.eye(3)[None], still)
+    assert float((unmoved - expected).abs().max()) > 0.1
+    assert posing.step_with_largest_body(None, step, still)[0] is step
+
+
+def test_a_step_of_a_model_with_bodies_moves_the_pose_with_the_largest(model: Autoencoder) -> None:
+    moving, batch = with_bodies(model), replace(make_batch(), deviation=torch.zeros(COUNT, 6))
+    head = moving.decoder.template.affine_out
+    assert head is not None
+    turns = []
+    for turn in (0.0, 0.5):
+        with torch.no_grad():
+            head[2].bias[6 * BODIES.largest : 6 * BODIES.largest + 3] += turn
+            turns.append(moving(batch, make_neighbors(), state(StepRandom((0,), "cpu", COUNT))).turn)
+    moved = Rotation.from_matrix((turns[0].mT @ turns[1]).double().numpy()).magnitude()
+    assert (np.degrees(moved) > 1.0).all()

@@ -136,7 +136,7 @@ def test_total(seed: int, strength: float) -> None:
     weights = np.array([reference.candidate_weights(e, crop) for e in energies])
     sums = tensors((weights * energies).sum(1), (weights * power).sum(1), target2)
     kl_tensor = torch.from_numpy(kl)
-    particles = ParticleTerms(*reconstruction(*sums, float(norm)), kl_tensor, torch.zeros_like(kl_tensor))
+    particles = ParticleTerms(*reconstruction(*sums, float(norm)), kl_tensor)
     terms = combine(
         particles,
         BatchTerms(*(torch.tensor(value, dtype=torch.float64) for value in (*smooth, *prior.values()))),
@@ -150,7 +150,7 @@ def test_total(seed: int, strength: float) -> None:
 def terms_of(energy: torch.Tensor, power: torch.Tensor, target2: torch.Tensor) -> ParticleTerms:
     """Return the terms of particles without an encoder."""
     zero = torch.zeros_like(target2)
-    return ParticleTerms(*reconstruction(energy, power, target2, 10.0), zero, zero)
+    return ParticleTerms(*reconstruction(energy, power, target2, 10.0), zero)
 
 
 def test_without_encoder_only_reconstruction_and_smoothness_count() -> None:
@@ -163,15 +163,6 @@ def test_without_encoder_only_reconstruction_and_smoothness_count() -> None:
     snr = 0.1 / 0.3
     assert float(terms.total) == pytest.approx(0.1 + min(snr**0.5, 0.5) * (0.01 + 0.06) / 10)
     assert float(terms.kl) == 0
-
-
-def test_a_conformation_counts_in_full() -> None:
-    one = torch.ones(2, dtype=torch.float64)
-    weights, half = LossWeights(0.5, 0.5, 1.0, torch.tensor(0.1), 10.0, noise_variance=3.0), torch.full((2,), 0.5)
-    particles = terms_of(one, one, 2 * one)
-    moved = particles._replace(conformation_kl=torch.tensor([1.0, 2.0]))
-    gained = combine(moved, None, weights, half).total - combine(particles, None, weights, half).total
-    assert float(gained) == pytest.approx(2 * 3.0 * 1.5 / 10)
 
 
 def test_snr_carries_no_gradient() -> None:
