@@ -42,4 +42,5 @@ def test_every_command_of_the_page_runs(trained_run: Path, tmp_path: Path, monke
     named = set(re.findall(r"^\| `([\w.{}]+)`", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     made = {path.name for path in (folder / "run" / "analyze.1" / "kmeans3").glob("*") if "valid" in path.name}
     made |= {"backprojection{i}.mrc", "validation_reference.csv"}  # the last one only with --reference
+    made.add("difference{i}.mrc")  # of classes with more particles than these
     assert named == made and (folder / "run" / "analyze.1" / "kmeans3" / "backprojection2.mrc").is_file()
