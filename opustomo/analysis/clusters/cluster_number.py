@@ -14,7 +14,7 @@ import numpy as np
 
 from opustomo.analysis.clusters.clustering import Clustering, Clusters, cluster_latents, fit_mixture, numbered_clusters
 from opustomo.analysis.clusters.hdbscan_clusters import jaccard_with_best
-from opustomo.analysis.clusters.nested_clusters import are_separated, nested_clusters, varying_components
+from opustomo.analysis.clusters.nested_clusters import are_separated, components_to_cluster, nested_clusters
 from opustomo.io.atomic import atomic_path, write_figure
 from opustomo.io.progress_bar import hidden_progress, progress
 
@@ -230,8 +230,7 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
         found = _by_density(values, clustering, standardized=coordinates is not None)
     else:
         if coordinates is not None:
-            components = varying_components(values)
-            values = components if components.shape[1] else values
+            values = components_to_cluster(values)
         found = _by_centers(values, clustering, standardized=coordinates is not None)
     if coordinates is None:
         return found

@@ -100,6 +100,14 @@ def varying_components(coordinates: np.ndarray) -> np.ndarray:
     return (left * singular)[:, varying]
 
 
+def components_to_cluster(coordinates: np.ndarray) -> np.ndarray:
+    """Return :func:`varying_components` of coordinates (N, K) with unit errors, or the coordinates if none varies."""
+    if len(coordinates) < 2:
+        return coordinates
+    components = varying_components(coordinates)
+    return components if components.shape[1] else coordinates
+
+
 def are_separated(coordinates: np.ndarray, labels: np.ndarray) -> bool:
     """Return whether clusters (N,) of coordinates (N, K) with unit errors are far enough apart, with gaps between them.
 

@@ -15,6 +15,7 @@ from opustomo.errors import UserError
 from opustomo.io.atomic import write_csv
 from opustomo.io.mrc import pixel_sizes_differ, read_volume
 from opustomo.io.tomograms import Tomograms, tomograms_of
+from opustomo.physics.fourier import irfft3, rfft3
 from opustomo.physics.fsc import ShellCorrelation, half_map_correlation, shell_correlation
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, Assignment, ReadOptions, back_project, half_sets
 
@@ -284,7 +285,7 @@ def match_reference(
         raise UserError("All clusters are empty, so that none can be compared with the reference.")
     tried = [displacement_px(volume.float(), template) for volume in maps.values()]
     displacement = max(
-        [(0, 0, 0), *tried],
+        dict.fromkeys([(0, 0, 0), *tried]),  # the first of equal ones counts
         key=lambda one: max(resemblance(volume, one) for volume in maps.values()),
     )
     found = np.full(len(volumes), np.nan)
@@ -304,8 +305,8 @@ def displacement_px(volume: Tensor, template: Tensor) -> tuple[int, int, int]:
     The displacement is at most an eighth of the box along each axis.
     """
     size = len(template)
-    product = torch.fft.rfftn(volume) * torch.fft.rfftn(template - template.mean()).conj()
-    correlation = torch.fft.fftshift(torch.fft.irfftn(product, s=template.shape))
+    product = rfft3(volume) * rfft3(template - template.mean()).conj()
+    correlation = torch.fft.fftshift(irfft3(product))
     reach, center = size // 8, size // 2
     near = correlation[(slice(center - reach, center + reach + 1),) * 3]
     z, y, x = (int(index) - reach for index in np.unravel_index(int(near.argmax()), near.shape))

@@ -8,7 +8,7 @@ import numpy as np
 
 from opustomo.analysis.clusters.clustering import cluster_latents
 from opustomo.analysis.clusters.hdbscan_clusters import default_min_cluster_size
-from opustomo.analysis.clusters.nested_clusters import nested_clusters, varying_components
+from opustomo.analysis.clusters.nested_clusters import components_to_cluster, nested_clusters
 from opustomo.io.progress_bar import hidden_progress, progress
 
 REPEATS = 4
@@ -170,8 +170,7 @@ def cluster_stability(
         return None
     by_density = clustered.method == "hdbscan"
     if clustered.standardized and not by_density:
-        components = varying_components(values)
-        values = components if components.shape[1] else values
+        values = components_to_cluster(values)
     divide = _Division(clustered.method, clustered.standardized, np.bincount(labels[labels >= 0]))
     largest = min(num_clusters + 2, MOST_CLUSTERS, len(values) // 4)
     tried = {num_clusters} if by_density else {*range(2, largest + 1), num_clusters}

@@ -97,7 +97,8 @@ def difference_map(
     strata = propensity_strata(matched, side, seed)
     sides = np.concatenate([side[None], matched_permutations(side, strata, SPLITS, np.random.default_rng(seed))])
     inside = residuals.mask > INSIDE
-    differences = _differences(residuals, rows, sides)[:, inside]
+    prior = difference_prior(residuals)
+    differences = _differences(residuals, prior, rows, sides)[:, inside]
     centered = differences - differences[1:].mean(0)
     squares = centered[1:].square().sum(0)
     # Each random split is compared with the others, because its own extremes would raise its standard deviation.
@@ -107,7 +108,9 @@ def difference_map(
     threshold = float(torch.quantile(random.abs().amax(1), 1 - CHANCE))
     deviations = centered[0] / (squares / (count - 1)).clamp(min=1e-24).sqrt()
     halves = residuals.halves[rows]
-    pair = torch.cat([_differences(residuals, rows[halves == h], side[None, halves == h])[:, inside] for h in (0, 1)])
+    pair = torch.cat(
+        [_differences(residuals, prior, rows[halves == h], side[None, halves == h])[:, inside] for h in (0, 1)]
+    )
     result = torch.zeros(inside.shape)
     result[inside] = deviations
     return DifferenceMap(
@@ -120,13 +123,12 @@ def difference_map(
     )
 
 
-def _differences(residuals: Residuals, rows: np.ndarray, sides: np.ndarray) -> Tensor:
+def _differences(residuals: Residuals, prior: Tensor, rows: np.ndarray, sides: np.ndarray) -> Tensor:
     """Return the maps (R, box, box, box) of splits (R, n) of the particles `rows`: members less the others."""
     spectra = residuals.spectra
     members = torch.from_numpy(sides.astype(np.float32))
     values, weights = residuals.values[rows], spectra.weight[rows]
     signal = torch.complex(members @ values.real, members @ values.imag)
     weight = members @ weights
-    prior = difference_prior(residuals)
     maps = signal / (weight + prior) - (values.sum(0) - signal) / (weights.sum(0) - weight + prior)
     return spectra.volumes(torch.where(spectra.shells > 0, maps, 0))  # the mean value is arbitrary

@@ -11,7 +11,7 @@ import numpy as np
 
 from opustomo.analysis.clusters.cluster_stars import load_labels
 from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
-from opustomo.analysis.clusters.nested_clusters import are_separated, varying_components
+from opustomo.analysis.clusters.nested_clusters import are_separated, components_to_cluster, varying_components
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import round_particles
 from opustomo.analysis.volumes.focused_volumes import coordinates_inside
@@ -206,9 +206,7 @@ def continuum_remark(coordinates: np.ndarray, labels: np.ndarray, supported: lis
         Numbers of the classes that are supported.
     """
     known = sampled_particles(np.flatnonzero(np.isfinite(coordinates).all(1) & np.isin(labels, supported)))
-    values = coordinates[known].astype(np.float64)
-    components = varying_components(values) if len(known) > 1 else values
-    values = components if components.shape[1] else values
+    values = components_to_cluster(coordinates[known].astype(np.float64))
     joined = []
     for pair in combinations(supported, 2):
         rows = np.isin(labels[known], pair)
