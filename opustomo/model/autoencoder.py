@@ -219,6 +219,7 @@ class Autoencoder(nn.Module):
                 white = whitening(self.noise, boxes.render)
                 whitened = transfer * white
                 filtered = irfft3(spectrum * (whitened * white))
+                target_power = energy.spectral_power(spectrum * white)
         self.streams.join(TARGET)
         posed_at = self.posing.sampler(template, batch.rotation, correction)
         if physics.original:
@@ -226,7 +227,8 @@ class Autoencoder(nn.Module):
                 posed_at(self.candidates, correction.shift_px), transfer, target, boxes.crop
             )
             weights = energy.candidate_weights(energies.total, boxes.crop)
-            return Generated(template, correction, energies, weights, None, None, target, transfer, None)
+            target_power = target.square().sum((1, 2, 3))
+            return Generated(template, correction, energies, weights, None, None, target, transfer, target_power, None)
 
         posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
         energies, posed_spectrum = energy.compare(posed, whitened, filtered)
@@ -244,7 +246,9 @@ class Autoencoder(nn.Module):
         if state.random is None:
             self.streams.join(POSES)
         same = torch.ones_like(energies.total)
-        return Generated(template, correction, energies, same, around, noise, target, transfer, posed_spectrum)
+        return Generated(
+            template, correction, energies, same, around, noise, target, transfer, target_power, posed_spectrum
+        )
 
     def reconstruction(self, generated: Generated, held_out: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the terms ``gen``, ``mse`` and ``snr`` of each particle, (B,) (docs/method.md, sections 4 and 7).
@@ -253,7 +257,7 @@ class Autoencoder(nn.Module):
         """
         energy = (generated.weights * generated.energies.total).sum(1)
         power = (generated.weights * generated.energies.power).sum(1)
-        gen, mse, snr = loss.reconstruction(energy, power, generated.target.square().sum((1, 2, 3)), self.norm)
+        gen, mse, snr = loss.reconstruction(energy, power, generated.target_power, self.norm)
         if held_out and generated.slopes is not None:
             gen = gen + self.pose_optimism(generated.slopes)
         return gen, mse, snr

@@ -115,6 +115,13 @@ def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
     return _weighted_power(spectra, squared * (half_spectrum_weights(render, squared.device) / render**3))
 
 
+def spectral_power(spectra: Tensor) -> Tensor:
+    """Return ``Σ r²``, (B,), of volumes with half spectra (B, Dr, Dr, Dr/2+1)."""
+    size = spectra.shape[-2]
+    squares = torch.view_as_real(spectra).square().sum(-1)
+    return torch.einsum("bzyx,x->b", squares, half_spectrum_weights(size, spectra.device) / size**3)
+
+
 def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
     """Return the energies with Σx² over the render box, without an inverse transform per candidate.
 

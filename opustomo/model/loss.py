@@ -127,7 +127,7 @@ def reconstruction(energy: Tensor, power: Tensor, target2: Tensor, norm: float) 
     Parameters
     ----------
     energy, power, target2
-        (B,) E = Σ x² - 2 Σ x r, Σ x² and Σ r².
+        (B,) E = Σ x² - 2 Σ x r, Σ x² and Σ r², all three of whitened or all of unfiltered volumes.
     norm
         Number of mask voxels.
     """

@@ -117,6 +117,8 @@ class Generated(NamedTuple):
         Residual power of the batch; None if not computed.
     target, transfer
         Masked data (B, Dr, Dr, Dr), and the filter of the model side (B, Dr, Dr, Dr/2+1).
+    target_power
+        Σ r² of the masked data on the scale of the energies, that is, of whitened data, (B,).
     spectrum
         Half spectra of the posed templates without gradient; None for the candidates of OPUS-TOMO.
     """
@@ -129,6 +131,7 @@ class Generated(NamedTuple):
     noise: NoiseSums | None
     target: Tensor
     transfer: Tensor
+    target_power: Tensor
     spectrum: Tensor | None
 
 

@@ -18,10 +18,12 @@ from opustomo.model.loss import Neighbors
 from opustomo.model.pose_posterior import PoseSlopes
 from opustomo.model.posing import Correction, Posing, candidate_rotations
 from opustomo.model.random_draws import StepRandom
+from opustomo.model.residual_spectra import whitening
 from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.physics.body_motion import Motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
+from opustomo.physics.fourier import irfft3, rfft3
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
 from tests.physics.optics import tilt_table
 
@@ -159,6 +161,31 @@ def test_a_template_without_detail_leaves_poses_where_they_were_given(model: Aut
     moved = torch.cat([matrix_to_quaternion(output.turn)[:, 1:] * 2.0, output.shift_px], 1)
     torch.testing.assert_close(moved, -own, atol=3e-4, rtol=0.03)
     torch.testing.assert_close(output.variance, prior.repeat_interleave(3).expand(COUNT, 6), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_the_residual_power_is_that_of_whitened_data(original: bool, model: Autoencoder) -> None:
+    """Energies are those of whitened data; with the power of the data as they are, a residual could be negative."""
+    before = model.noise.power.clone()
+    model.noise.power.copy_(torch.linspace(0.1, 2.0, len(before)))
+    physics = replace(model.physics, original=original)
+    with torch.no_grad():
+        terms = step(model, None, physics).terms
+        model.physics, whole = physics, model.physics
+        generated = model.generative(make_batch(), model.inference(make_batch(), state(None)), state(None))
+        model.physics = whole
+        white = torch.ones(()) if original else whitening(model.noise, 16)
+    model.noise.power.copy_(before)
+    target = irfft3(rfft3(generated.target) * white)
+    torch.testing.assert_close(generated.target_power, target.square().sum((1, 2, 3)), rtol=1e-4, atol=0)
+    if original:  # the candidates of OPUS-TOMO keep no spectrum of the model
+        return
+    assert generated.spectrum is not None
+    residual = irfft3((rfft3(generated.target) - generated.spectrum * generated.transfer) * white)
+    power = irfft3(generated.spectrum * generated.transfer * white).square().sum((1, 2, 3))
+    left = residual.square().sum((1, 2, 3))
+    assert float(terms.mse) == pytest.approx(float(left.mean()) / model.norm, rel=1e-4)
+    assert float(terms.snr) == pytest.approx(float((power / left).mean()), rel=1e-4)
 
 
 def test_held_out_losses_do_not_gain_by_their_own_poses(model: Autoencoder) -> None:
