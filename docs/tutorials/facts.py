@@ -69,17 +69,14 @@ def check_facts(output: str) -> dict[str, str]:
 
 def loss_facts(run: Path) -> dict[str, object]:
     """Return the held-out losses of a run, its last summary in the log, and the state of convergence."""
-    with (run / "epochs.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    held_out = [float(row["validation_gen"]) for row in rows]
-    training = [float(row["training_gen"]) for row in rows]
-    best = held_out.index(min(held_out))
     history = read_history(run / "epochs.csv")
+    held_out, training = [row.held_out for row in history], [row.training for row in history]
+    best = held_out.index(min(held_out))
     statement = convergence_statement(history)
     summary = f"{epoch_summary(history[-1], history[-2])}; {statement.sentence}{statement.advice(run)}"  # as in the log
     return {
-        "epochs": len(rows),
-        "last": len(rows) - 1,
+        "epochs": len(history),
+        "last": len(history) - 1,
         "best_epoch": best,
         "best_loss": held_out[best],
         "last_loss": held_out[-1],

@@ -175,9 +175,12 @@ class Autoencoder(nn.Module):
 
     def pose_optimism(self, found: PoseSlopes) -> Tensor:
         """Return by how much inferred poses lower the loss per voxel of the data they were inferred from, (B,)."""
-        variance = self.noise.reference_variance
+        return 2.0 * self.noise.reference_variance * self.pose_parameters(found) / self.norm
+
+    def pose_parameters(self, found: PoseSlopes) -> Tensor:
+        """Return how many of the six numbers of a pose its data determine, (B,)."""
         prior = prior_in_voxels(self.pose_prior, self.boxes.box / self.boxes.render)
-        return 2.0 * variance * effective_parameters(found, variance, prior) / self.norm
+        return effective_parameters(found, self.noise.reference_variance, prior)
 
     @property
     def reads_head(self) -> bool:
@@ -232,13 +235,12 @@ class Autoencoder(nn.Module):
 
         posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
         energies, posed_spectrum = energy.compare(posed, whitened, filtered)
-        around = noise = None
+        around = None
         self.streams.fork(POSES, posed.device)
         self.streams.hold(POSES, template, posed_at, posed, energies, posed_spectrum, inferred)
         with torch.no_grad(), self.streams.on(POSES):
-            if state.random is not None:  # only training updates the noise spectrum
-                mask_power = posed_mask.square().mean((1, 2, 3))
-                noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
+            mask_power = posed_mask.square().mean((1, 2, 3))
+            noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
             if batch.deviation is not None:
                 turned = posed_at(self.candidates[1:], correction.shift_px)
                 totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
@@ -299,6 +301,7 @@ class Autoencoder(nn.Module):
         terms = self.loss(batch, inferred, generated, neighbors, state)
         turn, shift_px, _ = generated.correction
         mu, turn, shift_px, variance = inferred.mu.detach(), turn.detach(), shift_px.detach(), None
+        gain = fitted = None
         if generated.slopes is not None:
             assert batch.deviation is not None
             with self.streams.on(POSES):
@@ -311,8 +314,12 @@ class Autoencoder(nn.Module):
                     self.boxes.box / self.boxes.render,
                 )
                 turn, shift_px = self.posing.step_with_largest_body(generated.correction.motion, turn, shift_px)
-        gain = self._gain_sums(batch, generated) if state.random is None and not self.physics.original else None
-        return StepOutput(terms, mu, turn, shift_px, variance, generated.noise, gain)
+            if state.random is None:
+                parameters = self.pose_parameters(generated.slopes)
+                fitted = (parameters if batch.weight is None else batch.weight * parameters).sum()
+        if state.random is None and not self.physics.original:
+            gain = self._gain_sums(batch, generated)
+        return StepOutput(terms, mu, turn, shift_px, variance, generated.noise, gain, fitted)
 
     def imaged(self, volumes: Tensor, batch: Batch, generated: Generated) -> Tensor:
         """Return half spectra (B, Dr, Dr, Dr/2+1) of volumes (B, T, T, T) as the model compares them with the data."""

@@ -48,6 +48,16 @@ class NoiseSums(NamedTuple):
         return (self.power * self.variance).sum() / self.power.sum().clamp(min=1e-30)
 
 
+def profile_likelihood(sums: NoiseSums) -> Tensor:
+    """Return the negative log-likelihood of residuals whose noise variances are the best ones, ½ Σ n log(P/n).
+
+    It omits a constant. P and n are the residual power and the number of voxels of each shell. Unlike energies, which
+    have the scale of a noise spectrum that is still being estimated, values of different epochs are comparable.
+    """
+    known = (sums.power > 0) & (sums.voxels > 0)
+    return 0.5 * (sums.voxels * torch.where(known, sums.variance, 1.0).log()).sum()
+
+
 def shell_count(size: int) -> int:
     """Return the number of shells of a box of ``size`` voxels; the last shell includes the corners beyond Nyquist."""
     return size // 2 + 1

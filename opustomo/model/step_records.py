@@ -114,7 +114,7 @@ class Generated(NamedTuple):
     slopes
         Slopes of the energy around the current pose; None if not computed.
     noise
-        Residual power of the batch; None if not computed.
+        Residual power of the batch; None for the algorithm of OPUS-TOMO.
     target, transfer
         Masked data (B, Dr, Dr, Dr), and the filter of the model side (B, Dr, Dr, Dr/2+1).
     target_power
@@ -147,9 +147,11 @@ class StepOutput(NamedTuple):
     turn, shift_px, variance
         Corrections of the poses, (B, 3, 3) and (B, 3), and variances of their posterior, (B, 6); None if not inferred.
     noise
-        Residual power of the batch in training.
+        Residual power of the batch; None for the algorithm of OPUS-TOMO.
     gain
         Sums for the gain of the decoder network in validation, (2, S).
+    fitted
+        Number of parameters of the poses that the data of the batch determine, in validation, a scalar.
     """
 
     terms: loss.LossTerms
@@ -159,3 +161,4 @@ class StepOutput(NamedTuple):
     variance: Tensor | None = None
     noise: NoiseSums | None = None
     gain: Tensor | None = None
+    fitted: Tensor | None = None

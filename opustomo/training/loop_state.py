@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from opustomo.data.particles import max_broken
 from opustomo.errors import UserError
+from opustomo.training.monitors.records import compared_loss
 
 TRAINING, VALIDATION = "training", "validation"
 
@@ -57,10 +58,11 @@ class LoopState:
         """Begin a pass over the training or the validation particles."""
         self.kind, self.step, self.sums, self.counted, self.seconds = kind, 0, [], 0, 0.0
 
-    def note_written(self, epoch: int, held_out: float | None) -> None:
-        """Remember a written epoch if no earlier one has a lower held-out loss."""
-        if held_out is not None and (self.best_loss is None or held_out < self.best_loss):
-            self.best_epoch, self.best_loss = epoch, held_out
+    def note_written(self, epoch: int, held_out: Mapping[str, float] | None) -> None:
+        """Remember a written epoch if no earlier one has a lower loss, given the terms of the held-out particles."""
+        loss = None if held_out is None else held_out[compared_loss([held_out])]
+        if loss is not None and (self.best_loss is None or loss < self.best_loss):
+            self.best_epoch, self.best_loss = epoch, loss
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a state file."""

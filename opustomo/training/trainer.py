@@ -112,6 +112,7 @@ class Trainer:
         self._recovery = Recovery(self.engine, log.say, run.outdir)
         self._batches: list[np.ndarray] = []
         self._summing = False  # gradients that no update has taken yet
+        self._passed: dict[str, float] = {}  # mean terms of the last pass
         self.waited = 0.0
         self._written: tuple[int, np.ndarray] | None = None  # the last latents written, and their epoch
 
@@ -192,7 +193,7 @@ class Trainer:
         epoch, seconds = progress.epoch, progress.training_seconds + progress.seconds
         together = self.config.batch_size * self.ranks.size * self.config.accum_step
         self._recovery.require_updates(epoch, -(-len(self.members[TRAINING]) // together))
-        validation = self._means() if len(self.members[VALIDATION]) else None
+        validation = self._passed if len(self.members[VALIDATION]) else None
         self.model.gain.copy_(gain_from(self.engine.gain_sums))
         training, progress.training_means = progress.training_means, {}
         progress.epoch += 1
@@ -209,7 +210,7 @@ class Trainer:
                 poses = self.engine.poses.poses()
                 write_coordinates(self.run.outdir / f"coordinates.{epoch}.npy", inferred.coordinates)
                 self._written = epoch, write_epoch(self.run.outdir, epoch, self.model, latents, poses, separation)
-            progress.note_written(epoch, None if validation is None else validation["gen"])
+            progress.note_written(epoch, validation)
             self.save_state()
             if self.leads:
                 prune_weights(self.run.outdir, epoch, self.run.keep, progress.best_epoch)
@@ -233,8 +234,8 @@ class Trainer:
         sums = self.engine.sums
         sums.copy_(torch.tensor(progress.sums or [0.0] * len(TERM_NAMES)))
         self.engine.counted.fill_(progress.counted)
-        if not training and progress.step == 0:
-            self.engine.gain_sums.zero_()
+        if progress.step == 0:
+            self.engine.start_pass()
         for visit in (visits := self._visits()):
             if visit is not None:
                 count = len(visit) if self.ranks.size == 1 else len(self._batches[progress.step])
@@ -254,7 +255,7 @@ class Trainer:
         self._read_sums()
         progress.seconds = time.monotonic() - started
         self._recovery.report()
-        means = self._means()
+        means = self._passed = {**self._means(), "nll": self.engine.likelihood(progress.counted)}
         if training:
             progress.training_means, progress.training_seconds = means, progress.seconds
         if progress.counted:

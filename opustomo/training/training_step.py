@@ -5,6 +5,7 @@ Nothing waits for the device or depends on the values it holds, so that a step c
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.loss import TERM_NAMES
 from opustomo.model.random_draws import StepRandom, seed_of
+from opustomo.model.residual_spectra import NoiseSums, profile_likelihood
 from opustomo.model.step_records import Batch, StepOutput, StepState
 from opustomo.model.streams import POSES
 from opustomo.physics import kernels
@@ -120,6 +122,9 @@ class Engine:
         # skipped updates, skipped updates since the last regular one, and visits that changed no latent and pose
         self.skipped, self.stalled, self.rejected = (torch.zeros((), device=device) for _ in range(3))
         self.gain_sums = torch.zeros(2, len(model.gain), device=device)
+        # residual power and voxels per shell over the particles of a pass, and parameters fitted to them
+        self.residuals = NoiseSums(*torch.zeros(2, len(model.gain), dtype=torch.float64, device=device))
+        self.fitted = torch.zeros((), device=device)
         self._not_finite = torch.zeros((), device=device)
         # heads would move poses and bodies within a branch; collective operations need one order
         model.streams.enabled = self.ranks.size == 1 and not model.reads_head
@@ -212,6 +217,11 @@ class Engine:
                     average_if_finite(running, ranks.total(found), SNR_DECAY)
         elif output.gain is not None:
             add_if_finite(self.gain_sums, ranks.total(output.gain))
+        if output.fitted is not None:
+            add_if_finite(self.fitted, ranks.total(output.fitted))
+        if output.noise is not None:
+            for total, found in zip(self.residuals, output.noise, strict=True):
+                add_if_finite(total, ranks.total(found).double())
         self.terms.copy_(ranks.total(output.terms.stacked()) / ranks.size)
         self.counted += count * add_if_finite(self.sums, self.terms * count)
 
@@ -235,6 +245,21 @@ class Engine:
         self.latents.update(index, mu, weight)
         if self.model.config.estimate_pose:
             self.poses.update(index, turn, shift_px, weight, None if output.variance is None else variance)
+
+    def start_pass(self) -> None:
+        """Clear what is summed over the particles of a pass."""
+        for total in (self.gain_sums, *self.residuals, self.fitted):
+            total.zero_()
+
+    def likelihood(self, count: int) -> float:
+        """Return the negative log-likelihood per particle of the ``count`` particles of the pass, up to a constant.
+
+        Poses of held-out particles are fitted to their own data, which is corrected as in the loss (docs/method.md,
+        section 7). NaN for the algorithm of OPUS-TOMO, which estimates no noise spectrum.
+        """
+        if self.model.physics.original:
+            return math.nan
+        return float(profile_likelihood(self.residuals) + self.fitted) / max(1, count)
 
     def assemble(self, visit: Visit) -> Batch:
         """Return the batch with its current poses and CTF tables."""
@@ -269,6 +294,8 @@ class Engine:
             "divide": bool(self.model.physics.divide),
             "snr": self.snr,
             "gain_sums": self.gain_sums,
+            "residuals": torch.stack([*self.residuals]),
+            "fitted": self.fitted,
             "skipped": self.skipped,
             "stalled": self.stalled,
             "rejected": self.rejected,
@@ -301,6 +328,9 @@ class Engine:
             (self.rejected, "rejected"),
             (consensus, "consensus"),
             (self.gain_sums, "gain_sums"),
+            (self.fitted, "fitted"),
         ):
             tensor.copy_(state.get(name, torch.zeros(())))  # missing in states of earlier versions
+        for total, saved in zip(self.residuals, state.get("residuals", torch.zeros(2, 1)), strict=True):
+            total.copy_(saved)
         self.poses.note_deviations()

@@ -162,7 +162,7 @@ def test_the_weights_of_the_lowest_held_out_loss_are_kept(tmp_path: Path) -> Non
     state = LoopState()
     for epoch, held_out in enumerate((-1.0, -3.0, -2.0, -1.0, None, -1.5)):
         (tmp_path / f"weights.{epoch}.pkl").touch()
-        state.note_written(epoch, held_out)
+        state.note_written(epoch, None if held_out is None else {"gen": -9.0, "nll": held_out})
         prune_weights(tmp_path, epoch, 2, state.best_epoch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights.1.pkl", "weights.4.pkl", "weights.5.pkl"]
     assert LoopState.from_dict(state.as_dict()).best_epoch == 1

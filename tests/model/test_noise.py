@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy.stats import norm
 
-from opustomo.model.residual_spectra import NoiseSums, residual_sums, whitening
-from opustomo.physics.fourier import frequencies, irfft3, rfft3
-from opustomo.physics.fsc import shell_numbers
+from opustomo.model.residual_spectra import NoiseSums, profile_likelihood, residual_sums, whitening
+from opustomo.physics.fourier import frequencies, half_spectrum_weights, irfft3, rfft3
+from opustomo.physics.fsc import measured_shells, shell_numbers
 
 SIZE, COUNT = 24, 64
 
@@ -63,3 +66,27 @@ def test_whitened_noise_is_white() -> None:
 def test_unknown_noise_is_white() -> None:
     ones = torch.ones(SIZE // 2 + 1)
     assert torch.equal(whitening(NoiseSums(ones, ones), SIZE), torch.ones(SIZE, SIZE, SIZE // 2 + 1))
+
+
+def test_the_likelihood_is_that_of_gaussian_noise() -> None:
+    """Against the density of SciPy at the best variances, whose exponents add the same constant for all residuals."""
+    spectra = colored(torch.Generator().manual_seed(4))
+    measured = torch.ones(COUNT, SIZE, SIZE, SIZE // 2 + 1)
+    shells, twice = measured_shells(SIZE).flatten(), half_spectrum_weights(SIZE).expand(SIZE, SIZE, -1).flatten()
+
+    def plain(found: torch.Tensor) -> float:
+        squares = (found.abs().square().double() / SIZE**3).mean(0).flatten()
+        total = 0.0
+        for shell in shells.unique():
+            inside = shells == shell
+            variance = float((squares * twice)[inside].sum() / twice[inside].sum())
+            total -= COUNT * float(twice[inside].sum()) * norm.logpdf(variance**0.5, scale=variance**0.5)
+        return total
+
+    sums, smaller = (residual_sums(scale * spectra, measured, torch.ones(COUNT), None) for scale in (1.0, 0.9))
+    constant = 0.5 * COUNT * SIZE**3 * (1.0 + math.log(2.0 * math.pi))
+    assert float(profile_likelihood(sums)) + constant == pytest.approx(plain(spectra), rel=1e-4)
+    gained = float(profile_likelihood(sums) - profile_likelihood(smaller))
+    assert gained == pytest.approx(-COUNT * SIZE**3 * math.log(0.9), rel=1e-3)
+    empty = sums._replace(power=torch.zeros_like(sums.power), voxels=torch.zeros_like(sums.voxels))
+    assert float(profile_likelihood(empty)) == 0.0

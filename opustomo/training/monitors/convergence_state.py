@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.training.monitors.metrics import EPOCHS_FILE, CsvTable, read_epoch_means
-from opustomo.training.monitors.records import EpochRecord, IntervalRecord
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord, compared_loss
 
 FEWEST_EPOCHS = 4
 WINDOW = 3
@@ -125,8 +125,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     if name == "held-out" and len(after) >= 2:
         rise = float(np.median(after[-WINDOW:]) - judged[best])
         if rise > max(RISE * decrease, NOISES * noise) and np.isfinite(training).all():
-            # both fall again after a search for poses, or while the noise of the data is estimated
-            apart = float(training[best:].max() - training[-1]) - float(after.max() - after[-1])
+            # A training loss is measured during its epoch, a held-out loss at its end: in between, consensus volume and
+            # poses may have been found anew. Both losses fall again after that.
+            apart = float(training[best + 1 :].max() - training[-1]) - float(after.max() - after[-1])
             return _risen(history, best, rise, apart > NOISES * _noise(training))
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
@@ -218,6 +219,7 @@ class ConvergenceMonitor:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
         self._previous: tuple[Posteriors, np.ndarray, int | None] | None = None
+        self._loss = ""  # the name of the loss, known with the history
         self.history: list[EpochNumbers] | None = None
         """Numbers of all epochs; None before the first epoch of this process."""
         self.statement = convergence_statement(())
@@ -228,7 +230,11 @@ class ConvergenceMonitor:
     def epoch(self, record: EpochRecord) -> None:
         """Judge the run after an epoch and log the line."""
         if self.history is None:
-            self.history = [row for row in read_history(self._folder / EPOCHS_FILE) if row.epoch < record.epoch]
+            table = self._folder / EPOCHS_FILE
+            self.history = [row for row in read_history(table) if row.epoch < record.epoch]
+            self._loss = compared_loss(
+                [*(training for training, _ in read_epoch_means(table).values()), record.training]
+            )
         latents = _posteriors(record)
         volume = np.asarray(record.template, dtype=np.float64)
         latent_change = volume_change = math.nan
@@ -243,8 +249,8 @@ class ConvergenceMonitor:
                 latent_change = _displacement(before, latents)
             volume_change = _dissimilarity(before_volume, volume)
         self._previous = latents, volume, record.written
-        held_out = math.nan if record.validation is None else record.validation.get("gen", math.nan)
-        row = EpochNumbers(record.epoch, record.training.get("gen", math.nan), held_out, latent_change, volume_change)
+        training, held_out = ((means or {}).get(self._loss, math.nan) for means in (record.training, record.validation))
+        row = EpochNumbers(record.epoch, training, held_out, latent_change, volume_change)
         last = self.history[-1] if self.history else None
         self.history.append(row)
         self.statement = convergence_statement(self.history)
@@ -287,11 +293,13 @@ def read_history(path: Path) -> list[EpochNumbers]:
     """Read the numbers of all epochs from ``epochs.csv``; empty if the file is absent."""
     rows = {row.get("epoch", ""): row for row in CsvTable(path).rows()}
     history = []
-    for epoch, (training, validation) in sorted(read_epoch_means(path).items()):
+    means = read_epoch_means(path)
+    name = compared_loss(training for training, _ in means.values())
+    for epoch, (training, validation) in sorted(means.items()):
         row = rows.get(str(epoch), {})
-        changes = [_float(row.get(name, "")) for name in COLUMNS]
-        held_out = (validation or {}).get("gen", math.nan)
-        history.append(EpochNumbers(epoch, training.get("gen", math.nan), held_out, *changes))
+        changes = [_float(row.get(column, "")) for column in COLUMNS]
+        losses = [(terms or {}).get(name, math.nan) for terms in (training, validation)]
+        history.append(EpochNumbers(epoch, *losses, *changes))
     return history
 
 

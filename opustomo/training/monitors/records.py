@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+
+def compared_loss(epochs: Iterable[Mapping[str, float]]) -> str:
+    """Return the name of the loss by which epochs with these mean loss terms can be compared.
+
+    It is the negative log-likelihood if all of them have it. The generative loss has the scale of a noise spectrum that
+    changes while the model improves, but it is all that OPUS-TOMO's algorithm and earlier versions provide.
+    """
+    return "nll" if all(math.isfinite(means.get("nll", math.nan)) for means in epochs) else "gen"
 
 
 @dataclass(frozen=True)

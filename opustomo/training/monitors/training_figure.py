@@ -15,7 +15,7 @@ from opustomo.analysis.latents.dimension_reduction import fit_pca
 from opustomo.io.atomic import write_figure
 from opustomo.training.monitors.convergence_state import STABLE_LATENTS, STABLE_VOLUME, ConvergenceMonitor, EpochNumbers
 from opustomo.training.monitors.metrics import EPOCHS_FILE, read_epoch_means
-from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Projections
+from opustomo.training.monitors.records import EpochRecord, IntervalRecord, Projections, compared_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DPI = 13.0, 7.6, 100
 TRAINING, HELD_OUT = "#33548c", "#d9822b"
 HEXAGONS_ABOVE = 20_000
-_CURVES = (("generative loss", "gen"), ("total loss", "total"), ("KL", "kl"))
+_LOSSES = {"nll": "negative log-likelihood", "gen": "generative loss"}
+_CURVES = (("total loss", "total"), ("KL", "kl"))
 LATENTS, VOLUME = "#7a5195", "#2a8c82"
 
 
@@ -94,8 +95,9 @@ def draw_training(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
-    _head(figure, record)
-    for column, (title, name) in enumerate(_CURVES):
+    loss = compared_loss(training for training, _ in history.values())
+    _head(figure, record, loss)
+    for column, (title, name) in enumerate(((_LOSSES[loss], loss), *_CURVES)):
         axes = figure.add_axes((0.052 + 0.244 * column, 0.575, 0.195, 0.29))
         _draw_curve(axes, title, name, history)
         if column == 0 and convergence is not None and convergence.statement.since is not None:
@@ -110,14 +112,14 @@ def draw_training(
     write_figure(path, figure, DPI)
 
 
-def _head(figure: Figure, record: EpochRecord) -> None:
+def _head(figure: Figure, record: EpochRecord, loss: str) -> None:
     title = f"epoch {record.epoch}"
     figure.text(0.052, 0.958, title, fontsize=17, fontweight="bold", color=INK)
     seconds = round(record.seconds)
     took = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 60 else f"{seconds} s"
-    parts = [f"generative loss {record.training.get('gen', np.nan):.4g}"]
+    parts = [f"{_LOSSES[loss]} {record.training.get(loss, np.nan):.5g}"]
     if record.validation is not None:
-        parts.append(f"held out {record.validation.get('gen', np.nan):.4g}")
+        parts.append(f"held out {record.validation.get(loss, np.nan):.5g}")
     parts += [f"SNR {record.training.get('snr', np.nan):.3g}", f"this epoch took {took}"]
     if record.written == record.epoch:
         parts.append(f"weights.{record.epoch}.pkl")
@@ -154,7 +156,7 @@ def _draw_curve(axes: Axes, title: str, name: str, history: dict[int, Means]) ->
     axes.yaxis.get_offset_text().set_fontsize(8)
     axes.grid(alpha=0.25, lw=0.6)
     style_axes(axes)
-    if name == "gen" and len(drawn) == 2:
+    if name in _LOSSES and len(drawn) == 2:
         axes.legend(frameon=False, fontsize=8.5)
 
 

@@ -144,6 +144,41 @@ def test_a_search_for_poses_is_no_overfitting() -> None:
     assert "overfitting" not in states and states[-1] == "converged"
 
 
+# Two states at high signal (320 particles), whose consensus volume is updated at the end of epochs 3 and 7: training
+# losses fall in epochs 4 and 8, held-out losses already in 3 and 7. Both rise in between, because the noise falls.
+UPDATED = "-3.2915 -4.3274 -4.6308 -5.2855 -5.1634 -5.0763 -5.0227 -5.0937 -5.0297 -4.9931"
+UPDATED_TRAINING = "-3.4706 -4.2267 -4.5664 -4.7858 -5.2823 -5.1545 -5.0810 -5.0426 -5.0840 -5.0330"
+
+
+def test_an_update_of_the_consensus_is_no_overfitting() -> None:
+    states = [real(UPDATED, epochs, UPDATED_TRAINING) for epochs in range(4, 11)]
+    assert "overfitting" not in states, states
+
+
+def test_epochs_are_compared_by_their_likelihood_if_all_have_one(tmp_path: Path) -> None:
+    table = tmp_path / "epochs.csv"
+    rows = ["0,-1.5,-1.4,480,481", "1,-1.7,-1.6,460,462"]
+    table.write_text("\n".join(["epoch,training_gen,validation_gen,training_nll,validation_nll", *rows]) + "\n")
+    assert [(row.training, row.held_out) for row in read_history(table)] == [(480.0, 481.0), (460.0, 462.0)]
+    table.write_text(table.read_text().replace("460", "").replace("480", "nan"))
+    assert [row.training for row in read_history(table)] == [-1.5, -1.7]
+
+
+def test_a_resumed_run_of_an_earlier_version_keeps_its_loss(tmp_path: Path) -> None:
+    rng, lines = np.random.default_rng(0), []
+    (tmp_path / "epochs.csv").write_text("epoch,training_gen,validation_gen\n0,-1.5,-1.4\n")
+    for folder in (tmp_path, tmp_path / "new"):
+        monitor = ConvergenceMonitor(folder, lines.append)
+        for epoch in (1, 2):
+            made = record(epoch, -2.0, rng.normal(size=(50, 3)), np.ones((8, 8, 8)))
+            monitor.epoch(
+                replace(made, training={**made.training, "nll": 460.0}, validation={"gen": -1.9, "nll": 461.0})
+            )
+        assert monitor.history is not None
+        held_out = [row.held_out for row in monitor.history]
+        assert held_out == ([-1.4, -1.9, -1.9] if folder == tmp_path else [461.0, 461.0])
+
+
 def overfitted_run(folder: Path, weights: range) -> None:
     held_out, training = LATE.split(), LATE_TRAINING.split()
     rows = [f"{epoch},{training[epoch]},{held_out[epoch]}" for epoch in range(28)]
