@@ -101,8 +101,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     The held-out loss decides (the training loss if no particle is held out):
 
     - *overfitting since k*: after its minimum before epoch k, the held-out loss has risen: its median in the newest
-      three epochs lies above the minimum by more than 5 % of the whole decrease and by more than its noise. Since
-      then, the training loss has fallen from its highest value by more than the held-out loss has;
+      three epochs lies above the lowest median of three successive epochs by more than 5 % of the whole decrease and by
+      more than its noise. Since then, the training loss has fallen from its highest value by more than the held-out
+      loss has;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
     - *unclear*: the held-out loss has risen like that, but the training loss has not fallen more, or the loss
@@ -123,7 +124,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     decrease = float(judged[: best + 1].max() - judged[best])
     after = judged[best + 1 :]
     if name == "held-out" and len(after) >= 2:
-        rise = float(np.median(after[-WINDOW:]) - judged[best])
+        # the best of many epochs is a lucky one: medians of as many epochs are compared
+        lowest = np.median(np.lib.stride_tricks.sliding_window_view(judged, WINDOW), 1).min()
+        rise = float(np.median(judged[-WINDOW:]) - lowest)
         if rise > max(RISE * decrease, NOISES * noise) and np.isfinite(training).all():
             # A training loss is measured during its epoch, a held-out loss at its end: in between, consensus volume and
             # poses may have been found anew. Both losses fall again after that.
