@@ -217,6 +217,8 @@ def _print_proposal(
     names = {"batch_size": "-b", "num_epochs": "-n"}
     for name, reason in settings.reasons.items():
         print(f"  {names.get(name, '--' + name):<14}{reason}")
+    if settings.warning:
+        print(textwrap.fill(f"Warning: {settings.warning}", 118))
     cost = [memory, f"{settings.disk_bytes(particles) / 1e9:.1f} GB of disk space"]
     if timing is not None:
         seconds = timing.seconds_per_particle

@@ -22,7 +22,7 @@ from opustomo.quality.checks.inspection import inspect_particles
 from opustomo.quality.checks.reconstruction_kind import training_lines
 from opustomo.training.config import TrainingConfig
 from opustomo.training.inputs import Inputs, RunSettings, read_inputs
-from opustomo.training.monitors.records import EpochProposer, MonitorFactory
+from opustomo.training.monitors.records import MonitorFactory, RunJudge
 from opustomo.training.processes import Place, join, lost_contact, stop_on_signal
 from opustomo.training.resume import resume_command
 from opustomo.training.run_log import RunLog
@@ -205,7 +205,10 @@ def fit(trainer: Trainer, inputs: Inputs) -> None:
     if broken := inputs.source.not_finite:
         first = inputs.particles.images[min(broken)].path
         log.say(f"# warning: {len(broken)} subtomograms (first: {first}) contain values that are not finite (set to 0)")
-    proposed = [monitor.proposed_epoch() for monitor in trainer.monitors if isinstance(monitor, EpochProposer)]
-    epochs = [str(epoch) for epoch in proposed if epoch is not None]
+    judges = [monitor for monitor in trainer.monitors if isinstance(monitor, RunJudge)]
+    for why in filter(None, (judge.why_unfinished() for judge in judges)):
+        longer = ["dsd", "train_tomo", "--load", "latest", "-n", str(2 * trainer.config.epochs), "-o", str(run.outdir)]
+        log.say(f"# note: the training has not converged: {why}. To train longer, type: {shlex.join(longer)}")
+    epochs = [str(epoch) for judge in judges if (epoch := judge.proposed_epoch()) is not None]
     after = shlex.join(["dsdsh", "results", str(run.outdir), *epochs[:1]])
     log.say(f"# finished: results in {run.outdir}; evaluate them with: {after}")

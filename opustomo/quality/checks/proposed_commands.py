@@ -246,6 +246,8 @@ class Settings:
         Number of epochs between those that are written (``--checkpoint``).
     reasons
         One sentence per option.
+    warning
+        What is wrong with a value that the user gave; empty if nothing is.
     """
 
     downfrac: float
@@ -259,6 +261,7 @@ class Settings:
     keep: int
     checkpoint: int
     reasons: Mapping[str, str]
+    warning: str = ""
 
     def options(self) -> list[str]:
         """Return the words of the command line."""
@@ -354,6 +357,13 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
         reason = f"With bodies, the composition reaches full strength only after {BODY_UPDATES:,} updates."
     epochs = int(choose("num_epochs", number, reason))
     updates = epochs * per_epoch
+    warning = ""
+    if epochs < number:
+        warning = (
+            f"-n {epochs} is too short for this set. It makes {updates:,} updates of the weights; the rule asks for "
+            f"-n {number}, which makes {number * per_epoch:,}. A short run shows that the input is right, but states "
+            "may not be separated, and no evidence for classes is no evidence against them."
+        )
     lr = min(LARGEST_LR, max(BASE_LR, BASE_LR * BASE_UPDATES / updates))
     lr = float(f"{lr:.1e}")
     reasons["lr"] = f"{BASE_LR:g} for {BASE_UPDATES:,} updates or more, larger for the {updates:,} updates of this run."
@@ -373,6 +383,7 @@ def propose_settings(extent: Extent, gpu_bytes: int | None, normalizectf: bool, 
         keep=min(KEPT, epochs),
         checkpoint=checkpoint,
         reasons=reasons,
+        warning=warning,
     )
 
 

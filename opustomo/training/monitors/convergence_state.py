@@ -270,6 +270,10 @@ class ConvergenceMonitor:
         """Return the epoch to use instead of the last one if the run overfits, else None."""
         return self.statement.epoch_to_use(self._folder)
 
+    def why_unfinished(self) -> str:
+        """Return what still changes in a run that should go on; empty otherwise."""
+        return self.statement.sentence if self.statement.state in ("too early", "improving") else ""
+
     def close(self) -> None:
         """Do nothing."""
 

@@ -132,8 +132,11 @@ class Monitor(Protocol):
 
 
 @runtime_checkable
-class EpochProposer(Protocol):
-    """Monitor that may propose an epoch for the analysis."""
+class RunJudge(Protocol):
+    """Monitor that judges at the end of a run whether it was long enough."""
 
     def proposed_epoch(self) -> int | None:
         """Return the epoch to analyze instead of the last one, or None."""
+
+    def why_unfinished(self) -> str:
+        """Return why the training should go on; empty if it need not."""

@@ -56,6 +56,14 @@ def test_given_values_and_the_command() -> None:
     assert words[words.index("--downfrac") + 1] == "0.8" and "--normalizectf" in words
 
 
+def test_too_few_epochs_are_named_with_the_number_that_is_needed() -> None:
+    """320 particles, 256 of which train: 24 epochs of 32 updates."""
+    short = proposed(320, 32, 12.0, None, num_epochs=10)
+    assert short.num_epochs == 10 and "-n 10 is too short" in short.warning
+    assert "320 updates" in short.warning and "-n 24, which makes 768" in short.warning
+    assert not proposed(320, 32, 12.0, None, num_epochs=24).warning and not proposed(320, 32, 12.0, None).warning
+
+
 def test_short_epochs_on_a_gpu_are_not_all_written() -> None:
     found = proposed(780, 48, 10.0, 80.0)  # 624 particles train
     assert found.checkpoint == 4 and "--checkpoint 4" in command_line("p.star", [], found, "run")
