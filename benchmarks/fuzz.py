@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,36 +57,41 @@ class Outcome:
     said: str
 
 
-def prepare(folder: Path) -> dict[str, dict[str, str]]:
-    """Create the input files, and run each command without a fault.
+def _must(line: str, folder: Path) -> None:
+    """Run a command that must succeed in a folder."""
+    done = run(line.split(), folder)
+    if done.code != 0:
+        raise SystemExit(f"{line}\n{done.out}{done.err}")
 
-    Returns
-    -------
-    dict
-        Digests of the files that each command writes without a fault.
-    """
 
-    def must(line: str, within: Path = folder) -> None:
-        done = run(line.split(), within)
-        if done.code != 0:
-            raise SystemExit(f"{line}\n{done.out}{done.err}")
-
-    must("dsd simulate --builtin 50S 30S --box 24 -n 12 --snr 2 --tilt-step 6 --rot-err 2 --float16 -o set")
+def prepare(folder: Path) -> None:
+    """Create the files that commands read."""
+    _must("dsd simulate --builtin 50S 30S --box 24 -n 12 --snr 2 --tilt-step 6 --rot-err 2 --float16 -o set", folder)
     in_child(_make_inputs, folder)
-    must("dsdsh prepare set/particles.star 24 12")
+    _must("dsdsh prepare set/particles.star 24 12", folder)
     shutil.copy(folder / "set" / "particles_pose_euler.pkl", folder / "set" / "poses.pkl")
-    must(f"dsd train_tomo set/particles.star -o run --poses set/poses.pkl -r set/mask.mrc {SMALL} -n 2")
+    _must(f"dsd train_tomo set/particles.star -o run --poses set/poses.pkl -r set/mask.mrc {SMALL} -n 2", folder)
     (folder / "run" / "analyze.1").mkdir()
     in_child(_make_embedding, folder)
-    must("dsdsh analyze run 1 1 2 --skip-umap")
-    clean = {}
-    for name, (line, target, _) in {**COMMANDS, "long": (LONG, "out", ())}.items():
-        with tempfile.TemporaryDirectory() as other:
-            copy = Path(other) / "w"
-            shutil.copytree(folder, copy)
-            must(line, copy)
-            clean[name] = digests(copy / target)
-    return clean
+    _must("dsdsh analyze run 1 1 2 --skip-umap", folder)
+
+
+@dataclass
+class CleanRuns:
+    """Digests of the files that each command writes without a fault, computed when they are first needed."""
+
+    base: Path
+    found: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> dict[str, str]:
+        if name not in self.found:
+            line, target, _ = COMMANDS.get(name, (LONG, "out", ()))
+            with tempfile.TemporaryDirectory() as other:
+                copy = Path(other) / "w"
+                shutil.copytree(self.base, copy)
+                _must(line, copy)
+                self.found[name] = digests(copy / target)
+        return self.found[name]
 
 
 def _make_inputs(folder: Path) -> None:
@@ -121,7 +126,7 @@ def _make_embedding(folder: Path) -> None:
     dump_pickle(folder / "run" / "analyze.1" / "umap.pkl", np.random.default_rng(0).normal(size=(12, 2)))
 
 
-def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clean: dict[str, str]) -> tuple[str, str]:
+def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], runs: CleanRuns) -> tuple[str, str]:
     """Return the outcome of a case and the reason."""
     # message of Python itself if memory does not suffice to report an ignored exception
     text = re.sub(r"Exception ignored on building sys.unraisablehook arguments.*", "", done.out + done.err)
@@ -145,6 +150,7 @@ def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clea
         return "silent", f"{outside[0]} is written outside"
     now = digests(target) if target.exists() else {}
     changed = [name for name in now if now[name] != before.get(name)]
+    clean = runs[case.command] if changed or done.code == 0 else {}
     same = all(clean.get(name) == now[name] for name in changed) and (done.code != 0 or now.keys() >= clean.keys())
     for name in changed:
         path = target / name if target.is_dir() else target
@@ -174,7 +180,7 @@ def judge(case: Case, done: Finished, folder: Path, before: dict[str, str], clea
     return "fine", "equal to the results without the fault" if same else ""
 
 
-def try_case(case: Case, base: Path, clean: dict[str, dict[str, str]], patience: float) -> Outcome:
+def try_case(case: Case, base: Path, clean: CleanRuns, patience: float) -> Outcome:
     """Run a case on a copy of the files, and return its outcome."""
     folder = base.parent / "w"
     shutil.rmtree(folder, ignore_errors=True)
@@ -183,7 +189,7 @@ def try_case(case: Case, base: Path, clean: dict[str, dict[str, str]], patience:
     target = folder / (COMMANDS[case.command][1] if case.command in COMMANDS else "out")
     before = digests(target) if target.exists() else {}
     done = run(case.words, folder, case.limits, case.stop, patience)
-    outcome, why = judge(case, done, folder, before, clean[case.command])
+    outcome, why = judge(case, done, folder, before, clean)
     if case.command == "long" and case.stop is not None and outcome in ("sentence", "fine"):
         again = run(FINISH.split(), folder, patience=patience)
         if again.code != 0:
@@ -211,7 +217,8 @@ def fuzz(
     with tempfile.TemporaryDirectory(prefix="fuzz") as place:
         base = Path(place) / "base"
         base.mkdir()
-        clean = prepare(base)
+        prepare(base)
+        clean = CleanRuns(base)
         patience = max(60.0, 4.0 * (time.monotonic() - began))
         for number in only if only else range(cases):
             case = fuzz_cases.draw(seed, number)

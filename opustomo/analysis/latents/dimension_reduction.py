@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False)
         return _first_two_dimensions(latents)
     import umap
 
+    _keep_compiled_code()
     few = len(latents) <= NEIGHBORS
     with warnings.catch_warnings():
         # umap-learn warns about its thread count and about disconnected vertices among duplicates.
@@ -122,6 +124,22 @@ def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False)
     if not np.isfinite(embedding).all():
         return _first_two_dimensions(latents)
     return embedding
+
+
+def _keep_compiled_code() -> None:
+    """Keep the machine code of UMAP's functions on disk, so that only the first run compiles them."""
+    from umap import layouts, umap_
+
+    for module, name in (
+        (umap_, "fast_knn_indices"),
+        (umap_, "smooth_knn_dist"),
+        (umap_, "compute_membership_strengths"),
+        (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
+    ):
+        function = getattr(module, name, None)  # other versions may lack it
+        if function is not None:
+            with contextlib.suppress(RuntimeError):  # numba finds no folder to write to
+                function.enable_caching()
 
 
 def embed_all(sets: Sequence[np.ndarray], progress: bool = False) -> list[np.ndarray]:
