@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from opustomo.checkpoint.config import with_present_names
 from opustomo.data.config import DataConfig
 from opustomo.data.particles import ParticleSet
 from opustomo.errors import UserError
+from opustomo.io.ctf_tables import TiltTable
 from opustomo.io.pickles import load_pickles
 
 NETWORKS = {
@@ -83,7 +84,8 @@ def content_entries(
     """
     names = [PurePosixPath(name).name for name in particles.star.strings("rlnImageName")]
     poses = particles.poses
-    tables = [value for table in particles.tables for value in astuple(table)]
+    columns = [field.name for field in fields(TiltTable)]
+    tables = [getattr(table, name) for table in particles.tables for name in columns]
     return {
         "--masks": [_digest([repr(bodies)]), str(data.bodies or "not given")],
         "STAR": [_digest(names), f"{data.star} ({len(names)} particles)"],

@@ -112,13 +112,15 @@ def summarize_tilts(
         Maximum tilt angle and tilt increment in degrees that the user expects; None for no expectation.
     """
     shares = np.bincount(particles.table, minlength=len(particles.tables))
-    ranges, counts, steps = [], [], []
-    for table in particles.tables:
-        used = np.sort(table.tilt_deg[table.scale > 0])
-        ranges.append((used[0], used[-1]))
-        counts.append(len(used))
-        steps.append(np.median(np.diff(used)) if len(used) > 1 else 0.0)
-    limits, numbers = np.array(ranges), np.array(counts)
+    used = [table.tilt_deg[table.scale > 0] for table in particles.tables]
+    numbers = np.array([len(tilts) for tilts in used])
+    limits, steps = np.zeros((len(used), 2)), np.zeros(len(used))
+    for number in np.unique(numbers):  # tables of equal length at once
+        same = np.flatnonzero(numbers == number)
+        tilts = np.sort([used[i] for i in same], axis=1)
+        limits[same] = tilts[:, [0, -1]]
+        if number > 1:
+            steps[same] = np.median(np.diff(tilts), axis=1)
     middles = limits.mean(1)
     off = np.abs(middles) > OFF_CENTER_DEG
     per_particle = np.repeat(numbers, shares)
