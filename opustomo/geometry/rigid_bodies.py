@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 MIN_BODIES = 2
@@ -147,6 +146,8 @@ class RigidMotions:
 
     def rotvecs_deg(self) -> Array:
         """Return rotation vectors in degrees, (..., 3)."""
+        from scipy.spatial.transform import Rotation  # which takes long to import
+
         flat = Rotation.from_matrix(self.turns.reshape(-1, 3, 3)).as_rotvec(degrees=True)
         return flat.reshape(self.shifts.shape)
 

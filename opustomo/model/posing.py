@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
@@ -20,11 +19,15 @@ from opustomo.physics.sampling import sample_posed
 DEFAULT_ANGLE_DEG = 1.46
 
 
+def rotations_of(vectors: np.ndarray) -> Tensor:
+    """Return the rotations about vectors (N, 3) by their lengths in radians, (N, 3, 3); SciPy takes long to import."""
+    return torch.matrix_exp(torch.from_numpy(np.cross(-vectors[:, None], np.eye(3)))).float()
+
+
 def symmetric_candidates(angle_deg: float = DEFAULT_ANGLE_DEG) -> Tensor:
     """Return the identity and rotations by ± ``angle_deg`` about x, y and z, (7, 3, 3)."""
     axes = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
-    matrices = Rotation.from_rotvec(np.radians(angle_deg) * axes).as_matrix()
-    return torch.from_numpy(matrices).float()
+    return rotations_of(np.radians(angle_deg) * axes)
 
 
 def original_candidates() -> Tensor:
@@ -33,7 +36,7 @@ def original_candidates() -> Tensor:
     hopf = np.radians([(phi, theta) for theta, ring in rings for phi in ring])
     phi, theta = hopf.T
     vectors = theta[:, None] * np.stack([np.sin(phi), np.cos(phi), np.zeros_like(phi)], 1)
-    return torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float()
+    return rotations_of(vectors)
 
 
 def candidate_rotations(kind: str) -> Tensor:

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from opustomo.model.composition_posterior import (
@@ -29,7 +28,7 @@ from opustomo.model.composition_posterior import (
     sampled,
     volumes_of,
 )
-from opustomo.model.posing import DEFAULT_ANGLE_DEG
+from opustomo.model.posing import DEFAULT_ANGLE_DEG, rotations_of
 from opustomo.model.step_records import Batch, StepState
 from opustomo.physics.fourier import half_spectrum_weights, irfft3, rfft3
 from opustomo.training.encoding import Reading, particle_rows
@@ -81,7 +80,7 @@ def search_poses(
     volume = volumes_of(model, latents, size).mean(0, keepdim=True)
     deviation = float(engine.poses.prior_variance()[0]) ** 0.5
     vectors = np.random.default_rng(engine.config.seed).normal(scale=deviation, size=(DRAWS, 3))
-    drawn = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix()).float().to(engine.device)
+    drawn = rotations_of(vectors).to(engine.device)
     state = StepState(bfactor_A2, 0.0, 0.0, 0.0, engine.snr, None, moves_pose=False)
 
     def best(batch: Batch) -> Tensor:
