@@ -175,8 +175,7 @@ def _risen(history: Sequence[EpochNumbers], best: int, rise: float, overfits: bo
         "unclear",
         None,
         f"convergence is unclear: since epoch {history[best].epoch} the held-out loss has risen by {rise:.3g}, but the "
-        "training loss does not fall away from it, as while the noise of the data is estimated or after a search for "
-        "poses",
+        "training loss does not fall away from it, as after a search for poses",
     )
 
 
