@@ -114,7 +114,7 @@ def stages(trainer: Any, batch: int) -> dict[str, float]:
 
     def state() -> StepState:
         engine.seed((0,))
-        random = StepRandom.of(engine.generator, batch)
+        random = StepRandom(engine.generator, batch)
         schedule = visit.schedule
         return StepState(schedule.bfactor_A2, schedule.beta, 0.5, 0.0, engine.snr, random)
 

@@ -18,31 +18,17 @@ class StepRandom:
 
     Parameters
     ----------
-    key
-        Integers of the step: seed, epoch, step.
-    device
-        Device on which numbers are drawn.
+    generator
+        Generator that has been seeded for the step (:func:`seed_of`).
     total
         Size of the whole batch.
     local
-        Part of it in this process.
+        Part of it in this process; None for all.
     """
 
-    def __init__(
-        self, key: tuple[int, ...], device: torch.device | str, total: int, local: slice | None = None
-    ) -> None:
-        self._generator = torch.Generator(device=device)
-        self._generator.manual_seed(seed_of(key))
-        self._total = total
+    def __init__(self, generator: torch.Generator, total: int, local: slice | None = None) -> None:
+        self._generator, self._total = generator, total
         self._local = slice(0, total) if local is None else local
-
-    @classmethod
-    def of(cls, generator: torch.Generator, total: int, local: slice | None = None) -> StepRandom:
-        """Return a source that uses a generator that has been seeded already (:func:`seed_of`)."""
-        random = cls.__new__(cls)
-        random._generator, random._total = generator, total
-        random._local = slice(0, total) if local is None else local
-        return random
 
     def normal(self, *shape: int) -> Tensor:
         """Return draws from N(0, 1), (B, *shape), for the B particles of this process."""
@@ -53,8 +39,3 @@ class StepRandom:
         """Return uniform draws from [low, high), (B, *shape)."""
         drawn = torch.rand(self._total, *shape, generator=self._generator, device=self._generator.device)
         return low + (high - low) * drawn[self._local]
-
-    @property
-    def generator(self) -> torch.Generator:
-        """Generator, for draws that all particles of the step share."""
-        return self._generator

@@ -94,7 +94,7 @@ class Steps:
         index = torch.arange(count, device=engine.device) % len(engine.table)
         ones = torch.ones(len(Schedule._fields), device=engine.device)
         visit = Visit(index, torch.zeros(count, box, box, box, device=engine.device), index, None, ones)
-        random = StepRandom.of(engine.generator, count)
+        random = StepRandom(engine.generator, count)
         state = StepState(ones[0], ones[0], 0.0, 0.0, engine.snr, random)
         with suppress(ImportError), torch.autograd.set_multithreading_enabled(False), compile_only():
             total = model(engine.assemble(visit), None, state).terms.total

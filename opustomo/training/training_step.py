@@ -170,7 +170,7 @@ class Engine:
             Whether this is the first and the last of the batches whose gradients are summed for an update.
         """
         config, ranks, schedule = self.config, self.ranks, visit.schedule
-        random = StepRandom.of(self.generator, count, ranks.prepare(count))
+        random = StepRandom(self.generator, count, ranks.prepare(count))
         if training and self.motion_first:
             scale = self.model.decoder.composition_scale
             scale.copy_(torch.maximum(scale, schedule.composition_scale))  # loaded weights keep theirs

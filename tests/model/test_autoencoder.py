@@ -24,6 +24,7 @@ from opustomo.physics.body_motion import Motion
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import TiltBatch, division_filters
 from opustomo.physics.fourier import irfft3, rfft3
+from tests.model.draws import draws_of
 from tests.narrow_networks import narrow_networks  # noqa: F401 - a fixture
 from tests.physics.optics import tilt_table
 
@@ -82,7 +83,7 @@ def step(model: Autoencoder, random: StepRandom | None, physics: PhysicsConfig |
 def test_every_parameter_is_trained(model: Autoencoder) -> None:
     """Encoder and decoder get a finite gradient; the pose head is frozen, as poses are inferred."""
     model.zero_grad()
-    step(model, StepRandom((0,), "cpu", COUNT)).terms.total.backward()
+    step(model, draws_of((0,), COUNT)).terms.total.backward()
     for name, parameter in model.named_parameters():
         if "affine_out" in name:
             assert not parameter.requires_grad and parameter.grad is None
@@ -119,7 +120,7 @@ def test_every_row_of_the_head_is_trained(original: bool, model: Autoencoder) ->
     moving = with_bodies(model)
     physics = replace(PhysicsConfig(), original=original)
     moving.candidates = candidate_rotations("original" if original else "symmetric")
-    step(moving, StepRandom((0,), "cpu", COUNT), physics).terms.total.backward()
+    step(moving, draws_of((0,), COUNT), physics).terms.total.backward()
     head = moving.decoder.template.affine_out
     assert head is not None
     gradient = head[2].weight.grad
@@ -236,7 +237,7 @@ def test_plain_back_projections_are_divided_where_wanted(model: Autoencoder) -> 
 
 def test_training_steps_repeat_and_differ(model: Autoencoder) -> None:
     with torch.no_grad():
-        first, again, other = (step(model, StepRandom((key,), "cpu", COUNT)) for key in (1, 1, 2))
+        first, again, other = (step(model, draws_of((key,), COUNT)) for key in (1, 1, 2))
     assert torch.equal(first.terms.total, again.terms.total)
     assert not torch.equal(first.terms.total, other.terms.total)
 
@@ -255,9 +256,7 @@ def test_jitter_changes_the_images(model: Autoencoder) -> None:
         for jitter, key in ((True, 1), (True, 2), (False, 1), (False, 2)):
             model.physics, before = replace(model.physics, jitter=jitter), model.physics
             targets.append(
-                model.generative(batch, inferred, state(StepRandom((key,), "cpu", COUNT)))
-                .target.square()
-                .sum((1, 2, 3))
+                model.generative(batch, inferred, state(draws_of((key,), COUNT))).target.square().sum((1, 2, 3))
             )
             model.physics = before
     assert not torch.allclose(targets[0], targets[1], rtol=1e-4)
@@ -270,7 +269,7 @@ def test_fixed_mode_shares_one_latent() -> None:
     torch.manual_seed(0)
     model = Autoencoder(replace(SIZES, encode_mode="fixed"), PhysicsConfig(), BOXES, torch.ones(12, 12, 12))
     assert model.encoder is None
-    output = step(model, StepRandom((0,), "cpu", COUNT))
+    output = step(model, draws_of((0,), COUNT))
     assert torch.equal(output.mu, model.fixed_latent.expand(COUNT, -1))
     assert float(output.terms.kl) == float(output.terms.attract) == float(output.terms.knn) == 0
     output.terms.total.backward()
@@ -405,6 +404,6 @@ def test_a_step_of_a_model_with_bodies_moves_the_pose_with_the_largest(model: Au
     for turn in (0.0, 0.5):
         with torch.no_grad():
             head[2].bias[6 * BODIES.largest : 6 * BODIES.largest + 3] += turn
-            turns.append(moving(batch, make_neighbors(), state(StepRandom((0,), "cpu", COUNT))).turn)
+            turns.append(moving(batch, make_neighbors(), state(draws_of((0,), COUNT))).turn)
     moved = Rotation.from_matrix((turns[0].mT @ turns[1]).double().numpy()).magnitude()
     assert (np.degrees(moved) > 1.0).all()

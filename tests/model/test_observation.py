@@ -14,11 +14,11 @@ from opustomo.model.observation import (
     target_and_transfer,
     view_jitter,
 )
-from opustomo.model.random_draws import StepRandom
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.ctf import model_envelope
 from opustomo.physics.fourier import irfft3
 from opustomo.physics.sampling import sample_posed
+from tests.model.draws import draws_of
 
 BOXES = Boxes(24, 6.0, 20, 16)
 
@@ -100,20 +100,20 @@ def test_augmentation_scales_with_the_running_snr() -> None:
     count, snr = 200, 0.25
     spectrum = centered_spectrum(torch.randn(1, 24, 24, 24).expand(count, -1, -1, -1), torch.zeros(count, 3), BOXES)
     arguments = (spectrum, torch.eye(3).expand(count, 3, 3), torch.ones(16, 16, 16), BOXES)
-    seen = encoder_input(*arguments, torch.tensor(snr), StepRandom((1,), "cpu", count))
+    seen = encoder_input(*arguments, torch.tensor(snr), draws_of((1,), count))
     inner = seen[:, 2:-2, 2:-2, 2:-2].flatten(1)
     assert float(inner.mean(1).std()) == pytest.approx(0.1 * snr**0.5, rel=0.2)
     contrast = inner.std(1) / inner.std(1).mean()
     assert float(contrast.std()) > 0.3 * snr**0.5 / 12**0.5 * 0.8
-    quiet = encoder_input(*arguments, torch.tensor(0.0), StepRandom((1,), "cpu", count))
+    quiet = encoder_input(*arguments, torch.tensor(0.0), draws_of((1,), count))
     # what is left comes from the blur and the jitter of the view, which do not fade
     assert float(quiet[:, 2:-2, 2:-2, 2:-2].flatten(1).mean(1).std()) < 0.2 * float(inner.mean(1).std())
-    again = encoder_input(*arguments, torch.tensor(snr), StepRandom((1,), "cpu", count))
+    again = encoder_input(*arguments, torch.tensor(snr), draws_of((1,), count))
     assert torch.equal(seen, again)
 
 
 def test_view_jitter_is_a_small_turn_perpendicular_to_the_view() -> None:
-    turns = Rotation.from_matrix(view_jitter(StepRandom((2,), "cpu", 3000)).double().numpy()).as_rotvec(degrees=True)
+    turns = Rotation.from_matrix(view_jitter(draws_of((2,), 3000)).double().numpy()).as_rotvec(degrees=True)
     angle = np.linalg.norm(turns, axis=1)
     assert 0.97 * VIEW_JITTER_DEG < angle.max() <= VIEW_JITTER_DEG + 1e-3
     assert angle.mean() == pytest.approx(VIEW_JITTER_DEG / 2, rel=0.05)  # uniform in the polar angle

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opustomo.model.random_draws import StepRandom
+from tests.model.draws import draws_of
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 
 def draws(key: tuple[int, ...], total: int = 8, local: slice | None = None, device: str = "cpu") -> list[torch.Tensor]:
     """A few draws of a step, in one order."""
-    random = StepRandom(key, device, total, local)
+    random = draws_of(key, total, local, device)
     return [random.normal(), random.uniform(-1.0, 2.0), random.normal(5), random.uniform(0.0, 1.0, 2, 3)]
 
 
@@ -49,11 +49,6 @@ def test_shapes_and_distributions() -> None:
 
 def test_consecutive_steps_are_independent() -> None:
     """Seeds that follow each other must not give shifted copies."""
-    steps = torch.stack([StepRandom((0, 0, step), "cpu", 1000).normal() for step in range(20)])
+    steps = torch.stack([draws_of((0, 0, step), 1000).normal() for step in range(20)])
     correlation = torch.corrcoef(steps) - torch.eye(20)
     assert float(correlation.abs().max()) < 0.15
-
-
-def test_generator_for_draws_of_all_particles() -> None:
-    first, second = (StepRandom((3, 1, 4), "cpu", 4, part) for part in (slice(0, 1), slice(1, 4)))
-    assert torch.equal(torch.rand(3, generator=first.generator), torch.rand(3, generator=second.generator))

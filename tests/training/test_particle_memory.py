@@ -28,7 +28,7 @@ def make_latents(groups: np.ndarray, dim: int = 3, seed: int = 0) -> LatentMemor
 def neighbors(latents: LatentMemory, index: torch.Tensor, seed: int = 0) -> Neighbors:
     """Neighbors among a pool drawn for the batch."""
     pool = latents.draw_pool(index.numpy(), np.random.default_rng(seed))
-    return latents.neighbors(index, torch.from_numpy(pool), StepRandom.of(draws(seed), len(index)))
+    return latents.neighbors(index, torch.from_numpy(pool), StepRandom(draws(seed), len(index)))
 
 
 def rows_of(table: torch.Tensor, rows: torch.Tensor) -> np.ndarray:
@@ -141,8 +141,8 @@ def test_a_padded_pool_means_the_same(others: int) -> None:
     latents = make_latents(np.repeat([0, 9], [6, others]))
     index, pool = torch.tensor([1, 2]), torch.arange(6, 6 + others)
     padded = torch.cat([pool, torch.zeros(latents.pool_capacity - others, dtype=torch.long)])
-    plain = latents.neighbors(index, pool, StepRandom.of(draws(), 2))
-    held = latents.neighbors(index, padded, StepRandom.of(draws(), 2), torch.tensor(others))
+    plain = latents.neighbors(index, pool, StepRandom(draws(), 2))
+    held = latents.neighbors(index, padded, StepRandom(draws(), 2), torch.tensor(others))
     assert held.near.shape == (2, 64, 3) and held.far.shape == (2, 256, 3)
     near, far = int(held.near_count), int(held.far_count)
     assert (near, far) == (plain.near.shape[1], plain.far.shape[1])
