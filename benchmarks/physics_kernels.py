@@ -43,7 +43,7 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
     from opustomo.model import energy, loss, observation
     from opustomo.physics.ctf import FIELDS, TiltBatch, ctf_volume
     from opustomo.physics.fourier import irfft3, rfft3
-    from opustomo.physics.sampling import rotate_about_z, sample_posed
+    from opustomo.physics.sampling import cross_of_posed, rotate_about_z, sample_posed
 
     device = args.device
     torch.manual_seed(0)
@@ -64,7 +64,8 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
     ctf = ctf_volume(tilts, box, 6.0)
     ones = torch.ones(batch, device=device)
     target, transfer = observation.target_and_transfer(spectrum, ctf, ones, ones, 0.0, ones)
-    filtered = energy.filter_target(target, transfer)
+    wanted = rfft3(target)
+    filtered = irfft3(wanted * transfer)
     posed = sample_posed(templates, turns, crop, None, box)
     inside = (slice(side // 8, side - side // 8),) * 3
     one, half, many = 4 * batch * box**3, 8 * batch * box * box * (box // 2 + 1), 4 * batch * count * box**3
@@ -84,7 +85,8 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
         "sampling": (lambda: sample_posed(templates, turns, crop, None, box), cube + many),
         "sampling_and_gradient": (backward, 2 * (cube + one)),
         "rotation_about_z": (lambda: rotate_about_z(data, turns[:, 0, :2, :2]), 2 * one),
-        "energies": (lambda: energy.filtered_energies(posed, transfer, filtered), many + half // 2 + one),
+        "comparison": (lambda: energy.compare(posed[:, 0], transfer, wanted), 3 * one + 2 * half + half // 2),
+        "cross_of_posed": (lambda: cross_of_posed(templates, turns, crop, None, filtered, target), cube + 2 * one),
         "smoothness": (lambda: loss.smoothness(templates, inside), cube),
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from opustomo.model.energy import Energies, filtered_energies
+from opustomo.model.energy import Energies, compare
 from opustomo.physics.fourier import irfft3, rfft3
 
 
@@ -15,4 +15,7 @@ def filter_target(target: Tensor, transfer: Tensor) -> Tensor:
 
 def render_energies(posed: Tensor, transfer: Tensor, target: Tensor) -> Energies:
     """Return the energies of posed densities (B, P, Dr, Dr, Dr) against a target (B, Dr, Dr, Dr)."""
-    return filtered_energies(posed, transfer, filter_target(target, transfer))
+    batch, poses = posed.shape[:2]
+    each = (side.repeat_interleave(poses, 0) for side in (transfer, rfft3(target)))
+    found = compare(posed.flatten(0, 1), *each).energies
+    return Energies(*(part.view(batch, poses) for part in found))

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from opustomo.model import energy, loss, observation
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -220,9 +221,8 @@ class Autoencoder(nn.Module):
             if not physics.original:
                 spectrum = rfft3(target)
                 white = whitening(self.noise, boxes.render)
-                whitened = transfer * white
-                filtered = irfft3(spectrum * (whitened * white))
-                target_power = energy.spectral_power(spectrum * white)
+                whitened, wanted = transfer * white, spectrum * white
+                filtered = irfft3(wanted * whitened)
         self.streams.join(TARGET)
         posed_at = self.posing.sampler(template, batch.rotation, correction)
         if physics.original:
@@ -230,27 +230,25 @@ class Autoencoder(nn.Module):
                 posed_at(self.candidates, correction.shift_px), transfer, target, boxes.crop
             )
             weights = energy.candidate_weights(energies.total, boxes.crop)
-            target_power = target.square().sum((1, 2, 3))
-            return Generated(template, correction, energies, weights, None, None, target, transfer, target_power, None)
+            power = vector_norm(target.flatten(1), dim=1).square()
+            return Generated(template, correction, energies, weights, None, None, target, transfer, power, None)
 
-        posed = posed_at(self.candidates[:1], correction.shift_px)[:, 0]
-        energies, posed_spectrum = energy.compare(posed, whitened, filtered)
+        posed = posed_at(self.candidates[:1], correction.shift_px).squeeze(1)
+        compared = energy.compare(posed, whitened, wanted)
         around = None
         self.streams.fork(POSES, posed.device)
-        self.streams.hold(POSES, template, posed_at, posed, energies, posed_spectrum, inferred)
+        self.streams.hold(POSES, posed_at, posed, compared, filtered, inferred)
         with torch.no_grad(), self.streams.on(POSES):
-            mask_power = posed_mask.square().mean((1, 2, 3))
-            noise = model_residual_sums(spectrum, posed_spectrum, transfer, inferred.ctf, mask_power, batch.weight)
+            mask_power = vector_norm(posed_mask.flatten(1), dim=1).square() / boxes.render**3
+            noise = model_residual_sums(spectrum, compared.spectrum, transfer, inferred.ctf, mask_power, batch.weight)
             if batch.deviation is not None:
-                turned = posed_at(self.candidates[1:], correction.shift_px)
-                totals = torch.cat([energies.total, energy.filtered_energies(turned, whitened, filtered).total], 1)
-                around = slopes(totals, energies.cross[:, 0], posed, filtered, self._angle)
+                turned = posed_at.cross(self.candidates[1:], correction.shift_px, filtered, compared.gradient)
+                around = slopes(compared.cross, turned, posed, filtered, self._angle)
         if state.random is None:
             self.streams.join(POSES)
+        energies, power, found = compared.energies, compared.target_power, compared.spectrum
         same = torch.ones_like(energies.total)
-        return Generated(
-            template, correction, energies, same, around, noise, target, transfer, target_power, posed_spectrum
-        )
+        return Generated(template, correction, energies, same, around, noise, target, transfer, power, found)
 
     def reconstruction(self, generated: Generated, held_out: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the terms ``gen``, ``mse`` and ``snr`` of each particle, (B,) (docs/method.md, sections 4 and 7).

@@ -69,11 +69,15 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if x.is_cuda else torch.contiguous_format
 
 
-def _computed(x: Tensor) -> Tensor:
-    """Return ``x`` in the layout and, under autocast, the type of the convolutions."""
+def _computed_type(x: Tensor) -> torch.dtype:
+    """Return the type of the convolutions of ``x``, that of autocast where it is enabled."""
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return x.to(dtype, memory_format=_memory_format(x))
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _computed(x: Tensor) -> Tensor:
+    """Return ``x`` in the layout and the type of the convolutions."""
+    return x.to(_computed_type(x), memory_format=_memory_format(x))
 
 
 def sort_taps(weight: Tensor) -> Tensor:
@@ -205,6 +209,12 @@ class Downsample(nn.Conv3d):
 
     def blockwise(self, x: Tensor, slope: float | None = None) -> Tensor:
         """Compute :meth:`forward` on blocks: output j reads padded voxels 2j … 2j+3, which are blocks j and j + 1."""
+        kind = _computed_type(x)
+        if self.in_channels == 1 and _has_kernels(x) and kind != torch.float32 and not x.requires_grad:
+            from opustomo.model.kernels.first_layer import FirstLayer
+
+            out = FirstLayer.apply(x[:, 0].float(), self.weight, self.bias, 1.0 if slope is None else slope, kind)
+            return cast(Tensor, out.permute(0, 4, 1, 2, 3))
         x = _computed(x)
         taps = self.weight.unflatten(4, (2, 2)).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # tap = 2 block + place
         weight = taps.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(self.out_channels, -1, 2, 2, 2)

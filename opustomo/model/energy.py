@@ -12,34 +12,10 @@ from opustomo.physics.fourier import crop_center, half_spectrum_weights, irfft3,
 
 
 class Energies(NamedTuple):
-    """Per particle and candidate, (B, P): ``power`` = Σx², ``cross`` = Σ x r."""
+    """Per particle and candidate, (B, P): ``total`` E = Σx² - 2 Σ x r, and ``power`` = Σx²."""
 
+    total: Tensor
     power: Tensor
-    cross: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """E = Σx² - 2 Σ x r."""
-        return self.power - 2.0 * self.cross
-
-
-def _weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
-    """Return ``Σ_k w |S|²``, (B, P), of spectra (B, P, Dr, Dr, Dr/2+1) and weights (B, Dr, Dr, Dr/2+1)."""
-    if kernels.usable(weights):
-        from opustomo.model.kernels.energy import weighted_power
-
-        return weighted_power(spectra, weights)
-    squares = torch.view_as_real(spectra).square().sum(-1)
-    return torch.einsum("bpzyx,bzyx->bp", squares, weights)
-
-
-def cross_sums(posed: Tensor, filtered: Tensor) -> Tensor:
-    """Return ``Σ_x V h``: (B, P) of volumes (B, P, n, n, n) and fields (B, n, n, n)."""
-    if kernels.usable(posed, filtered):
-        from opustomo.model.kernels.energy import cross
-
-        return cross(posed, filtered)
-    return torch.bmm(posed.flatten(2), filtered.flatten(1)[:, :, None])[:, :, 0]
 
 
 def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
@@ -57,26 +33,33 @@ def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:
 
         return in_one_pass(posed, filtered)
     moved = [filtered.roll(step, axis) for step in (1, -1) for axis in (3, 2, 1)]
-    return torch.stack([cross_sums(posed[:, None], field)[:, 0] for field in moved], 1)
+    return torch.stack([torch.linalg.vecdot(posed.flatten(1), field.flatten(1)) for field in moved], 1)
 
 
 class Comparison(NamedTuple):
-    """Energies of one volume per particle, and its spectrum (without gradient).
+    """Comparison of one volume per particle with its data; only the energy has a gradient.
 
     Attributes
     ----------
     energies
-        Of shape (B, 1), with gradient.
+        Of shape (B, 1).
     spectrum
         F{V}, (B, Dr, Dr, Dr/2+1).
+    cross, target_power
+        Σ x r and Σ r², (B,).
+    gradient
+        Half of the derivative of E by the voxels of V, (B, Dr, Dr, Dr).
     """
 
     energies: Energies
     spectrum: Tensor
+    cross: Tensor
+    target_power: Tensor
+    gradient: Tensor
 
 
-class _RenderEnergies(torch.autograd.Function):
-    """Σx² and Σ V·h over the render box, with the gradient written out: 2 g_power·F⁻¹{H² F{V}} + g_cross·h.
+class _Compare(torch.autograd.Function):
+    """E of :func:`compare`, with its gradient written out: 2 F⁻¹{W (W F{V} - T)}.
 
     One inverse transform replaces what differentiating the half spectrum would cost (a full complex transform and
     several copies of it).
@@ -84,72 +67,78 @@ class _RenderEnergies(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, filtered: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: torch.autograd.function.FunctionCtx, posed: Tensor, transfer: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         spectrum = rfft3(posed)
-        squared = transfer.square()
-        power = power_of(spectrum, squared)
-        pushed = irfft3(spectrum * squared[:, None]) if posed.requires_grad else posed.new_empty(0)
-        ctx.save_for_backward(pushed, filtered)
-        ctx.mark_non_differentiable(spectrum)
+        sums, pushed = spectral_sums(spectrum, transfer, target)
+        gradient = irfft3(pushed)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(spectrum, sums, gradient)
         ctx.set_materialize_grads(False)
-        return power, cross_sums(posed, filtered), spectrum
+        return sums[:, 0] - 2.0 * sums[:, 1], sums, spectrum, gradient
 
     @staticmethod
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, to_power: Tensor | None, to_cross: Tensor | None, *_: Tensor | None
+        ctx: torch.autograd.function.FunctionCtx, to_energy: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor | None, None, None]:
-        pushed, filtered = ctx.saved_tensors  # type: ignore[attr-defined]
-        total: Tensor | None = None
-        if to_power is not None:
-            total = pushed * (2.0 * to_power)[:, :, None, None, None]
-        if to_cross is not None:
-            by_cross = to_cross[:, :, None, None, None]
-            total = filtered[:, None] * by_cross if total is None else total.addcmul_(filtered[:, None], by_cross)
-        return total, None, None
+        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return None if to_energy is None else gradient * (2.0 * to_energy)[:, None, None, None], None, None
 
 
-def power_of(spectra: Tensor, squared: Tensor) -> Tensor:
-    """Return ``Σ x²`` of volumes with spectra (B, P, Dr, Dr, Dr/2+1) after a filter of square (B, Dr, Dr, Dr/2+1)."""
-    render = squared.shape[-2]
-    return _weighted_power(spectra, squared * (half_spectrum_weights(render, squared.device) / render**3))
+def spectral_sums(spectrum: Tensor, transfer: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, 3) Σ |W F|², Σ Re (W F)* T and Σ |T|² over the full spectrum and per voxel, and W (W F - T).
+
+    Parameters
+    ----------
+    spectrum, transfer, target
+        F, W and T, half spectra (B, n, n, n/2+1).
+    """
+    if kernels.usable(transfer, torch.view_as_real(spectrum)):
+        from opustomo.model.kernels.energy import comparison
+
+        return comparison(spectrum, transfer, target)
+    size = transfer.shape[-2]
+    unit = half_spectrum_weights(size, transfer.device)[:, None] / size**3
+    imaged = spectrum * transfer
+    x, r = torch.view_as_real(imaged), torch.view_as_real(target)
+    pairs = (x, x), (x, r), (r, r)
+    sums = [torch.einsum("bzyxc,bzyxc,xc->b", *pair, unit.expand(-1, 2).to(x)) for pair in pairs]
+    return torch.stack(sums, 1), transfer * (imaged - target)
 
 
-def spectral_power(spectra: Tensor) -> Tensor:
-    """Return ``Σ r²``, (B,), of volumes with half spectra (B, Dr, Dr, Dr/2+1)."""
-    size = spectra.shape[-2]
-    squares = torch.view_as_real(spectra).square().sum(-1)
-    return torch.einsum("bzyx,x->b", squares, half_spectrum_weights(size, spectra.device) / size**3)
+def compare(posed: Tensor, transfer: Tensor, target: Tensor) -> Comparison:
+    """Compare volumes with data by E = Σx² - 2 Σ x r, where the model x and the data r are filtered and whitened.
 
-
-def filtered_energies(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Energies:
-    """Return the energies with Σx² over the render box, without an inverse transform per candidate.
-
-    Σx² is a sum over Fourier space (Parseval), and ``Σ x r = Σ V·h``: the target is filtered once instead of every
-    candidate. The energies are differentiable in `posed` only.
+    All sums are over Fourier space (Parseval). Only the energy is differentiable, and only in ``posed``.
 
     Parameters
     ----------
     posed
-        Densities in the frame of the subtomogram, zero outside the crop, (B, P, Dr, Dr, Dr).
+        Densities in the frame of the subtomogram, zero outside the crop, (B, Dr, Dr, Dr).
     transfer
-        H = CTF and envelope, real, (B, Dr, Dr, Dr/2+1), native order.
-    filtered
-        h = F⁻¹{H·F{r}} of a target r that is zero outside the crop, (B, Dr, Dr, Dr); H is real, so Σ x r = Σ V·h.
+        W = CTF, envelope and whitening, real, (B, Dr, Dr, Dr/2+1), native order.
+    target
+        T = whitened spectrum of the target r, (B, Dr, Dr, Dr/2+1).
     """
-    return Energies(*_RenderEnergies.apply(posed, transfer, filtered)[:2])
-
-
-def compare(posed: Tensor, transfer: Tensor, filtered: Tensor) -> Comparison:
-    """Return :func:`filtered_energies` of volumes (B, Dr, Dr, Dr), with the spectra that residuals use."""
-    power, cross, spectrum = _RenderEnergies.apply(posed[:, None], transfer, filtered)
-    return Comparison(Energies(power, cross), spectrum[:, 0])
+    total, sums, spectrum, gradient = _Compare.apply(posed, transfer, target)
+    return Comparison(Energies(total[:, None], sums[:, :1]), spectrum, sums[:, 1], sums[:, 2], gradient)
 
 
 def crop_energies(posed: Tensor, transfer: Tensor, target: Tensor, crop: int) -> Energies:
-    """Return :func:`filtered_energies` with Σx² over the central ``crop``, as in OPUS-TOMO, for a target r."""
+    """Return the energies (B, P) of candidates over the central ``crop`` against targets r, as in OPUS-TOMO.
+
+    Parameters
+    ----------
+    posed
+        (B, P, Dr, Dr, Dr).
+    transfer
+        (B, Dr, Dr, Dr/2+1).
+    target
+        (B, Dr, Dr, Dr).
+    """
     model = crop_center(irfft3(rfft3(posed) * transfer[:, None]), crop)
-    return Energies(model.square().sum((2, 3, 4)), torch.einsum("bpzyx,bzyx->bp", model, crop_center(target, crop)))
+    power = model.square().sum((2, 3, 4))
+    return Energies(power - 2.0 * torch.einsum("bpzyx,bzyx->bp", model, crop_center(target, crop)), power)
 
 
 def candidate_weights(energy: Tensor, crop: int) -> Tensor:

@@ -133,5 +133,6 @@ def encoder_input(
         contrast = 1.0 + root * CONTRAST_JITTER * random.uniform(-0.5, 0.5)
         scale, offset = scale * contrast, OFFSET_JITTER * root * random.normal()
         out_of_plane = view_jitter(random) @ out_of_plane
-    volumes = (volumes - mean.view(-1, 1, 1, 1)) * scale.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)
+    scale = scale.view(-1, 1, 1, 1)
+    volumes = torch.addcmul((offset.view(-1, 1, 1, 1) - mean.view(-1, 1, 1, 1) * scale), volumes, scale)
     return sample_posed(volumes, out_of_plane[:, None], boxes.crop)[:, 0] * mask

@@ -56,28 +56,33 @@ class PoseStep(NamedTuple):
     variance: Tensor
 
 
-def slopes(total: Tensor, cross: Tensor, posed: Tensor, filtered: Tensor, angle_rad: Tensor) -> PoseSlopes:
-    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h`` by central differences.
+def slopes(cross: Tensor, turned: Tensor, posed: Tensor, filtered: Tensor, angle_rad: Tensor) -> PoseSlopes:
+    """Compute slope and curvature of the energy ``E = Σx² - 2 Σ V·h`` by central differences of V.
+
+    The slope by a rotation is Σ ∂E/∂V · ∂V. Σx² contributes to it, because the filters of the model are not isotropic,
+    but not to the curvature: its second derivative is neglected.
 
     Parameters
     ----------
-    total
-        (B, 7) energies without rotation, of rotations by ``angle_rad`` about x, y, z, and of their inverses.
     cross
-        (B,) Σ V·h without rotation.
+        (B,) Σ V·h at the current pose.
+    turned
+        (B, 2, 6) Σ V·h, and Σ V·½ ∂E/∂V with the derivative at the current pose, of rotations by ``angle_rad`` about
+        x, y, z, and of their inverses.
     posed
-        (B, n, n, n) the model V without rotation; zero at the edges, so that Σx² does not change when it is shifted.
+        (B, n, n, n) the model V at the current pose; zero at the edges, so that Σx² does not change when it is shifted.
     filtered
         (B, n, n, n) h.
     angle_rad
         Angle of the rotations.
     """
     # V(x + s) against h(x) is V(x) against h(x - s)
-    shifted = -2.0 * shifted_cross(posed, filtered)
-    plus, minus = torch.cat([total[:, 1:4], shifted[:, :3]], 1), torch.cat([total[:, 4:7], shifted[:, 3:]], 1)
-    middle = torch.stack([total[:, 0], -2.0 * cross], 1).repeat_interleave(3, 1)
+    shifted = shifted_cross(posed, filtered)
     reach = torch.stack([angle_rad, torch.ones_like(angle_rad)]).repeat_interleave(3)
-    return PoseSlopes((plus - minus) / (2.0 * reach), (plus + minus - 2.0 * middle) / reach**2, reach)
+    by_turn, by_shift = turned[:, 1, :3] - turned[:, 1, 3:], shifted[:, 3:] - shifted[:, :3]
+    plus, minus = torch.cat([turned[:, 0, :3], shifted[:, :3]], 1), torch.cat([turned[:, 0, 3:], shifted[:, 3:]], 1)
+    curvature = -2.0 * (plus + minus - 2.0 * cross[:, None]) / reach**2
+    return PoseSlopes(torch.cat([by_turn, by_shift], 1) / reach, curvature, reach)
 
 
 def newton_step(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.model.networks import small_rotation
-from opustomo.physics.body_motion import Bodies, Motion, blended_grid, body_motion, sample_on_grid
+from opustomo.physics.body_motion import Bodies, Motion, blended_grid, body_motion, cross_on_grid, sample_on_grid
 from opustomo.physics.boxes import Boxes
-from opustomo.physics.sampling import sample_posed
+from opustomo.physics.sampling import cross_of_posed, sample_posed
 
 DEFAULT_ANGLE_DEG = 1.46
 
@@ -53,8 +52,53 @@ def candidate_rotations(kind: str) -> Tensor:
     return kinds[kind]()
 
 
-Sampler = Callable[[Tensor, Tensor], Tensor]
-"""Candidate rotations (P, 3, 3) or (B, P, 3, 3) and shift t (B, 3; pixels) to posed volumes (B, P, Dr, Dr, Dr)."""
+@dataclass(frozen=True)
+class Sampler:
+    """Templates (B, T, T, T) at corrected poses; V is read at ``(A δA Q)ᵀ x + t`` with a candidate rotation Q.
+
+    Attributes
+    ----------
+    template
+        (B, T, T, T).
+    pose
+        A δA, (B, 3, 3).
+    grid
+        Positions of the voxels of the crop that bodies have moved, (B, 3, Dc³); None for a rigid particle.
+    boxes
+        Sizes of the run.
+    """
+
+    template: Tensor
+    pose: Tensor
+    grid: Tensor | None
+    boxes: Boxes
+
+    def __call__(self, candidates: Tensor, shift_px: Tensor) -> Tensor:
+        """Return posed volumes (B, P, Dr, Dr, Dr).
+
+        Parameters
+        ----------
+        candidates
+            Rotations Q, (P, 3, 3) or (B, P, 3, 3).
+        shift_px
+            t in pixels of the input box, (B, 3).
+        """
+        size, shift, padded = self.boxes.crop, on_grid(shift_px, self.boxes), self.boxes.render
+        if self.grid is None:
+            return sample_posed(self.template, (self.pose[:, None] @ candidates).mT, size, shift, padded)
+        return sample_on_grid(self.template, self.grid, candidates, size, shift, padded)
+
+    def cross(self, candidates: Tensor, shift_px: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return ``Σ_x V h``, (B, 2, P), of the posed volumes and two fields h (B, Dr, Dr, Dr), without gradient."""
+        size, shift = self.boxes.crop, on_grid(shift_px, self.boxes)
+        if self.grid is None:
+            return cross_of_posed(self.template, (self.pose[:, None] @ candidates).mT, size, shift, first, second)
+        return cross_on_grid(self.template, self.grid, candidates, size, shift, first, second)
+
+
+def on_grid(shift_px: Tensor, boxes: Boxes) -> Tensor:
+    """Return shifts (B, 3), in pixels of the input box, in grid units of the crop, (B, 1, 3)."""
+    return (shift_px * boxes.grid_per_pixel)[:, None]
 
 
 class Correction(NamedTuple):
@@ -125,30 +169,15 @@ class Posing(nn.Module):
         return Correction(torch.eye(3, device=device).expand(count, 3, 3), torch.zeros(count, 3, device=device), None)
 
     def sampler(self, template: Tensor, rotation: Tensor, correction: Correction) -> Sampler:
-        """Return a sampler of templates (B, T, T, T) at corrected poses; V is read at ``(A δA Q)ᵀ x + t``."""
-        size, padded = self.boxes.crop, self.boxes.render
-        pose = rotation @ correction.turn
-        bodies = self.bodies
+        """Return the sampler of templates (B, T, T, T) at corrected poses."""
+        pose, bodies = rotation @ correction.turn, self.bodies
         if bodies is None or correction.motion is None:
-
-            def rigid(candidates: Tensor, shift_px: Tensor) -> Tensor:
-                return sample_posed(template, (pose[:, None] @ candidates).mT, size, self._on_grid(shift_px), padded)
-
-            return rigid
-        grid = blended_grid(pose, correction.motion, bodies, size)
-
-        def moving(candidates: Tensor, shift_px: Tensor) -> Tensor:
-            return sample_on_grid(template, grid, candidates, size, self._on_grid(shift_px), padded)
-
-        return moving
+            return Sampler(template, pose, None, self.boxes)
+        return Sampler(template, pose, blended_grid(pose, correction.motion, bodies, self.boxes.crop), self.boxes)
 
     def posed_mask(self, mask: Tensor, rotation: Tensor, correction: Correction) -> Tensor:
         """Return the solvent mask (Dc, Dc, Dc) posed by A δA, and by t without bodies, (B, Dr, Dr, Dr)."""
         boxes = self.boxes
         volumes = mask.expand(len(rotation), -1, -1, -1)
-        shift = self._on_grid(correction.shift_px) if self.bodies is None else None
+        shift = on_grid(correction.shift_px, boxes) if self.bodies is None else None
         return sample_posed(volumes, (rotation @ correction.turn).mT[:, None], boxes.crop, shift, boxes.render)[:, 0]
-
-    def _on_grid(self, shift_px: Tensor) -> Tensor:
-        """Return t in grid units of the crop, (B, 1, 3)."""
-        return (shift_px * self.boxes.grid_per_pixel)[:, None]

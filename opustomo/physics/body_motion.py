@@ -20,7 +20,7 @@ from opustomo.geometry.rigid_bodies import BodyGeometry
 from opustomo.physics import kernels
 from opustomo.physics.boxes import Boxes
 from opustomo.physics.fourier import pad_center
-from opustomo.physics.sampling import cube_points
+from opustomo.physics.sampling import cross_sums, cube_points
 
 FALLOFF = 0.2
 """Decay of the weight of a body with the squared distance from its center, in units of its radii."""
@@ -242,16 +242,45 @@ def sample_on_grid(
         Samples, (B, P, n, n, n); zero outside the volume.
     """
     count, poses = len(grid), candidates.shape[-3]
-    center = torch.full((count, 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
-    offset = (center if shift is None else center + shift).expand(-1, poses, -1)
+    offset = _offsets(grid, shift, poses, size)
     if kernels.usable(volumes, grid, offset):
         from opustomo.physics.kernels.sampling import Sample
 
-        half = (volumes.shape[-1] - 1) / 2
-        rows = torch.cat([candidates.mT.expand(count, -1, -1, -1), (offset + 1.0)[..., None]], -1) * half
+        rows = _voxel_rows(candidates, offset, volumes.shape[-1])
         kernel_samples: Tensor = Sample.apply(volumes, rows, grid, size, padded or size)
         return kernel_samples
     positions = (grid.mT[:, None] @ candidates).add_(offset[:, :, None]).view(count, poses * size, size, size, 3)
     sampled = functional.grid_sample(volumes[:, None], positions, align_corners=True)
     sampled = sampled.view(count, poses, size, size, size)
     return sampled if padded is None or padded == size else pad_center(sampled, padded)
+
+
+def cross_on_grid(
+    volumes: Tensor, grid: Tensor, candidates: Tensor, size: int, shift: Tensor | None, first: Tensor, second: Tensor
+) -> Tensor:
+    """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), without gradient, of what :func:`sample_on_grid` samples and two fields h.
+
+    Parameters
+    ----------
+    volumes, grid, candidates, size, shift
+        As in :func:`sample_on_grid`.
+    first, second
+        Fields on the padded box, (B, n, n, n).
+    """
+    offset = _offsets(grid, shift, candidates.shape[-3], size)
+    if kernels.usable(volumes, grid, offset, first, second):
+        from opustomo.physics.kernels.sampling import cross_of_samples
+
+        return cross_of_samples(volumes, _voxel_rows(candidates, offset, volumes.shape[-1]), grid, size, first, second)
+    return cross_sums(sample_on_grid(volumes, grid, candidates, size, shift), first, second)
+
+
+def _offsets(grid: Tensor, shift: Tensor | None, poses: int, size: int) -> Tensor:
+    """Return the positions of the center of rotation plus the shift, (B, P, 3)."""
+    center = torch.full((len(grid), 1, 3), 1.0 / (size - 1), device=grid.device, dtype=grid.dtype)
+    return (center if shift is None else center + shift).expand(-1, poses, -1)
+
+
+def _voxel_rows(candidates: Tensor, offset: Tensor, width: int) -> Tensor:
+    """Return the affine maps (B, P, 3, 4) from positions on the grid to voxels of a volume of ``width``."""
+    return torch.cat([candidates.mT.expand(len(offset), -1, -1, -1), (offset + 1.0)[..., None]], -1) * ((width - 1) / 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from opustomo.physics import kernels
-from opustomo.physics.fourier import pad_center
+from opustomo.physics.fourier import crop_center, pad_center
 
 
 @lru_cache(maxsize=8)
@@ -83,6 +83,32 @@ def sample_posed(
     grid = grid.view(batch, poses * size, size, size, 3)
     sampled = functional.grid_sample(volumes[:, None], grid, align_corners=True).view(batch, poses, size, size, size)
     return sampled if padded == size else pad_center(sampled, padded)
+
+
+def cross_of_posed(
+    volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None, first: Tensor, second: Tensor
+) -> Tensor:
+    """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), without gradient, of what :func:`sample_posed` samples and two fields h.
+
+    Parameters
+    ----------
+    volumes, matrices, size, shift
+        As in :func:`sample_posed`.
+    first, second
+        Fields on the padded box, (B, n, n, n).
+    """
+    rows = affine_matrices(matrices, 1.0 / (size - 1), shift)
+    if kernels.usable(volumes, rows, first, second):
+        from opustomo.physics.kernels.sampling import cross_of_samples
+
+        return cross_of_samples(volumes, voxel_affines(rows, size, volumes.shape[-1]), None, size, first, second)
+    return cross_sums(sample_posed(volumes, matrices, size, shift), first, second)
+
+
+def cross_sums(volumes: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return ``Σ_x V h``, (B, 2, P), of volumes V (B, P, n, n, n) and the centers of two fields h (B, m, m, m)."""
+    fields = torch.stack([crop_center(field, volumes.shape[-1]) for field in (first, second)], 1)
+    return fields.flatten(2) @ volumes.flatten(2).mT
 
 
 def voxel_affines(rows: Tensor, size: int, width: int) -> Tensor:

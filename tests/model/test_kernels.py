@@ -74,6 +74,25 @@ def test_downsampling(size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [6, 7])
+def test_first_layer(size: int) -> None:
+    """In half precision, against the same inputs in float32; the input has no gradient."""
+    half = torch.float16 if INTERPRETED else torch.bfloat16
+    from opustomo.model.kernels.first_layer import FirstLayer
+
+    layer, x = filled(Downsample(1, 32)), torch.randn(2, 1, size, size, size, device=DEVICE).to(half).float()
+    layer.weight.data.copy_(layer.weight.data.to(half).float())  # products are exact, and no output changes its sign
+    weight = torch.randn(2, 32, size // 2, size // 2, size // 2, device=DEVICE)
+    found = FirstLayer.apply(x[:, 0], layer.weight, layer.bias, 0.2, half).permute(0, 4, 1, 2, 3)
+    wanted = functional.leaky_relu(functional.conv3d(x, layer.weight, layer.bias, 2, 1), 0.2)
+    for got, plain in zip(gradients(found.float(), weight, layer), gradients(wanted, weight, layer), strict=True):
+        assert float((got - plain).norm()) <= 1e-2 * float(plain.norm())
+
+
+def gradients(out: Tensor, weight: Tensor, layer: nn.Module) -> list[Tensor]:
+    return [out, *torch.autograd.grad((out * weight).sum(), list(layer.parameters()))]
+
+
 @pytest.mark.parametrize("size", [4, 5] if INTERPRETED else [4, 5, 16])
 def test_output_layer(size: int) -> None:
     """In half precision, against the same inputs in float32."""

@@ -111,7 +111,7 @@ def test_turned_bodies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     optimizer = torch.optim.Adam([stub.rows], lr=0.4)
     for _ in range(35):
         energies = model.generative(batch, inferred, state).energies
-        loss = -(energies.cross / energies.power.sqrt()).mean()
+        loss = energies.total.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

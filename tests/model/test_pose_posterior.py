@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from opustomo.model.energy import filtered_energies
+from opustomo.model.energy import compare
 from opustomo.model.pose_posterior import PoseSlopes, newton_step, pose_step, prior_variance, slopes
 from opustomo.model.posing import symmetric_candidates
-from opustomo.physics.sampling import sample_posed
+from opustomo.physics.sampling import cross_of_posed, sample_posed
 from tests.energies import filter_target
 
 ANGLE = math.radians(1.46)
@@ -84,11 +84,14 @@ def test_a_wrong_pose_is_found_from_the_energies() -> None:
     given = truth @ rotations(torch.randn(count, 3) * 0.8)
     turn, moved = torch.eye(3).expand(count, 3, 3), shift + torch.randn(count, 3) * 0.4
     start = errors(given, turn, moved, truth, shift)
-    filtered = filter_target(target, transfer)
+    spectrum, filtered = torch.fft.rfftn(target, dim=(1, 2, 3)), filter_target(target, transfer)
     for _ in range(8):
-        posed = posed_volumes(template, given @ turn, moved, symmetric_candidates())
-        energies = filtered_energies(posed, transfer, filtered)
-        found = slopes(energies.total, energies.cross[:, 0], posed[:, 0], filtered, torch.tensor(ANGLE))
+        pose, shift_grid = given @ turn, (moved * 2.0 / (box - 1))[:, None]
+        posed = posed_volumes(template, pose, moved)
+        compared = compare(posed, transfer, spectrum)
+        around = (pose[:, None] @ symmetric_candidates()[1:]).mT
+        turned = cross_of_posed(template, around, box, shift_grid, filtered, compared.gradient)
+        found = slopes(compared.cross, turned, posed, filtered, torch.tensor(ANGLE))
         wide = torch.tensor([1.0, 100.0])
         step = pose_step(found, torch.tensor(1e-4), given @ turn, torch.zeros(count, 6), wide, 1.0)
         turn, moved = turn @ step.turn, moved + step.shift_px
@@ -97,14 +100,40 @@ def test_a_wrong_pose_is_found_from_the_energies() -> None:
     assert end[0] < 0.1 and end[1] < 0.05
 
 
-def posed_volumes(
-    template: torch.Tensor, rotation: torch.Tensor, shift: torch.Tensor, candidates: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Volumes V(Rᵀx + t), for each of the candidates if there are any."""
+def test_slopes_are_differences_of_the_energy() -> None:
+    """Central differences of E over larger rotations, for a filter that is not isotropic and a wrong pose."""
+    torch.manual_seed(0)
+    box, count = 32, 4
+    at = torch.arange(box) - box / 2
+    wedge = (torch.fft.ifftshift(at)[:, None, None].abs() <= at[: box // 2 + 1].flip(0).abs()).float()
+    transfer = (0.2 + 0.8 * wedge).expand(count, box, box, box // 2 + 1)
+    template, pose = blobs(box).expand(count, -1, -1, -1), rotations(torch.randn(count, 3) * 40)
+    still = torch.zeros(count, 3)
+    true = posed_volumes(template, pose @ rotations(torch.randn(count, 3)), still)
+    target = torch.fft.rfftn(true, dim=(1, 2, 3)) * transfer
+    filtered = torch.fft.irfftn(target * transfer, s=(box,) * 3, dim=(1, 2, 3))
+
+    def energy_at(vector_deg: tuple[float, ...]) -> torch.Tensor:
+        turned = posed_volumes(template, pose @ rotations(torch.tensor([vector_deg])), still)
+        return compare(turned, transfer, target).energies.total[:, 0]
+
+    posed = posed_volumes(template, pose, still)
+    compared = compare(posed, transfer, target)
+    around = (pose[:, None] @ symmetric_candidates()[1:]).mT
+    turned = cross_of_posed(template, around, box, still[:, None], filtered, compared.gradient)
+    found = slopes(compared.cross, turned, posed, filtered, torch.tensor(ANGLE))
+    for axis in range(3):
+        plus, minus = (energy_at(tuple(sign * 1.46 * (i == axis) for i in range(3))) for sign in (1, -1))
+        slope = (plus - minus) / (2 * ANGLE)
+        curvature = (plus + minus - 2 * compared.energies.total[:, 0]) / ANGLE**2
+        assert torch.allclose(found.slope[:, axis], slope, rtol=0.05, atol=0.02 * float(curvature.max()) * ANGLE)
+        assert torch.allclose(found.curvature[:, axis], curvature, rtol=0.3)
+
+
+def posed_volumes(template: torch.Tensor, rotation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Volumes V(Rᵀx + t)."""
     box = template.shape[-1]
-    pose = rotation[:, None] if candidates is None else rotation[:, None] @ candidates
-    posed = sample_posed(template, pose.mT, box, (shift * 2.0 / (box - 1))[:, None], box)
-    return posed[:, 0] if candidates is None else posed
+    return sample_posed(template, rotation.mT[:, None], box, (shift * 2.0 / (box - 1))[:, None], box)[:, 0]
 
 
 def errors(

@@ -9,13 +9,13 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
-from opustomo.model.energy import shifted_cross
+from opustomo.model.energy import shifted_cross, spectral_sums
 from opustomo.model.residual_spectra import model_residual_sums
 from opustomo.physics import kernels
-from opustomo.physics.body_motion import sample_on_grid
+from opustomo.physics.body_motion import cross_on_grid, sample_on_grid
 from opustomo.physics.ctf import TiltBatch, ctf_volume, model_envelope, sharpening
 from opustomo.physics.fourier import pad_center, shift_phases
-from opustomo.physics.sampling import rotate_about_z, sample_posed
+from opustomo.physics.sampling import cross_of_posed, rotate_about_z, sample_posed
 from tests.gpu_kernels import DEVICE, INTERPRETED, both, interpreter, plain_torch  # noqa: F401
 from tests.physics.optics import tilt_table
 
@@ -122,17 +122,38 @@ def test_spectra_are_moved_and_filtered() -> None:
         close(transfer, ctf.abs() ** beta.view(-1, 1, 1, 1) * model_envelope(10, model_b), 1e-4)
 
 
-def test_sums() -> None:
+def test_sums_over_spectra() -> None:
+    torch.manual_seed(0)
+    spectra, filters = torch.randn(2, 2, 6, 6, 4, dtype=torch.complex64), torch.rand(2, 6, 6, 4)
+    with plain_torch():
+        sums, pushed = spectral_sums(spectra[0], filters, spectra[1])
+    found, pushed_too = spectral_sums(spectra[0].to(DEVICE), filters.to(DEVICE), spectra[1].to(DEVICE))
+    close(found, sums)
+    close(torch.view_as_real(pushed_too), torch.view_as_real(pushed))
+
+
+def test_sums_over_posed_volumes() -> None:
+    """For volumes that bfloat16 holds exactly, because the kernel rounds volumes to it."""
+    torch.manual_seed(0)
+    turns = torch.from_numpy(Rotation.random(6, random_state=1).as_matrix()).float().view(2, 3, 3, 3)
+    volumes, shift, grid = torch.randn(2, 11, 11, 11), 0.1 * torch.randn(2, 1, 3), 0.5 * torch.randn(2, 3, 9**3)
+    fields = torch.randn(2, 12, 12, 12), torch.randn(2, 12, 12, 12)
+    volumes = volumes.bfloat16().float()
+    with plain_torch():
+        posed = cross_of_posed(volumes, turns, 9, shift, *fields)
+        moved = cross_on_grid(volumes, grid, turns, 9, shift, *fields)
+        samples = sample_posed(volumes, turns, 9, shift, 12)
+    close(posed, torch.stack([torch.einsum("bpzyx,bzyx->bp", samples, field) for field in fields], 1))
+    volumes, turns, shift, grid, *fields = (t.to(DEVICE) for t in (volumes, turns, shift, grid, *fields))
+    close(cross_of_posed(volumes, turns, 9, shift, *fields), posed)
+    close(cross_on_grid(volumes, grid, turns, 9, shift, *fields), moved)
+
+
+def test_shifted_sums() -> None:
     from opustomo.model.kernels import energy
 
     torch.manual_seed(0)
-    spectra, weights = torch.randn(2, 3, 6, 6, 4, dtype=torch.complex64), torch.rand(2, 6, 6, 4)
-    close(
-        energy.weighted_power(spectra.to(DEVICE), weights.to(DEVICE)),
-        torch.einsum("bpzyx,bzyx->bp", spectra.abs() ** 2, weights),
-    )
     posed, field = torch.randn(2, 3, 12, 12, 12), torch.randn(2, 12, 12, 12)
-    close(energy.cross(posed.to(DEVICE), field.to(DEVICE)), torch.einsum("bpzyx,bzyx->bp", posed, field))
     inner = functional.pad(posed[..., 1:-1, 1:-1, 1:-1], (1,) * 6)
     with plain_torch():
         plain = shifted_cross(inner[:, 1], field)

@@ -3,7 +3,7 @@
 Moves between the grids of stride-2 layers include bias and activation; channels are last. The last layer is a
 transposed convolution from 16 channels to one, which libraries run slowly: output ``o = 2i - 1 + k`` gets ``x[i]·w[k]``
 along each axis, k = 0 … 3. Each of the 2³ outputs 2j + p of a voxel j reads its 3³ neighbors; each input i reads the 4³
-outputs around it in the backward pass.
+outputs around it in the backward pass, gathered in blocks of 2³.
 """
 
 from __future__ import annotations
@@ -115,6 +115,20 @@ def _blocks_gradient_kernel(
     tl.store(to_grid + _at(voxel, c, channels), g, mask=inside)
 
 
+@triton.jit
+def windows_of_blocks(blocks, row, inside, m: tl.constexpr):
+    """Return the voxels (rows, 64) of windows of 2³ neighboring blocks, from blocks (B, m + 1, m + 1, m + 1, 8).
+
+    The eight voxels of a block are next to each other in memory and loaded at once.
+    """
+    k = tl.arange(0, 64)
+    across: tl.constexpr = m + 1
+    block = ((k // 32) * across + (k // 16) % 2) * across + (k // 8) % 2
+    x, y, z, item = row % m, (row // m) % m, (row // (m * m)) % m, row // (m * m * m)
+    first = ((item.to(tl.int64) * across + z) * across + y) * across + x
+    return tl.load(blocks + first[:, None] * 8 + (block * 8 + k % 8)[None, :], mask=inside[:, None], other=0.0)
+
+
 @Kernel
 def _activate_kernel(
     x, bias, slope, total, channels: tl.constexpr, block_v: tl.constexpr, block_c: tl.constexpr
@@ -206,6 +220,29 @@ class Blocks(torch.autograd.Function):
         return to_grid.permute(0, 4, 1, 2, 3)
 
 
+def padded_blocks(grid: Tensor, kind: torch.dtype) -> Tensor:
+    """Return the voxels of (B, n, n, n) as in :class:`Blocks`, (B, m, m, m, 8), in another type."""
+    grid = grid.contiguous()
+    batch, n = grid.shape[:2]
+    m = (n + 2) // 2
+    out = torch.empty(batch, m, m, m, 8, device=grid.device, dtype=kind)
+    programs, block_v, block_c = _tiles(out.numel(), 1)
+    _blocks_kernel[programs](out, grid, out.numel(), n, m, 1, block_v, block_c)
+    return out
+
+
+def by_blocks(taps: Tensor) -> Tensor:
+    """Return weights (C, 4, 4, 4) in the order of :func:`windows_of_blocks`, (64, C)."""
+    split = taps.unflatten(3, (2, 2)).unflatten(2, (2, 2)).unflatten(1, (2, 2))
+    return split.permute(1, 3, 5, 2, 4, 6, 0).flatten(0, 5)
+
+
+def from_blocks(taps: Tensor) -> Tensor:
+    """Return weights (C, 4, 4, 4) from those of :func:`by_blocks`."""
+    split = taps.unflatten(0, (2,) * 6).permute(6, 0, 3, 1, 4, 2, 5)
+    return split.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
 class Activate(torch.autograd.Function):
     """``leaky(x + bias)`` in place, (B, C, z, y, x) with channels last."""
 
@@ -241,7 +278,7 @@ class Activate(torch.autograd.Function):
 
 CHANNELS = 16
 ROWS = 128
-CHUNKS = 16
+PROGRAMS = 2048
 
 
 @Kernel
@@ -274,39 +311,21 @@ def _output_layer_kernel(out, x, weights, bias, added, n: tl.constexpr, rows: tl
     tl.store(out + item * 8 * n * n * n + place, total, mask=written)
 
 
-@triton.jit
-def _patches(grad, voxel, inside, n: tl.constexpr):
-    """(rows, 64) outputs 2i - 1 + k around inputs i."""
-    k = tl.arange(0, 64)
-    kx, ky, kz = k % 4, (k // 4) % 4, k // 16
-    ix, iy, iz = voxel % n, (voxel // n) % n, voxel // (n * n)
-    ox = 2 * ix[:, None] - 1 + kx[None, :]
-    oy = 2 * iy[:, None] - 1 + ky[None, :]
-    oz = 2 * iz[:, None] - 1 + kz[None, :]
-    read = inside[:, None] & (ox >= 0) & (ox < 2 * n) & (oy >= 0) & (oy < 2 * n) & (oz >= 0) & (oz < 2 * n)
-    return tl.load(grad + (oz * 2 * n + oy) * 2 * n + ox, mask=read, other=0.0)
-
-
 @Kernel
-def _output_layer_gradient_kernel(
-    to_x, partial, grad, x, weights, per_chunk: tl.constexpr, n: tl.constexpr, rows: tl.constexpr, chunks: tl.constexpr
-):
-    item = tl.program_id(1).to(tl.int64)
-    channel = tl.arange(0, 16)
-    k = tl.arange(0, 64)
+def _output_layer_gradient_kernel(to_x, partial, blocks, x, weights, total, steps, n: tl.constexpr, rows: tl.constexpr):
+    """Each input i reads the outputs 2i - 1 … 2i + 2 along each axis."""
+    program, channel, k = tl.program_id(0), tl.arange(0, 16), tl.arange(0, 64)
     taps = tl.load(weights + k[:, None] * 16 + channel[None, :])
-    to_weights = tl.zeros((16, 64), tl.float32)
-    total: tl.constexpr = n * n * n
-    for step in range(per_chunk):
-        voxel = (tl.program_id(0) * per_chunk + step) * rows + tl.arange(0, rows)
+    to_weights = tl.zeros((64, 16), tl.float32)
+    for step in range(steps):
+        voxel = (program * steps + step) * rows + tl.arange(0, rows)
         inside = voxel < total
-        patches = _patches(grad + item * 8 * total, voxel, inside, n).to(x.dtype.element_ty)
-        at = item * total * 16 + voxel[:, None] * 16 + channel[None, :]
-        tl.store(to_x + at, tl.dot(patches, taps), mask=inside[:, None])
+        windows = windows_of_blocks(blocks, voxel, inside, n)
+        at = voxel.to(tl.int64)[:, None] * 16 + channel[None, :]
+        tl.store(to_x + at, tl.dot(windows, taps), mask=inside[:, None])
         values = tl.load(x + at, mask=inside[:, None], other=0.0)
-        to_weights += tl.dot(tl.trans(values), patches)
-    here = partial + (item * chunks + tl.program_id(0)) * 1024
-    tl.store(here + channel[:, None] * 64 + k[None, :], to_weights)
+        to_weights += tl.dot(tl.trans(windows), values)
+    tl.store(partial + program * 1024 + k[:, None] * 16 + channel[None, :], to_weights)
 
 
 @lru_cache(maxsize=8)
@@ -353,12 +372,12 @@ class OutputLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        grad = grad.contiguous()
-        batch, n = x.shape[:2]
-        to_x = torch.empty_like(x)
-        chunks = max(1, min(CHUNKS, n**3 // ROWS))
-        per_chunk = triton.cdiv(triton.cdiv(n**3, ROWS), chunks)
-        partial = torch.empty(batch * chunks, CHANNELS, 64, device=x.device, dtype=torch.float32)
-        taps = weight.flatten(1).t().to(x.dtype).contiguous()  # (64, 16)
-        _output_layer_gradient_kernel[(chunks, batch)](to_x, partial, grad, x, taps, per_chunk, n, ROWS, chunks)
-        return to_x.permute(0, 4, 1, 2, 3), partial.sum(0).view(CHANNELS, 4, 4, 4), grad.sum().view(1), None
+        n = x.shape[1]
+        total = x.numel() // CHANNELS
+        to_x, blocks = torch.empty_like(x), padded_blocks(grad, x.dtype)
+        programs = min(PROGRAMS, triton.cdiv(total, ROWS))
+        steps = triton.cdiv(triton.cdiv(total, ROWS), programs)
+        partial = torch.empty(programs, 64, CHANNELS, device=x.device, dtype=torch.float32)
+        taps = by_blocks(weight).to(x.dtype).contiguous()
+        _output_layer_gradient_kernel[(programs,)](to_x, partial, blocks, x, taps, total, steps, n, ROWS)
+        return to_x.permute(0, 4, 1, 2, 3), from_blocks(partial.sum(0)), grad.sum().view(1), None

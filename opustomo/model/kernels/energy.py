@@ -9,29 +9,30 @@ from torch import Tensor
 
 from opustomo.physics.kernels.launch import Kernel
 
-BLOCK = 2048
+BLOCK = 1024
 
 
 @Kernel
-def _power_kernel(partial, spectra, weights, poses, total, block: tl.constexpr):
+def _comparison_kernel(
+    partial, pushed, spectrum, filters, target, size: tl.constexpr, half: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0) * block + tl.arange(0, block)
+    total: tl.constexpr = size * size * half
     inside = place < total
-    weight = tl.load(weights + (item // poses) * total + place, mask=inside, other=0.0)
-    at = spectra + 2 * (item * total + place)
-    real, imaginary = tl.load(at, mask=inside, other=0.0), tl.load(at + 1, mask=inside, other=0.0)
-    value = tl.sum(weight * (real * real + imaginary * imaginary))
-    tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), value)
-
-
-@Kernel
-def _cross_kernel(partial, posed, filtered, poses, total, block: tl.constexpr):
-    item = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    inside = place < total
-    a = tl.load(posed + item * total + place, mask=inside, other=0.0)
-    b = tl.load(filtered + (item // poses) * total + place, mask=inside, other=0.0)
-    tl.store(partial + item * tl.num_programs(0) + tl.program_id(0), tl.sum(a * b))
+    kx = place % half
+    at = 2 * (item * total + place)
+    real, imaginary = tl.load(spectrum + at, mask=inside, other=0.0), tl.load(spectrum + at + 1, mask=inside, other=0.0)
+    wanted, wanted_i = tl.load(target + at, mask=inside, other=0.0), tl.load(target + at + 1, mask=inside, other=0.0)
+    weight = tl.load(filters + item * total + place, mask=inside, other=0.0)
+    real, imaginary = weight * real, weight * imaginary
+    tl.store(pushed + at, weight * (real - wanted), mask=inside)
+    tl.store(pushed + at + 1, weight * (imaginary - wanted_i), mask=inside)
+    unit = tl.where((kx == 0) | (kx == half - 1), 1.0, 2.0) / (size * size * size)
+    sums = partial + (item * tl.num_programs(0) + tl.program_id(0)) * 3
+    tl.store(sums, tl.sum(unit * (real * real + imaginary * imaginary)))
+    tl.store(sums + 1, tl.sum(unit * (real * wanted + imaginary * wanted_i)))
+    tl.store(sums + 2, tl.sum(unit * (wanted * wanted + wanted_i * wanted_i)))
 
 
 @Kernel
@@ -121,26 +122,18 @@ def residual_bins(
     return power, voxels
 
 
-def weighted_power(spectra: Tensor, weights: Tensor) -> Tensor:
-    """Return ``Σ_k w |S|²``, (B, P), for complex spectra S (B, P, ...) and weights w (B, ...)."""
-    batch, poses = spectra.shape[:2]
-    total = weights[0].numel()
-    blocks = triton.cdiv(total, BLOCK)
-    partial = weights.new_empty(batch, poses, blocks)
-    _power_kernel[(blocks, batch * poses)](
-        partial, torch.view_as_real(spectra.contiguous()), weights.contiguous(), poses, total, BLOCK
-    )
-    return partial.sum(-1)
-
-
-def cross(posed: Tensor, filtered: Tensor) -> Tensor:
-    """Return ``Σ_x V h``, (B, P), for volumes V (B, P, n, n, n) and fields h (B, n, n, n)."""
-    batch, poses = posed.shape[:2]
-    total = filtered[0].numel()
-    blocks = triton.cdiv(total, BLOCK)
-    partial = filtered.new_empty(batch, poses, blocks)
-    _cross_kernel[(blocks, batch * poses)](partial, posed.contiguous(), filtered.contiguous(), poses, total, BLOCK)
-    return partial.sum(-1)
+def comparison(spectrum: Tensor, filters: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute :func:`opustomo.model.energy.spectral_sums` of half spectra F, W and T, (B, n, n, n/2+1)."""
+    batch, size, _, half = filters.shape
+    spectrum, filters, target = spectrum.contiguous(), filters.contiguous(), target.contiguous()
+    pushed = torch.empty_like(target)
+    blocks = triton.cdiv(filters[0].numel(), BLOCK)
+    partial = filters.new_empty(batch, blocks, 3)
+    _comparison_kernel[(blocks, batch)](
+        partial, *(torch.view_as_real(part) for part in (pushed, spectrum)), filters, torch.view_as_real(target),
+        size, half, BLOCK,
+    )  # fmt: skip
+    return partial.sum(1), pushed
 
 
 def shifted_cross(posed: Tensor, filtered: Tensor) -> Tensor:

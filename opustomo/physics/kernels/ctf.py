@@ -13,8 +13,8 @@ from opustomo.physics.ctf import TiltBatch, electron_wavelength_A
 from opustomo.physics.kernels.launch import Kernel
 
 PARAMETERS = 9
-BLOCK_X = 16
-BLOCK_Y = 32
+BLOCK_X = 8
+BLOCK_Y = 64
 
 
 @triton.jit
@@ -23,6 +23,15 @@ def _cubic(distance):
     near = (1.25 * d - 2.25) * d * d + 1.0
     far = ((-0.75 * d + 3.75) * d - 6.0) * d + 3.0
     return tl.where(d < 1.0, near, tl.where(d < 2.0, far, 0.0))
+
+
+@triton.jit
+def _sine_of_turns(t):
+    """Return sin(2π t) by a polynomial of half a turn or less, with an error below 3e-7."""
+    t = t - tl.floor(t + 0.5)
+    t = tl.where(t > 0.25, 0.5 - t, tl.where(t < -0.25, -0.5 - t, t))  # |t| is a quarter of a turn or less
+    t2 = t * t
+    return ((((39.535702 * t2 - 76.549643) * t2 + 81.600998) * t2 - 41.341655) * t2 + 6.2831852) * t
 
 
 @Kernel
@@ -42,23 +51,26 @@ def _ctf_kernel(
     total = tl.zeros((block_y, block_x), tl.float32)
     sampling = tl.zeros((block_x,), tl.float32)
     scales = 0.0
+    support: tl.constexpr = 1.0 if normalized else 2.0
+    first = ((tl.program_id(2) % blocks_x) * block_x).to(tl.float32)
     here = tilts + particle * count * parameters
     for _ in range(count):
         cos, sin, scale = tl.load(here), tl.load(here + 1), tl.load(here + 2)
-        distance = kx * sin + kz * cos
-        in_plane = kx * cos - kz * sin
-        weight = tl.maximum(1.0 - tl.abs(distance), 0.0) if normalized else _cubic(distance)
-        covers = (tl.abs(in_plane) <= nyquist) & (tl.abs(weight) > kernel_floor)
-        weight = tl.where(covers, weight, 0.0)
-        weight = tl.where(scale > 0.0, weight, 0.0)
         scales += scale
-        if tl.max(tl.abs(weight), 0) > 0:
+        start = first * sin + kz * cos  # distance of the first column from the slice; it is linear along x
+        end = start + (block_x - 1) * sin
+        if (scale > 0.0) & (tl.minimum(start, end) < support) & (tl.maximum(start, end) > -support):
+            distance = kx * sin + kz * cos
+            in_plane = kx * cos - kz * sin
+            weight = tl.maximum(1.0 - tl.abs(distance), 0.0) if normalized else _cubic(distance)
+            covers = (tl.abs(in_plane) <= nyquist) & (tl.abs(weight) > kernel_floor)
+            weight = tl.where(covers, weight, 0.0)
             x = in_plane[None, :] * step
             x2, y2 = x * x, y * y
             s2 = x2 + y2
             gamma = tl.load(here + 3) * s2 + tl.load(here + 4) * (x2 - y2) + tl.load(here + 5) * (x * y)
             gamma += tl.load(here + 6) * s2 * s2 - tl.load(here + 7)
-            total -= (weight * scale)[None, :] * tl.sin(gamma) * tl.exp(tl.load(here + 8) * s2)
+            total -= (weight * scale)[None, :] * _sine_of_turns(gamma) * tl.exp(tl.load(here + 8) * s2)
             sampling += weight
         here += parameters
     total = total / tl.maximum(sampling, 1.0)[None, :] if normalized else total / tl.maximum(scales, 1e-3)
@@ -74,7 +86,7 @@ def tilt_parameters(tilts: TiltBatch) -> Tensor:
     axis = torch.deg2rad(2.0 * tilts.astigmatism_deg)
     angle = torch.deg2rad(tilts.tilt_deg)
     w = tilts.amplitude_contrast
-    by_s2 = -math.pi * wavelength
+    by_s2 = -0.5 * wavelength  # phases are in turns
     return torch.stack(
         [
             torch.cos(angle),
@@ -83,8 +95,8 @@ def tilt_parameters(tilts: TiltBatch) -> Tensor:
             by_s2 * mean,
             by_s2 * half_difference * torch.cos(axis),
             by_s2 * half_difference * 2.0 * torch.sin(axis),
-            0.5 * math.pi * tilts.cs_mm * 1e7 * wavelength**3,
-            torch.deg2rad(tilts.phase_shift_deg) + torch.atan2(w, torch.sqrt(1.0 - w * w)),
+            0.25 * tilts.cs_mm * 1e7 * wavelength**3,
+            tilts.phase_shift_deg / 360.0 + torch.atan2(w, torch.sqrt(1.0 - w * w)) / (2.0 * math.pi),
             -0.25 * tilts.bfactor_A2,
         ],
         -1,

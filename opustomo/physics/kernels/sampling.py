@@ -1,4 +1,8 @@
-"""Triton kernels of the trilinear sampling of posed volumes and of its gradients."""
+"""Triton kernels of the trilinear sampling of posed volumes, of its gradients, and of sums over posed volumes.
+
+A program works on a cube of ``SIDE``³ voxels. Voxels that are close to each other read the same part of the volume at
+any rotation, while a row of voxels would read it from all over the volume.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,51 @@ from torch import Tensor
 
 from opustomo.physics.kernels.launch import Kernel
 
-BLOCK = 512
+SIDE = 8
+PAIRS = 1024
+
+
+def _tiles(size: int) -> int:
+    """Return the number of programs that cover a cube of ``size`` voxels."""
+    return triton.cdiv(size, SIDE) ** 3
 
 
 @triton.jit
-def _position(affine, points, index, valid, size: tl.constexpr, moved: tl.constexpr):
-    """Return the input of ``affine`` for output voxels ``index`` of a cube, and the sampled voxel coordinates."""
+def _corner_of_tile(size: tl.constexpr, side: tl.constexpr):
+    """Return x, y, z of the first voxel of the cube that a program works on."""
+    across: tl.constexpr = (size + side - 1) // side
+    tile = tl.program_id(0)
+    return tile % across * side, (tile // across) % across * side, tile // (across * across) * side
+
+
+@triton.jit
+def _voxels(x0, y0, z0, side: tl.constexpr):
+    """Return x, y, z of the voxels of a cube."""
+    within = tl.arange(0, side * side * side)
+    return x0 + within % side, y0 + (within // side) % side, z0 + within // (side * side)
+
+
+@triton.jit
+def _inputs(points, x, y, z, valid, size: tl.constexpr, moved: tl.constexpr):
+    """Return the inputs of the affine maps for output voxels of a cube."""
     if moved:
         total: tl.constexpr = size * size * size
-        x = tl.load(points + index, mask=valid, other=0.0)
-        y = tl.load(points + total + index, mask=valid, other=0.0)
-        z = tl.load(points + 2 * total + index, mask=valid, other=0.0)
+        index = (z * size + y) * size + x
+        u = tl.load(points + index, mask=valid, other=0.0)
+        v = tl.load(points + total + index, mask=valid, other=0.0)
+        w = tl.load(points + 2 * total + index, mask=valid, other=0.0)
     else:
-        x = (index % size).to(tl.float32)
-        y = ((index // size) % size).to(tl.float32)
-        z = (index // (size * size)).to(tl.float32)
+        u, v, w = x.to(tl.float32), y.to(tl.float32), z.to(tl.float32)
+    return u, v, w
+
+
+@triton.jit
+def _position(affine, x, y, z):
+    """Return the sampled voxel coordinates."""
     px = tl.load(affine) * x + tl.load(affine + 1) * y + tl.load(affine + 2) * z + tl.load(affine + 3)
     py = tl.load(affine + 4) * x + tl.load(affine + 5) * y + tl.load(affine + 6) * z + tl.load(affine + 7)
     pz = tl.load(affine + 8) * x + tl.load(affine + 9) * y + tl.load(affine + 10) * z + tl.load(affine + 11)
-    return x, y, z, px, py, pz
+    return px, py, pz
 
 
 @triton.jit
@@ -37,37 +67,11 @@ def _corner(volume, ix, iy, iz, width: tl.constexpr, valid):
 
 
 @triton.jit
-def _is_padding(first, block: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, before: tl.constexpr):
-    """Return whether ``block`` voxels of the padded box from ``first`` on lie in planes or rows outside the cube."""
-    top, bottom = first // padded, (first + block - 1) // padded  # rows, counted through all planes
-    outside = (bottom < before * padded) | (top >= (before + size) * padded)
-    return outside | (
-        (top // padded == bottom // padded) & ((bottom % padded < before) | (top % padded >= before + size))
-    )
-
-
-@Kernel
-def _sample_kernel(
-    out, volumes, affines, points, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
-    moved: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
-    item = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * block
-    place = first + tl.arange(0, block)
-    before: tl.constexpr = padded // 2 - size // 2
-    total: tl.constexpr = padded * padded * padded
-    if _is_padding(first, block, size, padded, before):
-        tl.store(out + item * total + place, 0.0, mask=place < total)
-        return
-    x, y, z = place % padded - before, (place // padded) % padded - before, place // (padded * padded) - before
-    valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
-    index = (z * size + y) * size + x
-    points += (item // poses) * (3 * size * size * size)
-    _, _, _, px, py, pz = _position(affines + item * 12, points, index, valid, size, moved)
+def _interpolated(volume, px, py, pz, width: tl.constexpr, valid):
+    """Return a volume at voxel coordinates by trilinear interpolation."""
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
     ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
-    volume = volumes + (item // poses) * width * width * width
     low = _corner(volume, ix, iy, iz, width, valid) * (1 - wx) + _corner(volume, ix + 1, iy, iz, width, valid) * wx
     high = _corner(volume, ix, iy + 1, iz, width, valid) * (1 - wx)
     high += _corner(volume, ix + 1, iy + 1, iz, width, valid) * wx
@@ -76,8 +80,93 @@ def _sample_kernel(
     low += _corner(volume, ix + 1, iy, iz + 1, width, valid) * wx
     high = _corner(volume, ix, iy + 1, iz + 1, width, valid) * (1 - wx)
     high += _corner(volume, ix + 1, iy + 1, iz + 1, width, valid) * wx
-    value = near * (1 - wz) + (low * (1 - wy) + high * wy) * wz
-    tl.store(out + item * total + place, value, mask=place < total)
+    return near * (1 - wz) + (low * (1 - wy) + high * wy) * wz
+
+
+@triton.jit
+def _is_padding(x0, y0, z0, side: tl.constexpr, first: tl.constexpr, end: tl.constexpr):
+    """Return whether the cube that a program works on lies outside of the voxels from ``first`` to ``end``."""
+    below = (x0 + side <= first) | (y0 + side <= first) | (z0 + side <= first)
+    return below | (x0 >= end) | (y0 >= end) | (z0 >= end)
+
+
+@Kernel
+def _sample_kernel(
+    out, volumes, affines, points, poses, width: tl.constexpr, size: tl.constexpr, padded: tl.constexpr,
+    moved: tl.constexpr, side: tl.constexpr,
+):  # fmt: skip
+    item = tl.program_id(1).to(tl.int64)
+    before: tl.constexpr = padded // 2 - size // 2
+    total: tl.constexpr = padded * padded * padded
+    x0, y0, z0 = _corner_of_tile(padded, side)
+    x, y, z = _voxels(x0, y0, z0, side)
+    exists = (x < padded) & (y < padded) & (z < padded)
+    to = out + item * total + (z * padded + y) * padded + x
+    if _is_padding(x0, y0, z0, side, before, before + size):
+        tl.store(to, tl.zeros((side * side * side,), tl.float32), mask=exists)
+        return
+    x, y, z = x - before, y - before, z - before
+    valid = (x >= 0) & (x < size) & (y >= 0) & (y < size) & (z >= 0) & (z < size)
+    u, v, w = _inputs(points + (item // poses) * (3 * size * size * size), x, y, z, valid, size, moved)
+    px, py, pz = _position(affines + item * 12, u, v, w)
+    value = _interpolated(volumes + (item // poses) * width * width * width, px, py, pz, width, valid)
+    tl.store(to, value, mask=exists)
+
+
+@Kernel
+def _pairs_kernel(out, volumes, total, width: tl.constexpr, block: tl.constexpr):
+    """Voxels x - 1 and x, in bfloat16, as one number for each x from 0 to the width."""
+    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    x, row = place % (width + 1), place // (width + 1)
+    exists = place < total
+    low = tl.load(volumes + row * width + x - 1, mask=exists & (x > 0), other=0.0)
+    high = tl.load(volumes + row * width + x, mask=exists & (x < width), other=0.0)
+    low, high = low.to(tl.uint32, bitcast=True) + 0x8000, high.to(tl.uint32, bitcast=True) + 0x8000  # rounds
+    tl.store(out + place, (high & 0xFFFF0000) | (low >> 16), mask=exists)
+
+
+@triton.jit
+def _along_x(pairs, ix, iy, iz, wx, width: tl.constexpr, valid):
+    """Return a volume at ix + wx along x, interpolated between the two voxels of a pair."""
+    inside = valid & (ix >= -1) & (ix < width) & (iy >= 0) & (iy < width) & (iz >= 0) & (iz < width)
+    pair = tl.load(pairs + (iz * width + iy) * (width + 1) + ix + 1, mask=inside, other=0)
+    low, high = (pair << 16).to(tl.float32, bitcast=True), (pair & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return low + wx * (high - low)
+
+
+@triton.jit
+def _interpolated_pairs(pairs, px, py, pz, width: tl.constexpr, valid):
+    """Return :func:`_interpolated` of a volume in pairs."""
+    fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
+    wx, wy, wz = px - fx, py - fy, pz - fz
+    ix, iy, iz = fx.to(tl.int32), fy.to(tl.int32), fz.to(tl.int32)
+    near = _along_x(pairs, ix, iy, iz, wx, width, valid) * (1 - wy)
+    near += _along_x(pairs, ix, iy + 1, iz, wx, width, valid) * wy
+    far = _along_x(pairs, ix, iy, iz + 1, wx, width, valid) * (1 - wy)
+    far += _along_x(pairs, ix, iy + 1, iz + 1, wx, width, valid) * wy
+    return near * (1 - wz) + far * wz
+
+
+@Kernel
+def _sampled_cross_kernel(
+    partial, first, second, pairs, affines, points, poses, width: tl.constexpr, size: tl.constexpr,
+    padded: tl.constexpr, moved: tl.constexpr, side: tl.constexpr,
+):  # fmt: skip
+    item = tl.program_id(1).to(tl.int64)
+    before: tl.constexpr = padded // 2 - size // 2
+    x0, y0, z0 = _corner_of_tile(size, side)
+    x, y, z = _voxels(x0, y0, z0, side)
+    valid = (x < size) & (y < size) & (z < size)
+    at = item * (padded * padded * padded) + ((z + before) * padded + y + before) * padded + x + before
+    h, g = tl.load(first + at, mask=valid, other=0.0), tl.load(second + at, mask=valid, other=0.0)
+    u, v, w = _inputs(points + item * (3 * size * size * size), x, y, z, valid, size, moved)
+    volume = pairs + item * width * width * (width + 1)
+    for pose in range(poses):
+        px, py, pz = _position(affines + (item * poses + pose) * 12, u, v, w)
+        value = _interpolated_pairs(volume, px, py, pz, width, valid)
+        to = partial + (2 * item * poses + pose) * tl.num_programs(0) + tl.program_id(0)
+        tl.store(to, tl.sum(h * value))
+        tl.store(to + poses * tl.num_programs(0), tl.sum(g * value))
 
 
 @triton.jit
@@ -108,17 +197,18 @@ def _spread(gradient, ix, iy, iz, value, width: tl.constexpr, valid):
 def _gradient_kernel(
     to_volumes, to_affines, to_points, grad, volumes, affines, points, poses, blocks, width: tl.constexpr,
     size: tl.constexpr, padded: tl.constexpr, moved: tl.constexpr, slopes: tl.constexpr,
-    block: tl.constexpr,
+    side: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
-    index = tl.program_id(0) * block + tl.arange(0, block)
     total: tl.constexpr = size * size * size
-    valid = index < total
-    affine, first = affines + item * 12, (item // poses) * (3 * total)
-    x, y, z, px, py, pz = _position(affine, points + first, index, valid, size, moved)
     before: tl.constexpr = padded // 2 - size // 2
-    place = ((index // (size * size) + before) * padded + (index // size) % size + before) * padded
-    place += index % size + before
+    x0, y0, z0 = _corner_of_tile(size, side)
+    column, row, plane = _voxels(x0, y0, z0, side)
+    valid = (column < size) & (row < size) & (plane < size)
+    affine, first = affines + item * 12, (item // poses) * (3 * total)
+    x, y, z = _inputs(points + first, column, row, plane, valid, size, moved)
+    px, py, pz = _position(affine, x, y, z)
+    place = ((plane + before) * padded + row + before) * padded + column + before
     g = tl.load(grad + item * (padded * padded * padded) + place, mask=valid, other=0.0)
     fx, fy, fz = tl.floor(px), tl.floor(py), tl.floor(pz)
     wx, wy, wz = px - fx, py - fy, pz - fz
@@ -140,7 +230,8 @@ def _gradient_kernel(
         if moved:
             for axis in tl.static_range(3):
                 to = tl.load(affine + axis) * dx + tl.load(affine + 4 + axis) * dy + tl.load(affine + 8 + axis) * dz
-                tl.atomic_add(to_points + first + axis * total + index, to, mask=valid, sem="relaxed")
+                to_here = to_points + first + axis * total + (plane * size + row) * size + column
+                tl.atomic_add(to_here, to, mask=valid, sem="relaxed")
         sums = to_affines + (item * blocks + tl.program_id(0)) * 12
         tl.store(sums, tl.sum(dx * x))
         tl.store(sums + 1, tl.sum(dx * y))
@@ -184,12 +275,12 @@ def _row(plane, ix, iy, w0, w1, w2, w3, row_stride, size: tl.constexpr, valid):
 
 @Kernel
 def _rotate_kernel(
-    out, volumes, affines, item_stride, plane_stride, row_stride, size: tl.constexpr, block: tl.constexpr
+    out, volumes, affines, item_stride, plane_stride, row_stride, size: tl.constexpr, side: tl.constexpr
 ):  # fmt: skip
     item = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * block + tl.arange(0, block)
-    valid = place < size * size * size
-    x, y, z = (place % size).to(tl.float32), ((place // size) % size).to(tl.float32), place // (size * size)
+    x0, y0, z0 = _corner_of_tile(size, side)
+    x, y, z = _voxels(x0, y0, z0, side)
+    valid = (x < size) & (y < size) & (z < size)
     affine = affines + item * 6
     px = tl.load(affine) * x + tl.load(affine + 1) * y + tl.load(affine + 2)
     py = tl.load(affine + 3) * x + tl.load(affine + 4) * y + tl.load(affine + 5)
@@ -202,7 +293,7 @@ def _rotate_kernel(
     value += _row(plane, ix, iy, a0, a1, a2, a3, row_stride, size, valid) * b1
     value += _row(plane, ix, iy + 1, a0, a1, a2, a3, row_stride, size, valid) * b2
     value += _row(plane, ix, iy + 2, a0, a1, a2, a3, row_stride, size, valid) * b3
-    tl.store(out + item * size * size * size + place, value, mask=valid)
+    tl.store(out + ((item * size + z) * size + y) * size + x, value, mask=valid)
 
 
 def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
@@ -211,10 +302,28 @@ def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
     if volumes.stride(-1) != 1:
         volumes = volumes.contiguous()
     out = torch.empty(volumes.shape, device=volumes.device, dtype=volumes.dtype)
-    _rotate_kernel[(triton.cdiv(size**3, BLOCK), len(volumes))](
-        out, volumes, affines.contiguous(), *volumes.stride()[:3], size, BLOCK
-    )
+    _rotate_kernel[(_tiles(size), len(volumes))](out, volumes, affines.contiguous(), *volumes.stride()[:3], size, SIDE)
     return out
+
+
+def cross_of_samples(
+    volumes: Tensor, affines: Tensor, points: Tensor | None, size: int, first: Tensor, second: Tensor
+) -> Tensor:
+    """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), of what :class:`Sample` samples and two fields h (B, n, n, n).
+
+    Volumes are rounded to bfloat16, so that one number holds two neighboring voxels.
+    """
+    volumes, affines, first, second = (t.contiguous() for t in (volumes, affines, first, second))
+    batch, poses = affines.shape[:2]
+    width = volumes.shape[-1]
+    pairs = torch.empty(batch, width, width, width + 1, device=volumes.device, dtype=torch.uint32)
+    _pairs_kernel[(triton.cdiv(pairs.numel(), PAIRS),)](pairs, volumes, pairs.numel(), width, PAIRS)
+    partial = first.new_empty(batch, 2, poses, _tiles(size))
+    _sampled_cross_kernel[(_tiles(size), batch)](
+        partial, first, second, pairs, affines, volumes if points is None else points.contiguous(), poses,
+        width, size, first.shape[-1], points is not None, SIDE,
+    )  # fmt: skip
+    return partial.sum(-1)
 
 
 class Sample(torch.autograd.Function):
@@ -237,10 +346,9 @@ class Sample(torch.autograd.Function):
         points = None if points is None else points.contiguous()
         batch, poses = affines.shape[:2]
         out = volumes.new_empty(batch, poses, padded, padded, padded)
-        grid = (triton.cdiv(padded**3, BLOCK), batch * poses)
-        _sample_kernel[grid](
+        _sample_kernel[(_tiles(padded), batch * poses)](
             out, volumes, affines, volumes if points is None else points, poses, volumes.shape[-1], size, padded,
-            points is not None, BLOCK,
+            points is not None, SIDE,
         )  # fmt: skip
         ctx.save_for_backward(volumes, affines, *(() if points is None else (points,)))
         ctx.sizes = size, padded  # type: ignore[attr-defined]
@@ -254,14 +362,14 @@ class Sample(torch.autograd.Function):
         points = moved[0] if moved else None
         size, padded = ctx.sizes  # type: ignore[attr-defined]
         batch, poses = affines.shape[:2]
-        blocks = triton.cdiv(size**3, BLOCK)
+        blocks = _tiles(size)
         to_volumes, to_points = torch.zeros_like(volumes), None if points is None else torch.zeros_like(points)
         slopes = any(ctx.needs_input_grad[1:3])  # type: ignore[attr-defined]
         to_affines = volumes.new_empty(batch, poses, blocks, 12) if slopes else to_volumes
         _gradient_kernel[(blocks, batch * poses)](
             to_volumes, to_affines, to_volumes if to_points is None else to_points, grad.contiguous(), volumes, affines,
             volumes if points is None else points, poses, blocks, volumes.shape[-1], size, padded, points is not None,
-            slopes, BLOCK,
+            slopes, SIDE,
         )  # fmt: skip
         by_affines = to_affines.sum(2).view(batch, poses, 3, 4) if slopes else None
         return to_volumes, by_affines, to_points, None, None
