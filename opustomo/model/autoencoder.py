@@ -303,15 +303,18 @@ class Autoencoder(nn.Module):
         if generated.slopes is not None:
             assert batch.deviation is not None
             with self.streams.on(POSES):
+                # the slopes are those of the pose that includes this motion, and the prior holds for it
+                taken = self.posing.motion_of_largest_body(generated.correction.motion)
                 turn, shift_px, variance = pose_step(
                     generated.slopes,
                     self.noise.reference_variance,
                     batch.rotation,
-                    batch.deviation,
+                    batch.deviation if taken is None else batch.deviation + taken.vector(),
                     self.pose_prior,
                     self.boxes.box / self.boxes.render,
                 )
-                turn, shift_px = self.posing.step_with_largest_body(generated.correction.motion, turn, shift_px)
+                if taken is not None:
+                    turn, shift_px = taken.then(turn, shift_px)
             if state.random is None:
                 parameters = self.pose_parameters(generated.slopes)
                 fitted = (parameters if batch.weight is None else batch.weight * parameters).sum()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
+from opustomo.geometry.rotations import matrix_to_quaternion
 from opustomo.model.networks import small_rotation
 from opustomo.physics.body_motion import Bodies, Motion, blended_grid, body_motion, cross_on_grid, sample_on_grid
 from opustomo.physics.boxes import Boxes
@@ -109,6 +110,22 @@ class Correction(NamedTuple):
     motion: Motion | None
 
 
+class RigidStep(NamedTuple):
+    """Rotation R (B, 3, 3) and shift t (B, 3; pixels of the input box) of a pose in the reference frame."""
+
+    turn: Tensor
+    shift_px: Tensor
+
+    def then(self, turn: Tensor, shift_px: Tensor) -> RigidStep:
+        """Return this step followed by another one."""
+        return RigidStep(self.turn @ turn, shift_px + (self.shift_px[:, None] @ turn)[:, 0])
+
+    def vector(self) -> Tensor:
+        """Return the step as six numbers, (B, 6): rotation vector (rad) and shift (pixels)."""
+        quaternion = matrix_to_quaternion(self.turn)
+        return torch.cat([2.0 * quaternion[:, 1:], self.shift_px], 1)
+
+
 class Posing(nn.Module):
     """Posing of templates, as one rigid particle or as several bodies.
 
@@ -147,22 +164,14 @@ class Posing(nn.Module):
             motion = body_motion(small_rotation(own[..., :3]), small_rotation(own[..., 3:]), bodies)
         return Correction(small_rotation(rows[:, -1, :3]), rows[:, -1, 3:], motion)
 
-    def step_with_largest_body(self, motion: Motion | None, turn: Tensor, shift_px: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a step of the pose that includes the motion of the largest body, which defines the frame.
-
-        Parameters
-        ----------
-        motion
-            Motion of the bodies; None for a rigid particle, whose step does not change.
-        turn, shift_px
-            Step δA (B, 3, 3) and t (B, 3) in the reference frame, pixels of the input box.
-        """
+    def motion_of_largest_body(self, motion: Motion | None) -> RigidStep | None:
+        """Return the motion of the largest body, which defines the frame of the particle; None without bodies."""
         bodies = self.bodies
         if motion is None or bodies is None:
-            return turn, shift_px
+            return None
         own, center = motion.rotations[:, self.largest].detach(), bodies.centers[self.largest]
         moved = motion.shifts[:, self.largest].detach() + center - center @ own  # V is read at ownᵀ x + moved
-        return own @ turn, shift_px + (moved[:, None] @ turn)[:, 0] / self.boxes.grid_per_pixel
+        return RigidStep(own, moved / self.boxes.grid_per_pixel)
 
     def no_correction(self, count: int, device: torch.device) -> Correction:
         """Return the correction of a model without a head: none."""

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from opustomo.geometry.rigid_bodies import BodyGeometry
-from opustomo.geometry.rotations import matrix_to_quaternion
+from opustomo.geometry.rotations import matrix_to_quaternion, small_turn_to_matrix
 from opustomo.model import networks
 from opustomo.model.autoencoder import Autoencoder
 from opustomo.model.config import ModelConfig, PhysicsConfig
@@ -371,6 +371,22 @@ def test_candidates_of_a_preset(kind: str) -> None:
     np.testing.assert_allclose(turn, expected, atol=0.03)
 
 
+def test_the_prior_of_poses_holds_for_the_motion_that_they_take_over() -> None:
+    """With poses that are certainly right, a motion of all bodies is taken back instead of being added to the pose."""
+    torch.manual_seed(0)
+    network = Autoencoder(replace(SIZES, bodies=BODIES), PhysicsConfig(jitter=False), BOXES, torch.ones(12, 12, 12))
+    network.pose_prior.fill_(1e-10)
+    batch = replace(make_batch(), deviation=torch.zeros(COUNT, 6))
+    common = torch.tensor([0.02, -0.015, 0.01])
+    correction = network.posing.no_correction(COUNT, torch.device("cpu"))
+    turned = small_turn_to_matrix(common).expand(COUNT, 2, 3, 3)
+    motion = Motion(turned, torch.full((COUNT, 2, 3), 0.01))
+    network.pose_correction = lambda z, moves_pose=True: correction._replace(motion=motion)  # type: ignore[method-assign]
+    output = network(batch, None, state(None))
+    torch.testing.assert_close(output.turn, torch.eye(3).expand(COUNT, 3, 3), atol=2e-3, rtol=0)
+    assert float(output.shift_px.abs().max()) < 0.02
+
+
 @pytest.mark.parametrize("angle_deg", [0.0, 2.0])
 def test_a_pose_step_takes_over_the_motion_of_the_largest_body(angle_deg: float) -> None:
     """If all bodies move alike, the new pose without any motion gives the same image."""
@@ -388,12 +404,14 @@ def test_a_pose_step_takes_over_the_motion_of_the_largest_body(angle_deg: float)
     motion = Motion(common[:, None].expand(-1, len(bodies), -1, -1), shifts)
     identity = torch.eye(3).expand(COUNT, 3, 3)
     expected = posing.sampler(density, pose, Correction(identity, still, motion))(step[:, None], still)
-    turn, shift_px = posing.step_with_largest_body(motion, step, still)
+    taken = posing.motion_of_largest_body(motion)
+    assert taken is not None
+    turn, shift_px = taken.then(step, still)
     found = posing.sampler(density, pose, Correction(turn, still, None))(torch.eye(3)[None], shift_px)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     unmoved = posing.sampler(density, pose, Correction(step, still, None))(torch.eye(3)[None], still)
     assert float((unmoved - expected).abs().max()) > 0.1
-    assert posing.step_with_largest_body(None, step, still)[0] is step
+    assert posing.motion_of_largest_body(None) is None
 
 
 def test_a_step_of_a_model_with_bodies_moves_the_pose_with_the_largest(model: Autoencoder) -> None:
