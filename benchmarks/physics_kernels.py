@@ -86,7 +86,7 @@ def parts(box: int, batch: int, args: argparse.Namespace) -> dict[str, tuple[Cal
         "sampling_and_gradient": (backward, 2 * (cube + one)),
         "rotation_about_z": (lambda: rotate_about_z(data, turns[:, 0, :2, :2]), 2 * one),
         "comparison": (lambda: energy.compare(posed[:, 0], transfer, wanted), 3 * one + 2 * half + half // 2),
-        "cross_of_posed": (lambda: cross_of_posed(templates, turns, crop, None, filtered, target), cube + 2 * one),
+        "cross_of_posed": (lambda: cross_of_posed(templates, turns, crop, None, (filtered, target)), cube + 2 * one),
         "smoothness": (lambda: loss.smoothness(templates, inside), cube),
     }  # fmt: skip
 

@@ -242,7 +242,8 @@ class Autoencoder(nn.Module):
             mask_power = vector_norm(posed_mask.flatten(1), dim=1).square() / boxes.render**3
             noise = model_residual_sums(spectrum, compared.spectrum, transfer, inferred.ctf, mask_power, batch.weight)
             if batch.deviation is not None:
-                turned = posed_at.cross(self.candidates[1:], correction.shift_px, filtered, compared.gradient)
+                fields = filtered, compared.gradient
+                turned = posed_at.cross(self.candidates[1:], correction.shift_px, fields)
                 around = slopes(compared.cross, turned, posed, filtered, self._angle)
         if state.random is None:
             self.streams.join(POSES)

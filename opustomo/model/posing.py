@@ -89,12 +89,12 @@ class Sampler:
             return sample_posed(self.template, (self.pose[:, None] @ candidates).mT, size, shift, padded)
         return sample_on_grid(self.template, self.grid, candidates, size, shift, padded)
 
-    def cross(self, candidates: Tensor, shift_px: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    def cross(self, candidates: Tensor, shift_px: Tensor, fields: tuple[Tensor, Tensor]) -> Tensor:
         """Return ``Σ_x V h``, (B, 2, P), of the posed volumes and two fields h (B, Dr, Dr, Dr), without gradient."""
         size, shift = self.boxes.crop, on_grid(shift_px, self.boxes)
         if self.grid is None:
-            return cross_of_posed(self.template, (self.pose[:, None] @ candidates).mT, size, shift, first, second)
-        return cross_on_grid(self.template, self.grid, candidates, size, shift, first, second)
+            return cross_of_posed(self.template, (self.pose[:, None] @ candidates).mT, size, shift, fields)
+        return cross_on_grid(self.template, self.grid, candidates, size, shift, fields)
 
 
 def on_grid(shift_px: Tensor, boxes: Boxes) -> Tensor:

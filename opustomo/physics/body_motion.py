@@ -256,7 +256,7 @@ def sample_on_grid(
 
 
 def cross_on_grid(
-    volumes: Tensor, grid: Tensor, candidates: Tensor, size: int, shift: Tensor | None, first: Tensor, second: Tensor
+    volumes: Tensor, grid: Tensor, candidates: Tensor, size: int, shift: Tensor | None, fields: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), without gradient, of what :func:`sample_on_grid` samples and two fields h.
 
@@ -264,15 +264,15 @@ def cross_on_grid(
     ----------
     volumes, grid, candidates, size, shift
         As in :func:`sample_on_grid`.
-    first, second
-        Fields on the padded box, (B, n, n, n).
+    fields
+        h on the padded box, (B, n, n, n) each.
     """
     offset = _offsets(grid, shift, candidates.shape[-3], size)
-    if kernels.usable(volumes, grid, offset, first, second):
+    if kernels.usable(volumes, grid, offset, *fields):
         from opustomo.physics.kernels.sampling import cross_of_samples
 
-        return cross_of_samples(volumes, _voxel_rows(candidates, offset, volumes.shape[-1]), grid, size, first, second)
-    return cross_sums(sample_on_grid(volumes, grid, candidates, size, shift), first, second)
+        return cross_of_samples(volumes, _voxel_rows(candidates, offset, volumes.shape[-1]), grid, size, fields)
+    return cross_sums(sample_on_grid(volumes, grid, candidates, size, shift), fields)
 
 
 def _offsets(grid: Tensor, shift: Tensor | None, poses: int, size: int) -> Tensor:

@@ -86,7 +86,7 @@ def sample_posed(
 
 
 def cross_of_posed(
-    volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None, first: Tensor, second: Tensor
+    volumes: Tensor, matrices: Tensor, size: int, shift: Tensor | None, fields: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), without gradient, of what :func:`sample_posed` samples and two fields h.
 
@@ -94,21 +94,21 @@ def cross_of_posed(
     ----------
     volumes, matrices, size, shift
         As in :func:`sample_posed`.
-    first, second
-        Fields on the padded box, (B, n, n, n).
+    fields
+        h on the padded box, (B, n, n, n) each.
     """
     rows = affine_matrices(matrices, 1.0 / (size - 1), shift)
-    if kernels.usable(volumes, rows, first, second):
+    if kernels.usable(volumes, rows, *fields):
         from opustomo.physics.kernels.sampling import cross_of_samples
 
-        return cross_of_samples(volumes, voxel_affines(rows, size, volumes.shape[-1]), None, size, first, second)
-    return cross_sums(sample_posed(volumes, matrices, size, shift), first, second)
+        return cross_of_samples(volumes, voxel_affines(rows, size, volumes.shape[-1]), None, size, fields)
+    return cross_sums(sample_posed(volumes, matrices, size, shift), fields)
 
 
-def cross_sums(volumes: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def cross_sums(volumes: Tensor, fields: tuple[Tensor, Tensor]) -> Tensor:
     """Return ``Σ_x V h``, (B, 2, P), of volumes V (B, P, n, n, n) and the centers of two fields h (B, m, m, m)."""
-    fields = torch.stack([crop_center(field, volumes.shape[-1]) for field in (first, second)], 1)
-    return fields.flatten(2) @ volumes.flatten(2).mT
+    both = torch.stack([crop_center(field, volumes.shape[-1]) for field in fields], 1)
+    return both.flatten(2) @ volumes.flatten(2).mT
 
 
 def voxel_affines(rows: Tensor, size: int, width: int) -> Tensor:

@@ -90,7 +90,7 @@ def test_a_wrong_pose_is_found_from_the_energies() -> None:
         posed = posed_volumes(template, pose, moved)
         compared = compare(posed, transfer, spectrum)
         around = (pose[:, None] @ symmetric_candidates()[1:]).mT
-        turned = cross_of_posed(template, around, box, shift_grid, filtered, compared.gradient)
+        turned = cross_of_posed(template, around, box, shift_grid, (filtered, compared.gradient))
         found = slopes(compared.cross, turned, posed, filtered, torch.tensor(ANGLE))
         wide = torch.tensor([1.0, 100.0])
         step = pose_step(found, torch.tensor(1e-4), given @ turn, torch.zeros(count, 6), wide, 1.0)
@@ -120,7 +120,7 @@ def test_slopes_are_differences_of_the_energy() -> None:
     posed = posed_volumes(template, pose, still)
     compared = compare(posed, transfer, target)
     around = (pose[:, None] @ symmetric_candidates()[1:]).mT
-    turned = cross_of_posed(template, around, box, still[:, None], filtered, compared.gradient)
+    turned = cross_of_posed(template, around, box, still[:, None], (filtered, compared.gradient))
     found = slopes(compared.cross, turned, posed, filtered, torch.tensor(ANGLE))
     for axis in range(3):
         plus, minus = (energy_at(tuple(sign * 1.46 * (i == axis) for i in range(3))) for sign in (1, -1))

@@ -140,13 +140,14 @@ def test_sums_over_posed_volumes() -> None:
     fields = torch.randn(2, 12, 12, 12), torch.randn(2, 12, 12, 12)
     volumes = volumes.bfloat16().float()
     with plain_torch():
-        posed = cross_of_posed(volumes, turns, 9, shift, *fields)
-        moved = cross_on_grid(volumes, grid, turns, 9, shift, *fields)
+        posed = cross_of_posed(volumes, turns, 9, shift, fields)
+        moved = cross_on_grid(volumes, grid, turns, 9, shift, fields)
         samples = sample_posed(volumes, turns, 9, shift, 12)
     close(posed, torch.stack([torch.einsum("bpzyx,bzyx->bp", samples, field) for field in fields], 1))
-    volumes, turns, shift, grid, *fields = (t.to(DEVICE) for t in (volumes, turns, shift, grid, *fields))
-    close(cross_of_posed(volumes, turns, 9, shift, *fields), posed)
-    close(cross_on_grid(volumes, grid, turns, 9, shift, *fields), moved)
+    volumes, turns, shift, grid = (t.to(DEVICE) for t in (volumes, turns, shift, grid))
+    fields = fields[0].to(DEVICE), fields[1].to(DEVICE)
+    close(cross_of_posed(volumes, turns, 9, shift, fields), posed)
+    close(cross_on_grid(volumes, grid, turns, 9, shift, fields), moved)
 
 
 def test_shifted_sums() -> None:

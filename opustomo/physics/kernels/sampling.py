@@ -307,13 +307,13 @@ def rotate_about_z(volumes: Tensor, affines: Tensor) -> Tensor:
 
 
 def cross_of_samples(
-    volumes: Tensor, affines: Tensor, points: Tensor | None, size: int, first: Tensor, second: Tensor
+    volumes: Tensor, affines: Tensor, points: Tensor | None, size: int, fields: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Return ``Σ_x V_p(x) h(x)``, (B, 2, P), of what :class:`Sample` samples and two fields h (B, n, n, n).
 
     Volumes are rounded to bfloat16, so that one number holds two neighboring voxels.
     """
-    volumes, affines, first, second = (t.contiguous() for t in (volumes, affines, first, second))
+    volumes, affines, first, second = (t.contiguous() for t in (volumes, affines, *fields))
     batch, poses = affines.shape[:2]
     width = volumes.shape[-1]
     pairs = torch.empty(batch, width, width, width + 1, device=volumes.device, dtype=torch.uint32)
