@@ -102,8 +102,8 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
 
     - *overfitting since k*: after its minimum before epoch k, the held-out loss has risen: its median in the newest
       three epochs lies above the lowest median of three successive epochs by more than 5 % of the whole decrease and by
-      more than its noise. Since then, the training loss has fallen from its highest value by more than the held-out
-      loss has;
+      more than its noise. Since the minimum, such medians of the training loss have fallen from their highest value by
+      more than those of the held-out loss;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
     - *unclear*: the held-out loss has risen like that, but the training loss has not fallen more, or the loss
@@ -124,14 +124,13 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     decrease = float(judged[: best + 1].max() - judged[best])
     after = judged[best + 1 :]
     if name == "held-out" and len(after) >= 2:
-        # the best of many epochs is a lucky one: medians of as many epochs are compared
-        lowest = np.median(np.lib.stride_tricks.sliding_window_view(judged, WINDOW), 1).min()
-        rise = float(np.median(judged[-WINDOW:]) - lowest)
+        levels = _levels(judged)
+        rise = float(levels[-1] - levels.min())
         if rise > max(RISE * decrease, NOISES * noise) and np.isfinite(training).all():
             # A training loss is measured during its epoch, a held-out loss at its end: in between, consensus volume and
             # poses may have been found anew. Both losses fall again after that.
-            apart = float(training[best + 1 :].max() - training[-1]) - float(after.max() - after[-1])
-            return _risen(history, best, rise, apart > NOISES * _noise(training))
+            fallen, falls_too = (float(kind.max() - kind[-1]) for kind in map(_levels, (training[best + 1 :], after)))
+            return _risen(history, best, rise, fallen - falls_too > NOISES * _noise(training))
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
     # The noise of a curve that still bends is overestimated, so that a fall in every epoch counts without it.
@@ -177,6 +176,11 @@ def _risen(history: Sequence[EpochNumbers], best: int, rise: float, overfits: bo
         f"convergence is unclear: since epoch {history[best].epoch} the held-out loss has risen by {rise:.3g}, but the "
         "training loss does not fall away from it, as after a search for poses",
     )
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Return medians of successive epochs, since the best and the worst of many epochs are chance."""
+    return np.median(np.lib.stride_tricks.sliding_window_view(values, min(WINDOW, len(values))), 1)
 
 
 def _noise(values: np.ndarray) -> float:
