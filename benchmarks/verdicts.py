@@ -58,8 +58,8 @@ from opustomo.quality.evidence.classification_tests import Classification, Mater
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.covariates import imaging_covariates
 from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.motion_verdict import LatentCoordinate, judge_motion
 from opustomo.quality.evidence.residual_features import fit_residuals, particle_features
-from opustomo.quality.evidence.verdicts import LatentCoordinate, judge_motion
 
 BOX, APIX = 32, 12.0
 S50, S30, S70, VACANT, CORE = (

@@ -57,7 +57,12 @@ class Gain:
         return self.mean < -2.33 * self.error
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3g} ± {self.error:.2g} nats per particle"
+        value = f"{self.mean:+.3g} ± {self.error:.2g} nats per particle"
+        if self.positive or self.mean <= 0 or not np.isfinite(self.mean):
+            return value
+        if self.mean <= NEGLIGIBLE_GAIN:
+            return f"{value}, which is negligible"
+        return f"{value}, which is not significant"
 
 
 def difference_prior(residuals: Residuals) -> Tensor:
@@ -175,64 +180,66 @@ class PairTest:
             return NOISE if made_of_noise or unconfirmed else UNCLEAR
         return SAME if split.upper < SMALL else UNCLEAR
 
-    def sentence(self, of: int) -> str:
-        """Return what the comparison says about class `of`, in words."""
+    def sentence(self, of: int, named: bool = False) -> str:
+        """Return what the comparison says about class `of`, which is named instead of called "it" if `named`."""
         other = self.second if of == self.first else self.first
         split = self.split
+        it, this = (f"class {of}", f"Class {of}") if named else ("it", "It")
         if not self.enough:
-            return f"There are too few particles to compare it with class {other}."
+            return f"There are too few particles to compare {it} with class {other}."
         if split.movable < MATCHABLE:
             return (
-                f"Views, scores or tomograms alone distinguish it from class {other}, so there are no matched "
+                f"Views, scores or tomograms alone distinguish {it} from class {other}, so there are no matched "
                 "particles to compare."
             )
         chance = f"p = {split.p_value:.2g}" if split.p_value >= 1e-10 else "p < 1e-10"
         change = f"{max(split.change, 0):.1%} of the signal's power"
+        differs = f"{this} differs from class {other}"
         match self.outcome:
             case "different":
                 return (
-                    f"It differs from class {other} in {change} ({chance} against matched random splits), and two maps "
+                    f"{differs} in {change} ({chance} against matched random splits), and two maps "
                     f"explain the particles of the other half set better than one ({self.gain})."
                 )
             case "noise" if split.confirmed_high < MOSTLY_CONFIRMED:
                 return (
-                    f"It differs from class {other} in {change} ({chance}), but this difference arises from the noise "
+                    f"{differs} in {change} ({chance}), but this difference arises from the noise "
                     f"of its particles: independent noise confirms at most {max(split.confirmed_high, 0):.0%} of it."
                 )
             case "noise":
                 return (
-                    f"It differs from class {other} in only {change} ({chance}), and two maps explain the particles of "
+                    f"{differs} in only {change} ({chance}), and two maps explain the particles of "
                     f"the other half set {'hardly' if self.gain.mean > 0 else 'no'} better than one ({self.gain})."
                 )
             case "same" if self.p_contrast <= SIGNIFICANT and abs(np.log(self.contrast_ratio)) > COPY_CONTRAST:
                 ratio = self.contrast_ratio if of == self.first else 1 / self.contrast_ratio
                 return (
-                    f"It is a copy of class {other} with {ratio:.2f} times the contrast: beyond contrast, at most "
+                    f"{this} is a copy of class {other} with {ratio:.2f} times the contrast: beyond contrast, at most "
                     f"{split.upper:.1%} of the signal's power differs ({chance})."
                 )
             case "same" if split.p_value <= SIGNIFICANT:
                 return (
-                    f"It differs from class {other} in only {change} ({chance}), far less than the {SYSTEMATIC:.1%} "
+                    f"{differs} in only {change} ({chance}), far less than the {SYSTEMATIC:.1%} "
                     "that errors of CTF, poses and imaging model can cause: the data show one class, not two."
                 )
             case "same":
                 return (
-                    f"It does not differ from class {other} more than matched random splits do ({chance}; at most "
+                    f"{this} does not differ from class {other} more than matched random splits do ({chance}; at most "
                     f"{split.upper:.1%} of the signal's power)."
                 )
         if split.p_value <= SIGNIFICANT and self.gain.positive:
             return (
-                f"It differs from class {other} in {change} ({chance}), but errors of CTF, poses and imaging model can "
+                f"{differs} in {change} ({chance}), but errors of CTF, poses and imaging model can "
                 f"cause differences of up to {SYSTEMATIC:.1%}."
             )
         if split.p_value <= SIGNIFICANT:
             return (
-                f"It differs from class {other} in {change} ({chance}), but it is not clear that two maps explain the "
+                f"{differs} in {change} ({chance}), but it is not clear that two maps explain the "
                 f"particles of the other half set better than one ({self.gain})."
             )
         return (
-            f"No difference from class {other} was found ({chance}), but one of up to {split.upper:.0%} of the "
-            "signal's power would have been missed."
+            f"{this} is not found to differ from class {other} ({chance}), but a difference of up to "
+            f"{split.upper:.0%} of the signal's power would have been missed."
         )
 
 

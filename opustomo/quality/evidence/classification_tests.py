@@ -14,15 +14,10 @@ from opustomo.quality.evidence.cluster_stability import ClusteredValues, cluster
 from opustomo.quality.evidence.covariates import effect_sizes, imaging_covariates, matched_fsc
 from opustomo.quality.evidence.difference_maps import DifferenceMap, difference_map
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
+from opustomo.quality.evidence.motion_verdict import LatentCoordinate, MotionVerdict, judge_motion
 from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
 from opustomo.quality.evidence.residual_features import ParticleFeatures, Residuals, fit_residuals, particle_features
-from opustomo.quality.evidence.verdicts import (
-    LatentCoordinate,
-    MotionVerdict,
-    RunVerdict,
-    combine_evidence,
-    judge_motion,
-)
+from opustomo.quality.evidence.verdicts import RunVerdict, combine_evidence
 
 FEWEST = 20
 """Minimum number of particles for any verdict but "cannot tell"."""

@@ -41,6 +41,7 @@ from opustomo.quality.evidence.cluster_evidence import (
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import ReadOptions
+from opustomo.quality.evidence.motion_verdict import MotionVerdict
 from opustomo.quality.evidence.particle_spectra import sampled_particles
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
@@ -53,7 +54,7 @@ from opustomo.quality.evidence.trained_model import (
     physics_of_run,
 )
 from opustomo.quality.evidence.validation_files import write_differences, write_validation, write_verdict
-from opustomo.quality.evidence.verdicts import SUPPORTED, MotionVerdict, RunVerdict
+from opustomo.quality.evidence.verdicts import SUPPORTED, RunVerdict
 from opustomo.training.monitors.convergence_state import convergence_statement, read_history
 from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at

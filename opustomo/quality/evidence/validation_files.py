@@ -19,7 +19,8 @@ from opustomo.physics.fsc import FSC_THRESHOLD, ShellCorrelation
 from opustomo.quality.evidence.cluster_evidence import ClusterEvidence, Validation
 from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import THRESHOLDS, resolution_text
-from opustomo.quality.evidence.verdicts import MotionVerdict, RunVerdict
+from opustomo.quality.evidence.motion_verdict import MotionVerdict
+from opustomo.quality.evidence.verdicts import RunVerdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
