@@ -129,8 +129,6 @@ def analyze_epoch(request: AnalysisRequest, say: Say = print) -> list[Path]:
     dump_pickle(results.root / "groups.pkl", groups)
     _write_losses(results, say)
     coordinates = results.load_coordinates(epoch, len(mu))
-    if coordinates is None and request.clustering.method != "kmeans" and not request.composition_only:
-        say(f"{results.root} has no coordinates.{epoch}.npy, so {request.clustering.title} uses the latents.")
     if request.focus is None:
         coordinates = None if coordinates is None else coordinates[indices]
         subjects = [LatentSet(mu[indices], groups[indices], indices, len(mu), coordinates=coordinates)]

@@ -92,7 +92,8 @@ def write_latent_report(
         )
         num_pcs = dimension
     number = "" if clustering.number is None else f"{clustering.number} clusters of "
-    say(f"{outdir.name}: {clustering.title}, {number}{len(subject.latents):,} particles.")
+    values = "latents" if subject.coordinates is None else "likelihood coordinates"
+    say(f"{outdir.name}: {clustering.title} of the {values}, {number}{len(subject.latents):,} particles.")
     found = find_clusters(subject.latents, clustering, subject.coordinates)
     clustering, clusters, choice = found.clustering, found.clusters, found.choice
     for message in found.messages:

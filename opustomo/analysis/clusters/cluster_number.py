@@ -214,16 +214,14 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
         Clustering method and number of clusters. HDBSCAN ignores the number.
     coordinates
         Coordinates of the compositions in units of their standard errors, shape (N, K), with NaN for particles without
-        coordinates. If they are given, they are used instead of the latents, whose posterior means gather at points,
-        except by k-means with a given number.
+        coordinates. If they are given, they are clustered instead of the latents, whose posterior means gather at
+        points.
 
     Raises
     ------
     UserError
         If the number of clusters or the size of the smallest cluster is not possible.
     """
-    if clustering.method == "kmeans" and clustering.number is not None:
-        coordinates = None  # these files are those of OPUS-TOMO
     known = np.ones(len(latents), dtype=bool) if coordinates is None else np.isfinite(coordinates).all(axis=1)
     values = (latents if coordinates is None else coordinates)[known].astype(np.float64)
     if clustering.method == "hdbscan":

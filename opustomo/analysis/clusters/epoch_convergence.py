@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opustomo.analysis.clusters.clustering import cluster_latents
+from opustomo.analysis.clusters.cluster_number import find_clusters
+from opustomo.analysis.clusters.clustering import Clustering
 from opustomo.analysis.results import ResultDir
 from opustomo.errors import UserError
 from opustomo.io.atomic import write_csv, write_figure
@@ -92,7 +93,7 @@ def measure_convergence(
                 f"{results.root} contains epochs of different runs."
             )
         latents.append(mu[chosen].astype(np.float64))
-        labels.append(cluster_latents(mu[chosen], num_clusters).labels)
+        labels.append(_clusters(results, epoch, chosen, num_clusters))
         say(f"Clustered epoch {epoch}.")
     stabilities = []
     for i, epoch in enumerate(epochs):
@@ -111,6 +112,14 @@ def measure_convergence(
             )
         )
     return stabilities
+
+
+def _clusters(results: ResultDir, epoch: int, chosen: np.ndarray, number: int) -> np.ndarray:
+    """Return the k-means clusters (n,) of the particles `chosen` (n,) in an epoch, as ``dsdsh analyze`` makes them."""
+    latents = results.load_latents(epoch)[0]
+    coordinates = results.load_coordinates(epoch, len(latents))
+    coordinates = None if coordinates is None else coordinates[chosen]
+    return find_clusters(latents[chosen], Clustering(number), coordinates).clusters.labels
 
 
 def has_spread(latents: np.ndarray) -> bool:
@@ -134,8 +143,7 @@ def describe_convergence(results: ResultDir, rows: Sequence[EpochStability], num
     last = rows[-1]
     assert last.previous is not None
     both = f"Epoch {last.epoch} compared with epoch {last.previous}"
-    before, after = (results.load_latents(epoch)[0] for epoch in (last.previous, last.epoch))
-    if not has_spread(after):
+    if not has_spread(results.load_latents(last.epoch)[0]):
         return [
             f"{both}: adjusted Rand index {last.ari_previous:.3f} for {num_clusters} clusters.",
             f"The latents have almost no spread (standard deviations below {LEAST_SPREAD:g}, where the prior has 1): "
@@ -151,23 +159,23 @@ def describe_convergence(results: ResultDir, rows: Sequence[EpochStability], num
             "A low index alone does not mean that the training is too short: with more clusters than classes, the "
             "boundaries of the superfluous clusters are arbitrary."
         )
-        number, index = _largest_stable(before, after, num_clusters)
+        number, index = _largest_stable(results, (last.previous, last.epoch), num_clusters)
         if index > last.ari_previous:
             lines[-1] += f" With {number} clusters, the index is {index:.3f}."
     return lines
 
 
-def _largest_stable(before: np.ndarray, after: np.ndarray, num_clusters: int) -> tuple[int, float]:
+def _largest_stable(results: ResultDir, epochs: tuple[int, int], num_clusters: int) -> tuple[int, float]:
     """Return a smaller number of clusters and the adjusted Rand index of two epochs for it.
 
     It is the largest number with an index of at least `LOW_INDEX`; if there is none, the number of highest index.
     """
     from sklearn.metrics import adjusted_rand_score
 
-    chosen = np.random.default_rng(0).permutation(len(after))[:SAMPLE]
+    chosen = np.random.default_rng(0).permutation(len(results.load_latents(epochs[0])[0]))[:SAMPLE]
     best = (0, -1.0)
     for number in range(min(num_clusters - 1, MOST_TRIED), 1, -1):
-        labels = [cluster_latents(latents[chosen], number).labels for latents in (before, after)]
+        labels = [_clusters(results, epoch, chosen, number) for epoch in epochs]
         best = max(best, (number, float(adjusted_rand_score(*labels))), key=lambda pair: pair[1])
         if best[1] >= LOW_INDEX:
             break

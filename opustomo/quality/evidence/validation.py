@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from opustomo.analysis.clusters.cluster_stars import load_labels
-from opustomo.analysis.clusters.clustering import Clustering, cluster_latents
-from opustomo.analysis.clusters.nested_clusters import are_separated, components_to_cluster, varying_components
+from opustomo.analysis.clusters.clustering import Clustering
+from opustomo.analysis.clusters.nested_clusters import are_separated, components_to_cluster
 from opustomo.analysis.results import ResultDir, Round
 from opustomo.analysis.selection import round_particles
 from opustomo.analysis.volumes.focused_volumes import coordinates_inside
@@ -304,10 +304,8 @@ def _judge(
 def clustered_values(results: ResultDir, which: Round, folder: str, labels: np.ndarray) -> ClusteredValues:
     """Return the values from which the clusters of a round of analysis were made, so that they can be made again.
 
-    These are the coordinates of the compositions, or the latents of runs without coordinates and of k-means with a
-    given number. With ``--focus``, they are the part of the coordinates that changes the volumes inside the mask, or
-    the scores of these volumes. Which ones k-means divided is found by dividing both: the number of clusters may have
-    been chosen with ``--k auto``.
+    These are the coordinates of the compositions, or the latents of runs without coordinates. With ``--focus``, they
+    are the part of the coordinates that changes the volumes inside the mask, or the scores of these volumes.
 
     Parameters
     ----------
@@ -318,7 +316,7 @@ def clustered_values(results: ResultDir, which: Round, folder: str, labels: np.n
     labels
         Clusters of all particles, (N,).
     """
-    clustering = Clustering.of_folder(folder)
+    method = Clustering.of_folder(folder).method
     latents = results.load_latents(which.epoch)[0].astype(np.float64)
     coordinates = results.load_coordinates(which.epoch, len(labels))
     if which.focused:
@@ -326,27 +324,8 @@ def clustered_values(results: ResultDir, which: Round, folder: str, labels: np.n
         coordinates = None if coordinates is None else coordinates_inside(coordinates, latents)
     outside = np.ones(len(labels), dtype=bool)
     outside[round_particles(results, which, len(labels))] = False
-    latents[outside] = np.nan
-    of_latents = ClusteredValues(latents, clustering.method)
-    if coordinates is None:
-        return of_latents
-    values = np.where(outside[:, None], np.nan, coordinates.astype(np.float64))
-    if clustering.method == "kmeans":
-        known = np.isfinite(values).all(axis=1)
-        components = varying_components(values[known])
-        if not components.shape[1] or _agreement(latents[known], labels[known]) >= _agreement(
-            components, labels[known]
-        ):
-            return of_latents
-    return ClusteredValues(values, clustering.method, standardized=True)
-
-
-def _agreement(values: np.ndarray, labels: np.ndarray) -> float:
-    """Return the adjusted Rand index of k-means of values (n, C) and labels (n,)."""
-    from sklearn.metrics import adjusted_rand_score
-
-    number = min(int(labels.max()) + 1, len(values))
-    return float(adjusted_rand_score(labels, cluster_latents(values, number).labels))
+    values = latents if coordinates is None else coordinates.astype(np.float64)
+    return ClusteredValues(np.where(outside[:, None], np.nan, values), method, standardized=coordinates is not None)
 
 
 def _held_out(
