@@ -94,7 +94,7 @@ def write_latent_report(
     number = "" if clustering.number is None else f"{clustering.number} clusters of "
     values = "latents" if subject.coordinates is None else "likelihood coordinates"
     say(f"{outdir.name}: {clustering.title} of the {values}, {number}{len(subject.latents):,} particles.")
-    found = find_clusters(subject.latents, clustering, subject.coordinates)
+    found = find_clusters(subject.latents, clustering, subject.coordinates, outdir.name)
     clustering, clusters, choice = found.clustering, found.clusters, found.choice
     for message in found.messages:
         say(f"{outdir.name}: {message}")

@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from opustomo.commands.options import selected_round
     from opustomo.errors import UserError
     from opustomo.quality.evidence.junk_files import JunkInputs, score_run, summary, write_junk
-    from opustomo.quality.evidence.validation import training_remark
-    from opustomo.training.monitors.metrics import EPOCHS_FILE
+    from opustomo.quality.evidence.training_state import training_remark
 
     results, which = selected_round(args.resdir, args.N)
     if which.filtered or which.focused:
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     write_junk(folder, result, star)
     for line in summary(result):
         print(line)
-    if remark := training_remark(results.root / EPOCHS_FILE, which.epoch):
+    if remark := training_remark(results.root, which.epoch):
         print(remark)
     if result.false_discovery_rate > args.fdr:
         print(f"No cut reaches the false-discovery rate of --fdr {args.fdr:g}. The cut with the lowest rate is used.")

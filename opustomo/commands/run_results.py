@@ -310,20 +310,26 @@ def _next_commands(state: PipelineState) -> list[str]:
     import json
     import shlex
 
+    from opustomo.analysis.clusters.epoch_convergence import has_spread
+    from opustomo.quality.evidence.motion_verdict import NOT_JUDGED
     from opustomo.quality.evidence.verdicts import NO_EVIDENCE, SUPPORTED
 
     root, label, folder = str(state.results.root), state.which.label, state.clusters
     verdict_file = folder / "validation_verdict.json"
     lines, other, to_select = [], state.number + 1, True
     motion: dict[str, str] = {}
+    collapsed = not has_spread(state.results.load_latents(state.which.epoch)[0])
     reason = "another number of clusters"
     if verdict_file.is_file():
         verdict = json.loads(verdict_file.read_text(encoding="utf-8"))
         lines.append(f"Verdict: {verdict['verdict'].upper()}. {verdict['summary']}")
         to_select = not verdict["summary"].startswith(NO_EVIDENCE)  # a remark on the training may follow
         motion = verdict.get("motion") or {}
+        collapsed |= bool(verdict.get("collapsed"))
         if motion:
             lines.append(f"Change along {motion['coordinate']}: {motion['verdict'].upper()}. {motion['reason']}")
+            if motion["verdict"] == NOT_JUDGED and (described := state.results.analysis(state.which, True)).is_dir():
+                lines[-1] += f" {described.name} describes them for scripts of OPUS-TOMO."
         stable = (verdict.get("stability") or {}).get("most_stable")
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
@@ -332,6 +338,8 @@ def _next_commands(state: PipelineState) -> list[str]:
         elif stable is not None and stable != state.number:
             other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")
+    training = _training_line(state, collapsed)
+    lines += training
     lines.append(f"  Open {state.results.analysis(state.which) / 'report.html'} in a browser.")
     lines.append(f"  Open {folder / 'reference.cxc'} in ChimeraX to compare the maps of the clusters.")
     lines += _difference_lines(folder) if to_select else []
@@ -344,5 +352,27 @@ def _next_commands(state: PipelineState) -> list[str]:
         lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
     else:
         lines.append(f"  {shlex.join(_one_map(state))}    # one map of all particles at their refined poses")
-    lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
+    if not training:
+        lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
     return lines
+
+
+def _training_line(state: PipelineState, collapsed: bool) -> list[str]:
+    """Return the line of the command that continues or repeats an insufficient training; none if it sufficed."""
+    import shlex
+
+    from opustomo.commands.closing_messages import continued_training, slower_training
+    from opustomo.quality.evidence.training_state import needs_training
+
+    results, epoch = state.results, state.which.epoch
+    words: list[str] = []
+    remark = ""
+    if collapsed:
+        words = slower_training(results)
+        remark = "if you expect several structures: a lower learning rate, because the latents have collapsed"
+    elif needs_training(results.root, epoch):
+        if epoch < results.epochs()[-1]:
+            words, remark = ["dsdsh", "results", str(results.root), "latest"], "this epoch had not converged"
+        elif (results.root / "state.pkl").is_file():
+            words, remark = continued_training(results), "the training had not converged"
+    return [f"  {shlex.join(words)}    # {remark}"] if words else []

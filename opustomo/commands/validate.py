@@ -113,7 +113,7 @@ def run_convergence(args: argparse.Namespace) -> None:
         write_convergence,
     )
     from opustomo.analysis.results import ResultDir
-    from opustomo.quality.evidence.validation import training_state
+    from opustomo.quality.evidence.training_state import training_state
 
     results = ResultDir.open(args.resdir)
     number = _number_to_compare(results) if args.numk is None else args.numk

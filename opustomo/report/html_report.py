@@ -25,7 +25,7 @@ from opustomo.io.log_files import read_commands
 from opustomo.io.pickles import load_pickle
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.quality.evidence.trained_model import data_of_run, held_out_particles
-from opustomo.quality.evidence.validation import training_state
+from opustomo.quality.evidence.training_state import training_state
 from opustomo.report.page_assembly import packed_size, render
 from opustomo.report.particle_points import Analyzed, describe_points, mean_defocus, read_junk
 from opustomo.report.report_volumes import BUDGET_BYTES, ShownVolumes, collect_volumes

@@ -6,12 +6,14 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
 from opustomo.commands.options import selected_round
 from opustomo.commands.run_results import PipelineState, _next_commands, add_arguments
+from opustomo.io.latents import read_latents, write_latents
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
 from opustomo.quality.evidence.verdicts import NO_EVIDENCE
@@ -21,7 +23,7 @@ STEPS = 6
 
 @pytest.fixture
 def run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The trained run with linked weights, in which results can be written."""
+    """The trained run with linked weights, in which results can be written; nothing says that it is too short."""
     monkeypatch.setattr(latent_figures, "DPI", 30)
     root = tmp_path / "a run"
     root.mkdir()
@@ -30,6 +32,10 @@ def run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             (root / path.name).symlink_to(path)
         elif path.is_file():
             shutil.copy2(path, root / path.name)
+    (root / "epochs.csv").unlink()
+    for path in root.glob("z.*.pkl"):  # without a lower spread than the prior
+        mu, conformations = read_latents(path)
+        write_latents(path, np.random.default_rng(0).normal(size=mu.shape), conformations)
     return root
 
 
@@ -96,6 +102,35 @@ def test_a_motion_is_part_of_the_last_lines(run: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out.split("Verdict: CANNOT TELL")[1]
     assert f"Change along {name}: SUPPORTED. The change is continuous." in said
     assert f"dsdsh dynamics '{run}' 1" in said
+    # a run without bodies says why its motion is not judged
+    path.write_text(json.dumps(verdict))
+    assert dsdsh(words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "NOT JUDGED" in line]
+    assert "trained without --masks. defanalyze.1 describes them" in line
+
+
+def test_an_insufficient_training_is_continued_before_another_number_is_tried(
+    run: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["results", str(run), "-k", "2", "--pc", "1", "--skip-umap", "--skip-validation"]
+    assert dsdsh(words) == 0
+    assert "-k 3    # another number of clusters" in capsys.readouterr().out
+    shutil.copy2(trained_run / "epochs.csv", run)
+    assert dsdsh(words) == 0
+    first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
+    command = f"dsd train_tomo --load latest -o '{run}' -n 4"
+    assert first == f"  {command}    # the training had not converged" and not any("-k" in line for line in others)
+    assert dsdsh([*words[:2], "0", *words[2:]]) == 0
+    first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
+    assert first == f"  dsdsh results '{run}' latest    # this epoch had not converged"
+    # collapsed latents: another training in another folder
+    shutil.copy2(trained_run / "z.1.pkl", run)
+    assert dsdsh([*words[:2], "1", *words[2:]]) == 0
+    first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
+    assert first.startswith("  dsd train_tomo ") and "because the latents have collapsed" in first
+    given = shlex.split(first, comments=True)
+    assert given[-6:] == ["--lr", given[-5], "-n", "4", "-o", f"{run}_slower"] and given.count("-o") == 1
+    assert float(given[-5]) > 0 and not any("-k" in line for line in others)
 
 
 def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

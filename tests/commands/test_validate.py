@@ -28,7 +28,8 @@ from opustomo.quality.evidence.trained_model import (
     norm_of_run,
     particle_losses,
 )
-from opustomo.quality.evidence.validation import continuum_remark, training_remark
+from opustomo.quality.evidence.training_state import training_remark
+from opustomo.quality.evidence.validation import continuum_remark
 from opustomo.report.report_volumes import volume_images
 from opustomo.training.schedules import bfactor_at
 
@@ -53,10 +54,10 @@ def test_the_best_epoch_of_a_run_that_overfits_is_not_said_to_improve(tmp_path: 
     held_out = [-1.0, -1.5, -1.7, -1.8, -1.85, *[-1.6] * 6]
     rows = [f"{epoch},{-1.0 - 0.1 * epoch},{loss}" for epoch, loss in enumerate(held_out)]
     table.write_text("\n".join(["epoch,training_gen,validation_gen", *rows]) + "\n")
-    assert "overfits (overfitting since epoch 5" in training_remark(table, 10)
-    assert "overfits (overfitting since epoch 5" in training_remark(table, 6)  # as later epochs show
-    assert training_remark(table, 4).startswith("Epoch 4 has the lowest held-out loss")
-    assert "had not converged in epoch 3" in training_remark(table, 3)
+    assert "overfits (overfitting since epoch 5" in training_remark(tmp_path, 10)
+    assert "overfits (overfitting since epoch 5" in training_remark(tmp_path, 6)  # as later epochs show
+    assert training_remark(tmp_path, 4).startswith("Epoch 4 has the lowest held-out loss")
+    assert "had not converged in epoch 3" in training_remark(tmp_path, 3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,14 +76,14 @@ def test_classes_that_divide_a_continuum_are_said_to_have_no_gap(seed: int) -> N
 
 def test_the_verdict_mentions_the_state_of_the_training(tmp_path: Path) -> None:
     table = tmp_path / "epochs.csv"
-    assert "not known" in training_remark(table, 3)
+    assert "not known" in training_remark(tmp_path, 3)
     losses = [1.0, 0.5, 0.3, 0.2, 0.15, 0.1502, 0.1501, 0.1502, 0.1501, 0.1502]
     rows = [f"{epoch},{loss},{loss},0.05,0.001" for epoch, loss in enumerate(losses)]
     table.write_text("\n".join(["epoch,training_gen,validation_gen,latent_change,volume_change", *rows]) + "\n")
-    assert "short" in training_remark(table, 1)
-    assert "had not converged in epoch 3 (still improving" in training_remark(table, 3)
-    assert training_remark(table, 4) == ""  # the epochs after it show that it had
-    assert training_remark(table, 9) == ""
+    assert "short" in training_remark(tmp_path, 1)
+    assert "had not converged in epoch 3 (still improving" in training_remark(tmp_path, 3)
+    assert training_remark(tmp_path, 4) == ""  # the epochs after it show that it had
+    assert training_remark(tmp_path, 9) == ""
 
 
 def test_losses_are_those_of_validation(run: Path) -> None:
@@ -124,7 +125,7 @@ def test_command_writes_the_evidence(run: Path, capsys: pytest.CaptureFixture[st
     assert any(line.startswith("Verdict: CANNOT TELL.") for line in after)
     assert "the training is short: it is too early to judge convergence (2 of 4 epochs)" in said
     # the run has no bodies, so its conformation latents are not motion
-    assert "The conformation latents are not judged" in said and "conformation latents:" not in said
+    assert "of the conformation latents: NOT JUDGED." in said and "trained without --masks" in said
     with (run / "analyze.1" / "kmeans2" / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["particles"] for row in rows] == ["8", "8"]

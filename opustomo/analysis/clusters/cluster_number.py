@@ -101,6 +101,7 @@ def choose_number(
     max_number: int,
     seed: int = 0,
     separated: Callable[[np.ndarray, np.ndarray], bool] | None = None,
+    name: str = "",
 ) -> NumberChoice:
     """Choose the number of clusters.
 
@@ -121,6 +122,8 @@ def choose_number(
         Random seed of samples and halves.
     separated
         Function that returns whether the clusters (N,) of latents (N, zdim) are separated; None not to examine this.
+    name
+        Name of the latents in the progress bar.
     """
     rng = np.random.default_rng(seed)
     values = latents.astype(np.float64)
@@ -131,7 +134,7 @@ def choose_number(
     numbers = np.arange(1, max(1, min(max_number, half // LEAST_IN_HALF)) + 1)
     bic, stability = np.full(len(numbers), np.nan), np.ones(len(numbers))
     smallest, apart = np.full(len(numbers), len(latents)), np.zeros(len(numbers), dtype=bool)
-    with progress(len(numbers), "numbers of clusters tried") as advance:
+    with progress(len(numbers), f"{name}: numbers of clusters tried".removeprefix(": ")) as advance:
         for at, number in enumerate(numbers):
             whole = fit(values, int(number))
             bic[at] = whole.bic
@@ -203,7 +206,9 @@ class FoundClusters:
     messages: tuple[str, ...] = ()
 
 
-def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.ndarray | None = None) -> FoundClusters:
+def find_clusters(
+    latents: np.ndarray, clustering: Clustering, coordinates: np.ndarray | None = None, name: str = ""
+) -> FoundClusters:
     """Cluster particles with the given number of clusters, or choose the number from the data.
 
     Parameters
@@ -216,6 +221,8 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
         Coordinates of the compositions in units of their standard errors, shape (N, K), with NaN for particles without
         coordinates. If they are given, they are clustered instead of the latents, whose posterior means gather at
         points.
+    name
+        Name of the latents in the progress bar.
 
     Raises
     ------
@@ -229,7 +236,7 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
     else:
         if coordinates is not None:
             values = components_to_cluster(values)
-        found = _by_centers(values, clustering, standardized=coordinates is not None)
+        found = _by_centers(values, clustering, coordinates is not None, name)
     if coordinates is None:
         return found
     number = len(found.clusters)
@@ -245,14 +252,14 @@ def find_clusters(latents: np.ndarray, clustering: Clustering, coordinates: np.n
     return replace(found, clusters=Clusters(labels, latents[indices], indices), messages=messages)
 
 
-def _by_centers(values: np.ndarray, clustering: Clustering, standardized: bool) -> FoundClusters:
+def _by_centers(values: np.ndarray, clustering: Clustering, standardized: bool, name: str) -> FoundClusters:
     if clustering.number is not None:
         return FoundClusters(clustering, cluster_latents(values, clustering.number, method=clustering.method))
     if clustering.method == "gmm":
-        choice = choose_number(values, _mixture_fit, clustering.max_number)
+        choice = choose_number(values, _mixture_fit, clustering.max_number, name=name)
     else:
         separated = are_separated if standardized else None
-        choice = choose_number(values, _kmeans_fit, clustering.max_number, separated=separated)
+        choice = choose_number(values, _kmeans_fit, clustering.max_number, separated=separated, name=name)
     clusters = cluster_latents(values, choice.chosen, method=clustering.method)
     return FoundClusters(replace(clustering, number=choice.chosen), clusters, choice, (choice.reason,))
 

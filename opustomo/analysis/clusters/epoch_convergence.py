@@ -124,8 +124,8 @@ def _clusters(results: ResultDir, epoch: int, chosen: np.ndarray, number: int) -
 
 def has_spread(latents: np.ndarray) -> bool:
     """Return whether latents (N, zdim) vary between particles in any direction."""
-    deviations = np.sqrt(np.linalg.eigvalsh(np.atleast_2d(np.cov(latents.astype(np.float64), rowvar=False))))
-    return bool(deviations.max() >= LEAST_SPREAD)
+    variances = np.linalg.eigvalsh(np.atleast_2d(np.cov(latents.astype(np.float64), rowvar=False)))
+    return bool(variances.max() >= LEAST_SPREAD**2)  # the least one may be negative by rounding
 
 
 def describe_convergence(results: ResultDir, rows: Sequence[EpochStability], num_clusters: int) -> list[str]:
@@ -147,8 +147,8 @@ def describe_convergence(results: ResultDir, rows: Sequence[EpochStability], num
         return [
             f"{both}: adjusted Rand index {last.ari_previous:.3f} for {num_clusters} clusters.",
             f"The latents have almost no spread (standard deviations below {LEAST_SPREAD:g}, where the prior has 1): "
-            "the likelihood finds nothing that divides the particles, as in a homogeneous set. Clusters of such "
-            "latents have no meaning, nor has their stability.",
+            "the set is homogeneous, or the latents have collapsed in training. dsdsh validate tests whether clusters "
+            "of the likelihood coordinates differ all the same.",
         ]
     lines = [
         f"{both}: adjusted Rand index {last.ari_previous:.3f} for {num_clusters} clusters; the latents moved by "

@@ -14,7 +14,7 @@ from opustomo.quality.evidence.cluster_stability import ClusteredValues, cluster
 from opustomo.quality.evidence.covariates import effect_sizes, imaging_covariates, matched_fsc
 from opustomo.quality.evidence.difference_maps import DifferenceMap, difference_map
 from opustomo.quality.evidence.half_maps import DEFAULT_READING, ReadOptions, half_sets
-from opustomo.quality.evidence.motion_verdict import LatentCoordinate, MotionVerdict, judge_motion
+from opustomo.quality.evidence.motion_verdict import FIRST_COMPONENT, LatentCoordinate, MotionVerdict, judge_motion
 from opustomo.quality.evidence.particle_spectra import mask_on_box, read_spectra, sampled_particles
 from opustomo.quality.evidence.residual_features import ParticleFeatures, Residuals, fit_residuals, particle_features
 from opustomo.quality.evidence.verdicts import RunVerdict, combine_evidence
@@ -191,7 +191,7 @@ def judge_conformation(
     return judge_motion(
         material.features,
         LatentCoordinate(
-            "the first principal component of the conformation latents",
+            FIRST_COMPONENT,
             coordinate,
             composition=None if latents is None else latents[material.index],
         ),

@@ -19,6 +19,8 @@ from opustomo.quality.evidence.permutation_tests import (
 from opustomo.quality.evidence.residual_features import ParticleFeatures
 from opustomo.quality.evidence.verdicts import CANNOT_TELL, NOT_SUPPORTED, SUPPORTED
 
+FIRST_COMPONENT = "the first principal component of the conformation latents"
+NOT_JUDGED = "not judged"
 FEWEST = 40
 Z95 = 1.96
 
@@ -32,14 +34,14 @@ class MotionVerdict:
     name
         Name of the coordinate.
     verdict
-        ``supported``, ``not supported`` or ``cannot tell``.
+        ``supported``, ``not supported``, ``cannot tell`` or ``not judged``.
     sentence
         Reason in words.
     split
         Test of the change between the 5th and the 95th percentile of the coordinate; None for too few particles.
     p_continuous
         Probability that the map changes in the same way within the lower and the upper half of the coordinate if
-        there are only two states.
+        there are only two states; NaN if this was not tested.
     """
 
     name: str
@@ -51,6 +53,11 @@ class MotionVerdict:
     def lines(self) -> list[str]:
         """Return the verdict as lines of text."""
         return [f"Change along {self.name}: {self.verdict.upper()}.", f"    {self.sentence}"]
+
+
+def not_judged(reason: str) -> MotionVerdict:
+    """Return that the conformation latents were not judged, and why."""
+    return MotionVerdict(FIRST_COMPONENT, NOT_JUDGED, reason, None, float("nan"))
 
 
 def predicted_strata(covariates: list[Covariate], coordinate: np.ndarray) -> np.ndarray:

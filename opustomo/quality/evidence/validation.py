@@ -21,7 +21,7 @@ from opustomo.errors import UserError
 from opustomo.io.masks import load_mask
 from opustomo.io.pickles import load_pickle
 from opustomo.model.device import choose_device
-from opustomo.quality.evidence.class_pair_test import NOISE, SAME, UNCLEAR
+from opustomo.quality.evidence.class_pair_test import DIFFERENT, NOISE, SAME, UNCLEAR
 from opustomo.quality.evidence.classification_tests import (
     Classification,
     cannot_tell,
@@ -41,7 +41,7 @@ from opustomo.quality.evidence.cluster_evidence import (
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
 from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import ReadOptions
-from opustomo.quality.evidence.motion_verdict import MotionVerdict
+from opustomo.quality.evidence.motion_verdict import MotionVerdict, not_judged
 from opustomo.quality.evidence.particle_spectra import sampled_particles
 from opustomo.quality.evidence.trained_model import (
     ComparisonSettings,
@@ -53,10 +53,9 @@ from opustomo.quality.evidence.trained_model import (
     particle_losses,
     physics_of_run,
 )
+from opustomo.quality.evidence.training_state import collapse_remark, training_remark
 from opustomo.quality.evidence.validation_files import write_differences, write_validation, write_verdict
 from opustomo.quality.evidence.verdicts import SUPPORTED, RunVerdict
-from opustomo.training.monitors.convergence_state import convergence_statement, read_history
-from opustomo.training.monitors.metrics import EPOCHS_FILE
 from opustomo.training.schedules import bfactor_at
 
 REFERENCE_FILE = "validation_reference.csv"
@@ -160,17 +159,18 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
     say(f"Half sets: {validation.half_origin}. FSC {'without a mask' if mask is None else f'inside {data.mask}'}.")
     written = write_validation(path.parent, validation, particles.apix)
     judged, motion, differences = _judge(request, particles, labels, mask, reading)
-    if not _conformation_is_read(config):
-        say("The conformation latents are not judged because no decoder of this run reads them.")
+    differing = [(pair.first, pair.second) for pair in judged.pairs if pair.outcome == DIFFERENT]
+    collapse = collapse_remark(results.load_latents(epoch)[0], epoch, labels, differing)
     supported = [one.number for one in judged.classes if one.verdict == SUPPORTED]
     coordinates = results.load_coordinates(epoch, len(labels))
     remarks = [
         "" if coordinates is None else continuum_remark(coordinates, labels, supported),
-        training_remark(results.root / EPOCHS_FILE, epoch),
+        training_remark(results.root, epoch),
+        collapse,
     ]
     judged = replace(judged, summary=" ".join([judged.summary, *filter(None, remarks)]))
     written += write_differences(path.parent, differences, request.num_clusters)
-    for file in [*written, *write_verdict(path.parent, judged, motion)]:
+    for file in [*written, *write_verdict(path.parent, judged, motion, bool(collapse))]:
         say(f"Wrote {file}")
     for difference in differences:
         say(difference.sentence())
@@ -221,36 +221,6 @@ def continuum_remark(coordinates: np.ndarray, labels: np.ndarray, supported: lis
     )
 
 
-def training_state(root: Path, epoch: int) -> str:
-    """Return a sentence about the convergence of the training in the folder `root`, as of an epoch."""
-    return training_remark(root / EPOCHS_FILE, epoch) or f"By its losses, the training had converged in epoch {epoch}."
-
-
-def training_remark(epochs_file: Path, epoch: int) -> str:
-    """Return a sentence about a training that had not converged or overfits in an epoch; empty if it had converged."""
-    whole_run = read_history(epochs_file)
-    history = [row for row in whole_run if row.epoch <= epoch]
-    if not history:
-        return f"Whether the training had converged is not known, because there is no {epochs_file.name}."
-    whole = convergence_statement(whole_run)
-    if whole.best == epoch:
-        return f"Epoch {epoch} has the lowest held-out loss of the training, which overfits afterwards."
-    # what later epochs show holds for this epoch as well
-    statement = whole if whole.since is not None and epoch >= whole.since else convergence_statement(history)
-    match statement.state:
-        case "converged":
-            return ""
-        case "overfitting":
-            return f"Note that the training overfits ({statement.sentence}{statement.advice(epochs_file.parent)})."
-        case "unclear":
-            return f"Note that it is not known whether the training had converged ({statement.sentence})."
-        case "improving":
-            return (
-                f"Note that the training had not converged in epoch {epoch} ({statement.sentence}): classes may change."
-            )
-    return f"Note that the training is short: it is {statement.sentence}."
-
-
 def _conformation_is_read(config: Path) -> bool:
     """Return whether a decoder of the run reads its conformation latents.
 
@@ -281,22 +251,27 @@ def _judge(
     mask: np.ndarray | None,
     reading: ReadOptions,
 ) -> tuple[RunVerdict, MotionVerdict | None, list[DifferenceMap]]:
-    """Return the verdicts on the classes and on the motion, if a decoder reads conformations; and difference maps."""
+    """Return the verdicts on the classes and, if the run has conformations, on the motion; and difference maps."""
     latents, conformation = request.results.load_latents(request.which.epoch)
+    config = request.results.config()
     material = read_material(
         particles,
         np.flatnonzero(labels < request.num_clusters),
         mask,
-        held_out_particles(request.results.config(), len(particles)),
+        held_out_particles(config, len(particles)),
         reading,
     )
+    motion = None
+    if conformation is not None and not _conformation_is_read(config):
+        motion = not_judged("No decoder of this run reads these latents, because it was trained without --masks.")
     if material is None:
         counts = np.bincount(labels, minlength=request.num_clusters)[: request.num_clusters]
-        return cannot_tell(counts.tolist()), None, []
+        if conformation is not None and motion is None:
+            motion = not_judged("There are too few particles.")
+        return cannot_tell(counts.tolist()), motion, []
     clustered = clustered_values(request.results, request.which, request.folder, labels)
     classes = Classification(labels, request.num_clusters, latents, clustered)
-    motion = None
-    if conformation is not None and _conformation_is_read(request.results.config()):
+    if conformation is not None and motion is None:
         motion = judge_conformation(material, classes, conformation)
     return judge_classes(material, classes), motion, class_differences(material, classes)
 

@@ -206,12 +206,13 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
     style_axes(right)
 
 
-def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | None) -> list[Path]:
-    """Write the verdicts and the tables that they are based on, and return their paths."""
+def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | None, collapsed: bool) -> list[Path]:
+    """Write the verdicts, whether latents have collapsed, and the tables with the evidence; return their paths."""
     written = [folder / "validation_verdict.json", folder / "validation_pairs.csv", folder / "validation_imaging.csv"]
     content: dict[str, Any] = {
         "verdict": verdict.verdict,
         "summary": verdict.summary,
+        "collapsed": collapsed,
         "reasons": list(verdict.reasons),
         "classes": [
             {

@@ -127,13 +127,6 @@ def test_coordinates_are_used_instead_of_latents_where_they_are_known(method: st
     assert any("1 particles were not read" in message for message in found.messages)
 
 
-def test_kmeans_with_a_given_number_uses_latents() -> None:
-    coordinates, _ = nested_states(0, 8.0)
-    latents = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
-    with_both = find_clusters(latents, Clustering(4), coordinates).clusters
-    np.testing.assert_array_equal(with_both.labels, find_clusters(latents, Clustering(4)).clusters.labels)
-
-
 def test_states_inside_a_mask_are_found_beside_larger_differences_outside() -> None:
     rng = np.random.default_rng(4)
     inside, outside = rng.integers(2, size=900), rng.integers(3, size=900)
