@@ -42,6 +42,7 @@ def test_clusters_depend_only_on_the_volumes_inside_the_mask(run: Path, monkeypa
 
     monkeypatch.setattr(VolumeDecoder, "decode", templates)
     epoch = opustomo.Run(run).epochs[-1]
+    (run / f"coordinates.{epoch}.npy").unlink(missing_ok=True)  # of the real volumes
     words = ["analyze", str(run), str(epoch), "1", "2", "--skip-umap"]
     assert dsdsh([*words, "--focus", str(run / "upper.mrc")]) == 0
     folder = run / f"analyze.focus.{epoch}"
