@@ -107,14 +107,14 @@ def test_the_command_starts_processes_and_one_that_dies_ends_all(data: Path, tmp
         text=True,
         stderr=subprocess.PIPE,
     )
-    weights, deadline = tmp_path / "run" / "weights.0.pkl", time.monotonic() + PATIENCE
-    while not weights.exists() and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
+    log, deadline = tmp_path / "run" / "run.log", time.monotonic() + PATIENCE
+    while run.poll() is None and time.monotonic() < deadline and not (log.exists() and "[epoch 0," in log.read_text()):
+        time.sleep(0.1)
     children = subprocess.run(["pgrep", "-P", str(run.pid)], text=True, capture_output=True, check=True).stdout.split()
     assert len(children) == 2
     os.kill(int(children[1]), signal.SIGKILL)
     _, errors = run.communicate(timeout=PATIENCE)
-    assert run.returncode != 0 and weights.exists()
+    assert run.returncode != 0 and "[epoch 0," in log.read_text()
     assert "2 processes" in errors
     assert "process 1 was terminated by SIGKILL" in errors
     assert errors.count("lost contact") <= 1 and "Traceback" not in errors
