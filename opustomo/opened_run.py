@@ -79,7 +79,7 @@ class OpenedRun:
     @property
     def latest(self) -> int:
         """Epoch that is used if none is given: the last saved one, or the best one if the training overfits."""
-        return latest_epoch(self.results.root, self.epochs[-1])
+        return latest_epoch(self.results.root)
 
     @cached_property
     def settings(self) -> dict[str, Any]:

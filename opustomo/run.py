@@ -115,6 +115,7 @@ class Run(OpenedRun):
             and the same of each cluster in ``classes``.
         """
         from opustomo.quality.evidence.validation import ValidationRequest, validate_run
+        from opustomo.quality.evidence.validation_files import VERDICT_FILE
 
         chosen, folder = self._round(which), Clustering(number, method).folder
         request = ValidationRequest(
@@ -127,7 +128,7 @@ class Run(OpenedRun):
             device=self._device,
         )
         validate_run(request)
-        path = self.results.analyzed_file(chosen, folder, "validation_verdict.json")
+        path = self.results.analyzed_file(chosen, folder, VERDICT_FILE)
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def report(

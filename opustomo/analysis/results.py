@@ -16,6 +16,7 @@ from opustomo.errors import UserError
 from opustomo.io.latents import read_coordinates, read_latents
 from opustomo.io.pickles import load_torch
 from opustomo.io.poses import Poses, read_poses
+from opustomo.io.saved_epochs import saved_epochs
 
 if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
@@ -110,18 +111,7 @@ class ResultDir:
 
     def epochs(self) -> list[int]:
         """Return the epochs whose latents are present, in ascending order."""
-        names = (re.fullmatch(r"z\.(\d+)\.pkl", path.name) for path in self.root.glob("z.*.pkl"))
-        return sorted(int(name[1]) for name in names if name is not None)
-
-    def round(self, text: str | int) -> Round:
-        """Parse the name of a round, in which ``latest`` denotes the last saved epoch.
-
-        Raises
-        ------
-        UserError
-            If `text` is not the name of a round.
-        """
-        return parse_round(text, self.epochs()[-1])
+        return saved_epochs(self.root)
 
     def epoch_file(self, kind: str, epoch: int) -> Path:
         """Return the path of ``{kind}.{epoch}.pkl``, where `kind` is ``z``, ``pose`` or ``weights``.
@@ -134,10 +124,7 @@ class ResultDir:
         path = self.root / f"{kind}.{epoch}.pkl"
         if path.is_file():
             return path
-        pattern = re.compile(rf"{kind}\.(\d+)\.pkl")
-        epochs = sorted(
-            int(match[1]) for file in self.root.iterdir() if (match := pattern.fullmatch(file.name)) is not None
-        )
+        epochs = saved_epochs(self.root, kind)
         available = f"The available epochs are {_ranges(epochs)}" if epochs else f"There is no {kind}.N.pkl"
         raise UserError(f"{path} does not exist. {available} (epochs are counted from 0).")
 

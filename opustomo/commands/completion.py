@@ -14,6 +14,7 @@ from typing import Any
 
 from opustomo.commands.registry import load_command
 from opustomo.errors import UserError
+from opustomo.io.saved_epochs import saved_epochs
 
 
 def completion_requested() -> bool:
@@ -68,9 +69,7 @@ def _folder(given: argparse.Namespace) -> Path | None:
 def _epochs(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """Return the epochs of the result directory given before, and ``latest``."""
     folder = _folder(parsed_args)
-    names = [] if folder is None else [path.name for path in folder.glob("z.*.pkl")]
-    found = sorted(int(match[1]) for name in names if (match := re.fullmatch(r"z\.(\d+)\.pkl", name)))
-    return ["latest", *map(str, found)]
+    return ["latest", *map(str, [] if folder is None else saved_epochs(folder))]
 
 
 def _cluster_numbers(parsed_args: argparse.Namespace, **_: object) -> list[str]:
@@ -78,11 +77,10 @@ def _cluster_numbers(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     folder, epoch = _folder(parsed_args), getattr(parsed_args, "N", None)
     if folder is None or epoch is None:
         return []
-    saved = _epochs(parsed_args)[1:]
-    if epoch == "latest" and saved:
+    if epoch == "latest" and saved_epochs(folder):
         from opustomo.training.monitors.convergence_state import latest_epoch
 
-        epoch = str(latest_epoch(folder, int(saved[-1])))
+        epoch = str(latest_epoch(folder))
     names = [path.name for path in (folder / f"analyze.{epoch}").glob("*")]
     numbers = {int(match[2]) for name in names if (match := re.fullmatch(r"(kmeans|gmm)(\d+)", name))}
     return [str(number) for number in sorted(numbers)]

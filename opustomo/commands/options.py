@@ -43,9 +43,9 @@ def selected_round(folder: Path, name: str) -> tuple[ResultDir, Round]:
 
     results = ResultDir.open(folder)
     if not name.strip().endswith(LATEST):
-        return results, results.round(name)
+        return results, parse_round(name)
     last = results.epochs()[-1]
-    which = parse_round(name, latest_epoch(folder, last))
+    which = parse_round(name, latest_epoch(folder))
     if which.epoch == last:
         print(f"The last saved epoch of {folder} is {last}.")
     else:

@@ -224,14 +224,14 @@ def _star_files(state: PipelineState) -> None:
 
 def _validate(state: PipelineState) -> None:
     from opustomo.quality.evidence.validation import ValidationRequest, validate_run
-    from opustomo.quality.evidence.validation_files import DIFFERENCE_TABLE
+    from opustomo.quality.evidence.validation_files import CLASS_TABLE, DIFFERENCE_TABLE, VERDICT_FILE
 
     if state.args.skip_validation:
         print("Skipped because of --skip-validation. The report will have no verdict.")
         return
-    verdict = state.clusters / "validation_verdict.json"
+    verdict = state.clusters / VERDICT_FILE
     if state.current(
-        [verdict, *(state.clusters / name for name in ("validation.csv", DIFFERENCE_TABLE))],
+        [verdict, *(state.clusters / name for name in (CLASS_TABLE, DIFFERENCE_TABLE))],
         [state.clusters / "labels.pkl"],
     ):
         _skip(verdict)
@@ -312,10 +312,11 @@ def _next_commands(state: PipelineState) -> list[str]:
 
     from opustomo.analysis.clusters.epoch_convergence import has_spread
     from opustomo.quality.evidence.motion_verdict import NOT_JUDGED
+    from opustomo.quality.evidence.validation_files import VERDICT_FILE
     from opustomo.quality.evidence.verdicts import NO_EVIDENCE, SUPPORTED
 
     root, label, folder = str(state.results.root), state.which.label, state.clusters
-    verdict_file = folder / "validation_verdict.json"
+    verdict_file = folder / VERDICT_FILE
     lines, other, to_select = [], state.number + 1, True
     motion: dict[str, str] = {}
     collapsed = not has_spread(state.results.load_latents(state.which.epoch)[0])

@@ -137,7 +137,7 @@ def _number_to_compare(results: ResultDir) -> int:
     if number is not None:
         print(f"Comparing {number} clusters, as in {found[-1]}. Give another number with -k.")
         return number
-    epoch = latest_epoch(results.root, results.epochs()[-1])
+    epoch = latest_epoch(results.root)
     latents, _ = results.load_latents(epoch)
     automatic = find_clusters(latents, Clustering(None), results.load_coordinates(epoch, len(latents)))
     number = automatic.clustering.number

@@ -28,6 +28,13 @@ from opustomo.io.pickles import load_pickles
 from opustomo.io.poses import Poses
 from opustomo.io.star_tables import ParticleStar, read_particles
 from opustomo.physics.fsc import half_map_correlation
+from opustomo.quality.evidence.validation_files import (
+    CLASS_TABLE,
+    DIFFERENCE_TABLE,
+    FSC_TABLE,
+    PAIR_TABLE,
+    VERDICT_FILE,
+)
 
 Rows = list[tuple[str, str]]
 
@@ -113,12 +120,12 @@ def parse_number(text: str | None) -> float:
 
 def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> list[dict[str, Any]]:
     """Return the number, color, fraction of particles and evidence of each cluster in a clustering folder."""
-    validated = {row["cluster"]: row for row in read_rows(folder / "validation.csv") if "cluster" in row}
+    validated = {row["cluster"]: row for row in read_rows(folder / CLASS_TABLE) if "cluster" in row}
     stale = any(
         int(parse_number(row.get("particles")) or 0) != counts[int(name)] for name, row in _known(validated, counts)
     )
-    curves = [] if stale else read_rows(folder / "validation_fsc.csv")
-    differences = {row.get("class"): row for row in read_rows(folder / "validation_differences.csv")}
+    curves = [] if stale else read_rows(folder / FSC_TABLE)
+    differences = {row.get("class"): row for row in read_rows(folder / DIFFERENCE_TABLE)}
     total = max(1, sum(counts))
     clusters = []
     for i, (count, color) in enumerate(zip(counts, colors, strict=True)):
@@ -138,7 +145,7 @@ def describe_clusters(folder: Path, counts: list[int], colors: list[str]) -> lis
 
 def read_verdict(folder: Path, counts: list[int]) -> dict[str, Any] | None:
     """Read the verdicts of ``dsdsh validate``; return None if they are absent or belong to other clusters."""
-    path = folder / "validation_verdict.json"
+    path = folder / VERDICT_FILE
     if not path.is_file():
         return None
     try:
@@ -238,9 +245,9 @@ def describe_variance(path: Path) -> list[float]:
 def describe_pairs(folder: Path, num_clusters: int) -> list[dict[str, Any]]:
     """Read the comparison of each pair of classes from ``validation_pairs.csv``; empty for other clusters."""
     pairs = []
-    for row in read_rows(folder / "validation_pairs.csv"):
+    for row in read_rows(folder / PAIR_TABLE):
         if any(name not in row for name in OUTCOMES):
-            raise UserError(f"{folder / 'validation_pairs.csv'} is not a table of dsdsh validate. Run it again.")
+            raise UserError(f"{folder / PAIR_TABLE} is not a table of dsdsh validate. Run it again.")
         first, second = (int(parse_number(row[name])) for name in ("class1", "class2"))
         if max(first, second) >= num_clusters:
             return []

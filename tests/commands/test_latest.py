@@ -11,6 +11,7 @@ import pytest
 from analysis_scripts.main import main as dsdsh
 from opustomo.analysis.figures import latent_figures
 from opustomo.analysis.results import ResultDir, Round
+from opustomo.commands.options import selected_round
 from opustomo.errors import UserError
 from opustomo.io.star_tables import read_particles
 from opustomo.main import main as dsd
@@ -93,8 +94,8 @@ def test_latest_is_the_best_epoch_of_a_run_that_overfits(
 
 def test_latest_in_rounds_and_in_python(run: Path) -> None:
     results = ResultDir.open(run)
-    assert results.round("latest") == Round(10) and results.round("filter.latest") == Round(10, 1)
-    assert results.round("2") == Round(2)
+    names = {"latest": Round(10), "filter.latest": Round(10, 1), "2": Round(2)}
+    assert {name: selected_round(run, name)[1] for name in names} == names
     assert np.array_equal(Run(run).analyzed("latest").members, np.arange(COUNT))
     with pytest.raises(UserError, match=r"Run dsdsh analyze .* 7 2 --k auto first, or give .* \(2, 10\)"):
         results.analyzed_file(Round(7), "pc.pkl")

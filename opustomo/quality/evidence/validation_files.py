@@ -26,20 +26,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+CLASS_TABLE = "validation.csv"
+FSC_TABLE = "validation_fsc.csv"
+PAIR_TABLE = "validation_pairs.csv"
 DIFFERENCE_TABLE = "validation_differences.csv"
+VERDICT_FILE = "validation_verdict.json"
 MOST_TOMOGRAMS = 40
 """Maximum number of tomograms in the figure; the table contains all."""
 
 
 def write_validation(folder: Path, validation: Validation, apix: float) -> list[Path]:
     """Write the tables, the figure and ``backprojection{i}.mrc``, and return their paths."""
-    written = [folder / "validation.csv"]
+    written = [folder / CLASS_TABLE]
     write_csv(written[0], _summary(validation))
     if validation.tomograms is not None:
         written.append(folder / "validation_tomograms.csv")
         write_csv(written[-1], _tomogram_rows(validation))
     if any(evidence.curve is not None for evidence in validation.clusters):
-        written.append(folder / "validation_fsc.csv")
+        written.append(folder / FSC_TABLE)
         write_csv(written[-1], _curve_rows(validation))
     for number, evidence in enumerate(validation.clusters):
         if evidence.volume is not None:
@@ -208,7 +212,7 @@ def _draw_losses_and_tomograms(figure: Figure | SubFigure, validation: Validatio
 
 def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | None, collapsed: bool) -> list[Path]:
     """Write the verdicts, whether latents have collapsed, and the tables with the evidence; return their paths."""
-    written = [folder / "validation_verdict.json", folder / "validation_pairs.csv", folder / "validation_imaging.csv"]
+    written = [folder / VERDICT_FILE, folder / PAIR_TABLE, folder / "validation_imaging.csv"]
     content: dict[str, Any] = {
         "verdict": verdict.verdict,
         "summary": verdict.summary,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from opustomo.io.saved_epochs import saved_epochs
 from opustomo.training.monitors.metrics import EPOCHS_FILE, CsvTable, read_epoch_means
 from opustomo.training.monitors.records import EpochRecord, IntervalRecord, compared_loss
 
@@ -81,7 +82,7 @@ class Statement:
 
     def epoch_to_use(self, folder: Path) -> int | None:
         """Return the epoch of lowest held-out loss whose files exist if the run in `folder` overfits, else None."""
-        written = {int(path.name.split(".")[1]) for path in folder.glob("weights.*.pkl")}  # the last file of an epoch
+        written = saved_epochs(folder, "weights")  # the last file of an epoch
         return next((epoch for epoch in self.ranking if epoch in written), None)
 
     def advice(self, folder: Path) -> str:
@@ -313,13 +314,13 @@ def read_history(path: Path) -> list[EpochNumbers]:
     return history
 
 
-def latest_epoch(folder: Path, last: int) -> int:
-    """Return the epoch that ``latest`` denotes in the folder of a run.
+def latest_epoch(folder: Path) -> int:
+    """Return the epoch that ``latest`` denotes in the folder of a run with at least one saved epoch.
 
     It is the last saved epoch, or the one of lowest held-out loss if the run overfits and its files exist.
     """
     usable = convergence_statement(read_history(folder / EPOCHS_FILE)).epoch_to_use(folder)
-    return last if usable is None else usable
+    return saved_epochs(folder)[-1] if usable is None else usable
 
 
 def _float(text: str) -> float:
