@@ -136,8 +136,8 @@ def _collapsed(bits: np.ndarray) -> list[Finding]:
             Finding(
                 "point",
                 f"the latents have collapsed: their {len(bits)} dimensions together carry only {bits.sum():.2g} bits "
-                "of information about a particle; particles of one structure need no more, but otherwise no classes can "
-                "be found; check poses, CTF, --angpix and mask with dsd check, because errors in these hide "
+                "of information about a particle; particles of one structure need no more, but otherwise no classes "
+                "can be found; check poses, CTF, --angpix and mask with dsd check, because errors in these hide "
                 "differences between particles, and try a lower --beta-control: dsd train_tomo --load latest "
                 "--beta-control 0.05 -n N -o DIR continues the run, whose latents recover within a few epochs if the "
                 "KL divergence has removed them",
