@@ -1,7 +1,7 @@
 """Speed of training with moving bodies as a fraction of that with one rigid particle (target: at least 0.6).
 
     python benchmarks/multibody_step.py                                          # small sizes, CPU or GPU
-    python benchmarks/multibody_step.py --box 128 --templateres 128 --batch 8 --bodies 3 --particles 256 --epochs 4
+    python benchmarks/multibody_step.py --box 128 --templateres 128 --batch 8 --bodies 3 --particles 256 --epochs 6
 
 Trains on a set of noise made in a temporary folder, through the same trainer as ``dsd train_tomo``: once with
 ``--estpose``, once with ``--masks``. Prints one JSON object.

@@ -82,7 +82,7 @@ def measure(trainer: Any, epochs: int) -> dict[str, float]:
         rates.append(count / (time.perf_counter() - started))
         waits.append(1e3 * (trainer.waited - waited) / count)
         trainer.progress.epoch += 1
-    steady = slice(2 if epochs > 2 else 0, None)
+    steady = slice(2, None)
     return {
         "visits_per_second": round(statistics.median(rates[steady]), 2),
         "first_epoch_visits_per_second": round(rates[0], 2),
@@ -151,12 +151,14 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=1024)
     parser.add_argument("--gpus", type=int, default=1, help="processes, one per GPU; --batch is for each")
     parser.add_argument("--star", type=Path, help="use an existing set")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6, help="at least 5: the fourth updates the consensus volume")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--cache-gb", type=int, default=4, help="voxels kept in memory; 0 reads every visit from disk")
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true", help="print the slowest kernels to stderr")
     args = parser.parse_args()
+    if args.epochs < 5:
+        parser.error(f"--epochs is {args.epochs}, but it must be at least 5: the fourth updates the consensus volume.")
     from noise_set import make_set
 
     from opustomo.training.processes import launch, place_from_environment

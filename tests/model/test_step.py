@@ -54,7 +54,11 @@ def plain_tilts(table) -> list[reference.Tilt]:
 @DEVICES
 @pytest.mark.parametrize(("case", "amp"), [*((case, False) for case in CASES), ("as is", True), ("two bodies", True)])
 def test_validation_step(case: str, amp: bool, device: str) -> None:
-    """To 1e-4 in full precision, 1e-2 in mixed precision; kernels on a GPU add in another order (5e-3)."""
+    """To 1e-4 in full precision, 2e-2 in mixed precision; kernels on a GPU add in another order (5e-3).
+
+    Rounding the weights of the encoder alone to bfloat16 changes ``gen`` by 0.8 % (median) to 1.9 %, because the latents
+    and the template are amplified, and terms of neighbors by as much.
+    """
     options = dict(CASES[case])
     boxes = Boxes(BOX, APIX, options.pop("render", BOX), 16)
     settings = reference.Settings(**options)
@@ -113,11 +117,9 @@ def test_validation_step(case: str, amp: bool, device: str) -> None:
         output = model.to(device)(batch, Neighbors(place(near), place(far)), state)
     ours = dict(zip(TERM_NAMES, output.terms.stacked().tolist(), strict=True))
     assert set(ours) == set(expected)
-    tolerance = 1e-2 if amp else 1e-4 if device == "cpu" else 5e-3
+    tolerance = 2e-2 if amp else 1e-4 if device == "cpu" else 5e-3
     for name, value in expected.items():
-        # of untrained latents, all but equal, bfloat16 leaves less of the small differences between them
-        loose = 2.0 if amp and name in ("knn", "spread") else 1.0
-        assert ours[name] == pytest.approx(value, rel=loose * tolerance), name
+        assert ours[name] == pytest.approx(value, rel=tolerance), name
     # model and data are of like size, latents and poses moved: nothing agrees by vanishing
     assert expected["snr"] > 0.01
     assert abs(expected["gen"]) > 0.01 * expected["mse"]
