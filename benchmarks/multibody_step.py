@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--templateres", type=int, default=32)
     parser.add_argument("--encoderres", type=int, default=12)
     parser.add_argument("--particles", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())

@@ -56,8 +56,8 @@ def plain_tilts(table) -> list[reference.Tilt]:
 def test_validation_step(case: str, amp: bool, device: str) -> None:
     """To 1e-4 in full precision, 2e-2 in mixed precision; kernels on a GPU add in another order (5e-3).
 
-    Rounding the weights of the encoder alone to bfloat16 changes ``gen`` by 0.8 % (median) to 1.9 %, because the latents
-    and the template are amplified, and terms of neighbors by as much.
+    Rounding the weights of the encoder alone to bfloat16 changes ``gen`` by 0.8 % (median) to 1.9 %, because latents
+    and template are amplified, and terms of neighbors by as much.
     """
     options = dict(CASES[case])
     boxes = Boxes(BOX, APIX, options.pop("render", BOX), 16)
