@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opustomo.io.star_tables import ParticleStar
 
 HELP = "run all steps after training: clusters, volumes, STAR files, validation, convergence and report"
+NAMED_GROUPS = "the number of groups that the verdict names"
 
 
 def _number_or_auto(word: str) -> int | Literal["auto"]:
@@ -335,7 +336,7 @@ def _next_commands(state: PipelineState) -> list[str]:
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
         elif to_select and 1 < (groups := len(verdict.get("groups") or [])) < state.number:
-            other, reason = groups, "the number of groups that the verdict names"
+            other, reason = groups, NAMED_GROUPS
         elif stable is not None and stable != state.number:
             other, reason = stable, "the most stable number of clusters"
     lines.append("Next:")
@@ -353,7 +354,7 @@ def _next_commands(state: PipelineState) -> list[str]:
         lines.append(f"  {shlex.join(select)}    # particles of cluster 0; 0,2 or 0-2 for several")
     else:
         lines.append(f"  {shlex.join(_one_map(state))}    # one map of all particles at their refined poses")
-    if not training:
+    if not training or reason == NAMED_GROUPS:
         lines.append(f"  {shlex.join(['dsdsh', 'results', root, label, '-k', str(other)])}    # {reason}")
     return lines
 
@@ -370,7 +371,7 @@ def _training_line(state: PipelineState, collapsed: bool) -> list[str]:
     remark = ""
     if collapsed:
         words = slower_training(results)
-        remark = "if you expect several structures: a lower learning rate, because the latents have collapsed"
+        remark = "the latents have collapsed, which a lower learning rate may prevent"
     elif needs_training(results.root, epoch):
         if epoch < results.epochs()[-1]:
             words, remark = ["dsdsh", "results", str(results.root), "latest"], "this epoch had not converged"

@@ -127,7 +127,7 @@ def test_an_insufficient_training_is_continued_before_another_number_is_tried(
     shutil.copy2(trained_run / "z.1.pkl", run)
     assert dsdsh([*words[:2], "1", *words[2:]]) == 0
     first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
-    assert first.startswith("  dsd train_tomo ") and "because the latents have collapsed" in first
+    assert first.startswith("  dsd train_tomo ") and "the latents have collapsed" in first
     given = shlex.split(first, comments=True)
     assert given[-6:] == ["--lr", given[-5], "-n", "4", "-o", f"{run}_slower"] and given.count("-o") == 1
     assert float(given[-5]) > 0 and not any("-k" in line for line in others)
@@ -151,6 +151,9 @@ def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: py
     assert any(line.endswith("-k 2    # the number of groups that the verdict names") for line in lines)
     named = f"Open {path.with_name('difference1.cxc')} in ChimeraX to see where class 1 differs from the others"
     assert f"  {named}; likewise 2." in lines
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"collapsed": True}))
+    lines = _next_commands(state)
+    assert "the latents have collapsed" in lines[lines.index("Next:") + 1] and "-k 2" in lines[-1]
 
 
 def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
