@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
+EMBED := import numpy; from opustomo.analysis.latents.dimension_reduction import embed_latents; \
+	embed_latents(numpy.random.default_rng(0).normal(size=(32, 4)).astype('f4'))
 
 .PHONY: setup test check lint format typecheck demo cell docs bench report-assets clean
 
@@ -13,6 +15,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "opustomo needs Python 3.11 or newer; call make with PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PY) -c "$(EMBED)"  # so that Numba compiles UMAP now, once, and not in each process of tests
 	touch $(READY)
 
 # one process of tests per core, each with one thread; a file's tests stay together and share what they set up; files

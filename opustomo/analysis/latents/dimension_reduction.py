@@ -79,6 +79,8 @@ def fit_pca(latents: np.ndarray) -> PrincipalComponents:
 
 
 NEIGHBORS = 15  # umap-learn's default
+EXACT = 4096
+"""Number of particles from which umap-learn itself approximates neighbors; its exact search is slow."""
 SEED = 42
 OWN_PROCESS = 20_000
 """Number of particles above which a separate process saves more time than its start takes."""
@@ -107,17 +109,24 @@ def embed_latents(latents: np.ndarray, seed: int = SEED, progress: bool = False)
     if len(np.unique(latents, axis=0)) < 4:
         return _first_two_dimensions(latents)
     import umap
+    from sklearn.neighbors import NearestNeighbors
 
     _keep_compiled_code()
-    few = len(latents) <= NEIGHBORS
+    few, neighbors = len(latents) <= NEIGHBORS, min(NEIGHBORS, len(latents) - 1)
+    nearest: dict[str, object] = {}
+    if len(latents) < EXACT:
+        distances, indices = NearestNeighbors(n_neighbors=neighbors).fit(latents).kneighbors(latents)
+        known = indices.astype(np.int32), distances.astype(np.float32)
+        nearest = {"precomputed_knn": known, "force_approximation_algorithm": True}
     with warnings.catch_warnings():
-        # umap-learn warns about its thread count and about disconnected vertices among duplicates.
+        # umap-learn warns about its threads, given neighbors, and disconnected vertices among duplicates.
         warnings.simplefilter("ignore", UserWarning)
         reducer = umap.UMAP(
-            n_neighbors=min(NEIGHBORS, len(latents) - 1),
+            n_neighbors=neighbors,
             init="random" if few else "spectral",
             random_state=seed,
             n_jobs=1,
+            **nearest,
             tqdm_kwds={"desc": "UMAP", "disable": not (progress and sys.stderr.isatty())},
         )
         embedding = np.asarray(reducer.fit_transform(latents), dtype=np.float32)
@@ -131,7 +140,6 @@ def _keep_compiled_code() -> None:
     from umap import layouts, umap_
 
     for module, name in (
-        (umap_, "fast_knn_indices"),
         (umap_, "smooth_knn_dist"),
         (umap_, "compute_membership_strengths"),
         (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
