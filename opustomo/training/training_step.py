@@ -28,7 +28,6 @@ from opustomo.training.optimizer import AdamW
 from opustomo.training.particle_memory import LatentMemory, PoseMemory
 from opustomo.training.processes import OneProcess, Ranks
 
-SNR_START = 0.001
 SNR_DECAY = 0.99
 
 
@@ -115,7 +114,7 @@ class Engine:
         self.model, self.optimizer, self.latents, self.poses = model, optimizer, latents, poses
         self.tilts, self.table, self.config, self.device = tilts, table, config, device
         self.generator = torch.Generator(device=device)
-        self.snr = torch.tensor(SNR_START, device=device)
+        self.snr = torch.zeros((), device=device)
         self.sums = torch.zeros(len(TERM_NAMES), device=device)
         self.counted = torch.zeros((), device=device)
         self.terms = torch.zeros_like(self.sums)

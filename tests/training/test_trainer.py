@@ -203,7 +203,7 @@ def test_schedules_follow_epochs_and_particles_seen(session: MakeSession) -> Non
     states = [state for _, _, state, training in run.model.visits if training]
     assert [float(s.beta) for s in states] == pytest.approx([0.1 + 0.9 * seen / 20_000 for seen in range(0, 24, 4)])
     assert [float(s.bfactor_A2) for s in states[2:4]] == pytest.approx([4.25, 4 + 1 / (1 + 3 * np.exp(-0.1))])
-    expected = [0.001]
+    expected = [0.0]
     for _ in range(6):
         expected.append(0.99 * expected[-1] + 0.01 * SNR)
     assert [float(s.snr) for s in states] == pytest.approx(expected[:-1])
