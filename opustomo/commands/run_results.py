@@ -335,7 +335,11 @@ def _next_commands(state: PipelineState) -> list[str]:
         stable = (verdict.get("stability") or {}).get("most_stable")
         if verdict["verdict"] == SUPPORTED:
             reason = "are there more classes?"
-        elif to_select and 1 < (groups := len(verdict.get("groups") or [])) < state.number:
+        elif (
+            to_select
+            and verdict.get("groups_differ", True)
+            and 1 < (groups := len(verdict.get("groups") or [])) < state.number
+        ):
             other, reason = groups, NAMED_GROUPS
         elif stable is not None and stable != state.number:
             other, reason = stable, "the most stable number of clusters"

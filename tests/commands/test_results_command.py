@@ -151,7 +151,10 @@ def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: py
     assert any(line.endswith("-k 2    # the number of groups that the verdict names") for line in lines)
     named = f"Open {path.with_name('difference1.cxc')} in ChimeraX to see where class 1 differs from the others"
     assert f"  {named}; likewise 2." in lines
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"collapsed": True}))
+    # groups that are not all shown to differ are no better than the most stable number
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"groups_differ": False}))
+    assert _next_commands(state)[-1].endswith("-k 4    # the most stable number of clusters")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"groups_differ": True, "collapsed": True}))
     lines = _next_commands(state)
     assert "the latents have collapsed" in lines[lines.index("Next:") + 1] and "-k 2" in lines[-1]
 

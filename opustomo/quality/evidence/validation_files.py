@@ -229,6 +229,7 @@ def write_verdict(folder: Path, verdict: RunVerdict, motion: MotionVerdict | Non
             for one in verdict.classes
         ],
         "groups": verdict.groups,
+        "groups_differ": verdict.groups_differ,
         "stability": None
         if verdict.stability is None
         else {

@@ -68,6 +68,11 @@ class RunVerdict:
         """Groups of classes that cannot be distinguished; a class that differs from all others is a group."""
         return merged_groups([one.number for one in self.classes if one.particles], self.pairs)
 
+    @property
+    def groups_differ(self) -> bool:
+        """Whether all classes of different groups are shown to differ."""
+        return _groups_differ(self.groups, self.pairs)
+
     def lines(self) -> list[str]:
         """Return the verdicts as lines of text."""
         found = []
@@ -209,14 +214,17 @@ def _judge_run(classes: Sequence[ClassVerdict], pairs: Sequence[PairTest]) -> tu
     groups = merged_groups([one.number for one in present], pairs)
     names = ", ".join(" + ".join(map(str, group)) for group in groups)
     if NOT_SUPPORTED in verdicts:
-        place = {number: at for at, group in enumerate(groups) for number in group}
-        apart = [pair.outcome == DIFFERENT for pair in pairs if place[pair.first] != place[pair.second]]
         formed = f"{len(groups)} groups that differ ({names})"
-        if not all(apart):
+        if not _groups_differ(groups, pairs):
             formed = f"at most {len(groups)} groups ({names}), of which not all are shown to differ"
         return NOT_SUPPORTED, f"{len(present)} classes are more than the data support: they form {formed}."
     doubtful = ", ".join(str(one.number) for one in present if one.verdict != SUPPORTED)
     return CANNOT_TELL, f"Some classes differ, but it is not clear whether these are real: {doubtful}."
+
+
+def _groups_differ(groups: list[list[int]], pairs: Sequence[PairTest]) -> bool:
+    place = {number: at for at, group in enumerate(groups) for number in group}
+    return all(pair.outcome == DIFFERENT for pair in pairs if place[pair.first] != place[pair.second])
 
 
 def merged_groups(numbers: Sequence[int], pairs: Sequence[PairTest]) -> list[list[int]]:

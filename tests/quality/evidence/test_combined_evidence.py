@@ -41,6 +41,7 @@ def test_a_difference_far_below_systematic_errors_is_none() -> None:
     three = combine_evidence([50, 50, 20], pairs, [], stability_of(0.9, 0.9, 0.9), Gain(1.3, 0.3))
     doubtful = combine_evidence([50, 50, 20], [pair, pairs[1], pair_of(1, 2, "unclear")], [], None, None)
     assert "at most 2 groups (0 + 1, 2), of which not all are shown to differ" in doubtful.summary
+    assert three.groups_differ and not doubtful.groups_differ
     assert "2 groups that differ (0 + 1, 2)" in three.summary and three.groups == [[0, 1], [2]]
     assert [one.verdict for one in three.classes] == ["not supported", "not supported", "supported"]
 
