@@ -150,30 +150,6 @@ def continued_training(results: ResultDir) -> list[str]:
     return ["dsd", "train_tomo", "--load", "latest", "-o", str(results.root), *longer]
 
 
-def slower_training(results: ResultDir) -> list[str]:
-    """Return the command of a training with half the learning rate and twice as many epochs, in another folder.
-
-    It is empty if the run does not store its command and options.
-    """
-    from opustomo.checkpoint.config import read_config
-    from opustomo.io.pickles import load_pickles
-
-    options = (read_config(results.config())[2].get("opustomo") or {}).get("options", {})
-    parts = load_pickles(results.config())
-    words = [str(word) for word in parts[1].get("cmd", [])] if len(parts) > 1 and isinstance(parts[1], dict) else []
-    if len(words) < 2 or not options.get("lr") or not options.get("num_epochs"):
-        return []
-    kept, skipped = ["dsd", "train_tomo"], 0
-    for word in words[2:]:
-        changed = word in ("--lr", "-n", "--num-epochs", "-o", "--outdir", "--load")
-        if not (changed or skipped or word == "--overwrite"):
-            kept.append(word)
-        skipped = int(changed)
-    root = results.root
-    changes = ["--lr", f"{options['lr'] / 2:g}", "-n", str(2 * options["num_epochs"])]
-    return [*kept, *changes, "-o", str(root.with_name(f"{root.name}_slower"))]
-
-
 def doubtful_angles(star: ParticleStar) -> str | None:
     """Return a description of implausible Euler angles in a table, or None if there are none.
 

@@ -364,18 +364,18 @@ def _next_commands(state: PipelineState) -> list[str]:
 
 
 def _training_line(state: PipelineState, collapsed: bool) -> list[str]:
-    """Return the line of the command that continues or repeats an insufficient training; none if it sufficed."""
+    """Return the line of the command that continues an insufficient training; none if it sufficed."""
     import shlex
 
-    from opustomo.commands.closing_messages import continued_training, slower_training
+    from opustomo.commands.closing_messages import continued_training
     from opustomo.quality.evidence.training_state import needs_training
 
     results, epoch = state.results, state.which.epoch
     words: list[str] = []
     remark = ""
-    if collapsed:
-        words = slower_training(results)
-        remark = "the latents have collapsed, which a lower learning rate may prevent"
+    if collapsed and (results.root / "state.pkl").is_file():
+        words = [*continued_training(results), "--beta-control", "0.05"]
+        remark = "if you expect several structures: latents may recover with a smaller weight of the KL divergence"
     elif needs_training(results.root, epoch):
         if epoch < results.epochs()[-1]:
             words, remark = ["dsdsh", "results", str(results.root), "latest"], "this epoch had not converged"

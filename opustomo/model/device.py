@@ -58,8 +58,7 @@ def keep_freed_memory() -> bool:
 def prepare_convolutions(mixed_precision: bool) -> None:
     """Let cuDNN choose the algorithms of convolutions by its heuristics, and use TF32 only in mixed precision.
 
-    Algorithms chosen by trial are slower in steps that are recorded (docs/performance.md), and the trials take seconds
-    and gigabytes.
+    Trials of algorithms take seconds and gigabytes (docs/performance.md).
     """
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = mixed_precision

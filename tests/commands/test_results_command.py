@@ -123,14 +123,12 @@ def test_an_insufficient_training_is_continued_before_another_number_is_tried(
     assert dsdsh([*words[:2], "0", *words[2:]]) == 0
     first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
     assert first == f"  dsdsh results '{run}' latest    # this epoch had not converged"
-    # collapsed latents: another training in another folder
+    # collapsed latents
     shutil.copy2(trained_run / "z.1.pkl", run)
     assert dsdsh([*words[:2], "1", *words[2:]]) == 0
     first, *others = capsys.readouterr().out.split("Next:\n")[1].splitlines()
-    assert first.startswith("  dsd train_tomo ") and "the latents have collapsed" in first
-    given = shlex.split(first, comments=True)
-    assert given[-6:] == ["--lr", given[-5], "-n", "4", "-o", f"{run}_slower"] and given.count("-o") == 1
-    assert float(given[-5]) > 0 and not any("-k" in line for line in others)
+    assert first.startswith(f"  {command} --beta-control 0.05    # if you expect several structures")
+    assert not any("-k" in line for line in others)
 
 
 def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +154,7 @@ def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: py
     assert _next_commands(state)[-1].endswith("-k 4    # the most stable number of clusters")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"groups_differ": True, "collapsed": True}))
     lines = _next_commands(state)
-    assert "the latents have collapsed" in lines[lines.index("Next:") + 1] and "-k 2" in lines[-1]
+    assert "--beta-control 0.05" in lines[lines.index("Next:") + 1] and "-k 2" in lines[-1]
 
 
 def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
