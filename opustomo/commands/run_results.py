@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -121,6 +121,7 @@ def _skip(path: Path) -> None:
 
 def _analyze(state: PipelineState) -> None:
     from opustomo.analysis.analyze_epoch import AnalysisRequest, analyze_epoch
+    from opustomo.analysis.clusters.clustering import Clustering
 
     args, results, which = state.args, state.results, state.which
     sources = [results.epoch_file("z", which.epoch), results.epoch_file("pose", which.epoch)]
@@ -143,6 +144,9 @@ def _analyze(state: PipelineState) -> None:
         skip_umap=args.skip_umap,
     )
     state.folder = analyze_epoch(request)[0]
+    if state.number == 1 and args.numk != 1:
+        print("All particles form one cluster. They are divided in two, to test whether there is evidence for classes.")
+        state.folder = analyze_epoch(replace(request, clustering=Clustering(2)))[0]
     print(f"Wrote {state.folder.parent} (clusters: {state.folder.name})")
 
 

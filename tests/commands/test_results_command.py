@@ -158,12 +158,19 @@ def test_the_next_number_is_that_of_the_groups_that_differ(run: Path, capsys: py
 
 
 def test_the_number_of_clusters_is_chosen_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """16 particles are too few for two clusters of 20: the number of an earlier analysis is not kept."""
+    """16 particles are too few for two clusters of 20: the number of an earlier analysis is not kept.
+
+    Two clusters are then made to test whether there is evidence for classes, but not if one was asked for.
+    """
     words = ["results", str(run), "--pc", "1", "--skip-umap", "--skip-validation"]
-    assert dsdsh([*words, "-k", "2"]) == 0
+    assert dsdsh([*words, "-k", "3"]) == 0
     capsys.readouterr()
     assert dsdsh([*words, "-k", "auto"]) == 0
-    assert "(clusters: kmeans1)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "All particles form one cluster. They are divided in two" in said and "(clusters: kmeans2)" in said
+    assert dsdsh([*words, "-k", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "kmeans1" in said and "divided in two" not in said
     assert dsdsh([*words, "-k", "some"]) != 0
     assert "must be auto or a number" in capsys.readouterr().err
 
