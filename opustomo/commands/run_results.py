@@ -373,6 +373,7 @@ def _training_line(state: PipelineState, collapsed: bool) -> list[str]:
 
     from opustomo.commands.closing_messages import continued_training
     from opustomo.quality.evidence.training_state import needs_training
+    from opustomo.training.monitors.convergence_state import latest_epoch
 
     results, epoch = state.results, state.which.epoch
     words: list[str] = []
@@ -382,6 +383,8 @@ def _training_line(state: PipelineState, collapsed: bool) -> list[str]:
         remark = "if you expect several structures: latents may recover with a smaller weight of the KL divergence"
     elif needs_training(results.root, epoch):
         if epoch < results.epochs()[-1]:
+            if latest_epoch(results.root) == epoch:
+                return []
             words, remark = ["dsdsh", "results", str(results.root), "latest"], "this epoch had not converged"
         elif (results.root / "state.pkl").is_file():
             words, remark = continued_training(results), "the training had not converged"

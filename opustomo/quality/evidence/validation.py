@@ -39,6 +39,7 @@ from opustomo.quality.evidence.cluster_evidence import (
     validate_clusters,
 )
 from opustomo.quality.evidence.cluster_stability import ClusteredValues
+from opustomo.quality.evidence.decoded_maps import decoded_reasons
 from opustomo.quality.evidence.difference_maps import DifferenceMap
 from opustomo.quality.evidence.half_maps import ReadOptions
 from opustomo.quality.evidence.motion_verdict import MotionVerdict, not_judged
@@ -168,7 +169,11 @@ def validate_run(request: ValidationRequest, say: Callable[[str], None] = print)
         training_remark(results.root, epoch),
         collapse,
     ]
-    judged = replace(judged, summary=" ".join([judged.summary, *filter(None, remarks)]))
+    judged = replace(
+        judged,
+        summary=" ".join([judged.summary, *filter(None, remarks)]),
+        reasons=(*judged.reasons, *decoded_reasons(path.parent, judged.pairs, mask)),
+    )
     written += write_differences(path.parent, differences, request.num_clusters)
     for file in [*written, *write_verdict(path.parent, judged, motion, bool(collapse))]:
         say(f"Wrote {file}")

@@ -104,7 +104,7 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
     - *overfitting since k*: after its minimum before epoch k, the held-out loss has risen: its median in the newest
       three epochs lies above the lowest median of three successive epochs by more than 5 % of the whole decrease and by
       more than its noise. Since the minimum, such medians of the training loss have fallen from their highest value by
-      more than those of the held-out loss;
+      more than those of the held-out loss, and the newest is lower than the first;
     - *improving*: the best loss of the newest three epochs lies below that of all earlier ones by more than 2 % of the
       whole decrease and more than the noise (unless it falls in every epoch), or latents or the volume still change;
     - *unclear*: the held-out loss has risen like that, but the training loss has not fallen more, or the loss
@@ -131,7 +131,9 @@ def convergence_statement(history: Sequence[EpochNumbers]) -> Statement:
             # A training loss is measured during its epoch, a held-out loss at its end: in between, consensus volume and
             # poses may have been found anew. Both losses fall again after that.
             fallen, falls_too = (float(kind.max() - kind[-1]) for kind in map(_levels, (training[best + 1 :], after)))
-            return _risen(history, best, rise, fallen - falls_too > NOISES * _noise(training))
+            levels = _levels(training[best + 1 :])
+            lower = bool(levels[-1] < levels[0])  # not so if both losses have risen
+            return _risen(history, best, rise, lower and fallen - falls_too > NOISES * _noise(training))
     small = max(SMALL_GAIN * decrease, NOISES * noise)
     gain = float(judged[:-WINDOW].min() - judged[-WINDOW:].min())
     # The noise of a curve that still bends is overestimated, so that a fall in every epoch counts without it.
@@ -175,7 +177,7 @@ def _risen(history: Sequence[EpochNumbers], best: int, rise: float, overfits: bo
         "unclear",
         None,
         f"convergence is unclear: since epoch {history[best].epoch} the held-out loss has risen by {rise:.3g}, but the "
-        "training loss does not fall away from it, as after a search for poses",
+        "training loss has not fallen, as after a search for poses or with too high a learning rate",
     )
 
 
