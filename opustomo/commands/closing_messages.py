@@ -143,10 +143,11 @@ def reconstruct_words(
 def continued_training(results: ResultDir) -> list[str]:
     """Return the command that continues a training, for twice as many epochs if it was complete."""
     from opustomo.checkpoint.config import read_config
+    from opustomo.training.schedules import longer_run
 
     options = (read_config(results.config())[2].get("opustomo") or {}).get("options", {})
     done, planned = results.epochs()[-1] + 1, int(options.get("num_epochs") or 0)
-    longer = [] if done < planned else ["-n", str(2 * done)]
+    longer = [] if done < planned else longer_run(done, float(options.get("lr") or 0.0))
     return ["dsd", "train_tomo", "--load", "latest", "-o", str(results.root), *longer]
 
 

@@ -26,7 +26,7 @@ from opustomo.training.monitors.records import MonitorFactory, RunJudge
 from opustomo.training.processes import Place, join, lost_contact, stop_on_signal
 from opustomo.training.resume import resume_command
 from opustomo.training.run_log import RunLog
-from opustomo.training.schedules import MOTION_FIRST
+from opustomo.training.schedules import MOTION_FIRST, longer_run
 from opustomo.training.trainer import Trainer
 
 
@@ -207,7 +207,8 @@ def fit(trainer: Trainer, inputs: Inputs) -> None:
         log.say(f"# warning: {len(broken)} subtomograms (first: {first}) contain values that are not finite (set to 0)")
     judges = [monitor for monitor in trainer.monitors if isinstance(monitor, RunJudge)]
     for why in filter(None, (judge.why_unfinished() for judge in judges)):
-        longer = ["dsd", "train_tomo", "--load", "latest", "-n", str(2 * trainer.config.epochs), "-o", str(run.outdir)]
+        options = longer_run(trainer.config.epochs, trainer.config.lr)
+        longer = ["dsd", "train_tomo", "--load", "latest", *options, "-o", str(run.outdir)]
         log.say(f"# note: the training has not converged: {why}. To train longer, type: {shlex.join(longer)}")
     epochs = [str(epoch) for judge in judges if (epoch := judge.proposed_epoch()) is not None]
     after = shlex.join(["dsdsh", "results", str(run.outdir), *epochs[:1]])

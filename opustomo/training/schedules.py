@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from opustomo.quality.checks.proposed_commands import BASE_LR
+
 LR_DECAY = 0.98
 WARM_UP = 100
 MOTION_FIRST = (1000, 2000)
@@ -71,3 +73,13 @@ def _ramp(value: float, between: tuple[float, float]) -> float:
     """Return 0 up to the first of two values, 1 from the second, and a linear ramp between them."""
     start, end = between
     return min(1.0, max(0.0, (value - start) / (end - start)))
+
+
+def longer_run(epochs: int, lr: float) -> list[str]:
+    """Return the options that continue a run of ``epochs`` for twice as many.
+
+    The learning rate of a short run is too high for a longer one: it is inversely proportional to the number of
+    updates, but not below that of long runs.
+    """
+    rate = ["--lr", f"{max(BASE_LR, lr / 2):.1e}"] if lr > BASE_LR else []
+    return ["-n", str(2 * epochs), *rate]

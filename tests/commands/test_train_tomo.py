@@ -392,7 +392,9 @@ def test_the_next_command_names_the_epoch_to_use_if_the_run_overfits(
     words = ["-n", "2", "-b", "8"]
     said = train("short", *words)
     assert re.search(r"evaluate them with: dsdsh results \S+/short\n", said)
-    assert re.search(r"not converged: too early .* type: dsd train_tomo --load latest -n 4 -o \S+/short\n", said)
+    assert re.search(
+        r"not converged: too early .* type: dsd train_tomo --load latest -n 4 --lr \S+ -o \S+/short\n", said
+    )
     overfits = Statement("overfitting", 1, "overfitting since epoch 1", (0,))
     monkeypatch.setattr("opustomo.training.monitors.convergence_state.convergence_statement", lambda history: overfits)
     assert re.search(r"evaluate them with: dsdsh results \S+/overfitting 0\n", train("overfitting", *words))

@@ -15,6 +15,7 @@ from opustomo.training.schedules import (
     bfactor_at,
     composition_scale_at,
     learning_rate_at,
+    longer_run,
 )
 
 
@@ -74,3 +75,9 @@ def test_learning_rate_decays_after_each_epoch() -> None:
 def test_the_composition_comes_in_after_the_motion() -> None:
     values = [composition_scale_at(update) for update in (0, 1000, 1500, 2000, 10**6)]
     assert values == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_a_longer_run_has_a_lower_learning_rate_but_not_below_that_of_long_runs() -> None:
+    assert longer_run(11, 4e-4) == ["-n", "22", "--lr", "2.0e-04"]
+    assert longer_run(5, 6e-5) == ["-n", "10", "--lr", "4.5e-05"]
+    assert longer_run(5, 4e-5) == ["-n", "10"]
