@@ -93,7 +93,8 @@ def measure_convergence(
                 f"{results.root} contains epochs of different runs."
             )
         latents.append(mu[chosen].astype(np.float64))
-        labels.append(_clusters(results, epoch, chosen, num_clusters))
+        coordinates = _coordinates(results, epoch, len(mu), chosen)
+        labels.append(find_clusters(mu[chosen], Clustering(num_clusters), coordinates).clusters.labels)
         say(f"Clustered epoch {epoch}.")
     stabilities = []
     for i, epoch in enumerate(epochs):
@@ -114,12 +115,10 @@ def measure_convergence(
     return stabilities
 
 
-def _clusters(results: ResultDir, epoch: int, chosen: np.ndarray, number: int) -> np.ndarray:
-    """Return the k-means clusters (n,) of the particles `chosen` (n,) in an epoch, as ``dsdsh analyze`` makes them."""
-    latents = results.load_latents(epoch)[0]
-    coordinates = results.load_coordinates(epoch, len(latents))
-    coordinates = None if coordinates is None else coordinates[chosen]
-    return find_clusters(latents[chosen], Clustering(number), coordinates).clusters.labels
+def _coordinates(results: ResultDir, epoch: int, count: int, chosen: np.ndarray) -> np.ndarray | None:
+    """Return the coordinates (n, K) of the particles `chosen` (n,) of `count` in an epoch; None without coordinates."""
+    coordinates = results.load_coordinates(epoch, count)
+    return None if coordinates is None else coordinates[chosen]
 
 
 def has_spread(latents: np.ndarray) -> bool:
@@ -172,10 +171,15 @@ def _largest_stable(results: ResultDir, epochs: tuple[int, int], num_clusters: i
     """
     from sklearn.metrics import adjusted_rand_score
 
-    chosen = np.random.default_rng(0).permutation(len(results.load_latents(epochs[0])[0]))[:SAMPLE]
+    latents = [results.load_latents(epoch)[0] for epoch in epochs]
+    count = len(latents[0])
+    chosen = np.random.default_rng(0).permutation(count)[:SAMPLE]
+    values = [
+        (mu[chosen], _coordinates(results, epoch, count, chosen)) for mu, epoch in zip(latents, epochs, strict=True)
+    ]
     best = (0, -1.0)
     for number in range(min(num_clusters - 1, MOST_TRIED), 1, -1):
-        labels = [_clusters(results, epoch, chosen, number) for epoch in epochs]
+        labels = [find_clusters(mu, Clustering(number), coordinates).clusters.labels for mu, coordinates in values]
         best = max(best, (number, float(adjusted_rand_score(*labels))), key=lambda pair: pair[1])
         if best[1] >= LOW_INDEX:
             break
