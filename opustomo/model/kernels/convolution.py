@@ -194,18 +194,25 @@ class Interleave(torch.autograd.Function):
         return phases.permute(0, 4, 1, 2, 3), to_bias.sum(0), None
 
 
+def padded_blocks(grid: Tensor, kind: torch.dtype) -> Tensor:
+    """Return the voxels of (B, n, n, n, C) as in :class:`Blocks`, channels last, (B, m, m, m, 8C), in a type."""
+    grid = grid.contiguous()
+    batch, n, channels = len(grid), grid.shape[1], grid.shape[-1]
+    m = (n + 2) // 2
+    out = torch.empty(batch, m, m, m, 8 * channels, device=grid.device, dtype=kind)
+    total = out.numel() // channels
+    programs, block_v, block_c = _tiles(total, channels)
+    _blocks_kernel[programs](out, grid, total, n, m, channels, block_v, block_c)
+    return out
+
+
 class Blocks(torch.autograd.Function):
     """Voxels of (B, C, n, n, n), one voxel of zeros around them, in blocks of 2³: (B, 8C, m, m, m), m = (n + 2)//2."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, grid: Tensor) -> Tensor:
         grid = _last(grid)
-        batch, n, channels = len(grid), grid.shape[1], grid.shape[-1]
-        m = (n + 2) // 2
-        out = grid.new_empty(batch, m, m, m, 8 * channels)
-        total = out.numel() // channels
-        programs, block_v, block_c = _tiles(total, channels)
-        _blocks_kernel[programs](out, grid, total, n, m, channels, block_v, block_c)
+        out = padded_blocks(grid, grid.dtype)
         ctx.shape = grid.shape  # type: ignore[attr-defined]
         return out.permute(0, 4, 1, 2, 3)
 
@@ -218,17 +225,6 @@ class Blocks(torch.autograd.Function):
         programs, block_v, block_c = _tiles(total, channels)
         _blocks_gradient_kernel[programs](to_grid, grad, total, n, grad.shape[1], channels, block_v, block_c)
         return to_grid.permute(0, 4, 1, 2, 3)
-
-
-def padded_blocks(grid: Tensor, kind: torch.dtype) -> Tensor:
-    """Return the voxels of (B, n, n, n) as in :class:`Blocks`, (B, m, m, m, 8), in another type."""
-    grid = grid.contiguous()
-    batch, n = grid.shape[:2]
-    m = (n + 2) // 2
-    out = torch.empty(batch, m, m, m, 8, device=grid.device, dtype=kind)
-    programs, block_v, block_c = _tiles(out.numel(), 1)
-    _blocks_kernel[programs](out, grid, out.numel(), n, m, 1, block_v, block_c)
-    return out
 
 
 def by_blocks(taps: Tensor) -> Tensor:
@@ -279,6 +275,13 @@ class Activate(torch.autograd.Function):
 CHANNELS = 16
 ROWS = 128
 PROGRAMS = 2048
+
+
+def split_rows(total: int) -> tuple[int, int]:
+    """Return the numbers of programs, and of blocks of rows of each, that sum gradients over ``total`` rows."""
+    blocks = triton.cdiv(total, ROWS)
+    programs = min(PROGRAMS, blocks)
+    return programs, triton.cdiv(blocks, programs)
 
 
 @Kernel
@@ -374,9 +377,8 @@ class OutputLayer(torch.autograd.Function):
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         n = x.shape[1]
         total = x.numel() // CHANNELS
-        to_x, blocks = torch.empty_like(x), padded_blocks(grad, x.dtype)
-        programs = min(PROGRAMS, triton.cdiv(total, ROWS))
-        steps = triton.cdiv(triton.cdiv(total, ROWS), programs)
+        to_x, blocks = torch.empty_like(x), padded_blocks(grad[..., None], x.dtype)
+        programs, steps = split_rows(total)
         partial = torch.empty(programs, 64, CHANNELS, device=x.device, dtype=torch.float32)
         taps = by_blocks(weight).to(x.dtype).contiguous()
         _output_layer_gradient_kernel[(programs,)](to_x, partial, blocks, x, taps, total, steps, n, ROWS)

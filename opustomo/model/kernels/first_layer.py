@@ -12,7 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from opustomo.model.kernels.convolution import PROGRAMS, ROWS, by_blocks, from_blocks, padded_blocks, windows_of_blocks
+from opustomo.model.kernels.convolution import (
+    ROWS,
+    by_blocks,
+    from_blocks,
+    padded_blocks,
+    split_rows,
+    windows_of_blocks,
+)
 from opustomo.physics.kernels.launch import Kernel
 
 
@@ -61,7 +68,7 @@ class FirstLayer(torch.autograd.Function):
         kind: torch.dtype,
     ) -> Tensor:  # fmt: skip
         batch, m, channels = len(grid), grid.shape[1] // 2, len(weight)
-        blocks = padded_blocks(grid, kind)
+        blocks = padded_blocks(grid[..., None], kind)
         out = torch.empty(batch, m, m, m, channels, device=grid.device, dtype=kind)
         taps, total = by_blocks(weight[:, 0]).to(kind).contiguous(), batch * m**3
         _first_layer_kernel[(triton.cdiv(total, ROWS),)](out, blocks, taps, bias, slope, total, m, channels, ROWS)
@@ -75,8 +82,7 @@ class FirstLayer(torch.autograd.Function):
         slope: float = ctx.slope  # type: ignore[attr-defined]
         m, channels = out.shape[1], out.shape[-1]
         total = out.numel() // channels
-        programs = min(PROGRAMS, triton.cdiv(total, ROWS))
-        steps = triton.cdiv(triton.cdiv(total, ROWS), programs)
+        programs, steps = split_rows(total)
         to_weights = torch.empty(programs, 64, channels, device=out.device, dtype=torch.float32)
         to_bias = torch.empty(programs, channels, device=out.device, dtype=torch.float32)
         _first_layer_gradient_kernel[(programs,)](
